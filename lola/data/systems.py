@@ -1,0 +1,161 @@
+"""The physical systems: their fields, parameters, symmetries, time strides and statistics.
+
+Statistics are those of the published training sets, after the transform (`Lost in Latent Space`,
+Appendix B). Lead-time ranges, start states and contexts are those of its evaluation.
+"""
+
+import dataclasses
+import itertools
+from typing import Literal
+
+from lola.errors import ConfigError
+
+Transform = Literal["identity", "log1p", "log_eps"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A physical field as The Well stores it.
+
+    Arguments:
+        name: Its name in the HDF5 files.
+        order: Its tensor order: 0 for a scalar, 1 for a vector.
+        transform: What is applied before standardising.
+    """
+
+    name: str
+    order: int = 0
+    transform: Transform = "identity"
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A physical system.
+
+    Arguments:
+        name: Its name in options, folders and tables.
+        datasets: The Well's datasets that hold it.
+        dimensions: The number of grid axes.
+        fields: The fields in channel order.
+        mean, std: Statistics of each channel after its transform.
+        log_parameters: Scalar parameters that enter networks as natural logarithms.
+        flips: Grid axes whose reversal is a symmetry.
+        permute: Whether grid axes may be exchanged.
+        roll: Whether periodic axes may be rolled.
+        stride: Simulation steps between the states of a window.
+        starts: Start states of the evaluation.
+        ranges: Lead-time ranges of the evaluation, inclusive, in simulation steps; None is the end.
+        shown: The channel that pictures show.
+    """
+
+    name: str
+    datasets: tuple[str, ...]
+    dimensions: int
+    fields: tuple[Field, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    log_parameters: tuple[str, ...] = ()
+    flips: tuple[int, ...] = ()
+    permute: bool = False
+    roll: bool = False
+    stride: int = 1
+    starts: tuple[int, ...] = (0,)
+    ranges: tuple[tuple[int, int | None], ...] = ()
+    shown: str = ""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels: scalar fields, and vector fields by component (`momentum_x`)."""
+        return tuple(
+            name if order == 0 else f"{name}_{axis}"
+            for name, order in ((field.name, field.order) for field in self.fields)
+            for axis in ("xyz"[: self.dimensions] if order else ("",))
+        )
+
+    @property
+    def transforms(self) -> tuple[Transform, ...]:
+        """The transform of each channel."""
+        return tuple(
+            itertools.chain.from_iterable(
+                [field.transform] * (self.dimensions if field.order else 1) for field in self.fields
+            )
+        )
+
+    @property
+    def vectors(self) -> tuple[tuple[int, ...], ...]:
+        """Channel numbers of each vector field's components, in the order of the grid axes."""
+        starts = itertools.accumulate(
+            (self.dimensions if field.order else 1 for field in self.fields), initial=0
+        )
+        return tuple(
+            tuple(range(start, start + self.dimensions))
+            for start, field in zip(starts, self.fields, strict=False)
+            if field.order
+        )
+
+
+EULER = System(
+    name="euler",
+    datasets=("euler_multi_quadrants_openBC", "euler_multi_quadrants_periodicBC"),
+    dimensions=2,
+    fields=(
+        Field("energy", transform="log1p"),
+        Field("density", transform="log1p"),
+        Field("pressure", transform="log1p"),
+        Field("momentum", order=1),
+    ),
+    mean=(1.20, 0.60, 0.58, 0.0, 0.0),
+    std=(0.51, 0.27, 0.29, 0.53, 0.52),
+    flips=(0, 1),
+    permute=True,
+    roll=True,
+    stride=4,
+    ranges=((1, 20), (21, 60), (61, None)),
+    shown="density",
+)
+
+RAYLEIGH_BENARD = System(
+    name="rayleigh_benard",
+    datasets=("rayleigh_benard",),
+    dimensions=2,
+    fields=(Field("buoyancy"), Field("pressure"), Field("velocity", order=1)),
+    mean=(0.38, 0.01, 0.0, 0.0),
+    std=(0.25, 0.15, 0.21, 0.18),
+    log_parameters=("Rayleigh", "Prandtl"),
+    flips=(0,),
+    roll=True,
+    stride=4,
+    starts=(16, 32),
+    ranges=((1, 20), (21, 60), (61, None)),
+    shown="buoyancy",
+)
+
+TURBULENCE_GRAVITY_COOLING = System(
+    name="turbulence_gravity_cooling",
+    datasets=("turbulence_gravity_cooling",),
+    dimensions=3,
+    fields=(
+        Field("density", transform="log_eps"),
+        Field("pressure", transform="log_eps"),
+        Field("temperature", transform="log_eps"),
+        Field("velocity", order=1),
+    ),
+    mean=(-1.75, -4.20, 5.50, 0.0, 0.0, 0.0),
+    std=(0.95, 1.75, 1.10, 0.50, 0.50, 0.50),
+    log_parameters=("rho0",),
+    flips=(0, 1, 2),
+    permute=True,
+    stride=1,
+    starts=(0, 4),
+    ranges=((1, 10), (11, 20), (21, 50)),
+    shown="temperature",
+)
+
+SYSTEMS = {system.name: system for system in (EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING)}
+
+
+def get_system(name: str) -> System:
+    """The system of a name; an unknown name is a `ConfigError` that lists the known ones."""
+    if name not in SYSTEMS:
+        raise ConfigError(f"no system is called {name!r}; known are {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]

@@ -1,0 +1,21 @@
+"""Errors that a user can mend: one line that names the thing at fault and the remedy."""
+
+
+class LolaError(Exception):
+    """Base of every error caused by what the user gave: options, files, storage or servers."""
+
+
+class ConfigError(LolaError, ValueError):
+    """An option, or a combination of options, that is impossible."""
+
+
+class DataError(LolaError, ValueError):
+    """A data file or dataset that is missing, torn, foreign or unphysical."""
+
+
+class StorageError(LolaError, OSError):
+    """Storage that cannot be read or written."""
+
+
+class TrackingError(LolaError, ConnectionError):
+    """A tracking server that does not answer."""
