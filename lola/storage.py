@@ -1,0 +1,173 @@
+"""Where results live: the storage root, atomic files, content-addressed stages and their leases.
+
+A stage is one folder `<root>/<kind>/<system>-<what>-<fingerprint8>/`. It is finished when its
+`manifest.json` exists: the manifest is written last, aside, and renamed. Everything else in the folder
+is either whole (renamed into place) or resumable.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lola.config import Config, fingerprint
+from lola.errors import StorageError
+
+SCHEMA_VERSION = 1
+Kind = Literal["autoencoders", "latents", "emulators", "evaluations", "reports"]
+
+
+def resolve_storage(option: str | None) -> Path:
+    """The storage root: the option, else `LOLA_STORAGE`, else `~/lola-storage`, absolute and writable.
+
+    Raises:
+        StorageError: The root is remote, or cannot be written.
+    """
+    root = option or os.environ.get("LOLA_STORAGE") or "~/lola-storage"
+    if "://" in root and not root.startswith("file://"):
+        raise StorageError(f"storage {root} is remote; give a local or shared folder with --storage")
+    path = Path(root.removeprefix("file://")).expanduser().resolve()
+    probe = path / f".probe-{uuid.uuid4().hex}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"lola")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(
+            f"storage {path} cannot be written ({reason}); give another with --storage"
+        ) from None
+    return path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path aside, in the same folder, that becomes `path` when the block ends without an error.
+
+    Raises:
+        StorageError: The storage is full or read-only; nothing is left behind.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        os.replace(aside, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise StorageError(
+            f"cannot write {path} ({error.strerror}); free some space or give another --storage"
+        ) from error
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, for people to read as well."""
+    with atomic_path(path) as aside:
+        aside.write_text(json.dumps(value, indent=2) + "\n")
+
+
+@functools.cache
+def software() -> dict[str, str]:
+    """The versions that a result depends on."""
+    names = ("lola", "torch", "ray", "azula", "heavyball", "numpy", "pyarrow", "h5py")
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in names
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A content-addressed unit of work.
+
+    Arguments:
+        root: The storage root.
+        kind: The folder under the root.
+        system: The physical system.
+        what: A short name for people, such as `diffusion-f16c64`.
+        config: What the stage computes.
+        inputs: Fingerprints of what it reads, by role.
+    """
+
+    root: Path
+    kind: Kind
+    system: str
+    what: str
+    config: Config
+    inputs: Mapping[str, str]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of the configuration, the inputs' fingerprints and the schema version."""
+        return fingerprint(SCHEMA_VERSION, self.kind, self.system, self.config, dict(self.inputs))
+
+    @property
+    def name(self) -> str:
+        """The folder's name, unique within its kind."""
+        return f"{self.system}-{self.what}-{self.fingerprint[:8]}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the stage's files are."""
+        return self.root / self.kind / self.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the manifest is there: it is written last."""
+        return (self.folder / "manifest.json").exists()
+
+    def manifest(self) -> dict[str, Any]:
+        """The finished stage's manifest."""
+        return read_manifest(self.folder)
+
+    def commit(self, **counts: Any) -> None:
+        """Write the manifest, which finishes the stage.
+
+        Arguments:
+            counts: What was made: sizes, counts, statistics, timings, as JSON values.
+        """
+        write_json(
+            self.folder / "manifest.json",
+            {
+                "schema": SCHEMA_VERSION,
+                "fingerprint": self.fingerprint,
+                "kind": self.kind,
+                "system": self.system,
+                "what": self.what,
+                "config": {"type": type(self.config).__name__, **self.config.what()},
+                "inputs": dict(self.inputs),
+                "software": software(),
+                **counts,
+            },
+        )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished stage's folder.
+
+    Raises:
+        StorageError: There is none, it is torn, or another schema version wrote it.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except FileNotFoundError:
+        raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from None
+    except ValueError:
+        raise StorageError(f"{folder}/manifest.json is not JSON; remove the folder and run again") from None
+    if manifest.get("schema") != SCHEMA_VERSION:
+        raise StorageError(
+            f"{folder} has schema {manifest.get('schema')}, not {SCHEMA_VERSION}; use the version that wrote it"
+        )
+    return manifest

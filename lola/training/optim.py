@@ -1,0 +1,86 @@
+r"""Optimisers and the learning-rate schedule.
+
+With warm-up steps `W`, total steps `S` and peak rate `eta`, the rate of step `s` is
+
+    eta_s = eta * min(1, (s + 1) / W) * (1 + cos(pi * s / S)) / 2
+
+a pure function of the step, so that nothing of it needs to be stored.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+import dataclasses
+
+from lola.config import Config, require
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Config):
+    """How gradients become steps.
+
+    Arguments:
+        name: The method. PSGD and SOAP are preconditioned (`heavyball`), the others are torch's.
+        learning_rate: The peak rate.
+        betas: Decay rates of the first and second moments; PSGD uses the first alone.
+        weight_decay: Decoupled weight decay.
+        preconditioner_probability: PSGD: how often the preconditioner is updated, at last.
+        precondition_frequency: SOAP: steps between updates of the eigenbases.
+        max_dimension: Larger dimensions are preconditioned diagonally.
+    """
+
+    name: Literal["adamw", "adam", "psgd", "soap"] = "adamw"
+    learning_rate: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    preconditioner_probability: float = 1 / 64
+    precondition_frequency: int = 10
+    max_dimension: int = 4096
+
+    def validate(self) -> None:
+        require(self.learning_rate > 0, f"learning rate must be positive, not {self.learning_rate}")
+        require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1), not {self.betas}")
+        require(self.weight_decay >= 0, f"weight decay must not be negative, not {self.weight_decay}")
+
+
+def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """The optimiser of a configuration over some parameters."""
+    parameters = list(parameters)
+    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, betas=config.betas, **shared)
+    if config.name == "adam":
+        return torch.optim.Adam(parameters, betas=config.betas, **shared)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import heavyball
+
+    if parameters[0].device.type == "cpu":
+        heavyball.utils.compile_mode = None  # compiling the preconditioner on a CPU takes minutes
+    if config.name == "soap":
+        return heavyball.SOAP(
+            parameters,
+            betas=config.betas,
+            precondition_frequency=config.precondition_frequency,
+            max_precond_dim=config.max_dimension,
+            **shared,
+        )
+    floor = config.preconditioner_probability
+    return heavyball.PSGDKron(
+        parameters,
+        beta=config.betas[0],
+        preconditioner_update_probability=lambda step: max(0.999 ** int(step), floor),
+        max_size_triangular=config.max_dimension,
+        **shared,
+    )
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int, warmup: int) -> float:
+    """The rate of a step: linear warm-up, then a cosine to zero."""
+    ramp = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    return config.learning_rate * ramp * (1 + math.cos(math.pi * step / steps)) / 2
