@@ -9,18 +9,20 @@ that names the stage's folder. *How* it is computed (workers, devices, storage, 
 import dataclasses
 import hashlib
 import json
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import pydantic
 
 from lola.errors import ConfigError
 
-T = TypeVar("T")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Base of every configuration; subclasses override `validate`."""
+
+    classes: ClassVar[dict[str, type["Config"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Config.classes[cls.__name__] = cls
 
     def __post_init__(self) -> None:
         self.validate()
@@ -47,7 +49,7 @@ class Config:
         surplus = sorted(set(values) - known - {"type"})
         if surplus:
             raise ConfigError(f"{cls.__name__} knows no option {', '.join(surplus)}")
-        values = {key: value for key, value in values.items() if key != "type"}
+        values = {key: _revive(value) for key, value in values.items() if key != "type"}
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
@@ -71,6 +73,12 @@ def fingerprint(*parts: Any) -> str:
     """A SHA-256 in hex of JSON values, configurations and other fingerprints, in order."""
     canonical = json.dumps([_json(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _revive(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") in Config.classes:
+        return Config.classes[value["type"]].from_json(value)
+    return [_revive(item) for item in value] if isinstance(value, list) else value
 
 
 def _json(value: Any) -> Any:

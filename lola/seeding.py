@@ -63,5 +63,5 @@ class SampleGenerator:
         rates = torch.full(shape, rate, device=self.device)
         return torch.stack([torch.poisson(rates, generator=g) for g in self.generators]).long()
 
-    def _draw(self, sampler, shape: tuple[int, ...]) -> Tensor:  # noqa: ANN001
+    def _draw(self, sampler, shape: tuple[int, ...]) -> Tensor:
         return torch.stack([sampler(shape, generator=g, device=self.device) for g in self.generators])

@@ -44,9 +44,9 @@ class Spool:
         """Record trained weights, to be registered under a name."""
         self._append("model", path=str(path.relative_to(self.path.parent)), name=name)
 
-    def status(self, status: Status) -> None:
-        """Record that the run started or ended."""
-        self._append("status", status=status)
+    def status(self, status: Status, reason: str = "") -> None:
+        """Record that the run started or ended, and why it failed."""
+        self._append("status", status=status, reason=reason)
 
     def _append(self, kind: str, **content: Any) -> None:
         line = json.dumps({"kind": kind, "time": int(time.time() * 1000), **content})

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
+
 from lola.config import Config, fingerprint
 from lola.errors import StorageError
 
@@ -83,9 +85,7 @@ def write_json(path: Path, value: Any) -> None:
 def software() -> dict[str, str]:
     """The versions that a result depends on."""
     names = ("lola", "torch", "ray", "azula", "heavyball", "numpy", "pyarrow", "h5py")
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in names
-    }
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,11 @@ class Stage:
         """The finished stage's manifest."""
         return read_manifest(self.folder)
 
+    def lease(self) -> filelock.BaseFileLock:
+        """A context for one process at a time; the system ends the lease of a process that died."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(self.folder / ".lease")
+
     def commit(self, **counts: Any) -> None:
         """Write the manifest, which finishes the stage.
 
@@ -168,6 +173,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StorageError(f"{folder}/manifest.json is not JSON; remove the folder and run again") from None
     if manifest.get("schema") != SCHEMA_VERSION:
         raise StorageError(
-            f"{folder} has schema {manifest.get('schema')}, not {SCHEMA_VERSION}; use the version that wrote it"
+            f"{folder} has schema {manifest.get('schema')}, not {SCHEMA_VERSION}; "
+            "use the version of lola that wrote it"
         )
     return manifest

@@ -7,15 +7,14 @@ With warm-up steps `W`, total steps `S` and peak rate `eta`, the rate of step `s
 a pure function of the step, so that nothing of it needs to be stored.
 """
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-
-import dataclasses
 
 from lola.config import Config, require
 
@@ -51,7 +50,7 @@ class OptimizerConfig(Config):
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """The optimiser of a configuration over some parameters."""
     parameters = list(parameters)
-    shared = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.name == "adamw":
         return torch.optim.AdamW(parameters, betas=config.betas, **shared)
     if config.name == "adam":

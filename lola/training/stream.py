@@ -2,8 +2,8 @@ r"""The order of training samples, as a pure function of (seed, step, position).
 
 Sample `i` of global step `s` with batch size `B` is number `n = s B + i` of an endless stream. With `N`
 windows in the source it belongs to epoch `e = n div N` and is the window `pi_e(n mod N)`, where `pi_e` is
-a permutation drawn from `(seed, e)`. Rank `r` of `R` takes the slice `[r B / R, (r + 1) B / R)` of each step, so that the
-position to resume from is the step alone, and any number of workers reads the same stream.
+a permutation drawn from `(seed, e)`. Rank `r` of `R` takes the slice `[r B / R, (r + 1) B / R)` of each
+step, so that the position to resume from is the step alone, and any number of workers reads one stream.
 """
 
 import functools
@@ -39,9 +39,7 @@ class Stream:
         rank, world: This worker's rank and the number `R` of workers.
     """
 
-    def __init__(
-        self, source: Source, *, seed: int, batch_size: int, rank: int = 0, world: int = 1
-    ) -> None:
+    def __init__(self, source: Source, *, seed: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.source, self.seed, self.batch_size = source, seed, batch_size
         self.slice = range(rank * batch_size // world, (rank + 1) * batch_size // world)
         self._permutation = functools.lru_cache(maxsize=2)(self._permute)

@@ -1,0 +1,46 @@
+"""Simulate Euler multi-quadrant ensembles in The Well's format."""
+
+import dataclasses
+from pathlib import Path
+
+import presets
+
+from lola.cli import launch
+from lola.config import Config, how
+from lola.distributed.cluster import connect
+from lola.distributed.simulate import simulate
+from lola.simulate.euler import EulerConfig
+from lola.storage import resolve_storage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Simulation(Config):
+    """What to simulate, and where to.
+
+    Arguments:
+        euler: The simulations.
+        well: The folder of Well datasets, absolute or under the storage root.
+        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+    """
+
+    euler: EulerConfig
+    well: str = how("well")
+    storage: str | None = how(None)
+
+
+def main(config: Simulation) -> None:
+    """Simulate the Euler equations with Clawpack; files that are there already are kept."""
+    root: Path = resolve_storage(config.storage) / config.well
+    connect()
+    simulate(config.euler, root)
+
+
+if __name__ == "__main__":
+    launch(
+        main,
+        {
+            name: lambda preset=preset: Simulation(euler=preset().simulation, well=preset().well)
+            for name, preset in presets.SWEEPS.items()
+        },
+        default="mini",
+    )

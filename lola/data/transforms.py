@@ -1,0 +1,83 @@
+r"""Invertible transforms and standardisation of physical fields.
+
+A channel $x$ with transform $f$, mean $\mu$ and standard deviation $\sigma$ (of $f(x)$ over the training
+set) is standardised as
+
+    $\hat x = (f(x) - \mu) / \sigma$,  and back  $x = f^{-1}(\mu + \sigma \hat x)$.
+
+    transform   $f(x)$                  $f^{-1}(y)$               domain
+    identity    $x$                     $y$                       all
+    log1p       $\log(1 + x)$           $\exp(y) - 1$             $x > -1$
+    log_eps     $\log(x + \epsilon)$    $\exp(y) - \epsilon$      $x > -\epsilon$,  $\epsilon = 10^{-6}$
+"""
+
+import torch
+from torch import Tensor
+
+from lola.data.systems import System, Transform
+from lola.errors import DataError
+
+EPSILON = 1e-6
+BOUND = {"log1p": -1.0, "log_eps": -EPSILON}
+
+
+def transform(x: Tensor, name: Transform) -> Tensor:
+    """Apply $f$ element by element; the input is never written to."""
+    if name == "log1p":
+        return torch.log1p(x)
+    return torch.log(x + EPSILON) if name == "log_eps" else x
+
+
+def inverse_transform(y: Tensor, name: Transform) -> Tensor:
+    """Apply $f^{-1}$ element by element; the input is never written to."""
+    if name == "log1p":
+        return torch.expm1(y)
+    return torch.exp(y) - EPSILON if name == "log_eps" else y
+
+
+class Standardisation:
+    """The map between a system's physical fields and standardised channels.
+
+    Both directions take tensors of any shape with an axis of the system's `C` channels. By default this
+    is the axis before time and grid, as in `(..., C, L, *grid)`; single states `(..., C, *grid)` need
+    `axis`. Both are differentiable and never write into their input.
+
+    Arguments:
+        system: The physical system, with its transforms and statistics.
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.axis = -(system.dimensions + 2)
+
+    def forward(self, x: Tensor, axis: int | None = None) -> Tensor:
+        """Standardise physical fields.
+
+        Raises:
+            DataError: A value is outside the domain of its channel's transform.
+        """
+        axis = self.axis if axis is None else axis
+        for name, kind, channel in zip(
+            self.system.channels, self.system.transforms, x.unbind(axis), strict=True
+        ):
+            if kind in BOUND and not bool((channel > BOUND[kind]).all()):
+                raise DataError(f"{name} holds {channel.min():.3g}, outside the domain of its {kind} transform")
+        mean, std = self._statistics(x, axis)
+        return (self._per_channel(transform, x, axis) - mean) / std
+
+    def inverse(self, y: Tensor, axis: int | None = None) -> Tensor:
+        """Physical fields, in the units of the data, of standardised channels."""
+        axis = self.axis if axis is None else axis
+        mean, std = self._statistics(y, axis)
+        return self._per_channel(inverse_transform, mean + std * y, axis)
+
+    def _per_channel(self, function, x: Tensor, axis: int) -> Tensor:  # noqa: ANN001
+        channels = zip(x.unbind(axis), self.system.transforms, strict=True)
+        return torch.stack([function(channel, name) for channel, name in channels], dim=axis)
+
+    def _statistics(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+        """The mean and deviation of each channel, shaped to broadcast along the axis."""
+        shape = [1] * x.ndim
+        shape[axis] = -1
+        mean, std = x.new_tensor(self.system.mean), x.new_tensor(self.system.std)
+        return mean.view(shape), std.view(shape)

@@ -1,0 +1,194 @@
+r"""Writing simulations as The Well lays them out, so that its tools and ours read them alike.
+
+A dataset is a folder with `data/{train,valid,test}/*.hdf5` and `stats.yaml`. A file holds `N` trajectories
+of `L` states on one grid, each field in one contiguous array `(N, L, *grid, D, ...)` with as many axes `D`
+as its tensor order, so that consecutive states of a trajectory are consecutive bytes.
+
+Statistics of a field $x$ are its mean, standard deviation and root mean square, and those of its increments
+$x_{t+1} - x_t$. They are accumulated over blocks: blocks of $n_a$ and $n_b$ values with means $m_a, m_b$ and sums
+of squared deviations $S_a, S_b$ combine, with $\delta = m_b - m_a$ and $n = n_a + n_b$, into
+
+    $m = m_a + \delta n_b / n$,   $S = S_a + S_b + \delta^2 n_a n_b / n$,
+
+which stays accurate where the difference of two large sums does not.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+
+from lola.errors import DataError
+from lola.storage import atomic_path
+
+BOUNDARIES = ("WALL", "OPEN", "PERIODIC")  # A boundary's code is its place here.
+BLOCK = 16  # States read at once for the statistics.
+
+
+def write_well_file(
+    path: Path,
+    *,
+    dataset: str,
+    count: int,
+    trajectories: Iterable[Mapping[str, np.ndarray]],
+    times: np.ndarray,
+    axes: Mapping[str, np.ndarray],
+    scalars: Mapping[str, float],
+    boundary: np.ndarray,
+) -> None:
+    """Write one HDF5 file, trajectory by trajectory, in place (callers that need it whole write it aside).
+
+    Arguments:
+        path: The file, in an existing folder.
+        dataset: The name of the dataset.
+        count: The number `N` of trajectories.
+        trajectories: The fields of each trajectory by name, in order, with shapes `(L, *grid)` for scalars,
+            `(L, *grid, d)` for vectors and `(L, *grid, d, d)` for tensors.
+        times: The times of the states, with shape `(L,)`.
+        axes: The coordinates along each grid axis, by name, in order.
+        scalars: The constants of the simulations, by name, in order.
+        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+
+    Raises:
+        ValueError: There are more or fewer trajectories than `count`, or their shapes do not fit.
+    """
+    with h5py.File(path, "w") as file:
+        file.attrs.update(
+            dataset_name=dataset,
+            grid_type="cartesian",
+            n_spatial_dims=len(axes),
+            n_trajectories=count,
+            simulation_parameters=_names(scalars),
+            **scalars,
+        )
+        _write_dimensions(file.create_group("dimensions"), times, axes)
+        _write_boundary(file.create_group("boundary_conditions"), axes, boundary)
+        group = file.create_group("scalars")
+        group.attrs["field_names"] = _names(scalars)
+        for name, value in scalars.items():
+            group[name] = np.float64(value)
+            group[name].attrs.update(sample_varying=False, time_varying=False)
+        written = 0
+        for index, fields in enumerate(trajectories):
+            if index == 0:
+                _create_fields(file, count, fields, (len(times), *map(len, axes.values())))
+            for name, values in fields.items():
+                file[f"t{values.ndim - 1 - len(axes)}_fields"][name][index] = values
+            written = index + 1
+        if written != count:
+            raise ValueError(f"{count} trajectories were announced and {written} given")
+
+
+def _names(names: Iterable[str]) -> np.ndarray:
+    return np.array(list(names), dtype=h5py.string_dtype())
+
+
+def _write_dimensions(group: h5py.Group, times: np.ndarray, axes: Mapping[str, np.ndarray]) -> None:
+    group.attrs["spatial_dims"] = _names(axes)
+    for name, values in {"time": times, **axes}.items():
+        group[name] = np.asarray(values, dtype=np.float32)
+        group[name].attrs["sample_varying"] = False
+        if name != "time":
+            group[name].attrs["time_varying"] = False
+
+
+def _write_boundary(group: h5py.Group, axes: Mapping[str, np.ndarray], boundary: np.ndarray) -> None:
+    """One group per axis and kind of boundary, with a mask that is true at the ends of that kind."""
+    for (name, values), codes in zip(axes.items(), boundary, strict=True):
+        for code in sorted(set(map(int, codes))):
+            kind = BOUNDARIES[code]
+            mask = np.zeros(len(values), dtype=bool)
+            mask[[0, -1]] = np.asarray(codes) == code
+            condition = group.create_group(f"{name}_{kind.lower()}")
+            condition["mask"] = mask
+            condition.attrs.update(
+                associated_dims=_names([name]),
+                associated_fields=_names([]),
+                bc_type=kind,
+                sample_varying=False,
+                time_varying=False,
+            )
+
+
+def _create_fields(
+    file: h5py.File, count: int, fields: Mapping[str, np.ndarray], shape: tuple[int, ...]
+) -> None:
+    for order in range(3):
+        group = file.create_group(f"t{order}_fields")
+        names = [name for name, values in fields.items() if values.ndim == len(shape) + order]
+        group.attrs["field_names"] = _names(names)
+        for name in names:
+            tensor = (len(shape) - 1,) * order
+            field = group.create_dataset(name, (count, *shape, *tensor), dtype=np.float32)
+            field.attrs.update(
+                dim_varying=[True] * (len(shape) - 1), sample_varying=True, time_varying=True
+            )
+
+
+class Moments:
+    """The running mean and sum of squared deviations of arrays, per tensor component."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, np.zeros(()), np.zeros(())
+
+    def add(self, values: np.ndarray, order: int) -> None:
+        """Merge a block of values whose last `order` axes are tensor components."""
+        axes = tuple(range(values.ndim - order))
+        count = int(np.prod([values.shape[axis] for axis in axes]))
+        if count == 0:
+            return
+        values = values.astype(np.float64)
+        mean = values.mean(axis=axes)
+        squares = ((values - mean) ** 2).sum(axis=axes)
+        total, delta = self.count + count, mean - self.mean
+        self.squares = self.squares + squares + delta**2 * self.count * count / total
+        self.mean = self.mean + delta * count / total
+        self.count = total
+
+    def summary(self) -> dict[str, Any]:
+        """The mean, standard deviation and root mean square, as plain numbers or nested lists of them."""
+        variance = self.squares / max(self.count, 1)
+        values = {"mean": self.mean, "std": np.sqrt(variance), "rms": np.sqrt(variance + self.mean**2)}
+        return {name: np.asarray(value).tolist() for name, value in values.items()}
+
+
+def write_statistics(folder: Path) -> None:
+    """Write a dataset's `stats.yaml` from its training files, which are read in blocks of a few states.
+
+    Raises:
+        DataError: The dataset has no training files.
+    """
+    files = sorted((folder / "data" / "train").glob("*.hdf5"))
+    if not files:
+        raise DataError(f"{folder}/data/train holds no HDF5 files to take statistics of; simulate them first")
+    values: dict[str, Moments] = {}
+    increments: dict[str, Moments] = {}
+    for path in files:
+        with h5py.File(path, "r", locking=False) as file:
+            for name, order, block, fresh in _blocks(file):
+                values.setdefault(name, Moments()).add(block[:fresh], order)
+                increments.setdefault(name, Moments()).add(np.diff(block, axis=0), order)
+    statistics: dict[str, dict[str, Any]] = {}
+    for suffix, moments in (("", values), ("_delta", increments)):
+        for name, moment in moments.items():
+            for statistic, value in moment.summary().items():
+                statistics.setdefault(statistic + suffix, {})[name] = value
+    with atomic_path(folder / "stats.yaml") as aside:
+        aside.write_text(yaml.safe_dump(statistics))
+
+
+def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Each field's name and order, states of one trajectory, and how many of these no other block counts.
+
+    A block ends with the first state of the next one, so that increments between blocks are seen too.
+    """
+    for order in range(3):
+        group = file[f"t{order}_fields"]
+        for name in group.attrs["field_names"]:
+            field = group[name]
+            for i, start in itertools.product(range(field.shape[0]), range(0, field.shape[1], BLOCK)):
+                yield name, order, field[i, start : start + BLOCK + 1], BLOCK

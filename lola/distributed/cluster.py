@@ -1,0 +1,54 @@
+"""The connection to a Ray cluster: the one at hand, or an embedded one that ends with the program."""
+
+import logging
+import os
+import stat
+import warnings
+from pathlib import Path
+
+import ray
+import ray.data
+
+HEAD = "node:__internal_head__"
+"""The resource that pins light driver work to the head node."""
+
+
+def connect() -> None:
+    """Attach to the running cluster, or start an embedded one with this machine's resources.
+
+    A submitted job finds its cluster in `RAY_ADDRESS`. No resources are named, since an existing cluster
+    has its own.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    protect_token()
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    protect_token()
+
+
+def protect_token() -> None:
+    """Make the authentication token readable to its owner alone."""
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")).expanduser()
+    if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        path.chmod(0o600)
+
+
+def quiet_data() -> None:
+    """Keep Ray Data's progress and warnings out of the console of this process."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray.data")
+
+
+def logical_cpus() -> int:
+    """Logical CPUs of the whole cluster."""
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def gpus() -> int:
+    """GPUs of the whole cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))

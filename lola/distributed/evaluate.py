@@ -1,0 +1,93 @@
+"""Evaluation as Ray tasks: one per test trajectory, each committed once, then joined into tidy Parquet."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from lola.data.systems import get_system
+from lola.data.well import WellSplit, open_split
+from lola.emulation import load_autoencoder, load_emulator
+from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
+from lola.evaluation.score import Subject
+from lola.evaluation.tables import summarise
+from lola.spool import Spool
+from lola.storage import Stage, atomic_path
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRun:
+    """A subject to score as a stage.
+
+    Arguments:
+        stage: Where the results go.
+        config: What is scored.
+        subject: The key columns of its rows.
+        root: The folder of Well datasets.
+        autoencoder, emulator: Folders of the finished models it needs.
+        gpus: GPUs per task.
+    """
+
+    stage: Stage
+    config: EvaluationConfig
+    subject: Subject
+    root: Path
+    autoencoder: Path | None = None
+    emulator: Path | None = None
+    gpus: float = 0.0
+
+
+def run_evaluation(run: EvaluationRun) -> None:
+    """Score every chosen trajectory that is not scored yet, join the tables and commit the stage."""
+    system = get_system(run.stage.system)
+    split = open_split(run.root, system, "test")
+    chosen = choose_trajectories(split, run.config)
+    parts = [run.stage.folder / "parts" / f"{index:05d}" for index in chosen]
+    spool = Spool(run.stage.folder)
+    tasks = [
+        _evaluate.options(num_gpus=run.gpus).remote(run, split, index, part)
+        for index, part in zip(chosen, parts, strict=True)
+        if not part.exists()
+    ]
+    done = len(parts) - len(tasks)
+    while tasks:
+        finished, tasks = ray.wait(tasks)
+        ray.get(finished)
+        done += len(finished)
+        spool.metrics(done, {"progress/trajectories": done})
+    joined = {}
+    for name in ("metrics", "spectra"):
+        joined[name] = pa.concat_tables([pq.read_table(part / f"{name}.parquet") for part in parts])
+        with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
+            pq.write_table(joined[name], aside, compression="zstd")
+    with atomic_path(run.stage.folder / "example.npy") as aside, aside.open("wb") as file:
+        np.save(file, np.load(parts[0] / "example.npy"))
+    timing = float(np.median([float((part / "seconds").read_text()) for part in parts]))
+    summary = summarise(joined["metrics"], system.ranges)
+    spool.metrics(0, summary | {"test/seconds_per_state": timing})
+    run.stage.commit(
+        trajectories=[split.trajectories[index].id for index in chosen],
+        rows={name: table.num_rows for name, table in joined.items()},
+        metrics=summary,
+        seconds_per_state=timing,
+    )
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _evaluate(run: EvaluationRun, split: WellSplit, index: int, part: Path) -> None:
+    """Score one trajectory into a folder of its own, written aside and renamed."""
+    config = run.config
+    autoencoder = load_autoencoder(run.autoencoder) if run.autoencoder else None
+    emulator = load_emulator(run.emulator, config.sampler) if run.emulator else None
+    result = evaluate_trajectory(
+        config, run.subject, split, index, autoencoder=autoencoder, emulator=emulator
+    )
+    with atomic_path(part) as aside:
+        aside.mkdir()
+        pq.write_table(result.metrics, aside / "metrics.parquet")
+        pq.write_table(result.spectra, aside / "spectra.parquet")
+        np.save(aside / "example.npy", result.example)
+        (aside / "seconds").write_text(repr(result.seconds))

@@ -1,0 +1,59 @@
+"""Simulating a dataset: one Ray task per file, each written aside and renamed when it is whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+
+from lola.config import fingerprint
+from lola.data.well_writer import write_statistics
+from lola.errors import DataError
+from lola.simulate.euler import EulerConfig, EulerJob, jobs, simulation_of, write_file
+
+
+def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print) -> int:
+    """Simulate the files that are missing; returns how many were.
+
+    Arguments:
+        config: What to simulate.
+        root: The folder of Well datasets.
+        say: Told about progress.
+
+    Raises:
+        DataError: A dataset's folder holds files of another simulation, or genuine ones.
+    """
+    wanted = {root / job.path: job for job in jobs(config)}
+    _refuse_foreign(config, root, wanted)
+    missing = {path: job for path, job in wanted.items() if not path.exists()}
+    say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
+    tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
+    rejected = trajectories = 0
+    while tasks:
+        (done,), _ = ray.wait(list(tasks), num_returns=1)
+        counts = ray.get(done)
+        path = tasks.pop(done)
+        rejected += counts["rejected"]
+        trajectories += counts["trajectories"]
+        left = len(missing) - len(tasks)
+        say(f"simulated {left}/{len(missing)} {path.name} ({counts['seconds']:.1f} s)")
+    if missing:
+        say(f"simulated {trajectories} trajectories, {rejected} draws rejected and redrawn")
+    for dataset in sorted({job.dataset for job in wanted.values()}):
+        if missing or not (root / dataset / "stats.yaml").exists():
+            write_statistics(root / dataset)
+    return len(missing)
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _simulate(job: EulerJob, config: EulerConfig, path: Path) -> dict[str, float]:
+    return write_file(job, config, path)
+
+
+def _refuse_foreign(config: EulerConfig, root: Path, wanted: dict[Path, EulerJob]) -> None:
+    for dataset in sorted({job.dataset for job in wanted.values()}):
+        for path in sorted((root / dataset / "data").glob("*/*.hdf5")):
+            if simulation_of(path) != fingerprint(config):
+                raise DataError(
+                    f"{path} was not made by this simulation; "
+                    "give another folder of datasets with --well or another --storage"
+                )

@@ -1,0 +1,189 @@
+"""Training as a Ray Train run: the workers, their checkpoints, and the stage that comes of them.
+
+Workers report to the run's controller, which appends to the stage's record. Ray Train keeps the checkpoints
+in the stage's folder and hands the last one to workers that start again, after a failure
+of a worker or of the whole job alike.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+from ray.train import Checkpoint
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.callback import UserCallback
+from torch import nn
+
+from lola.config import Config
+from lola.errors import DataError, LolaError
+from lola.seeding import seed_process
+from lola.spool import Spool
+from lola.storage import Stage, atomic_path
+from lola.training.checkpoint import WEIGHTS
+from lola.training.loop import TrainingConfig, train
+from lola.training.stream import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a worker trains, and on what.
+
+    Arguments:
+        model: The module, on the CPU.
+        training, validation: Where windows are read from.
+    """
+
+    model: nn.Module
+    training: Source
+    validation: Source
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+    """A model to train as a stage.
+
+    Arguments:
+        stage: Where the results go.
+        training: How the model is trained.
+        setup: Builds model and sources; called in every worker.
+        model: The model's configuration and `sizes` the arguments of its `build`, to load it by.
+        details: What else the manifest says.
+    """
+
+    stage: Stage
+    training: TrainingConfig
+    setup: Callable[[], Setup]
+    model: Config
+    sizes: dict[str, int]
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def run_training(run: TrainingRun, callbacks: Sequence[UserCallback] = ()) -> None:
+    """Train a model to its end, from its last checkpoint if there is one, and commit its stage.
+
+    Arguments:
+        run: What to train.
+        callbacks: Further callbacks of the run's controller.
+
+    Raises:
+        LolaError: The model or the data do not fit, or training failed more often than allowed.
+    """
+    stage, config = run.stage, run.training
+    _drop_torn_snapshot(stage.folder / "checkpoints")
+    started = time.perf_counter()
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"run": run},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.gpus > 0,
+            resources_per_worker={"CPU": config.cpus} | ({"GPU": config.gpus} if config.gpus else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name="checkpoints",
+            storage_path=str(stage.folder),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=[SpoolCallback(stage.folder), *callbacks],
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise LolaError(f"training {stage.name} failed: {_cause(error)}") from error
+    metrics = result.metrics or {}
+    if "refusal" in metrics:
+        shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+        raise DataError(metrics["refusal"])
+    assert result.checkpoint is not None
+    with atomic_path(stage.folder / WEIGHTS) as aside, result.checkpoint.as_directory() as folder:
+        shutil.copyfile(Path(folder) / WEIGHTS, aside)
+    stage.commit(
+        model={"type": type(run.model).__name__, **run.model.what()},
+        sizes=run.sizes,
+        metrics={name: value for name, value in metrics.items() if "/" in name},
+        seconds=time.perf_counter() - started,
+        **run.details,
+    )
+    shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+
+
+def _worker(loop_config: dict[str, Any]) -> None:
+    """What runs in every training process."""
+    run: TrainingRun = loop_config["run"]
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    device = ray.train.torch.get_device()
+    try:
+        seed_process(run.training.seed, "weights")
+        setup = run.setup()
+    except LolaError as error:  # all ranks alike: trying again would not help
+        ray.train.report({"refusal": str(error)})
+        return
+
+    def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+        with tempfile.TemporaryDirectory(dir=run.stage.folder) as folder:
+            checkpoint = None
+            if rank == 0:
+                save(Path(folder))
+                checkpoint = Checkpoint.from_directory(folder)
+            ray.train.report(
+                {"step": step, **metrics}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:08d}"
+            )
+
+    last = ray.train.get_checkpoint()
+    train(
+        setup.model.to(device),
+        run.training,
+        setup.training,
+        setup.validation,
+        report=report,
+        wrap=ray.train.torch.prepare_model if context.get_world_size() > 1 else None,
+        resume=Path(last.path) if last else None,
+        device=device,
+        rank=rank,
+        world=context.get_world_size(),
+    )
+
+
+class SpoolCallback(UserCallback):
+    """Appends what the workers report to the stage's record; runs in the controller of the run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        """Record the first worker's metrics, which are those of all workers."""
+        values = {name: value for name, value in metrics[0].items() if "/" in name}
+        if values:
+            Spool(self.folder).metrics(metrics[0]["step"], values)
+
+
+def _drop_torn_snapshot(folder: Path) -> None:
+    """Ray Train's list of checkpoints is not written atomically; a torn one would stop the run for good."""
+    for snapshot in folder.glob("*snapshot*.json"):
+        try:
+            json.loads(snapshot.read_text())
+        except ValueError:
+            snapshot.unlink()
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the innermost cause."""
+    failures = getattr(error, "worker_failures", None)
+    inner: BaseException = next(iter(failures.values())) if failures else error
+    inner = getattr(inner, "_base_exc", None) or inner
+    inner = getattr(inner, "cause", None) or inner
+    lines = str(inner).strip().splitlines() or [""]
+    return f"{type(inner).__name__}: {lines[-1]}"

@@ -1,0 +1,144 @@
+"""Running a sweep: each wave of its plan is a Ray Tune experiment over the trials that are not finished.
+
+A trial takes no CPU itself: what it starts does. It is a loop over the stages that it makes, each under its
+lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one.
+"""
+
+import os
+import shutil
+import threading
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from lola.distributed.cluster import HEAD, gpus, logical_cpus
+from lola.distributed.sweep import Plan, Step, Trial
+from lola.errors import LolaError
+from lola.progress import Progress
+from lola.spool import Spool
+from lola.tracking import Tracker
+
+POLL = 2.0  # seconds between looks at the records
+
+
+def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]:
+    """Run every trial of a plan that is not finished; returns why trials failed, by name.
+
+    Arguments:
+        plan: What to run.
+        tracker: Copies the stages' records to MLflow meanwhile.
+        progress: Shows them on the console.
+    """
+    failures: dict[str, str] = {}
+    stop = threading.Event()
+    for step in (step for trial in plan.trials for step in trial.steps):
+        tracker.follow(step.stage.folder, step.stage.fingerprint)
+        progress.follow(step.stage.folder, step.title, step.total)
+    watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
+    watch.start()
+    try:
+        for wave in plan.waves:
+            pending = [trial for trial in wave if not trial.finished]
+            ready = [trial for trial in pending if all(stage.finished for stage in trial.needs)]
+            failures |= {trial.name: "an input is missing" for trial in pending if trial not in ready}
+            if ready:
+                failures |= _run_wave(ready, plan)
+    finally:
+        stop.set()
+        watch.join()
+        progress.poll()
+    return failures
+
+
+def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
+    while not stop.wait(POLL):
+        progress.poll()
+        tracker.pump()
+
+
+def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
+    by_name = {trial.name: trial for trial in trials}
+    folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
+    shutil.rmtree(folder, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
+        param_space={"trial": tune.grid_search(list(by_name))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=plan.config.concurrency or concurrency(trials), reuse_actors=True
+        ),
+        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
+    )
+    results = tuner.fit()
+    shutil.rmtree(folder, ignore_errors=True)
+    reasons = [str(error).strip().splitlines()[-1] for error in results.errors]
+    unfinished = [name for name, trial in by_name.items() if not trial.finished]
+    return {
+        name: _reason(by_name[name]) or (reasons[0] if reasons else "its process died") for name in unfinished
+    }
+
+
+def concurrency(trials: Iterable[Trial]) -> int:
+    """How many of these trials the cluster can run at once; more would wait for each other's resources."""
+    cpus = max(trial.cpus for trial in trials)
+    accelerators = max(trial.gpus for trial in trials)
+    fit = [max(1, int(logical_cpus() // cpus))]
+    if accelerators:
+        fit.append(max(1, int(gpus() // accelerators)))
+    return min(fit)
+
+
+def _trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
+    trial = trials[config["trial"]]
+    for step in trial.steps:
+        with step.stage.lease():
+            if not step.stage.finished:
+                _make(step)
+    tune.report({"finished": 1})
+
+
+def _make(step: Step) -> None:
+    """Make a stage and record how it went."""
+    stage = step.stage
+    spool = Spool(stage.folder)
+    spool.describe(
+        name=stage.what,
+        tags=step.tags,
+        parameters=step.tags | {"fingerprint": stage.fingerprint} | _flat(stage.config.what()),
+    )
+    spool.status("RUNNING")
+    try:
+        step.run(callbacks=[TuneReportCallback()])
+    except Exception as error:
+        (stage.folder / "error.txt").write_text(traceback.format_exc())
+        reason = str(error) if isinstance(error, LolaError) else f"{type(error).__name__}: {error}"
+        spool.status("FAILED", reason.strip().splitlines()[-1])
+        raise
+    (stage.folder / "error.txt").unlink(missing_ok=True)
+    weights = stage.folder / "model.safetensors"
+    if weights.exists():
+        spool.model(weights, f"{stage.system}-{stage.what}")
+    spool.status("FINISHED")
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of a failed trial's error."""
+    for step in trial.steps:
+        path: Path = step.stage.folder / "error.txt"
+        if not step.stage.finished and path.exists():
+            return path.read_text().strip().splitlines()[-1]
+    return ""
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, object]:
+    """Nested configuration values with dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

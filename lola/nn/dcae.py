@@ -1,0 +1,159 @@
+r"""Deep-compression convolutional encoder and decoder (Section 3.2, Figure 7).
+
+    encoder     [patch], convolution, level 0, down, level 1, ..., down, level n, convolution to the latent
+    decoder     convolution, level n, up, ..., level 1, up, level 0, convolution to the fields, [unpatch]
+    block       y = norm(x),  y <- y + attention(y)  (some levels),
+                x + convolution(dropout(SiLU(convolution(y))))
+
+Down-sampling is space to depth and a convolution; up-sampling a convolution and depth to space.
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from lola.nn.attention import GridAttention
+from lola.nn.layers import (
+    ChannelNorm,
+    DepthToSpace,
+    Norm,
+    SpaceToDepth,
+    convolution,
+    scale_parameters,
+    start_near_identity,
+)
+
+MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What encoder and decoder share.
+
+    Arguments:
+        spatial: The number of grid axes.
+        channels: Channels of each level.
+        blocks: Residual blocks of each level.
+        heads: Attention heads of each level; 0 is no attention.
+        patch_size: Cells per patch and axis.
+        kernel_size: Width of the convolutions, odd.
+        stride: Down-sampling between levels.
+        pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
+        ffn_factor: Channels within a block over those outside.
+        dropout: Probability that a channel number within a block is dropped in training.
+        periodic: Whether convolutions wrap around the grid.
+        norm: The normalisation over channels.
+        identity_init: Whether resampling and latent convolutions start near the identity.
+    """
+
+    spatial: int
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+    heads: tuple[int, ...]
+    patch_size: int
+    kernel_size: int
+    stride: int
+    pixel_shuffle: bool
+    ffn_factor: int
+    dropout: float
+    periodic: bool
+    norm: Norm
+    identity_init: bool
+
+    def convolution(self, inputs: int, outputs: int, *, stride: int = 1, identity: bool = False) -> nn.Module:
+        """A convolution of the architecture's kind."""
+        conv = convolution(inputs, outputs, self.spatial, self.kernel_size, stride, self.periodic)
+        if identity and self.identity_init:
+            start_near_identity(conv)
+        return conv
+
+    def level(self, i: int) -> list[nn.Module]:
+        """The residual blocks of a level."""
+        return [ResidualBlock(self, self.channels[i], self.heads[i]) for _ in range(self.blocks[i])]
+
+    def down(self, i: int) -> nn.Module:
+        """Down-sampling from level i to level i + 1."""
+        inputs, outputs = self.channels[i : i + 2]
+        if not self.pixel_shuffle:
+            return self.convolution(inputs, outputs, stride=self.stride, identity=True)
+        depth = inputs * self.stride**self.spatial
+        return nn.Sequential(SpaceToDepth(self.stride), self.convolution(depth, outputs, identity=True))
+
+    def up(self, i: int) -> nn.Module:
+        """Up-sampling from level i + 1 to level i."""
+        outputs, inputs = self.channels[i : i + 2]
+        if not self.pixel_shuffle:
+            return nn.Sequential(
+                nn.Upsample(scale_factor=self.stride, mode="nearest"),
+                self.convolution(inputs, outputs, identity=True),
+            )
+        depth = outputs * self.stride**self.spatial
+        return nn.Sequential(self.convolution(inputs, depth, identity=True), DepthToSpace(self.stride))
+
+
+class ResidualBlock(nn.Module):
+    """A residual block with optional attention, `(B, C, *grid)` to the same shape."""
+
+    def __init__(self, architecture: Architecture, channels: int, heads: int) -> None:
+        super().__init__()
+        if heads:
+            architecture = dataclasses.replace(architecture, kernel_size=1)
+        width = architecture.ffn_factor * channels
+        self.norm = ChannelNorm(architecture.norm)
+        self.attention = GridAttention(channels, heads) if heads else None
+        self.conv_in = architecture.convolution(channels, width)
+        self.act = nn.SiLU()
+        self.dropout = nn.Dropout(architecture.dropout)
+        self.conv_out = architecture.convolution(width, channels)
+        scale_parameters(self.conv_out, 1e-2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        if self.attention is not None:
+            y = y + self.attention(y)
+        return x + self.conv_out(self.dropout(self.act(self.conv_in(y))))
+
+
+class Encoder(nn.Module):
+    """Map fields `(B, C, *grid)` to latents `(B, latent_channels, *grid / down-sampling)`."""
+
+    def __init__(self, architecture: Architecture, channels: int, latent_channels: int) -> None:
+        super().__init__()
+        a = architecture
+        self.patch = SpaceToDepth(a.patch_size)
+        self.levels = nn.ModuleList()
+        for i in range(len(a.channels)):
+            into = a.down(i - 1) if i else a.convolution(channels * a.patch_size**a.spatial, a.channels[0])
+            self.levels.append(nn.Sequential(into, *a.level(i)))
+        self.levels[-1].append(a.convolution(a.channels[-1], latent_channels, identity=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _channels_last(self.patch(x))
+        for level in self.levels:
+            x = level(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """Map latents `(B, latent_channels, *grid / down-sampling)` to fields `(B, C, *grid)`."""
+
+    def __init__(self, architecture: Architecture, channels: int, latent_channels: int) -> None:
+        super().__init__()
+        a = architecture
+        self.levels = nn.ModuleList()
+        for i in reversed(range(len(a.channels))):
+            out = a.up(i - 1) if i else a.convolution(a.channels[0], channels * a.patch_size**a.spatial)
+            self.levels.append(nn.Sequential(*a.level(i), out))
+        self.levels[0].insert(0, a.convolution(latent_channels, a.channels[-1], identity=True))
+        self.unpatch = DepthToSpace(a.patch_size)
+
+    def forward(self, z: Tensor) -> Tensor:
+        z = _channels_last(z)
+        for level in self.levels:
+            z = level(z)
+        return self.unpatch(z).contiguous()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=MEMORY_FORMATS.get(x.ndim - 2, torch.contiguous_format))

@@ -1,0 +1,46 @@
+r"""Embeddings of positions, times and simulation parameters.
+
+Sine encoding of a number s in F features, n = F / 2:
+
+    e(s) = [sin(w_0 s), ..., sin(w_{n-1} s), cos(w_0 s), ..., cos(w_{n-1} s)],  w_j = 1000^(-j / (n - 1))
+"""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class SineEncoding(nn.Module):
+    """Map numbers of shape `(*)` to sines and cosines of shape `(*, features)`; features is even."""
+
+    frequencies: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        j = torch.linspace(0, 1, features // 2, dtype=torch.float64)
+        self.register_buffer("frequencies", (1e3**-j).float(), persistent=False)
+
+    def forward(self, s: Tensor) -> Tensor:
+        angles = s[..., None] * self.frequencies
+        return torch.cat((angles.sin(), angles.cos()), dim=-1)
+
+
+def mlp(inputs: int, outputs: int, width: int | None = None) -> nn.Sequential:
+    """A linear map, SiLU, a linear map; the width is that of the outputs unless told."""
+    width = width or outputs
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, outputs))
+
+
+def coordinates(shape: Sequence[int], device: torch.device) -> Tensor:
+    """Integer coordinates of all cells of a grid, first axis slowest, with shape `(N, axes)`, float32."""
+    return _coordinates(tuple(shape), device)
+
+
+@functools.lru_cache(maxsize=32)
+def _coordinates(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    # A tensor born in inference mode could not be used in training later
+    with torch.inference_mode(False):
+        axes = [torch.arange(size, dtype=torch.float32, device=device) for size in shape]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)

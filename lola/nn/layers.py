@@ -1,0 +1,130 @@
+r"""Normalisation, convolution and resampling on grids of one, two or three axes.
+
+Tensors are `(B, C, *grid)` in shape and channels-last in memory: normalising over channels then reads
+contiguous numbers, and convolutions need no reordering.
+
+    normalisation       y_c = (x_c - m) / sqrt(v + eps),  m = sum_c x_c / C,  v = sum_c (x_c - m)^2 / (C - 1)
+    space to depth      y[c, p, q; i, j] = x[c; i P + p, j Q + q]
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Literal["layer", "rms"]
+
+
+def normalize_features(x: Tensor, norm: Norm = "layer", eps: float = 1e-5) -> Tensor:
+    """Normalise over the last axis, without affine parameters.
+
+    Arguments:
+        x: A tensor of shape `(*, C)` with C > 1.
+        norm: `layer` removes the mean and divides by the deviation; `rms` divides by the root mean square.
+        eps: What is added to the variance.
+
+    Returns:
+        A tensor of shape `(*, C)`.
+    """
+    c = x.shape[-1]
+    if norm == "rms":
+        return F.rms_norm(x, (c,), eps=eps)
+    # The fused kernel divides by C where Bessel's correction divides by C - 1: (C - 1) / C = bessel^2
+    bessel = math.sqrt((c - 1) / c)
+    return F.layer_norm(x, (c,), eps=eps * bessel**2) * bessel
+
+
+class ChannelNorm(nn.Module):
+    """`normalize_features` over the channels of `(B, C, *grid)`."""
+
+    def __init__(self, norm: Norm = "layer") -> None:
+        super().__init__()
+        self.norm: Norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalize_features(x.movedim(1, -1), self.norm).movedim(-1, 1)
+
+
+def convolution(
+    in_channels: int,
+    out_channels: int,
+    spatial: int,
+    kernel_size: int = 3,
+    stride: int = 1,
+    periodic: bool = False,
+) -> nn.Module:
+    """A convolution over `spatial` grid axes that keeps the size, but for the stride; odd kernels only."""
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
+    return kind(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        padding_mode="circular" if periodic else "zeros",
+    )
+
+
+@torch.no_grad()
+def scale_parameters(module: nn.Module, factor: float) -> None:
+    """Multiply all parameters of a module in place."""
+    for parameter in module.parameters():
+        parameter.mul_(factor)
+
+
+@torch.no_grad()
+def start_near_identity(convolution: nn.Module) -> None:
+    """Set a convolution to 1/100 of itself plus a pseudo-identity.
+
+    Output channel `i` copies input channel `i mod C` at the centre of the kernel (Section 3.2).
+    """
+    scale_parameters(convolution, 1e-2)
+    weight = convolution.weight
+    outputs, inputs, *kernel = weight.shape
+    i = torch.arange(outputs, device=weight.device)
+    weight[(i, i % inputs, *(k // 2 for k in kernel))] += 1  # type: ignore[index,operator]
+
+
+def space_to_depth(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """Fold `(B, C, H P, W Q)` into `(B, C P Q, H, W)`, channels major; likewise for any number of axes."""
+    d = len(factors)
+    for axis, factor in reversed(list(enumerate(factors))):
+        x = x.unflatten(2 + axis, (-1, factor))  # (B, C, H, P, W, Q)
+    x = x.permute(0, *range(2, 2 + 2 * d, 2), 1, *range(3, 3 + 2 * d, 2))  # (B, H, W, C, P, Q)
+    return x.flatten(1 + d).movedim(-1, 1)
+
+
+def depth_to_space(x: Tensor, factors: Sequence[int]) -> Tensor:
+    """Unfold `(B, C P Q, H, W)` into `(B, C, H P, W Q)`: the inverse of `space_to_depth`."""
+    d = len(factors)
+    x = x.unflatten(1, (-1, *factors))  # (B, C, P, Q, H, W)
+    pairs = [axis for i in range(d) for axis in (2 + d + i, 2 + i)]
+    x = x.permute(0, *pairs, 1)  # (B, H, P, W, Q, C)
+    for axis in range(d):
+        x = x.flatten(1 + axis, 2 + axis)
+    return x.movedim(-1, 1)
+
+
+class SpaceToDepth(nn.Module):
+    """`space_to_depth` by one factor along every grid axis."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return space_to_depth(x, [self.factor] * (x.ndim - 2))
+
+
+class DepthToSpace(nn.Module):
+    """`depth_to_space` by one factor along every grid axis."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depth_to_space(x, [self.factor] * (x.ndim - 2))

@@ -1,0 +1,229 @@
+"""MLflow as a view of the stages' records: the only module that imports it.
+
+A run stands for one stage within one sweep and is found by its tags `lola.fingerprint` and `lola.sweep`, so
+that a sweep that is started again continues its runs, and a stage that two sweeps share appears under both.
+How far a record has been copied is a tag of the run, written together with the metrics; after an outage
+copying goes on where it stopped.
+"""
+
+import dataclasses
+import logging
+import os
+import subprocess
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.exceptions import MlflowException
+
+from lola.errors import TrackingError
+from lola.spool import read_events, spool_path
+
+OFFSET = "lola.spool_offset"
+BATCH = 500  # metrics per request; servers refuse more than 1000
+
+
+@dataclasses.dataclass
+class _Followed:
+    """A record that is being copied."""
+
+    folder: Path
+    tags: dict[str, str]
+    offset: int = 0
+    run_id: str | None = None
+    seen: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+class Tracker:
+    """Copies the records of a sweep's stages to MLflow.
+
+    Arguments:
+        storage: The storage root; runs are kept in `<storage>/mlflow` unless `MLFLOW_TRACKING_URI` names a
+            server.
+        system: The physical system, which names the experiment.
+
+    Raises:
+        TrackingError: The server does not answer.
+    """
+
+    def __init__(self, storage: Path, system: str) -> None:
+        self.local = storage / "mlflow"
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        self.uri = given or f"sqlite:///{self.local / 'mlflow.db'}"
+        self.parent: str | None = None
+        self.sweep = ""
+        self._followed: dict[Path, _Followed] = {}
+        self._lock = threading.Lock()
+        self._trouble = ""
+        for name in ("alembic", "mlflow"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        if not given:
+            self.local.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        mlflow.set_tracking_uri(self.uri)
+        self.client = MlflowClient(self.uri)
+        name = f"lola/{system}"
+        try:
+            experiment = self.client.get_experiment_by_name(name)
+            location = None if given else (self.local / "artifacts").as_uri()
+            self.experiment = (
+                experiment.experiment_id
+                if experiment
+                else self.client.create_experiment(name, artifact_location=location)
+            )
+        except Exception as error:  # the client raises whatever its transport or database raises
+            reason = str(error).strip().splitlines()[0][:120]
+            raise TrackingError(
+                f"MLflow at {self.uri} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
+            ) from None
+
+    @property
+    def command(self) -> str:
+        """The command that shows the runs."""
+        if not self.uri.startswith("sqlite"):
+            return f"open {self.uri}"
+        return f"mlflow ui --backend-store-uri {self.uri} --host 127.0.0.1 --port 5000"
+
+    def start_sweep(self, name: str, fingerprint: str, parameters: Mapping[str, Any]) -> None:
+        """Open the parent run of a sweep, or the one that an earlier call opened."""
+        self.sweep = fingerprint
+        tags = {"lola.fingerprint": fingerprint, "lola.sweep": fingerprint, "lola.stage": "sweep"}
+        self.parent = self._run(name, tags | {"lola.git_commit": git_commit()})
+        self.client.log_batch(self.parent, params=_params(parameters))
+        self.client.update_run(self.parent, status="RUNNING")
+
+    def finish_sweep(self, report: Path | None, failed: bool) -> None:
+        """Copy what is left, attach the report's files, and close the parent run."""
+        self.pump()
+        if self._trouble:
+            logging.getLogger(__name__).warning(
+                "MLflow at %s did not take everything (%s); the next start of this sweep copies the rest",
+                self.uri,
+                self._trouble,
+            )
+            return
+        assert self.parent is not None
+        if report:
+            self.client.log_artifacts(self.parent, str(report), "report")
+        self.client.set_terminated(self.parent, "FAILED" if failed else "FINISHED")
+
+    def follow(self, folder: Path, fingerprint: str) -> None:
+        """Copy the record of a stage from now on."""
+        tags = {"lola.fingerprint": fingerprint, "lola.sweep": self.sweep}
+        with self._lock:
+            self._followed.setdefault(folder, _Followed(folder, tags))
+
+    def pump(self) -> None:
+        """Copy what is new in all records; what MLflow does not take now is copied later."""
+        with self._lock:
+            for followed in self._followed.values():
+                self._copy(followed)
+
+    def _copy(self, followed: _Followed) -> None:
+        events = list(read_events(spool_path(followed.folder), followed.offset))
+        try:
+            for start in range(0, len(events), BATCH):
+                self._send(followed, events[start : start + BATCH])
+            self._trouble = ""
+        except Exception as error:  # an outage must not stop the work: the record stays and is copied later
+            self._trouble = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
+
+    def _send(self, followed: _Followed, events: list[tuple[int, dict[str, Any]]]) -> None:
+        if followed.run_id is None:
+            described = [event for _, event in events if event["kind"] == "describe"]
+            if not described:
+                return
+            self._open(followed, described[-1])
+        assert followed.run_id is not None
+        done = int(self.client.get_run(followed.run_id).data.tags.get(OFFSET, "0"))
+        metrics: list[Metric] = []
+        last = followed.offset
+        for last, event in events:
+            if event["kind"] == "metrics":
+                fresh = self._fresh(followed, event)
+                metrics += fresh if last > done else []
+            elif last > done:
+                self._special(followed, event)
+        self.client.log_batch(followed.run_id, metrics=metrics, tags=[RunTag(OFFSET, str(max(last, done)))])
+        followed.offset = last
+
+    def _fresh(self, followed: _Followed, event: dict[str, Any]) -> list[Metric]:
+        """The event's metrics, without those of steps that a resumed run repeated."""
+        step, metrics = event["step"], []
+        for key, value in event["values"].items():
+            if followed.seen.get(key, -1) < step:
+                followed.seen[key] = step
+                metrics.append(Metric(key, value, event["time"], step))
+        return metrics
+
+    def _special(self, followed: _Followed, event: dict[str, Any]) -> None:
+        assert followed.run_id is not None
+        if event["kind"] == "artifact":
+            self.client.log_artifact(followed.run_id, str(followed.folder / event["path"]))
+        elif event["kind"] == "model":
+            self._register(followed, event)
+        elif event["kind"] == "status":
+            if event["status"] == "RUNNING":
+                self.client.update_run(followed.run_id, status="RUNNING")
+            else:
+                self.client.set_terminated(followed.run_id, event["status"], end_time=event["time"])
+
+    def _open(self, followed: _Followed, event: dict[str, Any]) -> None:
+        tags = followed.tags | {f"lola.{key}": str(value) for key, value in event["tags"].items()}
+        tags["mlflow.parentRunId"] = str(self.parent)
+        followed.run_id = self._run(event["name"], tags, event["time"])
+        self.client.log_batch(followed.run_id, params=_params(event["parameters"]))
+
+    def _register(self, followed: _Followed, event: dict[str, Any]) -> None:
+        """Log weights and make them a version of the registered model."""
+        assert followed.run_id is not None
+        self.client.log_artifact(followed.run_id, str(followed.folder / event["path"]), "model")
+        self.client.log_artifact(followed.run_id, str(followed.folder / "manifest.json"), "model")
+        run = self.client.get_run(followed.run_id)
+        try:
+            self.client.create_registered_model(event["name"])
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            version = self.client.create_model_version(
+                event["name"], source=f"{run.info.artifact_uri}/model", run_id=followed.run_id
+            )
+            self.client.set_registered_model_alias(event["name"], "latest-trained", version.version)
+
+    def _run(self, name: str, tags: Mapping[str, str], start: int | None = None) -> str:
+        """The run with these fingerprints, made if there is none."""
+        query = " and ".join(f"tags.`{key}` = '{tags[key]}'" for key in ("lola.fingerprint", "lola.sweep"))
+        found = self.client.search_runs([self.experiment], query, max_results=1)
+        if found:
+            return found[0].info.run_id
+        run = self.client.create_run(
+            self.experiment, run_name=name, tags=dict(tags), start_time=start
+        )
+        return run.info.run_id
+
+
+def _params(values: Mapping[str, Any]) -> list[Param]:
+    return [Param(key, str(value)[:6000]) for key, value in values.items()]
+
+
+def git_commit() -> str:
+    """The commit of the source, or `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()

@@ -1,0 +1,84 @@
+"""Resumable state of a training run: weights as safetensors, the optimiser as tensors, the position as JSON.
+
+The order of samples, the learning rate and all random numbers are functions of the step, so that
+the position is the step. Nothing is unpickled: optimiser state loads with `weights_only=True`.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lola.errors import DataError, StorageError
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a training run stands.
+
+    Arguments:
+        step: Global steps done.
+        skipped: How many of them were skipped for a non-finite gradient.
+    """
+
+    step: int = 0
+    skipped: int = 0
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+) -> None:
+    """Write everything that the next step needs into an existing folder."""
+    try:
+        save_weights(folder / WEIGHTS, model)
+        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        (folder / "position.json").write_text(json.dumps(dataclasses.asdict(position)))
+    except (OSError, RuntimeError) as error:  # torch and safetensors wrap a full disk in errors of their own
+        raise StorageError(f"cannot write a checkpoint to {folder}: {error}") from error
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    """Restore a run in place and return its position.
+
+    Raises:
+        DataError: The checkpoint is of another network.
+    """
+    load_weights(folder / WEIGHTS, model)
+    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
+    return Position(**json.loads((folder / "position.json").read_text()))
+
+
+def save_weights(path: Path, model: nn.Module) -> None:
+    """Write a module's parameters and buffers as safetensors."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(state, path)
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load weights of exactly this module, in place.
+
+    Raises:
+        DataError: A tensor is missing, surplus or of another shape, or the file is torn; names the first.
+    """
+    try:
+        weights = load_file(path)
+    except Exception as error:  # safetensors raises several types, none of them public
+        raise DataError(f"{path} holds no readable weights ({error})") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            raise DataError(f"{path} lacks {name}: it belongs to another network")
+        if name not in expected:
+            raise DataError(f"{path} holds a surplus {name}: it belongs to another network")
+        if expected[name] != found[name]:
+            raise DataError(
+                f"{path}: {name} has shape {found[name]}, not {expected[name]}: "
+                "it was trained with other channels or widths"
+            )
+    model.load_state_dict(weights)

@@ -1,0 +1,241 @@
+r"""The training loop: the only one, for autoencoders, diffusion models and neural solvers.
+
+A model is seen only as `loss(batch, generator) -> (loss, diagnostics)`, a mean over samples. Worker `r` of
+`R` holds `b_r` of the `B` samples of a step and scales its loss by `R b_r / B`, so that the average of
+gradients over workers is the gradient of the global batch however it is split.
+
+A step whose gradient norm is not finite changes nothing and is counted. The norm is taken after workers
+have exchanged gradients, so that all of them skip together.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from lola.config import Config, how, require
+from lola.data.state import Batch
+from lola.seeding import SampleGenerator, seed_process
+from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
+from lola.training.stream import Source, Stream, fixed_batches
+
+
+class Model(Protocol):
+    """What training sees of a model."""
+
+    def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of a batch, and named diagnostics."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """How a model is trained.
+
+    Arguments:
+        steps: Global steps.
+        batch_size: Samples per global step, over all workers.
+        optimizer: The optimiser.
+        warmup: Steps of linear warm-up.
+        clip: Largest gradient norm; larger gradients are scaled down to it.
+        precision: The type of the network's arithmetic; weights stay float32.
+        valid_samples: Size of the fixed validation set.
+        seed: Seeds weights, sample order, masks, times and noise.
+        report_every: Steps between reports, validations and checkpoints.
+        compile: Whether the network is compiled.
+        workers: Training processes.
+        gpus: GPUs per worker.
+        cpus: CPUs per worker.
+        max_failures: How often a failed worker group is restarted from its last checkpoint.
+    """
+
+    steps: int
+    batch_size: int = 64
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    warmup: int = 0
+    clip: float = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    valid_samples: int = 64
+    seed: int = 0
+    report_every: int = how(100)
+    compile: bool = how(False)
+    workers: int = how(1)
+    gpus: float = how(0.0)
+    cpus: int = how(1)
+    max_failures: int = how(3)
+
+    def validate(self) -> None:
+        require(self.steps > 0, f"steps must be positive, not {self.steps}")
+        require(self.batch_size > 0, f"batch size must be positive, not {self.batch_size}")
+        require(self.clip > 0, f"clip must be positive, not {self.clip}")
+        require(0 <= self.warmup <= self.steps, f"warm-up of {self.warmup} exceeds {self.steps} steps")
+        require(self.report_every > 0, f"report-every must be positive, not {self.report_every}")
+        require(
+            0 < self.workers <= self.batch_size,
+            f"a batch of {self.batch_size} cannot be split over {self.workers} workers",
+        )
+
+
+class Objective(nn.Module):
+    """A module whose forward pass is a model's loss, for wrappers that must see every forward pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The model's loss."""
+        return cast(Model, self.model).loss(batch, generator)
+
+
+Wrap = Callable[[nn.Module], nn.Module]
+Report = Callable[[int, dict[str, float], Callable[[Path], None]], None]
+
+
+def train(
+    model: nn.Module,
+    config: TrainingConfig,
+    training: Source,
+    validation: Source,
+    *,
+    report: Report,
+    wrap: Wrap | None = None,
+    resume: Path | None = None,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world: int = 1,
+) -> Position:
+    """Train a model in place, from its last checkpoint if there is one.
+
+    Arguments:
+        model: Has `loss`; on `device` already.
+        training, validation: Where windows are read from.
+        report: Called by every rank with `(step, metrics, save)` each `report_every` steps and at the end;
+            `save` writes a checkpoint into a folder.
+        wrap: Makes the module distributed; its forward pass must be called for every loss.
+        resume: The folder of a checkpoint.
+    """
+    device = torch.device(device)
+    optimizer = build_optimizer(config.optimizer, model.parameters())
+    position = load_checkpoint(resume, model, optimizer) if resume else Position()
+    if config.compile:
+        for network in model.children():
+            network.compile()
+    objective = wrap(Objective(model)) if wrap else Objective(model)
+    stream = Stream(training, seed=config.seed, batch_size=config.batch_size, rank=rank, world=world)
+    meter = Meter(device)
+    for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
+        seed_process(config.seed, "dropout", step, rank)
+        loss, diagnostics = _gradient(objective, batch, keys, config, device, world)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        finite = bool(norm.isfinite())
+        if finite:
+            # Preconditioned optimisers draw random numbers, which must be the same on all ranks.
+            seed_process(config.seed, "optimizer", step)
+            rate = learning_rate(config.optimizer, step, config.steps, config.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        position = Position(step + 1, position.skipped + (not finite))
+        meter.add(len(keys), {"loss": loss, **diagnostics}, norm)
+        if position.step % config.report_every == 0 or position.step == config.steps:
+            metrics = meter.flush() | {
+                "train/skipped": float(position.skipped),
+                "train/learning_rate": learning_rate(config.optimizer, step, config.steps, config.warmup),
+                "valid/loss": validate(objective, validation, config, device, rank, world),
+            }
+            save = functools.partial(save_checkpoint, model=model, optimizer=optimizer, position=position)
+            report(position.step, metrics, save)
+    return position
+
+
+def _gradient(
+    objective: nn.Module, batch: Batch, keys: list, config: TrainingConfig, device: torch.device, world: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Accumulate this worker's share of the gradient; returns its own mean loss and diagnostics."""
+    objective.train()
+    with precision(config.precision, device):
+        loss, diagnostics = objective(batch.to(device), SampleGenerator(keys, device))
+    (loss * (world * len(keys) / config.batch_size)).backward()
+    return loss.detach(), {name: value.detach() for name, value in diagnostics.items()}
+
+
+@torch.no_grad()
+def validate(
+    objective: nn.Module,
+    source: Source,
+    config: TrainingConfig,
+    device: torch.device,
+    rank: int = 0,
+    world: int = 1,
+) -> float:
+    """The mean loss over the fixed validation set, the same on every rank."""
+    objective.eval()
+    inner = getattr(objective, "module", objective)  # ranks may hold unequal numbers of batches: no wrapper
+    total = torch.zeros(2, dtype=torch.float64, device=device)
+    for batch, keys in fixed_batches(
+        source,
+        seed=config.seed,
+        samples=config.valid_samples,
+        batch_size=config.batch_size,
+        rank=rank,
+        world=world,
+    ):
+        with precision(config.precision, device):
+            loss, _ = inner(batch.to(device), SampleGenerator(keys, device))
+        total += torch.tensor([float(loss) * len(keys), len(keys)], dtype=torch.float64, device=device)
+    _sum_over_workers(total)
+    return float(total[0] / total[1])
+
+
+@contextlib.contextmanager
+def precision(name: str, device: torch.device) -> Iterator[None]:
+    """Run networks in a precision; float32 is left alone."""
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bfloat16"):
+        yield
+
+
+class Meter:
+    """Means over samples since the last flush, over all workers."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.samples = self.steps = 0
+        self.since = time.perf_counter()
+
+    def add(self, samples: int, values: dict[str, Tensor], norm: Tensor) -> None:
+        """Count one step's share of the batch."""
+        for name, value in {**values, "gradient_norm": norm}.items():
+            term = value.detach().double() * samples
+            self.sums[name] = self.sums[name] + term if name in self.sums else term
+        self.samples += samples
+        self.steps += 1
+
+    def flush(self) -> dict[str, float]:
+        """The means as `train/<name>`, with the throughput; starts anew."""
+        names = sorted(self.sums)
+        totals = torch.stack([*(self.sums[name] for name in names), torch.tensor(float(self.samples))])
+        totals = totals.to(self.device)
+        _sum_over_workers(totals)
+        seconds = time.perf_counter() - self.since
+        means = {f"train/{name}": float(totals[i] / totals[-1]) for i, name in enumerate(names)}
+        rates = {
+            "train/seconds_per_step": seconds / self.steps,
+            "train/samples_per_second": float(totals[-1]) / seconds,
+        }
+        self.sums, self.samples, self.steps, self.since = {}, 0, 0, time.perf_counter()
+        return means | rates
+
+
+def _sum_over_workers(values: Tensor) -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
