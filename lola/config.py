@@ -15,6 +15,7 @@ import pydantic
 
 from lola.errors import ConfigError
 
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Base of every configuration; subclasses override `validate`."""

@@ -207,9 +207,7 @@ class Tracker:
         found = self.client.search_runs([self.experiment], query, max_results=1)
         if found:
             return found[0].info.run_id
-        run = self.client.create_run(
-            self.experiment, run_name=name, tags=dict(tags), start_time=start
-        )
+        run = self.client.create_run(self.experiment, run_name=name, tags=dict(tags), start_time=start)
         return run.info.run_id
 
 

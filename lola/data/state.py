@@ -28,9 +28,7 @@ class Batch:
         if self.states.ndim < 4:
             raise DataError(f"states must be (B, C, L, *grid), not {tuple(self.states.shape)}")
         if self.parameters.ndim != 2 or len(self.parameters) != len(self.states):
-            raise DataError(
-                f"parameters must be ({len(self.states)}, P), not {tuple(self.parameters.shape)}"
-            )
+            raise DataError(f"parameters must be ({len(self.states)}, P), not {tuple(self.parameters.shape)}")
 
     def __len__(self) -> int:
         return len(self.states)

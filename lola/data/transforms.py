@@ -61,7 +61,7 @@ class Standardisation:
             self.system.channels, self.system.transforms, x.unbind(axis), strict=True
         ):
             if kind in BOUND and not bool((channel > BOUND[kind]).all()):
-                raise DataError(f"{name} holds {channel.min():.3g}, outside the domain of its {kind} transform")
+                raise DataError(f"{name} holds {channel.min():.3g}, where its transform {kind} is undefined")
         mean, std = self._statistics(x, axis)
         return (self._per_channel(transform, x, axis) - mean) / std
 
@@ -71,7 +71,7 @@ class Standardisation:
         mean, std = self._statistics(y, axis)
         return self._per_channel(inverse_transform, mean + std * y, axis)
 
-    def _per_channel(self, function, x: Tensor, axis: int) -> Tensor:  # noqa: ANN001
+    def _per_channel(self, function, x: Tensor, axis: int) -> Tensor:
         channels = zip(x.unbind(axis), self.system.transforms, strict=True)
         return torch.stack([function(channel, name) for channel, name in channels], dim=axis)
 

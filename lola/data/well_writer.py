@@ -5,8 +5,8 @@ of `L` states on one grid, each field in one contiguous array `(N, L, *grid, D, 
 as its tensor order, so that consecutive states of a trajectory are consecutive bytes.
 
 Statistics of a field $x$ are its mean, standard deviation and root mean square, and those of its increments
-$x_{t+1} - x_t$. They are accumulated over blocks: blocks of $n_a$ and $n_b$ values with means $m_a, m_b$ and sums
-of squared deviations $S_a, S_b$ combine, with $\delta = m_b - m_a$ and $n = n_a + n_b$, into
+$x_{t+1} - x_t$. They are accumulated over blocks: blocks of $n_a$ and $n_b$ values with means $m_a, m_b$ and
+sums of squared deviations $S_a, S_b$ combine, with $\delta = m_b - m_a$ and $n = n_a + n_b$, into
 
     $m = m_a + \delta n_b / n$,   $S = S_a + S_b + \delta^2 n_a n_b / n$,
 
@@ -124,9 +124,7 @@ def _create_fields(
         for name in names:
             tensor = (len(shape) - 1,) * order
             field = group.create_dataset(name, (count, *shape, *tensor), dtype=np.float32)
-            field.attrs.update(
-                dim_varying=[True] * (len(shape) - 1), sample_varying=True, time_varying=True
-            )
+            field.attrs.update(dim_varying=[True] * (len(shape) - 1), sample_varying=True, time_varying=True)
 
 
 class Moments:

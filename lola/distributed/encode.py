@@ -21,9 +21,9 @@ from ray.data import ActorPoolStrategy
 from lola.config import Config, how, require
 from lola.data.augment import draw
 from lola.data.latents import LatentTrajectory, describe_shards, shard_path, write_shard
+from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit, open_split
-from lola.data.systems import get_system
 from lola.distributed.cluster import quiet_data
 from lola.distributed.datasource import WellDatasource, by_file
 from lola.emulation import load_autoencoder
@@ -127,7 +127,10 @@ def _assemble(blocks: ray.data.Dataset, split: WellSplit) -> Iterator[tuple[Late
             if sum(len(part) for part in known.values()) == split.steps:
                 whole = np.concatenate([known[start] for start in sorted(known)])
                 identity = split.trajectories[entry["trajectory"]].id
-                yield LatentTrajectory(identity, entry["variant"], parameters[row].copy(), whole), entry["shard"]
+                yield (
+                    LatentTrajectory(identity, entry["variant"], parameters[row].copy(), whole),
+                    entry["shard"],
+                )
                 del parts[key]
 
 

@@ -1,34 +1,18 @@
-"""The plan of a sweep: which stages there are, what each needs, and what each does.
-
-    dataset -> autoencoder -> latent cache -> diffusion, neural solver -> evaluation (per solver steps)
-    dataset -> pixel-space neural solver ----------------------------> evaluation
-    dataset -> persistence ------------------------------------------> evaluation
-
-Fingerprints depend on configurations and inputs alone, so that the whole plan is known before anything runs. Trials of
-one wave need only stages of earlier waves.
-"""
+"""The configuration of a sweep, and what it is made of: trials, each a chain of stages."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from lola.autoencoder import AutoencoderConfig
-from lola.config import Config, fingerprint, how, require
-from lola.data.latents import LatentSplit, LatentWindows
-from lola.data.systems import System, get_system
-from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit, WellWindows, open_split
+from lola.config import Config, how, require
+from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
-from lola.distributed.encode import CacheConfig, encode
-from lola.distributed.evaluate import EvaluationRun, run_evaluation
-from lola.distributed.train import Setup, TrainingRun, run_training
+from lola.distributed.encode import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
-from lola.evaluation.score import Subject
 from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.euler import EulerConfig
-from lola.storage import Kind, Stage
+from lola.storage import Stage
 from lola.training.loop import TrainingConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
@@ -91,6 +75,21 @@ class SweepConfig(Config):
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(Config):
+    """What a trained stage is: a model, how it was trained, and the windows it was trained on."""
+
+    model: AutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    training: TrainingConfig
+    window: int = 1
+    stride: int = 1
+
+
+def kind_of(model: EmulatorModel) -> str:
+    """The name of a kind of emulator in tables and folders."""
+    return "diffusion" if isinstance(model, DiffusionConfig) else "neural_solver"
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """One stage of a trial, and what makes it.
@@ -127,287 +126,3 @@ class Trial:
     def finished(self) -> bool:
         """Whether every stage is."""
         return all(step.stage.finished for step in self.steps)
-
-
-class Plan:
-    """All trials of a sweep.
-
-    Arguments:
-        config: The sweep.
-        root: The storage root.
-        well: The folder of Well datasets.
-
-    Raises:
-        DataError: The datasets are missing or faulty.
-        ConfigError: The grid does not fit the models.
-    """
-
-    def __init__(self, config: SweepConfig, root: Path, well: Path) -> None:
-        self.config, self.root, self.well = config, root, well
-        self.system: System = get_system(config.system)
-        splits = {name: open_split(well, self.system, name) for name in ("train", "valid", "test")}
-        self.test: WellSplit = splits["test"]
-        self.train: WellSplit = splits["train"]
-        self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
-        self.channels = len(self.system.channels)
-        config.autoencoder.check_grid(self.test.grid)
-        config.pixel.check_grid(self.test.grid)
-
-    @property
-    def fingerprint(self) -> str:
-        """The sweep's own fingerprint."""
-        return fingerprint(self.config, self.dataset)
-
-    @functools.cached_property
-    def waves(self) -> tuple[tuple[Trial, ...], ...]:
-        """Trials in order: what needs nothing, latent emulators, evaluations."""
-        models = (*(self._compression(n) for n in self.config.latent_channels), self._pixel())
-        emulators = tuple(
-            self._latent(n, model)
-            for n in self.config.latent_channels
-            for model in (self.config.diffusion, self.config.neural_solver)
-        )
-        return models, emulators, tuple(self._evaluations())
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials."""
-        return tuple(trial for wave in self.waves for trial in wave)
-
-    def rate(self, latent_channels: int | None) -> str:
-        """The name of a space: `f16c64`, or `pixel`."""
-        if latent_channels is None:
-            return "pixel"
-        return f"f{self.config.autoencoder.downsampling}c{latent_channels}"
-
-    def compression(self, latent_channels: int | None) -> float:
-        """numel(x) / numel(z)."""
-        if latent_channels is None:
-            return 1.0
-        config = self.config.autoencoder.replace(latent_channels=latent_channels)
-        return config.compression(self.channels, self.system.dimensions)
-
-    def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage) -> Stage:
-        fingerprints = {"dataset": self.dataset} | {role: stage.fingerprint for role, stage in inputs.items()}
-        return Stage(
-            root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
-        )
-
-    def _tags(self, stage: str, model: str, n: int | None, **more: Any) -> dict[str, Any]:
-        space = "pixel" if n is None else "latent"
-        return {
-            "system": self.system.name,
-            "stage": stage,
-            "model": model,
-            "space": space,
-            "compression": f"{self.compression(n):g}",
-            **more,
-        }
-
-    def autoencoder(self, n: int) -> Stage:
-        """The stage of the autoencoder with `n` latent channels."""
-        recipe = Recipe(
-            model=self.config.autoencoder.replace(latent_channels=n), training=self.config.autoencoder_training
-        )
-        return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
-
-    def cache(self, n: int) -> Stage:
-        """The stage of the latent cache of that autoencoder."""
-        return self._stage(
-            "latents", f"latents-{self.rate(n)}", self.config.cache, autoencoder=self.autoencoder(n)
-        )
-
-    def emulator(self, model: EmulatorModel, n: int | None) -> Stage:
-        """The stage of an emulator, in latent space or (`n` None) in pixel space."""
-        recipe = Recipe(
-            model=model,
-            training=self.config.pixel_training if n is None else self.config.emulator_training,
-            window=self.config.window,
-            stride=self.config.evaluation.stride,
-        )
-        inputs = {} if n is None else {"latents": self.cache(n)}
-        return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
-
-    def evaluation(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, solver_steps: int | None = None
-    ) -> Stage:
-        """The stage of an evaluation."""
-        what = f"{subject}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
-        inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
-        if model is not None:
-            inputs["emulator"] = self.emulator(model, n)
-        return self._stage("evaluations", what, self._scoring(subject, solver_steps), **inputs)
-
-    def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
-        config = self.config.evaluation
-        if solver_steps is not None:
-            assert config.sampler is not None
-            return config.replace(sampler=config.sampler.replace(steps=solver_steps))
-        known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
-        return config.replace(sampler=None, subject=known)
-
-    def _compression(self, n: int) -> Trial:
-        stage, cache = self.autoencoder(n), self.cache(n)
-        recipe = stage.config
-        assert isinstance(recipe, Recipe)
-        sizes = {"channels": self.channels, "spatial": self.system.dimensions}
-        setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1, True)
-        run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-        encode_cache = functools.partial(_encode, cache, stage, self.well, self.config.cache)
-        return Trial(
-            f"autoencoder {self.rate(n)}",
-            (
-                Step(
-                    stage,
-                    functools.partial(run_training, run),
-                    self._tags("autoencoder", "autoencoder", n),
-                    recipe.training.steps,
-                ),
-                Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
-            ),
-            cpus=recipe.training.cpus * recipe.training.workers,
-            gpus=recipe.training.gpus * recipe.training.workers,
-        )
-
-    def _pixel(self) -> Trial:
-        model = self.config.pixel
-        stage = self.emulator(model, None)
-        recipe = stage.config
-        assert isinstance(recipe, Recipe)
-        sizes = self._emulator_sizes(self.channels)
-        setup = functools.partial(
-            _pixel_setup, recipe, self.well, self.system, sizes, recipe.window, recipe.stride, True
-        )
-        run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
-        return self._training_trial(stage, run, kind_of(model), None)
-
-    def _latent(self, n: int, model: EmulatorModel) -> Trial:
-        stage = self.emulator(model, n)
-        recipe = stage.config
-        assert isinstance(recipe, Recipe)
-        sizes = self._emulator_sizes(n)
-        setup = functools.partial(_latent_setup, recipe, self.cache(n).folder, sizes)
-        run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(n))
-        return self._training_trial(stage, run, kind_of(model), n, self.autoencoder(n), self.cache(n))
-
-    def _training_trial(
-        self, stage: Stage, run: TrainingRun, model: str, n: int | None, *needs: Stage
-    ) -> Trial:
-        step = Step(
-            stage,
-            functools.partial(run_training, run),
-            self._tags("emulator", model, n),
-            run.training.steps,
-        )
-        workers = run.training.workers
-        return Trial(
-            f"{model} {self.rate(n)}",
-            (step,),
-            needs,
-            cpus=run.training.cpus * workers,
-            gpus=run.training.gpus * workers,
-        )
-
-    def _emulator_sizes(self, channels: int) -> dict[str, int]:
-        return {
-            "channels": channels,
-            "parameters": self.test.parameter_count,
-            "spatial": self.system.dimensions,
-        }
-
-    def _emulator_details(self, n: int | None) -> dict[str, Any]:
-        autoencoder = None if n is None else self.autoencoder(n).name
-        return {"window": self.config.window, "autoencoder": autoencoder}
-
-    def _evaluations(self) -> Iterator[Trial]:
-        yield self._evaluate("persistence", None)
-        for n in self.config.latent_channels:
-            yield self._evaluate("autoencoder", n)
-        yield self._evaluate("neural_solver", None, self.config.pixel)
-        for n in self.config.latent_channels:
-            yield self._evaluate("neural_solver", n, self.config.neural_solver)
-            for steps in self.config.solver_steps:
-                yield self._evaluate("diffusion", n, self.config.diffusion, steps)
-
-    def _evaluate(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, steps: int | None = None
-    ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps)
-        config = stage.config
-        assert isinstance(config, EvaluationConfig)
-        autoencoder = None if n is None else self.autoencoder(n)
-        emulator = None if model is None else self.emulator(model, n)
-        training = self.config.pixel_training if n is None else self.config.emulator_training
-        run = EvaluationRun(
-            stage,
-            config,
-            Subject(
-                system=self.system.name,
-                dataset=self.dataset,
-                fingerprint=stage.fingerprint,
-                model=subject,
-                space="pixel" if n is None else "latent",
-                compression=self.compression(n),
-                training_seed=training.seed,
-                sampler=config.sampler.name if config.sampler else "",
-                solver_steps=steps or 0,
-                context=config.context,
-                overlap=config.overlap,
-            ),
-            self.well,
-            autoencoder.folder if autoencoder else None,
-            emulator.folder if emulator else None,
-        )
-        tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
-        needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
-        step = Step(stage, functools.partial(_run_evaluation, run), tags, config.trajectories)
-        return Trial(f"evaluation {stage.what}", (step,), needs)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe(Config):
-    """What a trained stage is: a model, how it was trained, and the windows it was trained on."""
-
-    model: AutoencoderConfig | DiffusionConfig | NeuralSolverConfig
-    training: TrainingConfig
-    window: int = 1
-    stride: int = 1
-
-
-def kind_of(model: EmulatorModel) -> str:
-    """The name of a kind of emulator in tables and folders."""
-    return "diffusion" if isinstance(model, DiffusionConfig) else "neural_solver"
-
-
-def _pixel_setup(
-    recipe: Recipe,
-    well: Path,
-    system: System,
-    sizes: dict[str, int],
-    length: int,
-    stride: int,
-    augment: bool,
-) -> Setup:
-    """A model trained on windows of fields, read from HDF5."""
-    standardise = Standardisation(system)
-    sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, augment and split == "train")
-        for split in ("train", "valid")
-    ]
-    return Setup(recipe.model.build(**sizes), *sources)
-
-
-def _latent_setup(recipe: Recipe, cache: Path, sizes: dict[str, int]) -> Setup:
-    """A model trained on windows of latents, read from the cache."""
-    sources = [
-        LatentWindows(LatentSplit(cache, split), recipe.window, recipe.stride) for split in ("train", "valid")
-    ]
-    return Setup(recipe.model.build(**sizes), *sources)
-
-
-def _encode(cache: Stage, autoencoder: Stage, well: Path, config: CacheConfig, callbacks: Any = ()) -> None:
-    encode(cache, autoencoder, well, config)
-
-
-def _run_evaluation(run: EvaluationRun, callbacks: Any = ()) -> None:
-    run_evaluation(run)

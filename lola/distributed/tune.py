@@ -15,7 +15,8 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from lola.distributed.cluster import HEAD, gpus, logical_cpus
-from lola.distributed.sweep import Plan, Step, Trial
+from lola.distributed.plan import Plan
+from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.progress import Progress
 from lola.spool import Spool

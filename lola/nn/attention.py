@@ -28,7 +28,9 @@ def rotation(coordinates: Tensor, theta: Tensor, heads: int) -> Rotation:
     Returns:
         Two tensors of shape `(heads, N, d / 2)`.
     """
-    angles = (coordinates @ theta).unflatten(-1, (heads, -1)).movedim(-2, 0)
+    # Not a matrix product, which autocast would compute in half precision
+    angles = (coordinates[..., None] * theta).sum(dim=-2)
+    angles = angles.unflatten(-1, (heads, -1)).movedim(-2, 0)
     return angles.cos(), angles.sin()
 
 

@@ -122,17 +122,16 @@ class Encoder(nn.Module):
         super().__init__()
         a = architecture
         self.patch = SpaceToDepth(a.patch_size)
-        self.levels = nn.ModuleList()
+        levels = []
         for i in range(len(a.channels)):
             into = a.down(i - 1) if i else a.convolution(channels * a.patch_size**a.spatial, a.channels[0])
-            self.levels.append(nn.Sequential(into, *a.level(i)))
-        self.levels[-1].append(a.convolution(a.channels[-1], latent_channels, identity=True))
+            levels.append(nn.Sequential(into, *a.level(i)))
+        levels[-1].append(a.convolution(a.channels[-1], latent_channels, identity=True))
+        self.levels = nn.Sequential(*levels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = _channels_last(self.patch(x))
-        for level in self.levels:
-            x = level(x)
-        return x
+        return self.levels(x)
 
 
 class Decoder(nn.Module):
@@ -141,18 +140,17 @@ class Decoder(nn.Module):
     def __init__(self, architecture: Architecture, channels: int, latent_channels: int) -> None:
         super().__init__()
         a = architecture
-        self.levels = nn.ModuleList()
+        levels = []
         for i in reversed(range(len(a.channels))):
             out = a.up(i - 1) if i else a.convolution(a.channels[0], channels * a.patch_size**a.spatial)
-            self.levels.append(nn.Sequential(*a.level(i), out))
-        self.levels[0].insert(0, a.convolution(latent_channels, a.channels[-1], identity=True))
+            levels.append(nn.Sequential(*a.level(i), out))
+        levels[0].insert(0, a.convolution(latent_channels, a.channels[-1], identity=True))
+        self.levels = nn.Sequential(*levels)
         self.unpatch = DepthToSpace(a.patch_size)
 
     def forward(self, z: Tensor) -> Tensor:
         z = _channels_last(z)
-        for level in self.levels:
-            z = level(z)
-        return self.unpatch(z).contiguous()
+        return self.unpatch(self.levels(z)).contiguous()
 
 
 def _channels_last(x: Tensor) -> Tensor:

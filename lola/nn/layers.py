@@ -9,7 +9,7 @@ contiguous numbers, and convolutions need no reordering.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -82,10 +82,11 @@ def start_near_identity(convolution: nn.Module) -> None:
     Output channel `i` copies input channel `i mod C` at the centre of the kernel (Section 3.2).
     """
     scale_parameters(convolution, 1e-2)
-    weight = convolution.weight
-    outputs, inputs, *kernel = weight.shape
+    weight = cast(Tensor, convolution.weight)
+    outputs, inputs = weight.shape[:2]
+    centre = weight[0, 0].numel() // 2
     i = torch.arange(outputs, device=weight.device)
-    weight[(i, i % inputs, *(k // 2 for k in kernel))] += 1  # type: ignore[index,operator]
+    weight.flatten(2)[i, i % inputs, centre] += 1
 
 
 def space_to_depth(x: Tensor, factors: Sequence[int]) -> Tensor:

@@ -70,7 +70,7 @@ class TransformerBlock(nn.Module):
             a, b, c, d = self.abcd
         else:
             a, b, c, d = self.modulation(m)[:, None].chunk(4, dim=-1)
-        y = (1 + a) * normalize_features(x) + b
+        y = (1 + a) * torch.nn.functional.layer_norm(x, (x.shape[-1],), eps=1e-5) + b
         y = y + self.attention(y, rotation(p, self.theta, self.attention.heads) if self.rope else None)
         y = self.feedforward(y)
         y = (x + c * y) * torch.rsqrt(1 + c * c)
@@ -119,7 +119,7 @@ class Transformer(nn.Module):
         self.project_out = nn.Linear(features, outputs * cells)
 
     def forward(self, x: Tensor, m: Tensor | None = None) -> Tensor:
-        """Map `x` `(B, inputs, L, *grid)`, modulated by `m` `(B, modulation)`, to `(B, outputs, L, *grid)`."""
+        """Map `(B, inputs, L, *grid)`, modulated by `m` `(B, modulation)`, to `(B, outputs, L, *grid)`."""
         x = space_to_depth(x, self.patch_size)
         shape = x.shape[2:]
         p = coordinates(shape, x.device)

@@ -36,7 +36,9 @@ def save_checkpoint(
     """Write everything that the next step needs into an existing folder."""
     try:
         save_weights(folder / WEIGHTS, model)
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
+        state = optimizer.state_dict()
+        state.get("heavyball", {}).pop("precond_schedule", None)  # a pickle of what the configuration says
+        torch.save(state, folder / "optimizer.pt")
         (folder / "position.json").write_text(json.dumps(dataclasses.asdict(position)))
     except (OSError, RuntimeError) as error:  # torch and safetensors wrap a full disk in errors of their own
         raise StorageError(f"cannot write a checkpoint to {folder}: {error}") from error

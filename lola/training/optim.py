@@ -8,6 +8,7 @@ a pure function of the step, so that nothing of it needs to be stored.
 """
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Iterable
@@ -69,14 +70,19 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
             max_precond_dim=config.max_dimension,
             **shared,
         )
-    floor = config.preconditioner_probability
+    schedule = functools.partial(_update_probability, floor=config.preconditioner_probability)
     return heavyball.PSGDKron(
         parameters,
         beta=config.betas[0],
-        preconditioner_update_probability=lambda step: max(0.999 ** int(step), floor),
+        preconditioner_update_probability=schedule,
         max_size_triangular=config.max_dimension,
         **shared,
     )
+
+
+def _update_probability(step: Tensor | int, floor: float) -> float:
+    """How often PSGD updates its preconditioner: always at first, less and less, never less than `floor`."""
+    return max(0.999 ** int(step), floor)
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int, warmup: int) -> float:

@@ -1,0 +1,232 @@
+r"""Reading The Well: the trajectories of a split, and windows of them for training.
+
+A trajectory is an array `(C, L, *grid)` of `L` states with the system's channels, vectors split into
+components. A window of length $W$ and stride $s$ that starts at state $t$ holds the states
+$t, t + s, \dots, t + (W - 1) s$, so that a trajectory has $L - (W - 1) s$ windows. Whatever is asked for,
+only that slice of the file is read.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lola.config import fingerprint
+from lola.data import augment
+from lola.data.systems import System
+from lola.data.transforms import Standardisation
+from lola.data.well_header import Header, open_file, read_header
+from lola.errors import DataError
+from lola.seeding import Key, numpy_generator
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrajectoryRef:
+    """Where a trajectory is.
+
+    Arguments:
+        id: `<dataset>/<split>/<file>#<index>`, the same wherever the data are stored.
+        file: The HDF5 file.
+        index: The number of the trajectory in its file.
+        scalars: The constants of the simulation, as stored.
+        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+    """
+
+    id: str
+    file: Path
+    index: int
+    scalars: np.ndarray
+    boundary: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WellSplit:
+    """The trajectories of one split of a system. It may be pickled: files are opened where they are read.
+
+    Arguments:
+        system: The physical system.
+        grid: The number of cells along each grid axis.
+        steps: The number `L` of states of every trajectory.
+        constants: The names of the scalar constants, in order.
+        trajectories: The trajectories, in the order of datasets, file names and indices.
+        fingerprint: A hash of the files' names, sizes, headers and samples of their bytes.
+    """
+
+    system: System
+    grid: tuple[int, ...]
+    steps: int
+    constants: tuple[str, ...]
+    trajectories: tuple[TrajectoryRef, ...]
+    fingerprint: str
+
+    @property
+    def parameter_count(self) -> int:
+        """The length `P` of a trajectory's parameters."""
+        return len(self.constants) + 2 * self.system.dimensions
+
+    def parameters(self, i: int) -> Tensor:
+        """Trajectory `i`'s constants (natural logarithms of some) and boundary codes, with shape `(P,)`."""
+        scalars = [
+            np.log(value) if name in self.system.log_parameters else value
+            for name, value in zip(self.constants, self.trajectories[i].scalars, strict=True)
+        ]
+        return torch.tensor([*scalars, *self.trajectories[i].boundary.flatten()], dtype=torch.float32)
+
+    def read(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
+        """The states `start, start + stride, ...` before `stop` of trajectory `i`, in physical units.
+
+        Returns:
+            Float32 fields, with shape `(C, len(range(start, stop, stride)), *grid)`.
+
+        Raises:
+            IndexError: The trajectory has no such states.
+            DataError: The file cannot be read, or holds values that are not finite.
+        """
+        if not 0 <= start < stop <= self.steps:
+            raise IndexError(f"states {start} to {stop} of a trajectory of {self.steps}")
+        source = self.trajectories[i]
+        file = open_file(source.file)
+        length = len(range(start, stop, stride))
+        x = np.empty((len(self.system.channels), length, *self.grid), dtype=np.float32)
+        channel = 0
+        for field in self.system.fields:
+            try:
+                values = file[f"t{field.order}_fields/{field.name}"][source.index, start:stop:stride]
+            except OSError as error:
+                raise DataError(f"{source.id}: cannot read {field.name} ({error}); fetch it again") from None
+            if not np.isfinite(values).all():
+                raise DataError(
+                    f"{source.id} ({source.file}): {field.name} is not finite in states {start} to "
+                    f"{stop - 1}; simulate or fetch the file again, or exclude it"
+                )
+            components = np.moveaxis(values, -1, 0) if field.order else values[None]
+            x[channel : channel + len(components)] = components
+            channel += len(components)
+        return torch.from_numpy(x)
+
+
+def open_split(
+    root: Path, system: System, split: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> WellSplit:
+    """Open and validate the files `<root>/<dataset>/data/<split>/*.hdf5` of the system's datasets.
+
+    Arguments:
+        root: The folder of the datasets. Not all of the system's datasets need be there.
+        system: The physical system.
+        split: `train`, `valid` or `test`.
+        include: Only files whose name contains one of these are opened, if there are any.
+        exclude: Files whose name contains one of these are not.
+
+    Raises:
+        DataError: There is no such file, or one is torn, foreign or unlike the others.
+    """
+    headers = [
+        read_header(path, dataset, split, system)
+        for dataset in system.datasets
+        for path in sorted((Path(root) / dataset / "data" / split).glob("*.hdf5"))
+        if (not include or any(part in path.name for part in include))
+        and not any(part in path.name for part in exclude)
+    ]
+    if not headers:
+        folders = " or ".join(f"{dataset}/data/{split}" for dataset in system.datasets)
+        chosen = " that match the filters" if include or exclude else ""
+        raise DataError(f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first")
+    first = headers[0]
+    for header in headers:
+        _compare(header, first, system)
+    return WellSplit(
+        system=system,
+        grid=first.grid,
+        steps=first.steps,
+        constants=first.constants,
+        trajectories=tuple(
+            TrajectoryRef(
+                id=f"{header.dataset}/{split}/{header.path.name}#{index}",
+                file=header.path,
+                index=index,
+                scalars=header.scalars[index],
+                boundary=header.boundary,
+            )
+            for header in headers
+            for index in range(header.count)
+        ),
+        fingerprint=fingerprint([header.fingerprint for header in headers]),
+    )
+
+
+def _compare(header: Header, first: Header, system: System) -> None:
+    """Raise `DataError` unless a file can be used together with the first one."""
+    for name in ("grid", "steps", "constants"):
+        here, there = getattr(header, name), getattr(first, name)
+        if here != there:
+            raise DataError(
+                f"{header.path} ({header.dataset}) has {name} {here}, but {first.path.name} has {there}; "
+                "keep one kind in the folder or filter the others out"
+            )
+    for name, values in zip(header.constants, header.scalars.T, strict=True):
+        if name in system.log_parameters and values.min() <= 0:
+            raise DataError(
+                f"{header.path} ({header.dataset}) has {name} {values.min():g}, not positive; remove it"
+            )
+
+
+class WellWindows:
+    """All windows of a split, standardised, in any order.
+
+    Arguments:
+        split: The trajectories.
+        standardise: The standardisation of their system.
+        length: The number of states in a window.
+        stride: The number of simulation steps between them.
+        augment: Whether windows are augmented.
+
+    Raises:
+        DataError: The trajectories are shorter than one window.
+    """
+
+    def __init__(
+        self,
+        split: WellSplit,
+        standardise: Standardisation,
+        length: int,
+        stride: int = 1,
+        augment: bool = False,
+    ) -> None:
+        self.split, self.standardise, self.augment = split, standardise, augment
+        self.length, self.stride = length, stride
+        self.starts = split.steps - (length - 1) * stride
+        if self.starts < 1:
+            raise DataError(
+                f"{split.system.name} trajectories of {split.steps} states hold no window of {length} states "
+                f"{stride} steps apart; choose a shorter window or a smaller stride"
+            )
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self.split.trajectories) * self.starts
+
+    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
+        """A window's standardised states `(C, L, *grid)` and its simulation's parameters `(P,)`.
+
+        Arguments:
+            index: The number of the window: starts vary fastest, then trajectories.
+            key: The key of the stream that the augmentation is drawn from.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that no physical field has.
+        """
+        i, start = divmod(index, self.starts)
+        source = self.split.trajectories[i]
+        states = self.split.read(i, start, start + (self.length - 1) * self.stride + 1, self.stride)
+        parameters = self.split.parameters(i)
+        if self.augment:
+            generator = numpy_generator(*key)
+            symmetry = augment.draw(self.split.system, source.boundary, self.split.grid, generator)
+            states, parameters = symmetry.apply(states), symmetry.parameters(parameters)
+        try:
+            return self.standardise.forward(states), parameters
+        except DataError as error:
+            raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from None

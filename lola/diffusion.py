@@ -1,0 +1,243 @@
+r"""The diffusion model: a denoiser of windows, conditioned on their known states (Sections 2 and 3.3).
+
+Perturbation (Eq. 1) and schedule, with `t` in [0, 1]:
+
+    x_t = alpha x + sigma eps,  alpha = 1,  sigma = exp(scale * logit(tau) + shift)
+    tau = (1 - t) tau_min + t tau_max,  tau_min = s / (1 + s) at s = sigma_min,  tau_max likewise
+
+Up to scale this is the rectified flow: at scale 1 and shift 0, x_t / (1 + sigma) = (1 - tau) x + tau eps.
+
+Denoiser, with `F` the network, `m` the mask of known elements and `theta` the simulation's parameters:
+
+    d(x_t) = c_skip x_t + c_out F(c_in x_t, c_noise, m, theta),  v = sigma^2 / (alpha^2 + sigma^2)
+    c_in = 1 / sqrt(alpha^2 + sigma^2),  c_skip = alpha / (alpha^2 + sigma^2)
+    c_out = sigma / sqrt(alpha^2 + sigma^2),  c_noise = 10 log(sigma / alpha)
+
+Known elements enter without noise: there x_t = sqrt(alpha^2 + sigma^2) x, so that c_in x_t = x.
+
+Objective (Eq. 7), with `t` uniform and `eps` normal:
+
+    argmin_d  E ||d(x_t) - x||^2 / v
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from azula.denoise import Denoiser, GaussianPosterior
+from azula.noise import Schedule
+from azula.sample import Sampler
+from torch import Tensor, nn
+
+from lola.conditioning import check_window, draw_mask, unknown_mean
+from lola.config import Config, require
+from lola.data.state import Batch
+from lola.nn.embedding import SineEncoding, mlp
+from lola.nn.vit import Transformer
+from lola.seeding import SampleGenerator
+from lola.transformer import TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Config):
+    """The noise schedule, linear in the logit of the rectified flow's time.
+
+    Arguments:
+        sigma_min, sigma_max: Noise at t = 0 and t = 1, at scale 1 and shift 0.
+        scale, shift: Slope and offset of log sigma over the logit.
+    """
+
+    sigma_min: float = 1e-3
+    sigma_max: float = 1e3
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def validate(self) -> None:
+        require(
+            0 < self.sigma_min < self.sigma_max,
+            f"sigma_min must be positive and below sigma_max, not {self.sigma_min} and {self.sigma_max}",
+        )
+        require(self.scale > 0, f"scale must be positive, not {self.scale}")
+
+    def build(self) -> "LogLogitSchedule":
+        """The schedule."""
+        return LogLogitSchedule(self)
+
+
+class LogLogitSchedule(Schedule):
+    """`t` of shape `(*)` in [0, 1] to `alpha` and `sigma` of shape `(*)`."""
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.config = config
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        s, c = (self.config.sigma_min, self.config.sigma_max), self.config
+        tau_min, tau_max = (sigma / (1 + sigma) for sigma in s)
+        tau = t * (tau_max - tau_min) + tau_min
+        return torch.ones_like(t), torch.exp(c.scale * torch.logit(tau) + c.shift)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig(Config):
+    """A diffusion model.
+
+    Arguments:
+        transformer: The network.
+        schedule: The noise schedule.
+    """
+
+    transformer: TransformerConfig = dataclasses.field(default_factory=TransformerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+
+    def build(self, channels: int, parameters: int, spatial: int, window: int) -> "Diffusion":
+        """The model of windows of `window` states of `channels` fields on `spatial` grid axes."""
+        return Diffusion(self, channels, parameters, spatial, window)
+
+
+class NoisyTransformer(nn.Module):
+    """The network F: a transformer modulated by the noise level and the simulation's parameters."""
+
+    def __init__(self, transformer: Transformer, modulation: int, parameters: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.embed_noise = nn.Sequential(SineEncoding(modulation), *mlp(modulation, modulation))
+        self.embed_parameters = mlp(parameters, modulation) if parameters else None
+
+    def forward(self, x: Tensor, noise: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+        """Map `x` `(B, C, L, *grid)`, `noise` `(B)` or `()`, `label` `(B, P)` to the shape of `x`."""
+        modulation = self.embed_noise(noise.expand(len(x)))
+        if self.embed_parameters is not None:
+            modulation = modulation + self.embed_parameters(label)
+        return self.transformer(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
+
+
+class WindowDenoiser(Denoiser):
+    """The denoiser d, in azula's manner.
+
+    Arguments:
+        backbone: The network F, called `(c_in x_t, c_noise, mask, label)`.
+        schedule: The noise schedule.
+    """
+
+    def __init__(self, backbone: nn.Module, schedule: Schedule) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.schedule = schedule
+
+    def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor, mask: Tensor) -> GaussianPosterior:
+        """The posterior of windows given noisy ones.
+
+        Arguments:
+            x_t: Noisy windows, their known elements as `present` leaves them, with shape `(B, C, L, *grid)`.
+            t: Times, with shape `()` or `(B)`.
+            label: Parameters of the simulations, with shape `(B, P)`.
+            mask: True where an element is known, with a shape that expands to that of `x_t`.
+
+        Returns:
+            A posterior with `mean` `(B, C, L, *grid)` and `var`, which broadcasts to it.
+        """
+        alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
+        square = alpha**2 + sigma**2
+        c_noise = 10 * torch.log(sigma / alpha).reshape(t.shape)
+        output = self.backbone(x_t * torch.rsqrt(square), c_noise, mask, label)
+        mean = alpha / square * x_t + sigma * torch.rsqrt(square) * output
+        return GaussianPosterior(mean=mean, var=sigma**2 / square)
+
+    def present(self, x_t: Tensor, t: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+        """Noisy windows with known elements put in, scaled to enter the network without noise."""
+        alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
+        return torch.where(mask, torch.sqrt(alpha**2 + sigma**2) * known, x_t)
+
+    def condition(self, known: Tensor, mask: Tensor, label: Tensor) -> "ConditionedDenoiser":
+        """The denoiser of windows whose masked elements equal those of `known`."""
+        return ConditionedDenoiser(self, known, mask, label)
+
+
+class ConditionedDenoiser(Denoiser):
+    """A denoiser with its known elements and parameters bound: what samplers and guidance see.
+
+    Arguments:
+        denoiser: The denoiser of windows.
+        known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+        mask: True where an element is known, with a shape that expands to that of `known`.
+        label: Parameters of the simulations, with shape `(B, P)`.
+    """
+
+    def __init__(self, denoiser: WindowDenoiser, known: Tensor, mask: Tensor, label: Tensor) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.schedule = denoiser.schedule
+        self.known, self.mask, self.label = known, mask, label
+
+    def forward(self, x_t: Tensor, t: Tensor, **kwargs: object) -> GaussianPosterior:
+        """The posterior of windows `(B, C, L, *grid)`, its mean that of `known` where known."""
+        x_t = self.denoiser.present(x_t, t, self.known, self.mask)
+        q = self.denoiser(x_t, t, label=self.label, mask=self.mask)
+        return GaussianPosterior(mean=torch.where(self.mask, self.known, q.mean), var=q.var)
+
+
+class Diffusion(nn.Module):
+    """A diffusion model, in latent or pixel space.
+
+    Arguments:
+        config: Its configuration.
+        channels: Channels of a state.
+        parameters: Parameters of a simulation, P.
+        spatial: Grid axes.
+        window: States of a window, L.
+    """
+
+    def __init__(
+        self, config: DiffusionConfig, channels: int, parameters: int, spatial: int, window: int
+    ) -> None:
+        super().__init__()
+        check_window(window)
+        self.config = config
+        self.window = window
+        transformer = config.transformer.build(channels, spatial, modulated=True)
+        backbone = NoisyTransformer(transformer, config.transformer.modulation, parameters)
+        self.denoiser = WindowDenoiser(backbone, config.schedule.build())
+
+    def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective (Eq. 7) over a batch, and the same over its unknown elements."""
+        x = batch.states
+        mask = draw_mask(x, generator)
+        t = generator.uniform()
+        eps = generator.normal(*x.shape[1:])
+        alpha, sigma = _trailing(self.denoiser.schedule(t), x.ndim)
+        x_t = self.denoiser.present(alpha * x + sigma * eps, t, x, mask)
+        q = self.denoiser(x_t, t, label=batch.parameters, mask=mask)
+        error = (q.mean - x).square() / q.var
+        return error.mean(), {"unknown_loss": unknown_mean(error.detach(), mask)}
+
+    def predict(
+        self,
+        known: Tensor,
+        mask: Tensor,
+        parameters: Tensor,
+        generator: SampleGenerator,
+        sampler: Callable[[Denoiser], Sampler],
+    ) -> Tensor:
+        """Draw windows given their known elements.
+
+        Arguments:
+            known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+            mask: True where an element is known, with a shape that expands to that of `known`.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            generator: One random stream per window, for the noise at t = 1.
+            sampler: What makes a sampler of a denoiser.
+
+        Returns:
+            Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+        """
+        one = known.new_ones(())
+        alpha, sigma = self.denoiser.schedule(one)
+        noise = generator.normal(*known.shape[1:]).to(known)
+        x = sampler(self.denoiser.condition(known, mask, parameters))(torch.hypot(alpha, sigma) * noise)
+        return torch.where(mask, known, x)
+
+
+def _trailing(scales: tuple[Tensor, Tensor], ndim: int) -> tuple[Tensor, Tensor]:
+    """Scales of shape `(B)` or `()` with trailing axes, to broadcast with tensors of `ndim` axes."""
+    alpha, sigma = (scale.reshape(*scale.shape, *[1] * (ndim - scale.ndim)) for scale in scales)
+    return alpha, sigma

@@ -1,0 +1,113 @@
+r"""The emulator: windows drawn one after another, and decoded.
+
+A window holds `L` states, of which the first `K` are known; the model completes it. The next window knows the
+last `overlap` states of the one before and adds `L - overlap` new ones (temporal bundling, Section 3):
+
+    [x_1 ... x_K | x_{K+1} ... x_L]
+                        [x_{L-overlap+1} ... x_L | x_{L+1} ... x_{2L-overlap}]
+
+Diffusion models and neural solvers are rolled out alike. The noise of a window is drawn from the stream named
+by the row's key and the number of the window, so that a member of an ensemble is a function of its key alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from lola.autoencoder import Autoencoder
+from lola.conditioning import context_mask
+from lola.config import require
+from lola.diffusion import Diffusion
+from lola.neural_solver import NeuralSolver
+from lola.sampling import SamplerConfig
+from lola.seeding import Key, SampleGenerator
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Emulator:
+    """An emulator of trajectories; it puts its networks in evaluation mode.
+
+    Arguments:
+        model: What completes windows, in latent space if there is an autoencoder, else in pixel space.
+        autoencoder: What maps states to latent states and back.
+        sampler: How a diffusion model draws; a neural solver has no use for it.
+    """
+
+    model: Diffusion | NeuralSolver
+    autoencoder: Autoencoder | None = None
+    sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        if self.autoencoder is not None:
+            self.autoencoder.eval()
+
+    @torch.no_grad()
+    def window(self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator) -> Tensor:
+        """Complete windows.
+
+        Arguments:
+            known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+            mask: True where an element is known, with a shape that expands to that of `known`.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            generator: One random stream per window.
+
+        Returns:
+            Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+        """
+        if isinstance(self.model, Diffusion):
+            return self.model.predict(known, mask, parameters, generator, self.sampler.build)
+        return self.model.predict(known, mask, parameters, generator)
+
+    @torch.no_grad()
+    def rollout(
+        self, context: Tensor, parameters: Tensor, states: int, keys: Sequence[Key], overlap: int = 1
+    ) -> Iterator[Tensor]:
+        """Emulate the states that follow a context.
+
+        Arguments:
+            context: The known states, latent or standardised, with shape `(B, C, K, *grid)`, 1 <= K < L.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            states: How many states to emulate.
+            keys: The key of each row, such as `(seed, trajectory, member)`.
+            overlap: States that a window shares with the one before, at least 1 and below L.
+
+        Yields:
+            The next states in order, the context apart, with shape `(B, C, n, *grid)`.
+
+        Raises:
+            ConfigError: The context or the overlap leaves no state of a window to emulate.
+        """
+        length = self.model.window
+        for name, known in (("context", context.shape[2]), ("overlap", overlap)):
+            require(1 <= known < length, f"{name} must be 1 to {length - 1} states of a window, not {known}")
+        require(len(keys) == len(context), f"{len(context)} trajectories need as many keys, not {len(keys)}")
+
+        number = 0
+        while states > 0:
+            known = context.shape[2]
+            rest = context.new_zeros(*context.shape[:2], length - known, *context.shape[3:])
+            window = torch.cat((context, rest), dim=2)
+            generator = SampleGenerator([(*key, number) for key in keys], context.device)
+            window = self.window(window, context_mask(window, known), parameters, generator)
+            yield window[:, :, known : known + states]
+            states -= length - known
+            context = window[:, :, length - overlap :]
+            number += 1
+
+    def encode(self, x: Tensor, chunk: int = 64) -> Tensor:
+        """Latent states of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
+        return x if self.autoencoder is None else _in_chunks(self.autoencoder.encode, x, chunk)
+
+    def decode(self, z: Tensor, chunk: int = 64) -> Tensor:
+        """States of latents `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
+        return z if self.autoencoder is None else _in_chunks(self.autoencoder.decode, z, chunk)
+
+
+@torch.no_grad()
+def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> Tensor:
+    rows = x.transpose(1, 2)
+    y = torch.cat([function(part) for part in rows.flatten(0, 1).split(chunk)])
+    return y.unflatten(0, rows.shape[:2]).transpose(1, 2)

@@ -1,0 +1,129 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from lola.data.augment import Augmentation, draw
+from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
+from lola.simulate.euler import EulerConfig, draw_quadrants, solve
+
+WALL, OPEN, PERIODIC = 0, 1, 2
+
+
+def symmetry(shifts=(0, 0), flips=(False, False), permutation=(0, 1)):
+    return Augmentation(shifts=shifts, flips=flips, permutation=permutation, vectors=EULER.vectors)
+
+
+def draws(system, boundary, grid, count=200):
+    return [draw(system, boundary, grid, np.random.default_rng(seed)) for seed in range(count)]
+
+
+@pytest.fixture
+def x():
+    return torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def simulate(initial, boundary):
+    """A trajectory `(C, L, n, n)` from density, velocity and pressure."""
+    config = EulerConfig(resolution=initial.shape[-1], outputs=4, end=0.2)
+    fields = solve(initial, config, boundary, 1.4)
+    assert fields is not None
+    momentum = np.moveaxis(fields["momentum"], -1, 0)
+    scalars = [fields[name] for name in ("energy", "density", "pressure")]
+    return torch.from_numpy(np.stack([*scalars, *momentum]))
+
+
+@pytest.mark.parametrize("boundary", ["open", "periodic"])
+@pytest.mark.parametrize("flips", list(itertools.product([False, True], repeat=2)))
+@pytest.mark.parametrize("permutation", [(0, 1), (1, 0)])
+def test_augmenting_commutes_with_the_physics(boundary, flips, permutation):
+    """To simulate from an augmented state is to augment the simulation: this fixes every sign and order."""
+    config = EulerConfig(resolution=24)
+    initial = draw_quadrants(config, boundary, np.random.default_rng(5))
+    shifts = (5, 17) if boundary == "periodic" else (0, 0)
+    augmentation = Augmentation(shifts=shifts, flips=flips, permutation=permutation, vectors=((1, 2),))
+    augmented = augmentation.apply(torch.from_numpy(initial)[:, None])[:, 0].numpy()
+    expected = simulate(augmented, boundary)
+    result = symmetry(shifts, flips, permutation).apply(simulate(initial, boundary))
+    assert expected[:, -1].std() > 0.1
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_elements_have_the_orders_of_the_group(x):
+    flip, swap, roll = symmetry(flips=(True, False)), symmetry(permutation=(1, 0)), symmetry(shifts=(3, 0))
+    quarter = symmetry(flips=(True, False), permutation=(1, 0))
+    assert torch.equal(flip.apply(flip.apply(x)), x)
+    assert torch.equal(swap.apply(swap.apply(x)), x)
+    assert torch.equal(symmetry(shifts=(5, 0)).apply(roll.apply(x)), x)
+    turned = x
+    for k in range(4):
+        turned = quarter.apply(turned)
+        assert torch.equal(turned, x) == (k == 3)
+
+
+def test_scalars_of_vectors_keep_their_values(x):
+    """Speed is a scalar, so it moves but keeps its values; divergence and |vorticity| do likewise."""
+    x = x.double()
+
+    def scalars(x):
+        u, v = x[3], x[4]
+
+        def slope(f, axis):
+            return torch.roll(f, -1, axis) - torch.roll(f, 1, axis)
+
+        return torch.stack([u**2 + v**2, slope(u, 1) + slope(v, 2), (slope(v, 1) - slope(u, 2)).abs()])
+
+    for augmentation in draws(EULER, np.full((2, 2), PERIODIC), (8, 8), 30):
+        without = Augmentation(augmentation.shifts, augmentation.flips, augmentation.permutation, vectors=())
+        torch.testing.assert_close(scalars(augmentation.apply(x)), without.apply(scalars(x)))
+
+
+def test_the_input_is_kept_and_never_shared(x):
+    kept = x.clone()
+    for augmentation in [symmetry(), symmetry((1, 0), (True, True), (1, 0))]:
+        augmentation.apply(x).zero_()
+        assert torch.equal(x, kept)
+
+
+def test_boundary_codes_follow_the_field():
+    """Codes follow the cells at the ends: fields whose ends hold the codes show where they go."""
+    codes = np.array([[WALL, OPEN], [OPEN, PERIODIC]])
+    x = torch.full((1, 1, 5, 5), -1.0)
+    x[0, 0, 0, 2], x[0, 0, -1, 2], x[0, 0, 2, 0], x[0, 0, 2, -1] = WALL, OPEN, OPEN, PERIODIC
+    for flips in itertools.product([False, True], repeat=2):
+        for permutation in [(0, 1), (1, 0)]:
+            augmentation = Augmentation((0, 0), flips, permutation, vectors=())
+            y = augmentation.apply(x)[0, 0]
+            expected = [[y[0, 2], y[-1, 2]], [y[2, 0], y[2, -1]]]
+            assert augmentation.boundary(codes).tolist() == expected
+            parameters = augmentation.parameters(torch.tensor([1.4, 7.0, *codes.flatten()]))
+            torch.testing.assert_close(parameters, torch.tensor([1.4, 7.0, *np.ravel(expected)]))
+
+
+def test_only_symmetries_of_the_system_are_drawn():
+    for augmentation in draws(EULER, np.array([[OPEN, OPEN], [PERIODIC, PERIODIC]]), (8, 8)):
+        assert augmentation.shifts[0] == 0
+    for augmentation in draws(EULER, np.full((2, 2), PERIODIC), (8, 16)):
+        assert augmentation.permutation == (0, 1)
+    convection = draws(RAYLEIGH_BENARD, np.array([[PERIODIC, PERIODIC], [WALL, WALL]]), (16, 16))
+    assert {a.flips for a in convection} == {(False, False), (True, False)}
+    assert {a.permutation for a in convection} == {(0, 1)}
+    assert {a.shifts[1] for a in convection} == {0}
+    turbulence = draws(TURBULENCE_GRAVITY_COOLING, np.full((3, 2), PERIODIC), (4, 4, 4))
+    assert {a.shifts for a in turbulence} == {(0, 0, 0)}
+
+
+def test_all_symmetries_are_drawn():
+    drawn = draws(EULER, np.full((2, 2), PERIODIC), (4, 4), 600)
+    assert len({(a.shifts, a.flips, a.permutation) for a in drawn}) == 16 * 4 * 2
+    drawn = draws(TURBULENCE_GRAVITY_COOLING, np.full((3, 2), OPEN), (4, 4, 4), 600)
+    assert len({(a.flips, a.permutation) for a in drawn}) == 8 * 6
+
+
+def test_three_dimensions_permute_cyclically():
+    x = torch.arange(6.0)[:, None, None, None, None] + torch.zeros(6, 1, 2, 3, 4)
+    augmentation = Augmentation((0, 0, 0), (False, True, False), (2, 0, 1), TURBULENCE_GRAVITY_COOLING.vectors)
+    y = augmentation.apply(x)
+    assert y.shape == (6, 1, 4, 2, 3)
+    assert y[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 5, 3, -4]

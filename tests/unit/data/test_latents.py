@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lola.data.latents import (
+    LatentSplit,
+    LatentTrajectory,
+    LatentWindows,
+    describe_shards,
+    shard_path,
+    write_shard,
+)
+from lola.errors import DataError
+from lola.storage import SCHEMA_VERSION
+
+
+def trajectory(index, variant=0, dtype="float32"):
+    rng = np.random.default_rng((index, variant))
+    return LatentTrajectory(
+        f"set/train/file.hdf5#{index}",
+        variant,
+        rng.normal(size=3).astype("float32"),
+        rng.normal(size=(10, 2, 4, 5)).astype(dtype),
+    )
+
+
+@pytest.fixture
+def cache(tmp_path):
+    paths = [shard_path(tmp_path, "train", number) for number in range(2)]
+    write_shard(paths[0], [trajectory(0), trajectory(1)])
+    write_shard(paths[1], [trajectory(2, 1)])
+    manifest = {
+        "schema": SCHEMA_VERSION,
+        "shape": [10, 2, 4, 5],
+        "parameters": 3,
+        "splits": {"train": describe_shards(paths)},
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_plain_pyarrow_reads_a_shard(tmp_path, dtype):
+    path = shard_path(tmp_path, "train", 0)
+    write_shard(path, [trajectory(0, dtype=dtype), trajectory(1, dtype=dtype)])
+    table = pq.read_table(path)
+    assert table.schema.field("variant").type == "int32"
+    assert table.schema.field("latents").type.shape == [10, 2, 4, 5]
+    latents = table.column("latents").combine_chunks().to_numpy_ndarray()
+    assert latents.dtype == dtype
+    np.testing.assert_array_equal(latents[1], trajectory(1, dtype=dtype).latents)
+    assert table.column("trajectory").to_pylist() == ["set/train/file.hdf5#0", "set/train/file.hdf5#1"]
+
+
+def test_windows_are_slices_of_trajectories(cache):
+    windows = LatentWindows(LatentSplit(cache, "train"), length=3, stride=2)
+    assert len(windows) == 3 * 6
+    states, parameters = windows.read(2 * 6 + 4, (0,))
+    expected = trajectory(2, 1)
+    np.testing.assert_array_equal(states.movedim(0, 1), expected.latents[4:9:2])
+    np.testing.assert_array_equal(parameters, expected.parameters)
+    assert states.dtype == torch.float32
+
+
+def test_statistics_are_those_of_all_values(cache):
+    values = np.concatenate([trajectory(0).latents, trajectory(1).latents, trajectory(2, 1).latents])
+    statistics = json.loads((cache / "manifest.json").read_text())["splits"]["train"]["statistics"]
+    assert statistics["mean"] == pytest.approx(values.mean(), abs=1e-6)
+    assert statistics["std"] == pytest.approx(values.std(), rel=1e-6)
+    assert statistics["max"] == pytest.approx(values.max())
+
+
+def test_writing_twice_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_shard(tmp_path / name, [trajectory(0), trajectory(1)])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_torn_shard_is_named(cache):
+    path = shard_path(cache, "train", 1)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"shard-00001\.parquet"):
+        len(LatentSplit(cache, "train"))
+
+
+def test_windows_longer_than_a_trajectory_are_refused(cache):
+    with pytest.raises(DataError, match="span 13 steps"):
+        LatentWindows(LatentSplit(cache, "train"), length=4, stride=4)
+
+
+def test_an_unknown_split_is_refused(cache):
+    with pytest.raises(DataError, match="test"):
+        LatentSplit(cache, "test")

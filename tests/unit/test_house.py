@@ -1,0 +1,80 @@
+"""The rules of the house: who may import whom, and how large things may grow."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+
+LEAVES = {"config", "errors", "seeding", "storage", "spool"}
+MODELS = {"autoencoder", "conditioning", "transformer", "diffusion", "neural_solver"}
+MAY_IMPORT = {
+    "nn": set(),
+    "config": {"errors"},
+    "storage": {"config", "errors"},
+    "spool": set(),
+    "seeding": set(),
+    "errors": set(),
+    "cli": {"config", "errors"},
+    "progress": {"spool"},
+    "tracking": {"errors", "spool"},
+    "data": LEAVES,
+    "simulate": LEAVES | {"data"},
+    "training": LEAVES | {"data.state"},
+    "models": LEAVES | {"data.state", "nn", "models"},
+    "sampling": LEAVES | {"models"},
+    "emulation": LEAVES | {"models", "sampling", "training.checkpoint"},
+    "reference": LEAVES | {"models", "nn", "sampling", "emulation"},
+    "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module or ""
+
+
+def room(module: str) -> str:
+    """The room that a module of lola lives in: its package or itself, models together."""
+    first = module.split(".")[0]
+    return "models" if first in MODELS else first
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_layers(path):
+    module = ".".join(path.relative_to(ROOT / "lola").with_suffix("").parts)
+    here = room(module)
+    if here in ("distributed", "__init__"):
+        return
+    for name in imports(path):
+        if not name.startswith("lola."):
+            continue
+        target = name.removeprefix("lola.")
+        allowed = MAY_IMPORT[here] | {here}
+        assert room(target) in allowed or target in allowed, f"{module} must not import {name}"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_ray_and_mlflow_have_one_home(path):
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert "ray" not in roots or path.parent.name == "distributed"
+    assert "mlflow" not in roots or path.name == "tracking.py"
+
+
+@pytest.mark.parametrize("path", LIBRARY + EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_stay_small(path):
+    source = path.read_text()
+    thin = path.parent.name == "experiments" and path.name != "presets.py"
+    assert source.count("\n") <= (80 if thin else 400)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 80, f"{path}: {node.name} is too long"
+            assert node.returns is not None or path.parent.name == "experiments", f"{path}: {node.name}"

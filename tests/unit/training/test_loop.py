@@ -1,0 +1,205 @@
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lola.data.state import Batch
+from lola.errors import ConfigError, DataError
+from lola.seeding import SampleGenerator, seed_process
+from lola.training.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint, save_weights
+from lola.training.loop import Objective, TrainingConfig, train, validate
+from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
+from lola.training.stream import Stream, fixed_batches
+
+
+class Waves:
+    """Windows of sine waves, whose phase the key shifts a little."""
+
+    def __len__(self):
+        return 23
+
+    def read(self, index, key):
+        shift = SampleGenerator([key]).uniform(1)[0, 0]
+        time = torch.arange(8.0) + 0.1 * shift
+        return torch.sin(time * (1 + index / 10)).view(1, 2, 4), torch.tensor([float(index)])
+
+
+class Regression(nn.Module):
+    """Predicts the second state from the first, under noise."""
+
+    def __init__(self, broken_at=None):
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Dropout(0.1), nn.Linear(8, 4))
+        self.broken_at, self.calls = broken_at, 0
+
+    def loss(self, batch, generator):
+        first, second = batch.states[:, 0].unbind(1)
+        noisy = first + 0.1 * generator.normal(4)
+        loss = (self.network(noisy) - second).square().mean()
+        self.calls += self.training
+        if self.training and self.calls == self.broken_at:
+            loss = loss * math.nan
+        return loss, {"noise": (noisy - first).square().mean()}
+
+
+def config(name="adamw", **changes):
+    optimizer = OptimizerConfig(name=name, learning_rate=1e-2)
+    return TrainingConfig(steps=12, batch_size=6, optimizer=optimizer, report_every=4, **changes)
+
+
+def build():
+    seed_process(0, "weights")
+    return Regression()
+
+
+def run(model, settings, folder=None, resume=None, reports=None):
+    def report(step, metrics, save):
+        if reports is not None:
+            reports[step] = metrics
+        if folder is not None:
+            (folder / str(step)).mkdir()
+            save(folder / str(step))
+
+    position = train(model, settings, Waves(), Waves(), report=report, resume=resume)
+    return position, [parameter.detach().clone() for parameter in model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "soap", "psgd"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path, name):
+    undisturbed: dict = {}
+    _, expected = run(build(), config(name), tmp_path, reports=undisturbed)
+    resumed: dict = {}
+    _, found = run(build(), config(name), resume=tmp_path / "8", reports=resumed)
+    assert list(resumed) == [12]
+    tolerance = 1e-6 if name == "psgd" else 0.0
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+    assert resumed[12]["valid/loss"] == pytest.approx(undisturbed[12]["valid/loss"], rel=1e-6)
+
+
+def test_training_lowers_the_validation_loss():
+    reports: dict = {}
+    run(build(), config().replace(steps=200, report_every=100), reports=reports)
+    untrained = validate(Objective(build()), Waves(), config(), torch.device("cpu"))
+    assert reports[200]["valid/loss"] < 0.7 * untrained
+
+
+def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(tmp_path):
+    model = Regression(broken_at=5)
+    reports: dict = {}
+    position, weights = run(model, config(), reports=reports)
+    assert position == Position(step=12, skipped=1)
+    assert reports[12]["train/skipped"] == 1
+    assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_bfloat16_keeps_weights_in_float32():
+    _, weights = run(build(), config(precision="bfloat16"))
+    _, exact = run(build(), config())
+    assert all(weight.dtype == torch.float32 for weight in weights)
+    assert not all(torch.equal(a, b) for a, b in zip(weights, exact, strict=True))
+
+
+def test_slices_of_a_step_add_up_to_its_gradient():
+    model = build().eval()
+
+    def gradient(world, rank):
+        model.zero_grad()
+        batch, keys = Stream(Waves(), seed=0, batch_size=7, rank=rank, world=world).batch(3)
+        loss, _ = model.loss(batch, SampleGenerator(keys))
+        (loss * (world * len(keys) / 7)).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+    for world in (2, 3, 7):
+        mean = sum(gradient(world, rank) for rank in range(world)) / world
+        torch.testing.assert_close(mean, gradient(1, 0), rtol=1e-5, atol=1e-7)
+
+
+def test_every_window_of_an_epoch_is_seen_once():
+    stream = Stream(Waves(), seed=1, batch_size=5)
+    seen = torch.cat([stream.batch(step)[0].parameters[:, 0] for step in range(23)])
+    for epoch in range(5):
+        assert sorted(seen[epoch * 23 : (epoch + 1) * 23].int().tolist()) == list(range(23))
+    assert not torch.equal(seen[:23], seen[23:46])
+
+
+def test_ranks_share_a_step_and_positions_are_free():
+    whole = Stream(Waves(), seed=2, batch_size=6).batch(9)[0]
+    parts = [Stream(Waves(), seed=2, batch_size=6, rank=rank, world=4).batch(9)[0] for rank in range(4)]
+    assert torch.equal(whole.states, torch.cat([part.states for part in parts]))
+    ahead = list(Stream(Waves(), seed=2, batch_size=6).batches(8, 11))
+    assert torch.equal(ahead[1][0].states, whole.states)
+    assert len(ahead) == 3
+
+
+def test_an_error_of_the_source_reaches_the_loop():
+    class Torn(Waves):
+        def read(self, index, key):
+            raise DataError("torn.hdf5 is torn")
+
+    with pytest.raises(DataError, match="torn"):
+        list(Stream(Torn(), seed=0, batch_size=2).batches(0, 3))
+
+
+def test_the_validation_set_is_fixed_and_shared():
+    whole = [batch for batch, _ in fixed_batches(Waves(), seed=0, samples=10, batch_size=10)]
+    ranks = [
+        batch
+        for rank in range(2)
+        for batch, _ in fixed_batches(Waves(), seed=0, samples=10, batch_size=3, rank=rank, world=2)
+    ]
+    indices = torch.cat([batch.parameters[:, 0] for batch in ranks])
+    assert sorted(indices.tolist()) == sorted(whole[0].parameters[:, 0].tolist())
+    assert len(indices) == 10
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    rate = functools.partial(learning_rate, OptimizerConfig(learning_rate=2.0), steps=100, warmup=10)
+    assert rate(0) == pytest.approx(0.2)
+    assert rate(50) == pytest.approx(1.0)
+    assert rate(100) == pytest.approx(0.0)
+    assert np.all(np.diff([rate(step) for step in range(12, 101)]) < 0)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    model = build()
+    save_weights(tmp_path / "model.safetensors", model)
+    model.network[0] = nn.Linear(5, 8)
+    with pytest.raises(DataError, match=r"shape \(8, 4\), not \(8, 5\).*channels"):
+        load_weights(tmp_path / "model.safetensors", model)
+    model.network[0] = nn.SiLU()
+    with pytest.raises(DataError, match="surplus"):
+        load_weights(tmp_path / "model.safetensors", model)
+    model.further = nn.Linear(2, 2)
+    with pytest.raises(DataError, match="lacks further"):
+        load_weights(tmp_path / "model.safetensors", model)
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match="no readable weights"):
+        load_weights(tmp_path / "model.safetensors", build())
+
+
+def test_a_checkpoint_holds_the_position(tmp_path):
+    model = build()
+    optimizer = build_optimizer(OptimizerConfig(), model.parameters())
+    save_checkpoint(tmp_path, model, optimizer, Position(step=7, skipped=2))
+    assert load_checkpoint(tmp_path, model, optimizer) == Position(step=7, skipped=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"steps": 0}, "steps"), ({"batch_size": 1, "workers": 2}, "workers"), ({"warmup": 99}, "warm-up")],
+)
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainingConfig(**{"steps": 12, "batch_size": 6, **changes})
+
+
+def test_a_batch_refuses_shapes_that_do_not_belong_together():
+    with pytest.raises(DataError, match="parameters"):
+        Batch(states=torch.zeros(2, 1, 3, 4), parameters=torch.zeros(3, 1))
+    with pytest.raises(DataError, match="states"):
+        Batch(states=torch.zeros(2, 1, 3), parameters=torch.zeros(2, 1))
