@@ -1,11 +1,12 @@
 """Command lines made from configurations: `[PRESET] [--option value ...]`, with errors of one line."""
 
 import contextlib
+import inspect
 import io
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -47,9 +48,7 @@ def parse(
     if name not in presets:
         _refuse(program, f"no preset is called {name!r}; there are {', '.join(presets)}")
     names = ", ".join(f"{other} (default)" if other == default else other for other in presets)
-    epilogue = (
-        f"\n\nUsage: {program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
-    )
+    usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     complaint = io.StringIO()
     try:
         preset = presets[name]()
@@ -57,7 +56,7 @@ def parse(
             return tyro.cli(
                 type(preset),
                 prog=f"{program} {name}",
-                description=f"{description.strip()}\n\nUsage: {usage}",
+                description=f"{inspect.cleandoc(description)}\n\nUsage: {usage}",
                 args=arguments,
                 default=preset,
                 config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands),
@@ -70,7 +69,7 @@ def parse(
         _refuse(program, _one_line(complaint.getvalue()))
 
 
-def _refuse(program: str, message: str) -> None:
+def _refuse(program: str, message: str) -> NoReturn:
     print(f"{program}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -82,4 +81,5 @@ def _one_line(box: str) -> str:
     lines = [
         line for line in lines if line and set(line) != {"-"} and not line.startswith("For full helptext")
     ]
-    return " ".join(lines[1:] or lines) + " (see --help)"
+    text = " ".join(lines[1:] or lines)
+    return text.split(" Argument helptext:")[0] + " (see --help)"

@@ -12,17 +12,21 @@ by the row's key and the number of the window, so that a member of an ensemble i
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lola.autoencoder import Autoencoder
+from lola.autoencoder import Autoencoder, AutoencoderConfig
 from lola.conditioning import context_mask
 from lola.config import require
-from lola.diffusion import Diffusion
-from lola.neural_solver import NeuralSolver
+from lola.diffusion import Diffusion, DiffusionConfig
+from lola.errors import DataError
+from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
+from lola.storage import read_manifest
+from lola.training.checkpoint import WEIGHTS, load_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,11 @@ class Emulator:
     model: Diffusion | NeuralSolver
     autoencoder: Autoencoder | None = None
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether members of an ensemble differ."""
+        return isinstance(self.model, Diffusion)
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -98,16 +107,65 @@ class Emulator:
             number += 1
 
     def encode(self, x: Tensor, chunk: int = 64) -> Tensor:
-        """Latent states of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
-        return x if self.autoencoder is None else _in_chunks(self.autoencoder.encode, x, chunk)
+        """Latents of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
+        return x if self.autoencoder is None else map_states(self.autoencoder.encode, x, chunk)
 
     def decode(self, z: Tensor, chunk: int = 64) -> Tensor:
-        """States of latents `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
-        return z if self.autoencoder is None else _in_chunks(self.autoencoder.decode, z, chunk)
+        """States of `(B, C, L, *grid)`, `chunk` latents at a time; in pixel space the latents themselves."""
+        return z if self.autoencoder is None else map_states(self.autoencoder.decode, z, chunk)
 
 
 @torch.no_grad()
-def _in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> Tensor:
+def map_states(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> Tensor:
+    """Apply a function of states `(N, C, *grid)` to those of `(B, C, L, *grid)`, `chunk` at a time."""
     rows = x.transpose(1, 2)
     y = torch.cat([function(part) for part in rows.flatten(0, 1).split(chunk)])
     return y.unflatten(0, rows.shape[:2]).transpose(1, 2)
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The trained autoencoder of a finished stage's folder, in evaluation mode.
+
+    Raises:
+        StorageError: The folder is no finished stage.
+        DataError: Its weights are torn or of another network.
+    """
+    model = _load_model(folder, AutoencoderConfig)
+    assert isinstance(model, Autoencoder)
+    return model
+
+
+def load_emulator(folder: Path, sampler: SamplerConfig | None = None) -> Emulator:
+    """The trained emulator of a finished stage's folder, with the autoencoder that it was trained on.
+
+    Arguments:
+        folder: The stage's folder; its autoencoder's is found in the same storage root.
+        sampler: How a diffusion model draws.
+
+    Raises:
+        StorageError: A folder is no finished stage.
+        DataError: Weights are torn or of another network.
+    """
+    name = read_manifest(folder)["autoencoder"]
+    model = _load_model(folder, DiffusionConfig, NeuralSolverConfig)
+    assert isinstance(model, Diffusion | NeuralSolver)
+    return Emulator(
+        model=model,
+        autoencoder=load_autoencoder(folder.parents[1] / "autoencoders" / name) if name else None,
+        sampler=sampler or SamplerConfig(),
+    )
+
+
+def _load_model(
+    folder: Path, *kinds: type[AutoencoderConfig | DiffusionConfig | NeuralSolverConfig]
+) -> nn.Module:
+    manifest = read_manifest(folder)
+    kind = {each.__name__: each for each in kinds}.get(manifest["model"]["type"])
+    if kind is None:
+        raise DataError(
+            f"{folder} holds a model of {manifest['model']['type']}, "
+            f"not of {' or '.join(each.__name__ for each in kinds)}"
+        )
+    model = kind.from_json(manifest["model"]).build(**manifest["sizes"])
+    load_weights(folder / WEIGHTS, model)
+    return model.eval()

@@ -1,7 +1,7 @@
 """Import of runs that the authors of `Lost in Latent Space` published.
 
-A run is a folder with `config.yaml` and `state.pth`. Its architecture is read from the section `ae`, `denoiser`
-or `surrogate`; sizes that its data decided are read from the weights. Options that only describe how it was
+A run is a folder with `config.yaml` and `state.pth`. Its architecture is read from the section `ae`,
+`denoiser` or `surrogate`; sizes that its data decided are read from the weights. Options that only describe how it was
 trained are ignored; any other option that we do not know is an error, since it may change what the network
 computes.
 """

@@ -57,8 +57,8 @@ def write_shard(path: Path, trajectories: Sequence[LatentTrajectory]) -> None:
         {
             "trajectory": pa.array([each.id for each in trajectories], pa.string()),
             "variant": pa.array([each.variant for each in trajectories], pa.int32()),
-            "parameters": _tensors([each.parameters for each in trajectories]),
-            "latents": _tensors([each.latents for each in trajectories]),
+            "parameters": tensor_column([each.parameters for each in trajectories]),
+            "latents": tensor_column([each.latents for each in trajectories]),
         }
     )
     values = np.stack([each.latents for each in trajectories]).astype(np.float64)
@@ -69,8 +69,11 @@ def write_shard(path: Path, trajectories: Sequence[LatentTrajectory]) -> None:
         pq.write_table(table, aside, row_group_size=1, compression="none", use_dictionary=False)
 
 
-def _tensors(arrays: Sequence[np.ndarray]) -> pa.Array:
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(np.stack(arrays)))
+def tensor_column(arrays: Sequence[np.ndarray]) -> pa.Array:
+    """Arrays of one shape as a column of canonical Arrow tensors; they are copied."""
+    tensors = np.empty((len(arrays), *arrays[0].shape), arrays[0].dtype)  # in C order, whatever the inputs are
+    tensors[:] = arrays
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(tensors)
 
 
 def describe_shards(paths: Sequence[Path]) -> dict[str, Any]:

@@ -50,25 +50,29 @@ class Header:
 
 
 def open_file(path: Path) -> h5py.File:
-    """An open file; this process keeps the last few open, and a file that was replaced is opened anew.
+    """A file that this process keeps open, with the last few others; a file that was replaced is opened anew.
 
     Raises:
         DataError: The file is missing, truncated or not HDF5.
     """
     try:
         status = os.stat(path)
-        return _open(path, os.getpid(), status.st_ino, status.st_mtime_ns)
-    except FileNotFoundError:
+    except OSError:
         raise DataError(f"{path} is missing; simulate or fetch it again") from None
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} cannot be opened as HDF5 ({reason}); simulate or fetch it again") from None
+    return _keep_open(path, os.getpid(), status.st_ino, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=64)
-def _open(path: Path, process: int, inode: int, modified: int) -> h5py.File:
-    # Shared file systems often refuse locks, and finished files never change.
-    return h5py.File(path, "r", locking=False)
+def _keep_open(path: Path, process: int, inode: int, modified: int) -> h5py.File:
+    return _open(path)
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be opened as HDF5 ({reason}); simulate or fetch it again") from None
 
 
 def read_header(path: Path, dataset: str, split: str, system: System) -> Header:

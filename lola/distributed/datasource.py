@@ -1,8 +1,8 @@
 """A Ray Data source that streams The Well's HDF5 files as blocks of consecutive states.
 
-A row is one time block of one trajectory, of a fixed number of states; the last block of a trajectory is filled up by
-repeating its last state, and `count` says how many are real. A read task covers one file and yields
-block by block, so that no file is ever held whole.
+A row is one time block of one trajectory, of a fixed number of states; the last block of a trajectory is
+filled up by repeating its last state, and `count` says how many are real. A read task covers one file and
+yields block by block, so that no file is ever held whole.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +13,7 @@ import torch
 from ray.data import Datasource, ReadTask
 from ray.data.block import Block, BlockMetadata
 
+from lola.data.latents import tensor_column
 from lola.data.well import WellSplit
 
 
@@ -47,7 +48,7 @@ class WellDatasource(Datasource):
                 BlockMetadata(
                     num_rows=len(members) * blocks,
                     size_bytes=len(members) * self._trajectory_bytes(),
-                    input_files=[str(self.split.trajectories[members[0]].file)],
+                    input_files=(str(self.split.trajectories[members[0]].file),),
                     exec_stats=None,
                 ),
                 per_task_row_limit=per_task_row_limit,
@@ -82,13 +83,13 @@ class _Reader:
             block = self.split.read(index, start, min(start + self.states, self.split.steps)).movedim(1, 0)
             count = len(block)
             fill = block[-1:].expand(self.states - count, *block.shape[1:])
-            states = torch.cat([block, fill]).numpy()[None]
+            states = torch.cat([block, fill]).numpy()
             yield pa.table(
                 {
                     "shard": pa.array([self.shard], pa.int32()),
                     "trajectory": pa.array([index], pa.int32()),
                     "start": pa.array([start], pa.int32()),
                     "count": pa.array([count], pa.int32()),
-                    "states": pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(states)),
+                    "states": tensor_column([states]),
                 }
             )

@@ -2,9 +2,9 @@
 
     WellDatasource --blocks of T states--> Encoder actors --blocks of T latents--> shards, in order
 
-A block has a fixed number of states of one trajectory, so that the numbers do not depend on how
-many actors there are. Latents are small, and one writer commits them, shard by shard; a shard that exists is whole
-and is not encoded again.
+A block has a fixed number of states of one trajectory, so that the numbers do not depend on how many actors
+there are. Latents are small, and one writer commits them, shard by shard; a shard that exists is whole and
+is not encoded again.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ray.data import ActorPoolStrategy
 
 from lola.config import Config, how, require
 from lola.data.augment import draw
-from lola.data.latents import LatentTrajectory, describe_shards, shard_path, write_shard
+from lola.data.latents import LatentTrajectory, describe_shards, shard_path, tensor_column, write_shard
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit, open_split
@@ -118,6 +118,7 @@ def _assemble(blocks: ray.data.Dataset, split: WellSplit) -> Iterator[tuple[Late
     """Join the blocks of each trajectory and variant, in whatever order they arrive."""
     parts: dict[tuple[int, int], dict[int, np.ndarray]] = {}
     for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+        assert isinstance(batch, pa.Table)
         latents = _numpy(batch, "latents")
         parameters = _numpy(batch, "parameters")
         for row, entry in enumerate(batch.drop_columns(["latents", "parameters"]).to_pylist()):
@@ -162,8 +163,8 @@ class Encoder:
             {name: pa.array([value] * len(rows), pa.int32()) for name, value in entry.items()}
             | {
                 "variant": pa.array(numbers, pa.int32()),
-                "parameters": pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(parameters_of)),
-                "latents": pa.FixedShapeTensorArray.from_numpy_ndarray(np.stack(latents)),
+                "parameters": tensor_column(parameters_of),
+                "latents": tensor_column(latents),
             }
         )
 
@@ -175,4 +176,4 @@ class Encoder:
             generator = numpy_generator(self.config.seed, trajectory.id, variant)
             augmentation = draw(self.split.system, trajectory.boundary, self.split.grid, generator)
             states, parameters = augmentation.apply(states), augmentation.parameters(parameters)
-        return self.standardise.forward(states, axis=0), parameters
+        return self.standardise.forward(states), parameters

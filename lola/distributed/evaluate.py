@@ -48,7 +48,7 @@ def run_evaluation(run: EvaluationRun) -> None:
     parts = [run.stage.folder / "parts" / f"{index:05d}" for index in chosen]
     spool = Spool(run.stage.folder)
     tasks = [
-        _evaluate.options(num_gpus=run.gpus).remote(run, split, index, part)
+        _evaluate.options(num_gpus=run.gpus, scheduling_strategy="SPREAD").remote(run, split, index, part)
         for index, part in zip(chosen, parts, strict=True)
         if not part.exists()
     ]

@@ -49,7 +49,7 @@ class Plan:
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        config.pixel.check_grid(self.test.grid)
+        config.pixel.transformer.check_grid(self.test.grid, config.window)
 
     @property
     def fingerprint(self) -> str:
@@ -212,11 +212,12 @@ class Plan:
             "channels": channels,
             "parameters": self.test.parameter_count,
             "spatial": self.system.dimensions,
+            "window": self.config.window,
         }
 
     def _emulator_details(self, n: int | None) -> dict[str, Any]:
         autoencoder = None if n is None else self.autoencoder(n).name
-        return {"window": self.config.window, "autoencoder": autoencoder}
+        return {"autoencoder": autoencoder}
 
     def _evaluations(self) -> Iterator[Trial]:
         yield self._evaluate("persistence", None)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import ray
 
-from lola.config import fingerprint
 from lola.data.well_writer import write_statistics
 from lola.errors import DataError
-from lola.simulate.euler import EulerConfig, EulerJob, jobs, simulation_of, write_file
+from lola.simulate.euler import EulerConfig, EulerJob, is_simulated, jobs, write_file
 
 
 def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print) -> int:
@@ -52,7 +51,7 @@ def _simulate(job: EulerJob, config: EulerConfig, path: Path) -> dict[str, float
 def _refuse_foreign(config: EulerConfig, root: Path, wanted: dict[Path, EulerJob]) -> None:
     for dataset in sorted({job.dataset for job in wanted.values()}):
         for path in sorted((root / dataset / "data").glob("*/*.hdf5")):
-            if simulation_of(path) != fingerprint(config):
+            if not is_simulated(config, path):
                 raise DataError(
                     f"{path} was not made by this simulation; "
                     "give another folder of datasets with --well or another --storage"

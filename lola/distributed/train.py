@@ -93,7 +93,7 @@ def run_training(run: TrainingRun, callbacks: Sequence[UserCallback] = ()) -> No
             storage_path=str(stage.folder),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[SpoolCallback(stage.folder), *callbacks],
+            callbacks=[SpoolCallback(stage.folder), *callbacks],  # type: ignore[list-item]
         ),
     )
     try:

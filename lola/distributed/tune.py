@@ -10,19 +10,51 @@ import threading
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from rich.console import Console
 
-from lola.distributed.cluster import HEAD, gpus, logical_cpus
+from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
 from lola.distributed.plan import Plan
-from lola.distributed.sweep import Step, Trial
+from lola.distributed.report import make_report
+from lola.distributed.simulate import simulate
+from lola.distributed.sweep import Step, SweepConfig, Trial
 from lola.errors import LolaError
 from lola.progress import Progress
 from lola.spool import Spool
+from lola.storage import resolve_storage
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
+
+
+def run_sweep(config: SweepConfig) -> Path:
+    """Run a sweep to its end, from wherever an earlier call left it; returns the report.
+
+    Raises:
+        LolaError: Options, data, storage or tracking are at fault, or trials failed.
+    """
+    progress = Progress(Console())
+    storage = resolve_storage(config.storage)
+    tracker = Tracker(storage, config.system)
+    connect()
+    well = storage / config.well
+    simulate(config.simulation, well, progress.say)
+    plan = Plan(config, storage, well)
+    tracker.start_sweep(f"sweep {config.system}", plan.fingerprint, flat(config.what()))
+    trials = plan.trials
+    progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
+    failures = run_plan(plan, tracker, progress)
+    report = None if failures else make_report(plan)
+    tracker.finish_sweep(report.parent if report else None, bool(failures))
+    progress.say(f"runs: {tracker.command}")
+    if report is None:
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
+        raise LolaError(f"{len(failures)} of {len(trials)} trials failed: {reasons}")
+    progress.say(f"report: {report}")
+    return report
 
 
 def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]:
@@ -108,7 +140,7 @@ def _make(step: Step) -> None:
     spool.describe(
         name=stage.what,
         tags=step.tags,
-        parameters=step.tags | {"fingerprint": stage.fingerprint} | _flat(stage.config.what()),
+        parameters=step.tags | {"fingerprint": stage.fingerprint} | flat(stage.config.what()),
     )
     spool.status("RUNNING")
     try:
@@ -134,12 +166,12 @@ def _reason(trial: Trial) -> str:
     return ""
 
 
-def _flat(values: dict, prefix: str = "") -> dict[str, object]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested configuration values with dotted names."""
-    flat: dict[str, object] = {}
+    result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            result |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            result[prefix + key] = value
+    return result

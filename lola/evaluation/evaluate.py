@@ -1,8 +1,9 @@
 r"""Evaluation of one test trajectory.
 
-From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x^{K+1} ... x^L`, which are decoded and
-scored in physical units, field by field, at lead times of simulation steps since `x^K`, against the truth
-and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds `x^K`, are scored alike.
+From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x^{K+1} ... x^L`, which are
+decoded and scored in physical units, field by field, at lead times of simulation steps since `x^K`, against
+the truth and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds
+`x^K`, are scored alike.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from lola.autoencoder import Autoencoder
 from lola.config import Config, how, require
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
-from lola.emulation import Emulator
+from lola.emulation import Emulator, map_states
 from lola.errors import DataError
 from lola.evaluation.score import Subject, score
 from lola.sampling import SamplerConfig
@@ -110,20 +111,22 @@ def evaluate_trajectory(
     space = _Space(split, autoencoder, config.chunk)
     began = time.perf_counter()
     if emulator is not None:
-        predicted = space.decode(_roll_out(config, split, index, space.encode(truth), emulator))
+        predicted = space.decode(_roll_out(config, split, index, space.encode(truth[None]), emulator))
     elif config.subject == "autoencoder":
-        predicted = space.decode(space.encode(truth)[None])[:, :, config.context :]
+        predicted = space.decode(space.encode(truth[None]))[:, :, config.context :]
     else:
         predicted = truth[None, :, config.context - 1 : config.context].expand(1, -1, lead, *split.grid)
     seconds = (time.perf_counter() - began) / (len(predicted) * lead)
     targets = {"truth": truth[:, config.context :]}
     if autoencoder is not None and emulator is not None:
-        targets["autoencoded"] = space.decode(space.encode(truth)[None])[0, :, config.context :]
-    identity = {"trajectory": split.trajectories[index].id, "start": config.start, "members": len(predicted)}
+        targets["autoencoded"] = space.decode(space.encode(truth[None]))[0, :, config.context :]
+    subject = dataclasses.replace(
+        subject, trajectory=split.trajectories[index].id, start=config.start, members=len(predicted)
+    )
     times = config.stride * np.arange(1, lead + 1)
     tables = [
         score(
-            dataclasses.replace(subject, target=target, **identity),
+            dataclasses.replace(subject, target=target),
             states,
             predicted,
             channels=split.system.channels,
@@ -144,12 +147,12 @@ def _roll_out(
 ) -> Tensor:
     """All members of a trajectory after the context, shape `(M, C, L - K, *grid)`."""
     members = config.members if emulator.stochastic else 1
-    context = z[None, :, : config.context].expand(members, *([-1] * z.ndim))
+    context = z[:, :, : config.context].expand(members, *z.shape[1:2], -1, *z.shape[3:])
     parameters = split.parameters(index).expand(members, -1)
     identity = split.trajectories[index].id
     keys = [(config.seed, identity, member) for member in range(members)]
     windows: Iterator[Tensor] = emulator.rollout(
-        context, parameters, z.shape[1] - config.context, keys, overlap=config.overlap
+        context, parameters, z.shape[2] - config.context, keys, overlap=config.overlap
     )
     return torch.cat(list(windows), dim=2)
 
@@ -161,17 +164,11 @@ class _Space:
         self.standardise, self.autoencoder, self.chunk = Standardisation(split.system), autoencoder, chunk
 
     def encode(self, x: Tensor) -> Tensor:
-        """`(C, L, *grid)` physical to `(C', L, *grid')`."""
-        x = self.standardise.forward(x, axis=0)
-        if self.autoencoder is None:
-            return x
-        parts = [self.autoencoder.encode(part) for part in x.movedim(1, 0).split(self.chunk)]
-        return torch.cat(parts).movedim(0, 1)
+        """`(M, C, L, *grid)` physical to `(M, C', L, *grid')`."""
+        x = self.standardise.forward(x)
+        return x if self.autoencoder is None else map_states(self.autoencoder.encode, x, self.chunk)
 
     def decode(self, z: Tensor) -> Tensor:
         """`(M, C', L, *grid')` to `(M, C, L, *grid)` physical."""
-        if self.autoencoder is not None:
-            states = z.movedim(2, 1).flatten(0, 1)
-            parts = [self.autoencoder.decode(part) for part in states.split(self.chunk)]
-            z = torch.cat(parts).unflatten(0, (len(z), z.shape[2])).movedim(1, 2)
-        return self.standardise.inverse(z, axis=1)
+        x = z if self.autoencoder is None else map_states(self.autoencoder.decode, z, self.chunk)
+        return self.standardise.inverse(x)

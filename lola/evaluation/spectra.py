@@ -1,8 +1,8 @@
 r"""Isotropic power spectra of fields and their relative error (paper, Section 3.5).
 
 A field u on a grid of N points has the unitary Fourier coefficients U(k), at wavenumbers k in cycles per
-pixel. With k_max the largest |k| of the grid, n = floor(k_max min(grid)) bins share (0, k_max], the i-th
-being ((i - 1) k_max / n, i k_max / n], and
+pixel, each component at most 1/2. With k_max = sqrt(d) / 2 the corner of the Fourier grid in d dimensions,
+n = floor(k_max min(grid)) bins share (0, k_max], the i-th being ((i - 1) k_max / n, i k_max / n], and
 
     P_u(k_i) = mean of |U(k)|^2 over the modes k of bin i,    k_i = i k_max / n;
 
@@ -36,15 +36,11 @@ def power_spectrum(field: Tensor, *, spatial: int) -> tuple[Tensor, Tensor]:
         The power P_u in the squared unit of the field, with shape `(..., n)`, and the upper edges k_i of
         the bins in cycles per pixel, with shape `(n,)`.
     """
-    grid = tuple(field.shape[-spatial:])
-    bins, weights, wavenumbers = _bins(grid)
-    power = torch.fft.rfftn(field, dim=tuple(range(-spatial, 0)), norm="ortho").abs().square()
-    modes = power.flatten(0, -spatial - 1) if field.ndim > spatial else power[None]
-    modes = modes.flatten(1) * weights.to(modes)
-    total = modes.new_zeros(len(modes), len(wavenumbers) + 1).index_add_(1, bins.to(modes.device), modes)
-    return total[:, 1:].unflatten(0, field.shape[:-spatial] or (1,)).reshape(
-        *field.shape[:-spatial], len(wavenumbers)
-    ), wavenumbers.to(modes)
+    bins, weights, edges = _bins(tuple(field.shape[-spatial:]))
+    coefficients = torch.fft.rfftn(field, dim=tuple(range(-spatial, 0)), norm="ortho")
+    modes = coefficients.abs().square().flatten(-spatial) * weights.to(coefficients.real)
+    power = modes.new_zeros(*modes.shape[:-1], len(edges) + 1).index_add_(-1, bins.to(modes.device), modes)
+    return power[..., 1:], edges.to(modes)
 
 
 def spectrum_rmse(truth: Tensor, members: Tensor, *, spatial: int) -> dict[str, Tensor]:
@@ -56,8 +52,45 @@ def spectrum_rmse(truth: Tensor, members: Tensor, *, spatial: int) -> dict[str, 
         spatial: The number of grid axes.
 
     Returns:
-        The error with shape `(...)` for each of low, mid, high and tail. A band without a bin, as grids
-        below 8 points have, gives NaN.
+        The error with shape `(...)` for each of low, mid, high and tail. A band without a bin, as coarse
+        grids have, gives NaN.
     """
-    power, wavenumbers = power_spectrum(truth, spatial=spatial)
-    return relative_rmse(power, power_spectrum(members, spatial=spatial)[0], wavenumbers)
+    power, edges = power_spectrum(truth, spatial=spatial)
+    return relative_rmse(power, power_spectrum(members, spatial=spatial)[0].mean(0), edges)
+
+
+def relative_rmse(truth: Tensor, prediction: Tensor, edges: Tensor) -> dict[str, Tensor]:
+    """The root mean square of the relative error of a spectrum, by band.
+
+    Arguments:
+        truth, prediction: Power with shape `(..., n)`.
+        edges: The bins' upper edges in cycles per pixel, with shape `(n,)`.
+
+    Returns:
+        The error with shape `(...)` for each of low, mid, high and tail.
+    """
+    error = ((prediction + EPS) / (truth + EPS) - 1).square()
+    limits = torch.logspace(math.log10(float(edges[0])), math.log10(0.5), 4, dtype=torch.float64)
+    band = torch.bucketize(edges.double().cpu() * (1 + 1e-6), limits) - 1
+    return {name: error[..., (band == i).to(error.device)].mean(-1).sqrt() for i, name in enumerate(BANDS)}
+
+
+@functools.cache
+def _bins(grid: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """The bin and the weight of every mode of the half spectrum, and the bins' upper edges.
+
+    Modes that stand for themselves and their conjugate count twice. Bin 0 holds the mean.
+    """
+    axes = [torch.fft.fftfreq(size, dtype=torch.float64) for size in grid[:-1]]
+    axes.append(torch.fft.rfftfreq(grid[-1], dtype=torch.float64))
+    squares = [axis.square() for axis in torch.meshgrid(*axes, indexing="ij")]
+    k = torch.stack(squares).sum(0).sqrt().flatten()
+    k_max = 0.5 * math.sqrt(len(grid))
+    n = int(k_max * min(grid))
+    # A mode on an edge belongs to the lower bin, whatever its rounding.
+    bins = (k / k_max * n * (1 - 1e-9)).ceil().long()
+    last = torch.arange(grid[-1] // 2 + 1)
+    own = (last == 0) | (2 * last == grid[-1])
+    count = torch.where(own, 1.0, 2.0).double().expand(*grid[:-1], -1).flatten()
+    total = torch.zeros(n + 1, dtype=torch.float64).index_add_(0, bins, count)
+    return bins, count / total[bins], k_max / n * torch.arange(1, n + 1, dtype=torch.float64)

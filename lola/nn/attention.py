@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lola.nn.layers import normalize_features
-
+EPSILON = 1e-5
 Rotation = tuple[Tensor, Tensor]
 
 
@@ -62,7 +61,7 @@ class SelfAttention(nn.Module):
         """Map `(B, N, features)` to `(B, N, features)`."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.qk_norm:
-            q, k = normalize_features(q, "rms"), normalize_features(k, "rms")
+            q, k = (F.rms_norm(part, part.shape[-1:], eps=EPSILON) for part in (q, k))
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         y = F.scaled_dot_product_attention(q, k, v)

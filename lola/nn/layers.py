@@ -18,34 +18,27 @@ from torch import Tensor, nn
 Norm = Literal["layer", "rms"]
 
 
-def normalize_features(x: Tensor, norm: Norm = "layer", eps: float = 1e-5) -> Tensor:
-    """Normalise over the last axis, without affine parameters.
+class ChannelNorm(nn.Module):
+    """Normalise `(B, C, *grid)` over its channels, C > 1, without affine parameters.
 
     Arguments:
-        x: A tensor of shape `(*, C)` with C > 1.
         norm: `layer` removes the mean and divides by the deviation; `rms` divides by the root mean square.
         eps: What is added to the variance.
-
-    Returns:
-        A tensor of shape `(*, C)`.
     """
-    c = x.shape[-1]
-    if norm == "rms":
-        return F.rms_norm(x, (c,), eps=eps)
-    # The fused kernel divides by C where Bessel's correction divides by C - 1: (C - 1) / C = bessel^2
-    bessel = math.sqrt((c - 1) / c)
-    return F.layer_norm(x, (c,), eps=eps * bessel**2) * bessel
 
-
-class ChannelNorm(nn.Module):
-    """`normalize_features` over the channels of `(B, C, *grid)`."""
-
-    def __init__(self, norm: Norm = "layer") -> None:
+    def __init__(self, norm: Norm = "layer", eps: float = 1e-5) -> None:
         super().__init__()
-        self.norm: Norm = norm
+        self.norm = norm
+        self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return normalize_features(x.movedim(1, -1), self.norm).movedim(-1, 1)
+        x = x.movedim(1, -1)
+        c = x.shape[-1]
+        if self.norm == "rms":
+            return F.rms_norm(x, (c,), eps=self.eps).movedim(-1, 1)
+        # The fused kernel divides by C where Bessel's correction divides by C - 1: (C - 1) / C = bessel^2
+        bessel = math.sqrt((c - 1) / c)
+        return (F.layer_norm(x, (c,), eps=self.eps * bessel**2) * bessel).movedim(-1, 1)
 
 
 def convolution(

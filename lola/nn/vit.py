@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lola.nn.attention import SelfAttention, rotation
 from lola.nn.embedding import SineEncoding, coordinates, mlp
-from lola.nn.layers import depth_to_space, normalize_features, scale_parameters, space_to_depth
+from lola.nn.layers import depth_to_space, scale_parameters, space_to_depth
 
 
 class TransformerBlock(nn.Module):
@@ -46,6 +46,7 @@ class TransformerBlock(nn.Module):
         rope: bool = True,
     ) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(features, elementwise_affine=False)
         self.attention = SelfAttention(features, heads, qk_norm=qk_norm)
         self.feedforward = nn.Sequential(
             nn.Linear(features, ffn_factor * features),
@@ -70,7 +71,7 @@ class TransformerBlock(nn.Module):
             a, b, c, d = self.abcd
         else:
             a, b, c, d = self.modulation(m)[:, None].chunk(4, dim=-1)
-        y = (1 + a) * torch.nn.functional.layer_norm(x, (x.shape[-1],), eps=1e-5) + b
+        y = (1 + a) * self.norm(x) + b
         y = y + self.attention(y, rotation(p, self.theta, self.attention.heads) if self.rope else None)
         y = self.feedforward(y)
         y = (x + c * y) * torch.rsqrt(1 + c * c)

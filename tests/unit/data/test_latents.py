@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from lola.data.latents import (
     LatentWindows,
     describe_shards,
     shard_path,
+    tensor_column,
     write_shard,
 )
 from lola.errors import DataError
@@ -94,3 +96,12 @@ def test_windows_longer_than_a_trajectory_are_refused(cache):
 def test_an_unknown_split_is_refused(cache):
     with pytest.raises(DataError, match="test"):
         LatentSplit(cache, "test")
+
+
+def test_the_order_of_memory_does_not_matter(tmp_path):
+    plain = trajectory(0)
+    turned = dataclasses.replace(plain, latents=np.asfortranarray(plain.latents))
+    for name, each in (("plain", plain), ("turned", turned)):
+        write_shard(tmp_path / name, [each])
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "turned").read_bytes()
+    assert tensor_column([plain.latents[:1].transpose(0, 2, 3, 1)]).type.permutation is None

@@ -9,7 +9,8 @@ from lola.errors import DataError
 @pytest.mark.parametrize("system", [EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING])
 def test_inverse_is_exact_and_inputs_are_kept(system):
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(2, len(system.channels), 3, *[4] * system.dimensions, generator=generator, dtype=torch.float64)
+    shape = (2, len(system.channels), 3, *[4] * system.dimensions)
+    x = torch.rand(shape, generator=generator, dtype=torch.float64)
     x[..., 0] *= 1e-7
     standardise = Standardisation(system)
     kept = x.clone()

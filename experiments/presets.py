@@ -1,0 +1,77 @@
+"""Complete configurations, by name."""
+
+from lola.autoencoder import AutoencoderConfig
+from lola.diffusion import DiffusionConfig
+from lola.distributed.encode import CacheConfig
+from lola.distributed.sweep import SweepConfig
+from lola.evaluation.evaluate import EvaluationConfig
+from lola.neural_solver import NeuralSolverConfig
+from lola.sampling import SamplerConfig
+from lola.simulate.euler import EulerConfig
+from lola.training.loop import TrainingConfig
+from lola.training.optim import OptimizerConfig
+from lola.transformer import TransformerConfig
+
+
+def mini() -> SweepConfig:
+    """Euler at 64 x 64, three rates 16x apart, in a quarter of an hour on two cores."""
+    transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
+    emulator_training = TrainingConfig(
+        steps=500,
+        batch_size=32,
+        optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3),
+        warmup=50,
+        valid_samples=128,
+        report_every=100,
+    )
+    return SweepConfig(
+        simulation=EulerConfig(resolution=64, train=16, valid=1, test=1),
+        latent_channels=(64, 16, 4),
+        autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
+        autoencoder_training=TrainingConfig(
+            steps=400,
+            batch_size=16,
+            optimizer=OptimizerConfig(name="soap", learning_rate=2e-3),
+            warmup=20,
+            valid_samples=64,
+            report_every=100,
+        ),
+        cache=CacheConfig(block=25),
+        diffusion=DiffusionConfig(transformer=transformer),
+        neural_solver=NeuralSolverConfig(transformer=transformer),
+        emulator_training=emulator_training,
+        pixel=NeuralSolverConfig(
+            transformer=TransformerConfig(
+                features=128, blocks=4, heads=4, modulation=128, dropout=0.0, patch_size=(1, 16, 16)
+            )
+        ),
+        pixel_training=emulator_training,
+        evaluation=EvaluationConfig(sampler=SamplerConfig(), members=16, trajectories=8, stride=4),
+    )
+
+
+def smoke() -> SweepConfig:
+    """The same stages in about a minute: what they compute means nothing."""
+    config = mini()
+    transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
+    training = TrainingConfig(steps=20, batch_size=4, valid_samples=8, report_every=5)
+    return config.replace(
+        simulation=EulerConfig(
+            resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6
+        ),
+        latent_channels=(16, 1),
+        autoencoder=AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=4, dropout=0.0),
+        autoencoder_training=training.replace(optimizer=OptimizerConfig(name="psgd", learning_rate=1e-3)),
+        cache=CacheConfig(block=16),
+        diffusion=DiffusionConfig(transformer=transformer),
+        neural_solver=NeuralSolverConfig(transformer=transformer),
+        emulator_training=training,
+        pixel=NeuralSolverConfig(transformer=transformer.replace(patch_size=(1, 8, 8))),
+        pixel_training=training,
+        solver_steps=(2, 4),
+        evaluation=config.evaluation.replace(members=2, trajectories=2),
+        well="well-smoke",
+    )
+
+
+SWEEPS = {"mini": mini, "smoke": smoke}

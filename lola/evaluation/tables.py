@@ -1,0 +1,227 @@
+r"""Tables of the tidy metrics by lead-time range, as the paper's Tables 6 to 10.
+
+A method is scored on trajectories t = 1 ... T, fields f and lead times l. With w_t the weight of a
+trajectory, a metric x and the spread-skill ratio over a range R of lead times are
+
+    x_R     = mean_{f, l in R} sum_t w_t x_tfl,
+    ratio_R = mean_{f, l in R} sqrt( sum_t w_t Spread_tfl^2 / sum_t w_t Skill_tfl^2 ).
+
+The estimate has w_t = 1 / T. Its 95 % confidence interval is the percentile bootstrap over trajectories, in
+which T w is multinomial: trajectories are independent, fields and lead times of one trajectory are not.
+
+A trajectory with a value that is not finite in R is unstable there. It is counted, never left out: the
+method's estimate over R is then infinite.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lola.seeding import numpy_generator
+
+Range = tuple[int, int | None]
+
+METHOD = [
+    "model", "space", "compression", "sampler", "solver_steps", "members", "context", "overlap", "guidance"
+]  # fmt: skip
+MODELS = ("persistence", "autoencoder", "neural_solver", "diffusion")
+EMULATORS = ("neural_solver", "diffusion")
+NAMES = {
+    "persistence": "Persistence",
+    "autoencoder": "Autoencoder alone",
+    "neural_solver": "Neural solver",
+    "diffusion": "Diffusion",
+}
+SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
+RATIO = "spread_skill_ratio"
+COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
+
+
+def name_range(lead_times: Range) -> str:
+    """The name of an inclusive range of lead times: `1-20`, or `61-end`."""
+    first, last = lead_times
+    return f"{first}-{'end' if last is None else last}"
+
+
+def to_frame(table: pa.Table, target: str, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of some metrics against one target, of either tidy table, strings as plain columns."""
+    chosen = pc.and_(pc.equal(table["target"], target), pc.is_in(table["metric"], pa.array(names)))
+    frame = table.filter(chosen).to_pandas()
+    return frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
+
+
+def lead_time_table(
+    metrics: pa.Table, metric: str, ranges: Sequence[Range], *, target: str = "truth", draws: int = 1000
+) -> pd.DataFrame:
+    """Estimates of a metric by method and lead-time range.
+
+    Arguments:
+        metrics: Tidy rows of one system.
+        metric: The name of a metric of the rows, or `spread_skill_ratio`.
+        ranges: Inclusive ranges of lead times in simulation steps; None is the end.
+        target: What was scored against, `truth` or `autoencoded`.
+        draws: Resamplings of the bootstrap.
+
+    Returns:
+        One row per method and range, in the order of the paper's tables: the columns of `METHOD`,
+        `metric`, `range`, `value`, `low`, `high` (the interval, NaN for one trajectory), `trajectories`
+        and `unstable` (how many of these are). Methods that lack the metric have no rows.
+    """
+    names = ["spread", "skill"] if metric == RATIO else [metric]
+    frame = to_frame(metrics, target, names)
+    frame = frame.assign(value=frame["value"].where(np.isfinite(frame["value"]), np.inf))
+    if metric == RATIO:
+        frame = frame[frame["members"] > 1].assign(value=frame["value"] ** 2)
+    rows = []
+    for method, group in frame.groupby(METHOD):
+        # Starts and training seeds are averaged: the trajectory is what is drawn independently.
+        cells = group.pivot_table("value", "trajectory", ["metric", "field", "lead_time"])
+        lead = cells.columns.get_level_values("lead_time")
+        for first, last in ranges:
+            inside = cells.loc[:, (lead >= first) & (lead <= (np.inf if last is None else last))]
+            if inside.size:
+                parts = np.stack([inside[name].to_numpy() for name in names])
+                key = dict(zip(METHOD, method, strict=True))
+                place = {"metric": metric, "range": name_range((first, last))}
+                rows.append(key | place | _estimate(parts, draws))
+    if not rows:
+        return pd.DataFrame(
+            columns=[*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
+        )
+    return _in_order(pd.DataFrame(rows))
+
+
+def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
+    """The estimate of values with shape `(1, T, K)`, or of the ratio of squares with shape `(2, T, K)`."""
+    count = parts.shape[1]
+    unstable = int((~np.isfinite(parts)).any(axis=(0, 2)).sum())
+    if unstable:
+        return {"value": np.inf, "low": np.nan, "high": np.nan, "trajectories": count, "unstable": unstable}
+    resampled = numpy_generator("bootstrap", count).multinomial(count, np.full(count, 1 / count), size=draws)
+    means = np.concatenate([np.ones((1, count)), resampled]) / count @ parts
+    estimates = (np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]).mean(axis=1)
+    low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
+    return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Persistence, the autoencoders, then emulators: pixel space first, by rate and solver steps."""
+    order = table.assign(model=table["model"].map(MODELS.index), space=table["space"] == "latent")
+    index = order.sort_values(METHOD, kind="stable").index
+    return table.loc[index].reset_index(drop=True)
+
+
+def beats_persistence(table: pd.DataFrame) -> pd.Series:
+    """Whether each row of a `lead_time_table` is below persistence over the same range.
+
+    Rows of persistence and of autoencoders, which do not predict, and rows without a rival, are NA.
+    """
+    rival = table[table["model"] == "persistence"].groupby("range")["value"].min()
+    bound = table["range"].map(rival)
+    emulator = table["model"].isin(EMULATORS) & bound.notna()
+    return (table["value"] < bound).astype("boolean").where(emulator)
+
+
+def summarise(metrics: pa.Table, ranges: Sequence[Range]) -> dict[str, float]:
+    """One method's metrics by range, as `test/<metric>/<range>`, and as `autoencoded/...` against that."""
+    summary: dict[str, float] = {}
+    for target, prefix in (("truth", "test"), ("autoencoded", "autoencoded")):
+        for metric in [*sorted(set(metrics["metric"].to_pylist())), RATIO]:
+            table = lead_time_table(metrics, metric, ranges, target=target, draws=1)
+            for where, value in zip(table["range"], table["value"], strict=True):
+                summary[f"{prefix}/{metric}/{where}"] = float(value)
+    return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a table shows of one estimate: `best` of the emulators, or `flagged` for losing to persistence."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+    flagged: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A table to print: columns are pairs of metric and range; a row is method, rate, steps and cells."""
+
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, str, str, list[Cell]]]
+
+
+def layout(table: pd.DataFrame) -> Layout:
+    """Lay out one or several concatenated `lead_time_table`s, methods down, metrics and ranges across."""
+    columns = list(dict.fromkeys(zip(table["metric"], table["range"], strict=True)))
+    table = table.reset_index(drop=True)
+    table = _in_order(table.assign(flagged=_flags(table), best=_best(table)))
+    varying = [key for key in ("sampler", "members", "context", "overlap", "guidance") if _varies(table, key)]
+    rows = []
+    for _, group in table.groupby(METHOD, sort=False):
+        row = group.iloc[0]
+        cells = {(cell["metric"], cell["range"]): _cell(cell) for _, cell in group.iterrows()}
+        rate = f"{row['compression']:.4g}" if row["space"] == "latent" else "–"
+        steps = str(row["solver_steps"]) if row["solver_steps"] else "–"
+        rows.append(
+            (name_method(row, varying), rate, steps, [cells.get(column, Cell("–")) for column in columns])
+        )
+    return Layout(columns, rows)
+
+
+def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
+    """A method's name for people, with the keys that tell it from others of its model."""
+    emulator = row["model"] in EMULATORS
+    where = " in pixel space" if emulator and row["space"] == "pixel" else ""
+    return NAMES[row["model"]] + where + "".join(f", {key} {row[key]}" for key in keys if emulator)
+
+
+def _varies(table: pd.DataFrame, key: str) -> bool:
+    """Whether methods of one model differ in a key, so that the name must tell them apart."""
+    return bool((table.groupby("model")[key].nunique() > 1).any())
+
+
+def _flags(table: pd.DataFrame) -> pd.Series:
+    """Emulators whose VRMSE is not below persistence; a spectrum or ratio of persistence is no rival."""
+    parts = [beats_persistence(part) for _, part in table.groupby("metric")]
+    return (~pd.concat(parts).reindex(table.index)).fillna(False).astype(bool) & (table["metric"] == "vrmse")
+
+
+def _best(table: pd.DataFrame) -> pd.Series:
+    """The best emulator of each column: the least error, or the ratio nearest to 1 as a factor."""
+    finite = table["value"].where(np.isfinite(table["value"]) & table["model"].isin(EMULATORS))
+    badness = finite.where(table["metric"] != RATIO, np.log(finite).abs())
+    return badness == badness.groupby([table["metric"], table["range"]]).transform("min")
+
+
+def _cell(row: pd.Series) -> Cell:
+    if row["unstable"]:
+        return Cell(f"unstable {row['unstable']}/{row['trajectories']}", flagged=bool(row["flagged"]))
+    interval = "" if np.isnan(row["low"]) else f"{row['low']:.3f}–{row['high']:.3f}"
+    return Cell(f"{row['value']:.3f}", interval, bool(row["best"]), bool(row["flagged"]))
+
+
+def heading(column: tuple[str, str]) -> str:
+    """A column's heading for people, such as `1–20`, or `low 1–20` for a band of the spectrum."""
+    metric, lead_times = column
+    band = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
+    return band + lead_times.replace("-", "–")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown: the best emulator in bold, `*` where one does not beat persistence."""
+    shown = layout(table)
+    head = ["method", "rate", "steps", *map(heading, shown.columns)]
+    lines = [head, ["---"] * 3 + ["---:"] * len(shown.columns)]
+    for name, rate, steps, cells in shown.rows:
+        lines.append([name, rate, steps, *map(_markdown_cell, cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = f"**{cell.text}**" if cell.best else cell.text
+    return text + (" *" if cell.flagged else "") + (f" ({cell.interval})" if cell.interval else "")
