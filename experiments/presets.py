@@ -59,7 +59,7 @@ def smoke() -> SweepConfig:
         simulation=EulerConfig(
             resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6
         ),
-        latent_channels=(16, 1),
+        latent_channels=(16,),
         autoencoder=AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(optimizer=OptimizerConfig(name="psgd", learning_rate=1e-3)),
         cache=CacheConfig(block=16),

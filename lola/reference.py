@@ -1,11 +1,12 @@
 """Import of runs that the authors of `Lost in Latent Space` published.
 
 A run is a folder with `config.yaml` and `state.pth`. Its architecture is read from the section `ae`,
-`denoiser` or `surrogate`; sizes that its data decided are read from the weights. Options that only describe how it was
-trained are ignored; any other option that we do not know is an error, since it may change what the network
-computes.
+`denoiser` or `surrogate`; sizes that its data decided are read from the weights. Options that only describe
+how it was trained are ignored; any other option that we do not know is an error, since it may change what the
+network computes.
 """
 
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -23,19 +24,14 @@ from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.transformer import TransformerConfig
 
 State = dict[str, Tensor]
+Published = Autoencoder | Diffusion | NeuralSolver
 M = TypeVar("M", bound=nn.Module)
 
 WINDOW = 5  # published runs that do not say otherwise
 # Training aids, and sizes that the weights tell too
 IGNORED = {
-    "name",
-    "arch",
-    "checkpointing",
-    "latent_noise",
-    "pix_channels",
-    "channels",
-    "label_features",
-    "spatial",
+    *("name", "arch", "checkpointing", "latent_noise"),
+    *("pix_channels", "channels", "label_features", "spatial"),
 }
 
 AUTOENCODER_OPTIONS = {
@@ -91,7 +87,7 @@ TRANSFORMER_NAMES = (
 CONSTANTS = re.compile(r"\.(eps|freqs)$")
 
 
-def load_published(folder: Path | str) -> Autoencoder | Diffusion | NeuralSolver:
+def load_published(folder: Path | str) -> Published:
     """Load the network of a published run, in evaluation mode.
 
     Arguments:
@@ -103,20 +99,18 @@ def load_published(folder: Path | str) -> Autoencoder | Diffusion | NeuralSolver
     """
     folder = Path(folder)
     config, state = _read(folder)
-    builders: dict[str, Callable[[dict, State, int, Path], nn.Module]] = {
+    builders: dict[str, Callable[[dict[str, Any], State, int, Path], Published]] = {
         "ae": _autoencoder,
         "denoiser": _diffusion,
         "surrogate": _neural_solver,
     }
     sections = [section for section in builders if isinstance(config.get(section), dict)]
-    # An emulator's configuration may also tell of its autoencoder
     if not sections:
-        raise DataError(
-            f"{folder / 'config.yaml'} has no section {', '.join(builders)}; is it a published run?"
-        )
-    section = sections[-1]
+        raise DataError(f"{folder / 'config.yaml'} has none of {', '.join(builders)}; is it a published run?")
+    section = sections[-1]  # an emulator's configuration may also tell of its autoencoder
     window = (config.get("trajectory") or {}).get("length", WINDOW)
-    return builders[section](config[section], state, window, folder).eval()  # type: ignore[return-value]
+    state = _rename(state, AUTOENCODER_NAMES if section == "ae" else TRANSFORMER_NAMES)
+    return builders[section](config[section], state, window, folder).eval()
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], State]:
@@ -124,9 +118,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], State]:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         state = torch.load(folder / "state.pth", map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{error.filename} is missing; a published run has config.yaml and state.pth"
-        ) from None
+        raise DataError(f"{error.filename} is missing; a run has config.yaml and state.pth") from None
     except yaml.YAMLError:
         raise DataError(f"{folder / 'config.yaml'} is not YAML; fetch it again") from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
@@ -146,54 +138,48 @@ def _autoencoder(section: dict[str, Any], state: State, window: int, folder: Pat
     options["attention_heads"] = sorted((int(level), number) for level, number in heads.items())
     options["saturation"] = options.get("saturation") or "none"
     config = AutoencoderConfig.from_json(options)
-    weight = _tensor(state, "encoder.descent.0.0.weight", folder)
+    weight = _tensor(state, "encoder.levels.0.0.weight", folder)
     spatial = weight.ndim - 2
-    model = config.build(weight.shape[1] // config.patch_size**spatial, spatial)
-    return _fill(model, _rename(state, AUTOENCODER_NAMES), folder)
+    return _fill(config.build(weight.shape[1] // config.patch_size**spatial, spatial), state, folder)
 
 
 def _diffusion(section: dict[str, Any], state: State, window: int, folder: Path) -> Diffusion:
-    section = dict(section)
+    schedule = section.get("schedule") or {}
     _expect(section, "masked", True, folder)
-    schedule = dict(section.pop("schedule", None) or {})
     _expect(schedule, "name", "log_logit", folder)
-    section.pop("masked", None)
-    transformer, *sizes = _transformer(section, state, "backbone.backbone.", "backbone.", folder)
+    transformer = _transformer(_without(section, "masked", "schedule"), state, folder)
     config = DiffusionConfig(
-        transformer=transformer,
-        schedule=ScheduleConfig.from_json({k: v for k, v in schedule.items() if k != "name"}),
+        transformer=transformer, schedule=ScheduleConfig.from_json(_without(schedule, "name"))
     )
-    state = {
-        f"denoiser.backbone.{name}": tensor for name, tensor in _rename(state, TRANSFORMER_NAMES).items()
-    }
-    return _fill(config.build(*sizes, window), state, folder)
+    model = config.build(*_sizes(state, transformer, folder), window)
+    return _fill(model, {f"denoiser.backbone.{name}": tensor for name, tensor in state.items()}, folder)
 
 
 def _neural_solver(section: dict[str, Any], state: State, window: int, folder: Path) -> NeuralSolver:
-    transformer, *sizes = _transformer(section, state, "backbone.", "", folder)
-    model = NeuralSolverConfig(transformer=transformer).build(*sizes, window)
-    return _fill(model, _rename(state, TRANSFORMER_NAMES), folder)
+    transformer = _transformer(section, state, folder)
+    model = NeuralSolverConfig(transformer=transformer).build(*_sizes(state, transformer, folder), window)
+    return _fill(model, state, folder)
 
 
-def _transformer(
-    section: dict[str, Any], state: State, backbone: str, embeddings: str, folder: Path
-) -> tuple[TransformerConfig, int, int, int]:
-    """The transformer's configuration, channels, parameters and grid axes."""
-    section = dict(section)
+def _transformer(section: dict[str, Any], state: State, folder: Path) -> TransformerConfig:
     _expect(section, "arch", "vit", folder)
     _expect(section, "window_size", None, folder)
-    section.pop("window_size", None)
-    options = _options(section, TRANSFORMER_OPTIONS, folder)
-    features = options["features"]
-    axes = _tensor(state, f"{backbone}positional_embedding.2.weight", folder).shape[1] // features
-    patch = options.get("patch_size", 1)
-    options["patch_size"] = (patch,) * axes if isinstance(patch, int) else tuple(patch)
-    config = TransformerConfig.from_json(options)
-    channels = (
-        len(_tensor(state, f"{backbone}out_proj.weight", folder)) // torch.Size(options["patch_size"]).numel()
-    )
-    label = state.get(f"{embeddings}label_embedding.0.weight")
-    return config, channels, 0 if label is None else label.shape[1], axes - 1
+    options = _options(_without(section, "window_size"), TRANSFORMER_OPTIONS, folder)
+    patch_size = options.get("patch_size", 1)
+    if isinstance(patch_size, int):
+        # One number stands for the size along time too
+        weight = _tensor(state, "transformer.position.weight", folder)
+        options["patch_size"] = (patch_size,) * (weight.shape[1] // weight.shape[0])
+    return TransformerConfig.from_json(options)
+
+
+def _sizes(state: State, transformer: TransformerConfig, folder: Path) -> tuple[int, int, int]:
+    """Channels of a state, parameters of a simulation and grid axes."""
+    assert isinstance(transformer.patch_size, tuple)
+    outputs = len(_tensor(state, "transformer.project_out.weight", folder))
+    label = state.get("embed_parameters.0.weight")
+    parameters = 0 if label is None else label.shape[1]
+    return outputs // math.prod(transformer.patch_size), parameters, len(transformer.patch_size) - 1
 
 
 def _options(section: dict[str, Any], names: dict[str, str], folder: Path) -> dict[str, Any]:
@@ -201,6 +187,10 @@ def _options(section: dict[str, Any], names: dict[str, str], folder: Path) -> di
     if unknown:
         raise DataError(f"{folder / 'config.yaml'} has options that we do not know: {', '.join(unknown)}")
     return {names[key]: value for key, value in section.items() if key in names}
+
+
+def _without(section: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in keys}
 
 
 def _expect(section: dict[str, Any], key: str, value: Any, folder: Path) -> None:

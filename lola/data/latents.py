@@ -71,9 +71,17 @@ def write_shard(path: Path, trajectories: Sequence[LatentTrajectory]) -> None:
 
 def tensor_column(arrays: Sequence[np.ndarray]) -> pa.Array:
     """Arrays of one shape as a column of canonical Arrow tensors; they are copied."""
-    tensors = np.empty((len(arrays), *arrays[0].shape), arrays[0].dtype)  # in C order, whatever the inputs are
+    tensors = np.empty(
+        (len(arrays), *arrays[0].shape), arrays[0].dtype
+    )  # in C order, whatever the inputs are
     tensors[:] = arrays
     return pa.FixedShapeTensorArray.from_numpy_ndarray(tensors)
+
+
+def shapes(path: Path) -> tuple[tuple[int, ...], int]:
+    """The shape `(L, C, *grid)` of a shard's trajectories, and the number of their parameters."""
+    schema = pq.read_schema(path)
+    return tuple(schema.field("latents").type.shape), schema.field("parameters").type.shape[0]
 
 
 def describe_shards(paths: Sequence[Path]) -> dict[str, Any]:

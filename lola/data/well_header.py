@@ -81,17 +81,23 @@ def read_header(path: Path, dataset: str, split: str, system: System) -> Header:
     Raises:
         DataError: The file is torn or foreign, or a field is missing or of the wrong order or shape.
     """
-    file = open_file(path)
-    try:
-        steps = int(file["dimensions"]["time"].shape[-1])
-        axes = [str(name) for name in file["dimensions"].attrs["spatial_dims"]]
-        grid = tuple(int(file["dimensions"][name].shape[-1]) for name in axes)
-        count = int(file.attrs["n_trajectories"])
-        constants, scalars = _read_scalars(file, count)
-        boundary = _read_boundary(file, axes)
-    except (LookupError, AttributeError, TypeError, ValueError, OSError, RuntimeError) as error:
-        reason = str(error).strip("'\"")
-        raise DataError(f"{path} ({dataset}) is not in The Well's layout: {reason}; remove it") from None
+    with _open(path) as file:
+        try:
+            return _parse(file, path, dataset, split, system)
+        except DataError:
+            raise
+        except (LookupError, AttributeError, TypeError, ValueError, OSError, RuntimeError) as error:
+            reason = str(error).strip("'\"")
+            raise DataError(f"{path} ({dataset}) is not in The Well's layout: {reason}; remove it") from None
+
+
+def _parse(file: h5py.File, path: Path, dataset: str, split: str, system: System) -> Header:
+    steps = int(file["dimensions"]["time"].shape[-1])
+    axes = [str(name) for name in file["dimensions"].attrs["spatial_dims"]]
+    grid = tuple(int(file["dimensions"][name].shape[-1]) for name in axes)
+    count = int(file.attrs["n_trajectories"])
+    constants, scalars = _read_scalars(file, count)
+    boundary = _read_boundary(file, axes)
     fault = _fault(file, system, (count, steps, *grid))
     if fault:
         raise DataError(f"{path} ({dataset}) {fault}; remove it or fetch data of {system.name}")

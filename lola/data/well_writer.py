@@ -13,16 +13,19 @@ sums of squared deviations $S_a, S_b$ combine, with $\delta = m_b - m_a$ and $n 
 which stays accurate where the difference of two large sums does not.
 """
 
+import contextlib
 import itertools
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
 import yaml
 
-from lola.errors import DataError
+from lola.errors import DataError, StorageError
 from lola.storage import atomic_path
 
 BOUNDARIES = ("WALL", "OPEN", "PERIODIC")  # A boundary's code is its place here.
@@ -55,8 +58,9 @@ def write_well_file(
 
     Raises:
         ValueError: There are more or fewer trajectories than `count`, or their shapes do not fit.
+        StorageError: The storage is full or read-only.
     """
-    with h5py.File(path, "w") as file:
+    with writing(path, "w") as file:
         file.attrs.update(
             dataset_name=dataset,
             grid_type="cartesian",
@@ -76,11 +80,30 @@ def write_well_file(
         for index, fields in enumerate(trajectories):
             if index == 0:
                 _create_fields(file, count, fields, (len(times), *map(len, axes.values())))
+            if index == count:
+                raise ValueError(f"{count} trajectories were announced and more are given")
             for name, values in fields.items():
                 file[f"t{values.ndim - 1 - len(axes)}_fields"][name][index] = values
             written = index + 1
         if written != count:
             raise ValueError(f"{count} trajectories were announced and {written} given")
+
+
+@contextlib.contextmanager
+def writing(path: Path, mode: Literal["w", "r+"]) -> Iterator[h5py.File]:
+    """An HDF5 file open for writing; storage that is full or read-only is a `StorageError`."""
+    try:
+        with h5py.File(path, mode) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        # HDF5 tells the system's error only in its message, and h5py gives it either class.
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        raise StorageError(
+            f"cannot write in {path.parent} ({os.strerror(int(number[1]))}); "
+            "free some space or give another --storage"
+        ) from None
 
 
 def _names(names: Iterable[str]) -> np.ndarray:
@@ -139,7 +162,6 @@ class Moments:
         count = int(np.prod([values.shape[axis] for axis in axes]))
         if count == 0:
             return
-        values = values.astype(np.float64)
         mean = values.mean(axis=axes)
         squares = ((values - mean) ** 2).sum(axis=axes)
         total, delta = self.count + count, mean - self.mean
@@ -166,7 +188,7 @@ def write_statistics(folder: Path) -> None:
     values: dict[str, Moments] = {}
     increments: dict[str, Moments] = {}
     for path in files:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             for name, order, block, fresh in _blocks(file):
                 values.setdefault(name, Moments()).add(block[:fresh], order)
                 increments.setdefault(name, Moments()).add(np.diff(block, axis=0), order)
@@ -189,4 +211,4 @@ def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
         for name in group.attrs["field_names"]:
             field = group[name]
             for i, start in itertools.product(range(field.shape[0]), range(0, field.shape[1], BLOCK)):
-                yield name, order, field[i, start : start + BLOCK + 1], BLOCK
+                yield name, order, field[i, start : start + BLOCK + 1].astype(np.float64), BLOCK

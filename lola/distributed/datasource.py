@@ -5,9 +5,12 @@ filled up by repeating its last state, and `count` says how many are real. A rea
 yields block by block, so that no file is ever held whole.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import torch
 from ray.data import Datasource, ReadTask
@@ -17,79 +20,83 @@ from lola.data.latents import tensor_column
 from lola.data.well import WellSplit
 
 
-class WellDatasource(Datasource):
-    """Blocks of states of a split.
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file to read.
 
     Arguments:
-        split: The trajectories.
-        states: States per block.
-        skip: Files to leave out, by their number in the split.
+        split: The split that the file belongs to.
+        members: Its trajectories, by their number in the split.
     """
 
-    def __init__(self, split: WellSplit, states: int, skip: Sequence[int] = ()) -> None:
+    split: WellSplit
+    members: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all states in memory."""
+        state = 4 * len(self.split.system.channels) * math.prod(self.split.grid)
+        return len(self.members) * self.split.steps * state
+
+    def rows(self, states: int) -> int:
+        """Blocks of a number of states."""
+        return len(self.members) * -(-self.split.steps // states)
+
+    def blocks(self, number: int, states: int) -> Iterator[Block]:
+        """The file's blocks in order, under the number of the shard."""
+        for index in self.members:
+            for start in range(0, self.split.steps, states):
+                x = self.split.read(index, start, min(start + states, self.split.steps)).movedim(1, 0)
+                fill = x[-1:].expand(states - len(x), *x.shape[1:])
+                yield pa.table(
+                    {
+                        "shard": pa.array([number], pa.int32()),
+                        "trajectory": pa.array([index], pa.int32()),
+                        "start": pa.array([start], pa.int32()),
+                        "count": pa.array([len(x)], pa.int32()),
+                        "states": tensor_column([torch.cat([x, fill]).numpy()]),
+                    }
+                )
+
+
+def shards_of(split: WellSplit) -> list[Shard]:
+    """The files of a split, in order."""
+    files: dict[Path, list[int]] = {}
+    for index, trajectory in enumerate(split.trajectories):
+        files.setdefault(trajectory.file, []).append(index)
+    return [Shard(split, tuple(members)) for members in files.values()]
+
+
+class WellDatasource(Datasource):
+    """Blocks of states of some shards.
+
+    Arguments:
+        shards: The files by their number, which the rows carry.
+        states: States per block.
+    """
+
+    def __init__(self, shards: Mapping[int, Shard], states: int) -> None:
         super().__init__()
-        self.split, self.states = split, states
-        self.files = [
-            (number, members) for number, members in enumerate(by_file(split)) if number not in set(skip)
-        ]
+        self.shards, self.states = dict(shards), states
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all blocks."""
-        return sum(len(members) for _, members in self.files) * self._trajectory_bytes()
+        return sum(shard.size for shard in self.shards.values())
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: object = None
     ) -> list[ReadTask]:
-        """One task per file, whatever parallelism is asked for: encoding must not depend on it."""
-        blocks = -(-self.split.steps // self.states)
+        """One task per file, whatever parallelism is asked for: a file is read once, in order."""
         return [
             ReadTask(
-                _Reader(self.split, number, members, self.states),
+                functools.partial(shard.blocks, number, self.states),
                 BlockMetadata(
-                    num_rows=len(members) * blocks,
-                    size_bytes=len(members) * self._trajectory_bytes(),
-                    input_files=(str(self.split.trajectories[members[0]].file),),
+                    num_rows=shard.rows(self.states),
+                    size_bytes=shard.size,
+                    input_files=(str(shard.split.trajectories[shard.members[0]].file),),
                     exec_stats=None,
                 ),
                 per_task_row_limit=per_task_row_limit,
             )
-            for number, members in self.files
+            for number, shard in self.shards.items()
         ]
-
-    def _trajectory_bytes(self) -> int:
-        return 4 * self.split.steps * len(self.split.system.channels) * int(np.prod(self.split.grid))
-
-
-def by_file(split: WellSplit) -> list[list[int]]:
-    """The trajectories of each file, in the order of the split."""
-    files: dict[object, list[int]] = {}
-    for index, trajectory in enumerate(split.trajectories):
-        files.setdefault(trajectory.file, []).append(index)
-    return list(files.values())
-
-
-class _Reader:
-    """Reads one file, block by block."""
-
-    def __init__(self, split: WellSplit, shard: int, members: list[int], states: int) -> None:
-        self.split, self.shard, self.members, self.states = split, shard, members, states
-
-    def __call__(self) -> Iterable[Block]:
-        for index in self.members:
-            yield from self._trajectory(index)
-
-    def _trajectory(self, index: int) -> Iterator[Block]:
-        for start in range(0, self.split.steps, self.states):
-            block = self.split.read(index, start, min(start + self.states, self.split.steps)).movedim(1, 0)
-            count = len(block)
-            fill = block[-1:].expand(self.states - count, *block.shape[1:])
-            states = torch.cat([block, fill]).numpy()
-            yield pa.table(
-                {
-                    "shard": pa.array([self.shard], pa.int32()),
-                    "trajectory": pa.array([index], pa.int32()),
-                    "start": pa.array([start], pa.int32()),
-                    "count": pa.array([count], pa.int32()),
-                    "states": tensor_column([states]),
-                }
-            )

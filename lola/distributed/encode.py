@@ -10,7 +10,7 @@ is not encoded again.
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,19 @@ from ray.data import ActorPoolStrategy
 
 from lola.config import Config, how, require
 from lola.data.augment import draw
-from lola.data.latents import LatentTrajectory, describe_shards, shard_path, tensor_column, write_shard
+from lola.data.latents import (
+    LatentTrajectory,
+    describe_shards,
+    shapes,
+    shard_path,
+    tensor_column,
+    write_shard,
+)
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit, open_split
 from lola.distributed.cluster import quiet_data
-from lola.distributed.datasource import WellDatasource, by_file
+from lola.distributed.datasource import Shard, WellDatasource, shards_of
 from lola.emulation import load_autoencoder
 from lola.seeding import numpy_generator
 from lola.storage import Stage
@@ -56,9 +63,6 @@ class CacheConfig(Config):
         require(self.block > 0, f"a block needs at least one state, not {self.block}")
 
 
-SPLITS = ("train", "valid", "test")
-
-
 def encode(stage: Stage, autoencoder: Stage, root: Path, config: CacheConfig) -> None:
     """Encode every split of a system's datasets and commit the cache; finished shards are kept.
 
@@ -68,35 +72,30 @@ def encode(stage: Stage, autoencoder: Stage, root: Path, config: CacheConfig) ->
         root: The folder of Well datasets.
     """
     quiet_data()
-    described: dict[str, Any] = {}
-    for name in SPLITS:
-        split = open_split(root, get_system(stage.system), name)
-        variants = config.variants if name == "train" else 1
-        paths = [shard_path(stage.folder, name, number) for number in range(len(by_file(split)))]
-        missing = [number for number, path in enumerate(paths) if not path.exists()]
-        if missing:
-            _encode_split(split, paths, missing, autoencoder.folder, config, variants)
-        described[name] = describe_shards(paths)
-    latents = load_autoencoder(autoencoder.folder)
-    grid = tuple(size // latents.config.downsampling for size in split.grid)
-    stage.commit(
-        shape=[split.steps, latents.config.latent_channels, *grid],
-        parameters=split.parameter_count,
-        splits=described,
-    )
+    splits = {name: open_split(root, get_system(stage.system), name) for name in ("train", "valid", "test")}
+    files = [(name, number, shard) for name in splits for number, shard in enumerate(shards_of(splits[name]))]
+    paths = [shard_path(stage.folder, name, number) for name, number, _ in files]
+    missing = {i: shard for i, (_, _, shard) in enumerate(files) if not paths[i].exists()}
+    if missing:
+        _encode_shards(missing, paths, autoencoder.folder, config)
+    described = {
+        name: describe_shards(
+            [path for path, (split, _, _) in zip(paths, files, strict=True) if split == name]
+        )
+        for name in splits
+    }
+    shape, parameters = shapes(paths[0])
+    stage.commit(shape=list(shape), parameters=parameters, splits=described)
 
 
-def _encode_split(
-    split: WellSplit, paths: list[Path], missing: list[int], model: Path, config: CacheConfig, variants: int
-) -> None:
-    skip = set(range(len(paths))) - set(missing)
-    states = min(config.block, split.steps)
+def _encode_shards(missing: dict[int, Shard], paths: list[Path], model: Path, config: CacheConfig) -> None:
+    states = min(config.block, min(shard.split.steps for shard in missing.values()))
     # A block of states is a few megabytes; small requests let reading and encoding share few cores.
     blocks = ray.data.read_datasource(
-        WellDatasource(split, states, sorted(skip)), ray_remote_args={"num_cpus": 0.25}
+        WellDatasource(missing, states), ray_remote_args={"num_cpus": 0.25}
     ).map_batches(
         Encoder,
-        fn_constructor_args=(model, split, config, variants),
+        fn_constructor_args=(model, missing, config),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=config.actors),
@@ -104,35 +103,37 @@ def _encode_split(
         num_gpus=config.gpus or None,
     )
     blocks.context.execution_options.preserve_order = True
-    files = by_file(split)
     arrived: dict[int, list[LatentTrajectory]] = {}
-    for trajectory, shard in _assemble(blocks, split):
-        members = arrived.setdefault(shard, [])
+    for number, trajectory in _assemble(blocks, missing):
+        members = arrived.setdefault(number, [])
         members.append(trajectory)
-        if len(members) == len(files[shard]) * variants:
+        if len(members) == len(missing[number].members) * variants_of(missing[number], config):
             members.sort(key=lambda each: (each.variant, each.id))
-            write_shard(paths[shard], arrived.pop(shard))
+            write_shard(paths[number], arrived.pop(number))
 
 
-def _assemble(blocks: ray.data.Dataset, split: WellSplit) -> Iterator[tuple[LatentTrajectory, int]]:
+def variants_of(shard: Shard, config: CacheConfig) -> int:
+    """Only training trajectories are augmented."""
+    return config.variants if "/train/" in shard.split.trajectories[shard.members[0]].id else 1
+
+
+def _assemble(blocks: ray.data.Dataset, shards: dict[int, Shard]) -> Iterator[tuple[int, LatentTrajectory]]:
     """Join the blocks of each trajectory and variant, in whatever order they arrive."""
-    parts: dict[tuple[int, int], dict[int, np.ndarray]] = {}
+    parts: dict[tuple[int, int, int], dict[int, np.ndarray]] = {}
     for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(batch, pa.Table)
         latents = _numpy(batch, "latents")
         parameters = _numpy(batch, "parameters")
         for row, entry in enumerate(batch.drop_columns(["latents", "parameters"]).to_pylist()):
-            key = (entry["trajectory"], entry["variant"])
-            known = parts.setdefault(key, {})
+            number, index, variant = entry["shard"], entry["trajectory"], entry["variant"]
+            split = shards[number].split
+            known = parts.setdefault((number, index, variant), {})
             known[entry["start"]] = latents[row, : entry["count"]].copy()
             if sum(len(part) for part in known.values()) == split.steps:
                 whole = np.concatenate([known[start] for start in sorted(known)])
-                identity = split.trajectories[entry["trajectory"]].id
-                yield (
-                    LatentTrajectory(identity, entry["variant"], parameters[row].copy(), whole),
-                    entry["shard"],
-                )
-                del parts[key]
+                identity = split.trajectories[index].id
+                yield number, LatentTrajectory(identity, variant, parameters[row].copy(), whole)
+                del parts[number, index, variant]
 
 
 def _numpy(table: pa.Table, column: str) -> np.ndarray:
@@ -142,11 +143,10 @@ def _numpy(table: pa.Table, column: str) -> np.ndarray:
 class Encoder:
     """An actor that holds the autoencoder and encodes blocks of states."""
 
-    def __init__(self, model: Path, split: WellSplit, config: CacheConfig, variants: int) -> None:
+    def __init__(self, model: Path, shards: dict[int, Shard], config: CacheConfig) -> None:
         self.device = torch.device("cuda" if config.gpus else "cpu")
         self.autoencoder = load_autoencoder(model).to(self.device).eval()
-        self.split, self.config, self.variants = split, config, variants
-        self.standardise = Standardisation(split.system)
+        self.shards, self.config = shards, config
 
     @torch.inference_mode()
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -154,8 +154,9 @@ class Encoder:
         (entry,) = batch.drop_columns(["states"]).to_pylist()
         states = torch.from_numpy(_numpy(batch, "states")[0].copy()).movedim(0, 1)  # (C, T, *grid)
         rows = []
-        for variant in range(self.variants):
-            x, parameters = self._variant(states, entry["trajectory"], variant)
+        shard = self.shards[entry["shard"]]
+        for variant in range(variants_of(shard, self.config)):
+            x, parameters = self._variant(states, shard.split, entry["trajectory"], variant)
             z = self.autoencoder.encode(x.movedim(1, 0).to(self.device)).cpu().numpy()
             rows.append((variant, parameters.numpy(), z.astype(self.config.dtype)))
         numbers, parameters_of, latents = zip(*rows, strict=True)
@@ -168,12 +169,14 @@ class Encoder:
             }
         )
 
-    def _variant(self, states: torch.Tensor, index: int, variant: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _variant(
+        self, states: torch.Tensor, split: WellSplit, index: int, variant: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardised states and parameters of a variant, the same augmentation at all times."""
-        parameters = self.split.parameters(index)
+        parameters = split.parameters(index)
         if variant:
-            trajectory = self.split.trajectories[index]
+            trajectory = split.trajectories[index]
             generator = numpy_generator(self.config.seed, trajectory.id, variant)
-            augmentation = draw(self.split.system, trajectory.boundary, self.split.grid, generator)
+            augmentation = draw(split.system, trajectory.boundary, split.grid, generator)
             states, parameters = augmentation.apply(states), augmentation.parameters(parameters)
-        return self.standardise.forward(states), parameters
+        return Standardisation(split.system).forward(states), parameters

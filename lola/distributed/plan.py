@@ -18,7 +18,7 @@ from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System, get_system
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit, WellWindows, open_split
-from lola.distributed.encode import CacheConfig, encode
+from lola.distributed.encode import encode
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
 from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
@@ -152,7 +152,7 @@ class Plan:
         sizes = {"channels": self.channels, "spatial": self.system.dimensions}
         setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1, True)
         run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-        encode_cache = functools.partial(_encode, cache, stage, self.well, self.config.cache)
+        encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
         return Trial(
             f"autoencoder {self.rate(n)}",
             (
@@ -260,7 +260,7 @@ class Plan:
         )
         tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
         needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
-        step = Step(stage, functools.partial(_run_evaluation, run), tags, config.trajectories)
+        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
@@ -290,11 +290,3 @@ def _latent_setup(recipe: Recipe, cache: Path, sizes: dict[str, int]) -> Setup:
         LatentWindows(LatentSplit(cache, split), recipe.window, recipe.stride) for split in ("train", "valid")
     ]
     return Setup(recipe.model.build(**sizes), *sources)
-
-
-def _encode(cache: Stage, autoencoder: Stage, well: Path, config: CacheConfig, callbacks: Any = ()) -> None:
-    encode(cache, autoencoder, well, config)
-
-
-def _run_evaluation(run: EvaluationRun, callbacks: Any = ()) -> None:
-    run_evaluation(run)

@@ -96,13 +96,13 @@ class Step:
 
     Arguments:
         stage: Where the results go.
-        run: Makes the stage; told about Ray Train callbacks.
+        run: Makes the stage.
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
     """
 
     stage: Stage
-    run: Callable[..., None]
+    run: Callable[[], None]
     tags: dict[str, Any]
     total: int
 

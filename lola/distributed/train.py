@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,8 @@ class TrainingRun:
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def run_training(run: TrainingRun, callbacks: Sequence[UserCallback] = ()) -> None:
+def run_training(run: TrainingRun) -> None:
     """Train a model to its end, from its last checkpoint if there is one, and commit its stage.
-
-    Arguments:
-        run: What to train.
-        callbacks: Further callbacks of the run's controller.
 
     Raises:
         LolaError: The model or the data do not fit, or training failed more often than allowed.
@@ -93,7 +89,7 @@ def run_training(run: TrainingRun, callbacks: Sequence[UserCallback] = ()) -> No
             storage_path=str(stage.folder),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-            callbacks=[SpoolCallback(stage.folder), *callbacks],  # type: ignore[list-item]
+            callbacks=[SpoolCallback(stage.folder)],  # type: ignore[list-item]
         ),
     )
     try:

@@ -7,23 +7,20 @@ lease, so that two sweeps that share a stage make it once. A trial that fails st
 import os
 import shutil
 import threading
-import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 
 from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
 from lola.distributed.plan import Plan
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
-from lola.distributed.sweep import Step, SweepConfig, Trial
+from lola.distributed.sweep import SweepConfig, Trial
+from lola.distributed.trial import flat, run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
-from lola.spool import Spool
 from lola.storage import resolve_storage
 from lola.tracking import Tracker
 
@@ -98,7 +95,7 @@ def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
     folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
+        tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
         param_space={"trial": tune.grid_search(list(by_name))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=plan.config.concurrency or concurrency(trials), reuse_actors=True
@@ -124,39 +121,6 @@ def concurrency(trials: Iterable[Trial]) -> int:
     return min(fit)
 
 
-def _trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
-    trial = trials[config["trial"]]
-    for step in trial.steps:
-        with step.stage.lease():
-            if not step.stage.finished:
-                _make(step)
-    tune.report({"finished": 1})
-
-
-def _make(step: Step) -> None:
-    """Make a stage and record how it went."""
-    stage = step.stage
-    spool = Spool(stage.folder)
-    spool.describe(
-        name=stage.what,
-        tags=step.tags,
-        parameters=step.tags | {"fingerprint": stage.fingerprint} | flat(stage.config.what()),
-    )
-    spool.status("RUNNING")
-    try:
-        step.run(callbacks=[TuneReportCallback()])
-    except Exception as error:
-        (stage.folder / "error.txt").write_text(traceback.format_exc())
-        reason = str(error) if isinstance(error, LolaError) else f"{type(error).__name__}: {error}"
-        spool.status("FAILED", reason.strip().splitlines()[-1])
-        raise
-    (stage.folder / "error.txt").unlink(missing_ok=True)
-    weights = stage.folder / "model.safetensors"
-    if weights.exists():
-        spool.model(weights, f"{stage.system}-{stage.what}")
-    spool.status("FINISHED")
-
-
 def _reason(trial: Trial) -> str:
     """The last line of a failed trial's error."""
     for step in trial.steps:
@@ -164,14 +128,3 @@ def _reason(trial: Trial) -> str:
         if not step.stage.finished and path.exists():
             return path.read_text().strip().splitlines()[-1]
     return ""
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration values with dotted names."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result

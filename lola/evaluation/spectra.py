@@ -70,9 +70,14 @@ def relative_rmse(truth: Tensor, prediction: Tensor, edges: Tensor) -> dict[str,
         The error with shape `(...)` for each of low, mid, high and tail.
     """
     error = ((prediction + EPS) / (truth + EPS) - 1).square()
-    limits = torch.logspace(math.log10(float(edges[0])), math.log10(0.5), 4, dtype=torch.float64)
+    limits = torch.tensor(band_limits(float(edges[0])), dtype=torch.float64)
     band = torch.bucketize(edges.double().cpu() * (1 + 1e-6), limits) - 1
     return {name: error[..., (band == i).to(error.device)].mean(-1).sqrt() for i, name in enumerate(BANDS)}
+
+
+def band_limits(lowest: float) -> list[float]:
+    """Where low, mid, high and tail begin, in cycles per pixel, given the lowest bin k_1."""
+    return [lowest ** (1 - i / 3) * 0.5 ** (i / 3) for i in range(4)]
 
 
 @functools.cache

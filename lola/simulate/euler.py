@@ -24,14 +24,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import h5py
 import numpy as np
 
 from lola.config import Config, fingerprint, require
-from lola.data.well_writer import write_well_file
+from lola.data.well_writer import write_well_file, writing
 from lola.errors import ConfigError, LolaError
 from lola.seeding import numpy_generator
 from lola.storage import atomic_path
@@ -129,7 +129,7 @@ def jobs(config: EulerConfig) -> list[EulerJob]:
 def is_simulated(config: EulerConfig, path: Path) -> bool:
     """Whether the file is there and whole, and was simulated with this very configuration."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path, "r") as file:
             return file.attrs.get("lola_simulation") == fingerprint(config)
     except OSError:
         return False
@@ -167,7 +167,7 @@ def write_file(job: EulerJob, config: EulerConfig, path: Path) -> dict[str, floa
             boundary=np.full((2, 2), CODES[job.boundary]),
         )
         seconds = time.perf_counter() - begin
-        with h5py.File(aside, "r+") as file:
+        with writing(aside, "r+") as file:
             file.attrs["lola_simulation"] = fingerprint(config)
             file.attrs["rejected_draws"] = rejected
             file.attrs["seconds_per_trajectory"] = seconds / job.trajectories
@@ -253,7 +253,7 @@ def _pressure(q: np.ndarray, gamma: float) -> np.ndarray:
     return (gamma - 1) * (q[3] - (q[1] ** 2 + q[2] ** 2) / (2 * q[0]))
 
 
-def _set_up(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma: float):  # noqa: ANN202
+def _set_up(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma: float) -> tuple[Any, Any]:
     """PyClaw's solver and solution; the types of a package without any are left out."""
     pyclaw, riemann = _clawpack()
     solver = pyclaw.ClawSolver2D(riemann.euler_4wave_2D)

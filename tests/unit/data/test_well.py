@@ -25,12 +25,10 @@ def euler_fields(seed, steps=STEPS, grid=GRID):
     return {name: values.astype(np.float32) for name, values in fields.items()}
 
 
-def write(
-    root, dataset=OPEN, name="a", split="train", seeds=(0, 1), fields=euler_fields, gamma=1.4, grid=GRID
-):
+def write(root, dataset=OPEN, name="a", split="train", seeds=(0, 1), gamma=1.4, grid=GRID):
     path = root / dataset / "data" / split / f"{name}.hdf5"
     path.parent.mkdir(parents=True, exist_ok=True)
-    trajectories = [fields(seed, grid=grid) for seed in seeds]
+    trajectories = [euler_fields(seed, grid=grid) for seed in seeds]
     write_well_file(
         path,
         dataset=dataset,

@@ -70,7 +70,7 @@ def exact_sod(x, t, gamma=1.4):
     ratio = (gamma - 1) / (gamma + 1)
     behind = 0.125 * (p / 0.1 + ratio) / (ratio * p / 0.1 + 1)
     xi = (x - 0.5) / t
-    fan = (1 - ratio * (1 + xi / c_left) * 1.0) ** (2 / (gamma - 1))
+    fan = (1 - ratio * (1 + xi / c_left)) ** (2 / (gamma - 1))
     regions = [xi < -c_left, xi < u - c_left * p ** ((gamma - 1) / (2 * gamma)), xi < u, xi < shock]
     return np.select(regions, [1.0, fan, p ** (1 / gamma), behind], 0.125)
 
@@ -159,8 +159,32 @@ def test_files_are_whole_and_current(tmp_path):
     fields, _ = simulate_trajectory(JOB, SMALL, 1)
     momentum = torch.from_numpy(np.moveaxis(fields["momentum"], -1, 0).copy())
     assert torch.equal(split.read(1, 0, 6)[3:], momentum)
-    path.write_bytes(path.read_bytes()[:-100])
-    assert not is_simulated(SMALL, path)
+    torn = path.with_name("torn.hdf5")
+    torn.write_bytes(path.read_bytes()[:-100])
+    assert not is_simulated(SMALL, torn)
+
+
+@pytest.mark.parametrize("limit", [20_000, 400_000])
+def test_full_storage_leaves_nothing_behind(tmp_path, limit):
+    """A process that may write no larger files stands for a full disk: early, and when the file is closed."""
+    path = tmp_path / "data" / "a.hdf5"
+    code = (
+        "import resource, signal\n"
+        "from lola.errors import StorageError\n"
+        "from lola.simulate.euler import *\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "config = EulerConfig(resolution=32, outputs=20)\n"
+        "try:\n"
+        f"    write_file(EulerJob('train', 'open', 1.4, 2), config, Path({str(path)!r}))\n"
+        "except StorageError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        f"cannot write in {path.parent} (File too large); free some space or give another --storage\n"
+    )
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_missing_clawpack_is_named(monkeypatch):

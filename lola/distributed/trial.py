@@ -1,0 +1,55 @@
+"""What runs in the process of a trial: its stages one after the other, each under its lease."""
+
+import traceback
+from typing import Any
+
+from ray import tune
+
+from lola.distributed.sweep import Step, Trial
+from lola.errors import LolaError
+from lola.spool import Spool
+
+
+def run_trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
+    """Make the stages of a trial that are not finished; a Ray Tune trainable."""
+    trial = trials[config["trial"]]
+    for step in trial.steps:
+        with step.stage.lease():
+            if not step.stage.finished:
+                _make(step)
+    tune.report({"finished": 1})
+
+
+def _make(step: Step) -> None:
+    """Make a stage and record how it went."""
+    stage = step.stage
+    spool = Spool(stage.folder)
+    spool.describe(
+        name=stage.what,
+        tags=step.tags,
+        parameters=step.tags | {"fingerprint": stage.fingerprint} | flat(stage.config.what()),
+    )
+    spool.status("RUNNING")
+    try:
+        step.run()
+    except Exception as error:
+        (stage.folder / "error.txt").write_text(traceback.format_exc())
+        reason = str(error) if isinstance(error, LolaError) else f"{type(error).__name__}: {error}"
+        spool.status("FAILED", reason.strip().splitlines()[-1])
+        raise
+    (stage.folder / "error.txt").unlink(missing_ok=True)
+    weights = stage.folder / "model.safetensors"
+    if weights.exists():
+        spool.model(weights, f"{stage.system}-{stage.what}")
+    spool.status("FINISHED")
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration values with dotted names."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result

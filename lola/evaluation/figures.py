@@ -1,0 +1,281 @@
+"""Figures of the tidy tables and of example states.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; methods differ in their lines
+and markers as well. No figure touches the global state of matplotlib.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from lola.evaluation.spectra import BANDS, band_limits
+from lola.evaluation.tables import EMULATORS, METHOD, RATIO, Range, lead_time_table, name_method, to_frame
+from lola.storage import atomic_path
+
+P = ParamSpec("P")
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#8a929c",
+    "grid.color": "#e6e9ed",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#4a525c",
+    "ytick.color": "#4a525c",
+    "axes.labelcolor": "#2b3138",
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+}
+LINES: dict[tuple[str, str], dict[str, Any]] = {
+    ("persistence", "pixel"): {"color": "#8a929c", "linestyle": (0, (1, 1.5))},
+    ("autoencoder", "latent"): {"color": "#009e73", "linestyle": (0, (5, 2))},
+    ("neural_solver", "pixel"): {"color": "#cc79a7", "linestyle": (0, (4, 1.5, 1, 1.5)), "marker": "s"},
+    ("neural_solver", "latent"): {"color": "#d55e00", "linestyle": "-", "marker": "^"},
+    ("diffusion", "pixel"): {"color": "#56b4e9", "linestyle": "-", "marker": "D"},
+    ("diffusion", "latent"): {"color": "#0072b2", "linestyle": "-", "marker": "o"},
+}
+MARKERS = "osD^vP"
+DPI = 160
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One trajectory as several methods see it.
+
+    Arguments:
+        title: Which trajectory and field.
+        rows: A name and a field with shape `(L, X, Y)` for each row of pictures, the truth first, x to the
+            right and y upwards; of a field in three dimensions, a slice.
+        lead_times: Simulation steps since the last context state, with shape `(L,)`.
+    """
+
+    title: str
+    rows: Sequence[tuple[str, np.ndarray]]
+    lead_times: Sequence[int]
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, aside, then renamed."""
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format="png", dpi=DPI, facecolor="white")
+    return path
+
+
+def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw with the style of this module, and leave the global one as it is."""
+
+    @functools.wraps(draw)
+    def styled(*arguments: P.args, **options: P.kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return styled
+
+
+def _panels(count: int, *, height: float = 3.4, sharey: bool = True) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(max(5.5, 3.6 * count), height), layout="constrained")
+    return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
+
+
+def _curves(metrics: pa.Table, metric: str, target: str = "truth") -> pd.DataFrame:
+    """Estimates at every lead time; of each diffusion model the finest solver."""
+    lead_times = sorted(set(metrics["lead_time"].to_pylist()))
+    curves = lead_time_table(metrics, metric, [(time, time) for time in lead_times], target=target)
+    curves["lead_time"] = curves["range"].map(lambda name: int(name.split("-")[0]))
+    return _finest(curves)
+
+
+def _finest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the most solver steps of each model and rate."""
+    most = frame.groupby(["model", "space", "compression"])["solver_steps"].transform("max")
+    return frame[frame["solver_steps"] == most]
+
+
+def _rates(frame: pd.DataFrame) -> list[float]:
+    """The compression rates in latent space, or the pixel space alone."""
+    return sorted(frame.loc[frame["space"] == "latent", "compression"].unique()) or [1.0]
+
+
+def _at_rate(frame: pd.DataFrame, rate: float) -> Iterable[tuple[pd.Series, pd.DataFrame]]:
+    """The methods of a rate, and those in pixel space beside them."""
+    chosen = frame[(frame["compression"] == rate) | (frame["space"] == "pixel")]
+    for _, group in chosen.groupby(METHOD, sort=False):
+        yield group.iloc[0], group
+
+
+def _draw(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str, **line) -> None:
+    """A curve with its confidence band; it breaks off where the method is unstable."""
+    value = rows["value"].where(np.isfinite(rows["value"]))
+    if np.isfinite(value).any():
+        axes.plot(x, value, label=label, markevery=max(1, len(x) // 6), **line)
+        axes.fill_between(x, rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as 0.1, 0.2, 0.5 rather than powers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _legend(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> None:
+    """One legend for all panels, above them."""
+    entries: dict = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=columns)
+
+
+@_styled
+def error_over_lead_time(metrics: pa.Table, metric: str = "vrmse", target: str = "truth") -> Figure:
+    """A metric over lead time, a panel per compression rate, with 95 % confidence bands."""
+    curves = _curves(metrics, metric, target)
+    rates = _rates(curves)
+    figure, panels = _panels(len(rates))
+    for axes, rate in zip(panels, rates, strict=True):
+        for method, group in _at_rate(curves, rate):
+            line = LINES[method["model"], method["space"]]
+            _draw(axes, group["lead_time"], group, name_method(method), **line)
+        axes.set(title=f"{rate:.4g}× compression", xlabel="lead time (simulation steps)", yscale="log")
+        _plain_ticks(axes.yaxis)
+    panels[0].set_ylabel("VRMSE" if metric == "vrmse" else metric.replace("_", " "))
+    _legend(figure, panels)
+    return figure
+
+
+@_styled
+def spread_skill_over_lead_time(metrics: pa.Table) -> Figure:
+    """The spread-skill ratio of every ensemble over lead time; a calibrated one lies at 1."""
+    curves = _curves(metrics, RATIO)
+    figure, (axes,) = _panels(1)
+    figure.set_figwidth(7.2)
+    axes.axhline(1, color="#4a525c", linewidth=1.2)
+    methods = list(curves.groupby(METHOD, sort=False))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, len(methods)))
+    for (_, group), shade, marker in zip(methods, shades, MARKERS * len(methods), strict=False):
+        rate = f" {group['compression'].iloc[0]:.4g}×" if group["space"].iloc[0] == "latent" else ""
+        _draw(axes, group["lead_time"], group, name_method(group.iloc[0]) + rate, color=shade, marker=marker)
+    axes.set(xlabel="lead time (simulation steps)", ylabel="spread / skill")
+    axes.set_ylim(0, max(1.25, axes.get_ylim()[1]))
+    _legend(figure, [axes], columns=4)
+    return figure
+
+
+@_styled
+def spectra_at(spectra: pa.Table, field: str, lead_times: Sequence[int]) -> Figure:
+    """The power spectrum of a field, truth and methods, a row per rate and a column per lead time."""
+    keep = pc.and_(pc.equal(spectra["field"], field), pc.is_in(spectra["lead_time"], pa.array(lead_times)))
+    frame = _finest(to_frame(spectra.filter(keep), "truth", ["power_truth", "power_prediction"]))
+    frame = frame[frame["model"] != "persistence"]
+    keys = [*METHOD, "lead_time", "metric", "coordinate"]
+    mean = frame.groupby(keys, as_index=False)["value"].mean()
+    rates = _rates(mean)
+    size = (max(5.5, 3.6 * len(lead_times)), 2.6 * len(rates) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(rates), len(lead_times), sharex=True, sharey=True, squeeze=False)
+    for row, rate in zip(grid, rates, strict=True):
+        for axes, time in zip(row, lead_times, strict=True):
+            _draw_spectra(axes, _at_rate(mean[mean["lead_time"] == time], rate))
+            axes.set_title(f"{rate:.4g}×, lead time {time}")
+        row[0].set_ylabel("power")
+    for axes in grid[-1]:
+        axes.set_xlabel("wavenumber (cycles per pixel)")
+        _plain_ticks(axes.xaxis)
+    _legend(figure, list(grid.flat))
+    return figure
+
+
+def _draw_spectra(axes: Axes, methods: Iterable[tuple[pd.Series, pd.DataFrame]]) -> None:
+    truth = None
+    for method, group in methods:
+        parts: dict[Any, pd.DataFrame] = dict(iter(group.groupby("metric")))
+        prediction, truth = parts["power_prediction"], parts["power_truth"]
+        line = LINES[method["model"], method["space"]] | {"marker": "", "linewidth": 1.6}
+        power = prediction["value"].where(np.isfinite(prediction["value"]))
+        axes.plot(prediction["coordinate"], power, label=name_method(method), **line)
+    axes.set(xscale="log", yscale="log")
+    if truth is None:
+        return
+    axes.plot(truth["coordinate"], truth["value"], color="#1b1f24", linewidth=1.1, label="Truth", zorder=3)
+    # Methods that lose fine scales fall far below the truth, whose range is what matters.
+    axes.set_ylim(truth["value"].min() / 30, truth["value"].max() * 30)
+    edges = band_limits(truth["coordinate"].min())
+    for edge in edges[1:]:
+        axes.axvline(edge, color="#b9c0c8", linewidth=0.8, linestyle=(0, (2, 2)))
+    for name, left in zip(BANDS, edges, strict=True):
+        place: Any = {"transform": axes.get_xaxis_transform(), "verticalalignment": "top"}
+        axes.text(left * 1.06, 0.98, name, fontsize=8, color="#6a727c", **place)
+
+
+@_styled
+def accuracy_over_steps(metrics: pa.Table, ranges: Sequence[Range], metric: str = "vrmse") -> Figure:
+    """A metric of the diffusion models against solver steps, and of the neural solvers for comparison."""
+    table = lead_time_table(metrics, metric, ranges)
+    names = list(dict.fromkeys(table["range"]))
+    latent = table[(table["space"] == "latent") & table["model"].isin(EMULATORS)]
+    rates = _rates(latent)
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, len(rates)))
+    figure, panels = _panels(len(names), sharey=False)
+    for axes, name in zip(panels, names, strict=True):
+        for rate, shade, marker in zip(rates, shades, MARKERS * len(rates), strict=False):
+            rows = latent[(latent["compression"] == rate) & (latent["range"] == name)]
+            rows = rows[np.isfinite(rows["value"])]
+            sampled, one = rows[rows["model"] == "diffusion"], rows[rows["model"] == "neural_solver"]
+            line = {"color": shade, "marker": marker}
+            _draw(axes, sampled["solver_steps"], sampled, f"Diffusion {rate:.4g}×", **line)
+            for value in one["value"]:
+                label = f"Neural solver {rate:.4g}×"
+                axes.axhline(value, color=shade, linestyle=(0, (4, 2)), linewidth=1.2, label=label)
+        steps = sorted(latent.loc[latent["solver_steps"] > 0, "solver_steps"].unique())
+        axes.set(title=f"lead times {name.replace('-', '–')}", xlabel="solver steps", xscale="log")
+        axes.set_xticks(steps, [str(step) for step in steps])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("VRMSE" if metric == "vrmse" else metric.replace("_", " "))
+    _legend(figure, panels, columns=len(rates))
+    return figure
+
+
+@_styled
+def example_states(example: Example) -> Figure:
+    """Pictures of states, a row per method and a column per lead time, on the truth's colour scale."""
+    rows, columns = len(example.rows), len(example.lead_times)
+    truth = example.rows[0][1]
+    low, high = np.quantile(truth, [0.005, 0.995])
+    aspect = truth.shape[-1] / truth.shape[-2]
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0, compress=True)
+    figure = Figure(figsize=(1.75 * columns + 2.6, 1.75 * rows * aspect + 0.5), layout=layout)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    style = {"origin": "lower", "cmap": "inferno", "interpolation": "nearest"}
+    for line, (name, states) in zip(grid, example.rows, strict=True):
+        for axes, state in zip(line, states, strict=True):
+            image = axes.imshow(state.T, vmin=low, vmax=high, **style)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for axes, time in zip(grid[0], example.lead_times, strict=True):
+        axes.set_title(f"lead time {time}", loc="center", fontsize=10, fontweight="normal")
+    figure.colorbar(image, ax=grid, shrink=0.6, aspect=30, extend="both")
+    return figure

@@ -1,0 +1,307 @@
+"""The report: one self-contained HTML page, with its pictures and tables as files beside it.
+
+Every sentence that holds a number is made from the tidy tables; what the numbers cannot show is said too.
+"""
+
+import base64
+import dataclasses
+import importlib.resources
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+import pyarrow as pa
+from matplotlib.figure import Figure
+
+from lola.data.systems import System
+from lola.evaluation.figures import (
+    Example,
+    accuracy_over_steps,
+    error_over_lead_time,
+    example_states,
+    save,
+    spectra_at,
+    spread_skill_over_lead_time,
+)
+from lola.evaluation.tables import (
+    EMULATORS,
+    RATIO,
+    SPECTRUM,
+    Layout,
+    beats_persistence,
+    heading,
+    layout,
+    lead_time_table,
+    markdown,
+    name_method,
+)
+from lola.storage import atomic_path
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds per state of a method.
+
+    Arguments:
+        method: Its name for people.
+        seconds: Seconds per state of one member.
+        compression: Its compression rate, if it works in latent space.
+        solver_steps: Steps of its sampler, if it has one.
+        simulator: Whether this is what the others are compared with.
+    """
+
+    method: str
+    seconds: float
+    compression: float | None = None
+    solver_steps: int = 0
+    simulator: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a report shows.
+
+    Arguments:
+        title: The headline.
+        system: The physical system, whose lead-time ranges the tables take.
+        settings: Names and values of what was run.
+        metrics, spectra: The tidy tables.
+        examples: States to picture.
+        timings: Speed by method.
+        limits: What the numbers cannot show, a sentence or two each.
+        links: Names and addresses of related pages.
+    """
+
+    title: str
+    system: System
+    settings: Sequence[tuple[str, str]]
+    metrics: pa.Table
+    spectra: pa.Table
+    examples: Sequence[Example] = ()
+    timings: Sequence[Timing] = ()
+    limits: Sequence[str] = ()
+    links: Sequence[tuple[str, str]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of the page: `name` is the anchor, and the stem of the files that are written beside it."""
+
+    name: str
+    title: str
+    text: str
+    figure: Figure | None = None
+    table: pd.DataFrame | None = None
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write `report.html` and beside it a PNG of every figure, and a CSV and a Markdown file of every table.
+
+    Returns:
+        The path of the page, which needs no other file and no network.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    sections = list(_sections(report))
+    parts = []
+    for section in sections:
+        image = ""
+        if section.figure is not None:
+            png = save(section.figure, folder / f"{section.name}.png").read_bytes()
+            image = "data:image/png;base64," + base64.b64encode(png).decode()
+        if section.table is not None:
+            _write_text(folder / f"{section.name}.csv", section.table.to_csv(index=False))
+            _write_text(folder / f"{section.name}.md", markdown(section.table))
+        shown = None if section.table is None else layout(section.table)
+        parts.append({"section": section, "image": image, "table": shown, "groups": _groups(shown)})
+    source = importlib.resources.files("lola.evaluation").joinpath("report.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(source).render(
+        report=report,
+        system=report.system.name.replace("_", " "),
+        findings=findings(report),
+        parts=parts,
+        timings=_timing_rows(report.timings),
+        heading=heading,
+    )
+    return _write_text(folder / "report.html", page)
+
+
+def _write_text(path: Path, text: str) -> Path:
+    with atomic_path(path) as aside:
+        aside.write_text(text, "utf-8")
+    return path
+
+
+def _sections(report: Report) -> Iterator[Section]:
+    metrics, ranges = report.metrics, report.system.ranges
+    yield Section(
+        "vrmse",
+        "Accuracy",
+        "Root mean squared error of the ensemble's mean over the standard deviation of the true field (VRMSE), "
+        "averaged over fields and over lead times, in simulation steps since the last known state. A constant "
+        "field at its best scores 1. Persistence holds the last known state; the autoencoder alone shows "
+        "what compression loses before anything is predicted.",
+        error_over_lead_time(metrics),
+        lead_time_table(metrics, "vrmse", ranges),
+    )
+    autoencoded = lead_time_table(metrics, "vrmse", ranges, target="autoencoded")
+    if len(autoencoded):
+        yield Section(
+            "vrmse_autoencoded",
+            "Accuracy against the auto-encoded truth",
+            "The same error with the reconstruction of the truth as the target: what remains is the fault of the "
+            "emulator, not of compression.",
+            table=autoencoded,
+        )
+    yield from _example_sections(report.examples)
+    ratio = lead_time_table(metrics, RATIO, ranges)
+    if len(ratio):
+        yield Section(
+            "spread_skill",
+            "Calibration of the ensembles",
+            "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated ensemble; "
+            "below 1 it is too sure of itself, above 1 too wide. Squares are averaged over trajectories first.",
+            spread_skill_over_lead_time(metrics),
+            ratio,
+        )
+    yield Section(
+        "spectra",
+        "Power spectra",
+        f"Isotropic power of {report.system.shown.replace('_', ' ')} over wavenumber, truth in black. The table holds "
+        "the relative error of the power in three bands of wavenumbers, averaged over fields: near 0 the scales "
+        "are all there, near 1 their power is lost.",
+        spectra_at(report.spectra, report.system.shown, _few(report.spectra["lead_time"], 3)),
+        pd.concat([lead_time_table(metrics, metric, ranges) for metric in SPECTRUM], ignore_index=True),
+    )
+    if max(metrics["solver_steps"].to_pylist()) > 0:
+        yield Section(
+            "solver_steps",
+            "Accuracy against solver steps",
+            "Each step of the sampler is one evaluation of the network. Dashed lines are the neural solvers, "
+            "which need one.",
+            accuracy_over_steps(metrics, ranges),
+        )
+
+
+def _example_sections(examples: Sequence[Example]) -> Iterator[Section]:
+    for i, example in enumerate(examples):
+        name = "states" if len(examples) == 1 else f"states_{i + 1}"
+        yield Section(name, "Example states" if i == 0 else "", example.title, example_states(example))
+
+
+def _few(lead_times: pa.ChunkedArray, count: int) -> list[int]:
+    """First, last and evenly spaced lead times between."""
+    times = sorted(set(lead_times.to_pylist()))
+    return sorted({times[round(i * (len(times) - 1) / (count - 1))] for i in range(count)})
+
+
+def findings(report: Report) -> list[str]:
+    """What the tables say, in sentences."""
+    ranges = report.system.ranges
+    table = lead_time_table(report.metrics, "vrmse", ranges)
+    sentences = [*_against_persistence(table), *_best_emulators(table)]
+    alone = table[table["model"] == "autoencoder"].groupby("compression")["value"].mean()
+    if len(alone):
+        losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for rate, value in alone.items())
+        sentences.append(f"Compression alone costs a VRMSE of {losses}, over all lead times.")
+    ratio = lead_time_table(report.metrics, RATIO, ranges)
+    if len(ratio):
+        low, high = ratio["value"].min(), ratio["value"].max()
+        sentences.append(
+            f"Spread over skill lies between {low:.2f} and {high:.2f}; calibrated ensembles have 1."
+        )
+    return sentences
+
+
+def _against_persistence(table: pd.DataFrame) -> Iterator[str]:
+    """How often emulators beat persistence, and how many of them were unstable."""
+    beats = beats_persistence(table).dropna()
+    lost = int((~beats).sum())
+    if len(beats) and not lost:
+        yield f"Every emulator beats persistence at every range of lead times ({len(beats)} of {len(beats)})."
+    elif len(beats):
+        yield f"Emulators do not beat persistence in {lost} of {len(beats)} entries, which the table marks."
+    unstable = table[table["unstable"] > 0]
+    if len(unstable):
+        yield f"{len(unstable)} entries have rollouts that did not stay finite; they count as lost, not left out."
+
+
+def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
+    """The most accurate emulator of each range, beside persistence."""
+    for name, rows in table.groupby("range", sort=False):
+        held = rows.loc[rows["model"] == "persistence", "value"].min()
+        rows = rows[rows["model"].isin(EMULATORS) & (rows["unstable"] == 0)]
+        if len(rows):
+            best = rows.loc[rows["value"].idxmin()]
+            rate = f" at {best['compression']:.4g}×" if best["space"] == "latent" else ""
+            steps = f", {best['solver_steps']} solver steps" if best["solver_steps"] else ""
+            against = "" if pd.isna(held) else f", persistence {held:.3f}"
+            where = str(name).replace("-", "–")
+            method = name_method(best).lower()
+            yield f"Lead times {where}: best is {method}{rate}{steps}: VRMSE {best['value']:.3f}{against}."
+
+
+def demo_limits(
+    *,
+    train_trajectories: int,
+    test_trajectories: int,
+    grid: Sequence[int],
+    training_steps: int,
+    members: int,
+    training_seeds: int = 1,
+) -> list[str]:
+    """What a run of this size cannot show, next to the paper's.
+
+    Arguments:
+        train_trajectories, test_trajectories: Simulations that were learned from and scored on.
+        grid: Points along each axis.
+        training_steps: Optimiser steps of an emulator.
+        members: Size of the ensembles.
+        training_seeds: Trainings per configuration.
+    """
+    size = " × ".join(map(str, grid))
+    seeds = "One training" if training_seeds == 1 else f"{training_seeds} trainings"
+    return [
+        f"{train_trajectories} training trajectories on a grid of {size} are few: the published study learned "
+        "from terabytes, and its finding that emulation hardly suffers from compression is about that regime. "
+        "With little data, emulators overfit, the more so in a strongly compressed space.",
+        f"{test_trajectories} test trajectories make wide intervals. Those shown are 95 % bootstrap intervals over "
+        "trajectories: they hold the choice of trajectories, not that of the training seed.",
+        f"{training_steps} optimiser steps per emulator, where the study took 262144, leave models undertrained; "
+        "rankings that hold here may turn over with more training.",
+        f"{seeds} per configuration: differences of the size of seed-to-seed noise mean nothing.",
+        f"A coarse grid has few fine scales to lose, so rates here do not compare with equal rates on larger "
+        f"grids; {members} members estimate a spread with a relative error of about {_spread_error(members)} per point.",
+    ]
+
+
+def _spread_error(members: int) -> str:
+    """The relative standard error of a deviation from M normal draws, 1 / sqrt(2 (M - 1))."""
+    return f"{100 / (2 * max(members - 1, 1)) ** 0.5:.0f} %"
+
+
+def _groups(table: Layout | None) -> list[tuple[str, int]]:
+    """Headings over the columns of each metric with their spans, where there are several metrics."""
+    metrics = [metric for metric, _ in table.columns] if table else []
+    names = list(dict.fromkeys(metrics))
+    spans = [(name.removeprefix("spectrum_rmse_"), metrics.count(name)) for name in names]
+    return spans if len(names) > 1 else []
+
+
+def _timing_rows(timings: Sequence[Timing]) -> list[dict[str, str]]:
+    base = next((timing.seconds for timing in timings if timing.simulator), None)
+    return [
+        {
+            "method": timing.method,
+            "rate": f"{timing.compression:.4g}" if timing.compression else "–",
+            "steps": str(timing.solver_steps or "–"),
+            "seconds": f"{timing.seconds:.3g} s" if timing.seconds >= 1 else f"{1e3 * timing.seconds:.3g} ms",
+            "factor": f"{base / timing.seconds:.2g}×" if base else "–",
+        }
+        for timing in timings
+    ]

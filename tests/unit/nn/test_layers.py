@@ -1,0 +1,57 @@
+import einops
+import pytest
+import torch
+
+from lola.nn.layers import ChannelNorm, convolution, depth_to_space, space_to_depth, start_near_identity
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_channel_norm_is_that_of_the_definition(spatial):
+    x = 3 + 2 * torch.randn(2, 7, *range(3, 3 + spatial))
+    mean, variance = x.mean(dim=1, keepdim=True), x.var(dim=1, correction=1, keepdim=True)
+    torch.testing.assert_close(ChannelNorm()(x), (x - mean) / torch.sqrt(variance + 1e-5))
+
+
+def test_channel_norm_keeps_the_bessel_corrected_epsilon_of_small_variances():
+    x = 1e-3 * torch.randn(2, 3, 4, 4)
+    variance = x.var(dim=1, correction=1, keepdim=True)
+    torch.testing.assert_close(
+        ChannelNorm()(x), (x - x.mean(dim=1, keepdim=True)) / torch.sqrt(variance + 1e-5)
+    )
+
+
+def test_rms_norm_has_a_unit_root_mean_square():
+    y = ChannelNorm("rms")(5 * torch.randn(2, 8, 4, 4) + 1)
+    torch.testing.assert_close(y.square().mean(dim=1), torch.ones(2, 4, 4))
+
+
+def test_space_to_depth_is_channel_major_over_any_axes():
+    x = torch.randn(2, 3, 4, 6, 10)
+    y = einops.rearrange(x, "b c (l i) (h j) (w k) -> b (c i j k) l h w", i=1, j=3, k=5)
+    assert torch.equal(space_to_depth(x, (1, 3, 5)), y)
+    assert torch.equal(depth_to_space(y, (1, 3, 5)), x)
+
+
+def test_space_to_depth_is_torch_pixel_unshuffle_in_2d():
+    x = torch.randn(2, 3, 8, 6)
+    y = torch.nn.functional.pixel_unshuffle(x, 2)
+    assert torch.equal(space_to_depth(x, (2, 2)), y)
+    assert torch.equal(depth_to_space(y, (2, 2)), torch.nn.functional.pixel_shuffle(y, 2))
+
+
+@pytest.mark.parametrize(("spatial", "inputs", "outputs"), [(1, 4, 4), (2, 3, 8), (3, 8, 3)])
+def test_near_identity_copies_channels_in_turn(spatial, inputs, outputs):
+    layer = convolution(inputs, outputs, spatial)
+    start_near_identity(layer)
+    x = torch.randn(2, inputs, *[5] * spatial)
+    copies = x[:, [i % inputs for i in range(outputs)]]
+    residual = layer(x) - copies
+    assert 0 < residual.std() < 0.03
+
+
+def test_periodic_convolution_commutes_with_rolls():
+    layer = convolution(2, 3, 2, periodic=True)
+    x = torch.randn(1, 2, 6, 8)
+    torch.testing.assert_close(layer(x.roll((2, 3), (2, 3))), layer(x).roll((2, 3), (2, 3)))
+    walls = convolution(2, 3, 2)
+    assert not torch.allclose(walls(x.roll((2, 3), (2, 3))), walls(x).roll((2, 3), (2, 3)))

@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+
+from lola.autoencoder import AutoencoderConfig, saturate, vrmse
+from lola.data.state import Batch
+from lola.errors import ConfigError
+from lola.seeding import SampleGenerator
+
+SMALL = AutoencoderConfig(latent_channels=6, channels=(8, 16), blocks=(1, 1), dropout=0.0)
+
+
+def batch(size, channels, length, *grid):
+    return Batch(states=torch.randn(size, channels, length, *grid), parameters=torch.zeros(size, 1))
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+@pytest.mark.parametrize("pixel_shuffle", [True, False])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_shapes(spatial, pixel_shuffle, periodic):
+    config = SMALL.replace(
+        patch_size=2, pixel_shuffle=pixel_shuffle, periodic=periodic, attention_heads=((1, 2),)
+    )
+    model = config.build(3, spatial)
+    x = torch.randn(2, 3, *(4, 8, 12)[:spatial])
+    z = model.encode(x)
+    assert z.shape == (2, 6, *(1, 2, 3)[:spatial])
+    assert model.decode(z).shape == x.shape
+    assert x.numel() / z.numel() == config.compression(3, spatial)
+
+
+@pytest.mark.parametrize("pixel_shuffle", [True, False])
+def test_periodic_networks_commute_with_rolls_by_the_downsampling(pixel_shuffle):
+    model = SMALL.replace(periodic=True, pixel_shuffle=pixel_shuffle, patch_size=2).build(3, 2)
+    x = torch.randn(1, 3, 16, 24)
+    rolled = x.roll((4, -8), (2, 3))
+    torch.testing.assert_close(model.encode(rolled), model.encode(x).roll((1, -2), (2, 3)))
+    torch.testing.assert_close(model(rolled), model(x).roll((4, -8), (2, 3)), atol=1e-5, rtol=1e-4)
+    walled = SMALL.replace(patch_size=2, pixel_shuffle=pixel_shuffle).build(3, 2)
+    assert not torch.allclose(walled(rolled), walled(x).roll((4, -8), (2, 3)), atol=1e-3)
+
+
+def test_identity_init_starts_closer_to_the_state():
+    """Copies survive down- and up-sampling when every level has room for them."""
+    torch.manual_seed(0)
+    config = SMALL.replace(latent_channels=32, channels=(8, 32), saturation="none")
+    errors = []
+    for identity_init in (True, False):
+        model = config.replace(identity_init=identity_init).build(8, 2)
+        # The field convolutions start at random; make them copies so that only resampling is seen
+        for conv in (model.encoder.levels[0][0], model.decoder.levels[-1][-1]):
+            torch.nn.init.dirac_(conv.weight)
+            torch.nn.init.zeros_(conv.bias)
+        x = torch.randn(2, 8, 8, 8)
+        errors.append((model(x) - x).square().mean().item())
+    assert errors[0] < 0.05
+    assert errors[1] > 0.5
+
+
+@pytest.mark.parametrize("saturation", ["softclip2", "softclip", "tanh"])
+def test_bounded_saturations(saturation):
+    z = torch.tensor([-1e3, -1e-3, 0.0, 1e-3, 1e3])
+    bounded = saturate(z, saturation)
+    assert bounded.abs().max() <= 5
+    assert bounded[-1] > 4.9
+    torch.testing.assert_close(bounded[1:4], z[1:4], rtol=1e-3, atol=0)
+
+
+def test_softclip2_at_a_known_point():
+    torch.testing.assert_close(saturate(torch.tensor(5.0), "softclip2"), torch.tensor(5 / math.sqrt(2)))
+
+
+def test_unbounded_saturations():
+    z = 10 * torch.randn(2, 4, 3, 3)
+    torch.testing.assert_close(saturate(z, "arcsinh").sinh(), z, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(saturate(z, "rmsnorm").square().mean(dim=1), torch.ones(2, 3, 3))
+    assert saturate(z, "none") is z
+
+
+def test_vrmse_of_the_mean_is_nearly_one_and_scales_with_the_error():
+    x = torch.randn(2, 3, 64, 64) * 10 + 5
+    mean = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
+    torch.testing.assert_close(vrmse(x, mean), torch.tensor(1.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(vrmse(x, x + 0.3 * (mean - x)), torch.tensor(0.3), rtol=1e-3, atol=0)
+    flat = torch.zeros(1, 1, 4, 4)
+    torch.testing.assert_close(vrmse(flat, flat + 0.1), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("loss", ["vrmse", "mse", "mae"])
+def test_loss_of_a_batch_is_the_weighted_mean_of_its_slices(loss):
+    model = SMALL.replace(loss=loss).build(3, 2)
+    whole = batch(5, 3, 2, 8, 8)
+    keys = [(0, i) for i in range(5)]
+    total, diagnostics = model.loss(whole, SampleGenerator(keys))
+    parts = []
+    for part in (slice(0, 2), slice(2, 5)):
+        piece = Batch(states=whole.states[part], parameters=whole.parameters[part])
+        parts.append((len(piece) / 5, *model.loss(piece, SampleGenerator(keys[part]))))
+    torch.testing.assert_close(total, sum(w * value for w, value, _ in parts))
+    for name, value in diagnostics.items():
+        torch.testing.assert_close(value, sum(w * d[name] for w, _, d in parts))
+    if loss in diagnostics:
+        torch.testing.assert_close(total, diagnostics[loss])
+
+
+def test_training_reconstructs():
+    torch.manual_seed(0)
+    model = SMALL.build(2, 2)
+    x = torch.randn(4, 2, 1, 2, 2).repeat_interleave(4, dim=3).repeat_interleave(4, dim=4)
+    data = Batch(states=x, parameters=torch.zeros(4, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    generator = SampleGenerator([(i,) for i in range(4)])
+    first = None
+    for _ in range(150):
+        loss, _ = model.loss(data, generator)
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.25 * first
+
+
+def test_published_sizes():
+    with torch.device("meta"):
+        planar = AutoencoderConfig().build(5, 2)
+        solid = AutoencoderConfig(channels=(64, 256, 512, 1024), blocks=(3, 3, 3, 3)).build(6, 3)
+    assert round(sum(p.numel() for p in planar.parameters()) / 1e6) == 313
+    assert round(sum(p.numel() for p in solid.parameters()) / 1e6) == 741
+    assert [AutoencoderConfig(latent_channels=c).compression(5, 2) for c in (64, 16, 4)] == [80, 320, 1280]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"blocks": (1,)}, "levels"),
+        ({"channels": (), "blocks": ()}, "at least one level"),
+        ({"channels": (1, 8)}, "at least 2 channels"),
+        ({"kernel_size": 2}, "odd"),
+        ({"latent_channels": 0}, "latent_channels"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"attention_heads": ((2, 4),)}, "level 2"),
+        ({"attention_heads": ((1, 3),)}, "3 heads"),
+        ({"saturation": "clip"}, "'clip'"),
+        ({"loss": "rmse"}, "'rmse'"),
+        ({"norm": "batch"}, "'batch'"),
+    ],
+)
+def test_impossible_configurations(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        SMALL.replace(**changes)
+
+
+def test_a_grid_that_the_downsampling_does_not_divide():
+    SMALL.check_grid((8, 6))
+    with pytest.raises(ConfigError, match="down-sampling 2 does not divide a grid of 8 x 7"):
+        SMALL.check_grid((8, 7))
+    with pytest.raises(ConfigError, match="8 x 7"):
+        SMALL.build(3, 2).encode(torch.randn(1, 3, 8, 7))
+
+
+def test_configuration_survives_json():
+    config = SMALL.replace(attention_heads=((1, 2),))
+    assert AutoencoderConfig.from_json(config.what()) == config
