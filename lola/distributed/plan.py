@@ -68,6 +68,11 @@ class Plan:
         return models, emulators, tuple(self._evaluations())
 
     @property
+    def evaluations(self) -> tuple[Trial, ...]:
+        """The trials of the last wave."""
+        return self.waves[-1]
+
+    @property
     def trials(self) -> tuple[Trial, ...]:
         """All trials."""
         return tuple(trial for wave in self.waves for trial in wave)

@@ -142,10 +142,10 @@ def _sections(report: Report) -> Iterator[Section]:
     yield Section(
         "vrmse",
         "Accuracy",
-        "Root mean squared error of the ensemble's mean over the standard deviation of the true field (VRMSE), "
-        "averaged over fields and over lead times, in simulation steps since the last known state. A constant "
-        "field at its best scores 1. Persistence holds the last known state; the autoencoder alone shows "
-        "what compression loses before anything is predicted.",
+        "Error of the ensemble's mean, over fields and lead times (simulation steps since the last known "
+        "state), as VRMSE: root mean squared error over standard deviation of the true field, so that "
+        "the field's mean, everywhere, scores 1. Persistence holds the last known state. The autoencoder "
+        "alone shows what compression loses before anything is predicted.",
         error_over_lead_time(metrics),
         lead_time_table(metrics, "vrmse", ranges),
     )
@@ -154,8 +154,8 @@ def _sections(report: Report) -> Iterator[Section]:
         yield Section(
             "vrmse_autoencoded",
             "Accuracy against the auto-encoded truth",
-            "The same error with the reconstruction of the truth as the target: what remains is the fault of the "
-            "emulator, not of compression.",
+            "The same error with the reconstruction of the truth as the target: what remains is the fault "
+            "of the emulator, not of compression.",
             table=autoencoded,
         )
     yield from _example_sections(report.examples)
@@ -164,18 +164,20 @@ def _sections(report: Report) -> Iterator[Section]:
         yield Section(
             "spread_skill",
             "Calibration of the ensembles",
-            "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated ensemble; "
-            "below 1 it is too sure of itself, above 1 too wide. Squares are averaged over trajectories first.",
+            "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated "
+            "ensemble; below 1 it is too sure of itself, above 1 too wide. Squares are averaged over "
+            "trajectories before dividing.",
             spread_skill_over_lead_time(metrics),
             ratio,
         )
+    shown = report.system.shown
     yield Section(
         "spectra",
         "Power spectra",
-        f"Isotropic power of {report.system.shown.replace('_', ' ')} over wavenumber, truth in black. The table holds "
-        "the relative error of the power in three bands of wavenumbers, averaged over fields: near 0 the scales "
-        "are all there, near 1 their power is lost.",
-        spectra_at(report.spectra, report.system.shown, _few(report.spectra["lead_time"], 3)),
+        f"Isotropic power of {shown} over wavenumber, truth in black. The table holds the relative error of "
+        "the power in three bands of wavenumbers, over all fields: near 0 every scale has its power, near 1 "
+        "the power is lost.",
+        spectra_at(report.spectra, shown, _few(report.spectra["lead_time"], 3)),
         pd.concat([lead_time_table(metrics, metric, ranges) for metric in SPECTRUM], ignore_index=True),
     )
     if max(metrics["solver_steps"].to_pylist()) > 0:
@@ -205,16 +207,17 @@ def findings(report: Report) -> list[str]:
     ranges = report.system.ranges
     table = lead_time_table(report.metrics, "vrmse", ranges)
     sentences = [*_against_persistence(table), *_best_emulators(table)]
-    alone = table[table["model"] == "autoencoder"].groupby("compression")["value"].mean()
+    whole = lead_time_table(report.metrics, "vrmse", [(1, None)])
+    alone = whole[whole["model"] == "autoencoder"]
     if len(alone):
-        losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for rate, value in alone.items())
-        sentences.append(f"Compression alone costs a VRMSE of {losses}, over all lead times.")
+        pairs = zip(alone["value"], alone["compression"], strict=True)
+        losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for value, rate in pairs)
+        sentences.append(f"Compression alone costs a VRMSE of {losses}.")
     ratio = lead_time_table(report.metrics, RATIO, ranges)
+    ratio = ratio[ratio["unstable"] == 0]
     if len(ratio):
         low, high = ratio["value"].min(), ratio["value"].max()
-        sentences.append(
-            f"Spread over skill lies between {low:.2f} and {high:.2f}; calibrated ensembles have 1."
-        )
+        sentences.append(f"Spread over skill is {low:.2f} to {high:.2f}; a calibrated ensemble has 1.")
     return sentences
 
 
@@ -228,7 +231,7 @@ def _against_persistence(table: pd.DataFrame) -> Iterator[str]:
         yield f"Emulators do not beat persistence in {lost} of {len(beats)} entries, which the table marks."
     unstable = table[table["unstable"] > 0]
     if len(unstable):
-        yield f"{len(unstable)} entries have rollouts that did not stay finite; they count as lost, not left out."
+        yield f"{len(unstable)} entries have rollouts that did not stay finite; they count as lost."
 
 
 def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
@@ -252,7 +255,6 @@ def demo_limits(
     test_trajectories: int,
     grid: Sequence[int],
     training_steps: int,
-    members: int,
     training_seeds: int = 1,
 ) -> list[str]:
     """What a run of this size cannot show, next to the paper's.
@@ -261,28 +263,25 @@ def demo_limits(
         train_trajectories, test_trajectories: Simulations that were learned from and scored on.
         grid: Points along each axis.
         training_steps: Optimiser steps of an emulator.
-        members: Size of the ensembles.
         training_seeds: Trainings per configuration.
     """
     size = " × ".join(map(str, grid))
-    seeds = "One training" if training_seeds == 1 else f"{training_seeds} trainings"
     return [
-        f"{train_trajectories} training trajectories on a grid of {size} are few: the published study learned "
-        "from terabytes, and its finding that emulation hardly suffers from compression is about that regime. "
-        "With little data, emulators overfit, the more so in a strongly compressed space.",
-        f"{test_trajectories} test trajectories make wide intervals. Those shown are 95 % bootstrap intervals over "
-        "trajectories: they hold the choice of trajectories, not that of the training seed.",
-        f"{training_steps} optimiser steps per emulator, where the study took 262144, leave models undertrained; "
-        "rankings that hold here may turn over with more training.",
-        f"{seeds} per configuration: differences of the size of seed-to-seed noise mean nothing.",
-        f"A coarse grid has few fine scales to lose, so rates here do not compare with equal rates on larger "
-        f"grids; {members} members estimate a spread with a relative error of about {_spread_error(members)} per point.",
+        f"{train_trajectories:,} training trajectories on a grid of {size} are few. The published study "
+        "learned from terabytes, and its finding that emulation hardly suffers from compression is about "
+        "that regime; with little data emulators overfit, the more so in a strongly compressed space.",
+        f"{test_trajectories:,} test trajectories were scored. The intervals are bootstraps over them: they "
+        "tell how much another choice of trajectories would change a number, not how much another "
+        "training would.",
+        f"{training_seeds} training per configuration: differences as small as those between seeds mean "
+        "nothing, and their size is not known from this run."
+        if training_seeds == 1
+        else f"{training_seeds} trainings per configuration: few to tell small differences from chance.",
+        f"{training_steps:,} optimiser steps per emulator, where the study took 262,144: an order of "
+        "methods that holds here may turn over with more training.",
+        "A coarse grid has few fine scales to lose. A compression rate here is not the same loss as the "
+        "equal rate on a larger grid, and the high-frequency band is not the same band.",
     ]
-
-
-def _spread_error(members: int) -> str:
-    """The relative standard error of a deviation from M normal draws, 1 / sqrt(2 (M - 1))."""
-    return f"{100 / (2 * max(members - 1, 1)) ** 0.5:.0f} %"
 
 
 def _groups(table: Layout | None) -> list[tuple[str, int]]:

@@ -11,6 +11,11 @@ from lola.seeding import SampleGenerator
 SMALL = AutoencoderConfig(latent_channels=6, channels=(8, 16), blocks=(1, 1), dropout=0.0)
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def batch(size, channels, length, *grid):
     return Batch(states=torch.randn(size, channels, length, *grid), parameters=torch.zeros(size, 1))
 
@@ -19,9 +24,8 @@ def batch(size, channels, length, *grid):
 @pytest.mark.parametrize("pixel_shuffle", [True, False])
 @pytest.mark.parametrize("periodic", [True, False])
 def test_shapes(spatial, pixel_shuffle, periodic):
-    config = SMALL.replace(
-        patch_size=2, pixel_shuffle=pixel_shuffle, periodic=periodic, attention_heads=((1, 2),)
-    )
+    config = SMALL.replace(patch_size=2, attention_heads=((1, 2),))
+    config = config.replace(pixel_shuffle=pixel_shuffle, periodic=periodic)
     model = config.build(3, spatial)
     x = torch.randn(2, 3, *(4, 8, 12)[:spatial])
     z = model.encode(x)
@@ -43,7 +47,6 @@ def test_periodic_networks_commute_with_rolls_by_the_downsampling(pixel_shuffle)
 
 def test_identity_init_starts_closer_to_the_state():
     """Copies survive down- and up-sampling when every level has room for them."""
-    torch.manual_seed(0)
     config = SMALL.replace(latent_channels=32, channels=(8, 32), saturation="none")
     errors = []
     for identity_init in (True, False):
@@ -105,20 +108,19 @@ def test_loss_of_a_batch_is_the_weighted_mean_of_its_slices(loss):
 
 
 def test_training_reconstructs():
-    torch.manual_seed(0)
     model = SMALL.build(2, 2)
     x = torch.randn(4, 2, 1, 2, 2).repeat_interleave(4, dim=3).repeat_interleave(4, dim=4)
     data = Batch(states=x, parameters=torch.zeros(4, 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     generator = SampleGenerator([(i,) for i in range(4)])
     first = None
-    for _ in range(150):
+    for _ in range(60):
         loss, _ = model.loss(data, generator)
         first = first or loss.item()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.25 * first
+    assert loss < 0.5 * first
 
 
 def test_published_sizes():

@@ -92,14 +92,14 @@ def test_known_elements_enter_without_noise_and_come_out_as_observed(t):
     assert not torch.allclose(q.mean[:, :, 2:], known[:, :, 2:], atol=0.1)
 
 
-def test_loss_of_a_silent_network_is_known(batch):
-    """With F = 0 an unknown element's error is c_skip (x + sigma eps) - x = c_skip (sigma eps - sigma^2 x)."""
+def test_loss_of_a_silent_network_is_known():
+    """With F = 0 the error of an unknown element is c_skip x_t - x = c_skip (sigma eps - sigma^2 x)."""
     model = SMALL.build(channels=3, parameters=2, spatial=2, window=4)
     model.denoiser.backbone = Recorder(answer=0.0)
     n = 4000
     data = Batch(states=torch.randn(n, 3, 4, 4, 6), parameters=torch.zeros(n, 2))
     _, diagnostics = model.loss(data, SampleGenerator([(0, i) for i in range(n)]))
-    # Var(c_skip (sigma eps - sigma^2 x)) / v = (sigma^2 + sigma^4) / (1 + sigma^2)^2 * (1 + sigma^2) / sigma^2 = 1
+    # Its variance over v: (sigma^2 + sigma^4) / (1 + sigma^2)^2 * (1 + sigma^2) / sigma^2 = 1
     assert abs(diagnostics["unknown_loss"].item() - 1) < 0.01
 
 

@@ -148,3 +148,29 @@ def test_the_announced_count_is_kept(tmp_path, given):
 def test_statistics_of_nothing(tmp_path):
     with pytest.raises(DataError, match="no HDF5 files"):
         write_statistics(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Only axis-aligned boundary:RuntimeWarning")
+def test_labels_of_stranger_files(root, tmp_path):
+    """Masks over both axes at once and a scalar of its own in each trajectory, as The Well reads them."""
+    path = tmp_path / DATASET / "data" / "test" / "a.hdf5"
+    path.parent.mkdir(parents=True)
+    path.write_bytes((root / DATASET / "data" / "train" / "0.hdf5").read_bytes())
+    mask = np.zeros(GRID, dtype=bool)
+    mask[0], mask[-1, :3], mask[:, 0] = True, True, True
+    with h5py.File(path, "r+") as file:
+        for name in list(file["boundary_conditions"]):
+            del file["boundary_conditions"][name]
+        wall = file["boundary_conditions"].create_group("wall")
+        wall.attrs.update(bc_type="wall", associated_dims=["x", "y"])
+        wall["mask"] = mask
+        del file["scalars/gamma"]
+        file["scalars/gamma"] = np.array([1.1, 1.2, 1.3])
+        file["scalars/gamma"].attrs.update(time_varying=False, sample_varying=True)
+    theirs = the_well_data.WellDataset(path=str(tmp_path / DATASET), well_split_name="test")
+    ours = open_split(tmp_path, EULER, "test")
+    assert ours.trajectories[0].boundary.tolist() == [[0, 1], [0, 1]]
+    for i in range(COUNT):
+        sample = theirs[i * (STEPS - 1)]
+        label = torch.cat([sample["constant_scalars"], sample["boundary_conditions"].flatten()])
+        torch.testing.assert_close(ours.parameters(i), label.float())

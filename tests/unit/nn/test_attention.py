@@ -1,13 +1,18 @@
 import math
 
+import pytest
 import torch
 
 from lola.nn.attention import GridAttention, SelfAttention, rotate, rotation
 from lola.nn.embedding import coordinates
 
 
-def test_attention_is_softmax_of_normalised_products():
+@pytest.fixture(autouse=True)
+def _seed():
     torch.manual_seed(0)
+
+
+def test_attention_is_softmax_of_normalised_products():
     attention = SelfAttention(12, heads=3)
     x = torch.randn(2, 5, 12)
     y = torch.empty(2, 5, 12)
@@ -36,11 +41,10 @@ def test_rotary_products_depend_on_relative_positions_alone():
     p = coordinates((3, 4), torch.device("cpu"))
     q, k = torch.randn(2, 1, 2, 1, 8)
     shift = torch.tensor([5.0, -7.0])
-    products = [
-        rotate(q.expand(1, 2, 12, 8), rotation(at, theta, 2))
-        @ rotate(k.expand(1, 2, 12, 8), rotation(at, theta, 2)).mT
-        for at in (p, p + shift)
-    ]
+    products = []
+    for positions in (p, p + shift):
+        turn = rotation(positions, theta, heads=2)
+        products.append(rotate(q.expand(1, 2, 12, 8), turn) @ rotate(k.expand(1, 2, 12, 8), turn).mT)
     torch.testing.assert_close(*products, atol=1e-4, rtol=1e-4)
 
 

@@ -5,6 +5,11 @@ import torch
 from lola.nn.layers import ChannelNorm, convolution, depth_to_space, space_to_depth, start_near_identity
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize("spatial", [1, 2, 3])
 def test_channel_norm_is_that_of_the_definition(spatial):
     x = 3 + 2 * torch.randn(2, 7, *range(3, 3 + spatial))

@@ -1,0 +1,146 @@
+"""The smoke sweep: from nothing to the report, killed in three stages on the way, and again with nothing to do.
+
+One sweep runs undisturbed. Another is killed with SIGKILL as soon as a simulation file, a training checkpoint and a
+latent shard exist, and started again each time; its metrics must be the same.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, str(ROOT / "experiments" / "sweep_compression.py"), "smoke"]
+pytestmark = pytest.mark.slow
+
+
+def start(storage: Path, *options: str) -> subprocess.Popen:
+    environment = {**os.environ, "LOLA_STORAGE": str(storage), "PYTHONWARNINGS": "default"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return subprocess.Popen(
+        [*COMMAND, *options],
+        env=environment,
+        cwd=storage,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen, seconds: float = 400) -> str:
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"the sweep did not end in {seconds} s:\n{output[-4000:]}")
+    return output
+
+
+def kill_when(process: subprocess.Popen, condition: Callable[[], bool], seconds: float = 300) -> None:
+    """Kill the driver alone, as kill -9 of a person would, once the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the moment to kill never came:\n{finish(process)[-4000:]}")
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def metrics(storage: Path) -> dict:
+    """All values, by everything that names them."""
+    (path,) = storage.glob("reports/*/metrics.parquet")
+    table = pq.read_table(path)
+    return {
+        tuple(row.values()): value
+        for row, value in zip(
+            table.drop_columns(["value"]).to_pylist(), table["value"].to_pylist(), strict=True
+        )
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> tuple[Path, str]:
+    storage = tmp_path_factory.mktemp("undisturbed")
+    process = start(storage)
+    output = finish(process)
+    assert process.returncode == 0, output[-4000:]
+    return storage, output
+
+
+def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):
+    storage, output = undisturbed
+    assert "mlflow ui --backend-store-uri" in output
+    assert "--host 127.0.0.1" in output
+    for kind, count in {
+        "autoencoders": 1,
+        "latents": 1,
+        "emulators": 3,
+        "evaluations": 6,
+        "reports": 1,
+    }.items():
+        manifests = list((storage / kind).glob("*/manifest.json"))
+        assert len(manifests) == count, kind
+    (page,) = storage.glob("reports/*/report.html")
+    text = page.read_text()
+    assert "data:image/png;base64," in text
+    assert 'src="http' not in text
+    models = {key[3] for key in metrics(storage)}
+    assert models == {"persistence", "autoencoder", "diffusion", "neural_solver"}
+    assert not list(storage.rglob("optimizer.pt")), "resumable state is left behind"
+
+
+def test_mlflow_shows_a_parent_with_a_child_per_stage(undisturbed):
+    from lola import tracking
+
+    client = tracking.MlflowClient(f"sqlite:///{undisturbed[0]}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("lola/euler")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    (parent,) = [run for run in runs if run.data.tags["lola.stage"] == "sweep"]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1 == 11
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    scored = [
+        run
+        for run in children
+        if run.data.params["model"] == "diffusion" and "solver_steps" in run.data.params
+    ]
+    assert {run.data.params["solver_steps"] for run in scored} == {"2", "4"}
+    assert all("test/vrmse/1-20" in run.data.metrics for run in scored)
+    assert client.get_registered_model("euler-autoencoder-f8c16").latest_versions
+
+
+def test_a_second_call_reuses_everything(undisturbed):
+    storage, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")}
+    process = start(storage)
+    output = finish(process, 120)
+    assert process.returncode == 0, output[-4000:]
+    assert before == {path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")}
+
+
+def test_a_killed_sweep_ends_with_the_same_numbers(undisturbed, tmp_path):
+    moments = (
+        lambda: any((tmp_path / "well-smoke").rglob("*.hdf5")),
+        lambda: any(tmp_path.glob("autoencoders/*/checkpoints/step-00000010")),
+        lambda: any(tmp_path.glob("emulators/*/checkpoints/step-00000005")),
+    )
+    for moment in moments:
+        kill_when(start(tmp_path), moment)
+    process = start(tmp_path)
+    output = finish(process)
+    assert process.returncode == 0, output[-4000:]
+    expected, found = metrics(undisturbed[0]), metrics(tmp_path)
+    assert expected.keys() == found.keys()
+    assert all(found[key] == pytest.approx(value, rel=1e-5, nan_ok=True) for key, value in expected.items())
+    half_written = [path for path in tmp_path.rglob(".*") if path.name.count(".") > 2 and path.is_file()]
+    assert not half_written

@@ -1,0 +1,138 @@
+import pytest
+import torch
+from torch import nn
+
+from lola.autoencoder import AutoencoderConfig
+from lola.diffusion import DiffusionConfig
+from lola.emulation import Emulator
+from lola.errors import ConfigError
+from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.sampling import SamplerConfig
+from lola.transformer import TransformerConfig
+
+TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8)
+WINDOW = 5
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=[DiffusionConfig, NeuralSolverConfig])
+def emulator(request):
+    model = request.param(transformer=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=WINDOW)
+    return Emulator(model=model, sampler=SamplerConfig(steps=4))
+
+
+class Counter(nn.Module):
+    """A model of a clock: each state is the one before plus the parameter."""
+
+    window = WINDOW
+
+    def predict(self, known, mask, parameters, generator):
+        first = known[:, :, :1]
+        steps = torch.arange(WINDOW).reshape(1, 1, WINDOW, 1, 1)
+        self.known = int(mask[0].sum())
+        return first + steps * parameters.reshape(-1, 1, 1, 1, 1)
+
+
+def roll(emulator, context, parameters, states, keys, **options):
+    return torch.cat(list(emulator.rollout(context, parameters, states, keys, **options)), dim=2)
+
+
+@pytest.mark.parametrize("known", [1, 2, 4])
+@pytest.mark.parametrize("overlap", [1, 2, 4])
+@pytest.mark.parametrize("states", [1, 4, 11])
+def test_windows_are_chained_in_order(known, overlap, states):
+    emulator = Emulator(model=Counter())
+    start, step = torch.tensor([10.0, 20.0]), torch.tensor([[1.0], [3.0]])
+    context = start.reshape(2, 1, 1, 1, 1) + torch.arange(known).reshape(1, 1, -1, 1, 1) * step.reshape(
+        2, 1, 1, 1, 1
+    )
+    rollout = roll(emulator, context, step, states, [(0,), (1,)], overlap=overlap)
+    expected = start[:, None] + torch.arange(known, known + states) * step
+    assert torch.equal(rollout.reshape(2, states), expected)
+    assert emulator.model.known == (known if states <= WINDOW - known else overlap)
+
+
+def test_early_states_come_first_and_windows_are_bundled():
+    sizes = [
+        part.shape[2]
+        for part in Emulator(model=Counter()).rollout(
+            torch.zeros(1, 1, 2, 1, 1), torch.ones(1, 1), 12, [(0,)]
+        )
+    ]
+    assert sizes == [3, 4, 4, 1]
+
+
+def test_a_row_is_a_function_of_its_key_and_not_of_its_batch(emulator):
+    context, parameters = torch.randn(4, 2, 1, 3, 4), torch.randn(4, 3)
+    keys = [(0, "a", member) for member in range(4)]
+    together = roll(emulator, context, parameters, 9, keys)
+    assert together.shape == (4, 2, 9, 3, 4)
+    order = [2, 0]
+    some = roll(emulator, context[order], parameters[order], 9, [keys[i] for i in order])
+    torch.testing.assert_close(some, together[order], atol=1e-4, rtol=1e-4)
+
+
+def test_members_and_windows_differ_when_the_model_is_stochastic(emulator):
+    context, parameters = torch.randn(1, 2, 1, 3, 4).expand(2, -1, -1, -1, -1), torch.zeros(2, 3)
+    rollout = roll(emulator, context, parameters, 8, [(0, 0), (0, 1)])
+    assert torch.equal(rollout[0], rollout[1]) == isinstance(emulator.model, NeuralSolver)
+    assert not torch.allclose(rollout[:, :, :4], rollout[:, :, 4:])
+
+
+def test_networks_do_not_drop_and_build_no_graph(emulator):
+    emulator.model.train()
+    again = Emulator(model=emulator.model, sampler=emulator.sampler)
+    context = torch.randn(1, 2, 1, 3, 4)
+    rollouts = [roll(again, context, torch.zeros(1, 3), 4, [(0,)]) for _ in range(2)]
+    assert torch.equal(*rollouts)
+    assert not rollouts[0].requires_grad
+
+
+def test_a_generator_leaves_gradients_on_between_windows():
+    for _ in Emulator(model=Counter()).rollout(torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1), 8, [(0,)]):
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("known", "overlap", "keys", "message"),
+    [
+        (5, 1, 1, "context must be 1 to 4"),
+        (1, 5, 1, "overlap must be 1 to 4"),
+        (1, 0, 1, "overlap"),
+        (1, 1, 2, "keys"),
+    ],
+)
+def test_impossible_rollouts(known, overlap, keys, message):
+    with pytest.raises(ConfigError, match=message):
+        roll(
+            Emulator(model=Counter()),
+            torch.zeros(1, 1, known, 1, 1),
+            torch.ones(1, 1),
+            4,
+            [(i,) for i in range(keys)],
+            overlap=overlap,
+        )
+
+
+def test_states_are_coded_one_by_one_in_chunks():
+    autoencoder = AutoencoderConfig(latent_channels=4, channels=(8, 8), blocks=(1, 1), dropout=0.5).build(
+        2, 2
+    )
+    emulator = Emulator(model=Counter(), autoencoder=autoencoder)
+    x = torch.randn(2, 2, 5, 6, 8)
+    z = emulator.encode(x, chunk=3)
+    assert z.shape == (2, 4, 5, 3, 4)
+    torch.testing.assert_close(z[1, :, 3], autoencoder.encode(x[1:, :, 3])[0])
+    y = emulator.decode(z, chunk=4)
+    assert y.shape == x.shape
+    torch.testing.assert_close(y[0, :, 2], autoencoder.decode(z[:1, :, 2])[0])
+
+
+def test_in_pixel_space_states_are_their_own_latents():
+    emulator, x = Emulator(model=Counter()), torch.randn(1, 2, 3, 4, 4)
+    assert emulator.encode(x) is x
+    assert emulator.decode(x) is x
