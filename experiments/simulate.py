@@ -1,7 +1,6 @@
 """Simulate Euler multi-quadrant ensembles in The Well's format."""
 
 import dataclasses
-from pathlib import Path
 
 import presets
 
@@ -10,7 +9,7 @@ from lola.config import Config, how
 from lola.distributed.cluster import connect
 from lola.distributed.simulate import simulate
 from lola.simulate.euler import EulerConfig
-from lola.storage import resolve_storage
+from lola.storage import resolve_storage, well_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class Simulation(Config):
 
 def main(config: Simulation) -> None:
     """Simulate the Euler equations with Clawpack; files that are there already are kept."""
-    root: Path = resolve_storage(config.storage) / config.well
+    root = well_folder(resolve_storage(config.storage), config.well)
     connect()
     simulate(config.euler, root)
 

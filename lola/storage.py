@@ -50,6 +50,20 @@ def resolve_storage(option: str | None) -> Path:
     return path
 
 
+def well_folder(storage: Path, option: str) -> Path:
+    """The folder of Well datasets: under the storage root, or anywhere as an absolute path that exists.
+
+    Raises:
+        StorageError: An absolute path is no folder.
+    """
+    folder = storage / option
+    if Path(option).is_absolute() and not folder.is_dir():
+        raise StorageError(
+            f"{folder} is no folder; name the folder that holds The Well's datasets with --well"
+        )
+    return folder
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path aside, in the same folder, that becomes `path` when the block ends without an error.

@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import ray
 
+from lola.config import fingerprint
 from lola.data.well_writer import write_statistics
 from lola.errors import DataError
-from lola.simulate.euler import EulerConfig, EulerJob, is_simulated, jobs, write_file
+from lola.simulate.euler import EulerConfig, EulerJob, jobs, write_file
 
 
 def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print) -> int:
-    """Simulate the files that are missing; returns how many were.
+    """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
 
     Arguments:
         config: What to simulate.
@@ -19,10 +21,11 @@ def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print
         say: Told about progress.
 
     Raises:
-        DataError: A dataset's folder holds files of another simulation, or genuine ones.
+        DataError: A dataset's folder holds files of another simulation, or of several origins.
     """
     wanted = {root / job.path: job for job in jobs(config)}
-    _refuse_foreign(config, root, wanted)
+    if _genuine(config, root, wanted):
+        return 0
     missing = {path: job for path, job in wanted.items() if not path.exists()}
     say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
@@ -48,11 +51,25 @@ def _simulate(job: EulerJob, config: EulerConfig, path: Path) -> dict[str, float
     return write_file(job, config, path)
 
 
-def _refuse_foreign(config: EulerConfig, root: Path, wanted: dict[Path, EulerJob]) -> None:
-    for dataset in sorted({job.dataset for job in wanted.values()}):
-        for path in sorted((root / dataset / "data").glob("*/*.hdf5")):
-            if not is_simulated(config, path):
-                raise DataError(
-                    f"{path} was not made by this simulation; "
-                    "give another folder of datasets with --well or another --storage"
-                )
+def _genuine(config: EulerConfig, root: Path, wanted: dict[Path, EulerJob]) -> bool:
+    """Whether the datasets are there and none of their files was simulated by us."""
+    folders = sorted({root / job.dataset / "data" for job in wanted.values()})
+    origins = {path: _origin(path) for folder in folders for path in sorted(folder.glob("*/*.hdf5"))}
+    if origins and set(origins.values()) == {None}:
+        return True
+    for path, origin in origins.items():
+        if origin != fingerprint(config):
+            raise DataError(
+                f"{path} was not made by this simulation; "
+                "give another folder of datasets with --well or another --storage"
+            )
+    return False
+
+
+def _origin(path: Path) -> str | None:
+    """The fingerprint of the simulation that made a file; None if it is not ours, or torn."""
+    try:
+        with h5py.File(path, "r") as file:
+            return file.attrs.get("lola_simulation")
+    except OSError:
+        return None

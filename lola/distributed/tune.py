@@ -21,7 +21,7 @@ from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.trial import flat, run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
-from lola.storage import resolve_storage
+from lola.storage import resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
@@ -35,9 +35,9 @@ def run_sweep(config: SweepConfig) -> Path:
     """
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
+    well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
     connect()
-    well = storage / config.well
     simulate(config.simulation, well, progress.say)
     plan = Plan(config, storage, well)
     tracker.start_sweep(f"sweep {config.system}", plan.fingerprint, flat(config.what()))

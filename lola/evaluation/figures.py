@@ -100,7 +100,7 @@ def _panels(count: int, *, height: float = 3.4, sharey: bool = True) -> tuple[Fi
 
 def _curves(metrics: pa.Table, metric: str, target: str = "truth") -> pd.DataFrame:
     """Estimates at every lead time; of each diffusion model the finest solver."""
-    lead_times = sorted(set(metrics["lead_time"].to_pylist()))
+    lead_times = sorted(metrics["lead_time"].unique().to_pylist())
     curves = lead_time_table(metrics, metric, [(time, time) for time in lead_times], target=target)
     curves["lead_time"] = curves["range"].map(lambda name: int(name.split("-")[0]))
     return _finest(curves)

@@ -180,7 +180,7 @@ def _sections(report: Report) -> Iterator[Section]:
         spectra_at(report.spectra, shown, _few(report.spectra["lead_time"], 3)),
         pd.concat([lead_time_table(metrics, metric, ranges) for metric in SPECTRUM], ignore_index=True),
     )
-    if max(metrics["solver_steps"].to_pylist()) > 0:
+    if max(metrics["solver_steps"].unique().to_pylist()) > 0:
         yield Section(
             "solver_steps",
             "Accuracy against solver steps",
@@ -198,7 +198,7 @@ def _example_sections(examples: Sequence[Example]) -> Iterator[Section]:
 
 def _few(lead_times: pa.ChunkedArray, count: int) -> list[int]:
     """First, last and evenly spaced lead times between."""
-    times = sorted(set(lead_times.to_pylist()))
+    times = sorted(lead_times.unique().to_pylist())
     return sorted({times[round(i * (len(times) - 1) / (count - 1))] for i in range(count)})
 
 

@@ -1,7 +1,7 @@
-"""The smoke sweep: from nothing to the report, killed in three stages on the way, and again with nothing to do.
+"""The smoke sweep: from nothing to the report, killed in three stages, and again with nothing to do.
 
-One sweep runs undisturbed. Another is killed with SIGKILL as soon as a simulation file, a training checkpoint and a
-latent shard exist, and started again each time; its metrics must be the same.
+One sweep runs undisturbed. Another is killed with SIGKILL as soon as there is a simulated file, a checkpoint
+of an autoencoder and one of an emulator, and started again each time; its metrics must be the same.
 """
 
 import os

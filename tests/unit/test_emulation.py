@@ -8,6 +8,7 @@ from lola.emulation import Emulator
 from lola.errors import ConfigError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
+from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
 
 TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8)
@@ -81,6 +82,17 @@ def test_members_and_windows_differ_when_the_model_is_stochastic(emulator):
     rollout = roll(emulator, context, parameters, 8, [(0, 0), (0, 1)])
     assert torch.equal(rollout[0], rollout[1]) == isinstance(emulator.model, NeuralSolver)
     assert not torch.allclose(rollout[:, :, :4], rollout[:, :, 4:])
+
+
+def test_the_noise_of_a_window_is_named_by_key_and_window():
+    class Noise(Counter):
+        def predict(self, known, mask, parameters, generator):
+            return generator.normal(*known.shape[1:])
+
+    rollout = roll(Emulator(model=Noise()), torch.zeros(1, 1, 1, 1, 1), torch.ones(1, 1), 8, [(5, "a")])
+    for window in range(2):
+        expected = SampleGenerator([(5, "a", window)]).normal(1, WINDOW, 1, 1)[:, :, 1:]
+        assert torch.equal(rollout[:, :, 4 * window : 4 * window + 4], expected)
 
 
 def test_networks_do_not_drop_and_build_no_graph(emulator):

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from lola.nn.attention import rotation
+from lola.nn.embedding import coordinates
 from lola.nn.vit import Transformer, TransformerBlock
 
 
@@ -64,3 +66,16 @@ def test_every_parameter_learns():
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_block_is_that_of_the_definition():
+    block = TransformerBlock(16, 2, axes=2, modulation=0)
+    torch.nn.init.normal_(block.abcd)
+    x, h = torch.randn(2, 3, 6, 16)
+    p = coordinates((2, 3), x.device)
+    a, b, c, d = block.abcd
+    deviation = torch.sqrt(x.var(dim=-1, correction=0, keepdim=True) + 1e-5)
+    y = (1 + a) * (x - x.mean(dim=-1, keepdim=True)) / deviation + b
+    y = block.feedforward(y + block.attention(y, rotation(p, block.theta, heads=2)))
+    y = (x + c * y) / torch.sqrt(1 + c**2)
+    torch.testing.assert_close(block(x, h, None, p), (y + d * h) / torch.sqrt(1 + d**2))
