@@ -62,7 +62,6 @@ def make_report(plan: Plan) -> Path:
                 test_trajectories=min(config.evaluation.trajectories, len(plan.test.trajectories)),
                 grid=plan.test.grid,
                 training_steps=config.emulator_training.steps,
-                members=config.evaluation.members,
             ),
         )
         write_report(stage.folder, report)

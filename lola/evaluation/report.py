@@ -300,7 +300,7 @@ def _timing_rows(timings: Sequence[Timing]) -> list[dict[str, str]]:
             "rate": f"{timing.compression:.4g}" if timing.compression else "–",
             "steps": str(timing.solver_steps or "–"),
             "seconds": f"{timing.seconds:.3g} s" if timing.seconds >= 1 else f"{1e3 * timing.seconds:.3g} ms",
-            "factor": f"{base / timing.seconds:.2g}×" if base else "–",
+            "factor": f"{base / timing.seconds:.3g}×" if base else "–",
         }
         for timing in timings
     ]

@@ -1,7 +1,3 @@
-import os
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -9,12 +5,7 @@ from lola.errors import DataError
 from lola.evaluation.metrics import nrmse, rmse, skill, spread, spread_skill_ratio, vrmse
 
 
-def test_oracle():
-    if "LOLA_ORACLES" not in os.environ:
-        pytest.skip("LOLA_ORACLES does not name the folder of oracles")
-    oracle = {
-        k: torch.from_numpy(v) for k, v in np.load(Path(os.environ["LOLA_ORACLES"]) / "metrics.npz").items()
-    }
+def test_oracle(oracle):
     u, v = oracle["u"], oracle["v"]
     torch.testing.assert_close(skill(u, v, spatial=2), oracle["skill"], rtol=1e-5, atol=0)
     torch.testing.assert_close(spread(v, spatial=2), oracle["spread"], rtol=1e-5, atol=0)

@@ -1,0 +1,138 @@
+import base64
+import csv
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from lola.data.systems import EULER
+from lola.evaluation.figures import Example
+from lola.evaluation.report import Report, Timing, demo_limits, findings, write_report
+from lola.evaluation.tables import lead_time_table
+
+VOID = {"meta", "img", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the text, and whether every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def report(sweep, **changes):
+    defaults = {
+        "title": "Rates <b>&</b> models",
+        "system": EULER,
+        "settings": [("Grid", "16 × 16")],
+        "metrics": sweep[0],
+        "spectra": sweep[1],
+        "examples": [Example("density", [("truth", np.random.rand(2, 8, 8))], [4, 8])],
+        "timings": [Timing(method="Simulator", seconds=2.0, simulator=True),
+                    Timing(method="Diffusion", seconds=0.016, compression=16.0, solver_steps=8)],
+        "limits": demo_limits(
+            train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
+        ),
+        "links": [("tracking", "http://127.0.0.1:5000")],
+    }  # fmt: skip
+    return Report(**(defaults | changes))
+
+
+def only(table, **keys):
+    for column, wanted in keys.items():
+        table = table.filter(pc.equal(table[column], wanted))
+    return table
+
+
+@pytest.fixture(scope="module")
+def written(sweep, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return write_report(folder, report(sweep))
+
+
+def test_page_is_whole_and_needs_nothing_else(written):
+    page = Page(written.read_text("utf-8"))
+    assert page.open == []
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
+    sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
+    assert len(sources) == 5
+    for source in sources:
+        head, data = source.split(",", 1)
+        assert head == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert "url(" not in written.read_text("utf-8")
+    anchors = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
+    places = {"#" + attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    assert {anchor for anchor in anchors if anchor.startswith("#")} <= places
+
+
+def test_page_escapes_what_it_is_given(written):
+    text = written.read_text("utf-8")
+    assert "Rates &lt;b&gt;&amp;&lt;/b&gt; models" in text
+    assert "Rates <b>" not in text
+
+
+def test_page_holds_the_tables_numbers_and_flags(written, sweep):
+    page = Page(written.read_text("utf-8"))
+    words = " ".join(page.words)
+    for value in lead_time_table(sweep[0], "vrmse", EULER.ranges)["value"]:
+        assert f"{value:.3f}" in words
+    lost = [attributes for tag, attributes in page.elements if attributes.get("class") == "lost"]
+    assert len(lost) == 3  # the pixel-space solver at every range
+    assert "16 ms" in words
+    assert "125×" in words
+    assert "1,280 training trajectories on a grid of 16 × 16" in words
+    assert "3,000 optimiser steps" in words
+
+
+def test_files_lie_beside_the_page(written, sweep):
+    names = {file.name for file in written.parent.iterdir()}
+    stems = ("vrmse", "spectra", "spread_skill")
+    assert {f"{stem}.{end}" for stem in stems for end in ("png", "csv", "md")} <= names
+    assert {"report.html", "states.png", "solver_steps.png", "vrmse_autoencoded.csv"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    with (written.parent / "vrmse.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = lead_time_table(sweep[0], "vrmse", EULER.ranges)
+    assert [float(row["value"]) for row in rows] == pytest.approx(list(table["value"]))
+
+
+def test_findings_are_honest(sweep):
+    sentences = findings(report(sweep))
+    assert sentences[0] == "Emulators do not beat persistence in 3 of 12 entries, which the table marks."
+    assert any("best is diffusion at 16×, 8 solver steps" in sentence for sentence in sentences)
+    good = pa.concat_tables([only(sweep[0], model="persistence"), only(sweep[0], model="diffusion")])
+    first = findings(report((good, sweep[1])))[0]
+    assert first == "Every emulator beats persistence at every range of lead times (6 of 6)."
+
+
+def test_a_sweep_without_diffusion_or_with_lost_rollouts(sweep, tmp_path):
+    metrics, spectra = (
+        pa.concat_tables([only(table, model=model) for model in ("persistence", "neural_solver")])
+        for table in sweep
+    )
+    column = metrics.column_names.index("value")
+    metrics = metrics.set_column(
+        column, "value", pc.if_else(pc.equal(metrics["space"], "latent"), pa.scalar(np.nan), metrics["value"])
+    )
+    path = write_report(tmp_path, report((metrics, spectra), examples=(), timings=(), limits=(), links=()))
+    words = " ".join(Page(path.read_text("utf-8")).words)
+    assert "3 entries have rollouts that did not stay finite" in words
+    assert "unstable 3/3" in words
+    assert not (tmp_path / "spread_skill.csv").exists()
+    assert "cannot show" not in words
