@@ -16,37 +16,32 @@ from lola.transformer import TransformerConfig
 def mini() -> SweepConfig:
     """Euler at 64 x 64, three rates 16x apart, in a quarter of an hour on two cores."""
     transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
-    emulator_training = TrainingConfig(
-        steps=500,
+    training = TrainingConfig(
+        steps=280,
         batch_size=32,
-        optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3),
-        warmup=50,
+        optimizer=OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=512),
+        warmup=20,
         valid_samples=128,
-        report_every=100,
+        report_every=70,
     )
     return SweepConfig(
         simulation=EulerConfig(resolution=64, train=16, valid=1, test=1),
         latent_channels=(64, 16, 4),
         autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
-        autoencoder_training=TrainingConfig(
-            steps=400,
+        autoencoder_training=training.replace(
+            steps=300,
             batch_size=16,
-            optimizer=OptimizerConfig(name="soap", learning_rate=2e-3),
-            warmup=20,
+            optimizer=OptimizerConfig(name="soap", learning_rate=3e-3, max_dimension=256),
             valid_samples=64,
-            report_every=100,
+            report_every=75,
         ),
         cache=CacheConfig(block=25),
         diffusion=DiffusionConfig(transformer=transformer),
         neural_solver=NeuralSolverConfig(transformer=transformer),
-        emulator_training=emulator_training,
-        pixel=NeuralSolverConfig(
-            transformer=TransformerConfig(
-                features=128, blocks=4, heads=4, modulation=128, dropout=0.0, patch_size=(1, 16, 16)
-            )
-        ),
-        pixel_training=emulator_training,
-        evaluation=EvaluationConfig(sampler=SamplerConfig(), members=16, trajectories=8, stride=4),
+        emulator_training=training,
+        pixel=NeuralSolverConfig(transformer=transformer.replace(patch_size=(1, 16, 16))),
+        pixel_training=training,
+        evaluation=EvaluationConfig(sampler=SamplerConfig(), members=16, trajectories=8),
     )
 
 

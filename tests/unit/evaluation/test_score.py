@@ -11,8 +11,14 @@ from lola.evaluation.score import METRICS_SCHEMA, SPECTRA_SCHEMA, Subject, score
 from lola.evaluation.spectra import power_spectrum, spectrum_rmse
 
 SUBJECT = Subject(
-    system="euler", dataset="d", fingerprint="f", model="diffusion", space="latent", compression=16.0, members=4
-)  # fmt: skip
+    system="euler",
+    dataset="d",
+    fingerprint="f",
+    model="diffusion",
+    space="latent",
+    compression=16.0,
+    members=4,
+)
 CHANNELS, LEAD_TIMES = ("density", "energy", "pressure"), np.array([4, 8])
 
 
@@ -61,7 +67,6 @@ def test_spectra_hold_the_power_of_truth_and_members():
 
 def test_schema_survives_parquet_and_joining(tmp_path):
     truth, members = draw()
-    tables = []
     for i, model in enumerate(("diffusion", "neural_solver")):
         subject = dataclasses.replace(SUBJECT, model=model, trajectory=f"t{i}")
         for name, table in zip(

@@ -82,6 +82,13 @@ def test_members_are_averaged_in_power_not_in_field():
     assert all(error == pytest.approx(4, rel=1e-4) for error in louder.values())
 
 
+def test_bands_are_equally_wide_in_logarithm():
+    limits = band_limits(1 / 64)
+    assert limits[0] == pytest.approx(1 / 64)
+    assert limits[-1] == pytest.approx(1 / 2)
+    assert np.diff(np.log(limits)) == pytest.approx(np.full(3, math.log(32) / 3))
+
+
 def test_a_band_sees_only_its_scales():
     x = torch.arange(64, dtype=torch.float64) / 64
     u = torch.randn(64, 64, dtype=torch.float64)

@@ -94,7 +94,8 @@ def test_interval_is_the_same_each_time_and_missing_for_one_trajectory():
 
 def test_beating_persistence_is_by_range():
     parts = [tidy([[1, 1, 1]], model="persistence", space="pixel"), tidy([[0.5, 0.5, 2]]),
-             tidy([[1, 1, np.nan]], model="diffusion", solver_steps=4), tidy([[0, 0, 0]], model="autoencoder")]  # fmt: skip
+             tidy([[1, 1, np.nan]], model="diffusion", solver_steps=4),
+             tidy([[0, 0, 0]], model="autoencoder")]  # fmt: skip
     table = lead_time_table(pa.concat_tables(parts), "vrmse", RANGES)
     table["beats"] = beats_persistence(table)
     found = table.set_index(["model", "range"])["beats"]
