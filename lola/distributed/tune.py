@@ -4,6 +4,7 @@ A trial takes no CPU itself: what it starts does. It is a loop over the stages t
 lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one.
 """
 
+import logging
 import os
 import shutil
 import threading
@@ -91,6 +92,7 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
 
 def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
     folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
     shutil.rmtree(folder, ignore_errors=True)

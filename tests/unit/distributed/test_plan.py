@@ -1,0 +1,101 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lola.data.systems import EULER
+from lola.data.well import open_split
+from lola.distributed.datasource import WellDatasource, shards_of
+from lola.distributed.plan import Plan
+from lola.errors import ConfigError, DataError
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "experiments"))
+import presets
+
+
+@pytest.fixture
+def config():
+    smoke = presets.smoke()
+    pixel = smoke.pixel.replace(transformer=smoke.pixel.transformer.replace(patch_size=4))
+    return smoke.replace(latent_channels=(16, 1), pixel=pixel)
+
+
+def fingerprints(config, tmp_path, well):
+    plan = Plan(config, tmp_path, well)
+    return {trial.name: tuple(step.stage.fingerprint for step in trial.steps) for trial in plan.trials}
+
+
+def changed(before, after):
+    return {name for name in before.keys() & after.keys() if before[name] != after[name]}
+
+
+def test_trials_need_only_what_earlier_waves_make(config, tmp_path, well):
+    made = set()
+    for wave in Plan(config, tmp_path, well).waves:
+        assert {stage.fingerprint for trial in wave for stage in trial.needs} <= made
+        made |= {step.stage.fingerprint for trial in wave for step in trial.steps}
+
+
+def test_every_stage_has_a_folder_of_its_own(config, tmp_path, well):
+    folders = [step.stage.folder for trial in Plan(config, tmp_path, well).trials for step in trial.steps]
+    assert len(set(folders)) == len(folders) == 2 * 2 + 1 + 4 + 2 + 2 * 3 + 2
+
+
+def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, well):
+    before = fingerprints(config, tmp_path, well)
+    more_steps = fingerprints(config.replace(solver_steps=(2, 4, 8)), tmp_path, well)
+    assert not changed(before, more_steps)
+    assert len(more_steps) == len(before) + 2
+    how = config.emulator_training.replace(report_every=7, workers=2)
+    elsewhere = config.replace(emulator_training=how, concurrency=3)
+    assert not changed(before, fingerprints(elsewhere, tmp_path, well))
+    longer = config.emulator_training.replace(steps=21)
+    assert changed(before, fingerprints(config.replace(emulator_training=longer), tmp_path, well)) == {
+        name for name in before if "f8" in name and ("diffusion" in name or "neural_solver" in name)
+    }
+    other = config.autoencoder_training.replace(seed=1)
+    assert changed(before, fingerprints(config.replace(autoencoder_training=other), tmp_path, well)) == {
+        name for name in before if "f8" in name
+    }
+
+
+def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(config, tmp_path, well):
+    with pytest.raises(ConfigError, match="16"):
+        Plan(config.replace(autoencoder=config.autoencoder.replace(patch_size=32)), tmp_path, well)
+    pixel = config.pixel.replace(transformer=config.pixel.transformer.replace(patch_size=5))
+    with pytest.raises(ConfigError, match="16"):
+        Plan(config.replace(pixel=pixel), tmp_path, well)
+
+
+def test_missing_data_are_named(config, tmp_path):
+    with pytest.raises(DataError, match="euler_multi_quadrants_openBC"):
+        Plan(config, tmp_path, tmp_path / "nothing")
+
+
+def test_presets_are_complete():
+    for preset in presets.SWEEPS.values():
+        config = preset()
+        assert type(config).from_json(config.what()).what() == config.what()
+
+
+def test_the_datasource_yields_every_state_once(well):
+    split = open_split(well, EULER, "train")
+    shards = dict(enumerate(shards_of(split)))
+    source = WellDatasource(shards, states=8)
+    tasks = source.get_read_tasks(parallelism=1)
+    assert len(tasks) == 2
+    found = {}
+    for task in tasks:
+        blocks = list(task())
+        assert len(blocks) == task.metadata.num_rows == 2 * 3
+        for block in blocks:
+            (entry,) = block.drop_columns(["states"]).to_pylist()
+            states = block["states"].combine_chunks().to_numpy_ndarray()[0]
+            assert len(states) == 8
+            found.setdefault(entry["trajectory"], []).append(states[: entry["count"]])
+    assert sorted(found) == [0, 1, 2, 3]
+    for index, parts in found.items():
+        expected = split.read(index, 0, split.steps).movedim(1, 0).numpy()
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+    assert source.estimate_inmemory_data_size() == 4 * 21 * 5 * 16 * 16 * 4

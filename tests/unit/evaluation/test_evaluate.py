@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from lola.autoencoder import AutoencoderConfig
+from lola.data.systems import EULER
+from lola.data.well import open_split
+from lola.diffusion import DiffusionConfig
+from lola.emulation import Emulator
+from lola.errors import DataError
+from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
+from lola.evaluation.score import Subject
+from lola.neural_solver import NeuralSolverConfig
+from lola.sampling import SamplerConfig
+from lola.transformer import TransformerConfig
+
+SUBJECT = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)
+TRANSFORMER = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def split(well):
+    return open_split(well, EULER, "test")
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    torch.manual_seed(0)
+    return AutoencoderConfig(latent_channels=4, channels=(8, 8), blocks=(1, 1)).build(5, 2).eval()
+
+
+def column(table, **where):
+    rows = [row for row in table.to_pylist() if all(row[key] == value for key, value in where.items())]
+    return {(row["field"], row["lead_time"]): row["value"] for row in rows}
+
+
+def test_persistence_holds_the_last_known_state(split):
+    config = EvaluationConfig(subject="persistence", trajectories=1, context=2, start=1, stride=4)
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=None, emulator=None)
+    truth = split.read(0, 1, 21, 4).double().numpy()
+    found = column(scores.metrics, metric="vrmse", target="truth")
+    assert {lead for _, lead in found} == {4, 8, 12}
+    for (field, lead), value in found.items():
+        u = truth[EULER.channels.index(field)]
+        state = u[1 + lead // 4]
+        expected = np.sqrt(np.mean((u[1] - state) ** 2) / (state.var(ddof=1) + 1e-6))
+        assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_autoencoder_is_scored_on_the_states_that_emulators_predict(split, autoencoder):
+    config = EvaluationConfig(subject="autoencoder", trajectories=1)
+    scores = evaluate_trajectory(config, SUBJECT, split, 1, autoencoder=autoencoder, emulator=None)
+    assert set(scores.metrics["target"].to_pylist()) == {"truth"}
+    assert set(scores.metrics["lead_time"].to_pylist()) == {4, 8, 12, 16, 20}
+    assert scores.example.shape == (1, 5, 5, 16, 16)
+
+
+def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
+    torch.manual_seed(1)
+    model = DiffusionConfig(transformer=TRANSFORMER).build(4, split.parameter_count, 2, 5)
+    emulator = Emulator(model=model, autoencoder=autoencoder, sampler=SamplerConfig(steps=2))
+    config = EvaluationConfig(trajectories=1, members=3, sampler=SamplerConfig(steps=2))
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=autoencoder, emulator=emulator)
+    again = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=autoencoder, emulator=emulator)
+    assert scores.metrics.equals(again.metrics)
+    assert set(scores.metrics["target"].to_pylist()) == {"truth", "autoencoded"}
+    assert set(scores.metrics["members"].to_pylist()) == {3}
+    assert all(value > 0 for value in column(scores.metrics, metric="spread", target="truth").values())
+    assert not np.array_equal(scores.example[0], scores.example[1])
+    assert scores.seconds > 0
+
+
+def test_a_deterministic_emulator_has_one_member_and_no_spread(split):
+    model = NeuralSolverConfig(transformer=TRANSFORMER.replace(patch_size=4)).build(
+        5, split.parameter_count, 2, 5
+    )
+    config = EvaluationConfig(trajectories=1, members=3)
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=None, emulator=Emulator(model=model))
+    assert set(scores.metrics["members"].to_pylist()) == {1}
+    assert not column(scores.metrics, metric="spread")
+
+
+def test_trajectories_are_chosen_once_and_without_repeats(split):
+    config = EvaluationConfig(trajectories=3)
+    chosen = choose_trajectories(split, config)
+    assert len(set(chosen)) == 3
+    assert chosen == choose_trajectories(split, config.replace(subject="persistence"))
+    assert len(choose_trajectories(split, config.replace(trajectories=99))) == 4
+
+
+def test_a_context_without_a_future_is_refused(split):
+    config = EvaluationConfig(subject="persistence", start=17)
+    with pytest.raises(DataError, match="no state left"):
+        evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=None, emulator=None)
