@@ -17,12 +17,12 @@ def mini() -> SweepConfig:
     """Euler at 64 x 64, three rates 16x apart, in a quarter of an hour on two cores."""
     transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
     training = TrainingConfig(
-        steps=280,
-        batch_size=32,
+        steps=320,
+        batch_size=16,
         optimizer=OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=512),
         warmup=20,
         valid_samples=128,
-        report_every=70,
+        report_every=80,
     )
     return SweepConfig(
         simulation=EulerConfig(resolution=64, train=16, valid=1, test=1),
@@ -30,7 +30,6 @@ def mini() -> SweepConfig:
         autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(
             steps=300,
-            batch_size=16,
             optimizer=OptimizerConfig(name="soap", learning_rate=3e-3, max_dimension=256),
             valid_samples=64,
             report_every=75,
