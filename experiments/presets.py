@@ -19,13 +19,13 @@ def mini() -> SweepConfig:
     training = TrainingConfig(
         steps=320,
         batch_size=16,
-        optimizer=OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=512),
+        optimizer=OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=256),
         warmup=20,
         valid_samples=128,
         report_every=80,
     )
     return SweepConfig(
-        simulation=EulerConfig(resolution=64, train=16, valid=1, test=1),
+        simulation=EulerConfig(resolution=64, train=10, valid=1, test=1),
         latent_channels=(64, 16, 4),
         autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(
