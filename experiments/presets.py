@@ -34,7 +34,7 @@ def mini() -> SweepConfig:
             valid_samples=64,
             report_every=75,
         ),
-        cache=CacheConfig(block=25),
+        cache=CacheConfig(block=51),
         diffusion=DiffusionConfig(transformer=transformer),
         neural_solver=NeuralSolverConfig(transformer=transformer),
         emulator_training=training,
