@@ -18,6 +18,9 @@ from lola.evaluation.score import Subject
 from lola.storage import Stage
 
 
+SHOWN = 6  # lead times that the example states are pictured at
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportConfig(Config):
     """What a report is: the version of its looks."""
@@ -92,12 +95,13 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _examples(plan: Plan) -> list[Example]:
-    """The first scored trajectory: truth, persistence apart, as every method at each rate sees it."""
+    """The first scored trajectory at a few lead times, as every method at each rate sees it."""
     config = plan.config.evaluation
     index = choose_trajectories(plan.test, config)[0]
     channel = plan.system.channels.index(plan.system.shown)
     truth = plan.test.read(index, config.start, plan.test.steps, config.stride)[channel, config.context :]
-    lead_times = [config.stride * (i + 1) for i in range(len(truth))]
+    shown = np.unique(np.linspace(0, len(truth) - 1, SHOWN).astype(int))
+    lead_times = [config.stride * (int(i) + 1) for i in shown]
     examples = []
     for n in plan.config.latent_channels:
         steps = max(plan.config.solver_steps)
@@ -110,7 +114,7 @@ def _examples(plan: Plan) -> list[Example]:
         title = (
             f"{plan.system.shown}, compression {plan.compression(n):g}: {plan.test.trajectories[index].id}"
         )
-        examples.append(Example(title, rows, lead_times))
+        examples.append(Example(title, [(name, states[shown]) for name, states in rows], lead_times))
     return examples
 
 
