@@ -17,7 +17,6 @@ from lola.evaluation.report import Report, Timing, demo_limits, write_report
 from lola.evaluation.score import Subject
 from lola.storage import Stage
 
-
 SHOWN = 6  # lead times that the example states are pictured at
 
 

@@ -27,7 +27,7 @@ def _make(step: Step) -> None:
     spool.describe(
         name=stage.what,
         tags=step.tags,
-        parameters=step.tags | {"fingerprint": stage.fingerprint} | flat(stage.config.what()),
+        parameters=step.tags | flat(stage.config.what()),
     )
     spool.status("RUNNING")
     try:
