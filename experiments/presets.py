@@ -25,7 +25,7 @@ def mini() -> SweepConfig:
         report_every=80,
     )
     return SweepConfig(
-        simulation=EulerConfig(resolution=64, train=10, valid=1, test=1),
+        simulation=EulerConfig(resolution=64, train=8, valid=1, test=1),
         latent_channels=(64, 16, 4),
         autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(
