@@ -155,7 +155,7 @@ class Plan:
         recipe = stage.config
         assert isinstance(recipe, Recipe)
         sizes = {"channels": self.channels, "spatial": self.system.dimensions}
-        setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1, True)
+        setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1)
         run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
         encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
         return Trial(
@@ -180,7 +180,7 @@ class Plan:
         assert isinstance(recipe, Recipe)
         sizes = self._emulator_sizes(self.channels)
         setup = functools.partial(
-            _pixel_setup, recipe, self.well, self.system, sizes, recipe.window, recipe.stride, True
+            _pixel_setup, recipe, self.well, self.system, sizes, recipe.window, recipe.stride
         )
         run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
         return self._training_trial(stage, run, kind_of(model), None)
@@ -276,14 +276,11 @@ def _pixel_setup(
     sizes: dict[str, int],
     length: int,
     stride: int,
-    augment: bool,
 ) -> Setup:
     """A model trained on windows of fields, read from HDF5."""
     standardise = Standardisation(system)
     sources = [
-        WellWindows(
-            open_split(well, system, split), standardise, length, stride, augment and split == "train"
-        )
+        WellWindows(open_split(well, system, split), standardise, length, stride, split == "train")
         for split in ("train", "valid")
     ]
     return Setup(recipe.model.build(**sizes), *sources)
