@@ -8,6 +8,7 @@ import ray
 
 from lola.config import fingerprint
 from lola.data.well_writer import write_statistics
+from lola.distributed.cluster import connect
 from lola.errors import DataError
 from lola.simulate.euler import EulerConfig, EulerJob, jobs, write_file
 
@@ -28,6 +29,7 @@ def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print
         return 0
     missing = {path: job for path, job in wanted.items() if not path.exists()}
     if missing:
+        connect()
         say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0

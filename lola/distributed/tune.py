@@ -40,9 +40,9 @@ def run_sweep(config: SweepConfig) -> Path:
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    connect()
     simulate(config.simulation, well, progress.say)
     plan = Plan(config, storage, well)
+    connect()
     tracker.start_sweep(f"sweep {config.system}", plan.fingerprint, flat(config.what()))
     trials = plan.trials
     progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
