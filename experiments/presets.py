@@ -8,6 +8,8 @@ from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.simulate.euler import EulerConfig
+from lola.simulate.gravity_cooling import GravityCoolingConfig
+from lola.simulate.rayleigh_benard import RayleighBenardConfig
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
 from lola.transformer import TransformerConfig
@@ -70,3 +72,24 @@ def smoke() -> SweepConfig:
 
 
 SWEEPS = {"mini": mini, "smoke": smoke}
+
+
+def rayleigh_benard() -> RayleighBenardConfig:
+    """Convection at 64 x 32, three files of 6 trajectories, in a few minutes on two cores."""
+    return RayleighBenardConfig(
+        resolution=(64, 32), rayleigh=(1e6,), prandtl=(0.5, 1.0, 2.0), train=4, valid=1, test=1
+    )
+
+
+def turbulence_gravity_cooling() -> GravityCoolingConfig:
+    """The medium at 32 x 32 x 32, six choices of constants of 4 trajectories, in a few minutes on two cores."""
+    return GravityCoolingConfig(
+        densities=(44.5, 0.445), temperatures=(100.0,), metallicities=(1.0, 0.1, 0.0), train=2, valid=1, test=1
+    )
+
+
+SIMULATIONS = {
+    "euler": EulerConfig,
+    "rayleigh_benard": rayleigh_benard,
+    "turbulence_gravity_cooling": turbulence_gravity_cooling,
+}

@@ -1,4 +1,4 @@
-"""Simulate Euler multi-quadrant ensembles in The Well's format."""
+"""Simulate any of the physical systems in The Well's format."""
 
 import dataclasses
 
@@ -7,36 +7,42 @@ import presets
 from lola.cli import launch
 from lola.config import Config, how
 from lola.distributed.simulate import simulate
-from lola.simulate.euler import EulerConfig
+from lola.simulate.systems import Simulation
 from lola.storage import resolve_storage, well_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Simulation(Config):
+class Simulations(Config):
     """What to simulate, and where to.
 
     Arguments:
-        euler: The simulations.
+        simulation: The simulations.
         well: The folder of Well datasets, absolute or under the storage root.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
     """
 
-    euler: EulerConfig
+    simulation: Simulation
     well: str = how("well")
     storage: str | None = how(None)
 
 
-def main(config: Simulation) -> None:
-    """Simulate the Euler equations with Clawpack; files that are there already are kept."""
-    simulate(config.euler, well_folder(resolve_storage(config.storage), config.well))
+def main(config: Simulations) -> None:
+    """Simulate the Euler equations with Clawpack, Rayleigh-Benard convection with Dedalus, or turbulence with
+    gravity and cooling with astronomix.
+
+    Presets are the physical systems, and the sweeps for what they simulate. Files that are there already are
+    kept.
+    """
+    simulate(config.simulation, well_folder(resolve_storage(config.storage), config.well))
 
 
 if __name__ == "__main__":
-    launch(
-        main,
-        {
-            name: lambda preset=preset: Simulation(euler=preset().simulation, well=preset().well)
-            for name, preset in presets.SWEEPS.items()
-        },
-        default="mini",
-    )
+    systems = {
+        name: lambda build=build: Simulations(simulation=build())
+        for name, build in presets.SIMULATIONS.items()
+    }
+    sweeps = {
+        name: lambda preset=preset: Simulations(simulation=preset().simulation, well=preset().well)
+        for name, preset in presets.SWEEPS.items()
+    }
+    launch(main, systems | sweeps, default="mini")

@@ -11,7 +11,7 @@ from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
-from lola.simulate.euler import EulerConfig
+from lola.simulate.systems import Simulation
 from lola.storage import Stage
 from lola.training.loop import TrainingConfig
 
@@ -43,7 +43,7 @@ class SweepConfig(Config):
     """
 
     system: str = "euler"
-    simulation: EulerConfig
+    simulation: Simulation
     latent_channels: tuple[int, ...]
     autoencoder: AutoencoderConfig
     autoencoder_training: TrainingConfig
@@ -62,6 +62,10 @@ class SweepConfig(Config):
 
     def validate(self) -> None:
         get_system(self.system)
+        require(
+            self.simulation.system == self.system,
+            f"a sweep of {self.system} cannot simulate {self.simulation.system}",
+        )
         require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
         require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
         require(
