@@ -23,6 +23,7 @@ from lola.nn.layers import (
     scale_parameters,
     start_near_identity,
 )
+from lola.nn.recompute import Block
 
 MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -92,7 +93,7 @@ class Architecture:
         return nn.Sequential(self.convolution(inputs, depth, identity=True), DepthToSpace(self.stride))
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """A residual block with optional attention, `(B, C, *grid)` to the same shape."""
 
     def __init__(self, architecture: Architecture, channels: int, heads: int) -> None:
