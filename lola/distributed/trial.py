@@ -8,6 +8,7 @@ from ray import tune
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.spool import Spool
+from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
 
 def run_trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
@@ -38,9 +39,11 @@ def _make(step: Step) -> None:
         spool.status("FAILED", reason.strip().splitlines()[-1])
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
-    weights = stage.folder / "model.safetensors"
+    weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
     if weights.exists():
         spool.model(weights, f"{stage.system}-{stage.what}")
+    if averaged.exists():
+        spool.artifact(averaged)
     spool.status("FINISHED")
 
 

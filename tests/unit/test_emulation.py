@@ -4,11 +4,13 @@ from torch import nn
 
 from lola.autoencoder import AutoencoderConfig
 from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator
-from lola.errors import ConfigError
+from lola.emulation import Emulator, load_autoencoder, load_emulator
+from lola.errors import ConfigError, DataError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import SampleGenerator
+from lola.storage import Stage
+from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS, save_weights
 from lola.transformer import TransformerConfig
 
 TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8)
@@ -148,3 +150,45 @@ def test_in_pixel_space_states_are_their_own_latents():
     emulator, x = Emulator(model=Counter()), torch.randn(1, 2, 3, 4, 4)
     assert emulator.encode(x) is x
     assert emulator.decode(x) is x
+
+
+def commit(root, kind, config, sizes, *names, **details):
+    """A finished stage of an untrained model, whose weight files differ; returns them with its folder."""
+    stage = Stage(root=root, kind=kind, system="euler", what="x", config=config, inputs={})
+    models = []
+    for name in names:
+        models.append(config.build(**sizes))
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        save_weights(stage.folder / name, models[-1])
+    stage.commit(model={"type": type(config).__name__, **config.what()}, sizes=sizes, **details)
+    return stage.folder, models
+
+
+def same(a, b):
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_an_emulator_is_loaded_with_either_weights_and_the_autoencoder_it_learned_from(tmp_path):
+    config = AutoencoderConfig(latent_channels=4, channels=(8, 8), blocks=(1, 1))
+    sizes = {"channels": 2, "spatial": 2}
+    files = (WEIGHTS, EMA_WEIGHTS)
+    folder, coders = commit(tmp_path, "autoencoders", config, sizes, *files)
+    sizes = {"channels": 4, "parameters": 3, "spatial": 2, "window": WINDOW}
+    emulator, solvers = commit(
+        tmp_path,
+        "emulators",
+        NeuralSolverConfig(transformer=TRANSFORMER),
+        sizes,
+        *files,
+        autoencoder=folder.name,
+    )
+    for weights, coder, solver in zip(("raw", "ema"), coders, solvers, strict=True):
+        assert same(load_autoencoder(folder, weights), coder)
+        loaded = load_emulator(emulator, weights=weights)
+        assert same(loaded.model, solver)
+        assert same(loaded.autoencoder, coders[0])
+    (emulator / EMA_WEIGHTS).unlink()
+    with pytest.raises(DataError, match="no averaged weights"):
+        load_emulator(emulator, weights="ema")
