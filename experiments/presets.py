@@ -3,6 +3,7 @@
 from lola.autoencoder import AutoencoderConfig
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
+from lola.distributed.study import ArmConfig, StudyConfig
 from lola.distributed.sweep import SweepConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
@@ -69,3 +70,40 @@ def smoke() -> SweepConfig:
 
 
 SWEEPS = {"mini": mini, "smoke": smoke}
+
+
+def study_mini() -> StudyConfig:
+    """Four optimisers on the data of the `mini` sweep, two rates each, three seeds."""
+    sweep = mini()
+    psgd = OptimizerConfig(name="psgd", betas=(0.9, 0.99), max_dimension=256)
+    return StudyConfig(
+        simulation=sweep.simulation,
+        autoencoder=AutoencoderConfig(
+            latent_channels=16, channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=4, dropout=0.0
+        ),
+        training=sweep.autoencoder_training.replace(steps=400, report_every=10, valid_samples=32),
+        arms=(
+            ArmConfig(
+                optimizer=OptimizerConfig(name="adam"), identity_init=False, learning_rates=(1e-3, 3e-3)
+            ),
+            ArmConfig(optimizer=OptimizerConfig(name="adam"), learning_rates=(1e-3, 3e-3)),
+            ArmConfig(optimizer=psgd, learning_rates=(1e-3, 3e-3)),
+            ArmConfig(optimizer=OptimizerConfig(name="soap", max_dimension=256), learning_rates=(1e-3, 3e-3)),
+        ),
+    )
+
+
+def study_smoke() -> StudyConfig:
+    """The same study in miniature: what it computes means nothing."""
+    sweep, study = smoke(), study_mini()
+    return study.replace(
+        simulation=sweep.simulation,
+        autoencoder=sweep.autoencoder,
+        training=sweep.autoencoder_training,
+        arms=tuple(arm.replace(learning_rates=arm.learning_rates[:1]) for arm in study.arms),
+        seeds=(0, 1),
+        well=sweep.well,
+    )
+
+
+STUDIES = {"mini": study_mini, "smoke": study_smoke}

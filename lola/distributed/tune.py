@@ -1,15 +1,17 @@
-"""Running a sweep: each wave of its plan is a Ray Tune experiment over the trials that are not finished.
+"""Running a plan, such as a sweep: each wave is a Ray Tune experiment over trials that are not finished.
 
 A trial takes no CPU itself: what it starts does. It is a loop over the stages that it makes, each under its
 lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one.
 """
 
+import functools
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from ray import tune
 from rich.console import Console
@@ -22,14 +24,78 @@ from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.trial import flat, run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
+from lola.simulate.euler import EulerConfig
 from lola.storage import resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
 
 
+class Settings(Protocol):
+    """What every experiment's configuration says."""
+
+    @property
+    def system(self) -> str:
+        """The physical system."""
+
+    @property
+    def simulation(self) -> EulerConfig:
+        """What to simulate where the datasets are missing."""
+
+    @property
+    def well(self) -> str:
+        """The folder of Well datasets."""
+
+    @property
+    def storage(self) -> str | None:
+        """The storage root."""
+
+    def what(self) -> dict[str, Any]:
+        """The fingerprinted fields."""
+
+
+class Waves(Protocol):
+    """A plan: trials in waves, each of which needs only what earlier ones make."""
+
+    @property
+    def root(self) -> Path:
+        """The storage root."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The plan's own fingerprint."""
+
+    @property
+    def concurrency(self) -> int:
+        """Trials at once; 0 is as many as the cluster can run."""
+
+    @property
+    def waves(self) -> tuple[tuple[Trial, ...], ...]:
+        """The trials."""
+
+
+P = TypeVar("P", bound=Waves)
+
+
 def run_sweep(config: SweepConfig) -> Path:
     """Run a sweep to its end, from wherever an earlier call left it; returns the report.
+
+    Raises:
+        LolaError: Options, data, storage or tracking are at fault, or trials failed.
+    """
+    return run_experiment(f"sweep {config.system}", config, functools.partial(Plan, config), make_report)
+
+
+def run_experiment(
+    name: str, config: Settings, build: Callable[[Path, Path], P], report_on: Callable[[P], Path]
+) -> Path:
+    """Run a plan to its end, from wherever an earlier call left it; returns the report.
+
+    Arguments:
+        name: The name of the parent run.
+        config: Where data and results are.
+        build: Makes the plan of the storage root and the folder of Well datasets, which are there then.
+        report_on: Writes the report of a plan whose trials are all finished.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
@@ -40,12 +106,12 @@ def run_sweep(config: SweepConfig) -> Path:
     tracker = Tracker(storage, config.system)
     connect()
     simulate(config.simulation, well, progress.say)
-    plan = Plan(config, storage, well)
-    tracker.start_sweep(f"sweep {config.system}", plan.fingerprint, flat(config.what()))
-    trials = plan.trials
+    plan = build(storage, well)
+    tracker.start_sweep(name, plan.fingerprint, flat(config.what()))
+    trials = [trial for wave in plan.waves for trial in wave]
     progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
     failures = run_plan(plan, tracker, progress)
-    report = None if failures else make_report(plan)
+    report = None if failures else report_on(plan)
     tracker.finish_sweep(report.parent if report else None, bool(failures))
     progress.say(f"runs: {tracker.command}")
     if report is None:
@@ -55,7 +121,7 @@ def run_sweep(config: SweepConfig) -> Path:
     return report
 
 
-def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]:
+def run_plan(plan: Waves, tracker: Tracker, progress: Progress) -> dict[str, str]:
     """Run every trial of a plan that is not finished; returns why trials failed, by name.
 
     Arguments:
@@ -65,7 +131,7 @@ def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]
     """
     failures: dict[str, str] = {}
     stop = threading.Event()
-    for step in (step for trial in plan.trials for step in trial.steps):
+    for step in (step for wave in plan.waves for trial in wave for step in trial.steps):
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
@@ -90,7 +156,7 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
         tracker.pump()
 
 
-def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
+def _run_wave(trials: Sequence[Trial], plan: Waves) -> dict[str, str]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
@@ -100,7 +166,7 @@ def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
         tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
         param_space={"trial": tune.grid_search(list(by_name))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=plan.config.concurrency or concurrency(trials), reuse_actors=True
+            max_concurrent_trials=plan.concurrency or concurrency(trials), reuse_actors=True
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
     )
