@@ -39,11 +39,10 @@ def run(folder, model=MODEL, resume=None, **how):
     return network, losses
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_compiled_training_is_eager_training(tmp_path, recompute):
+def test_compiled_training_with_recomputed_blocks_is_eager_training(tmp_path):
     model = MODEL.replace(dropout=0.0)
     eager, losses = run(tmp_path / "eager", model)
-    network, found = run(tmp_path / "compiled", model, compile=True, recompute=recompute)
+    network, found = run(tmp_path / "compiled", model, compile=True, recompute=True)
     assert found == pytest.approx(losses, rel=1e-4)
     assert network.state_dict().keys() == eager.state_dict().keys()
     for name, value in load_file(tmp_path / "eager" / "4" / "model.safetensors").items():
@@ -52,8 +51,8 @@ def test_compiled_training_is_eager_training(tmp_path, recompute):
 
 def test_compiled_training_drops_and_resumes(tmp_path):
     _, whole = run(tmp_path / "whole", compile=True, ema=0.9)
-    _, undropped = run(tmp_path / "undropped", MODEL.replace(dropout=0.0), compile=True)
-    assert whole[4] != undropped[4]
+    _, undropped = run(tmp_path / "undropped", MODEL.replace(dropout=0.0))
+    assert whole[4] != pytest.approx(undropped[4], rel=1e-3)
     _, rest = run(tmp_path / "rest", resume=tmp_path / "whole" / "2", compile=True, ema=0.9)
     assert rest[4] == pytest.approx(whole[4], rel=1e-5)
     _, eagerly = run(tmp_path / "eagerly", resume=tmp_path / "whole" / "2", ema=0.9)
