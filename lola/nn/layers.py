@@ -4,6 +4,7 @@ Tensors are `(B, C, *grid)` in shape and channels-last in memory: normalising ov
 contiguous numbers, and convolutions need no reordering.
 
     normalisation       y_c = (x_c - m) / sqrt(v + eps),  m = sum_c x_c / C,  v = sum_c (x_c - m)^2 / (C - 1)
+    in groups           the same over the channels of a group and the grid, v divided by their number N
     space to depth      y[c, p, q; i, j] = x[c; i P + p, j Q + q]
 """
 
@@ -15,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = Literal["layer", "rms"]
+Norm = Literal["layer", "rms", "group"]
+GROUPS = 16
 
 
 class ChannelNorm(nn.Module):
@@ -26,7 +28,7 @@ class ChannelNorm(nn.Module):
         eps: What is added to the variance.
     """
 
-    def __init__(self, norm: Norm = "layer", eps: float = 1e-5) -> None:
+    def __init__(self, norm: Literal["layer", "rms"] = "layer", eps: float = 1e-5) -> None:
         super().__init__()
         self.norm = norm
         self.eps = eps
@@ -39,6 +41,18 @@ class ChannelNorm(nn.Module):
         # The fused kernel divides by C where Bessel's correction divides by C - 1: (C - 1) / C = bessel^2
         bessel = math.sqrt((c - 1) / c)
         return (F.layer_norm(x, (c,), eps=self.eps * bessel**2) * bessel).movedim(-1, 1)
+
+
+def groups(channels: int) -> int:
+    """The groups of a group normalisation, which must divide the channels: 16, or one channel each."""
+    return min(GROUPS, channels)
+
+
+def normalisation(norm: Norm, channels: int) -> nn.Module:
+    """The normalisation of `(B, channels, *grid)`, without affine parameters."""
+    if norm == "group":
+        return nn.GroupNorm(groups(channels), channels, affine=False)
+    return ChannelNorm(norm)
 
 
 def convolution(

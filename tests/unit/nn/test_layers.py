@@ -2,7 +2,14 @@ import einops
 import pytest
 import torch
 
-from lola.nn.layers import ChannelNorm, convolution, depth_to_space, space_to_depth, start_near_identity
+from lola.nn.layers import (
+    ChannelNorm,
+    convolution,
+    depth_to_space,
+    normalisation,
+    space_to_depth,
+    start_near_identity,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +35,18 @@ def test_channel_norm_keeps_the_bessel_corrected_epsilon_of_small_variances():
 def test_rms_norm_has_a_unit_root_mean_square():
     y = ChannelNorm("rms")(5 * torch.randn(2, 8, 4, 4) + 1)
     torch.testing.assert_close(y.square().mean(dim=1), torch.ones(2, 4, 4))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(32, 16), (6, 6)])
+def test_group_norm_is_over_the_grid_and_at_most_sixteen_groups(channels, groups):
+    x = 3 + 2 * torch.randn(2, channels, 4, 5)
+    parts = einops.rearrange(x, "b (g c) h w -> b g (c h w)", g=groups)
+    y = (parts - parts.mean(dim=-1, keepdim=True)) / torch.sqrt(
+        parts.var(dim=-1, correction=0, keepdim=True) + 1e-5
+    )
+    expected = einops.rearrange(y, "b g (c h w) -> b (g c) h w", h=4, w=5)
+    torch.testing.assert_close(normalisation("group", channels)(x), expected)
+    assert not list(normalisation("group", channels).parameters())
 
 
 def test_space_to_depth_is_channel_major_over_any_axes():
