@@ -18,9 +18,10 @@ import yaml
 from torch import Tensor, nn
 
 from lola.autoencoder import Autoencoder, AutoencoderConfig
-from lola.diffusion import Diffusion, DiffusionConfig, ScheduleConfig
+from lola.diffusion import Diffusion, DiffusionConfig
 from lola.errors import DataError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.schedule import ScheduleConfig
 from lola.transformer import TransformerConfig
 
 State = dict[str, Tensor]
