@@ -58,9 +58,8 @@ def parse(
     complaint = io.StringIO()
     try:
         preset, arguments = choose_kinds(presets[name](), arguments)
-        usage += "".join(
-            f"\n\n--{path}.type chooses among {', '.join(kinds)}." for path, kinds in _choices(preset).items()
-        )
+        for path, kinds in _choices(preset).items():
+            usage += f"\n\n--{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 type(preset),
