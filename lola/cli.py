@@ -58,8 +58,10 @@ def parse(
     complaint = io.StringIO()
     try:
         preset, arguments = choose_kinds(presets[name](), arguments)
-        for path, kinds in _choices(preset).items():
-            usage += f"\n\n--{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
+        usage += "".join(
+            f" --{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
+            for path, kinds in _choices(preset).items()
+        )
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 type(preset),

@@ -44,8 +44,10 @@ class ScheduleConfig(Config):
 
     Arguments:
         name: Which.
-        sigma_min, sigma_max: Noise over signal at t = 0 and t = 1; log_logit's at scale 1 and shift 0.
-        scale, shift: Slope and offset of log sigma over the logit, of log_logit alone.
+        sigma_min: Noise over signal at t = 0; log_logit's at scale 1 and shift 0.
+        sigma_max: The same at t = 1.
+        scale: Slope of log sigma over the logit, of log_logit alone.
+        shift: Offset of log sigma over the logit, of log_logit alone.
     """
 
     name: ScheduleName = "log_logit"
@@ -109,7 +111,8 @@ class TimePriorConfig(Config):
 
     Arguments:
         name: The distribution.
-        a, b: Ends of the uniform distribution, within [0, 1]; exponents of the others, positive.
+        a: The lower end of the uniform distribution; the first exponent of the others, positive.
+        b: The upper end of the uniform distribution; the second exponent of the others, positive.
     """
 
     name: PriorName = "uniform"
