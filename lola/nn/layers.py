@@ -114,12 +114,12 @@ class WindowConvolution(nn.Module):
         return self._convolve_slices(x, time, grid)
 
     def _convolve_slices(self, x: Tensor, time: int, grid: Sequence[int]) -> Tensor:
-        """Convolve over the grid, with neighbouring states as channels: torch knows at most three axes."""
-        x = F.pad(x, (*[0] * (2 * len(grid)), time, time))
+        """Convolve over three grid axes, with neighbouring states as channels: torch knows no fourth axis."""
+        x = F.pad(x, (*[0] * 6, time, time))
         x = x.unfold(2, 2 * time + 1, self.stride[0]).movedim(-1, 2)  # (B, C, K, L, *grid)
         states = x.movedim(3, 1).flatten(2, 3)  # (B, L, C K, *grid)
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(grid) - 1]
-        y = convolve(states.flatten(0, 1), self.weight.flatten(1, 2), self.bias, self.stride[1:], tuple(grid))
+        weight = self.weight.flatten(1, 2)
+        y = F.conv3d(states.flatten(0, 1), weight, self.bias, self.stride[1:], tuple(grid))
         return y.unflatten(0, states.shape[:2]).transpose(1, 2)
 
 
