@@ -221,10 +221,10 @@ class Autoencoder(nn.Module):
     def _distribution(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The latents before saturation, `(B, latent_channels, *)`: their mean and, if any, log-variance."""
         self.config.check_grid(x.shape[2:])
-        z = self.encoder(x)
+        z = self.encoder(x).to(x.dtype)  # drawn and bounded in full precision
         if not self.config.variational:
             return z, None
-        mean, log_variance = z.float().chunk(2, dim=1)
+        mean, log_variance = z.chunk(2, dim=1)
         return mean, log_variance.clamp(*LOG_VARIANCES)
 
     def _draw(self, mean: Tensor, log_variance: Tensor | None, generator: SampleGenerator) -> Tensor:
