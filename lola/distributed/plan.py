@@ -112,6 +112,7 @@ class Plan:
         recipe = Recipe(
             model=self.config.autoencoder.replace(latent_channels=n),
             training=self.config.autoencoder_training,
+            symmetries=self.config.symmetries,
         )
         return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
 
@@ -128,6 +129,7 @@ class Plan:
             training=self.config.pixel_training if n is None else self.config.emulator_training,
             window=self.config.window,
             stride=self.config.evaluation.stride,
+            symmetries=self.config.symmetries if n is None else "plain",
         )
         inputs = {} if n is None else {"latents": self.cache(n)}
         return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
@@ -280,8 +282,8 @@ def _pixel_setup(
     """A model trained on windows of fields, read from HDF5."""
     standardise = Standardisation(system)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
+        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 
