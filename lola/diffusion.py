@@ -30,10 +30,10 @@ from lola.conditioning import check_window, draw_mask, unknown_mean
 from lola.config import Config
 from lola.data.state import Batch
 from lola.nn.embedding import SineEncoding, mlp
-from lola.nn.vit import Transformer
 from lola.schedule import ScheduleConfig, TimePriorConfig
 from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
+from lola.unet import UNetConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,12 @@ class DiffusionConfig(Config):
     """A diffusion model.
 
     Arguments:
-        transformer: The network.
+        network: The network.
         schedule: The noise schedule.
         times: How the times of the objective are distributed.
     """
 
-    transformer: TransformerConfig = dataclasses.field(default_factory=TransformerConfig)
+    network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     times: TimePriorConfig = dataclasses.field(default_factory=TimePriorConfig)
 
@@ -55,12 +55,12 @@ class DiffusionConfig(Config):
         return Diffusion(self, channels, parameters, spatial, window)
 
 
-class NoisyTransformer(nn.Module):
-    """The network F: a transformer modulated by the noise level and the simulation's parameters."""
+class NoisyNetwork(nn.Module):
+    """The network F: one of windows, modulated by the noise level and the simulation's parameters."""
 
-    def __init__(self, transformer: Transformer, modulation: int, parameters: int) -> None:
+    def __init__(self, network: nn.Module, modulation: int, parameters: int) -> None:
         super().__init__()
-        self.transformer = transformer
+        self.network = network
         self.embed_noise = nn.Sequential(SineEncoding(modulation), *mlp(modulation, modulation))
         self.embed_parameters = mlp(parameters, modulation) if parameters else None
 
@@ -69,7 +69,7 @@ class NoisyTransformer(nn.Module):
         modulation = self.embed_noise(noise.expand(len(x)))
         if self.embed_parameters is not None:
             modulation = modulation + self.embed_parameters(label)
-        return self.transformer(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
+        return self.network(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
 
 
 class WindowDenoiser(Denoiser):
@@ -155,8 +155,8 @@ class Diffusion(nn.Module):
         check_window(window)
         self.config = config
         self.window = window
-        transformer = config.transformer.build(channels, spatial, modulated=True)
-        backbone = NoisyTransformer(transformer, config.transformer.modulation, parameters)
+        network = config.network.build(channels, spatial, modulated=True)
+        backbone = NoisyNetwork(network, config.network.modulation, parameters)
         self.denoiser = WindowDenoiser(backbone, config.schedule.build())
 
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:

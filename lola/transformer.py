@@ -2,23 +2,22 @@
 
 import dataclasses
 
-from lola.config import Config, require
+from lola.config import require
 from lola.errors import ConfigError
+from lola.network import NetworkConfig, Sizes, along_axes, each
 from lola.nn.vit import Transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig(Config):
+class TransformerConfig(NetworkConfig):
     """The architecture of the emulators' transformer; the defaults are those of the paper's latent models.
 
     Arguments:
         features: Features per token.
         blocks: The number of blocks.
         heads: Attention heads.
-        modulation: Features of the vector that carries simulation parameters and diffusion time.
         patch_size: Cells per token along every grid axis, or sizes along time and each grid axis.
         ffn_factor: Width of the feed-forward networks over `features`.
-        dropout: Probability of dropping within the feed-forward networks.
         qk_norm: Whether queries and keys are normalised.
         rope: Whether attention sees relative positions.
     """
@@ -26,15 +25,14 @@ class TransformerConfig(Config):
     features: int = 1024
     blocks: int = 16
     heads: int = 8
-    modulation: int = 256
-    patch_size: int | tuple[int, ...] = 1
+    patch_size: Sizes = 1
     ffn_factor: int = 4
-    dropout: float = 0.05
     qk_norm: bool = True
     rope: bool = True
 
     def validate(self) -> None:
-        sizes = (self.features, self.blocks, self.heads, self.ffn_factor, *self._patches)
+        super().validate()
+        sizes = (self.features, self.blocks, self.heads, self.ffn_factor, *each(self.patch_size))
         require(min(sizes) > 0, "features, blocks, heads, ffn_factor and patch_size must be positive")
         require(
             self.features % (2 * self.heads) == 0,
@@ -42,25 +40,10 @@ class TransformerConfig(Config):
             f"choose a multiple of {2 * self.heads}",
         )
         require(self.features >= 4, "features must be at least 4")
-        require(
-            self.modulation >= 4 and self.modulation % 2 == 0,
-            f"modulation must be even and at least 4, not {self.modulation}",
-        )
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
-
-    @property
-    def _patches(self) -> tuple[int, ...]:
-        return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size,)
 
     def patches(self, spatial: int) -> tuple[int, ...]:
         """Sizes of a patch along time and each of `spatial` grid axes."""
-        if isinstance(self.patch_size, int):
-            return (1, *[self.patch_size] * spatial)
-        require(
-            len(self.patch_size) == 1 + spatial,
-            f"patch_size {self.patch_size} must have {1 + spatial} sizes: time and {spatial} grid axes",
-        )
-        return self.patch_size
+        return along_axes("patch_size", self.patch_size, 1, spatial)
 
     def check_grid(self, grid: tuple[int, ...], window: int) -> None:
         """Raise `ConfigError` unless patches tile windows of `window` states on the grid."""

@@ -49,7 +49,10 @@ class Plan:
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        config.pixel.transformer.check_grid(self.test.grid, config.window)
+        latent = tuple(size // config.autoencoder.downsampling for size in self.test.grid)
+        for model in (config.diffusion, config.neural_solver):
+            model.network.check_grid(latent, config.window)
+        config.pixel.network.check_grid(self.test.grid, config.window)
 
     @property
     def fingerprint(self) -> str:

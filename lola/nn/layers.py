@@ -75,6 +75,54 @@ def convolution(
     )
 
 
+class WindowConvolution(nn.Module):
+    """A convolution of windows `(B, C, L, *grid)` over time and 1 to 3 grid axes, started as torch's are.
+
+    Arguments:
+        inputs, outputs: Channels in and out.
+        kernel_size: Sizes along time and each grid axis, odd.
+        stride: Strides along time and each grid axis; none is 1.
+        periodic: Whether the grid wraps around; time, and a grid that does not, are continued by zeros.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] | None = None,
+        periodic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride = tuple(stride or [1] * len(kernel_size))
+        self.margins = [size // 2 for size in kernel_size]
+        self.periodic = periodic
+        bound = 1 / math.sqrt(inputs * math.prod(kernel_size))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, *kernel_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, inputs, L, *grid)` to `(B, outputs, L / stride, *grid / stride)`, rounded up."""
+        time, *grid = self.margins
+        if self.periodic:
+            pads = [margin for margin in reversed(grid) for _ in range(2)]
+            x = F.pad(x.flatten(1, 2), pads, mode="circular").unflatten(1, x.shape[1:3])
+            grid = [0] * len(grid)
+        if x.ndim <= 5:
+            convolve = (F.conv2d, F.conv3d)[x.ndim - 4]
+            return convolve(x, self.weight, self.bias, self.stride, (time, *grid))
+        return self._convolve_slices(x, time, grid)
+
+    def _convolve_slices(self, x: Tensor, time: int, grid: Sequence[int]) -> Tensor:
+        """Convolve over the grid, with neighbouring states as channels: torch knows at most three axes."""
+        x = F.pad(x, (*[0] * (2 * len(grid)), time, time))
+        x = x.unfold(2, 2 * time + 1, self.stride[0]).movedim(-1, 2)  # (B, C, K, L, *grid)
+        states = x.movedim(3, 1).flatten(2, 3)  # (B, L, C K, *grid)
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(grid) - 1]
+        y = convolve(states.flatten(0, 1), self.weight.flatten(1, 2), self.bias, self.stride[1:], tuple(grid))
+        return y.unflatten(0, states.shape[:2]).transpose(1, 2)
+
+
 @torch.no_grad()
 def scale_parameters(module: nn.Module, factor: float) -> None:
     """Multiply all parameters of a module in place."""

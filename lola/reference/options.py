@@ -5,6 +5,9 @@ from typing import Any
 
 from lola.reference.run import Run
 
+# Sizes, training aids and what is read elsewhere, of every emulator
+IGNORED = {"name", "arch", "loss", "checkpointing", "channels", "label_features", "spatial"}
+
 
 def translate(
     run: Run, name: str, names: Mapping[str, str], defaults: Mapping[str, Any], ignored: set[str]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lola.errors import ConfigError, DataError
 
 State = dict[str, Tensor]
+Reorder = Callable[[str, Tensor], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 WEIGHTS = ("state.pth", "state_best.pth")
@@ -126,8 +127,17 @@ def _read_state(path: Path) -> State:
     return state
 
 
+def as_stored(name: str, tensor: Tensor) -> Tensor:
+    """A published tensor that has our layout."""
+    return tensor
+
+
 def fill(
-    run: Run, model: M, names: Callable[[str], Iterable[str]], constants: Mapping[str, Tensor] | None = None
+    run: Run,
+    model: M,
+    names: Callable[[str], Iterable[str]],
+    constants: Mapping[str, Tensor],
+    reorder: Reorder = as_stored,
 ) -> M:
     """Load a run's weights into a network of ours, and put it in evaluation mode.
 
@@ -136,6 +146,7 @@ def fill(
         model: Our network.
         names: The names that a tensor of ours has in published runs; all name the same layout.
         constants: Buffers that the run stores and that our network knows, by published name.
+        reorder: Makes, given our name, our layout of a published tensor.
 
     Raises:
         DataError: A tensor is missing, surplus or of another shape, or a constant of another value; the first
@@ -145,9 +156,9 @@ def fill(
     for ours, tensor in model.state_dict().items():
         candidates = tuple(names(ours))
         theirs = next((name for name in candidates if name in rest), candidates[0])
-        found[ours] = _take(run, rest, theirs, tensor)
-    for name, value in (constants or {}).items():
-        if not torch.allclose(_take(run, rest, name, value), value, rtol=1e-4):
+        found[ours] = _like(run, theirs, reorder(ours, _take(run, rest, theirs)), tensor)
+    for name, value in constants.items():
+        if not torch.allclose(_like(run, name, _take(run, rest, name), value), value, rtol=1e-4):
             raise DataError(f"{run.weights}: {name} has other values than the networks that we know")
     if rest:
         raise DataError(f"{run.weights} has a surplus {min(rest)}; is it the weights of this run?")
@@ -155,10 +166,13 @@ def fill(
     return model.eval()
 
 
-def _take(run: Run, rest: State, name: str, like: Tensor) -> Tensor:
-    if name not in rest:
-        raise DataError(f"{run.weights} lacks {name}; is it the weights of this run?")
-    tensor = rest.pop(name)
+def _take(run: Run, rest: State, name: str) -> Tensor:
+    tensor = run.tensor(name)
+    del rest[name]
+    return tensor
+
+
+def _like(run: Run, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     if tensor.shape != like.shape:
         told = tuple(like.shape)
         raise DataError(f"{run.weights}: {name} is {tuple(tensor.shape)}, its configuration tells {told}")

@@ -12,9 +12,7 @@ from lola.schedule import ScheduleConfig, TimePriorConfig
 from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
 
-SMALL = DiffusionConfig(
-    transformer=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, dropout=0.0)
-)
+SMALL = DiffusionConfig(network=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, dropout=0.0))
 KEYS = [(3, i) for i in range(5)]
 
 

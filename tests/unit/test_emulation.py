@@ -22,7 +22,7 @@ def _seed():
 
 @pytest.fixture(params=[DiffusionConfig, NeuralSolverConfig])
 def emulator(request):
-    model = request.param(transformer=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=WINDOW)
+    model = request.param(network=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=WINDOW)
     return Emulator(model=model, sampler=SamplerConfig(steps=4))
 
 

@@ -12,7 +12,10 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
 LEAVES = {"config", "errors", "seeding", "storage", "spool"}
 PHYSICS = {"data.systems", "data.transforms"}
-MODELS = {"autoencoder", "conditioning", "levels", "schedule", "transformer", "diffusion", "neural_solver"}
+MODELS = {
+    *("autoencoder", "levels", "network", "transformer", "unet"),
+    *("conditioning", "schedule", "diffusion", "neural_solver"),
+}
 MAY_IMPORT = {
     "nn": set(),
     "config": {"errors"},

@@ -9,7 +9,7 @@ from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
 
 SMALL = NeuralSolverConfig(
-    transformer=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, patch_size=2, dropout=0.0)
+    network=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, patch_size=2, dropout=0.0)
 )
 KEYS = [(3, i) for i in range(5)]
 

@@ -17,7 +17,7 @@ import presets
 @pytest.fixture
 def config():
     smoke = presets.smoke()
-    pixel = smoke.pixel.replace(transformer=smoke.pixel.transformer.replace(patch_size=4))
+    pixel = smoke.pixel.replace(network=smoke.pixel.network.replace(patch_size=4))
     return smoke.replace(latent_channels=(16, 1), pixel=pixel)
 
 
@@ -63,7 +63,7 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, 
 def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(config, tmp_path, well):
     with pytest.raises(ConfigError, match="16"):
         Plan(config.replace(autoencoder=config.autoencoder.replace(patch_size=32)), tmp_path, well)
-    pixel = config.pixel.replace(transformer=config.pixel.transformer.replace(patch_size=5))
+    pixel = config.pixel.replace(network=config.pixel.network.replace(patch_size=5))
     with pytest.raises(ConfigError, match="16"):
         Plan(config.replace(pixel=pixel), tmp_path, well)
 
