@@ -25,6 +25,7 @@ from lola.spool import Spool
 from lola.storage import Kind, Stage, atomic_path
 from lola.training.checkpoint import WEIGHTS, save_weights
 
+KINDS = {"ae": "autoencoder", "denoiser": "diffusion", "surrogate": "neural_solver"}
 UNKNOWN = "unknown"  # the system of runs that do not tell their data
 
 
@@ -61,11 +62,6 @@ class Conversion:
     model: nn.Module
     autoencoder: "Conversion | None" = None
 
-    @property
-    def kind(self) -> str:
-        """The name of the kind of network."""
-        return {"ae": "autoencoder", "denoiser": "diffusion", "surrogate": "neural_solver"}[self.run.kind]
-
 
 def read_conversion(folder: Path | str, root: Path, name: str | None = None) -> Conversion:
     """Read a run, and its autoencoder's if it has one, to be written under a storage root.
@@ -86,13 +82,15 @@ def read_conversion(folder: Path | str, root: Path, name: str | None = None) -> 
     check_parts(run, inner, system)
     autoencoder = None if inner is None else _autoencoder(inner, root, read_system(inner) or system)
     model = build_emulator(run)
-    space = "pixel" if autoencoder is None else autoencoder.stage.what.removeprefix("autoencoder-")
     config = Imported(model=model.config, sizes=emulator_sizes(run), data=_json(system))
-    inputs = {} if autoencoder is None else {"autoencoder": autoencoder.stage.fingerprint}
-    conversion = Conversion(run, _stage(root, "emulators", "", system, config, run, inputs), config, model)
-    what = name or f"{conversion.kind}-{space}"
-    stage = dataclasses.replace(conversion.stage, what=what)
-    return dataclasses.replace(conversion, stage=stage, autoencoder=autoencoder)
+    if autoencoder is None:
+        space, inputs = "pixel", {}
+    else:
+        space = _rate(autoencoder.config.model)
+        inputs = {"autoencoder": autoencoder.stage.fingerprint}
+    what = name or f"{KINDS[run.kind]}-{space}"
+    stage = _stage(run, root, "emulators", what, system, config, inputs)
+    return Conversion(run, stage, config, model, autoencoder)
 
 
 def write_conversion(conversion: Conversion) -> bool:
@@ -107,8 +105,13 @@ def write_conversion(conversion: Conversion) -> bool:
         if stage.finished:
             return written
         spool = Spool(stage.folder)
-        tags = {"system": stage.system, "stage": stage.kind.removesuffix("s"), "model": conversion.kind}
-        tags["space"] = "pixel" if inner is None and stage.kind == "emulators" else "latent"
+        pixel = inner is None and stage.kind == "emulators"
+        tags = {
+            "system": stage.system,
+            "stage": stage.kind.removesuffix("s"),
+            "model": KINDS[conversion.run.kind],
+            "space": "pixel" if pixel else "latent",
+        }
         spool.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.what()))
         spool.status("RUNNING")
         with atomic_path(stage.folder / WEIGHTS) as aside:
@@ -129,17 +132,22 @@ def write_conversion(conversion: Conversion) -> bool:
 def _autoencoder(run: Run, root: Path, system: System | None, name: str | None = None) -> Conversion:
     model = build_autoencoder(run)
     config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
-    what = name or f"autoencoder-f{model.config.downsampling}c{model.config.latent_channels}"
-    return Conversion(run, _stage(root, "autoencoders", what, system, config, run, {}), config, model)
+    what = name or f"autoencoder-{_rate(model.config)}"
+    return Conversion(run, _stage(run, root, "autoencoders", what, system, config, {}), config, model)
+
+
+def _rate(config: Config) -> str:
+    assert isinstance(config, CodecConfig)
+    return f"f{config.downsampling}c{config.latent_channels}"
 
 
 def _stage(
+    run: Run,
     root: Path,
     kind: Kind,
     what: str,
     system: System | None,
     config: Imported,
-    run: Run,
     inputs: dict[str, str],
 ) -> Stage:
     return Stage(

@@ -1,8 +1,8 @@
 """Published U-Nets as ours: their options, and the names of their parameters.
 
 Levels are numbered alike on the way down; on the way up, ours and theirs count from the deepest. A published
-level is a list of what it applies in order: what leads to it, its blocks, and what leads on; ours names these.
-The input's coordinates stand before the mask, where ours stand behind it.
+level lists what it applies in order: what leads to it, its blocks, what leads on; ours names these. In the
+input their coordinates stand before the mask, and ours behind it.
 """
 
 import re
