@@ -1,52 +1,19 @@
-"""Published autoencoders as ours: their options, and the names of their parameters."""
+"""Published autoencoders as ours."""
 
-import re
-from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from lola.autoencoder import Autoencoder, AutoencoderConfig
-from lola.reference.options import expect, levels, size, translate
+from lola.autoencoder import Autoencoder
+from lola.reference import codecs, convolutional
+from lola.reference.options import expect, size
 from lola.reference.run import Run, fill
 
-OPTIONS = {
-    "lat_channels": "latent_channels",
-    "hid_channels": "channels",
-    "hid_blocks": "blocks",
-    "patch_size": "patch_size",
-    "kernel_size": "kernel_size",
-    "stride": "stride",
-    "pixel_shuffle": "pixel_shuffle",
-    "attention_heads": "attention_heads",
-    "ffn_factor": "ffn_factor",
-    "dropout": "dropout",
-    "periodic": "periodic",
-    "norm": "norm",
-    "identity_init": "identity_init",
-    "saturation": "saturation",
-}
-DEFAULTS: dict[str, Any] = {
-    "hid_channels": (64, 128, 256),
-    "hid_blocks": (3, 3, 3),
-    "dropout": None,
-    "saturation": "softclip2",
-}
+ARCHITECTURES = {"dcae": convolutional, None: convolutional, "vit": codecs}
 # Latent noise was never applied; the rest are sizes, training aids and sections that must be empty
 IGNORED = {
     *("name", "arch", "loss", "checkpointing", "latent_noise"),
     *("pix_channels", "spatial", "encoder_only", "decoder_only"),
 }
-
-NAMES = (
-    (r"^encoder\.levels\.", ("encoder.descent.",)),
-    (r"^decoder\.levels\.", ("decoder.ascent.",)),
-    (r"\.conv_in\.", (".ffn.0.",)),
-    (r"\.conv_out\.", (".ffn.3.",)),
-    (r"\.attention\.qkv\.", (".attn.0.in_proj_", ".attn.0.qkv_proj.")),
-    (r"\.attention\.out\.", (".attn.0.out_proj.", ".attn.0.y_proj.")),
-)
 
 
 def build_autoencoder(run: Run) -> Autoencoder:
@@ -55,53 +22,22 @@ def build_autoencoder(run: Run) -> Autoencoder:
     Raises:
         DataError: Its configuration tells of a network that we have not, or its weights are of another.
     """
-    config = _config(run)
+    architecture, config = _read(run)
     with run.honouring("ae"):
         model = config.build(**autoencoder_sizes(run))
-    return fill(run, model, _published, _constants(model, config))
+    return fill(run, model, architecture.published, architecture.constants(model, config))
 
 
 def autoencoder_sizes(run: Run) -> dict[str, int]:
     """The sizes that the data decided, by the names of `build`: from the configuration, else the weights."""
-    weight = run.tensor("encoder.descent.0.0.weight")
-    spatial = size(run, "ae", "spatial", weight.ndim - 2)
-    channels = weight.shape[1] // _config(run).patch_size ** spatial
-    return {"channels": size(run, "ae", "pix_channels", channels), "spatial": spatial}
+    architecture, config = _read(run)
+    sizes = architecture.sizes(run, config)
+    return sizes | {"channels": size(run, "ae", "pix_channels", sizes["channels"])}
 
 
-def _config(run: Run) -> AutoencoderConfig:
-    expect(run, "ae", "arch", "dcae", None)
-    expect(run, "ae", "norm", "layer", "group")
+def _read(run: Run) -> tuple[ModuleType, Any]:
+    """What knows the architecture, and the configuration of ours."""
     for name in ("encoder_only", "decoder_only"):
         expect(run, "ae", name, None, {})
-    options = translate(run, "ae", OPTIONS, DEFAULTS, IGNORED)
-    options["attention_heads"] = levels(run, "ae", options.get("attention_heads"))
-    options["saturation"] = options["saturation"] or "none"
-    for name in ("patch_size", "kernel_size", "stride"):
-        if name in options:
-            options[name] = _same(run, name, options[name])
-    with run.honouring("ae"):
-        return AutoencoderConfig.from_json(options)
-
-
-def _published(name: str) -> Iterator[str]:
-    """The published names of a parameter of ours."""
-    names = [name]
-    for pattern, replacements in NAMES:
-        if re.search(pattern, name):
-            names = [re.sub(pattern, each, old) for each in replacements for old in names]
-    return iter(names)
-
-
-def _constants(model: Autoencoder, config: AutoencoderConfig) -> dict[str, Tensor]:
-    """What the published normalisation stores."""
-    blocks = [name for name in model.state_dict() if name.endswith(".conv_in.weight")]
-    published = [next(_published(name)).replace(".ffn.0.weight", ".norm.eps") for name in blocks]
-    return {name: torch.tensor(1e-5) for name in published} if config.norm == "layer" else {}
-
-
-def _same(run: Run, name: str, value: Any) -> int:
-    values = set(value) if isinstance(value, list | tuple) else {value}
-    if len(values) != 1:
-        raise run.fault(f"ae has {name}: {value}; we know equal sizes alone")
-    return values.pop()
+    architecture = ARCHITECTURES[expect(run, "ae", "arch", *ARCHITECTURES)]
+    return architecture, architecture.read_config(run, IGNORED)

@@ -67,7 +67,7 @@ def outputs(run: Run, prefix: str, config: TransformerConfig) -> int:
     return len(run.tensor(f"{prefix}out_proj.weight")) // cells
 
 
-def published(name: str, config: TransformerConfig) -> list[str]:
+def published(name: str, config: TransformerConfig | None = None) -> list[str]:
     """The published name of a parameter of ours."""
     for pattern, replacement in NAMES:
         name = re.sub(pattern, replacement, name)

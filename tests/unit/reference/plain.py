@@ -180,11 +180,30 @@ def sine(P, name, s, features):
 
 def vit(P, prefix, o, x, mod):
     """The transformer of windows and masks, joined along channels."""
-    axes, hidden = x.ndim - 2, o["hid_channels"]
-    channels = x.shape[1] // 2
     patch = o.get("patch_size", 1)
-    patch = [patch] * axes if isinstance(patch, int) else patch
-    x = fold(x, patch)
+    patch = [patch] * (x.ndim - 2) if isinstance(patch, int) else patch
+    return unfold(transformer(P, prefix, o, fold(x, patch), mod, x.shape[1] // 2 * math.prod(patch)), patch)
+
+
+class TransformerAutoencoder:
+    """The transformer autoencoder of a section `ae`."""
+
+    def __init__(self, options, channels):
+        self.P, self.o, self.channels = State(), options, channels
+
+    def encode(self, x):
+        x = fold(x, [self.o["patch_size"]] * (x.ndim - 2))
+        z = transformer(self.P, "encoder.", self.o, x, None, self.o["lat_channels"])
+        return SATURATIONS[self.o.get("saturation", "softclip2")](z)
+
+    def decode(self, z):
+        patch = [self.o["patch_size"]] * (z.ndim - 2)
+        outputs = self.channels * math.prod(patch)
+        return unfold(transformer(self.P, "decoder.", self.o, z, None, outputs), patch)
+
+
+def transformer(P, prefix, o, x, mod, outputs):
+    axes, hidden = x.ndim - 2, o["hid_channels"]
     shape = x.shape[2:]
     p = torch.stack(torch.meshgrid(*(torch.arange(n).float() for n in shape), indexing="ij"), -1)
     p = p.reshape(-1, axes)
@@ -205,8 +224,8 @@ def vit(P, prefix, o, x, mod):
         y = mlp_ffn(P, f"{name}.ffn", y, o.get("ffn_factor", 4))
         y = (x + c * y) / torch.sqrt(1 + c * c)
         x = (y + d * skip) / torch.sqrt(1 + d * d)
-    x = linear(P, f"{prefix}out_proj", x, channels * math.prod(patch))
-    return unfold(x.transpose(1, 2).reshape(len(x), -1, *shape), patch)
+    x = linear(P, f"{prefix}out_proj", x, outputs)
+    return x.transpose(1, 2).reshape(len(x), -1, *shape)
 
 
 def mlp_ffn(P, name, x, factor):

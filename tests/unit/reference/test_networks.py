@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from plain import Autoencoder, State, denoise, neural_solver, scales, write_run
+from plain import Autoencoder, State, TransformerAutoencoder, denoise, neural_solver, scales, write_run
 
 from lola.errors import DataError
 from lola.reference import load_autoencoder, load_denoiser, load_neural_solver
@@ -47,6 +47,20 @@ def test_autoencoders(tmp_path, options, grid):
     heads = {int(level): number for level, number in section.get("attention_heads", {}).items()}
     theirs = Autoencoder(section | {"attention_heads": heads}, channels=2)
     x = torch.randn(2, 2, *grid)
+    z = theirs.encode(x)
+    y = theirs.decode(z)
+    ours = load_autoencoder(write_run(tmp_path, {"ae": section}, theirs.P))
+    assert_agrees(ours.encode(x), z)
+    assert_agrees(ours.decode(z), y)
+
+
+@pytest.mark.parametrize("grid", [(8, 12), (4, 8, 12)], ids=["2d", "3d"])
+@pytest.mark.parametrize("options", [{}, {"saturation": None, "rope": False}, {"qk_norm": False}], ids=str)
+@torch.no_grad()
+def test_transformer_autoencoders(tmp_path, options, grid):
+    section = {"arch": "vit", "lat_channels": 3, "hid_channels": 12, "hid_blocks": 2, "attention_heads": 2}
+    section |= {"patch_size": 4, **options}
+    theirs, x = TransformerAutoencoder(section, channels=2), torch.randn(2, 2, *grid)
     z = theirs.encode(x)
     y = theirs.decode(z)
     ours = load_autoencoder(write_run(tmp_path, {"ae": section}, theirs.P))
