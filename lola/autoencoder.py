@@ -64,6 +64,7 @@ class CodecConfig(Config, abc.ABC):
     latent_noise: float = 0.0
 
     def validate(self) -> None:
+        super().validate()
         require(self.latent_channels >= 1, f"latent_channels must be at least 1, not {self.latent_channels}")
         require(self.saturation in get_args(Saturation), f"no saturation is called {self.saturation!r}")
         require(self.loss in get_args(Loss), f"no loss is called {self.loss!r}")
@@ -90,8 +91,8 @@ class CodecConfig(Config, abc.ABC):
         if any(size % self.downsampling for size in grid):
             raise ConfigError(
                 f"the autoencoder's down-sampling {self.downsampling} does not divide a grid of "
-                f"{' x '.join(map(str, grid))}; take multiples of {self.downsampling}, fewer levels or a "
-                "smaller patch_size"
+                f"{' x '.join(map(str, grid))}; take multiples of {self.downsampling}, a smaller patch_size "
+                "or fewer levels"
             )
 
     def compression(self, channels: int, spatial: int) -> float:

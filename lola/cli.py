@@ -73,9 +73,8 @@ def parse(
         preset, arguments = choose_kinds(presets[name](), arguments)
     except LolaError as error:
         _refuse(program, str(error))
-    usage += "".join(
-        f"\n\n--{path}.type chooses among {', '.join(kinds)}." for path, kinds in _choices(preset).items()
-    )
+    for path, kinds in _choices(preset).items():
+        usage += f"\n\n--{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
     description = f"{inspect.cleandoc(description)}\n\nUsage: {usage}"
     return _parse(arguments, program, description, type(preset), preset, name)
 

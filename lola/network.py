@@ -16,18 +16,16 @@ class NetworkConfig(Config, abc.ABC):
 
     Arguments:
         modulation: Features of the vector that carries simulation parameters and diffusion time.
-        dropout: Probability of dropping within blocks.
     """
 
     modulation: int = 256
-    dropout: float = 0.05
 
     def validate(self) -> None:
+        super().validate()
         require(
             self.modulation >= 4 and self.modulation % 2 == 0,
             f"modulation must be even and at least 4, not {self.modulation}",
         )
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
 
     @abc.abstractmethod
     def check_grid(self, grid: tuple[int, ...], window: int) -> None:

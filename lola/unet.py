@@ -21,6 +21,7 @@ class UNetConfig(NetworkConfig):
         stride: Down-sampling between levels along every grid axis, or factors along time and each grid axis.
         attention_heads: Pairs (level, heads) of the levels with attention over all cells of a window.
         ffn_factor: Channels within a block over those outside.
+        dropout: Probability of dropping within a block.
         periodic: Whether convolutions wrap around the grid.
         norm: The normalisation within blocks: over channels, or over groups of them and the window.
         identity_init: Whether resampling convolutions start near the identity.
@@ -32,6 +33,7 @@ class UNetConfig(NetworkConfig):
     stride: Sizes = 2
     attention_heads: Heads = ()
     ffn_factor: int = 1
+    dropout: float = 0.05
     periodic: bool = False
     norm: Norm = "layer"
     identity_init: bool = True
@@ -43,6 +45,7 @@ class UNetConfig(NetworkConfig):
         require(odd, f"kernel_size must be odd, not {self.kernel_size}")
         require(min(each(self.stride)) >= 1, f"stride must be at least 1, not {self.stride}")
         require(self.ffn_factor >= 1, f"ffn_factor must be at least 1, not {self.ffn_factor}")
+        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
 
     def kernels(self, spatial: int) -> tuple[int, ...]:
         """Sizes of the convolutions along time and each of `spatial` grid axes."""

@@ -15,6 +15,7 @@ from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.euler import EulerConfig
 from lola.storage import Stage
 from lola.training.loop import TrainingConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
 
@@ -47,7 +48,7 @@ class SweepConfig(Config):
     system: str = "euler"
     simulation: EulerConfig
     latent_channels: tuple[int, ...]
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     cache: CacheConfig
     diffusion: DiffusionConfig
@@ -85,7 +86,7 @@ class Recipe(Config):
     Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
     """
 
-    model: AutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lola.autoencoder import CodecConfig
+from lola.autoencoder import AutoencoderConfig, CodecConfig
 from lola.config import Config, flat
 from lola.data.systems import System
 from lola.diffusion import DiffusionConfig
@@ -24,6 +24,7 @@ from lola.reference.run import Run, read_run
 from lola.spool import Spool
 from lola.storage import Kind, Stage, atomic_path
 from lola.training.checkpoint import WEIGHTS, save_weights
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 KINDS = {"ae": "autoencoder", "denoiser": "diffusion", "surrogate": "neural_solver"}
 UNKNOWN = "unknown"  # the system of runs that do not tell their data
@@ -39,7 +40,7 @@ class Imported(Config):
         data: The system that it was trained on, as JSON, where the run tells it.
     """
 
-    model: CodecConfig | DiffusionConfig | NeuralSolverConfig
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
     sizes: dict[str, int]
     data: dict[str, Any] | None
 

@@ -123,7 +123,7 @@ def test_help_names_presets_and_explains_options(capsys):
     text = capsys.readouterr().out
     for word in (
         *("Does things.", "small (default), large", "--training.steps", "Global steps."),
-        *("--model.inner_network.type chooses among Wide, Deep", "--model.inner-network.width"),
+        *("--model.inner-network.type chooses among Wide, Deep", "--model.inner-network.width"),
     ):
         assert word in text
 

@@ -11,8 +11,10 @@ from lola.sampling import SamplerConfig
 from lola.schedule import ScheduleConfig, TimePriorConfig
 from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
+from lola.unet import UNetConfig
 
 SMALL = DiffusionConfig(network=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, dropout=0.0))
+UNET = SMALL.replace(network=UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=8, dropout=0.0))
 KEYS = [(3, i) for i in range(5)]
 
 
@@ -26,9 +28,9 @@ def batch():
     return Batch(states=torch.randn(5, 3, 4, 4, 6), parameters=torch.randn(5, 2))
 
 
-@pytest.fixture
-def model():
-    return SMALL.build(channels=3, parameters=2, spatial=2, window=4).eval()
+@pytest.fixture(params=[SMALL, UNET], ids=["transformer", "unet"])
+def model(request):
+    return request.param.build(channels=3, parameters=2, spatial=2, window=4).eval()
 
 
 class Recorder(nn.Module):
@@ -160,5 +162,6 @@ def test_training_learns_the_scale_of_the_data():
 
 
 def test_configuration_survives_json():
-    config = SMALL.replace(schedule=ScheduleConfig(shift=0.5))
-    assert DiffusionConfig.from_json(config.what()) == config
+    for config in (SMALL, UNET):
+        config = config.replace(schedule=ScheduleConfig(shift=0.5), times=TimePriorConfig(a=0.1))
+        assert DiffusionConfig.from_json(config.what()) == config

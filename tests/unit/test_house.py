@@ -13,7 +13,7 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LEAVES = {"config", "errors", "seeding", "storage", "spool"}
 PHYSICS = {"data.systems", "data.transforms"}
 MODELS = {
-    *("autoencoder", "levels", "network", "transformer", "unet"),
+    *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet"),
     *("conditioning", "schedule", "diffusion", "neural_solver"),
 }
 MAY_IMPORT = {

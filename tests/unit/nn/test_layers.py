@@ -1,9 +1,12 @@
+import itertools
+
 import einops
 import pytest
 import torch
 
 from lola.nn.layers import (
     ChannelNorm,
+    WindowConvolution,
     convolution,
     depth_to_space,
     normalisation,
@@ -79,3 +82,44 @@ def test_periodic_convolution_commutes_with_rolls():
     torch.testing.assert_close(layer(x.roll((2, 3), (2, 3))), layer(x).roll((2, 3), (2, 3)))
     walls = convolution(2, 3, 2)
     assert not torch.allclose(walls(x.roll((2, 3), (2, 3))), walls(x).roll((2, 3), (2, 3)))
+
+
+def shifted_sum(layer, x, wrap):
+    """A convolution of windows as a sum over its kernel, of shifted and padded windows, term by term."""
+    kernel = layer.weight.shape[2:]
+    padded = x
+    for axis, size in enumerate(kernel, 2):
+        last = padded.movedim(axis, -1)
+        sides = torch.zeros_like(last[..., : size // 2])
+        left, right = (
+            (last[..., -(size // 2) :], last[..., : size // 2]) if wrap and axis > 2 else (sides,) * 2
+        )
+        padded = torch.cat((left, last, right), dim=-1).movedim(-1, axis) if size > 1 else padded
+    y = layer.bias.reshape(-1, *[1] * len(kernel))
+    for place in itertools.product(*map(range, kernel)):
+        part = padded
+        for axis, (start, size) in enumerate(zip(place, x.shape[2:], strict=True), 2):
+            part = part.narrow(axis, start, size)
+        y = y + torch.einsum("oi,bi...->bo...", layer.weight[(..., *place)], part)
+    strides = [slice(None, None, step) for step in layer.stride]
+    return y[(slice(None), slice(None), *strides)]
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride"),
+    [((3, 3), (1, 2)), ((3, 3, 5), (2, 1, 2)), ((1, 3, 3, 3), (1, 2, 2, 1)), ((3, 3, 1, 3), (2, 1, 1, 2))],
+)
+def test_window_convolution_is_that_of_the_definition(kernel_size, stride, periodic):
+    layer = WindowConvolution(2, 3, kernel_size, stride, periodic).double()
+    x = torch.randn(2, 2, *(5, 4, 6, 3)[: len(kernel_size)], dtype=torch.float64)
+    torch.testing.assert_close(layer(x), shifted_sum(layer, x, periodic))
+
+
+def test_window_convolution_starts_as_those_of_torch():
+    ours, theirs = WindowConvolution(16, 64, (3, 3, 3)), torch.nn.Conv3d(16, 64, 3)
+    assert ours.weight.shape == theirs.weight.shape
+    for name in ("weight", "bias"):
+        a, b = getattr(ours, name), getattr(theirs, name)
+        torch.testing.assert_close(a.abs().max(), b.abs().max(), rtol=0.1, atol=0)
+        torch.testing.assert_close(a.std(), b.std(), rtol=0.3, atol=0)
