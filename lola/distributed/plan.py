@@ -49,7 +49,8 @@ class Plan:
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        latent = tuple(size // config.autoencoder.downsampling for size in self.test.grid)
+        factors = config.autoencoder.factors(self.system.dimensions)
+        latent = tuple(size // factor for size, factor in zip(self.test.grid, factors, strict=True))
         for model in (config.diffusion, config.neural_solver):
             model.network.check_grid(latent, config.window)
         config.pixel.network.check_grid(self.test.grid, config.window)
@@ -84,7 +85,7 @@ class Plan:
         """The name of a space: `f16c64`, or `pixel`."""
         if latent_channels is None:
             return "pixel"
-        return f"f{self.config.autoencoder.downsampling}c{latent_channels}"
+        return f"{self.config.autoencoder.rate(self.system.dimensions)}c{latent_channels}"
 
     def compression(self, latent_channels: int | None) -> float:
         """numel(x) / numel(z)."""

@@ -87,7 +87,7 @@ def read_conversion(folder: Path | str, root: Path, name: str | None = None) -> 
     if autoencoder is None:
         space, inputs = "pixel", {}
     else:
-        space = _rate(autoencoder.config.model)
+        space = _rate(autoencoder.config)
         inputs = {"autoencoder": autoencoder.stage.fingerprint}
     what = name or f"{KINDS[run.kind]}-{space}"
     stage = _stage(run, root, "emulators", what, system, config, inputs)
@@ -133,13 +133,13 @@ def write_conversion(conversion: Conversion) -> bool:
 def _autoencoder(run: Run, root: Path, system: System | None, name: str | None = None) -> Conversion:
     model = build_autoencoder(run)
     config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
-    what = name or f"autoencoder-{_rate(model.config)}"
+    what = name or f"autoencoder-{_rate(config)}"
     return Conversion(run, _stage(run, root, "autoencoders", what, system, config, {}), config, model)
 
 
-def _rate(config: Config) -> str:
-    assert isinstance(config, CodecConfig)
-    return f"f{config.downsampling}c{config.latent_channels}"
+def _rate(config: Imported) -> str:
+    assert isinstance(config.model, CodecConfig)
+    return f"{config.model.rate(config.sizes['spatial'])}c{config.model.latent_channels}"
 
 
 def _stage(

@@ -1,5 +1,6 @@
 """Published convolutional autoencoders as ours: their options, and the names of their parameters."""
 
+import math
 import re
 from typing import Any
 
@@ -48,9 +49,6 @@ def read_config(run: Run, ignored: set[str]) -> AutoencoderConfig:
     options = translate(run, "ae", OPTIONS, DEFAULTS, ignored)
     options["attention_heads"] = levels(run, "ae", options.get("attention_heads"))
     options["saturation"] = options["saturation"] or "none"
-    for name in ("patch_size", "kernel_size", "stride"):
-        if name in options:
-            options[name] = _same(run, name, options[name])
     with run.honouring("ae"):
         return AutoencoderConfig.from_json(options)
 
@@ -59,7 +57,8 @@ def sizes(run: Run, config: AutoencoderConfig) -> dict[str, int]:
     """The sizes that the data decided, by the weights."""
     weight = run.tensor("encoder.descent.0.0.weight")
     spatial = size(run, "ae", "spatial", weight.ndim - 2)
-    return {"channels": weight.shape[1] // config.patch_size**spatial, "spatial": spatial}
+    patch = config.patch_size if isinstance(config.patch_size, tuple) else (config.patch_size,) * spatial
+    return {"channels": weight.shape[1] // math.prod(patch), "spatial": spatial}
 
 
 def published(name: str) -> list[str]:
@@ -76,10 +75,3 @@ def constants(model: Autoencoder, config: AutoencoderConfig) -> dict[str, Tensor
     blocks = [name for name in model.state_dict() if name.endswith(".conv_in.weight")]
     names = [published(name)[0].replace(".ffn.0.weight", ".norm.eps") for name in blocks]
     return {name: torch.tensor(1e-5) for name in names} if config.norm == "layer" else {}
-
-
-def _same(run: Run, name: str, value: Any) -> int:
-    values = set(value) if isinstance(value, list | tuple) else {value}
-    if len(values) != 1:
-        raise run.fault(f"ae has {name}: {value}; we know equal sizes alone")
-    return values.pop()

@@ -54,6 +54,24 @@ def test_autoencoders(tmp_path, options, grid):
     assert_agrees(ours.decode(z), y)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": [5, 3], "stride": [1, 4], "patch_size": [2, 1]},
+        {"stride": [2, 3], "pixel_shuffle": False, "periodic": True},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_autoencoders_with_sizes_per_axis(tmp_path, options):
+    theirs, x = Autoencoder(SMALL | options, channels=2), torch.randn(2, 2, 8, 12)
+    z = theirs.encode(x)
+    y = theirs.decode(z)
+    ours = load_autoencoder(write_run(tmp_path, {"ae": SMALL | options}, theirs.P))
+    assert_agrees(ours.encode(x), z)
+    assert_agrees(ours.decode(z), y)
+
+
 @pytest.mark.parametrize("grid", [(8, 12), (4, 8, 12)], ids=["2d", "3d"])
 @pytest.mark.parametrize("options", [{}, {"saturation": None, "rope": False}, {"qk_norm": False}], ids=str)
 @torch.no_grad()
