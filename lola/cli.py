@@ -90,13 +90,16 @@ def _parse(
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                kind,
-                prog=f"{program} {preset}".strip(),
-                description=description,
-                args=arguments,
-                default=default,
-                config=(tyro.conf.AvoidSubcommands,),
+            return typing.cast(
+                C,
+                tyro.cli(
+                    kind,
+                    prog=f"{program} {preset}".strip(),
+                    description=description,
+                    args=arguments,
+                    default=default,
+                    config=(tyro.conf.AvoidSubcommands,),
+                ),
             )
     except LolaError as error:
         _refuse(program, str(error))

@@ -9,7 +9,7 @@ contiguous numbers, and convolutions need no reordering.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -65,7 +65,7 @@ def convolution(
 ) -> nn.Module:
     """A convolution over `spatial` grid axes that keeps the size, but for the stride; odd kernels only."""
     sizes = (kernel_size,) * spatial if isinstance(kernel_size, int) else tuple(kernel_size)
-    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
+    kind: Callable[..., nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
     return kind(
         in_channels,
         out_channels,
@@ -173,8 +173,8 @@ class SpaceToDepth(nn.Module):
         self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        equal = isinstance(self.factors, int)
-        return space_to_depth(x, [self.factors] * (x.ndim - 2) if equal else self.factors)
+        factors = self.factors
+        return space_to_depth(x, [factors] * (x.ndim - 2) if isinstance(factors, int) else factors)
 
 
 class DepthToSpace(nn.Module):
@@ -185,5 +185,5 @@ class DepthToSpace(nn.Module):
         self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        equal = isinstance(self.factors, int)
-        return depth_to_space(x, [self.factors] * (x.ndim - 2) if equal else self.factors)
+        factors = self.factors
+        return depth_to_space(x, [factors] * (x.ndim - 2) if isinstance(factors, int) else factors)

@@ -111,29 +111,30 @@ def read_autoencoder(run: Run) -> Run | None:
 def check_parts(run: Run, autoencoder: Run | None, system: System | None) -> None:
     """Raise `DataError` unless an emulator, its autoencoder and its data belong together."""
     sizes = emulator_sizes(run)
-    fields = {} if system is None else {"channels": len(system.channels), "spatial": system.dimensions}
-    expected = {"the fields": fields}
+    fields: dict[str, Any] = {}
+    if system is not None:
+        fields = {"channels": len(system.channels), "spatial": system.dimensions}
+    what, expected = "the fields", fields
     if autoencoder is not None:
         inner = autoencoder_sizes(autoencoder)
-        _compare(autoencoder, inner, {"the fields": fields})
-        latents = {"channels": autoencoder.section("ae").get("lat_channels"), "spatial": inner["spatial"]}
-        expected = {"the latents": latents}
+        _compare(autoencoder, inner, what, fields)
+        latent_channels = autoencoder.section("ae").get("lat_channels")
+        what, expected = "the latents", {"channels": latent_channels, "spatial": inner["spatial"]}
         theirs = read_system(autoencoder)
         if system is not None and theirs is not None:
             for name in ("fields", "mean", "std"):
                 if getattr(system, name) != getattr(theirs, name):
                     raise run.fault(f"dataset has other {name} than {autoencoder.folder / 'config.yaml'}")
-    _compare(run, sizes, expected)
+    _compare(run, sizes, what, expected)
     codes = 0 if system is None else 2 * system.dimensions
     if 0 < sizes["parameters"] < codes:
         raise run.fault(f"label_features is {sizes['parameters']}, less than the {codes} boundary codes")
 
 
-def _compare(run: Run, sizes: dict[str, int], expected: dict[str, dict[str, Any]]) -> None:
-    for what, values in expected.items():
-        for name, value in values.items():
-            if sizes[name] != value:
-                raise run.fault(f"its network has {name} {sizes[name]}, {what} {value}; they do not fit")
+def _compare(run: Run, sizes: dict[str, int], what: str, expected: dict[str, Any]) -> None:
+    for name, value in expected.items():
+        if sizes[name] != value:
+            raise run.fault(f"its network has {name} {sizes[name]}, {what} {value}; they do not fit")
 
 
 def _expect(run: Run, *kinds: str) -> Run:

@@ -1,6 +1,5 @@
 """Published transformer autoencoders as ours: their options, and the names of their parameters."""
 
-import re
 from typing import Any
 
 from torch import Tensor
@@ -43,7 +42,7 @@ def sizes(run: Run, config: TransformerAutoencoderConfig) -> dict[str, int]:
 
 def published(name: str) -> list[str]:
     """The published name of a parameter of ours."""
-    part, inner = re.fullmatch(r"(encoder|decoder)\.\d\.(.*)", name).groups()
+    part, _, inner = name.split(".", 2)  # encoder.1 and decoder.0 are the transformers
     return [f"{part}.{each}" for each in transformers.published(inner)]
 
 

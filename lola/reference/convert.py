@@ -132,6 +132,7 @@ def write_conversion(conversion: Conversion) -> bool:
 
 def _autoencoder(run: Run, root: Path, system: System | None, name: str | None = None) -> Conversion:
     model = build_autoencoder(run)
+    assert isinstance(model.config, AutoencoderConfig | TransformerAutoencoderConfig)
     config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
     what = name or f"autoencoder-{_rate(config)}"
     return Conversion(run, _stage(run, root, "autoencoders", what, system, config, {}), config, model)

@@ -7,7 +7,6 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from lola.diffusion import Diffusion, DiffusionConfig
-from lola.network import NetworkConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference import transformers, unets
@@ -15,6 +14,8 @@ from lola.reference.dataset import read_trajectory
 from lola.reference.options import IGNORED, expect, size
 from lola.reference.run import Run, fill
 from lola.schedule import ScheduleConfig
+from lola.transformer import TransformerConfig
+from lola.unet import UNetConfig
 
 ARCHITECTURES = {"vit": transformers, "dit": transformers, None: transformers, "unet": unets}
 M = TypeVar("M", bound=nn.Module)
@@ -78,7 +79,7 @@ def _architecture(run: Run) -> ModuleType:
     return ARCHITECTURES[expect(run, run.kind, "arch", *ARCHITECTURES)]
 
 
-def _network(run: Run) -> NetworkConfig:
+def _network(run: Run) -> TransformerConfig | UNetConfig:
     ignored = IGNORED | ({"masked", "schedule", "precondition"} if run.kind == "denoiser" else set())
     architecture = _architecture(run)
     axes = architecture.axes(run, _prefix(run))
@@ -97,7 +98,7 @@ def _prefix(run: Run) -> str:
     return f"{_embeddings(run)}backbone."
 
 
-def _fill(run: Run, model: M, network: NetworkConfig, constants: dict[str, Tensor]) -> M:
+def _fill(run: Run, model: M, network: TransformerConfig | UNetConfig, constants: dict[str, Tensor]) -> M:
     architecture, sizes = _architecture(run), emulator_sizes(run)
 
     def published(name: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 Levels are numbered alike on the way down; on the way up, ours and theirs count from the deepest. A published
 level lists what it applies in order: what leads to it, its blocks, what leads on; ours names these. In the
-input their coordinates stand before the mask, and ours behind it.
+input their coordinates stand before the mask, and ours behind it; where levels merge, what comes up stands
+before what was kept, and ours behind it.
 """
 
 import re
@@ -99,15 +100,26 @@ def constants(config: UNetConfig) -> dict[str, Tensor]:
 
 
 def reorder(config: UNetConfig, sizes: dict[str, int]) -> Reorder:
-    """Ours of theirs: the input's channels in our order, free parameters without axes of size 1."""
-    c, axes = sizes["channels"], sizes["spatial"] + 1
+    """Ours of theirs: what is joined in our order, free parameters without axes of size 1."""
+    c, axes, widths = sizes["channels"], sizes["spatial"] + 1, config.channels
 
     def change(name: str, tensor: Tensor) -> Tensor:
-        if name.endswith("network.down.0.into.weight") and tensor.shape[1] == 2 * c + axes:
-            states, positions, mask = tensor.split([c, axes, c], dim=1)
-            return torch.cat((states, mask, positions), dim=1)
+        merge = re.search(r"up\.(\d+)\.into\.weight$", name)
+        if merge:
+            level = len(widths) - 1 - int(merge[1])
+            return _rearranged(tensor, [widths[level + 1], widths[level]], [1, 0])
+        if name.endswith("down.0.into.weight"):
+            return _rearranged(tensor, [c, axes, c], [0, 2, 1])
         if name.endswith(".abc") and tensor.ndim > 2 and tensor[0, 0].numel() == 1:
             return tensor.flatten(1)
         return tensor
 
     return change
+
+
+def _rearranged(weight: Tensor, parts: list[int], order: list[int]) -> Tensor:
+    """A convolution's weight with the parts of its input in another order; of other sizes, as it is."""
+    if weight.ndim < 2 or weight.shape[1] != sum(parts):
+        return weight
+    split = weight.split(parts, dim=1)
+    return torch.cat([split[i] for i in order], dim=1)

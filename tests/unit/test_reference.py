@@ -109,7 +109,7 @@ def test_any_run_is_loaded_and_kinds_are_not_confused():
         ("autoencoder_2d", "ae", "wavelets", 3, "wavelets"),
         ("autoencoder_2d", "ae", "arch", "unet", "arch: unet"),
         ("autoencoder_2d", "ae", "norm", "rms", "norm: rms"),
-        ("autoencoder_2d", "ae", "saturation", "hard", "hard"),
+        ("autoencoder_2d", "ae", "saturation", "hard", "saturation"),
         ("autoencoder_2d", "ae", "encoder_only", {"hid_blocks": [1]}, "encoder_only"),
         ("autoencoder_2d", "ae", "attention_heads", {"deep": 2}, "attention_heads"),
         ("autoencoder_2d", "ae", "hid_channels", "many", "channels"),

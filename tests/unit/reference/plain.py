@@ -12,7 +12,6 @@ import yaml
 from einops import rearrange
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-LETTERS = ("", "h", "h w", "l h w")
 
 
 class State(dict):
@@ -78,23 +77,22 @@ def attention(P, name, x, heads):
     return module(tokens, tokens, tokens, need_weights=False)[0].transpose(1, 2).reshape(x.shape)
 
 
+def patterns(sizes):
+    """Fine and coarse axes, channels first among the small ones: `(C h w)`, or `(C l h w)`."""
+    small = ["p", "q", "r", "s"][: len(sizes)]
+    pairs = " ".join(f"({each.upper()} {each})" for each in small)
+    fine, coarse = f"N C {pairs}", f"N (C {' '.join(small)}) {' '.join(small).upper()}"
+    return fine, coarse, dict(zip(small, sizes, strict=True))
+
+
 def fold(x, sizes):
-    """Space to depth: `(C h w)`, or `(C l h w)`."""
-    n = len(sizes)
-    small = ["a", "b", "c", "d"][:n]
-    big = [letter.upper() for letter in small]
-    pairs = " ".join(f"({x} {y})" for x, y in zip(big, small, strict=True))
-    pattern = f"N C {pairs} -> N (C {' '.join(small)}) {' '.join(big)}"
-    return rearrange(x, pattern.replace("C", "k"), **dict(zip(small, sizes, strict=True)))
+    fine, coarse, lengths = patterns(sizes)
+    return rearrange(x, f"{fine} -> {coarse}", **lengths)
 
 
 def unfold(x, sizes):
-    n = len(sizes)
-    small = ["a", "b", "c", "d"][:n]
-    big = [letter.upper() for letter in small]
-    pairs = " ".join(f"({x} {y})" for x, y in zip(big, small, strict=True))
-    pattern = f"N (k {' '.join(small)}) {' '.join(big)} -> N k {pairs}"
-    return rearrange(x, pattern, **dict(zip(small, sizes, strict=True)))
+    fine, coarse, lengths = patterns(sizes)
+    return rearrange(x, f"{coarse} -> {fine}", **lengths)
 
 
 SATURATIONS = {
