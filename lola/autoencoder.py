@@ -210,7 +210,7 @@ class Autoencoder(nn.Module):
             ConfigError: The down-sampling does not divide the grid.
         """
         mean, _ = self._distribution(x)
-        return saturate(mean, self.config.saturation)
+        return saturate(mean.to(x.dtype), self.config.saturation)  # bounded in full precision
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruct states `(B, C, *grid)` from latents `(B, latent_channels, *grid / downsampling)`."""

@@ -5,7 +5,7 @@
     dataset -> persistence ------------------------------------------> evaluation
 
 Fingerprints depend on configurations and inputs alone, so that the whole plan is known before anything runs.
-Trials of one wave need only stages of earlier waves.
+A trial needs only stages of trials before it.
 """
 
 import functools
@@ -61,25 +61,20 @@ class Plan:
         return fingerprint(self.config, self.dataset)
 
     @functools.cached_property
-    def waves(self) -> tuple[tuple[Trial, ...], ...]:
-        """Trials in order: what needs nothing, latent emulators, evaluations."""
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
         models = (*(self._compression(n) for n in self.config.latent_channels), self._pixel())
-        emulators = tuple(
+        emulators = (
             self._latent(n, model)
             for n in self.config.latent_channels
             for model in (self.config.diffusion, self.config.neural_solver)
         )
-        return models, emulators, tuple(self._evaluations())
+        return *models, *emulators, *self.evaluations
 
-    @property
+    @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
-        """The trials of the last wave."""
-        return self.waves[-1]
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials."""
-        return tuple(trial for wave in self.waves for trial in wave)
+        """The trials that score something."""
+        return tuple(self._evaluations())
 
     def rate(self, latent_channels: int | None) -> str:
         """The name of a space: `f16c64`, or `pixel`."""
