@@ -36,8 +36,8 @@ MODELS = {
     "autoencoder": AutoencoderConfig(
         latent_channels=4, channels=(8, 16), blocks=(1, 1), patch_size=2, dropout=0.0
     ),
-    "diffusion": DiffusionConfig(transformer=TRANSFORMER),
-    "neural_solver": NeuralSolverConfig(transformer=TRANSFORMER),
+    "diffusion": DiffusionConfig(network=TRANSFORMER),
+    "neural_solver": NeuralSolverConfig(network=TRANSFORMER),
 }
 
 
@@ -63,8 +63,8 @@ def curve(name: str, well: Path, optimizer: str) -> tuple[torch.nn.Module, list[
     length = 1 if name == "autoencoder" else WINDOW
     standardise = Standardisation(EULER)
     training, validation = (
-        WellWindows(open_split(well, EULER, split), standardise, length, 2, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, EULER, split), standardise, length, 2, symmetries)
+        for split, symmetries in (("train", "plain"), ("valid", None))
     )
     config = TrainingConfig(
         steps=12,
