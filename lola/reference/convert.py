@@ -105,14 +105,7 @@ def write_conversion(conversion: Conversion) -> bool:
     with stage.lease():
         if stage.finished:
             return written
-        spool = Spool(stage.folder)
-        pixel = inner is None and stage.kind == "emulators"
-        tags = {
-            "system": stage.system,
-            "stage": stage.kind.removesuffix("s"),
-            "model": KINDS[conversion.run.kind],
-            "space": "pixel" if pixel else "latent",
-        }
+        spool, tags = Spool(stage.folder), _tags(conversion)
         spool.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.what()))
         spool.status("RUNNING")
         with atomic_path(stage.folder / WEIGHTS) as aside:
@@ -136,6 +129,23 @@ def _autoencoder(run: Run, root: Path, system: System | None, name: str | None =
     config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
     what = name or f"autoencoder-{_rate(config)}"
     return Conversion(run, _stage(run, root, "autoencoders", what, system, config, {}), config, model)
+
+
+def _tags(conversion: Conversion) -> dict[str, Any]:
+    """What the run is, for the tracking server."""
+    stage = conversion.stage
+    codec = conversion if stage.kind == "autoencoders" else conversion.autoencoder
+    compression = 1.0
+    if codec is not None:
+        assert isinstance(codec.config.model, CodecConfig)
+        compression = codec.config.model.compression(**codec.config.sizes)
+    return {
+        "system": stage.system,
+        "stage": stage.kind.removesuffix("s"),
+        "model": KINDS[conversion.run.kind],
+        "space": "pixel" if codec is None else "latent",
+        "compression": f"{compression:g}",
+    }
 
 
 def _rate(config: Imported) -> str:

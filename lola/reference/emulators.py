@@ -69,7 +69,9 @@ def _schedule(run: Run) -> ScheduleConfig:
     if not isinstance(schedule, dict):
         raise run.fault(f"denoiser has schedule: {schedule}; it must be a section")
     name = schedule.get("name")
-    if name not in SCHEDULES:  # of other schedules we do not know the published form
+    if (
+        not isinstance(name, str) or name not in SCHEDULES
+    ):  # of other schedules we do not know the published form
         raise run.fault(f"schedule has name: {name}; we know {' and '.join(SCHEDULES)} alone")
     run.refuse_others("schedule", schedule, {"name", "sigma_min", "sigma_max", *SCHEDULES[name]})
     return ScheduleConfig.from_json(schedule)

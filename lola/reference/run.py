@@ -66,7 +66,7 @@ class Run:
 
     def refuse_others(self, name: str, section: Mapping[str, Any], known: Iterable[str]) -> None:
         """Raise `DataError` that names the options of a section that are not among the known ones."""
-        unknown = sorted(set(section) - set(known))
+        unknown = sorted({str(key) for key in section} - set(known))
         if unknown:
             raise self.fault(f"{name} has options that we do not know: {', '.join(unknown)}")
 

@@ -102,6 +102,7 @@ def test_the_command_registers_a_model_once(latent_run, tmp_path, monkeypatch, c
     tags = client.get_run(versions[0].run_id).data.tags
     assert tags["lola.stage"] == "emulator"
     assert tags["lola.space"] == "latent"
+    assert float(tags["lola.compression"]) == pytest.approx(5 * 2 * 2 / 3, rel=1e-4)
 
 
 @pytest.mark.parametrize(
