@@ -6,11 +6,13 @@ Appendix B). Lead-time ranges, start states and contexts are those of its evalua
 
 import dataclasses
 import itertools
-from typing import Literal
+from typing import Any, Literal, Self
+
+import pydantic
 
 from lola.errors import ConfigError
 
-Transform = Literal["identity", "log1p", "log_eps"]
+Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,21 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reflection:
+    """The reversal of a grid axis that is a symmetry only if scalar fields change as well.
+
+    Arguments:
+        axis: The grid axis, with coordinate z.
+        complements: Pairs (channel, c): x becomes c - x.
+        tilts: Pairs (channel, c): x becomes x + c (z - z_0), with z_0 the middle of the axis.
+    """
+
+    axis: int
+    complements: tuple[tuple[str, float], ...] = ()
+    tilts: tuple[tuple[str, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
     """A physical system.
 
@@ -42,6 +59,7 @@ class System:
         flips: Grid axes whose reversal is a symmetry.
         permute: Whether grid axes may be exchanged.
         roll: Whether periodic axes may be rolled.
+        reflections: Axes whose reversal is a symmetry only if scalar fields change as well.
         stride: Simulation steps between the states of a window.
         starts: Start states of the evaluation.
         ranges: Lead-time ranges of the evaluation, inclusive, in simulation steps; None is the end.
@@ -58,10 +76,16 @@ class System:
     flips: tuple[int, ...] = ()
     permute: bool = False
     roll: bool = False
+    reflections: tuple[Reflection, ...] = ()
     stride: int = 1
     starts: tuple[int, ...] = (0,)
     ranges: tuple[tuple[int, int | None], ...] = ()
     shown: str = ""
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Rebuild a system from what `dataclasses.asdict` gives, as JSON."""
+        return pydantic.TypeAdapter(cls).validate_python(values)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -124,6 +148,7 @@ RAYLEIGH_BENARD = System(
     log_parameters=("Rayleigh", "Prandtl"),
     flips=(0,),
     roll=True,
+    reflections=(Reflection(axis=1, complements=(("buoyancy", 1.0),), tilts=(("pressure", 1.0),)),),
     stride=4,
     starts=(16, 32),
     ranges=((1, 20), (21, 60), (61, None)),

@@ -5,7 +5,7 @@
     dataset -> persistence ------------------------------------------> evaluation
 
 Fingerprints depend on configurations and inputs alone, so that the whole plan is known before anything runs.
-Trials of one wave need only stages of earlier waves.
+A trial needs only stages of trials before it.
 """
 
 import functools
@@ -49,7 +49,11 @@ class Plan:
         self.test, self.train = splits["test"], splits["train"]
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        config.pixel.transformer.check_grid(self.test.grid, config.window)
+        factors = config.autoencoder.factors(self.system.dimensions)
+        latent = tuple(size // factor for size, factor in zip(self.test.grid, factors, strict=True))
+        for model in (config.diffusion, config.neural_solver):
+            model.network.check_grid(latent, config.window)
+        config.pixel.network.check_grid(self.test.grid, config.window)
 
     @property
     def fingerprint(self) -> str:
@@ -62,31 +66,26 @@ class Plan:
         return self.config.concurrency
 
     @functools.cached_property
-    def waves(self) -> tuple[tuple[Trial, ...], ...]:
-        """Trials in order: what needs nothing, latent emulators, evaluations."""
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
         models = (*(self._compression(n) for n in self.config.latent_channels), self._pixel())
-        emulators = tuple(
+        emulators = (
             self._latent(n, model)
             for n in self.config.latent_channels
             for model in (self.config.diffusion, self.config.neural_solver)
         )
-        return models, emulators, tuple(self._evaluations())
+        return *models, *emulators, *self.evaluations
 
-    @property
+    @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
-        """The trials of the last wave."""
-        return self.waves[-1]
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials."""
-        return tuple(trial for wave in self.waves for trial in wave)
+        """The trials that score something."""
+        return tuple(self._evaluations())
 
     def rate(self, latent_channels: int | None) -> str:
         """The name of a space: `f16c64`, or `pixel`."""
         if latent_channels is None:
             return "pixel"
-        return f"f{self.config.autoencoder.downsampling}c{latent_channels}"
+        return f"{self.config.autoencoder.rate(self.system.dimensions)}c{latent_channels}"
 
     def compression(self, latent_channels: int | None) -> float:
         """numel(x) / numel(z)."""
@@ -117,6 +116,7 @@ class Plan:
         recipe = Recipe(
             model=self.config.autoencoder.replace(latent_channels=n),
             training=self.config.autoencoder_training,
+            symmetries=self.config.symmetries,
         )
         return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
 
@@ -133,6 +133,7 @@ class Plan:
             training=self.config.pixel_training if n is None else self.config.emulator_training,
             window=self.config.window,
             stride=self.config.evaluation.stride,
+            symmetries=self.config.symmetries if n is None else "plain",
         )
         inputs = {} if n is None else {"latents": self.cache(n)}
         return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
@@ -315,8 +316,8 @@ def _pixel_setup(
     """A model trained on windows of fields, read from HDF5."""
     standardise = Standardisation(system)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
+        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 

@@ -131,9 +131,9 @@ class StudyPlan:
         )
 
     @property
-    def waves(self) -> tuple[tuple[Trial, ...], ...]:
-        """One wave: no trial needs another."""
-        return (tuple(run.trial for run in self.runs),)
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials; none needs another."""
+        return tuple(run.trial for run in self.runs)
 
     def _trial(self, arm: ArmConfig, rate: float, seed: int) -> Trial:
         config, system = self.config, self.system
@@ -145,7 +145,7 @@ class StudyPlan:
             root=self.root,
             kind="autoencoders",
             system=system.name,
-            what=f"study-{arm.name}",
+            what=f"study-{arm.name}-{rate:g}-s{seed}",
             config=recipe,
             inputs={"dataset": self.dataset},
         )
@@ -161,9 +161,10 @@ class StudyPlan:
             "seed": seed,
         }
         workers = recipe.training.workers
+        step = dataclasses.replace(autoencoder_step(stage, self.well, tags), register=False)
         return Trial(
             f"{arm.name} at {rate:g}, seed {seed}",
-            (autoencoder_step(stage, self.well, tags),),
+            (step,),
             cpus=recipe.training.cpus * workers,
             gpus=recipe.training.gpus * workers,
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
+from lola.data.augment import Symmetries
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
@@ -14,6 +15,7 @@ from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.euler import EulerConfig
 from lola.storage import Stage
 from lola.training.loop import TrainingConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
 
@@ -35,6 +37,7 @@ class SweepConfig(Config):
         pixel: The pixel-space neural solver, if any.
         pixel_training: How the pixel-space neural solver is trained.
         window: States that an emulator sees at once.
+        symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
         well: The folder of Well datasets, absolute or under the storage root.
@@ -45,7 +48,7 @@ class SweepConfig(Config):
     system: str = "euler"
     simulation: EulerConfig
     latent_channels: tuple[int, ...]
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     cache: CacheConfig
     diffusion: DiffusionConfig
@@ -54,6 +57,7 @@ class SweepConfig(Config):
     pixel: NeuralSolverConfig
     pixel_training: TrainingConfig
     window: int = 5
+    symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
     well: str = how("well")
@@ -77,12 +81,16 @@ class SweepConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(Config):
-    """What a trained stage is: a model, how it was trained, and the windows it was trained on."""
+    """What a trained stage is: a model, how it was trained, and the windows it was trained on.
 
-    model: AutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
+    """
+
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1
+    symmetries: Symmetries = "plain"
 
 
 def kind_of(model: EmulatorModel) -> str:
@@ -99,12 +107,14 @@ class Step:
         run: Makes the stage.
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
+        register: Whether weights are registered as a model that others may look for.
     """
 
     stage: Stage
     run: Callable[[], None]
     tags: dict[str, Any]
     total: int
+    register: bool = True
 
     @property
     def title(self) -> str:
@@ -126,3 +136,8 @@ class Trial:
     def finished(self) -> bool:
         """Whether every stage is."""
         return all(step.stage.finished for step in self.steps)
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that the trial needs is finished."""
+        return all(stage.finished for stage in self.needs)

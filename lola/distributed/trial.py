@@ -1,10 +1,10 @@
 """What runs in the process of a trial: its stages one after the other, each under its lease."""
 
 import traceback
-from typing import Any
 
 from ray import tune
 
+from lola.config import flat
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.spool import Spool
@@ -40,19 +40,8 @@ def _make(step: Step) -> None:
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
     weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
-    if weights.exists():
+    if step.register and weights.exists():
         spool.model(weights, f"{stage.system}-{stage.what}")
-    if averaged.exists():
+    if step.register and averaged.exists():
         spool.artifact(averaged)
     spool.status("FINISHED")
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration values with dotted names."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result

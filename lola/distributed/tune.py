@@ -1,7 +1,8 @@
-"""Running a plan, such as a sweep: each wave is a Ray Tune experiment over trials that are not finished.
+"""Running a plan, such as a sweep: a Ray Tune experiment over the trials that are not finished.
 
 A trial takes no CPU itself: what it starts does. It is a loop over the stages that it makes, each under its
-lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one.
+lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one but those
+that need what it makes.
 """
 
 import functools
@@ -16,12 +17,14 @@ from typing import Any, Protocol, TypeVar
 from ray import tune
 from rich.console import Console
 
+from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
 from lola.distributed.plan import Plan
+from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
 from lola.distributed.sweep import SweepConfig, Trial
-from lola.distributed.trial import flat, run_trial
+from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
 from lola.simulate.euler import EulerConfig
@@ -54,8 +57,8 @@ class Settings(Protocol):
         """The fingerprinted fields."""
 
 
-class Waves(Protocol):
-    """A plan: trials in waves, each of which needs only what earlier ones make."""
+class Experiment(Protocol):
+    """A plan, as this module sees it."""
 
     @property
     def root(self) -> Path:
@@ -70,11 +73,11 @@ class Waves(Protocol):
         """Trials at once; 0 is as many as the cluster can run."""
 
     @property
-    def waves(self) -> tuple[tuple[Trial, ...], ...]:
-        """The trials."""
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials; one needs only stages of trials before it."""
 
 
-P = TypeVar("P", bound=Waves)
+P = TypeVar("P", bound=Experiment)
 
 
 def run_sweep(config: SweepConfig) -> Path:
@@ -104,11 +107,11 @@ def run_experiment(
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    connect()
     simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
+    connect()
     tracker.start_sweep(name, plan.fingerprint, flat(config.what()))
-    trials = [trial for wave in plan.waves for trial in wave]
+    trials = plan.trials
     progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
     failures = run_plan(plan, tracker, progress)
     report = None if failures else report_on(plan)
@@ -121,7 +124,7 @@ def run_experiment(
     return report
 
 
-def run_plan(plan: Waves, tracker: Tracker, progress: Progress) -> dict[str, str]:
+def run_plan(plan: Experiment, tracker: Tracker, progress: Progress) -> dict[str, str]:
     """Run every trial of a plan that is not finished; returns why trials failed, by name.
 
     Arguments:
@@ -129,25 +132,19 @@ def run_plan(plan: Waves, tracker: Tracker, progress: Progress) -> dict[str, str
         tracker: Copies the stages' records to MLflow meanwhile.
         progress: Shows them on the console.
     """
-    failures: dict[str, str] = {}
     stop = threading.Event()
-    for step in (step for wave in plan.waves for trial in wave for step in trial.steps):
+    for step in (step for trial in plan.trials for step in trial.steps):
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
     watch.start()
     try:
-        for wave in plan.waves:
-            pending = [trial for trial in wave if not trial.finished]
-            ready = [trial for trial in pending if all(stage.finished for stage in trial.needs)]
-            failures |= {trial.name: "an input is missing" for trial in pending if trial not in ready}
-            if ready:
-                failures |= _run_wave(ready, plan)
+        pending = [trial for trial in plan.trials if not trial.finished]
+        return _run_trials(pending, plan) if pending else {}
     finally:
         stop.set()
         watch.join()
         progress.poll()
-    return failures
 
 
 def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
@@ -156,7 +153,7 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
         tracker.pump()
 
 
-def _run_wave(trials: Sequence[Trial], plan: Waves) -> dict[str, str]:
+def _run_trials(trials: Sequence[Trial], plan: Experiment) -> dict[str, str]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
@@ -164,18 +161,21 @@ def _run_wave(trials: Sequence[Trial], plan: Waves) -> dict[str, str]:
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
-        param_space={"trial": tune.grid_search(list(by_name))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=plan.concurrency or concurrency(trials), reuse_actors=True
+            search_alg=TrialQueue(trials),
+            num_samples=len(trials),
+            max_concurrent_trials=plan.concurrency or concurrency(trials),
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
     )
     results = tuner.fit()
     shutil.rmtree(folder, ignore_errors=True)
     reasons = [str(error).strip().splitlines()[-1] for error in results.errors]
-    unfinished = [name for name, trial in by_name.items() if not trial.finished]
     return {
-        name: _reason(by_name[name]) or (reasons[0] if reasons else "its process died") for name in unfinished
+        trial.name: _reason(trial) or (reasons[0] if reasons else "its process died")
+        for trial in trials
+        if not trial.finished
     }
 
 
@@ -190,7 +190,9 @@ def concurrency(trials: Iterable[Trial]) -> int:
 
 
 def _reason(trial: Trial) -> str:
-    """The last line of a failed trial's error."""
+    """The last line of a failed trial's error, or what kept it from starting."""
+    if not trial.ready:
+        return "an input is missing"
     for step in trial.steps:
         path: Path = step.stage.folder / "error.txt"
         if not step.stage.finished and path.exists():

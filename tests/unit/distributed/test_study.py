@@ -27,10 +27,10 @@ def fingerprints(config, tmp_path, well):
 def test_every_run_is_a_stage_of_its_own(config, tmp_path, well):
     arms = (config.arms[0].replace(learning_rates=(1e-3, 1e-2)), *config.arms[1:])
     plan = StudyPlan(config.replace(arms=arms, seeds=(0, 1, 2)), tmp_path, well)
-    (wave,) = plan.waves
-    assert len({trial.steps[0].stage.folder for trial in wave}) == len(wave) == (2 + 3) * 3
-    assert len({trial.name for trial in wave}) == len(wave)
-    assert not any(trial.needs for trial in wave)
+    trials = plan.trials
+    assert len({trial.steps[0].stage.folder for trial in trials}) == len(trials) == (2 + 3) * 3
+    assert len({trial.name for trial in trials}) == len(trials)
+    assert not any(trial.needs for trial in trials)
 
 
 def test_runs_differ_in_what_is_compared_alone(config, tmp_path, well):

@@ -5,6 +5,7 @@ import torch
 
 from lola.autoencoder import AutoencoderConfig
 from lola.nn.recompute import Block
+from lola.nn.unet import UNet
 from lola.nn.vit import Transformer
 
 
@@ -23,6 +24,21 @@ def transformer():
 def unmodulated():
     network = Transformer(4, 2, 0, features=16, blocks=3, heads=2, patch_size=(1, 2, 2), dropout=0.3)
     return network, (torch.randn(2, 4, 3, 8, 8),)
+
+
+def unet():
+    network = UNet(
+        4,
+        2,
+        8,
+        channels=(8, 16),
+        blocks=(2, 2),
+        heads=(0, 2),
+        kernel_size=(1, 3, 3),
+        stride=(1, 2, 2),
+        dropout=0.3,
+    )
+    return network, (torch.randn(2, 4, 3, 8, 8), torch.randn(2, 8))
 
 
 def recomputing(network):
@@ -50,7 +66,7 @@ def saved(network, inputs):
     return sum(kept.values()), output
 
 
-@pytest.mark.parametrize("build", [autoencoder, transformer, unmodulated])
+@pytest.mark.parametrize("build", [autoencoder, transformer, unmodulated, unet])
 def test_gradients_are_the_same_with_dropout(build):
     torch.manual_seed(0)
     plain, inputs = build()
@@ -69,7 +85,7 @@ def test_gradients_are_the_same_with_dropout(build):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("build", [autoencoder, transformer])
+@pytest.mark.parametrize("build", [autoencoder, transformer, unet])
 def test_less_is_kept_for_the_backward_pass(build):
     plain, inputs = build()
     much, _ = saved(plain, inputs)
