@@ -1,11 +1,16 @@
-"""Command lines made from configurations: `[PRESET] [--option value ...]`, with errors of one line."""
+"""Command lines made from configurations: `[PRESET] [--option value ...]`, with errors of one line.
 
+A preset may be a function of some of the options, such as the physical system, that decide the defaults of
+others. These options are read first.
+"""
+
+import argparse
 import contextlib
 import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -16,17 +21,23 @@ from lola.errors import LolaError
 C = TypeVar("C", bound=Config)
 
 
-def launch(main: Callable[[C], None], presets: Mapping[str, Callable[[], C]], default: str) -> None:
+def launch(
+    main: Callable[[C], None],
+    presets: Mapping[str, Callable[..., C]],
+    default: str,
+    given: Sequence[str] = (),
+) -> None:
     """Run a program on the configuration that the command line describes; the exit code tells failure.
 
     Arguments:
         main: The program; its docstring is the description in `--help`.
         presets: Complete configurations by name.
         default: The preset used when none is named.
+        given: Options, as Python names, that presets take as keyword arguments when they are given.
     """
     program = os.path.basename(sys.argv[0])
     try:
-        main(parse(sys.argv[1:], program, main.__doc__ or "", presets, default))
+        main(parse(sys.argv[1:], program, main.__doc__ or "", presets, default, given))
     except LolaError as error:
         sys.exit(f"{program}: error: {error}")
     except KeyboardInterrupt:
@@ -35,7 +46,12 @@ def launch(main: Callable[[C], None], presets: Mapping[str, Callable[[], C]], de
 
 
 def parse(
-    arguments: list[str], program: str, description: str, presets: Mapping[str, Callable[[], C]], default: str
+    arguments: list[str],
+    program: str,
+    description: str,
+    presets: Mapping[str, Callable[..., C]],
+    default: str,
+    given: Sequence[str] = (),
 ) -> C:
     """The configuration of a command line.
 
@@ -51,7 +67,7 @@ def parse(
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     complaint = io.StringIO()
     try:
-        preset = presets[name]()
+        preset = presets[name](**_read(arguments, given))
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 type(preset),
@@ -67,6 +83,15 @@ def parse(
         if not error.code:
             raise
         _refuse(program, _one_line(complaint.getvalue()))
+
+
+def _read(arguments: list[str], names: Sequence[str]) -> dict[str, str]:
+    """The options of these names, among others; one without a value is left for the complete parser."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        reader.add_argument("--" + name.replace("_", "-"), "--" + name, dest=name, nargs="?")
+    known, _ = reader.parse_known_args(arguments)
+    return {name: value for name, value in vars(known).items() if value is not None}
 
 
 def _refuse(program: str, message: str) -> NoReturn:
