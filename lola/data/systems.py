@@ -29,6 +29,28 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """The size of a published ensemble of simulations, over all splits (Appendix B).
+
+    Arguments:
+        grid: Cells along each grid axis.
+        trajectories: Simulations.
+        steps: States of each.
+        constants: Scalar constants of each.
+    """
+
+    grid: tuple[int, ...]
+    trajectories: int
+    steps: int
+    constants: int
+
+    @property
+    def parameter_count(self) -> int:
+        """The length `P` of a trajectory's parameters: constants, and a code per end of each axis."""
+        return self.constants + 2 * len(self.grid)
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
     """A physical system.
 
@@ -38,6 +60,7 @@ class System:
         dimensions: The number of grid axes.
         fields: The fields in channel order.
         mean, std: Statistics of each channel after its transform.
+        published: The size of The Well's ensemble.
         log_parameters: Scalar parameters that enter networks as natural logarithms.
         flips: Grid axes whose reversal is a symmetry.
         permute: Whether grid axes may be exchanged.
@@ -54,6 +77,7 @@ class System:
     fields: tuple[Field, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    published: Ensemble
     log_parameters: tuple[str, ...] = ()
     flips: tuple[int, ...] = ()
     permute: bool = False
@@ -106,6 +130,7 @@ EULER = System(
     ),
     mean=(1.20, 0.60, 0.58, 0.0, 0.0),
     std=(0.51, 0.27, 0.29, 0.53, 0.52),
+    published=Ensemble((512, 512), trajectories=10_000, steps=100, constants=1),
     flips=(0, 1),
     permute=True,
     roll=True,
@@ -121,6 +146,7 @@ RAYLEIGH_BENARD = System(
     fields=(Field("buoyancy"), Field("pressure"), Field("velocity", order=1)),
     mean=(0.38, 0.01, 0.0, 0.0),
     std=(0.25, 0.15, 0.21, 0.18),
+    published=Ensemble((512, 128), trajectories=1_750, steps=200, constants=2),
     log_parameters=("Rayleigh", "Prandtl"),
     flips=(0,),
     roll=True,
@@ -142,6 +168,7 @@ TURBULENCE_GRAVITY_COOLING = System(
     ),
     mean=(-1.75, -4.20, 5.50, 0.0, 0.0, 0.0),
     std=(0.95, 1.75, 1.10, 0.50, 0.50, 0.50),
+    published=Ensemble((64, 64, 64), trajectories=2_700, steps=50, constants=3),
     log_parameters=("rho0",),
     flips=(0, 1, 2),
     permute=True,
