@@ -8,8 +8,10 @@ Fingerprints depend on configurations and inputs alone, so that the whole plan i
 Trials of one wave need only stages of earlier waves.
 """
 
+import copy
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Tri
 from lola.distributed.train import Setup, TrainingRun, run_training
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.score import Subject
+from lola.neural_solver import NeuralSolverConfig
 from lola.storage import Kind, Stage
 
 
@@ -49,17 +52,28 @@ class Plan:
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        config.pixel.transformer.check_grid(self.test.grid, config.window)
+        if config.pixel is not None:
+            config.pixel.transformer.check_grid(self.test.grid, config.window)
+        self._goal: tuple[Stage, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """The sweep's own fingerprint."""
-        return fingerprint(self.config, self.dataset)
+        """The sweep's own fingerprint, or that of its part."""
+        return fingerprint(self.config, self.dataset, *(stage.fingerprint for stage in self._goal))
+
+    def towards(self, *goal: Stage) -> "Plan":
+        """The part of the plan that makes some stages: no trial and no step that they do not need."""
+        part = copy.copy(self)
+        part._goal = goal
+        part.waves = tuple(_needed(self.waves, goal))
+        return part
 
     @functools.cached_property
     def waves(self) -> tuple[tuple[Trial, ...], ...]:
         """Trials in order: what needs nothing, latent emulators, evaluations."""
-        models = (*(self._compression(n) for n in self.config.latent_channels), self._pixel())
+        models = tuple(self._compression(n) for n in self.config.latent_channels)
+        if self.config.pixel is not None:
+            models += (self._pixel(self.config.pixel),)
         emulators = tuple(
             self._latent(n, model)
             for n in self.config.latent_channels
@@ -173,8 +187,7 @@ class Plan:
             gpus=recipe.training.gpus * recipe.training.workers,
         )
 
-    def _pixel(self) -> Trial:
-        model = self.config.pixel
+    def _pixel(self, model: NeuralSolverConfig) -> Trial:
         stage = self.emulator(model, None)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
@@ -228,7 +241,8 @@ class Plan:
         yield self._evaluate("persistence", None)
         for n in self.config.latent_channels:
             yield self._evaluate("autoencoder", n)
-        yield self._evaluate("neural_solver", None, self.config.pixel)
+        if self.config.pixel is not None:
+            yield self._evaluate("neural_solver", None, self.config.pixel)
         for n in self.config.latent_channels:
             yield self._evaluate("neural_solver", n, self.config.neural_solver)
             for steps in self.config.solver_steps:
@@ -267,6 +281,23 @@ class Plan:
         needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
         step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
         return Trial(f"evaluation {stage.what}", (step,), needs)
+
+
+def _needed(waves: tuple[tuple[Trial, ...], ...], goal: Iterable[Stage]) -> list[tuple[Trial, ...]]:
+    """The trials that lead to some stages, each up to the last step that is needed."""
+    wanted = {stage.fingerprint for stage in goal}
+    kept: list[tuple[Trial, ...]] = []
+    for wave in reversed(waves):
+        part = []
+        for trial in wave:
+            last = max(
+                (i for i, step in enumerate(trial.steps) if step.stage.fingerprint in wanted), default=-1
+            )
+            if last >= 0:
+                part.append(dataclasses.replace(trial, steps=trial.steps[: last + 1]))
+                wanted |= {stage.fingerprint for stage in trial.needs}
+        kept.insert(0, tuple(part))
+    return kept
 
 
 def _pixel_setup(

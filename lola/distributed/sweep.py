@@ -24,7 +24,7 @@ class SweepConfig(Config):
 
     Arguments:
         system: The physical system.
-        simulation: What to simulate where the datasets are missing.
+        simulation: What to simulate where the datasets are missing; with none they must be there.
         latent_channels: Latent channels of the autoencoders; each is a compression rate.
         autoencoder: The autoencoder, but for its latent channels.
         autoencoder_training: How autoencoders are trained.
@@ -43,7 +43,7 @@ class SweepConfig(Config):
     """
 
     system: str = "euler"
-    simulation: EulerConfig
+    simulation: EulerConfig | None = None
     latent_channels: tuple[int, ...]
     autoencoder: AutoencoderConfig
     autoencoder_training: TrainingConfig
@@ -51,7 +51,7 @@ class SweepConfig(Config):
     diffusion: DiffusionConfig
     neural_solver: NeuralSolverConfig
     emulator_training: TrainingConfig
-    pixel: NeuralSolverConfig
+    pixel: NeuralSolverConfig | None = None
     pixel_training: TrainingConfig
     window: int = 5
     solver_steps: tuple[int, ...] = (4, 8, 16)
@@ -62,6 +62,10 @@ class SweepConfig(Config):
 
     def validate(self) -> None:
         get_system(self.system)
+        require(
+            self.simulation is None or self.system == "euler",
+            f"there is no simulation of {self.system}, only of euler",
+        )
         require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
         require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
         require(

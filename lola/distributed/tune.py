@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ray import tune
@@ -22,7 +22,7 @@ from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.trial import flat, run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
-from lola.storage import resolve_storage, well_folder
+from lola.storage import Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
@@ -34,25 +34,65 @@ def run_sweep(config: SweepConfig) -> Path:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
+    plan, tracker, progress = _prepare(config)
+    report = _complete(plan, f"sweep {config.system}", tracker, progress, make_report)
+    assert report is not None
+    progress.say(f"report: {report}")
+    return report
+
+
+def run_stages(
+    config: SweepConfig, title: str, choose: Callable[[Plan], Iterable[Stage]]
+) -> tuple[Stage, ...]:
+    """Make some stages of a sweep, and what they need, from wherever an earlier call left them.
+
+    Arguments:
+        config: The sweep that they belong to.
+        title: A name for people.
+        choose: Tells the stages of the sweep's plan.
+
+    Raises:
+        LolaError: Options, data, storage or tracking are at fault, or trials failed.
+    """
+    plan, tracker, progress = _prepare(config)
+    stages = tuple(choose(plan))
+    _complete(plan.towards(*stages), title, tracker, progress)
+    for stage in stages:
+        progress.say(f"{stage.what}: {stage.folder}")
+    return stages
+
+
+def _prepare(config: SweepConfig) -> tuple[Plan, Tracker, Progress]:
+    """Open storage and tracking, connect to the cluster, and see to the data."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
     connect()
-    simulate(config.simulation, well, progress.say)
-    plan = Plan(config, storage, well)
-    tracker.start_sweep(f"sweep {config.system}", plan.fingerprint, flat(config.what()))
+    if config.simulation is not None:
+        simulate(config.simulation, well, progress.say)
+    return Plan(config, storage, well), tracker, progress
+
+
+def _complete(
+    plan: Plan,
+    title: str,
+    tracker: Tracker,
+    progress: Progress,
+    report: Callable[[Plan], Path] | None = None,
+) -> Path | None:
+    """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
+    tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
     trials = plan.trials
     progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
     failures = run_plan(plan, tracker, progress)
-    report = None if failures else make_report(plan)
-    tracker.finish_sweep(report.parent if report else None, bool(failures))
+    page = report(plan) if report and not failures else None
+    tracker.finish_sweep(page.parent if page else None, bool(failures))
     progress.say(f"runs: {tracker.command}")
-    if report is None:
+    if failures:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
         raise LolaError(f"{len(failures)} of {len(trials)} trials failed: {reasons}")
-    progress.say(f"report: {report}")
-    return report
+    return page
 
 
 def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]:
