@@ -29,6 +29,8 @@ MAY_IMPORT = {
     "sampling": LEAVES | {"models"},
     "emulation": LEAVES | {"models", "sampling", "training.checkpoint"},
     "reference": LEAVES | {"models", "nn", "sampling", "emulation"},
+    "counting": LEAVES | {"data.state", "nn"},
+    "cost": LEAVES | {"counting", "training"},
     "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
 }
 
