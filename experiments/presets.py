@@ -29,15 +29,16 @@ def mini(system: str = "euler") -> SweepConfig:
     return SweepConfig(
         system=system,
         simulation=EulerConfig(resolution=64, train=8, valid=1, test=1) if system == "euler" else None,
-        latent_channels=(64, 16, 4),
+        latent_channels=(128, 32, 8),
         autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(
             steps=300,
             optimizer=OptimizerConfig(name="soap", learning_rate=3e-3, max_dimension=256),
+            precision="bfloat16",
             valid_samples=64,
             report_every=75,
         ),
-        cache=CacheConfig(block=51),
+        cache=CacheConfig(block=51, precision="bfloat16"),
         diffusion=DiffusionConfig(transformer=transformer),
         neural_solver=NeuralSolverConfig(transformer=transformer),
         emulator_training=training,

@@ -156,7 +156,7 @@ class Autoencoder(nn.Module):
             ConfigError: The down-sampling does not divide the grid.
         """
         self.config.check_grid(x.shape[2:])
-        return saturate(self.encoder(x), self.config.saturation)
+        return saturate(self.encoder(x).to(x.dtype), self.config.saturation)  # bounded in full precision
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruct states `(B, C, *grid)` from latents `(B, latent_channels, *grid / downsampling)`."""

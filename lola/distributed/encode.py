@@ -36,6 +36,7 @@ from lola.distributed.datasource import Shard, WellDatasource, shards_of
 from lola.emulation import load_autoencoder
 from lola.seeding import numpy_generator
 from lola.storage import Stage
+from lola.training.loop import Precision, precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class CacheConfig(Config):
 
     Arguments:
         dtype: The type of the stored latents.
+        precision: The type of the autoencoder's arithmetic.
         variants: Versions of each training trajectory: the simulated one, then augmented ones.
         seed: Seeds the augmentations.
         block: States encoded at once.
@@ -52,6 +54,7 @@ class CacheConfig(Config):
     """
 
     dtype: Literal["float32", "float16"] = "float32"
+    precision: Precision = "float32"
     variants: int = 1
     seed: int = 0
     block: int = 25
@@ -157,8 +160,9 @@ class Encoder:
         shard = self.shards[entry["shard"]]
         for variant in range(variants_of(shard, self.config)):
             x, parameters = self._variant(states, shard.split, entry["trajectory"], variant)
-            z = self.autoencoder.encode(x.movedim(1, 0).to(self.device)).cpu().numpy()
-            rows.append((variant, parameters.numpy(), z.astype(self.config.dtype)))
+            with precision(self.config.precision, self.device):
+                z = self.autoencoder.encode(x.movedim(1, 0).to(self.device))
+            rows.append((variant, parameters.numpy(), z.float().cpu().numpy().astype(self.config.dtype)))
         numbers, parameters_of, latents = zip(*rows, strict=True)
         return pa.table(
             {name: pa.array([value] * len(rows), pa.int32()) for name, value in entry.items()}

@@ -5,7 +5,7 @@
     dataset -> persistence ------------------------------------------> evaluation
 
 Fingerprints depend on configurations and inputs alone, so that the whole plan is known before anything runs.
-Trials of one wave need only stages of earlier waves.
+A trial needs only stages of trials before it.
 """
 
 import copy
@@ -65,31 +65,26 @@ class Plan:
         """The part of the plan that makes some stages: no trial and no step that they do not need."""
         part = copy.copy(self)
         part._goal = goal
-        part.waves = tuple(_needed(self.waves, goal))
+        part.trials = _needed(self.trials, goal)
         return part
 
     @functools.cached_property
-    def waves(self) -> tuple[tuple[Trial, ...], ...]:
-        """Trials in order: what needs nothing, latent emulators, evaluations."""
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
         models = tuple(self._compression(n) for n in self.config.latent_channels)
         if self.config.pixel is not None:
             models += (self._pixel(self.config.pixel),)
-        emulators = tuple(
+        emulators = (
             self._latent(n, model)
             for n in self.config.latent_channels
             for model in (self.config.diffusion, self.config.neural_solver)
         )
-        return models, emulators, tuple(self._evaluations())
+        return *models, *emulators, *self.evaluations
 
-    @property
+    @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
-        """The trials of the last wave."""
-        return self.waves[-1]
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials."""
-        return tuple(trial for wave in self.waves for trial in wave)
+        """The trials that score something."""
+        return tuple(self._evaluations())
 
     def rate(self, latent_channels: int | None) -> str:
         """The name of a space: `f16c64`, or `pixel`."""
@@ -283,21 +278,18 @@ class Plan:
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
-def _needed(waves: tuple[tuple[Trial, ...], ...], goal: Iterable[Stage]) -> list[tuple[Trial, ...]]:
+def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:
     """The trials that lead to some stages, each up to the last step that is needed."""
     wanted = {stage.fingerprint for stage in goal}
-    kept: list[tuple[Trial, ...]] = []
-    for wave in reversed(waves):
-        part = []
-        for trial in wave:
-            last = max(
-                (i for i, step in enumerate(trial.steps) if step.stage.fingerprint in wanted), default=-1
-            )
-            if last >= 0:
-                part.append(dataclasses.replace(trial, steps=trial.steps[: last + 1]))
-                wanted |= {stage.fingerprint for stage in trial.needs}
-        kept.insert(0, tuple(part))
-    return kept
+    kept: list[Trial] = []
+    for trial in reversed(trials):
+        steps = list(trial.steps)
+        while steps and steps[-1].stage.fingerprint not in wanted:
+            steps.pop()
+        if steps:
+            kept.insert(0, dataclasses.replace(trial, steps=tuple(steps)))
+            wanted |= {stage.fingerprint for stage in trial.needs}
+    return tuple(kept)
 
 
 def _pixel_setup(

@@ -130,3 +130,8 @@ class Trial:
     def finished(self) -> bool:
         """Whether every stage is."""
         return all(step.stage.finished for step in self.steps)
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that the trial needs is finished."""
+        return all(stage.finished for stage in self.needs)

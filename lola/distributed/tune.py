@@ -1,7 +1,8 @@
-"""Running a sweep: each wave of its plan is a Ray Tune experiment over the trials that are not finished.
+"""Running a sweep: its plan is a Ray Tune experiment over the trials that are not finished.
 
 A trial takes no CPU itself: what it starts does. It is a loop over the stages that it makes, each under its
-lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one.
+lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one but those
+that need what it makes.
 """
 
 import logging
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
 from lola.distributed.plan import Plan
+from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
 from lola.distributed.sweep import SweepConfig, Trial
@@ -63,15 +65,16 @@ def run_stages(
 
 
 def _prepare(config: SweepConfig) -> tuple[Plan, Tracker, Progress]:
-    """Open storage and tracking, connect to the cluster, and see to the data."""
+    """Open storage and tracking, see to the data, and connect to the cluster."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    connect()
     if config.simulation is not None:
         simulate(config.simulation, well, progress.say)
-    return Plan(config, storage, well), tracker, progress
+    plan = Plan(config, storage, well)
+    connect()
+    return plan, tracker, progress
 
 
 def _complete(
@@ -103,7 +106,6 @@ def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]
         tracker: Copies the stages' records to MLflow meanwhile.
         progress: Shows them on the console.
     """
-    failures: dict[str, str] = {}
     stop = threading.Event()
     for step in (step for trial in plan.trials for step in trial.steps):
         tracker.follow(step.stage.folder, step.stage.fingerprint)
@@ -111,17 +113,12 @@ def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]
     watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
     watch.start()
     try:
-        for wave in plan.waves:
-            pending = [trial for trial in wave if not trial.finished]
-            ready = [trial for trial in pending if all(stage.finished for stage in trial.needs)]
-            failures |= {trial.name: "an input is missing" for trial in pending if trial not in ready}
-            if ready:
-                failures |= _run_wave(ready, plan)
+        pending = [trial for trial in plan.trials if not trial.finished]
+        return _run_trials(pending, plan) if pending else {}
     finally:
         stop.set()
         watch.join()
         progress.poll()
-    return failures
 
 
 def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
@@ -130,7 +127,7 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
         tracker.pump()
 
 
-def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
+def _run_trials(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
@@ -138,18 +135,21 @@ def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
-        param_space={"trial": tune.grid_search(list(by_name))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=plan.config.concurrency or concurrency(trials), reuse_actors=True
+            search_alg=TrialQueue(trials),
+            num_samples=len(trials),
+            max_concurrent_trials=plan.config.concurrency or concurrency(trials),
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
     )
     results = tuner.fit()
     shutil.rmtree(folder, ignore_errors=True)
     reasons = [str(error).strip().splitlines()[-1] for error in results.errors]
-    unfinished = [name for name, trial in by_name.items() if not trial.finished]
     return {
-        name: _reason(by_name[name]) or (reasons[0] if reasons else "its process died") for name in unfinished
+        trial.name: _reason(trial) or (reasons[0] if reasons else "its process died")
+        for trial in trials
+        if not trial.finished
     }
 
 
@@ -164,7 +164,9 @@ def concurrency(trials: Iterable[Trial]) -> int:
 
 
 def _reason(trial: Trial) -> str:
-    """The last line of a failed trial's error."""
+    """The last line of a failed trial's error, or what kept it from starting."""
+    if not trial.ready:
+        return "an input is missing"
     for step in trial.steps:
         path: Path = step.stage.folder / "error.txt"
         if not step.stage.finished and path.exists():

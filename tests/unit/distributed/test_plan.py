@@ -30,11 +30,11 @@ def changed(before, after):
     return {name for name in before.keys() & after.keys() if before[name] != after[name]}
 
 
-def test_trials_need_only_what_earlier_waves_make(config, tmp_path, well):
+def test_trials_need_only_what_earlier_ones_make(config, tmp_path, well):
     made = set()
-    for wave in Plan(config, tmp_path, well).waves:
-        assert {stage.fingerprint for trial in wave for stage in trial.needs} <= made
-        made |= {step.stage.fingerprint for trial in wave for step in trial.steps}
+    for trial in Plan(config, tmp_path, well).trials:
+        assert {stage.fingerprint for stage in trial.needs} <= made
+        made |= {step.stage.fingerprint for step in trial.steps}
 
 
 def test_every_stage_has_a_folder_of_its_own(config, tmp_path, well):
