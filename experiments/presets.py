@@ -39,10 +39,10 @@ def mini(system: str = "euler") -> SweepConfig:
             report_every=75,
         ),
         cache=CacheConfig(block=51, precision="bfloat16"),
-        diffusion=DiffusionConfig(transformer=transformer),
-        neural_solver=NeuralSolverConfig(transformer=transformer),
+        diffusion=DiffusionConfig(network=transformer),
+        neural_solver=NeuralSolverConfig(network=transformer),
         emulator_training=training,
-        pixel=NeuralSolverConfig(transformer=transformer.replace(patch_size=(1, 16, 16))) if flat else None,
+        pixel=NeuralSolverConfig(network=transformer.replace(patch_size=(1, 16, 16))) if flat else None,
         pixel_training=training,
         evaluation=EvaluationConfig(
             sampler=SamplerConfig(), members=16, trajectories=8, stride=get_system(system).stride
@@ -56,15 +56,15 @@ def smoke(system: str = "euler") -> SweepConfig:
     transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
     training = TrainingConfig(steps=20, batch_size=4, valid_samples=8, report_every=5)
     simulation = EulerConfig(resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6)
-    pixel = NeuralSolverConfig(transformer=transformer.replace(patch_size=(1, 8, 8)))
+    pixel = NeuralSolverConfig(network=transformer.replace(patch_size=(1, 8, 8)))
     return config.replace(
         simulation=simulation if config.simulation else None,
         latent_channels=(16,),
         autoencoder=AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(optimizer=OptimizerConfig(name="psgd", learning_rate=1e-3)),
         cache=CacheConfig(block=16),
-        diffusion=DiffusionConfig(transformer=transformer),
-        neural_solver=NeuralSolverConfig(transformer=transformer),
+        diffusion=DiffusionConfig(network=transformer),
+        neural_solver=NeuralSolverConfig(network=transformer),
         emulator_training=training,
         pixel=pixel if config.pixel else None,
         pixel_training=training,
@@ -107,7 +107,7 @@ def paper(system: str = "euler") -> SweepConfig:
         diffusion=DiffusionConfig(),
         neural_solver=NeuralSolverConfig(),
         emulator_training=emulator,
-        pixel=NeuralSolverConfig(transformer=pixel) if physics.dimensions == 2 else None,
+        pixel=NeuralSolverConfig(network=pixel) if physics.dimensions == 2 else None,
         pixel_training=emulator.replace(workers=16),
         window=5,
         solver_steps=(16,),

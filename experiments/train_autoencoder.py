@@ -14,6 +14,7 @@ from lola.distributed.dry_run import autoencoder_job, show
 from lola.distributed.sweep import SweepConfig
 from lola.distributed.tune import run_stages
 from lola.training.loop import TrainingConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Autoencoders(Config):
 
     system: str
     latent_channels: tuple[int, ...]
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     well: str = how("well")
     storage: str | None = how(None)

@@ -1,22 +1,27 @@
 """Command lines made from configurations: `[PRESET] [--option value ...]`, with errors of one line.
 
+Where a configuration holds one of several kinds, such as a network, `--PATH.type KIND` puts that kind's
+defaults in place of the preset's; its own options follow as any others.
+
 A preset may be a function of some of the options, such as the physical system, that decide the defaults of
 others. These options are read first.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import inspect
 import io
 import os
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 from lola.config import Config
-from lola.errors import LolaError
+from lola.errors import ConfigError, LolaError
 
 C = TypeVar("C", bound=Config)
 
@@ -67,7 +72,11 @@ def parse(
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     complaint = io.StringIO()
     try:
-        preset = presets[name](**_read(arguments, given))
+        preset, arguments = choose_kinds(presets[name](**_read(arguments, given)), arguments)
+        usage += "".join(
+            f" --{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
+            for path, kinds in _choices(preset).items()
+        )
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 type(preset),
@@ -75,7 +84,7 @@ def parse(
                 description=f"{inspect.cleandoc(description)}\n\nUsage: {usage}",
                 args=arguments,
                 default=preset,
-                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands),
+                config=(tyro.conf.AvoidSubcommands,),
             )
     except LolaError as error:
         _refuse(program, str(error))
@@ -92,6 +101,55 @@ def _read(arguments: list[str], names: Sequence[str]) -> dict[str, str]:
         reader.add_argument("--" + name.replace("_", "-"), "--" + name, dest=name, nargs="?")
     known, _ = reader.parse_known_args(arguments)
     return {name: value for name, value in vars(known).items() if value is not None}
+
+
+def choose_kinds(config: C, arguments: Sequence[str]) -> tuple[C, list[str]]:
+    """Take `--PATH.type KIND` and `--PATH.type=KIND` out of a command line, and what they choose into a copy.
+
+    Raises:
+        ConfigError: There is no such choice, or no such kind.
+    """
+    rest: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        option, equals, kind = argument.partition("=")
+        if option.startswith("--") and option.endswith(".type"):
+            path = option.removeprefix("--").removesuffix(".type").replace("-", "_")
+            config = _with_kind(config, path, kind if equals else next(left, ""))
+        else:
+            rest.append(argument)
+    return config, rest
+
+
+def _with_kind(config: C, path: str, kind: str) -> C:
+    choices = _choices(config)
+    if path not in choices:
+        raise ConfigError(f"--{path}.type chooses nothing; there are {', '.join(choices) or 'no choices'}")
+    if kind not in choices[path]:
+        raise ConfigError(f"--{path}.type knows no {kind!r}; there are {', '.join(choices[path])}")
+    *names, last = path.split(".")
+    owners = [config]
+    for name in names:
+        owners.append(getattr(owners[-1], name))
+    part: Any = choices[path][kind]()
+    for owner, name in zip(reversed(owners), (last, *reversed(names)), strict=True):
+        part = owner.replace(**{name: part})
+    return part
+
+
+def _choices(config: Config, prefix: str = "") -> dict[str, dict[str, type[Config]]]:
+    """The kinds by name of every field that holds one of several, by its dotted path."""
+    found = {}
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Config) and typing.get_origin(hints[field.name]) is not typing.Annotated:
+            members = typing.get_args(hints[field.name])
+            kinds = {each.__name__: each for each in members if issubclass(each, Config)}
+            if len(kinds) > 1:
+                found[prefix + field.name] = kinds
+            found |= _choices(value, f"{prefix}{field.name}.")
+    return found
 
 
 def _refuse(program: str, message: str) -> NoReturn:

@@ -24,12 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lola.data.state import Batch
 from lola.nn.dcae import ResidualBlock
+from lola.nn.unet import UNetBlock
 from lola.nn.vit import TransformerBlock
 from lola.seeding import SampleGenerator
 
 Precision = Literal["float32", "bfloat16"]
 META = torch.device("meta")
-BLOCKS = (ResidualBlock, TransformerBlock)  # what recomputes its activations as one
+BLOCKS = (ResidualBlock, TransformerBlock, UNetBlock)  # what recomputes its activations as one
 
 
 @dataclasses.dataclass(frozen=True)

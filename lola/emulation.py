@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lola.autoencoder import Autoencoder, AutoencoderConfig
+from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
 from lola.conditioning import context_mask
 from lola.config import require
 from lola.diffusion import Diffusion, DiffusionConfig
@@ -27,6 +27,7 @@ from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
 from lola.training.checkpoint import WEIGHTS, load_weights
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ def load_autoencoder(folder: Path) -> Autoencoder:
         StorageError: The folder is no finished stage.
         DataError: Its weights are torn or of another network.
     """
-    model = _load_model(folder, AutoencoderConfig)
+    model = _load_model(folder, AutoencoderConfig, TransformerAutoencoderConfig)
     assert isinstance(model, Autoencoder)
     return model
 
@@ -156,9 +157,7 @@ def load_emulator(folder: Path, sampler: SamplerConfig | None = None) -> Emulato
     )
 
 
-def _load_model(
-    folder: Path, *kinds: type[AutoencoderConfig | DiffusionConfig | NeuralSolverConfig]
-) -> nn.Module:
+def _load_model(folder: Path, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]) -> nn.Module:
     manifest = read_manifest(folder)
     kind = {each.__name__: each for each in kinds}.get(manifest["model"]["type"])
     if kind is None:

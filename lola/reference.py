@@ -18,9 +18,10 @@ import yaml
 from torch import Tensor, nn
 
 from lola.autoencoder import Autoencoder, AutoencoderConfig
-from lola.diffusion import Diffusion, DiffusionConfig, ScheduleConfig
+from lola.diffusion import Diffusion, DiffusionConfig
 from lola.errors import DataError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.schedule import ScheduleConfig
 from lola.transformer import TransformerConfig
 
 State = dict[str, Tensor]
@@ -72,10 +73,10 @@ AUTOENCODER_NAMES = (
 )
 TRANSFORMER_NAMES = (
     (r"^(backbone\.)*", ""),
-    (r"^in_proj\.", "transformer.project_in."),
-    (r"^out_proj\.", "transformer.project_out."),
-    (r"^positional_embedding\.2\.", "transformer.position."),
-    (r"^blocks\.", "transformer.blocks."),
+    (r"^in_proj\.", "network.project_in."),
+    (r"^out_proj\.", "network.project_out."),
+    (r"^positional_embedding\.2\.", "network.position."),
+    (r"^blocks\.", "network.blocks."),
     (r"\.msa\.qkv_proj\.", ".attention.qkv."),
     (r"\.msa\.y_proj\.", ".attention.out."),
     (r"\.ffn\.", ".feedforward."),
@@ -149,7 +150,7 @@ def _diffusion(section: dict[str, Any], state: State, window: int, folder: Path)
     _expect(schedule, "name", "log_logit", folder)
     transformer = _transformer(_without(section, "masked", "schedule"), state, folder)
     config = DiffusionConfig(
-        transformer=transformer, schedule=ScheduleConfig.from_json(_without(schedule, "name"))
+        network=transformer, schedule=ScheduleConfig.from_json(_without(schedule, "name"))
     )
     model = config.build(*_sizes(state, transformer, folder), window)
     return _fill(model, {f"denoiser.backbone.{name}": tensor for name, tensor in state.items()}, folder)
@@ -157,7 +158,7 @@ def _diffusion(section: dict[str, Any], state: State, window: int, folder: Path)
 
 def _neural_solver(section: dict[str, Any], state: State, window: int, folder: Path) -> NeuralSolver:
     transformer = _transformer(section, state, folder)
-    model = NeuralSolverConfig(transformer=transformer).build(*_sizes(state, transformer, folder), window)
+    model = NeuralSolverConfig(network=transformer).build(*_sizes(state, transformer, folder), window)
     return _fill(model, state, folder)
 
 
@@ -168,7 +169,7 @@ def _transformer(section: dict[str, Any], state: State, folder: Path) -> Transfo
     patch_size = options.get("patch_size", 1)
     if isinstance(patch_size, int):
         # One number stands for the size along time too
-        weight = _tensor(state, "transformer.position.weight", folder)
+        weight = _tensor(state, "network.position.weight", folder)
         options["patch_size"] = (patch_size,) * (weight.shape[1] // weight.shape[0])
     return TransformerConfig.from_json(options)
 
@@ -176,7 +177,7 @@ def _transformer(section: dict[str, Any], state: State, folder: Path) -> Transfo
 def _sizes(state: State, transformer: TransformerConfig, folder: Path) -> tuple[int, int, int]:
     """Channels of a state, parameters of a simulation and grid axes."""
     assert isinstance(transformer.patch_size, tuple)
-    outputs = len(_tensor(state, "transformer.project_out.weight", folder))
+    outputs = len(_tensor(state, "network.project_out.weight", folder))
     label = state.get("embed_parameters.0.weight")
     parameters = 0 if label is None else label.shape[1]
     return outputs // math.prod(transformer.patch_size), parameters, len(transformer.patch_size) - 1

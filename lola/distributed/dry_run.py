@@ -100,7 +100,7 @@ def emulator_job(config: SweepConfig, model: EmulatorModel, n: int | None) -> Jo
         config.autoencoder.check_grid(grid)
         grid = tuple(size // config.autoencoder.downsampling for size in grid)
         channels, number = n, np.dtype(config.cache.dtype).itemsize
-    model.transformer.check_grid(grid, config.window)
+    model.network.check_grid(grid, config.window)
     states = (channels, config.window, *grid)
     return Job(
         name=f"{kind_of(model)} {_rate(config, n)}",

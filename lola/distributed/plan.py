@@ -52,8 +52,11 @@ class Plan:
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
+        latent = tuple(size // config.autoencoder.downsampling for size in self.test.grid)
+        for model in (config.diffusion, config.neural_solver):
+            model.network.check_grid(latent, config.window)
         if config.pixel is not None:
-            config.pixel.transformer.check_grid(self.test.grid, config.window)
+            config.pixel.network.check_grid(self.test.grid, config.window)
         self._goal: tuple[Stage, ...] = ()
 
     @property

@@ -14,6 +14,7 @@ from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.euler import EulerConfig
 from lola.storage import Stage
 from lola.training.loop import TrainingConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
 
@@ -45,7 +46,7 @@ class SweepConfig(Config):
     system: str = "euler"
     simulation: EulerConfig | None = None
     latent_channels: tuple[int, ...]
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     cache: CacheConfig
     diffusion: DiffusionConfig
@@ -83,7 +84,7 @@ class SweepConfig(Config):
 class Recipe(Config):
     """What a trained stage is: a model, how it was trained, and the windows it was trained on."""
 
-    model: AutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from lola.nn.attention import GridAttention
 from lola.nn.layers import (
-    ChannelNorm,
     DepthToSpace,
     Norm,
     SpaceToDepth,
     convolution,
+    normalisation,
     scale_parameters,
     start_near_identity,
 )
@@ -43,7 +43,7 @@ class Architecture:
         ffn_factor: Channels within a block over those outside.
         dropout: Probability that a channel number within a block is dropped in training.
         periodic: Whether convolutions wrap around the grid.
-        norm: The normalisation over channels.
+        norm: The normalisation within blocks: over channels, or over groups of them and the grid.
         identity_init: Whether resampling and latent convolutions start near the identity.
     """
 
@@ -100,7 +100,7 @@ class ResidualBlock(nn.Module):
         if heads:
             architecture = dataclasses.replace(architecture, kernel_size=1)
         width = architecture.ffn_factor * channels
-        self.norm = ChannelNorm(architecture.norm)
+        self.norm = normalisation(architecture.norm, channels)
         self.attention = GridAttention(channels, heads) if heads else None
         self.conv_in = architecture.convolution(channels, width)
         self.act = nn.SiLU()

@@ -36,8 +36,8 @@ MODELS = {
     "autoencoder": AutoencoderConfig(
         latent_channels=4, channels=(8, 16), blocks=(1, 1), patch_size=2, dropout=0.0
     ),
-    "diffusion": DiffusionConfig(transformer=TRANSFORMER),
-    "neural_solver": NeuralSolverConfig(transformer=TRANSFORMER),
+    "diffusion": DiffusionConfig(network=TRANSFORMER),
+    "neural_solver": NeuralSolverConfig(network=TRANSFORMER),
 }
 
 

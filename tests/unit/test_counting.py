@@ -91,7 +91,7 @@ def test_an_autoencoder_scales_with_the_grid():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("config", [DiffusionConfig, NeuralSolverConfig])
 def test_emulators(config, precision):
-    build = lambda: config(transformer=TRANSFORMER).build(**EMULATOR)  # noqa: E731
+    build = lambda: config(network=TRANSFORMER).build(**EMULATOR)  # noqa: E731
     found = count(build, (4, 5, 4, 4), 3, precision)
     real = build()
     assert found.parameters == sum(p.numel() for p in real.parameters())

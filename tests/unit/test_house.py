@@ -11,7 +11,10 @@ LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
 LEAVES = {"config", "errors", "seeding", "storage", "spool"}
-MODELS = {"autoencoder", "conditioning", "transformer", "diffusion", "neural_solver"}
+MODELS = {
+    *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet"),
+    *("conditioning", "schedule", "diffusion", "neural_solver"),
+}
 MAY_IMPORT = {
     "nn": set(),
     "config": {"errors"},

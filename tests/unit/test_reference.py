@@ -130,12 +130,12 @@ def test_pixel_space_patches_and_absent_parameters(tmp_path):
     """A run written under the authors' names from a network of ours comes back as that network."""
     torch.manual_seed(0)
     transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=8, patch_size=(1, 2, 4))
-    model = NeuralSolverConfig(transformer=transformer).build(3, 0, 2, window=4).eval()
+    model = NeuralSolverConfig(network=transformer).build(3, 0, 2, window=4).eval()
     names = {
-        "transformer.project_in.": "backbone.in_proj.",
-        "transformer.project_out.": "backbone.out_proj.",
-        "transformer.position.": "backbone.positional_embedding.2.",
-        "transformer.blocks.0.": "backbone.blocks.0.",
+        "network.project_in.": "backbone.in_proj.",
+        "network.project_out.": "backbone.out_proj.",
+        "network.position.": "backbone.positional_embedding.2.",
+        "network.blocks.0.": "backbone.blocks.0.",
         ".attention.qkv.": ".msa.qkv_proj.",
         ".attention.out.": ".msa.y_proj.",
         ".feedforward.": ".ffn.",

@@ -71,6 +71,9 @@ def test_options_reach_the_sweep():
     config = command(train_autoencoder, "smoke", "--autoencoder-training.steps", "7", "--dry-run")
     assert config.whole().autoencoder_training.steps == 7
     assert config.dry_run
+    unet = command(train_emulator, "--diffusion.network.type", "UNetConfig")
+    assert type(unet.diffusion.network).__name__ == "UNetConfig"
+    assert emulator_job(unet, unet.diffusion, 8).estimate(Hardware()).parameters > 0
     config = command(train_emulator, "paper", "--system=euler", "--latent-channels", "4")
     assert {**config.what(), **presets.paper().what()}.keys() - presets.paper().what().keys() == {
         "model",
@@ -90,6 +93,8 @@ def test_options_reach_the_sweep():
         (train_emulator, ["--system", "weather"], "no system is called 'weather'"),
         (train_autoencoder, ["--system", "weather"], "no system is called 'weather'"),
         (train_autoencoder, ["--model", "diffusion"], "--model"),
+        (train_autoencoder, ["--sweep.diffusion.network.type", "UNetConfig"], "chooses nothing"),
+        (train_autoencoder, ["--solver-steps", "3"], "--solver-steps"),
         (train_autoencoder, ["--latent-channels", "0"], "latent channels must be positive"),
     ],
 )
