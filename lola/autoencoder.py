@@ -32,6 +32,7 @@ from lola.config import Config, require
 from lola.data.state import Batch
 from lola.errors import ConfigError
 from lola.levels import Heads, check_levels, heads_of_levels
+from lola.network import Sizes, each
 from lola.nn.dcae import Architecture, Decoder, Encoder
 from lola.nn.layers import ChannelNorm, Norm
 from lola.seeding import SampleGenerator
@@ -72,10 +73,9 @@ class CodecConfig(Config, abc.ABC):
             value = getattr(self, name)
             require(math.isfinite(value) and value >= 0, f"{name} must not be negative, not {value}")
 
-    @property
     @abc.abstractmethod
-    def downsampling(self) -> int:
-        """Cells of the grid per cell of the latent grid, along each axis."""
+    def factors(self, spatial: int) -> tuple[int, ...]:
+        """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
 
     @abc.abstractmethod
     def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:
@@ -88,16 +88,23 @@ class CodecConfig(Config, abc.ABC):
 
     def check_grid(self, grid: Sequence[int]) -> None:
         """Raise `ConfigError` unless the down-sampling divides every axis of the grid."""
-        if any(size % self.downsampling for size in grid):
+        factors = self.factors(len(grid))
+        if any(size % factor for size, factor in zip(grid, factors, strict=True)):
+            told = self.rate(len(grid))[1:]
             raise ConfigError(
-                f"the autoencoder's down-sampling {self.downsampling} does not divide a grid of "
-                f"{' x '.join(map(str, grid))}; take multiples of {self.downsampling}, a smaller patch_size "
+                f"the autoencoder's down-sampling {told} does not divide a grid of "
+                f"{' x '.join(map(str, grid))}; take multiples of {told}, a smaller patch_size "
                 "or fewer levels"
             )
 
     def compression(self, channels: int, spatial: int) -> float:
         """The compression rate numel(x) / numel(z) of states of `channels` on `spatial` grid axes."""
-        return channels * self.downsampling**spatial / self.latent_channels
+        return channels * math.prod(self.factors(spatial)) / self.latent_channels
+
+    def rate(self, spatial: int) -> str:
+        """The down-sampling of `spatial` grid axes as a name: `f16`, or `f16x8` where axes differ."""
+        factors = self.factors(spatial)
+        return f"f{factors[0]}" if len(set(factors)) == 1 else f"f{'x'.join(map(str, factors))}"
 
     def build(self, channels: int, spatial: int) -> "Autoencoder":
         """The autoencoder of states of `channels` fields on `spatial` grid axes (1 to 3)."""
@@ -112,9 +119,9 @@ class AutoencoderConfig(CodecConfig):
     Arguments:
         channels: Channels of each level.
         blocks: Residual blocks of each level.
-        patch_size: Cells per patch and axis, folded into channels before the first level.
-        kernel_size: Width of the convolutions.
-        stride: Down-sampling between levels.
+        patch_size: Cells per patch along every axis or each, folded into channels before the first level.
+        kernel_size: Width of the convolutions, likewise.
+        stride: Down-sampling between levels, likewise.
         pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
         attention_heads: Pairs (level, heads) of the levels with attention.
         ffn_factor: Channels within a block over those outside.
@@ -126,9 +133,9 @@ class AutoencoderConfig(CodecConfig):
 
     channels: tuple[int, ...] = (64, 128, 256, 512, 768, 1024)
     blocks: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
-    patch_size: int = 1
-    kernel_size: int = 3
-    stride: int = 2
+    patch_size: Sizes = 1
+    kernel_size: Sizes = 3
+    stride: Sizes = 2
     pixel_shuffle: bool = True
     attention_heads: Heads = ()
     ffn_factor: int = 1
@@ -141,14 +148,25 @@ class AutoencoderConfig(CodecConfig):
         super().validate()
         check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
         for name in ("patch_size", "stride", "ffn_factor"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        require(self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}")
+            sizes = each(getattr(self, name))
+            require(min(sizes, default=0) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        odd = all(size % 2 == 1 for size in each(self.kernel_size))
+        require(odd, f"kernel_size must be odd, not {self.kernel_size}")
         require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
 
-    @property
-    def downsampling(self) -> int:
-        """Cells of the grid per cell of the latent grid, along each axis."""
-        return self.patch_size * self.stride ** (len(self.channels) - 1)
+    def factors(self, spatial: int) -> tuple[int, ...]:
+        """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
+        levels = len(self.channels) - 1
+        patch, stride = self._sizes("patch_size", spatial), self._sizes("stride", spatial)
+        return tuple(p * s**levels for p, s in zip(patch, stride, strict=True))
+
+    def _sizes(self, name: str, spatial: int) -> tuple[int, ...]:
+        """Sizes along each grid axis; a single one is that of every axis."""
+        sizes = getattr(self, name)
+        if isinstance(sizes, int):
+            return (sizes,) * spatial
+        require(len(sizes) == spatial, f"{name} {sizes} must have {spatial} sizes, one per grid axis")
+        return sizes
 
     def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:
         """The encoder of `channels` fields on `spatial` grid axes to `outputs` channels, and the decoder."""
@@ -157,9 +175,9 @@ class AutoencoderConfig(CodecConfig):
             channels=self.channels,
             blocks=self.blocks,
             heads=heads_of_levels(self.attention_heads, len(self.channels)),
-            patch_size=self.patch_size,
-            kernel_size=self.kernel_size,
-            stride=self.stride,
+            patch_size=self._sizes("patch_size", spatial),
+            kernel_size=self._sizes("kernel_size", spatial),
+            stride=self._sizes("stride", spatial),
             pixel_shuffle=self.pixel_shuffle,
             ffn_factor=self.ffn_factor,
             dropout=self.dropout,

@@ -40,9 +40,23 @@ def launch(
         default: The preset used when none is named.
         given: Options, as Python names, that presets take as keyword arguments when they are given.
     """
+    _run(main, lambda program: parse(sys.argv[1:], program, main.__doc__ or "", presets, default, given))
+
+
+def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
+    """Run a program that has no presets on the configuration that the command line describes.
+
+    Arguments:
+        main: The program; its docstring is the description in `--help`.
+        kind: Its configuration; fields without a default are required.
+    """
+    _run(main, lambda program: _parse(sys.argv[1:], program, inspect.cleandoc(main.__doc__ or ""), kind))
+
+
+def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
     program = os.path.basename(sys.argv[0])
     try:
-        main(parse(sys.argv[1:], program, main.__doc__ or "", presets, default, given))
+        main(read(program))
     except LolaError as error:
         sys.exit(f"{program}: error: {error}")
     except KeyboardInterrupt:
@@ -70,21 +84,37 @@ def parse(
         _refuse(program, f"no preset is called {name!r}; there are {', '.join(presets)}")
     names = ", ".join(f"{other} (default)" if other == default else other for other in presets)
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
-    complaint = io.StringIO()
     try:
         preset, arguments = choose_kinds(presets[name](**_read(arguments, given)), arguments)
-        usage += "".join(
-            f" --{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
-            for path, kinds in _choices(preset).items()
-        )
+    except LolaError as error:
+        _refuse(program, str(error))
+    for path, kinds in _choices(preset).items():
+        usage += f" --{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
+    description = f"{inspect.cleandoc(description)}\n\nUsage: {usage}"
+    return _parse(arguments, program, description, type(preset), preset, name)
+
+
+def _parse(
+    arguments: list[str],
+    program: str,
+    description: str,
+    kind: type[C],
+    default: C | None = None,
+    preset: str = "",
+) -> C:
+    complaint = io.StringIO()
+    try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                type(preset),
-                prog=f"{program} {name}",
-                description=f"{inspect.cleandoc(description)}\n\nUsage: {usage}",
-                args=arguments,
-                default=preset,
-                config=(tyro.conf.AvoidSubcommands,),
+            return typing.cast(
+                C,
+                tyro.cli(
+                    kind,
+                    prog=f"{program} {preset}".strip(),
+                    description=description,
+                    args=arguments,
+                    default=default,
+                    config=(tyro.conf.AvoidSubcommands,),
+                ),
             )
     except LolaError as error:
         _refuse(program, str(error))

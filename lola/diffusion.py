@@ -90,7 +90,7 @@ class WindowDenoiser(Denoiser):
 
         Arguments:
             x_t: Noisy windows, their known elements as `present` leaves them, with shape `(B, C, L, *grid)`.
-            t: Times, with shape `()` or `(B)`.
+            t: Times, with shape `()` or `(B)`, or these with trailing axes of size 1.
             label: Parameters of the simulations, with shape `(B, P)`.
             mask: True where an element is known, with a shape that expands to that of `x_t`.
 
@@ -99,7 +99,7 @@ class WindowDenoiser(Denoiser):
         """
         alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
         square = alpha**2 + sigma**2
-        c_noise = 10 * torch.log(sigma / alpha).reshape(t.shape)
+        c_noise = 10 * torch.log(sigma / alpha).flatten()
         output = self.backbone(x_t * torch.rsqrt(square), c_noise, mask, label)
         mean = alpha / square * x_t + sigma * torch.rsqrt(square) * output
         return GaussianPosterior(mean=mean, var=sigma**2 / square)

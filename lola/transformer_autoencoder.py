@@ -32,10 +32,9 @@ class TransformerAutoencoderConfig(CodecConfig, BlocksConfig):
         super().validate()
         require(self.patch_size >= 1, f"patch_size must be at least 1, not {self.patch_size}")
 
-    @property
-    def downsampling(self) -> int:
-        """Cells of the grid per cell of the latent grid, along each axis."""
-        return self.patch_size
+    def factors(self, spatial: int) -> tuple[int, ...]:
+        """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
+        return (self.patch_size,) * spatial
 
     def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:
         """The encoder of `channels` fields on `spatial` grid axes to `outputs` channels, and the decoder."""

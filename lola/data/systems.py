@@ -6,11 +6,13 @@ Appendix B). Lead-time ranges, start states and contexts are those of its evalua
 
 import dataclasses
 import itertools
-from typing import Literal
+from typing import Any, Literal, Self
+
+import pydantic
 
 from lola.errors import ConfigError
 
-Transform = Literal["identity", "log1p", "log_eps"]
+Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,21 @@ class Ensemble:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reflection:
+    """The reversal of a grid axis that is a symmetry only if scalar fields change as well.
+
+    Arguments:
+        axis: The grid axis, with coordinate z.
+        complements: Pairs (channel, c): x becomes c - x.
+        tilts: Pairs (channel, c): x becomes x + c (z - z_0), with z_0 the middle of the axis.
+    """
+
+    axis: int
+    complements: tuple[tuple[str, float], ...] = ()
+    tilts: tuple[tuple[str, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
     """A physical system.
 
@@ -60,15 +77,16 @@ class System:
         dimensions: The number of grid axes.
         fields: The fields in channel order.
         mean, std: Statistics of each channel after its transform.
-        published: The size of The Well's ensemble.
         log_parameters: Scalar parameters that enter networks as natural logarithms.
         flips: Grid axes whose reversal is a symmetry.
         permute: Whether grid axes may be exchanged.
         roll: Whether periodic axes may be rolled.
+        reflections: Axes whose reversal is a symmetry only if scalar fields change as well.
         stride: Simulation steps between the states of a window.
         starts: Start states of the evaluation.
         ranges: Lead-time ranges of the evaluation, inclusive, in simulation steps; None is the end.
         shown: The channel that pictures show.
+        published: The size of The Well's ensemble, if it is one of the paper's.
     """
 
     name: str
@@ -77,15 +95,21 @@ class System:
     fields: tuple[Field, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    published: Ensemble
     log_parameters: tuple[str, ...] = ()
     flips: tuple[int, ...] = ()
     permute: bool = False
     roll: bool = False
+    reflections: tuple[Reflection, ...] = ()
     stride: int = 1
     starts: tuple[int, ...] = (0,)
     ranges: tuple[tuple[int, int | None], ...] = ()
     shown: str = ""
+    published: Ensemble | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Rebuild a system from what `dataclasses.asdict` gives, as JSON."""
+        return pydantic.TypeAdapter(cls).validate_python(values)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -150,6 +174,7 @@ RAYLEIGH_BENARD = System(
     log_parameters=("Rayleigh", "Prandtl"),
     flips=(0,),
     roll=True,
+    reflections=(Reflection(axis=1, complements=(("buoyancy", 1.0),), tilts=(("pressure", 1.0),)),),
     stride=4,
     starts=(16, 32),
     ranges=((1, 20), (21, 60), (61, None)),

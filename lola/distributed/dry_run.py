@@ -16,7 +16,7 @@ from rich.table import Table
 from lola.config import require
 from lola.cost import Estimate, Hardware, estimate
 from lola.counting import count
-from lola.data.systems import System, get_system
+from lola.data.systems import Ensemble, System, get_system
 from lola.distributed.sweep import EmulatorModel, SweepConfig, kind_of
 from lola.errors import ConfigError
 from lola.training.loop import TrainingConfig
@@ -52,7 +52,7 @@ class Job:
     def estimate(self, hardware: Hardware) -> Estimate:
         """What its training costs."""
         build = functools.partial(self.model.build, **self.sizes)
-        parameters = self.sizes.get("parameters", self.system.published.parameter_count)
+        parameters = self.sizes.get("parameters", ensemble_of(self.system).parameter_count)
         counts = count(build, self.states, parameters, self.training.precision)
         return estimate(counts, self.training, self.sample_bytes, hardware)
 
@@ -98,7 +98,8 @@ def emulator_job(config: SweepConfig, model: EmulatorModel, n: int | None) -> Jo
     channels, number = len(system.channels), FLOAT
     if n is not None:
         config.autoencoder.check_grid(grid)
-        grid = tuple(size // config.autoencoder.downsampling for size in grid)
+        factors = config.autoencoder.factors(len(grid))
+        grid = tuple(size // factor for size, factor in zip(grid, factors, strict=True))
         channels, number = n, np.dtype(config.cache.dtype).itemsize
     model.network.check_grid(grid, config.window)
     states = (channels, config.window, *grid)
@@ -109,7 +110,7 @@ def emulator_job(config: SweepConfig, model: EmulatorModel, n: int | None) -> Jo
         model=model,
         sizes={
             "channels": channels,
-            "parameters": system.published.parameter_count,
+            "parameters": ensemble_of(system).parameter_count,
             "spatial": len(grid),
             "window": config.window,
         },
@@ -121,8 +122,15 @@ def emulator_job(config: SweepConfig, model: EmulatorModel, n: int | None) -> Jo
 
 def grid_of(config: SweepConfig) -> tuple[int, ...]:
     """The grid of a sweep's simulations, else of the published ensemble."""
-    published = get_system(config.system).published.grid
-    return published if config.simulation is None else (config.simulation.resolution,) * len(published)
+    grid = ensemble_of(get_system(config.system)).grid
+    return grid if config.simulation is None else (config.simulation.resolution,) * len(grid)
+
+
+def ensemble_of(system: System) -> Ensemble:
+    """The published ensemble of a system; a system that has none is a `ConfigError`."""
+    if system.published is None:
+        raise ConfigError(f"no ensemble of {system.name} was published: a dry run cannot know its sizes")
+    return system.published
 
 
 def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str, Kind], float] = {}) -> None:
@@ -213,4 +221,5 @@ def pixel_refusal(config: SweepConfig) -> ConfigError:
 
 
 def _rate(config: SweepConfig, n: int | None) -> str:
-    return "pixel" if n is None else f"f{config.autoencoder.downsampling}c{n}"
+    spatial = get_system(config.system).dimensions
+    return "pixel" if n is None else f"{config.autoencoder.rate(spatial)}c{n}"

@@ -52,7 +52,8 @@ class Plan:
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        latent = tuple(size // config.autoencoder.downsampling for size in self.test.grid)
+        factors = config.autoencoder.factors(self.system.dimensions)
+        latent = tuple(size // factor for size, factor in zip(self.test.grid, factors, strict=True))
         for model in (config.diffusion, config.neural_solver):
             model.network.check_grid(latent, config.window)
         if config.pixel is not None:
@@ -93,7 +94,7 @@ class Plan:
         """The name of a space: `f16c64`, or `pixel`."""
         if latent_channels is None:
             return "pixel"
-        return f"f{self.config.autoencoder.downsampling}c{latent_channels}"
+        return f"{self.config.autoencoder.rate(self.system.dimensions)}c{latent_channels}"
 
     def compression(self, latent_channels: int | None) -> float:
         """numel(x) / numel(z)."""
@@ -124,6 +125,7 @@ class Plan:
         recipe = Recipe(
             model=self.config.autoencoder.replace(latent_channels=n),
             training=self.config.autoencoder_training,
+            symmetries=self.config.symmetries,
         )
         return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
 
@@ -140,6 +142,7 @@ class Plan:
             training=self.config.pixel_training if n is None else self.config.emulator_training,
             window=self.config.window,
             stride=self.config.evaluation.stride,
+            symmetries=self.config.symmetries if n is None else "plain",
         )
         inputs = {} if n is None else {"latents": self.cache(n)}
         return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
@@ -306,8 +309,8 @@ def _pixel_setup(
     """A model trained on windows of fields, read from HDF5."""
     standardise = Standardisation(system)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
+        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
+from lola.data.augment import Symmetries
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
@@ -36,6 +37,7 @@ class SweepConfig(Config):
         pixel: The pixel-space neural solver, if any.
         pixel_training: How the pixel-space neural solver is trained.
         window: States that an emulator sees at once.
+        symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
         well: The folder of Well datasets, absolute or under the storage root.
@@ -55,6 +57,7 @@ class SweepConfig(Config):
     pixel: NeuralSolverConfig | None = None
     pixel_training: TrainingConfig
     window: int = 5
+    symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
     well: str = how("well")
@@ -82,12 +85,16 @@ class SweepConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(Config):
-    """What a trained stage is: a model, how it was trained, and the windows it was trained on."""
+    """What a trained stage is: a model, how it was trained, and the windows it was trained on.
+
+    Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
+    """
 
     model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1
+    symmetries: Symmetries = "plain"
 
 
 def kind_of(model: EmulatorModel) -> str:

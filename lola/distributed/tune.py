@@ -15,13 +15,14 @@ from pathlib import Path
 from ray import tune
 from rich.console import Console
 
+from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
 from lola.distributed.sweep import SweepConfig, Trial
-from lola.distributed.trial import flat, run_trial
+from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
 from lola.storage import Stage, resolve_storage, well_folder

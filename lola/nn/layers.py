@@ -9,7 +9,7 @@ contiguous numbers, and convolutions need no reordering.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -59,18 +59,19 @@ def convolution(
     in_channels: int,
     out_channels: int,
     spatial: int,
-    kernel_size: int = 3,
-    stride: int = 1,
+    kernel_size: int | Sequence[int] = 3,
+    stride: int | Sequence[int] = 1,
     periodic: bool = False,
 ) -> nn.Module:
     """A convolution over `spatial` grid axes that keeps the size, but for the stride; odd kernels only."""
-    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
+    sizes = (kernel_size,) * spatial if isinstance(kernel_size, int) else tuple(kernel_size)
+    kind: Callable[..., nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
     return kind(
         in_channels,
         out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
+        sizes,
+        stride=stride if isinstance(stride, int) else tuple(stride),
+        padding=tuple(size // 2 for size in sizes),
         padding_mode="circular" if periodic else "zeros",
     )
 
@@ -165,22 +166,24 @@ def depth_to_space(x: Tensor, factors: Sequence[int]) -> Tensor:
 
 
 class SpaceToDepth(nn.Module):
-    """`space_to_depth` by one factor along every grid axis."""
+    """`space_to_depth` by one factor along every grid axis, or by one along each."""
 
-    def __init__(self, factor: int) -> None:
+    def __init__(self, factors: int | Sequence[int]) -> None:
         super().__init__()
-        self.factor = factor
+        self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        return space_to_depth(x, [self.factor] * (x.ndim - 2))
+        factors = self.factors
+        return space_to_depth(x, [factors] * (x.ndim - 2) if isinstance(factors, int) else factors)
 
 
 class DepthToSpace(nn.Module):
-    """`depth_to_space` by one factor along every grid axis."""
+    """`depth_to_space` by one factor along every grid axis, or by one along each."""
 
-    def __init__(self, factor: int) -> None:
+    def __init__(self, factors: int | Sequence[int]) -> None:
         super().__init__()
-        self.factor = factor
+        self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        return depth_to_space(x, [self.factor] * (x.ndim - 2))
+        factors = self.factors
+        return depth_to_space(x, [factors] * (x.ndim - 2) if isinstance(factors, int) else factors)

@@ -63,8 +63,8 @@ def curve(name: str, well: Path, optimizer: str) -> tuple[torch.nn.Module, list[
     length = 1 if name == "autoencoder" else WINDOW
     standardise = Standardisation(EULER)
     training, validation = (
-        WellWindows(open_split(well, EULER, split), standardise, length, 2, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, EULER, split), standardise, length, 2, symmetries)
+        for split, symmetries in (("train", "plain"), ("valid", None))
     )
     config = TrainingConfig(
         steps=12,

@@ -11,6 +11,7 @@ LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
 LEAVES = {"config", "errors", "seeding", "storage", "spool"}
+PHYSICS = {"data.systems", "data.transforms"}
 MODELS = {
     *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet"),
     *("conditioning", "schedule", "diffusion", "neural_solver"),
@@ -30,8 +31,8 @@ MAY_IMPORT = {
     "training": LEAVES | {"data.state"},
     "models": LEAVES | {"data.state", "nn", "models"},
     "sampling": LEAVES | {"models"},
-    "emulation": LEAVES | {"models", "sampling", "training.checkpoint"},
-    "reference": LEAVES | {"models", "nn", "sampling", "emulation"},
+    "emulation": LEAVES | PHYSICS | {"models", "sampling", "training.checkpoint"},
+    "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
     "counting": LEAVES | {"data.state", "nn"},
     "cost": LEAVES | {"counting", "training"},
     "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
