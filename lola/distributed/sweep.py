@@ -120,8 +120,8 @@ class Step:
 
     @property
     def title(self) -> str:
-        """A name for people."""
-        return self.stage.what
+        """A name for people, which tells a model from its evaluation."""
+        return f"evaluation {self.stage.what}" if self.stage.kind == "evaluations" else self.stage.what
 
 
 @dataclasses.dataclass(frozen=True)
