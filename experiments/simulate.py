@@ -37,6 +37,7 @@ if __name__ == "__main__":
         {
             name: lambda preset=preset: Simulation(euler=preset().simulation, well=preset().well)
             for name, preset in presets.SWEEPS.items()
+            if preset().simulation is not None
         },
         default="mini",
     )

@@ -7,7 +7,7 @@ import presets
 from lola.cli import launch
 from lola.distributed.study import StudyConfig, StudyPlan
 from lola.distributed.study_report import report_study
-from lola.distributed.tune import run_experiment
+from lola.distributed.tune import run_reported
 
 
 def main(config: StudyConfig) -> None:
@@ -17,7 +17,7 @@ def main(config: StudyConfig) -> None:
     Missing data are simulated first. Whatever is finished is reused; an interrupted study goes on.
     """
     build = functools.partial(StudyPlan, config)
-    run_experiment(f"optimisers {config.system}", config, build, report_study)
+    run_reported(config, f"optimisers {config.system}", build, report_study)
 
 
 if __name__ == "__main__":

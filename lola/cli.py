@@ -2,8 +2,12 @@
 
 Where a configuration holds one of several kinds, such as a network, `--PATH.type KIND` puts that kind's
 defaults in place of the preset's; its own options follow as any others.
+
+A preset may be a function of some of the options, such as the physical system, that decide the defaults of
+others. These options are read first.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import inspect
@@ -22,15 +26,21 @@ from lola.errors import ConfigError, LolaError
 C = TypeVar("C", bound=Config)
 
 
-def launch(main: Callable[[C], None], presets: Mapping[str, Callable[[], C]], default: str) -> None:
+def launch(
+    main: Callable[[C], None],
+    presets: Mapping[str, Callable[..., C]],
+    default: str,
+    given: Sequence[str] = (),
+) -> None:
     """Run a program on the configuration that the command line describes; the exit code tells failure.
 
     Arguments:
         main: The program; its docstring is the description in `--help`.
         presets: Complete configurations by name.
         default: The preset used when none is named.
+        given: Options, as Python names, that presets take as keyword arguments when they are given.
     """
-    _run(main, lambda program: parse(sys.argv[1:], program, main.__doc__ or "", presets, default))
+    _run(main, lambda program: parse(sys.argv[1:], program, main.__doc__ or "", presets, default, given))
 
 
 def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
@@ -55,7 +65,12 @@ def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
 
 
 def parse(
-    arguments: list[str], program: str, description: str, presets: Mapping[str, Callable[[], C]], default: str
+    arguments: list[str],
+    program: str,
+    description: str,
+    presets: Mapping[str, Callable[..., C]],
+    default: str,
+    given: Sequence[str] = (),
 ) -> C:
     """The configuration of a command line.
 
@@ -70,7 +85,7 @@ def parse(
     names = ", ".join(f"{other} (default)" if other == default else other for other in presets)
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     try:
-        preset, arguments = choose_kinds(presets[name](), arguments)
+        preset, arguments = choose_kinds(presets[name](**_read(arguments, given)), arguments)
     except LolaError as error:
         _refuse(program, str(error))
     for path, kinds in _choices(preset).items():
@@ -107,6 +122,15 @@ def _parse(
         if not error.code:
             raise
         _refuse(program, _one_line(complaint.getvalue()))
+
+
+def _read(arguments: list[str], names: Sequence[str]) -> dict[str, str]:
+    """The options of these names, among others; one without a value is left for the complete parser."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        reader.add_argument("--" + name.replace("_", "-"), "--" + name, dest=name, nargs="?")
+    known, _ = reader.parse_known_args(arguments)
+    return {name: value for name, value in vars(known).items() if value is not None}
 
 
 def choose_kinds(config: C, arguments: Sequence[str]) -> tuple[C, list[str]]:
@@ -146,10 +170,10 @@ def _with_kind(config: C, path: str, kind: str) -> C:
 def _choices(config: Config, prefix: str = "") -> dict[str, dict[str, type[Config]]]:
     """The kinds by name of every field that holds one of several, by its dotted path."""
     found = {}
-    hints = typing.get_type_hints(type(config))
+    hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, Config):
+        if isinstance(value, Config) and typing.get_origin(hints[field.name]) is not typing.Annotated:
             members = typing.get_args(hints[field.name])
             kinds = {each.__name__: each for each in members if issubclass(each, Config)}
             if len(kinds) > 1:

@@ -8,8 +8,10 @@ Fingerprints depend on configurations and inputs alone, so that the whole plan i
 A trial needs only stages of trials before it.
 """
 
+import copy
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from lola.distributed.train import Setup, TrainingRun, run_training
 from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.score import Subject, model_key
+from lola.neural_solver import NeuralSolverConfig
 from lola.storage import Kind, Stage
 from lola.training.loop import TrainingConfig
 
@@ -53,22 +56,28 @@ class Plan:
         latent = tuple(size // factor for size, factor in zip(self.test.grid, factors, strict=True))
         for model in (config.diffusion, config.neural_solver):
             model.network.check_grid(latent, config.window)
-        config.pixel.network.check_grid(self.test.grid, config.window)
+        if config.pixel is not None:
+            config.pixel.network.check_grid(self.test.grid, config.window)
+        self._goal: tuple[Stage, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """The sweep's own fingerprint."""
-        return fingerprint(self.config, self.dataset)
+        """The sweep's own fingerprint, or that of its part."""
+        return fingerprint(self.config, self.dataset, *(stage.fingerprint for stage in self._goal))
 
-    @property
-    def concurrency(self) -> int:
-        """Trials at once."""
-        return self.config.concurrency
+    def towards(self, *goal: Stage) -> "Plan":
+        """The part of the plan that makes some stages: no trial and no step that they do not need."""
+        part = copy.copy(self)
+        part._goal = goal
+        part.trials = _needed(self.trials, goal)
+        return part
 
     @functools.cached_property
     def trials(self) -> tuple[Trial, ...]:
         """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
-        models = (*(self._compression(n) for n in self.config.latent_channels), self._pixel())
+        models = tuple(self._compression(n) for n in self.config.latent_channels)
+        if self.config.pixel is not None:
+            models += (self._pixel(self.config.pixel),)
         emulators = (
             self._latent(n, model)
             for n in self.config.latent_channels
@@ -178,8 +187,7 @@ class Plan:
             gpus=recipe.training.gpus * recipe.training.workers,
         )
 
-    def _pixel(self) -> Trial:
-        model = self.config.pixel
+    def _pixel(self, model: NeuralSolverConfig) -> Trial:
         stage = self.emulator(model, None)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
@@ -235,7 +243,7 @@ class Plan:
         for n in config.latent_channels:
             for weights in _weights(config.autoencoder_training):
                 yield self._evaluate("autoencoder", n, weights=weights)
-        for weights in _weights(config.pixel_training):
+        for weights in _weights(config.pixel_training) if config.pixel is not None else ():
             yield self._evaluate("neural_solver", None, config.pixel, weights=weights)
         for n in config.latent_channels:
             for weights in _weights(config.emulator_training):
@@ -303,6 +311,20 @@ def autoencoder_step(stage: Stage, well: Path, tags: dict[str, Any]) -> Step:
 def _weights(training: TrainingConfig) -> tuple[Weights, ...]:
     """Which weights of a model are evaluated."""
     return ("raw", "ema") if training.ema else ("raw",)
+
+
+def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:
+    """The trials that lead to some stages, each up to the last step that is needed."""
+    wanted = {stage.fingerprint for stage in goal}
+    kept: list[Trial] = []
+    for trial in reversed(trials):
+        steps = list(trial.steps)
+        while steps and steps[-1].stage.fingerprint not in wanted:
+            steps.pop()
+        if steps:
+            kept.insert(0, dataclasses.replace(trial, steps=tuple(steps)))
+            wanted |= {stage.fingerprint for stage in trial.needs}
+    return tuple(kept)
 
 
 def _pixel_setup(

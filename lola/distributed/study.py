@@ -13,7 +13,7 @@ from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, fingerprint, how, require
 from lola.data.systems import System, get_system
 from lola.distributed.plan import autoencoder_step, open_dataset
-from lola.distributed.sweep import Recipe, Trial
+from lola.distributed.sweep import Recipe, Trial, check_simulation
 from lola.simulate.euler import EulerConfig
 from lola.storage import Stage
 from lola.training.loop import TrainingConfig
@@ -53,7 +53,7 @@ class StudyConfig(Config):
 
     Arguments:
         system: The physical system.
-        simulation: What to simulate where the datasets are missing.
+        simulation: What to simulate where the datasets are missing; with none they must be there.
         autoencoder: The autoencoder, but for its initialisation.
         training: How it is trained, but for the optimiser and the seed.
         arms: The optimisers; the first is what the others are compared with.
@@ -64,7 +64,7 @@ class StudyConfig(Config):
     """
 
     system: str = "euler"
-    simulation: EulerConfig
+    simulation: EulerConfig | None = None
     autoencoder: AutoencoderConfig
     training: TrainingConfig
     arms: tuple[ArmConfig, ...]
@@ -74,7 +74,7 @@ class StudyConfig(Config):
     concurrency: int = how(0)
 
     def validate(self) -> None:
-        get_system(self.system)
+        check_simulation(self.system, self.simulation)
         names = [arm.name for arm in self.arms]
         require(bool(names), "a study needs at least one optimiser")
         require(len(set(names)) == len(names), f"optimisers {', '.join(names)} name one twice")
@@ -115,11 +115,6 @@ class StudyPlan:
     def fingerprint(self) -> str:
         """The study's own fingerprint."""
         return fingerprint(self.config, self.dataset)
-
-    @property
-    def concurrency(self) -> int:
-        """Trials at once."""
-        return self.config.concurrency
 
     @functools.cached_property
     def runs(self) -> tuple[Run, ...]:

@@ -26,7 +26,7 @@ class SweepConfig(Config):
 
     Arguments:
         system: The physical system.
-        simulation: What to simulate where the datasets are missing.
+        simulation: What to simulate where the datasets are missing; with none they must be there.
         latent_channels: Latent channels of the autoencoders; each is a compression rate.
         autoencoder: The autoencoder, but for its latent channels.
         autoencoder_training: How autoencoders are trained.
@@ -46,7 +46,7 @@ class SweepConfig(Config):
     """
 
     system: str = "euler"
-    simulation: EulerConfig
+    simulation: EulerConfig | None = None
     latent_channels: tuple[int, ...]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
@@ -54,7 +54,7 @@ class SweepConfig(Config):
     diffusion: DiffusionConfig
     neural_solver: NeuralSolverConfig
     emulator_training: TrainingConfig
-    pixel: NeuralSolverConfig
+    pixel: NeuralSolverConfig | None = None
     pixel_training: TrainingConfig
     window: int = 5
     symmetries: Symmetries = "plain"
@@ -65,7 +65,7 @@ class SweepConfig(Config):
     concurrency: int = how(0)
 
     def validate(self) -> None:
-        get_system(self.system)
+        check_simulation(self.system, self.simulation)
         require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
         require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
         require(
@@ -93,6 +93,15 @@ class Recipe(Config):
     symmetries: Symmetries = "plain"
 
 
+def check_simulation(system: str, simulation: EulerConfig | None) -> None:
+    """Raise `ConfigError` unless the system is known, and can be simulated if it is to be."""
+    get_system(system)
+    require(
+        simulation is None or system == "euler",
+        f"there is no simulation of {system}, only of euler",
+    )
+
+
 def kind_of(model: EmulatorModel) -> str:
     """The name of a kind of emulator in tables and folders."""
     return "diffusion" if isinstance(model, DiffusionConfig) else "neural_solver"
@@ -118,8 +127,8 @@ class Step:
 
     @property
     def title(self) -> str:
-        """A name for people."""
-        return self.stage.what
+        """A name for people, which tells a model from its evaluation."""
+        return f"evaluation {self.stage.what}" if self.stage.kind == "evaluations" else self.stage.what
 
 
 @dataclasses.dataclass(frozen=True)

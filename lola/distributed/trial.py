@@ -26,7 +26,7 @@ def _make(step: Step) -> None:
     stage = step.stage
     spool = Spool(stage.folder)
     spool.describe(
-        name=stage.what,
+        name=step.title,
         tags=step.tags,
         parameters=step.tags | flat(stage.config.what()),
     )

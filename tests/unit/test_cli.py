@@ -116,6 +116,27 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
     assert message in line
 
 
+def test_presets_are_functions_of_what_is_given():
+    def preset(steps="3", sizes="1"):
+        return Program(training=Training(steps=10 * int(steps)), sizes=(int(sizes),))
+
+    def read_given(*arguments):
+        return parse(list(arguments), "program.py", "", {"small": preset}, "small", given=("sizes",))
+
+    assert read_given() == Program(sizes=(1,), training=Training(steps=30))
+    assert read_given("--sizes=7", "--training.steps", "2").training.steps == 2
+    for option in (["--sizes", "7"], ["--sizes=7"], ["small", "--sizes", "7"]):
+        assert read_given(*option) == Program(sizes=(7,), training=Training(steps=30))
+
+
+def test_a_given_option_without_a_value_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(["--steps"], "program.py", "", {"small": lambda steps="3": Training()}, "small", ("steps",))
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "--steps" in line
+
+
 def test_help_names_presets_and_explains_options(capsys):
     with pytest.raises(SystemExit) as end:
         read("--help")

@@ -33,6 +33,8 @@ MAY_IMPORT = {
     "sampling": LEAVES | {"models"},
     "emulation": LEAVES | PHYSICS | {"models", "sampling", "training.checkpoint"},
     "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
+    "counting": LEAVES | {"data.state", "nn"},
+    "cost": LEAVES | {"counting", "training"},
     "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
 }
 

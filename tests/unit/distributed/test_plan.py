@@ -94,6 +94,34 @@ def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(config, tmp_pa
         Plan(config.replace(pixel=pixel), tmp_path, well)
 
 
+def test_a_part_of_a_plan_makes_its_goal_and_what_that_needs(config, tmp_path, well):
+    plan = Plan(config, tmp_path, well)
+
+    def steps(part):
+        return [[step.stage.what for step in trial.steps] for trial in part.trials]
+
+    alone = plan.towards(plan.autoencoder(1))
+    assert steps(alone) == [["autoencoder-f8c1"]]
+    emulator = plan.towards(plan.emulator(config.diffusion, 16))
+    assert steps(emulator) == [["autoencoder-f8c16", "latents-f8c16"], ["diffusion-f8c16"]]
+    pixel = plan.towards(plan.emulator(config.pixel, None))
+    assert steps(pixel) == [["neural_solver-pixel"]]
+    both = plan.towards(plan.autoencoder(16), plan.autoencoder(1))
+    assert steps(both) == [["autoencoder-f8c16"], ["autoencoder-f8c1"]]
+    assert len({part.fingerprint for part in (plan, alone, emulator, pixel, both)}) == 5
+    whole = {step.stage.fingerprint for trial in plan.trials for step in trial.steps}
+    assert {step.stage.fingerprint for trial in emulator.trials for step in trial.steps} < whole
+
+
+def test_a_sweep_may_leave_out_pixel_space(config, tmp_path, well):
+    before = fingerprints(config, tmp_path, well)
+    after = fingerprints(config.replace(pixel=None), tmp_path, well)
+    assert before.keys() - after.keys() == {
+        name for name in before if name.endswith("neural_solver-pixel")
+    } | {"neural_solver pixel"}
+    assert not changed(before, after)
+
+
 def test_other_architectures_have_stages_of_their_own(config, tmp_path, well):
     unet = UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=8)
     other = config.replace(
