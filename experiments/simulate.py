@@ -44,5 +44,6 @@ if __name__ == "__main__":
     sweeps = {
         name: lambda preset=preset: Simulations(simulation=preset().simulation, well=preset().well)
         for name, preset in presets.SWEEPS.items()
+        if preset().simulation is not None
     }
     launch(main, systems | sweeps, default="mini")

@@ -19,7 +19,7 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from lola.config import Config, how, require
-from lola.data.augment import draw
+from lola.data.augment import Symmetries
 from lola.data.latents import (
     LatentTrajectory,
     describe_shards,
@@ -48,6 +48,7 @@ class CacheConfig(Config):
         precision: The type of the autoencoder's arithmetic.
         variants: Versions of each training trajectory: the simulated one, then augmented ones.
         seed: Seeds the augmentations.
+        symmetries: What augmented versions are drawn from; `published` turns gravity over as they did.
         block: States encoded at once.
         actors: Largest number of encoders.
         gpus: GPUs per encoder.
@@ -57,6 +58,7 @@ class CacheConfig(Config):
     precision: Precision = "float32"
     variants: int = 1
     seed: int = 0
+    symmetries: Symmetries = "plain"
     block: int = 25
     actors: int = how(1)
     gpus: float = how(0.0)
@@ -179,8 +181,7 @@ class Encoder:
         """Standardised states and parameters of a variant, the same augmentation at all times."""
         parameters = split.parameters(index)
         if variant:
-            trajectory = split.trajectories[index]
-            generator = numpy_generator(self.config.seed, trajectory.id, variant)
-            augmentation = draw(split.system, trajectory.boundary, split.grid, generator)
+            generator = numpy_generator(self.config.seed, split.trajectories[index].id, variant)
+            augmentation = split.symmetry(index, self.config.symmetries, generator)
             states, parameters = augmentation.apply(states), augmentation.parameters(parameters)
         return Standardisation(split.system).forward(states), parameters

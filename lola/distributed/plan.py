@@ -8,8 +8,10 @@ Fingerprints depend on configurations and inputs alone, so that the whole plan i
 A trial needs only stages of trials before it.
 """
 
+import copy
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,12 @@ from lola.distributed.encode import encode
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
 from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
+from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
-from lola.evaluation.score import Subject
+from lola.evaluation.score import Subject, model_key
+from lola.neural_solver import NeuralSolverConfig
 from lola.storage import Kind, Stage
+from lola.training.loop import TrainingConfig
 
 
 class Plan:
@@ -43,23 +48,36 @@ class Plan:
     def __init__(self, config: SweepConfig, root: Path, well: Path) -> None:
         self.config, self.root, self.well = config, root, well
         self.system: System = get_system(config.system)
-        splits = {name: open_split(well, self.system, name) for name in ("train", "valid", "test")}
-        self.test: WellSplit = splits["test"]
-        self.train: WellSplit = splits["train"]
-        self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
+        splits, self.dataset = open_dataset(well, self.system)
+        self.test, self.train = splits["test"], splits["train"]
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        config.pixel.transformer.check_grid(self.test.grid, config.window)
+        factors = config.autoencoder.factors(self.system.dimensions)
+        latent = tuple(size // factor for size, factor in zip(self.test.grid, factors, strict=True))
+        for model in (config.diffusion, config.neural_solver):
+            model.network.check_grid(latent, config.window)
+        if config.pixel is not None:
+            config.pixel.network.check_grid(self.test.grid, config.window)
+        self._goal: tuple[Stage, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """The sweep's own fingerprint."""
-        return fingerprint(self.config, self.dataset)
+        """The sweep's own fingerprint, or that of its part."""
+        return fingerprint(self.config, self.dataset, *(stage.fingerprint for stage in self._goal))
+
+    def towards(self, *goal: Stage) -> "Plan":
+        """The part of the plan that makes some stages: no trial and no step that they do not need."""
+        part = copy.copy(self)
+        part._goal = goal
+        part.trials = _needed(self.trials, goal)
+        return part
 
     @functools.cached_property
     def trials(self) -> tuple[Trial, ...]:
         """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
-        models = (*(self._compression(n) for n in self.config.latent_channels), self._pixel())
+        models = tuple(self._compression(n) for n in self.config.latent_channels)
+        if self.config.pixel is not None:
+            models += (self._pixel(self.config.pixel),)
         emulators = (
             self._latent(n, model)
             for n in self.config.latent_channels
@@ -76,7 +94,7 @@ class Plan:
         """The name of a space: `f16c64`, or `pixel`."""
         if latent_channels is None:
             return "pixel"
-        return f"f{self.config.autoencoder.downsampling}c{latent_channels}"
+        return f"{self.config.autoencoder.rate(self.system.dimensions)}c{latent_channels}"
 
     def compression(self, latent_channels: int | None) -> float:
         """numel(x) / numel(z)."""
@@ -107,6 +125,7 @@ class Plan:
         recipe = Recipe(
             model=self.config.autoencoder.replace(latent_channels=n),
             training=self.config.autoencoder_training,
+            symmetries=self.config.symmetries,
         )
         return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
 
@@ -123,19 +142,26 @@ class Plan:
             training=self.config.pixel_training if n is None else self.config.emulator_training,
             window=self.config.window,
             stride=self.config.evaluation.stride,
+            symmetries=self.config.symmetries if n is None else "plain",
         )
         inputs = {} if n is None else {"latents": self.cache(n)}
         return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
 
     def evaluation(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, solver_steps: int | None = None
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        solver_steps: int | None = None,
+        weights: Weights = "raw",
     ) -> Stage:
-        """The stage of an evaluation."""
-        what = f"{subject}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        """The stage of an evaluation, of the trained weights or of their average."""
+        what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
-        return self._stage("evaluations", what, self._scoring(subject, solver_steps), **inputs)
+        config = self._scoring(subject, solver_steps).replace(weights=weights)
+        return self._stage("evaluations", what, config, **inputs)
 
     def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
         config = self.config.evaluation
@@ -149,27 +175,19 @@ class Plan:
         stage, cache = self.autoencoder(n), self.cache(n)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
-        sizes = {"channels": self.channels, "spatial": self.system.dimensions}
-        setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1)
-        run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
+        training = autoencoder_step(stage, self.well, self._tags("autoencoder", "autoencoder", n))
         encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
         return Trial(
             f"autoencoder {self.rate(n)}",
             (
-                Step(
-                    stage,
-                    functools.partial(run_training, run),
-                    self._tags("autoencoder", "autoencoder", n),
-                    recipe.training.steps,
-                ),
+                training,
                 Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
             ),
             cpus=recipe.training.cpus * recipe.training.workers,
             gpus=recipe.training.gpus * recipe.training.workers,
         )
 
-    def _pixel(self) -> Trial:
-        model = self.config.pixel
+    def _pixel(self, model: NeuralSolverConfig) -> Trial:
         stage = self.emulator(model, None)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
@@ -220,19 +238,29 @@ class Plan:
         return {"autoencoder": autoencoder}
 
     def _evaluations(self) -> Iterator[Trial]:
+        config = self.config
         yield self._evaluate("persistence", None)
-        for n in self.config.latent_channels:
-            yield self._evaluate("autoencoder", n)
-        yield self._evaluate("neural_solver", None, self.config.pixel)
-        for n in self.config.latent_channels:
-            yield self._evaluate("neural_solver", n, self.config.neural_solver)
-            for steps in self.config.solver_steps:
-                yield self._evaluate("diffusion", n, self.config.diffusion, steps)
+        for n in config.latent_channels:
+            for weights in _weights(config.autoencoder_training):
+                yield self._evaluate("autoencoder", n, weights=weights)
+        for weights in _weights(config.pixel_training) if config.pixel is not None else ():
+            yield self._evaluate("neural_solver", None, config.pixel, weights=weights)
+        for n in config.latent_channels:
+            for weights in _weights(config.emulator_training):
+                yield self._evaluate("neural_solver", n, config.neural_solver, weights=weights)
+                for steps in config.solver_steps:
+                    yield self._evaluate("diffusion", n, config.diffusion, steps, weights)
 
     def _evaluate(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, steps: int | None = None
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        steps: int | None = None,
+        weights: Weights = "raw",
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps)
+        stage = self.evaluation(subject, n, model, steps, weights)
+        subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)
         autoencoder = None if n is None else self.autoencoder(n)
@@ -264,6 +292,41 @@ class Plan:
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
+def open_dataset(well: Path, system: System) -> tuple[dict[str, WellSplit], str]:
+    """The splits of a system's datasets, and the fingerprint of them all."""
+    splits = {name: open_split(well, system, name) for name in ("train", "valid", "test")}
+    return splits, fingerprint({name: split.fingerprint for name, split in splits.items()})
+
+
+def autoencoder_step(stage: Stage, well: Path, tags: dict[str, Any]) -> Step:
+    """The training of an autoencoder, whose stage is configured by a `Recipe`."""
+    recipe, system = stage.config, get_system(stage.system)
+    assert isinstance(recipe, Recipe)
+    sizes = {"channels": len(system.channels), "spatial": system.dimensions}
+    setup = functools.partial(_pixel_setup, recipe, well, system, sizes, 1, 1)
+    run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
+    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps)
+
+
+def _weights(training: TrainingConfig) -> tuple[Weights, ...]:
+    """Which weights of a model are evaluated."""
+    return ("raw", "ema") if training.ema else ("raw",)
+
+
+def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:
+    """The trials that lead to some stages, each up to the last step that is needed."""
+    wanted = {stage.fingerprint for stage in goal}
+    kept: list[Trial] = []
+    for trial in reversed(trials):
+        steps = list(trial.steps)
+        while steps and steps[-1].stage.fingerprint not in wanted:
+            steps.pop()
+        if steps:
+            kept.insert(0, dataclasses.replace(trial, steps=tuple(steps)))
+            wanted |= {stage.fingerprint for stage in trial.needs}
+    return tuple(kept)
+
+
 def _pixel_setup(
     recipe: Recipe,
     well: Path,
@@ -275,8 +338,8 @@ def _pixel_setup(
     """A model trained on windows of fields, read from HDF5."""
     standardise = Standardisation(system)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
+        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 

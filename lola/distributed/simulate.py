@@ -10,10 +10,10 @@ from lola.config import fingerprint
 from lola.data.well_writer import write_statistics
 from lola.distributed.cluster import connect
 from lola.errors import DataError
-from lola.simulate.ensemble import Ensemble, Job, jobs, write_file
+from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
 
 
-def simulate(config: Ensemble, root: Path, say: Callable[[str], None] = print) -> int:
+def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = print) -> int:
     """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
 
     Arguments:
@@ -50,11 +50,11 @@ def simulate(config: Ensemble, root: Path, say: Callable[[str], None] = print) -
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _simulate(job: Job, config: Ensemble, path: Path) -> dict[str, float]:
+def _simulate(job: Job, config: SimulationConfig, path: Path) -> dict[str, float]:
     return write_file(job, config, path)
 
 
-def _genuine(config: Ensemble, root: Path, wanted: dict[Path, Job]) -> bool:
+def _genuine(config: SimulationConfig, root: Path, wanted: dict[Path, Job]) -> bool:
     """Whether the datasets are there and none of their files was simulated by us."""
     folders = sorted({root / job.dataset / "data" for job in wanted.values()})
     origins = {path: _origin(path) for folder in folders for path in sorted(folder.glob("*/*.hdf5"))}

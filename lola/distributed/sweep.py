@@ -6,6 +6,7 @@ from typing import Any
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
+from lola.data.augment import Symmetries
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
@@ -14,6 +15,7 @@ from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.systems import Simulation
 from lola.storage import Stage
 from lola.training.loop import TrainingConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
 
@@ -24,7 +26,7 @@ class SweepConfig(Config):
 
     Arguments:
         system: The physical system.
-        simulation: What to simulate where the datasets are missing.
+        simulation: What to simulate where the datasets are missing; with none they must be there.
         latent_channels: Latent channels of the autoencoders; each is a compression rate.
         autoencoder: The autoencoder, but for its latent channels.
         autoencoder_training: How autoencoders are trained.
@@ -35,6 +37,7 @@ class SweepConfig(Config):
         pixel: The pixel-space neural solver, if any.
         pixel_training: How the pixel-space neural solver is trained.
         window: States that an emulator sees at once.
+        symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
         well: The folder of Well datasets, absolute or under the storage root.
@@ -43,17 +46,18 @@ class SweepConfig(Config):
     """
 
     system: str = "euler"
-    simulation: Simulation
+    simulation: Simulation | None = None
     latent_channels: tuple[int, ...]
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     cache: CacheConfig
     diffusion: DiffusionConfig
     neural_solver: NeuralSolverConfig
     emulator_training: TrainingConfig
-    pixel: NeuralSolverConfig
+    pixel: NeuralSolverConfig | None = None
     pixel_training: TrainingConfig
     window: int = 5
+    symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
     well: str = how("well")
@@ -61,11 +65,7 @@ class SweepConfig(Config):
     concurrency: int = how(0)
 
     def validate(self) -> None:
-        get_system(self.system)
-        require(
-            self.simulation.system == self.system,
-            f"a sweep of {self.system} cannot simulate {self.simulation.system}",
-        )
+        check_simulation(self.system, self.simulation)
         require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
         require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
         require(
@@ -81,12 +81,25 @@ class SweepConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(Config):
-    """What a trained stage is: a model, how it was trained, and the windows it was trained on."""
+    """What a trained stage is: a model, how it was trained, and the windows it was trained on.
 
-    model: AutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
+    """
+
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1
+    symmetries: Symmetries = "plain"
+
+
+def check_simulation(system: str, simulation: Simulation | None) -> None:
+    """Raise `ConfigError` unless the system is known, and what is simulated if anything."""
+    get_system(system)
+    require(
+        simulation is None or simulation.system == system,
+        f"data of {system} cannot come from a simulation of {simulation and simulation.system}",
+    )
 
 
 def kind_of(model: EmulatorModel) -> str:
@@ -103,17 +116,19 @@ class Step:
         run: Makes the stage.
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
+        register: Whether weights are registered as a model that others may look for.
     """
 
     stage: Stage
     run: Callable[[], None]
     tags: dict[str, Any]
     total: int
+    register: bool = True
 
     @property
     def title(self) -> str:
-        """A name for people."""
-        return self.stage.what
+        """A name for people, which tells a model from its evaluation."""
+        return f"evaluation {self.stage.what}" if self.stage.kind == "evaluations" else self.stage.what
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """What runs in the process of a trial: its stages one after the other, each under its lease."""
 
 import traceback
-from typing import Any
 
 from ray import tune
 
+from lola.config import flat
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.spool import Spool
+from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
 
 def run_trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
@@ -25,7 +26,7 @@ def _make(step: Step) -> None:
     stage = step.stage
     spool = Spool(stage.folder)
     spool.describe(
-        name=stage.what,
+        name=step.title,
         tags=step.tags,
         parameters=step.tags | flat(stage.config.what()),
     )
@@ -38,18 +39,9 @@ def _make(step: Step) -> None:
         spool.status("FAILED", reason.strip().splitlines()[-1])
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
-    weights = stage.folder / "model.safetensors"
-    if weights.exists():
+    weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
+    if step.register and weights.exists():
         spool.model(weights, f"{stage.system}-{stage.what}")
+    if step.register and averaged.exists():
+        spool.artifact(averaged)
     spool.status("FINISHED")
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration values with dotted names."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result

@@ -1,11 +1,11 @@
 r"""The interstellar medium in astronomix, on JAX; a program of its own, started by `lola.simulate.process`.
 
-A step is gravity for half of it, gas, heating and cooling, and gravity for the other half. Gas is astronomix's:
-finite volumes with minmod slopes and HLL fluxes, of which the two Runge-Kutta stages are put together here,
-because cold and fast gas loses its pressure, as the difference of total and kinetic energy, within a step already:
-after every stage temperatures below the floor are raised to it. Gravity is that of the gas in the grid, by
-Hockney and Eastwood's transform of twice the size, and changes velocities alone, so that kinetic energy gains
-exactly the work done. Heating and cooling act at constant density and are implicit in time,
+A step is gravity for half of it, gas, heating and cooling, and gravity for the other half. Gas is
+astronomix's: finite volumes with minmod slopes and HLL fluxes. The two Runge-Kutta stages are put together
+here: cold and fast gas loses its pressure, the small difference of total and kinetic energy, within a step
+already, and after every stage temperatures below the floor are raised to it. Gravity is that of the gas in
+the grid, by Hockney and Eastwood's transform of twice the size, and changes velocities alone, so that kinetic
+energy gains exactly the work done. Heating and cooling act at constant density and are implicit in time,
 
     $T' = T + \Delta t \, c \, (f - n \lambda(T'))$,   $\lambda = \Lambda / \Gamma$,
     $c = (\gamma - 1) Z \Gamma / (m_p r)$,   $r = p / (\rho T)$,
@@ -34,6 +34,7 @@ GHOSTS = 2
 BISECTIONS = 40
 MOST = 4000  # steps between two outputs, above which a solution is given up
 
+Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 Step = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -68,7 +69,7 @@ def _advance(settings: Settings) -> Callable[[jax.Array, float], tuple[jax.Array
     def advance(state: jax.Array, duration: float) -> tuple[jax.Array, jax.Array]:
         move, fall = hydrodynamics(settings, state), gravity(settings, state)
 
-        def body(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        def body(carry: Carry) -> Carry:
             state, acceleration, left, steps = carry
             dt = jnp.minimum(longest(state), left)
             # Rounding must not leave a step of nothing at the end.
@@ -78,7 +79,7 @@ def _advance(settings: Settings) -> Callable[[jax.Array, float], tuple[jax.Array
             acceleration = fall(state)
             return state.at[1:4].add(acceleration * dt / 2), acceleration, left, steps + 1
 
-        def going(carry: tuple[jax.Array, ...]) -> jax.Array:
+        def going(carry: Carry) -> jax.Array:
             return (carry[2] > 0) & (carry[3] < MOST) & jnp.isfinite(carry[0]).all()
 
         start = (state, fall(state), jnp.asarray(duration), jnp.asarray(0))

@@ -29,7 +29,7 @@ import numpy as np
 
 from lola.config import require
 from lola.errors import LolaError
-from lola.simulate.ensemble import Case, Ensemble, Fields, Solve
+from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
 
 Boundary = Literal["open", "periodic"]
 
@@ -41,7 +41,7 @@ CODES: dict[Boundary, int] = {"open": 1, "periodic": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EulerConfig(Ensemble):
+class EulerConfig(SimulationConfig):
     """An ensemble of Euler simulations: one file per split, boundary and heat-capacity ratio.
 
     Arguments:

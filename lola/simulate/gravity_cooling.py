@@ -4,28 +4,32 @@ Density $\rho$, velocity $v$, pressure $p$ and energy density $E = p / (\gamma -
 
     $\partial_t \rho + \nabla \cdot (\rho v) = 0$,   $\nabla^2 \Phi = 4 \pi G \rho$,
     $\partial_t (\rho v) + \nabla \cdot (\rho v \otimes v) + \nabla p = - \rho \nabla \Phi$,
-    $\partial_t E + \nabla \cdot ((E + p) v) = - \rho v \cdot \nabla \Phi + Z (n f \Gamma - n^2 \Lambda(T))$,
+    $\partial_t E + \nabla \cdot ((E + p) v) = - \rho v \cdot \nabla \Phi + Z (n f \Gamma - n^2 \Lambda)$,
 
 with $\gamma = 5/3$, $n = \rho / m_p$, $p = \rho k T / (\mu m_p)$, open boundaries, and heating and cooling of
-the neutral medium (Koyama and Inutsuka, Astrophys. J. 564, 2002, with the exponents of their published erratum),
+the neutral medium (Koyama and Inutsuka, Astrophys. J. 564, 2002, free of its misprints as in Vázquez-Semadeni
+et al., Astrophys. J. 657, 2007),
 
     $\Gamma = 2 \cdot 10^{-26}$ erg/s,
     $\Lambda / \Gamma = 10^7 e^{-118400 / (T + 1000)} + 0.014 \sqrt{T} e^{-92 / T}$ cm^3   (T in K),
 
-both in proportion to the metallicity $Z$ (solar is 1; without metals the gas is adiabatic), and $f$ the strength
-of the ultraviolet radiation over that near the sun. Gas starts uniform
-at $\rho_0$ and $T_0$ in a cube of side $L = (44.5 / n_0)^{1/3} 60$ pc, with solenoidal and compressive
-velocities of spectrum $E(k) \propto k^{-2}$. Their kinetic energy is a given part of the gravitational energy
-$3 G M^2 / (5 L)$ of a sphere of radius L and mass $M = 10^6$ solar masses, of which the cube is a piece. Time
-runs to about one $\sqrt{L^3 / (G M)}$, which The Well calls the free-fall time.
+both in proportion to the metallicity $Z$ (solar is 1; without metals the gas is adiabatic), with $f$ the
+strength of the ultraviolet radiation over that near the sun.
+
+Gas starts uniform at $\rho_0$ and $T_0$ in a cube of side $L = (44.5 / n_0)^{1/3} 60$ pc, with solenoidal and
+compressive velocities of spectrum $E(k) \propto k^{-2}$. Their kinetic energy is a given part of the
+gravitational energy $3 G M^2 / (5 L)$ of a sphere of radius L and mass $M = 10^6$ solar masses, of which the
+cube is a piece. Time runs to about one $\sqrt{L^3 / (G M)}$, which The Well calls the free-fall time.
 
 Units, as in The Well's files: lengths in pc, times in Myr, temperature in K, density in solar masses per
 cubic pc, velocity in $V = (G \, 10^6 M_\odot / 100 \, \mathrm{pc})^{1/2} = 6.56$ km/s and pressure in density
-times $V^2$. The Well does not state the last three. Its published means give $\log p - \log \rho - \log T =
--7.95$, hence $\mu V^2 = 23.6$ (km/s)^2, and velocities of about a half: the units here, those of gravity with
-$G = 1$, meet both with the $\mu = 0.6$ of ionised gas. Nor is its radiation stated: near the sun's, sparse gas would
-be warmed to 7000 K, where $f = 0.1$ keeps it at hundreds, as the published mean of 386 K asks. These are simulations of the same physics by another method
-(finite volumes, not particles) in a cube without the sphere around it; they are not The Well's data.
+times $V^2$. The Well does not state the last three. Its published means,
+$\log p - \log \rho - \log T = -7.95$, ask for $\mu V^2$ near 23 (km/s)^2, and its velocities are about a
+half: V, the unit of gravity with $G = 1$, meets both with the $\mu = 0.6$ of ionised gas, within their
+rounding. Nor is the radiation stated: near the sun's, sparse gas would be warmed to 7000 K, where $f = 0.1$
+keeps it at hundreds, as the published mean of 386 K asks. These are simulations of the same physics by
+another method (finite volumes, not particles), in a cube without the sphere around it; they are not The
+Well's data.
 """
 
 import contextlib
@@ -36,8 +40,8 @@ from typing import ClassVar
 import numpy as np
 
 from lola.config import require
-from lola.simulate.ensemble import Case, Ensemble, Fields, Solve
 from lola.simulate.process import solver_process
+from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
 
 DATASET = "turbulence_gravity_cooling"
 OPEN = 1
@@ -54,7 +58,7 @@ MODES = 32  # the largest wavenumber of the turbulence, in waves per side
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GravityCoolingConfig(Ensemble):
+class GravityCoolingConfig(SimulationConfig):
     """An ensemble of simulations of the interstellar medium: one file per split and choice of constants.
 
     Arguments:
@@ -91,7 +95,9 @@ class GravityCoolingConfig(Ensemble):
         require(self.resolution >= 8, f"resolution must be at least 8, not {self.resolution}")
         for name in ("densities", "temperatures", "metallicities"):
             values = getattr(self, name)
-            require(len(values) > 0 and len(set(values)) == len(values), f"{name} must differ from each other")
+            require(
+                len(values) > 0 and len(set(values)) == len(values), f"{name} must differ from each other"
+            )
         require(min(self.densities, default=1) > 0, f"densities must be positive, not {self.densities}")
         require(min(self.metallicities, default=0) >= 0, "metallicities must not be negative")
         require(0 < self.floor <= min(self.temperatures, default=1), "temperatures must exceed the floor")
@@ -193,7 +199,8 @@ def turbulence(n: int, generator: np.random.Generator) -> np.ndarray:
         generator: The source of randomness.
 
     Returns:
-        The velocities, with shape `(3, n, n, n)`. A finer grid sees the same waves and, up to 32 per side, more.
+        The velocities, with shape `(3, n, n, n)`. A finer grid sees the same waves and, up to 32 per side,
+        more.
     """
     k = np.arange(-MODES, MODES + 1)
     squares = k[:, None, None] ** 2 + k[:, None] ** 2 + k**2
@@ -202,8 +209,9 @@ def turbulence(n: int, generator: np.random.Generator) -> np.ndarray:
     # E(k) ~ k^2 |v_k|^2 in three dimensions: amplitudes fall as k^-2.
     waves *= np.where((squares > 0) & (squares <= MODES**2), 1 / np.maximum(squares, 1), 0)
     inside = k[np.abs(k) < n / 2]
-    chosen = np.ix_(range(3), *[inside + MODES] * 3)
+    three = np.arange(3)
+    chosen = np.ix_(three, *[inside + MODES] * 3)
     grid = np.zeros((3, n, n, n), dtype=np.complex128)
-    grid[np.ix_(range(3), *[inside % n] * 3)] = waves[chosen]
+    grid[np.ix_(three, *[inside % n] * 3)] = waves[chosen]
     velocities = np.fft.ifftn(grid, axes=(1, 2, 3)).real
     return velocities / np.sqrt((velocities**2).sum(axis=0).mean())

@@ -1,7 +1,7 @@
-r"""Rayleigh-Bénard convection of The Well: a fluid between a warm and a cold wall, solved with Dedalus.
+r"""Rayleigh-Bénard convection of The Well: fluid between a warm and a cold wall, solved with Dedalus.
 
-Buoyancy $b$, velocity $u = (u, w)$ and pressure $p$ obey, with all lengths in heights of the layer, buoyancies
-in the difference between the walls and times in free-fall times,
+Buoyancy $b$, velocity $u = (u, w)$ and pressure $p$ obey, with all lengths in heights of the layer,
+buoyancies in the difference between the walls and times in free-fall times,
 
     $\partial_t b + u \cdot \nabla b = \kappa \nabla^2 b$,   $\nabla \cdot u = 0$,
     $\partial_t u + u \cdot \nabla u = \nu \nabla^2 u - \nabla p + b e_z$,
@@ -12,14 +12,14 @@ pressure is $\int p \, dx \, dz = 0$ at every time, in which $z \to 1 - z$ maps 
 
     $b'(z) = 1 - b(1 - z)$,   $w'(z) = - w(1 - z)$,   $p'(z) = p(1 - z) + z - 1/2$.
 
-The fluid starts at rest with $b = \Delta (1 - z) + 10^{-3} z (1 - z) \epsilon$, $\epsilon \sim N(0, 1)$ at each
-grid point and $\Delta$ one of the given backgrounds. $\Delta < 1$ leaves a jump at the warm wall, and a boundary
-layer that starts the motion. Pressure is zero in the initial state, as in The Well: only later ones solve for it.
+The fluid starts at rest with $b = \Delta (1 - z) + 10^{-3} z (1 - z) \epsilon$, $\epsilon \sim N(0, 1)$ at
+each grid point and $\Delta$ one of the given backgrounds. $\Delta < 1$ leaves a jump at the warm wall, and a
+boundary layer that starts the motion. The pressure of the initial state is stored as zero, as in The Well.
 
 Grid points are equidistant in x and, in z, the roots of a Chebyshev polynomial,
 $z_k = (1 - \cos(\pi (k + 1/2) / N)) / 2$. Thermal boundary layers are about $1 / (2 \mathrm{Nu})$ thick, with
-$\mathrm{Nu} = 0.138 \, \mathrm{Ra}^{0.285}$ in two dimensions (Johnston and Doering, Phys. Rev. Lett. 102, 2009): a
-grid that has too few points in them is refused.
+$\mathrm{Nu} = 0.138 \, \mathrm{Ra}^{0.285}$ in two dimensions (Johnston and Doering, Phys. Rev. Lett. 102,
+2009): a grid that has too few points in them is refused.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from typing import ClassVar
 import numpy as np
 
 from lola.config import require
-from lola.simulate.ensemble import Case, Ensemble, Fields, Solve
 from lola.simulate.process import solver_process
+from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
 
 DATASET = "rayleigh_benard"
 SIZE = (4.0, 1.0)
@@ -41,7 +41,7 @@ POINTS = 3.5  # the fewest grid points in a thermal boundary layer; The Well has
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RayleighBenardConfig(Ensemble):
+class RayleighBenardConfig(SimulationConfig):
     """An ensemble of Rayleigh-Bénard simulations: one file per split, Rayleigh and Prandtl number.
 
     Arguments:
@@ -70,7 +70,9 @@ class RayleighBenardConfig(Ensemble):
     def validate(self) -> None:
         super().validate()
         nx, nz = self.resolution
-        require(nx >= 4 and nx % 2 == 0 and nz >= 4, f"resolution must be even and at least 4, not {nx}, {nz}")
+        require(
+            nx >= 4 and nx % 2 == 0 and nz >= 4, f"resolution must be even and at least 4, not {nx}, {nz}"
+        )
         for name, values in (("rayleigh", self.rayleigh), ("prandtl", self.prandtl)):
             require(len(values) > 0 and min(values, default=0) > 0, f"{name} must hold positive numbers")
             require(len(set(values)) == len(values), f"{name} numbers must differ from each other")
@@ -78,7 +80,9 @@ class RayleighBenardConfig(Ensemble):
         fine = math.acos(1 - 2 * layer) / math.pi * nz >= POINTS and SIZE[0] / nx <= 2 * layer
         require(fine, f"resolution {nx} x {nz} is too coarse for Rayleigh number {max(self.rayleigh):g}")
         require(len(self.backgrounds) > 0, "backgrounds must not be empty")
-        require(min(self.backgrounds, default=0) >= 0 and self.noise >= 0, "initial states must not be negative")
+        require(
+            min(self.backgrounds, default=0) >= 0 and self.noise >= 0, "initial states must not be negative"
+        )
         require(self.outputs >= 1 and self.interval > 0, "outputs and interval must be positive")
         require(0 < self.courant <= 1, f"courant must be in (0, 1], not {self.courant}")
 

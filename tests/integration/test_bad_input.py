@@ -10,11 +10,14 @@ import h5py
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "experiments" / "sweep_compression.py"
+TRAIN = ROOT / "experiments" / "train_autoencoder.py"
 
 
-def run(storage: Path | str, *options: str, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    storage: Path | str, *options: str, command: tuple[str | Path, ...] = (SWEEP, "smoke"), **environment: str
+) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(SWEEP), "smoke", *options],
+        [sys.executable, *map(str, command), *options],
         env={**os.environ, "LOLA_STORAGE": str(storage), **environment},
         capture_output=True,
         text=True,
@@ -74,3 +77,17 @@ def test_a_file_of_another_kind(tmp_path, well):
     result = run(tmp_path / "storage", "--well", str(datasets))
     assert result.returncode == 1
     assert str(foreign) in result.stderr.strip().splitlines()[-1]
+
+
+def test_published_data_that_are_not_there(tmp_path):
+    result = run(tmp_path, "--system", "rayleigh_benard", command=(TRAIN, "paper"))
+    assert result.returncode == 1
+    line = result.stderr.strip().splitlines()[-1]
+    assert "has no HDF5 files in rayleigh_benard/data/train" in line
+
+
+def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path):
+    result = run(tmp_path, "--system", "rayleigh_benard", "--dry-run", command=(TRAIN, "smoke"))
+    assert result.returncode == 0, result.stderr
+    assert "autoencoder f8c16" in result.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,8 @@ from lola.emulation import Emulator
 from lola.neural_solver import NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import seed_process
-from lola.simulate.euler import EulerConfig, jobs, write_file
+from lola.simulate.euler import EulerConfig
+from lola.simulate.simulation import jobs, write_file
 from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
 from lola.transformer import TransformerConfig
@@ -36,8 +37,8 @@ MODELS = {
     "autoencoder": AutoencoderConfig(
         latent_channels=4, channels=(8, 16), blocks=(1, 1), patch_size=2, dropout=0.0
     ),
-    "diffusion": DiffusionConfig(transformer=TRANSFORMER),
-    "neural_solver": NeuralSolverConfig(transformer=TRANSFORMER),
+    "diffusion": DiffusionConfig(network=TRANSFORMER),
+    "neural_solver": NeuralSolverConfig(network=TRANSFORMER),
 }
 
 
@@ -63,8 +64,8 @@ def curve(name: str, well: Path, optimizer: str) -> tuple[torch.nn.Module, list[
     length = 1 if name == "autoencoder" else WINDOW
     standardise = Standardisation(EULER)
     training, validation = (
-        WellWindows(open_split(well, EULER, split), standardise, length, 2, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, EULER, split), standardise, length, 2, symmetries)
+        for split, symmetries in (("train", "plain"), ("valid", None))
     )
     config = TrainingConfig(
         steps=12,

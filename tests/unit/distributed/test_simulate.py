@@ -4,7 +4,8 @@ import pytest
 
 from lola.distributed.simulate import simulate
 from lola.errors import DataError
-from lola.simulate.euler import EulerConfig, jobs, write_file
+from lola.simulate.euler import EulerConfig
+from lola.simulate.simulation import jobs, write_file
 
 SMALL = EulerConfig(resolution=16, gammas=(1.4,), train=1, valid=1, test=1, outputs=2, end=0.1)
 

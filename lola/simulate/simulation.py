@@ -1,9 +1,9 @@
-"""Ensembles of simulations: which files there are, and how their trajectories are drawn, solved and written.
+"""Simulations: which files there are, and how their trajectories are drawn, solved and written.
 
-A solver with its configuration is an `Ensemble`. It says which constants there are to simulate (its cases),
-draws initial states and solves them; all else is the same for every solver and stands here. The initial state
-of a trajectory is a function of (seed, dataset, split, constants, index, attempt): splits share none, and a
-draw whose solution stops being physical is drawn again and counted.
+A solver with its configuration is a `SimulationConfig`. It says which constants there are to simulate (its
+cases), draws initial states and solves them; all else is the same for every solver and stands here. The
+initial state of a trajectory is a function of (seed, dataset, split, constants, index, attempt): splits share
+none, and a draw whose solution stops being physical is drawn again and counted.
 """
 
 import abc
@@ -66,7 +66,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ensemble(Config, abc.ABC):
+class SimulationConfig(Config, abc.ABC):
     """Simulations of one physical system, a file per split and case.
 
     Arguments:
@@ -84,6 +84,11 @@ class Ensemble(Config, abc.ABC):
 
     advice: ClassVar[str] = ""
     """What to change when draws keep failing."""
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Grid points along each axis."""
+        return tuple(len(points) for points in self.axes(self.cases()[0]).values())
 
     def validate(self) -> None:
         require(min(self.train, self.valid, self.test) >= 0, "train, valid and test must not be negative")
@@ -112,7 +117,7 @@ class Ensemble(Config, abc.ABC):
         """
 
 
-def jobs(config: Ensemble) -> list[Job]:
+def jobs(config: SimulationConfig) -> list[Job]:
     """The files of an ensemble, the small splits first."""
     counts: dict[Split, int] = {"test": config.test, "valid": config.valid, "train": config.train}
     return [
@@ -120,7 +125,7 @@ def jobs(config: Ensemble) -> list[Job]:
     ]
 
 
-def write_file(job: Job, config: Ensemble, path: Path) -> dict[str, float]:
+def write_file(job: Job, config: SimulationConfig, path: Path) -> dict[str, float]:
     """Simulate the trajectories of one file and write it, whole or not at all.
 
     Returns:
@@ -159,7 +164,7 @@ def write_file(job: Job, config: Ensemble, path: Path) -> dict[str, float]:
     return {"trajectories": job.trajectories, "rejected": rejected, "seconds": seconds}
 
 
-def simulate_trajectory(job: Job, config: Ensemble, index: int, solve: Solve) -> tuple[Fields, int]:
+def simulate_trajectory(job: Job, config: SimulationConfig, index: int, solve: Solve) -> tuple[Fields, int]:
     """Draw and simulate the trajectory of an index, again and again until one stays physical.
 
     Returns:
