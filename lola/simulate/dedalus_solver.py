@@ -87,6 +87,7 @@ class Convection:
         """
         for field in self.solver.problem.variables:
             field["g"] = 0
+        self.b.change_scales(1)
         self.b["g"] = initial
         states = [self._state()]
         for _ in range(self.settings["outputs"]):

@@ -111,8 +111,9 @@ def send(stream: BinaryIO | Any, array: np.ndarray) -> None:
     """Write an array as a message."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    stream.write(len(buffer.getvalue()).to_bytes(8, "big"))
-    stream.write(buffer.getbuffer())
+    content = buffer.getbuffer()
+    stream.write(len(content).to_bytes(8, "big"))
+    stream.write(content)
     stream.flush()
 
 

@@ -70,7 +70,9 @@ class SimulationConfig(Config, abc.ABC):
     """Simulations of one physical system, a file per split and case.
 
     Arguments:
-        train, valid, test: Trajectories in each file of the split.
+        train: Trajectories in each file for training.
+        valid: Trajectories in each file for validation.
+        test: Trajectories in each file for tests.
         seed: The seed of all draws.
     """
 

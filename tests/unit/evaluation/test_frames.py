@@ -1,3 +1,4 @@
+import h5py
 import numpy as np
 import pytest
 
@@ -11,16 +12,14 @@ FILE = "euler_multi_quadrants_openBC/data/test/euler_multi_quadrants_openBC_gamm
 
 
 def test_frames_are_states_of_the_file(well, tmp_path):
-    import h5py
-
     figure = trajectory_frames(well / FILE, EULER, 1, steps=(0, 7), channels=("density", "momentum_y"))
-    panels = [axes for axes in figure.axes if axes.get_xlabel() == "" and axes.collections]
-    assert [axes.get_title() for axes in panels[:2]] == ["t = 0", "t = 0.35"]
+    panels = figure.axes[:4]
+    assert [axes.get_title(loc="left") for axes in panels] == ["t = 0", "t = 0.35", "", ""]
     with h5py.File(well / FILE) as file:
         density, momentum = file["t0_fields/density"][1, 7], file["t1_fields/momentum"][1, 7, ..., 1]
     pictures = [np.asarray(axes.collections[0].get_array()) for axes in panels]
-    np.testing.assert_allclose(pictures[1], np.log10(density.T), rtol=1e-6)
-    np.testing.assert_allclose(pictures[3], momentum.T, rtol=1e-6)
+    np.testing.assert_allclose(pictures[1], np.log10(density.T), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(pictures[3], momentum.T, rtol=0, atol=1e-6)
     assert save(figure, tmp_path / "frames.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -40,7 +39,7 @@ def test_three_dimensions_are_sliced(tmp_path):
     )
     figure = trajectory_frames(tmp_path / "a.hdf5", TURBULENCE_GRAVITY_COOLING, steps=(2,))
     picture = np.asarray(figure.axes[0].collections[0].get_array())
-    np.testing.assert_allclose(picture, np.log10(fields["density"][2, :, :, 2]).T, rtol=1e-6)
+    np.testing.assert_allclose(picture, np.log10(fields["density"][2, :, :, 2]).T, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [{"index": 9}, {"steps": (99,)}, {"channels": ("vorticity",)}])
