@@ -28,7 +28,7 @@ import astronomix as ax  # noqa: E402  (what it makes when it is imported follow
 from astronomix._finite_volume._state_evolution.evolve_state import (  # noqa: E402
     _evolve_gas_state_unsplit_inner as stage,  # not public: a stage without what surrounds it
 )
-from astronomix.option_classes.simulation_config import BoundarySettings  # noqa: E402
+from astronomix.option_classes.simulation_config import PERIODIC_ROLL  # noqa: E402
 
 GHOSTS = 2
 BISECTIONS = 40
@@ -99,9 +99,9 @@ def hydrodynamics(settings: Settings, state: jax.Array) -> Step:
         box_size=settings["side"],
         num_cells=state.shape[-1],
         num_ghost_cells=GHOSTS,
+        boundary_handling=PERIODIC_ROLL,  # leaves the ghost cells as they are given
         limiter=ax.MINMOD,
         riemann_solver=ax.HLL,
-        boundary_settings=BoundarySettings(),
     )
     registry = ax.get_registered_variables(config)
     config = ax.finalize_config(config, state.shape)
@@ -110,8 +110,7 @@ def hydrodynamics(settings: Settings, state: jax.Array) -> Step:
     inner = (slice(None), *[slice(GHOSTS, -GHOSTS)] * 3)
 
     def euler(state: jax.Array, dt: jax.Array) -> jax.Array:
-        padded = jnp.pad(state, ((0, 0), *[(GHOSTS, GHOSTS)] * 3), mode="edge")
-        padded = stage(padded, dt, gamma, config, constants, helpers, registry)
+        padded = stage(surround(settings, state), dt, gamma, config, constants, helpers, registry)
         return warm(settings, padded[inner])
 
     def step(state: jax.Array, dt: jax.Array) -> jax.Array:
@@ -119,6 +118,24 @@ def hydrodynamics(settings: Settings, state: jax.Array) -> Step:
         return warm(settings, primitive((conserved(state, gamma) + conserved(twice, gamma)) / 2, gamma))
 
     return step
+
+
+def surround(settings: Settings, state: jax.Array) -> jax.Array:
+    """Add ghost cells: copies of the outermost ones, but that gas which enters has the ambient density.
+
+    All of it where it enters faster than sound, in proportion below: gas at rest is left in peace.
+    """
+    padded = jnp.pad(state, ((0, 0), *[(GHOSTS, GHOSTS)] * 3), mode="edge")
+    for axis in (1, 2, 3):
+        for ghosts, inwards in ((slice(0, GHOSTS), 1), (slice(-GHOSTS, None), -1)):
+            place = (slice(None), *(ghosts if each == axis else slice(None) for each in (1, 2, 3)))
+            slab = padded[place]
+            sound = jnp.sqrt(settings["gamma"] * slab[4] / slab[0])
+            share = jnp.clip(inwards * slab[axis] / sound, 0, 1)
+            # Density and pressure alike: the temperature is that of the gas which it meets.
+            scale = 1 + share * (settings["ambient"] / slab[0] - 1)
+            padded = padded.at[place].set(slab.at[jnp.array([0, 4])].multiply(scale))
+    return padded
 
 
 def conserved(state: jax.Array, gamma: float) -> jax.Array:

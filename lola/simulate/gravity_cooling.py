@@ -16,20 +16,21 @@ et al., Astrophys. J. 657, 2007),
 both in proportion to the metallicity $Z$ (solar is 1; without metals the gas is adiabatic), with $f$ the
 strength of the ultraviolet radiation over that near the sun.
 
-Gas starts uniform at $\rho_0$ and $T_0$ in a cube of side $L = (44.5 / n_0)^{1/3} 60$ pc, with solenoidal and
-compressive velocities of spectrum $E(k) \propto k^{-2}$. Their kinetic energy is a given part of the
-gravitational energy $3 G M^2 / (5 L)$ of a sphere of radius L and mass $M = 10^6$ solar masses, of which the
-cube is a piece. Time runs to about one $\sqrt{L^3 / (G M)}$, which The Well calls the free-fall time.
+Gas starts uniform at $\rho_0$ and $T_0$ in a cube of side $L = (44.5 / n_0)^{1/3} 60$ pc, with solenoidal
+and compressive velocities of spectrum $E(k) \propto k^{-2}$. Their kinetic energy is a given part of the
+gravitational energy $3 G M^2 / (5 L)$ of a sphere of radius L and mass $M = 10^6$ solar masses, of which
+the cube is a piece. Gas that enters through the boundaries has the initial density, as the rest of the sphere
+would, and the temperature of the gas that it meets; gas that leaves is not held up. Time runs to about one
+$\sqrt{L^3 / (G M)}$, which The Well calls the free-fall time.
 
 Units, as in The Well's files: lengths in pc, times in Myr, temperature in K, density in solar masses per
-cubic pc, velocity in $V = (G \, 10^6 M_\odot / 100 \, \mathrm{pc})^{1/2} = 6.56$ km/s and pressure in density
-times $V^2$. The Well does not state the last three. Its published means,
-$\log p - \log \rho - \log T = -7.95$, ask for $\mu V^2$ near 23 (km/s)^2, and its velocities are about a
-half: V, the unit of gravity with $G = 1$, meets both with the $\mu = 0.6$ of ionised gas, within their
-rounding. Nor is the radiation stated: near the sun's, sparse gas would be warmed to 7000 K, where $f = 0.1$
-keeps it at hundreds, as the published mean of 386 K asks. These are simulations of the same physics by
-another method (finite volumes, not particles), in a cube without the sphere around it; they are not The
-Well's data.
+cubic pc, velocity in $V = (G \, 10^6 M_\odot / 100 \, \mathrm{pc})^{1/2} = 6.56$ km/s and pressure in
+density times $V^2$. The Well does not state the last three. Its published means, $\log p - \log \rho - \log
+T = -7.95$, ask for $\mu V^2$ near 23 (km/s)^2, and its velocities are about a half: V, the unit of gravity
+with $G = 1$, meets both with the $\mu = 0.6$ of ionised gas, within their rounding. Nor is the radiation
+stated: near the sun's, sparse gas would be warmed to 7000 K, where $f = 0.1$ keeps it at hundreds, as the
+published mean of 386 K asks. These are simulations of the same physics by another method (finite volumes,
+not particles), in a cube without the gravity of the sphere around it; they are not The Well's data.
 """
 
 import contextlib
@@ -146,13 +147,15 @@ class GravityCoolingConfig(SimulationConfig):
     def settings(self, case: Case) -> dict[str, float | list[float]]:
         """What the solver is told, in the units pc, V and solar masses per cubic pc."""
         clock = VELOCITY * MEGAYEAR  # pc per Myr, at a unit of velocity
+        constants = dict(case.scalars)
         return {
             "side": side(case),
             "gravity": GRAVITY / VELOCITY**2,
             "gamma": GAMMA,
             "gas": self.gas,
             "floor": self.floor,
-            "heating": dict(case.scalars)["Z"] * HEATING / VELOCITY**2 / clock,
+            "heating": constants["Z"] * HEATING / VELOCITY**2 / clock,
+            "ambient": constants["rho0"] / PROTONS,
             "radiation": self.radiation,
             "protons": PROTONS,
             "courant": self.courant,

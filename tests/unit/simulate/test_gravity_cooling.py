@@ -183,6 +183,7 @@ def test_gas_at_rest_cools_and_warms(density, temperature, metals, courant):
     settings = {
         **config.settings(config.cases()[0]),
         "gravity": 0.0,
+        "ambient": density,
         "times": list(times * clock),
         "courant": courant,
     }
@@ -222,10 +223,28 @@ SPHERE = {
     "gas": 1.0,
     "floor": 1e-6,
     "heating": 0.0,
+    "ambient": 1e-4,
     "radiation": 0.0,
     "protons": 1.0,
     "courant": 0.45,
 }
+
+
+@needs_astronomix
+def test_gas_that_enters_has_the_ambient_density():
+    """A wind across the cube, far above the speed of sound: it brings the ambient gas, as warm as its own."""
+    state = np.zeros((5, 8, 8, 8))
+    state[0], state[2], state[4] = 1.0, -2.0, 1e-3
+    settings = {**SPHERE, "gravity": 0.0, "ambient": 0.25, "times": [0.0, 0.25, 2.0]}
+    density, _, velocity, _, pressure = solution = solve(settings, state)
+    profile = density[1].mean(axis=(0, 2))
+    assert profile[0] == pytest.approx(1.0, rel=0.05)
+    assert (np.diff(profile) < 1e-9).all()
+    assert profile.mean() == pytest.approx((1 + 0.25) / 2, rel=0.05)
+    np.testing.assert_allclose(density[2], 0.25, rtol=1e-3)
+    np.testing.assert_allclose(velocity[2], -2.0, rtol=1e-3)
+    np.testing.assert_allclose(pressure[2] / density[2], 1e-3, rtol=0.3)
+    np.testing.assert_allclose(np.ptp(solution[:, 1], axis=(1, 3)), 0, atol=1e-12)
 
 
 @needs_astronomix
