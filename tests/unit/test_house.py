@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "sampling": LEAVES | {"models"},
     "emulation": LEAVES | {"models", "sampling", "training.checkpoint"},
     "reference": LEAVES | {"models", "nn", "sampling", "emulation"},
+    "benchmark": LEAVES | {"models", "training.loop"},
     "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
 }
 
