@@ -126,22 +126,27 @@ SWEEPS = {"mini": mini, "smoke": smoke, "paper": paper}
 
 
 def study_mini() -> StudyConfig:
-    """Four optimisers on the data of the `mini` sweep, two rates each, three seeds."""
+    """Four optimisers on the data of the `mini` sweep, three rates and three seeds each.
+
+    Grids are of equal size and spacing. Each is centred on the rate that was best of a wider grid, with
+    identity initialisation and another seed.
+    """
     sweep = mini()
-    psgd = OptimizerConfig(name="psgd", betas=(0.9, 0.99), max_dimension=256)
+    adam = OptimizerConfig(name="adam")
+    psgd = OptimizerConfig(name="psgd", max_dimension=256)
+    soap = OptimizerConfig(name="soap", max_dimension=256)
+    low, high = (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2)
     return StudyConfig(
         simulation=sweep.simulation,
         autoencoder=AutoencoderConfig(
             latent_channels=16, channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=4, dropout=0.0
         ),
-        training=sweep.autoencoder_training.replace(steps=400, report_every=10, valid_samples=32),
+        training=sweep.autoencoder_training.replace(steps=300, report_every=10, valid_samples=32),
         arms=(
-            ArmConfig(
-                optimizer=OptimizerConfig(name="adam"), identity_init=False, learning_rates=(1e-3, 3e-3)
-            ),
-            ArmConfig(optimizer=OptimizerConfig(name="adam"), learning_rates=(1e-3, 3e-3)),
-            ArmConfig(optimizer=psgd, learning_rates=(1e-3, 3e-3)),
-            ArmConfig(optimizer=OptimizerConfig(name="soap", max_dimension=256), learning_rates=(1e-3, 3e-3)),
+            ArmConfig(optimizer=adam, identity_init=False, learning_rates=low),
+            ArmConfig(optimizer=adam, learning_rates=low),
+            ArmConfig(optimizer=psgd, learning_rates=low),
+            ArmConfig(optimizer=soap, learning_rates=high),
         ),
     )
 

@@ -144,7 +144,7 @@ def train(
     device = torch.device(device)
     optimizer = build_optimizer(config.optimizer, model.parameters())
     average = Average(model, config.ema) if config.ema else None
-    averaged = average.model if average else None
+    averaged = average.model if average is not None else None
     position = load_checkpoint(resume, model, optimizer, averaged) if resume else Position()
     _prepare(model, config)
     objective = wrap(Objective(model)) if wrap else Objective(model)
@@ -162,7 +162,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-            if average:
+            if average is not None:
                 average.update(model, position.step - position.skipped)
         optimizer.zero_grad(set_to_none=True)
         position = Position(step + 1, position.skipped + (not finite))
@@ -173,7 +173,7 @@ def train(
                 "train/learning_rate": learning_rate(config.optimizer, step, config.steps, config.warmup),
                 "valid/loss": validate(objective, validation, config, device, rank, world),
             }
-            if averaged:
+            if averaged is not None:
                 loss = validate(Objective(averaged), validation, config, device, rank, world)
                 metrics["valid/loss_ema"] = loss
             save = functools.partial(
