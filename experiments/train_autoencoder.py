@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import presets
 import tyro
@@ -26,7 +27,9 @@ class Autoencoders(Config):
         latent_channels: Latent channels of the autoencoders.
         autoencoder: The autoencoder, but for its latent channels.
         autoencoder_training: How they are trained.
-        well: The folder of Well datasets, absolute or under the storage root.
+        statistics: What fields are standardised by: the statistics of their system or of this training set.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include, exclude: Only files whose name contains one of these are used; are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
         dry_run: Whether to print what training costs, and do nothing else.
         hardware: The GPUs of the dry run.
@@ -37,7 +40,10 @@ class Autoencoders(Config):
     latent_channels: tuple[int, ...]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
+    statistics: Literal["configured", "computed"] = "configured"
     well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
     dry_run: bool = how(False)
     hardware: Hardware = dataclasses.field(default_factory=Hardware)
@@ -48,8 +54,7 @@ class Autoencoders(Config):
 
     def whole(self) -> SweepConfig:
         """The sweep with these autoencoders."""
-        names = {field.name for field in dataclasses.fields(self)} - {"sweep", "dry_run", "hardware"}
-        return self.sweep.replace(**{name: getattr(self, name) for name in names})
+        return self.sweep.replace(**{k: v for k, v in vars(self).items() if k in vars(self.sweep)})
 
 
 def of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
@@ -70,9 +75,8 @@ def main(config: Autoencoders) -> None:
         show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
         return
     title = f"autoencoders {sweep.system}"
-    run_stages(sweep, title, lambda plan: [plan.autoencoder(n) for n in sweep.latent_channels])
+    run_stages(sweep, title, lambda plan: map(plan.autoencoder, sweep.latent_channels))
 
 
 if __name__ == "__main__":
-    sweeps = {name: of(preset) for name, preset in presets.SWEEPS.items()}
-    launch(main, sweeps, default="mini", given=("system",))
+    launch(main, {name: of(preset) for name, preset in presets.SWEEPS.items()}, "mini", ("system",))

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from lola.config import Config, fingerprint
+from lola.data.datasets import Datasets
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System, get_system
 from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit, WellWindows, open_split
+from lola.data.well import WellSplit, WellWindows
 from lola.distributed.encode import encode
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
+from lola.distributed.statistics import compute_statistics, statistics_stage
 from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.score import Subject
 from lola.neural_solver import NeuralSolverConfig
-from lola.storage import Kind, Stage
+from lola.storage import Kind, Location, Stage
 
 
 class Plan:
@@ -36,20 +38,24 @@ class Plan:
     Arguments:
         config: The sweep.
         root: The storage root.
-        well: The folder of Well datasets.
+        well: The folder of Well datasets, a path or a URL.
 
     Raises:
         DataError: The datasets are missing or faulty.
         ConfigError: The grid does not fit the models.
     """
 
-    def __init__(self, config: SweepConfig, root: Path, well: Path) -> None:
-        self.config, self.root, self.well = config, root, well
+    def __init__(self, config: SweepConfig, root: Path, well: Location) -> None:
+        self.config, self.root = config, root
+        self.datasets = Datasets(well, config.include, config.exclude)
         self.system: System = get_system(config.system)
-        splits = {name: open_split(well, self.system, name) for name in ("train", "valid", "test")}
+        splits = {name: self.datasets.open(self.system, name) for name in ("train", "valid", "test")}
         self.test: WellSplit = splits["test"]
         self.train: WellSplit = splits["train"]
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
+        self.statistics: Stage | None = None
+        if config.statistics == "computed" or not self.system.mean:
+            self.statistics = statistics_stage(root, self.train)
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
         factors = config.autoencoder.factors(self.system.dimensions)
@@ -76,6 +82,8 @@ class Plan:
     def trials(self) -> tuple[Trial, ...]:
         """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
         models = tuple(self._compression(n) for n in self.config.latent_channels)
+        if self.statistics is not None:
+            models = (self._statistics(self.statistics), *models)
         if self.config.pixel is not None:
             models += (self._pixel(self.config.pixel),)
         emulators = (
@@ -104,6 +112,8 @@ class Plan:
         return config.compression(self.channels, self.system.dimensions)
 
     def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage) -> Stage:
+        if self.statistics is not None:
+            inputs["statistics"] = self.statistics
         fingerprints = {"dataset": self.dataset} | {role: stage.fingerprint for role, stage in inputs.items()}
         return Stage(
             root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
@@ -165,14 +175,29 @@ class Plan:
         known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
         return config.replace(sampler=None, subject=known)
 
+    @property
+    def _standardised(self) -> Datasets:
+        """The datasets, with the statistics that are computed, if any."""
+        folder = None if self.statistics is None else self.statistics.folder
+        return dataclasses.replace(self.datasets, statistics=folder)
+
+    @property
+    def _first(self) -> tuple[Stage, ...]:
+        """What every trial that reads fields needs."""
+        return () if self.statistics is None else (self.statistics,)
+
+    def _statistics(self, stage: Stage) -> Trial:
+        compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
+        return Trial("statistics", (Step(stage, compute, self._tags("statistics", "statistics", None), 1),))
+
     def _compression(self, n: int) -> Trial:
         stage, cache = self.autoencoder(n), self.cache(n)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
         sizes = {"channels": self.channels, "spatial": self.system.dimensions}
-        setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1)
+        setup = functools.partial(_pixel_setup, recipe, self._standardised, self.system, sizes, 1, 1)
         run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-        encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
+        encode_cache = functools.partial(encode, cache, stage, self._standardised, self.config.cache)
         return Trial(
             f"autoencoder {self.rate(n)}",
             (
@@ -184,6 +209,7 @@ class Plan:
                 ),
                 Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
             ),
+            self._first,
             cpus=recipe.training.cpus * recipe.training.workers,
             gpus=recipe.training.gpus * recipe.training.workers,
         )
@@ -194,10 +220,10 @@ class Plan:
         assert isinstance(recipe, Recipe)
         sizes = self._emulator_sizes(self.channels)
         setup = functools.partial(
-            _pixel_setup, recipe, self.well, self.system, sizes, recipe.window, recipe.stride
+            _pixel_setup, recipe, self._standardised, self.system, sizes, recipe.window, recipe.stride
         )
         run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
-        return self._training_trial(stage, run, kind_of(model), None)
+        return self._training_trial(stage, run, kind_of(model), None, *self._first)
 
     def _latent(self, n: int, model: EmulatorModel) -> Trial:
         stage = self.emulator(model, n)
@@ -274,12 +300,12 @@ class Plan:
                 context=config.context,
                 overlap=config.overlap,
             ),
-            self.well,
+            self._standardised,
             autoencoder.folder if autoencoder else None,
             emulator.folder if emulator else None,
         )
         tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
-        needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
+        needs = self._first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
         step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
@@ -300,17 +326,17 @@ def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ..
 
 def _pixel_setup(
     recipe: Recipe,
-    well: Path,
+    datasets: Datasets,
     system: System,
     sizes: dict[str, int],
     length: int,
     stride: int,
 ) -> Setup:
     """A model trained on windows of fields, read from HDF5."""
-    standardise = Standardisation(system)
+    splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
-        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
+        WellWindows(split, Standardisation(split.system), length, stride, symmetries)
+        for split, symmetries in splits
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 

@@ -71,7 +71,7 @@ def _prepare(config: SweepConfig) -> tuple[Plan, Tracker, Progress]:
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    if config.simulation is not None:
+    if config.simulation is not None and isinstance(well, Path):
         simulate(config.simulation, well, progress.say)
     plan = Plan(config, storage, well)
     connect()
