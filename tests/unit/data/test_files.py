@@ -2,11 +2,6 @@
 
 import io
 import pickle
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import fsspec
@@ -14,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import STEPS
+from objectstore import free_port, serve
 
 from lola.data.datasets import Datasets
 from lola.data.files import BLOCK, RemoteFile, list_files, open_once
@@ -26,34 +21,10 @@ from lola.storage import well_folder
 SECRET = "a-secret-that-nobody-may-see"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server():
-    pytest.importorskip("s3fs")
-    pytest.importorskip("moto")
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/").close()
-                break
-            except OSError:
-                assert process.poll() is None, "moto's server did not start"
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+    with serve() as address:
+        yield address
 
 
 @pytest.fixture
@@ -102,7 +73,7 @@ def test_an_object_store_holds_the_same_dataset(bucket, well):
     there = pickle.loads(pickle.dumps(there))
     for i in range(len(here.trajectories)):
         assert torch.equal(there.parameters(i), here.parameters(i))
-        assert torch.equal(there.read(i, 3, STEPS, 4), here.read(i, 3, STEPS, 4))
+        assert torch.equal(there.read(i, 3, here.steps, 4), here.read(i, 3, here.steps, 4))
     assert SECRET not in repr(there) + pickle.dumps(there).decode("latin-1")
 
 
@@ -172,7 +143,7 @@ def test_an_endpoint_that_dies_while_a_file_is_read(bucket, monkeypatch):
 
     monkeypatch.setattr(pytest.importorskip("s3fs").core.S3File, "_fetch_range", fail)
     with pytest.raises(StorageError, match=r"valid.*hdf5.*cannot be reached \(reset by peer\)") as error:
-        split.read(0, 0, STEPS)
+        split.read(0, 0, split.steps)
     assert "\n" not in str(error.value)
     with pytest.raises(StorageError, match=r"s3://simulations.*cannot be reached \(reset by peer\)"):
         open_split(bucket, EULER, "train")
