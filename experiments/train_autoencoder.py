@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 import presets
 import tyro
@@ -12,7 +11,7 @@ from lola.cli import launch
 from lola.config import Config, how
 from lola.cost import Hardware
 from lola.distributed.dry_run import autoencoder_job, show
-from lola.distributed.sweep import SweepConfig
+from lola.distributed.sweep import Statistics, SweepConfig
 from lola.distributed.tune import run_stages
 from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
@@ -40,7 +39,7 @@ class Autoencoders(Config):
     latent_channels: tuple[int, ...]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
-    statistics: Literal["configured", "computed"] = "configured"
+    statistics: Statistics = "configured"
     well: str = how("well")
     include: tuple[str, ...] = how(())
     exclude: tuple[str, ...] = how(())
@@ -74,8 +73,7 @@ def main(config: Autoencoders) -> None:
     if config.dry_run:
         show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
         return
-    title = f"autoencoders {sweep.system}"
-    run_stages(sweep, title, lambda plan: map(plan.autoencoder, sweep.latent_channels))
+    run_stages(sweep, f"autoencoders {sweep.system}", lambda p: map(p.autoencoder, sweep.latent_channels))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from lola.data.statistics import with_statistics
 from lola.data.systems import System
 from lola.data.well import WellSplit, open_split, split_files
-from lola.data.well_header import read_system
+from lola.data.well_header import infer_system
 from lola.storage import Location
 
 
@@ -43,4 +43,4 @@ class Datasets:
             LolaError: There is no such dataset, its files cannot be reached, or they are not of The Well.
         """
         files = split_files(self.root, (dataset,), split, self.include, self.exclude)
-        return read_system(files[0][1], dataset)
+        return infer_system(files[0][1], dataset)

@@ -66,7 +66,7 @@ def read_header(path: Location, dataset: str, split: str, system: System) -> Hea
         return _parse(file, path, dataset, split, system)
 
 
-def read_system(path: Location, dataset: str) -> System:
+def infer_system(path: Location, dataset: str) -> System:
     """A system with all fields of a file: by tensor order as stored, those that are constant in time last.
 
     It has no statistics, no transforms and no symmetries.

@@ -75,7 +75,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets) -> None
     config = stage.config
     assert isinstance(config, StatisticsConfig)
     quiet_data()
-    split = datasets.open(system, "train")
+    split = dataclasses.replace(datasets, statistics=None).open(system, "train")
     physical, transformed = merged(_stream(dict(enumerate(shards_of(split))), config.block))
     with atomic_path(stage.folder / "stats.yaml") as aside:
         aside.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
