@@ -71,8 +71,7 @@ def main(config: Autoencoders) -> None:
     """Train autoencoders, each from its last checkpoint if there is one; finished ones are kept."""
     sweep = config.whole()
     if config.dry_run:
-        show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
-        return
+        return show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
     run_stages(sweep, f"autoencoders {sweep.system}", lambda p: map(p.autoencoder, sweep.latent_channels))
 
 
