@@ -7,6 +7,7 @@ that a slice of an array costs no more than itself.
 Filesystems find their credentials themselves, in the environment; no error tells more than a location.
 """
 
+import atexit
 import contextlib
 import functools
 import io
@@ -129,6 +130,9 @@ def open_file(location: Location) -> h5py.File:
 @functools.lru_cache(maxsize=OPEN)
 def _keep_open(location: Location, process: int, version: tuple[int, int]) -> h5py.File:
     return open_once(location)
+
+
+atexit.register(_keep_open.cache_clear)  # HDF5 must not reach for remote files after Python has ended
 
 
 def open_once(location: Location) -> h5py.File:
