@@ -23,7 +23,7 @@ from lola.data.datasets import Datasets
 from lola.data.statistics import Moments, field_moments, table
 from lola.data.systems import System
 from lola.data.well import WellSplit
-from lola.distributed.cluster import quiet_data
+from lola.distributed.cluster import own_errors, quiet_data
 from lola.distributed.datasource import Shard, WellDatasource, shards_of
 from lola.errors import DataError
 from lola.storage import Stage, atomic_path
@@ -99,9 +99,10 @@ def _stream(shards: Mapping[int, Shard], block: int) -> list[dict[str, Any]]:
         num_cpus=0.25,
     )
     rows: list[dict[str, Any]] = []
-    for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(batch, pa.Table)
-        rows += batch.to_pylist()
+    with own_errors():
+        for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(batch, pa.Table)
+            rows += batch.to_pylist()
     return rows
 
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import fsspec
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,25 @@ def test_a_dataset_that_is_not_there_is_one_line(tmp_path, well):
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert "has no HDF5 files in shear_flow/data/train" in line
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [(-3, "density holds -3, where its transform log1p"), (np.nan, "density is not finite")],
+)
+def test_unphysical_values_are_one_line(tmp_path, well, value, fault):
+    """Whether the task that reads fails, or the one that takes moments."""
+    datasets = shutil.copytree(well, tmp_path / "datasets")
+    path = next(datasets.glob("*/data/train/*.hdf5"))
+    with h5py.File(path, "r+") as file:
+        file["t0_fields/density"][1, 5, 2, 2] = value
+    result = run(tmp_path / "storage", "compute_statistics.py", "euler", "--well", str(datasets))
+    assert result.returncode == 1
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith("compute_statistics.py: error: ")
+    assert f"{path.name}#1" in line
+    assert fault in line
+    assert not list((tmp_path / "storage").glob("statistics/*/manifest.json"))
 
 
 def test_an_emulator_is_standardised_by_computed_statistics(tmp_path, well):
