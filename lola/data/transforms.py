@@ -78,10 +78,11 @@ class Standardisation:
         for name, kind, channel in zip(
             self.system.channels, self.system.transforms, x.unbind(axis), strict=True
         ):
-            if kind in BOUND and not bool((channel > BOUND[kind]).all()):
+            # A minimum is one pass and no mask; it is nan, and refused, where a value is.
+            if kind in BOUND and not bool(channel.min() > BOUND[kind]):
                 raise DataError(f"{name} holds {channel.min():.3g}, where its transform {kind} is undefined")
         mean, std = self._statistics(x, axis)
-        return (self._per_channel(transform, x, axis) - mean) / std
+        return self._per_channel(transform, x, axis).sub_(mean).div_(std)  # a fresh tensor
 
     def inverse(self, y: Tensor, axis: int | None = None) -> Tensor:
         """Physical fields, in the units of the data, of standardised channels."""

@@ -116,7 +116,13 @@ class WellSplit:
 
 
 def open_split(
-    root: Path, system: System, split: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    root: Path,
+    system: System,
+    split: str,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    faults: dict[str, str] | None = None,
 ) -> WellSplit:
     """Open and validate the files `<root>/<dataset>/data/<split>/*.hdf5` of the system's datasets.
 
@@ -126,17 +132,26 @@ def open_split(
         split: `train`, `valid` or `test`.
         include: Only files whose name contains one of these are opened, if there are any.
         exclude: Files whose name contains one of these are not.
+        faults: If given, files whose header is torn or foreign are left out, and what is wrong with them is
+            put here by `<dataset>/<split>/<file>`.
 
     Raises:
         DataError: There is no such file, or one is torn, foreign or unlike the others.
     """
-    headers = [
-        read_header(path, dataset, split, system)
-        for dataset in system.datasets
-        for path in sorted((Path(root) / dataset / "data" / split).glob("*.hdf5"))
-        if (not include or any(part in path.name for part in include))
-        and not any(part in path.name for part in exclude)
-    ]
+    headers = []
+    for dataset in system.datasets:
+        for path in sorted((Path(root) / dataset / "data" / split).glob("*.hdf5")):
+            included = not include or any(part in path.name for part in include)
+            if not included or any(part in path.name for part in exclude):
+                continue
+            try:
+                headers.append(read_header(path, dataset, split, system))
+            except DataError as error:
+                if faults is None:
+                    raise
+                faults[f"{dataset}/{split}/{path.name}"] = str(error)
+    if not headers and faults:
+        raise DataError(f"no file of the {split} split can be read: {next(iter(faults.values()))}")
     if not headers:
         folders = " or ".join(f"{dataset}/data/{split}" for dataset in system.datasets)
         chosen = " that match the filters" if include or exclude else ""

@@ -20,9 +20,11 @@ from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System, get_system
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit, WellWindows, open_split
-from lola.distributed.encode import encode
+from lola.distributed.datasource import shards_of
+from lola.distributed.encode import SPLITS, dataset_fingerprint, encode
+from lola.distributed.encoder import CacheConfig
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
-from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
+from lola.distributed.sweep import EmulatorModel, Reads, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
 from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
@@ -50,6 +52,7 @@ class Plan:
         self.system: System = get_system(config.system)
         splits, self.dataset = open_dataset(well, self.system)
         self.test, self.train = splits["test"], splits["train"]
+        self.files = sum(len(shards_of(split)) for split in splits.values())
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
         factors = config.autoencoder.factors(self.system.dimensions)
@@ -176,12 +179,13 @@ class Plan:
         recipe = stage.config
         assert isinstance(recipe, Recipe)
         training = autoencoder_step(stage, self.well, self._tags("autoencoder", "autoencoder", n))
-        encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
         return Trial(
             f"autoencoder {self.rate(n)}",
             (
                 training,
-                Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
+                cache_step(
+                    cache, stage.folder, self.well, self._tags("latents", "autoencoder", n), self.files
+                ),
             ),
             cpus=recipe.training.cpus * recipe.training.workers,
             gpus=recipe.training.gpus * recipe.training.workers,
@@ -215,6 +219,9 @@ class Plan:
             functools.partial(run_training, run),
             self._tags("emulator", model, n),
             run.training.steps,
+            reads=(
+                Reads.of_well(stage, self.well, "training") if n is None else Reads.of_cache(self.cache(n)),
+            ),
         )
         workers = run.training.workers
         return Trial(
@@ -288,14 +295,22 @@ class Plan:
         )
         tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
         needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
-        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
+        reads = Reads(f"{self.system.name}/test", self.test.fingerprint, "evaluation", self.well)
+        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
 def open_dataset(well: Path, system: System) -> tuple[dict[str, WellSplit], str]:
     """The splits of a system's datasets, and the fingerprint of them all."""
-    splits = {name: open_split(well, system, name) for name in ("train", "valid", "test")}
-    return splits, fingerprint({name: split.fingerprint for name, split in splits.items()})
+    splits = {name: open_split(well, system, name) for name in SPLITS}
+    return splits, dataset_fingerprint(splits)
+
+
+def cache_step(stage: Stage, model: Path, well: Path, tags: dict[str, Any], files: int) -> Step:
+    """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
+    assert isinstance(stage.config, CacheConfig)
+    run = functools.partial(encode, stage, model, well, stage.config)
+    return Step(stage, run, tags, files, reads=(Reads.of_well(stage, well, "encoding"),))
 
 
 def autoencoder_step(stage: Stage, well: Path, tags: dict[str, Any]) -> Step:
@@ -305,7 +320,8 @@ def autoencoder_step(stage: Stage, well: Path, tags: dict[str, Any]) -> Step:
     sizes = {"channels": len(system.channels), "spatial": system.dimensions}
     setup = functools.partial(_pixel_setup, recipe, well, system, sizes, 1, 1)
     run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps)
+    reads = (Reads.of_well(stage, well, "training"),)
+    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
 
 
 def _weights(training: TrainingConfig) -> tuple[Weights, ...]:

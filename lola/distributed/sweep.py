@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
@@ -108,6 +109,33 @@ def kind_of(model: EmulatorModel) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reads:
+    """A dataset that a stage reads, for the tracking server.
+
+    Arguments:
+        name: Its name for people; the folder's of a latent cache.
+        digest: Its fingerprint.
+        context: What it is read for.
+        source: Where it is.
+    """
+
+    name: str
+    digest: str
+    context: Literal["training", "encoding", "evaluation"]
+    source: Path
+
+    @classmethod
+    def of_well(cls, stage: Stage, well: Path, context: Literal["training", "encoding"]) -> "Reads":
+        """The simulations that a stage has for an input."""
+        return cls(stage.system, stage.inputs["dataset"], context, well)
+
+    @classmethod
+    def of_cache(cls, cache: Stage) -> "Reads":
+        """A latent cache that emulators are trained on."""
+        return cls(cache.name, cache.fingerprint, "training", cache.folder)
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
     """One stage of a trial, and what makes it.
 
@@ -117,6 +145,7 @@ class Step:
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
         register: Whether weights are registered as a model that others may look for.
+        reads: The datasets that it reads.
     """
 
     stage: Stage
@@ -124,6 +153,7 @@ class Step:
     tags: dict[str, Any]
     total: int
     register: bool = True
+    reads: tuple[Reads, ...] = ()
 
     @property
     def title(self) -> str:

@@ -1,0 +1,53 @@
+"""Encode a dataset into a latent cache: `cache_latents.py AUTOENCODER [--option value ...]`."""
+
+import dataclasses
+
+import tyro
+
+from lola.cli import launch_alone
+from lola.config import how
+from lola.distributed.cache import make_cache, plan_cache, verify_cache
+from lola.distributed.encoder import CacheConfig
+from lola.storage import resolve_storage, well_folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentCache(CacheConfig):
+    """What is encoded, and by what.
+
+    Arguments:
+        autoencoder: A stage's folder, name or fingerprint, runs:/RUN_ID, or the name of a registered model.
+        verify: Whether to check the finished cache against its checksums, and encode nothing.
+        well: The folder of Well datasets, absolute or under the storage root.
+        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+    """
+
+    autoencoder: tyro.conf.Positional[str]
+    verify: bool = how(False)
+    well: str = how("well")
+    storage: str | None = how(None)
+
+    def cache(self) -> CacheConfig:
+        """The options that a sweep's cache has too."""
+        return CacheConfig(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(CacheConfig)}
+        )
+
+
+def main(config: LatentCache) -> None:
+    """Encode a dataset with a trained autoencoder. What is finished is kept; an interrupted job goes on.
+
+    The cache is the stage that a sweep with the same options would make, or reuse.
+    """
+    root = resolve_storage(config.storage)
+    cache = plan_cache(root, well_folder(root, config.well), config.autoencoder, config.cache())
+    if config.verify:
+        verify_cache(cache.folder)
+        print(f"every row group is whole: {cache.folder}")
+        return
+    make_cache(cache, root, config.cache())
+    print(f"cache: {cache.folder}")
+
+
+if __name__ == "__main__":
+    launch_alone(main, LatentCache)
