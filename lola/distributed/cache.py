@@ -10,6 +10,7 @@ from rich.console import Console
 
 from lola.autoencoder import CodecConfig
 from lola.config import Config, fingerprint, flat
+from lola.data.datasets import Datasets
 from lola.data.latent_shards import verify
 from lola.distributed.cluster import connect
 from lola.distributed.datasource import shards_of
@@ -45,12 +46,12 @@ class Cache:
         return self.step.stage.folder
 
 
-def plan_cache(root: Path, well: Path, autoencoder: str, config: CacheConfig) -> Cache:
+def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Cache:
     """The cache of a dataset by an autoencoder; a sweep with the same options has the same stage.
 
     Arguments:
         root: The storage root.
-        well: The folder of Well datasets.
+        datasets: The Well datasets.
         autoencoder: Names the autoencoder, as for `find_autoencoder`.
         config: What the cache holds.
 
@@ -59,7 +60,7 @@ def plan_cache(root: Path, well: Path, autoencoder: str, config: CacheConfig) ->
     """
     model = find_autoencoder(root, autoencoder)
     manifest = read_manifest(model)
-    splits, skipped = open_splits(well, trained_system(model), config)
+    splits, skipped = open_splits(datasets, trained_system(model), config)
     codec = Config.classes[manifest["model"]["type"]].from_json(manifest["model"])
     assert isinstance(codec, CodecConfig)
     codec.check_grid(splits["train"].grid)
@@ -69,7 +70,11 @@ def plan_cache(root: Path, well: Path, autoencoder: str, config: CacheConfig) ->
         system=manifest["system"],
         what=f"latents-{manifest['what'].removeprefix('autoencoder-')}",
         config=config,
-        inputs={"dataset": dataset_fingerprint(splits), "autoencoder": manifest["fingerprint"]},
+        inputs={
+            "dataset": dataset_fingerprint(splits),
+            "autoencoder": manifest["fingerprint"],
+            **{role: manifest["inputs"][role] for role in ("statistics",) if role in manifest["inputs"]},
+        },
     )
     tags = {
         "system": stage.system,
@@ -79,7 +84,7 @@ def plan_cache(root: Path, well: Path, autoencoder: str, config: CacheConfig) ->
         "compression": f"{codec.compression(**manifest['sizes']):g}",
     }
     files = sum(len(shards_of(split)) for split in splits.values())
-    return Cache(cache_step(stage, model, well, tags, files), skipped)
+    return Cache(cache_step(stage, model, datasets, tags, files), skipped)
 
 
 def make_cache(cache: Cache, root: Path, config: CacheConfig) -> None:

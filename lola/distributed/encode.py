@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from lola.config import fingerprint
+from lola.data.datasets import Datasets
 from lola.data.latent_shards import describe_shards, shapes, shard_path, write_shard
 from lola.data.latents import LatentTrajectory
 from lola.data.systems import System
-from lola.data.well import WellSplit, open_split
+from lola.data.well import WellSplit
 from lola.distributed.blocks import EncodedBlock, GuardedShard, encoded_blocks
 from lola.distributed.datasource import shards_of
 from lola.distributed.encoder import CacheConfig, variants_of
@@ -30,7 +31,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def open_splits(
-    root: Path, system: System, config: CacheConfig
+    datasets: Datasets, system: System, config: CacheConfig
 ) -> tuple[dict[str, WellSplit], dict[str, str]]:
     """The splits that a cache is made of, and what is wrong with files that are left out, by their names.
 
@@ -38,18 +39,8 @@ def open_splits(
         DataError: There are no files, or one cannot be used and is not to be skipped.
     """
     faults: dict[str, str] = {}
-    splits = {
-        name: open_split(
-            root,
-            system,
-            name,
-            include=config.include,
-            exclude=config.exclude,
-            faults=faults if config.skip_bad_shards else None,
-        )
-        for name in SPLITS
-    }
-    return splits, faults
+    left_out = faults if config.skip_bad_shards else None
+    return {name: datasets.open(system, name, left_out) for name in SPLITS}, faults
 
 
 def dataset_fingerprint(splits: dict[str, WellSplit]) -> str:
@@ -57,13 +48,13 @@ def dataset_fingerprint(splits: dict[str, WellSplit]) -> str:
     return fingerprint({name: split.fingerprint for name, split in splits.items()})
 
 
-def encode(stage: Stage, model: Path, root: Path, config: CacheConfig) -> None:
+def encode(stage: Stage, model: Path, datasets: Datasets, config: CacheConfig) -> None:
     """Encode every split of a system's datasets and commit the cache; finished shards are kept.
 
     Arguments:
         stage: The cache.
         model: The folder of the finished autoencoder that encodes.
-        root: The folder of Well datasets.
+        datasets: The Well datasets.
         config: What the cache holds.
 
     Raises:
@@ -71,7 +62,7 @@ def encode(stage: Stage, model: Path, root: Path, config: CacheConfig) -> None:
         StorageError: The storage is full or read-only; finished shards are kept.
     """
     started = time.perf_counter()
-    splits, faults = open_splits(root, trained_system(model), config)
+    splits, faults = open_splits(datasets, trained_system(model), config)
     files = [
         (name, shard_path(stage.folder, name, number), GuardedShard(shard.split, shard.members))
         for name in splits

@@ -39,8 +39,6 @@ class CacheConfig(Config):
         seed: Seeds the augmentations.
         symmetries: What augmented versions are drawn from; `published` turns gravity over as they did.
         block: Most states encoded at once; a trajectory's are divided evenly.
-        include: Only simulation files whose name contains one of these are encoded, if there are any.
-        exclude: Simulation files whose name contains one of these are not.
         skip_bad_shards: Whether to leave out simulation files that cannot be read; the manifest lists them.
         actors: Largest number of encoders.
         gpus: GPUs per encoder.
@@ -52,8 +50,6 @@ class CacheConfig(Config):
     seed: int = 0
     symmetries: Symmetries = "plain"
     block: int = 25
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
     skip_bad_shards: bool = False
     actors: int = how(1)
     gpus: float = how(0.0)

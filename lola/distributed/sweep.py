@@ -2,23 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
 from lola.data.augment import Symmetries
+from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.euler import EulerConfig
-from lola.storage import Stage
+from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
+Statistics = Literal["configured", "computed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,11 @@ class SweepConfig(Config):
         symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
-        well: The folder of Well datasets, absolute or under the storage root.
+        statistics: Whether fields are standardised by the statistics of their system, which are those of The
+            Well's training set, or by those of this training set; a system without any computes them.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include: Only files of datasets whose name contains one of these are used.
+        exclude: Files of datasets whose name contains one of these are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
     """
@@ -61,7 +66,10 @@ class SweepConfig(Config):
     symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
+    statistics: Statistics = "configured"
     well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
     concurrency: int = how(0)
 
@@ -122,12 +130,12 @@ class Reads:
     name: str
     digest: str
     context: Literal["training", "encoding", "evaluation"]
-    source: Path
+    source: Location
 
     @classmethod
-    def of_well(cls, stage: Stage, well: Path, context: Literal["training", "encoding"]) -> "Reads":
+    def of_well(cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]) -> "Reads":
         """The simulations that a stage has for an input."""
-        return cls(stage.system, stage.inputs["dataset"], context, well)
+        return cls(stage.system, stage.inputs["dataset"], context, datasets.root)
 
     @classmethod
     def of_cache(cls, cache: Stage) -> "Reads":

@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from stages import ROOT
 
+from lola.data.datasets import Datasets
 from lola.distributed.cache import find_autoencoder, plan_cache, verify_cache
 from lola.distributed.encoder import CacheConfig
 from lola.distributed.plan import Plan
@@ -22,7 +23,7 @@ def no_server(monkeypatch):
 
 
 def test_a_sweep_has_the_same_stage(tmp_path, well, autoencoder, sweep):
-    cache = plan_cache(tmp_path, well, autoencoder.name, CONFIG)
+    cache = plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)
     plan = Plan(sweep.replace(cache=CONFIG), tmp_path, well)
     assert cache.step.stage.fingerprint == plan.cache(16).fingerprint
     assert cache.folder == plan.cache(16).folder
@@ -79,7 +80,7 @@ def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoenco
         runpy.run_path(str(ROOT / "experiments" / "cache_latents.py"), run_name="__main__")
         return capsys.readouterr().out
 
-    assert f"cache: {plan_cache(tmp_path, well, autoencoder.name, CONFIG).folder}" in command()
+    assert f"cache: {plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG).folder}" in command()
     assert "every row group is whole" in command("--verify")
     (path,) = tmp_path.glob("latents/*/valid/shard-00001.parquet")
     content = bytearray(path.read_bytes())
@@ -101,7 +102,7 @@ def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoenco
     (read,) = run.inputs.dataset_inputs
     assert read.dataset.name == "euler"
     assert (
-        plan_cache(tmp_path, well, autoencoder.name, CONFIG)
+        plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)
         .step.stage.inputs["dataset"]
         .startswith(read.dataset.digest)
     )
@@ -113,4 +114,4 @@ def test_the_grid_must_fit(tmp_path, well, autoencoder, monkeypatch):
     manifest = (autoencoder.folder / "manifest.json").read_text()
     (autoencoder.folder / "manifest.json").write_text(manifest.replace('"patch_size": 4', '"patch_size": 32'))
     with pytest.raises(ConfigError, match="16"):
-        plan_cache(tmp_path, well, autoencoder.name, CONFIG)
+        plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)

@@ -10,6 +10,7 @@ import torch
 from stages import finish_autoencoder
 
 from lola.data.augment import draw_variant
+from lola.data.datasets import Datasets
 from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
 from lola.data.systems import EULER
@@ -26,7 +27,7 @@ CONFIG = CacheConfig(block=8, variants=3)
 
 
 def cache_of(root, well, autoencoder, config=CONFIG):
-    splits, _ = open_splits(well, EULER, config)
+    splits, _ = open_splits(Datasets(well), EULER, config)
     return Stage(
         root=root,
         kind="latents",
@@ -39,7 +40,7 @@ def cache_of(root, well, autoencoder, config=CONFIG):
 
 def make(root, well, autoencoder, config=CONFIG):
     stage = cache_of(root, well, autoencoder, config)
-    encode(stage, autoencoder.folder, well, config)
+    encode(stage, autoencoder.folder, Datasets(well), config)
     return stage
 
 
@@ -121,11 +122,11 @@ def test_a_job_that_was_stopped_encodes_what_is_missing_and_ends_the_same(
 
     monkeypatch.setattr(encoding, "write_shard", stopping)
     with pytest.raises(KeyboardInterrupt):
-        encode(stage, autoencoder.folder, data, CONFIG)
+        encode(stage, autoencoder.folder, Datasets(data), CONFIG)
     assert not stage.finished
     before = {path: path.stat().st_mtime_ns for path in written}
     monkeypatch.undo()
-    encode(stage, autoencoder.folder, data, CONFIG)
+    encode(stage, autoencoder.folder, Datasets(data), CONFIG)
     assert before == {path: path.stat().st_mtime_ns for path in written}
     assert hashes(stage) == hashes(whole)
     assert manifest_but_times(stage) == manifest_but_times(whole)
@@ -141,8 +142,6 @@ def test_what_a_cache_is_of_decides_its_fingerprint(tmp_path, data, autoencoder)
         "seed": 1,
         "symmetries": "full",
         "block": 9,
-        "include": ("gamma",),
-        "exclude": ("second",),
         "skip_bad_shards": True,
     }
     how = {"actors": 2, "gpus": 1.0}
@@ -162,7 +161,7 @@ def test_a_faulty_file_stops_the_job_and_nothing_is_half_written(tmp_path, data,
     break_data(bad)
     stage = cache_of(tmp_path, data, autoencoder)
     with pytest.raises(DataError, match=rf"{bad.name}.*density holds -3.*skip_bad_shards"):
-        encode(stage, autoencoder.folder, data, CONFIG)
+        encode(stage, autoencoder.folder, Datasets(data), CONFIG)
     assert not stage.finished
     assert [path.name for path in sorted((stage.folder / "train").iterdir())] == ["shard-00000.parquet"]
 
@@ -200,7 +199,7 @@ def test_a_split_without_a_readable_file_is_refused(tmp_path, data, autoencoder)
     config = CONFIG.replace(skip_bad_shards=True)
     stage = cache_of(tmp_path, data, autoencoder, config)
     with pytest.raises(DataError, match="no file of the valid split"):
-        encode(stage, autoencoder.folder, data, config)
+        encode(stage, autoencoder.folder, Datasets(data), config)
     assert not stage.finished
 
 
