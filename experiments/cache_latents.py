@@ -48,11 +48,11 @@ def main(config: LatentCache) -> None:
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     cache = plan_cache(root, datasets, config.autoencoder, config.cache())
     if config.verify:
-        verify_cache(cache.folder)
-        print(f"every row group is whole: {cache.folder}")
+        verify_cache(cache.stage.folder)
+        print(f"every row group is whole: {cache.stage.folder}")
         return
-    make_cache(cache, root, config.cache())
-    print(f"cache: {cache.folder}")
+    make_cache(cache, root)
+    print(f"cache: {cache.stage.folder}")
 
 
 if __name__ == "__main__":

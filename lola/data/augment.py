@@ -176,9 +176,9 @@ def draw_variant(
     those before it; when all symmetries have been used, another round begins.
 
     Arguments:
+        system, boundary, grid, symmetries, coordinates: As for `draw`.
         key: Names the trajectory, such as `(seed, id)`.
         variant: The number.
-        system, boundary, grid, symmetries, coordinates: As for `draw`.
     """
     axes = tuple(range(system.dimensions))
     identity = Augmentation(

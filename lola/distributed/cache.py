@@ -1,7 +1,6 @@
 """One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
 
 import contextlib
-import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,26 +27,8 @@ from lola.tracking import Tracker, fetch_model
 from lola.training.checkpoint import WEIGHTS
 
 
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """A latent cache to be made.
-
-    Arguments:
-        step: Its stage, and what makes it.
-        skipped: What is wrong with simulation files whose headers cannot be read, by their names.
-    """
-
-    step: Step
-    skipped: dict[str, str]
-
-    @property
-    def folder(self) -> Path:
-        """Where the cache is."""
-        return self.step.stage.folder
-
-
-def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Cache:
-    """The cache of a dataset by an autoencoder; a sweep with the same options has the same stage.
+def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Step:
+    """The making of the cache of a dataset by an autoencoder: a sweep with the same options has the same.
 
     Arguments:
         root: The storage root.
@@ -60,7 +41,7 @@ def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheCo
     """
     model = find_autoencoder(root, autoencoder)
     manifest = read_manifest(model)
-    splits, skipped = open_splits(datasets, trained_system(model), config)
+    splits, _ = open_splits(datasets, trained_system(model), config)
     codec = Config.classes[manifest["model"]["type"]].from_json(manifest["model"])
     assert isinstance(codec, CodecConfig)
     codec.check_grid(splits["train"].grid)
@@ -84,26 +65,28 @@ def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheCo
         "compression": f"{codec.compression(**manifest['sizes']):g}",
     }
     files = sum(len(shards_of(split)) for split in splits.values())
-    return Cache(cache_step(stage, model, datasets, tags, files), skipped)
+    return cache_step(stage, model, datasets, tags, files)
 
 
-def make_cache(cache: Cache, root: Path, config: CacheConfig) -> None:
+def make_cache(cache: Step, root: Path) -> None:
     """Make a cache that is not finished, with a run in MLflow, from wherever an earlier call left it.
 
     Raises:
         LolaError: Data or storage are at fault; finished shards are kept.
     """
-    progress, stage = Progress(Console()), cache.step.stage
+    progress, stage = Progress(Console()), cache.stage
+    config = stage.config
+    assert isinstance(config, CacheConfig)
     tracker = Tracker(root, stage.system)
     tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
     if config.actors > 1 or config.gpus:
         connect()
     try:
-        with watching([cache.step], tracker, progress), stage.lease():
+        with watching([cache], tracker, progress), stage.lease():
             if stage.finished:
                 progress.say(f"{stage.name} is finished already")
             else:
-                make(cache.step)
+                make(cache)
     except Exception:
         with contextlib.suppress(Exception):  # a full disk, perhaps: what failed first is what is told
             tracker.finish_sweep(None, failed=True)
@@ -128,8 +111,8 @@ def verify_cache(folder: Path) -> None:
         faults.append(fault)
     if faults:
         raise DataError(
-            f"{len(faults)} faults, of which the first: {faults[0]}; remove the shards that are named and "
-            f"{folder / 'manifest.json'}, and the same command without --verify encodes these again"
+            f"faults of {folder}: {len(faults)}, the first {faults[0]}; remove the shards that are named and "
+            "manifest.json, and the same command without --verify encodes these again"
         )
 
 

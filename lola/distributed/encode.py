@@ -99,7 +99,9 @@ def _encode_shards(
             )
         except DataError as error:
             if not config.skip_bad_shards:
-                raise DataError(f"{error}; skip_bad_shards leaves such files out") from None
+                raise DataError(
+                    f"{error}; --skip-bad-shards (--cache.skip-bad-shards in a sweep) leaves it out"
+                ) from None
             fault = str(error)
         yield number, fault
 

@@ -160,7 +160,7 @@ def test_a_faulty_file_stops_the_job_and_nothing_is_half_written(tmp_path, data,
     bad = next(data.glob("*openBC/data/train/*gamma*.hdf5"))
     break_data(bad)
     stage = cache_of(tmp_path, data, autoencoder)
-    with pytest.raises(DataError, match=rf"{bad.name}.*density holds -3.*skip_bad_shards"):
+    with pytest.raises(DataError, match=rf"{bad.name}.*density holds -3.*--skip-bad-shards"):
         encode(stage, autoencoder.folder, Datasets(data), CONFIG)
     assert not stage.finished
     assert [path.name for path in sorted((stage.folder / "train").iterdir())] == ["shard-00000.parquet"]
