@@ -185,6 +185,21 @@ def load_emulator(folder: Path, sampler: SamplerConfig | None = None, weights: W
     )
 
 
+def trained_system(folder: Path) -> System:
+    """The physical system that a finished stage's model was trained on, with the statistics that it knows.
+
+    Raises:
+        StorageError: The folder is no finished stage.
+        DataError: The stage does not tell; it was imported without its data.
+    """
+    system = _system(folder, read_manifest(folder))
+    if system is None:
+        raise DataError(
+            f"{folder} does not tell the data of its model; import a run whose configuration does"
+        )
+    return system
+
+
 def _system(folder: Path, manifest: dict[str, Any]) -> System | None:
     """The system of a stage: that of its name, with the statistics that were computed or imported, if any."""
     if "data" not in manifest:

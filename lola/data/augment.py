@@ -28,6 +28,7 @@ the initial states of The Well's runs, $b = \Delta (1 - z)$, do not unless $\Del
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -37,6 +38,7 @@ from torch import Tensor
 
 from lola.config import require
 from lola.data.systems import System
+from lola.seeding import Key, numpy_generator
 
 Symmetries = Literal["plain", "full", "published"]
 
@@ -129,13 +131,10 @@ def draw(
         ConfigError: Cells along an axis to be reversed do not lie symmetrically.
     """
     axes = range(system.dimensions)
-    periodic = (np.asarray(boundary) == PERIODIC).all(axis=1)
-    exchange = system.permute and len(set(grid)) == 1
     reflections = {each.axis: each for each in system.reflections if symmetries == "full"}
     heights = {axis: _heights(system, axis, coordinates) for axis in reflections}
-    everywhere = symmetries == "published" and bool(system.flips)
-    may_flip = [k in system.flips or k in reflections or everywhere for k in axes]
-    shifts = tuple(int(generator.integers(grid[k])) if system.roll and periodic[k] else 0 for k in axes)
+    rolls, may_flip, exchange = _freedom(system, boundary, grid, symmetries)
+    shifts = tuple(int(generator.integers(rolls[k])) if rolls[k] > 1 else 0 for k in axes)
     flips = tuple(bool(generator.integers(2)) if may_flip[k] else False for k in axes)
     reflected = [each for axis, each in reflections.items() if flips[axis]]
     number = system.channels.index
@@ -151,6 +150,66 @@ def draw(
             for each in reflected
             for name, c in each.tilts
         ),
+    )
+
+
+def count_symmetries(
+    system: System, boundary: np.ndarray, grid: tuple[int, ...], symmetries: Symmetries = "plain"
+) -> int:
+    """How many symmetries `draw` chooses from, the identity among them."""
+    rolls, may_flip, exchange = _freedom(system, boundary, grid, symmetries)
+    return math.prod(rolls) * 2 ** sum(may_flip) * (math.factorial(len(grid)) if exchange else 1)
+
+
+def draw_variant(
+    system: System,
+    boundary: np.ndarray,
+    grid: tuple[int, ...],
+    key: Key,
+    variant: int,
+    symmetries: Symmetries = "plain",
+    coordinates: Sequence[np.ndarray] = (),
+) -> Augmentation:
+    """The symmetry of a numbered variant: a pure function of the key and the number.
+
+    Variant 0 is the identity. Each of the next is drawn from the stream `(*key, number)` until it is none of
+    those before it; when all symmetries have been used, another round begins.
+
+    Arguments:
+        system, boundary, grid, symmetries, coordinates: As for `draw`.
+        key: Names the trajectory, such as `(seed, id)`.
+        variant: The number.
+    """
+    axes = tuple(range(system.dimensions))
+    identity = Augmentation(
+        (0,) * len(axes), (False,) * len(axes), axes, system.vectors, tensors=system.tensors
+    )
+    total = count_symmetries(system, boundary, grid, symmetries)
+    chosen, used = identity, {identity}
+    for number in range(1, variant + 1):
+        if len(used) == total:
+            used = set()
+        generator = numpy_generator(*key, number)
+        chosen = draw(system, boundary, grid, generator, symmetries, coordinates)
+        while chosen in used:
+            chosen = draw(system, boundary, grid, generator, symmetries, coordinates)
+        used.add(chosen)
+    return chosen
+
+
+def _freedom(
+    system: System, boundary: np.ndarray, grid: tuple[int, ...], symmetries: Symmetries
+) -> tuple[list[int], list[bool], bool]:
+    """The number of shifts of each axis, whether it may be reversed, and whether axes may be exchanged."""
+    axes = range(system.dimensions)
+    periodic = (np.asarray(boundary) == PERIODIC).all(axis=1)
+    reflected = {each.axis for each in system.reflections if symmetries == "full"}
+    everywhere = symmetries == "published" and bool(system.flips)
+    rolls = [grid[k] if system.roll and periodic[k] else 1 for k in axes]
+    return (
+        rolls,
+        [k in system.flips or k in reflected or everywhere for k in axes],
+        system.permute and len(set(grid)) == 1,
     )
 
 

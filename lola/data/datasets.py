@@ -26,15 +26,20 @@ class Datasets:
     exclude: tuple[str, ...] = ()
     statistics: Path | None = None
 
-    def open(self, system: System, split: str) -> WellSplit:
+    def open(self, system: System, split: str, faults: dict[str, str] | None = None) -> WellSplit:
         """A split of a system, with its statistics.
+
+        Arguments:
+            system: The physical system.
+            split: `train`, `valid` or `test`.
+            faults: If given, files that cannot be opened are left out and told here, as by `open_split`.
 
         Raises:
             LolaError: As for `open_split`; or the statistics are not there.
         """
         if self.statistics is not None:
             system = with_statistics(system, self.statistics)
-        return open_split(self.root, system, split, include=self.include, exclude=self.exclude)
+        return open_split(self.root, system, split, include=self.include, exclude=self.exclude, faults=faults)
 
     def infer(self, dataset: str, split: str = "train") -> System:
         """The system of any dataset: all fields of its first file, those that are constant in time last.

@@ -1,20 +1,19 @@
 """The latent cache: trajectories of latent states in Parquet, readable with pyarrow alone.
 
 A split is a folder of shards `shard-00000.parquet`, one for each simulation file. A row is one variant of
-one trajectory, and a row group holds one row, so that any window is read without its neighbours:
+one trajectory, and a row group holds one row, so that any window is read without its neighbours. Rows are
+in the order of trajectories, then variants:
 
     trajectory  string                        <dataset>/<split>/<file>#<index>
     variant     int32                         0 is the trajectory as simulated, others are augmentations
     parameters  fixed_shape_tensor (P,)       float32
     latents     fixed_shape_tensor (L, C, *grid)  float32 or float16
 
-Shards are written aside and renamed; the cache's manifest comes last.
+Shards are written aside and renamed (`lola/data/latent_shards.py`); the cache's manifest comes last, and
+alone says which shards belong to it: simulation files that it lists under `skipped` could not be read.
 """
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from lola.errors import DataError
 from lola.seeding import Key
-from lola.storage import atomic_path, read_manifest
+from lola.storage import read_manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,65 +45,6 @@ class LatentTrajectory:
     latents: np.ndarray
 
 
-def shard_path(folder: Path, split: str, number: int) -> Path:
-    """Where a shard of a cache is."""
-    return folder / split / f"shard-{number:05d}.parquet"
-
-
-def write_shard(path: Path, trajectories: Sequence[LatentTrajectory]) -> None:
-    """Write a shard atomically; the moments of its latents go into the file's metadata."""
-    table = pa.table(
-        {
-            "trajectory": pa.array([each.id for each in trajectories], pa.string()),
-            "variant": pa.array([each.variant for each in trajectories], pa.int32()),
-            "parameters": tensor_column([each.parameters for each in trajectories]),
-            "latents": tensor_column([each.latents for each in trajectories]),
-        }
-    )
-    values = np.stack([each.latents for each in trajectories]).astype(np.float64)
-    moments = {"count": values.size, "mean": values.mean(), "square": np.square(values).mean()}
-    moments |= {"min": values.min(), "max": values.max(), "trajectories": len(trajectories)}
-    table = table.replace_schema_metadata({"lola": json.dumps(moments)})
-    with atomic_path(path) as aside:
-        pq.write_table(table, aside, row_group_size=1, compression="none", use_dictionary=False)
-
-
-def tensor_column(arrays: Sequence[np.ndarray]) -> pa.Array:
-    """Arrays of one shape as a column of canonical Arrow tensors; they are copied."""
-    tensors = np.empty(
-        (len(arrays), *arrays[0].shape), arrays[0].dtype
-    )  # in C order, whatever the inputs are
-    tensors[:] = arrays
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(tensors)
-
-
-def shapes(path: Path) -> tuple[tuple[int, ...], int]:
-    """The shape `(L, C, *grid)` of a shard's trajectories, and the number of their parameters."""
-    schema = pq.read_schema(path)
-    return tuple(schema.field("latents").type.shape), schema.field("parameters").type.shape[0]
-
-
-def describe_shards(paths: Sequence[Path]) -> dict[str, Any]:
-    """Counts, checksums and statistics of a split's shards, for the manifest."""
-    shards, moments = [], []
-    for path in paths:
-        shards.append({"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
-        moments.append(json.loads(pq.read_schema(path).metadata[b"lola"]))
-    count = sum(each["count"] for each in moments)
-    mean = sum(each["mean"] * each["count"] for each in moments) / count
-    square = sum(each["square"] * each["count"] for each in moments) / count
-    return {
-        "shards": shards,
-        "trajectories": sum(each["trajectories"] for each in moments),
-        "statistics": {
-            "mean": mean,
-            "std": (square - mean**2) ** 0.5,
-            "min": min(each["min"] for each in moments),
-            "max": max(each["max"] for each in moments),
-        },
-    }
-
-
 class LatentSplit:
     """The encoded trajectories of a split, read window by window.
 
@@ -113,6 +53,9 @@ class LatentSplit:
     Arguments:
         folder: The folder of a finished cache.
         split: `train`, `valid` or `test`.
+
+    Attributes:
+        skipped: Simulation files that are not in the cache, and why.
 
     Raises:
         DataError: A shard of the manifest is missing or torn.
@@ -128,6 +71,7 @@ class LatentSplit:
         self.steps = self.shape[0]
         self.parameter_count: int = manifest["parameters"]
         self._rows: list[pa.Table] = []
+        self.skipped: dict[str, str] = manifest["splits"][split].get("skipped", {})
         self._paths = [folder / split / shard["name"] for shard in manifest["splits"][split]["shards"]]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def transform_fields(x: Tensor, system: System, axis: int) -> Tensor:
     """
     channels = x.unbind(axis)
     for name, kind, channel in zip(system.channels, system.transforms, channels, strict=True):
-        if kind in BOUND and not bool((channel > BOUND[kind]).all()):
+        # A minimum is one pass and no mask; it is nan, and refused, where a value is.
+        if kind in BOUND and not bool(channel.min() > BOUND[kind]):
             raise DataError(f"{name} holds {channel.min():.3g}, where its transform {kind} is undefined")
     transformed = [transform(*each) for each in zip(channels, system.transforms, strict=True)]
     return torch.stack(transformed, dim=axis)
@@ -98,7 +99,7 @@ class Standardisation:
         """
         axis = self.axis if axis is None else axis
         mean, std = self._statistics(x, axis)
-        return (transform_fields(x, self.system, axis) - mean) / std
+        return transform_fields(x, self.system, axis).sub_(mean).div_(std)  # a fresh tensor
 
     def inverse(self, y: Tensor, axis: int | None = None) -> Tensor:
         """Physical fields, in the units of the data, of standardised channels."""

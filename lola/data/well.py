@@ -185,7 +185,13 @@ def split_files(
 
 
 def open_split(
-    root: Location, system: System, split: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    root: Location,
+    system: System,
+    split: str,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    faults: dict[str, str] | None = None,
 ) -> WellSplit:
     """Open and validate the files `<root>/<dataset>/data/<split>/*.{hdf5,h5}` of the system's datasets.
 
@@ -195,15 +201,23 @@ def open_split(
         split: `train`, `valid` or `test`.
         include: Only files whose name contains one of these are opened, if there are any.
         exclude: Files whose name contains one of these are not.
+        faults: If given, files whose header is torn or foreign are left out, and what is wrong with them is
+            put here by `<dataset>/<split>/<file>`.
 
     Raises:
         DataError: There is no such file, or one is torn, foreign or unlike the others.
         StorageError: The folder or a file cannot be reached.
     """
-    headers = [
-        read_header(path, dataset, split, system)
-        for dataset, path in split_files(root, system.datasets, split, include, exclude)
-    ]
+    headers = []
+    for dataset, path in split_files(root, system.datasets, split, include, exclude):
+        try:
+            headers.append(read_header(path, dataset, split, system))
+        except DataError as error:
+            if faults is None:
+                raise
+            faults[f"{dataset}/{split}/{name_of(path)}"] = str(error)
+    if not headers and faults:
+        raise DataError(f"no file of the {split} split can be read: {next(iter(faults.values()))}")
     first = headers[0]
     for header in headers:
         _compare(header, first, system)

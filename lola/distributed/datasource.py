@@ -15,7 +15,7 @@ import torch
 from ray.data import Datasource, ReadTask
 from ray.data.block import Block, BlockMetadata
 
-from lola.data.latents import tensor_column
+from lola.data.latent_shards import tensor_column
 from lola.data.well import WellSplit
 from lola.storage import Location
 

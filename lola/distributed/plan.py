@@ -21,10 +21,12 @@ from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System, get_system
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit, WellWindows
-from lola.distributed.encode import encode
+from lola.distributed.datasource import shards_of
+from lola.distributed.encode import SPLITS, dataset_fingerprint, encode
+from lola.distributed.encoder import CacheConfig
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
 from lola.distributed.statistics import compute_statistics, statistics_stage
-from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
+from lola.distributed.sweep import EmulatorModel, Reads, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
 from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
@@ -53,6 +55,7 @@ class Plan:
         self.system: System = get_system(config.system)
         splits, self.dataset = open_dataset(self.datasets, self.system)
         self.test, self.train = splits["test"], splits["train"]
+        self.files = sum(len(shards_of(split)) for split in splits.values())
         self.first: tuple[Stage, ...] = ()  # what all that reads fields needs
         if config.statistics == "computed" or not self.system.mean:
             self.first = (statistics_stage(root, self.train),)
@@ -183,20 +186,21 @@ class Plan:
 
     def _statistics(self, stage: Stage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
-        return Trial("statistics", (Step(stage, compute, self._tags("statistics", "statistics", None), 1),))
+        reads = Reads(f"{self.system.name}/train", self.train.fingerprint, "training", self.datasets.root)
+        tags = self._tags("statistics", "statistics", None)
+        return Trial("statistics", (Step(stage, compute, tags, 1, reads=(reads,)),))
 
     def _compression(self, n: int) -> Trial:
         stage, cache = self.autoencoder(n), self.cache(n)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
         training = autoencoder_step(stage, self.datasets, self._tags("autoencoder", "autoencoder", n))
-        encode_cache = functools.partial(encode, cache, stage, self.datasets, self.config.cache)
+        cached = cache_step(
+            cache, stage.folder, self.datasets, self._tags("latents", "autoencoder", n), self.files
+        )
         return Trial(
             f"autoencoder {self.rate(n)}",
-            (
-                training,
-                Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
-            ),
+            (training, cached),
             self.first,
             cpus=recipe.training.cpus * recipe.training.workers,
             gpus=recipe.training.gpus * recipe.training.workers,
@@ -230,6 +234,11 @@ class Plan:
             functools.partial(run_training, run),
             self._tags("emulator", model, n),
             run.training.steps,
+            reads=(
+                Reads.of_well(stage, self.datasets, "training")
+                if n is None
+                else Reads.of_cache(self.cache(n)),
+            ),
         )
         workers = run.training.workers
         return Trial(
@@ -303,14 +312,22 @@ class Plan:
         )
         tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
         needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
-        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
+        reads = Reads(f"{self.system.name}/test", self.test.fingerprint, "evaluation", self.datasets.root)
+        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
 def open_dataset(datasets: Datasets, system: System) -> tuple[dict[str, WellSplit], str]:
     """The splits of a system's datasets, and the fingerprint of them all."""
-    splits = {name: datasets.open(system, name) for name in ("train", "valid", "test")}
-    return splits, fingerprint({name: split.fingerprint for name, split in splits.items()})
+    splits = {name: datasets.open(system, name) for name in SPLITS}
+    return splits, dataset_fingerprint(splits)
+
+
+def cache_step(stage: Stage, model: Path, datasets: Datasets, tags: dict[str, Any], files: int) -> Step:
+    """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
+    assert isinstance(stage.config, CacheConfig)
+    run = functools.partial(encode, stage, model, datasets, stage.config)
+    return Step(stage, run, tags, files, reads=(Reads.of_well(stage, datasets, "encoding"),))
 
 
 def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> Step:
@@ -320,7 +337,8 @@ def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> 
     sizes = {"channels": len(system.channels), "spatial": system.dimensions}
     setup = functools.partial(_pixel_setup, recipe, datasets, system, sizes, 1, 1)
     run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps)
+    reads = (Reads.of_well(stage, datasets, "training"),)
+    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
 
 
 def _weights(training: TrainingConfig) -> tuple[Weights, ...]:

@@ -7,13 +7,14 @@ from typing import Any, Literal
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
 from lola.data.augment import Symmetries
+from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.euler import EulerConfig
-from lola.storage import Stage
+from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
@@ -116,6 +117,33 @@ def kind_of(model: EmulatorModel) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reads:
+    """A dataset that a stage reads, for the tracking server.
+
+    Arguments:
+        name: Its name for people; the folder's of a latent cache.
+        digest: Its fingerprint.
+        context: What it is read for.
+        source: Where it is.
+    """
+
+    name: str
+    digest: str
+    context: Literal["training", "encoding", "evaluation"]
+    source: Location
+
+    @classmethod
+    def of_well(cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]) -> "Reads":
+        """The simulations that a stage has for an input."""
+        return cls(stage.system, stage.inputs["dataset"], context, datasets.root)
+
+    @classmethod
+    def of_cache(cls, cache: Stage) -> "Reads":
+        """A latent cache that emulators are trained on."""
+        return cls(cache.name, cache.fingerprint, "training", cache.folder)
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
     """One stage of a trial, and what makes it.
 
@@ -125,6 +153,7 @@ class Step:
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
         register: Whether weights are registered as a model that others may look for.
+        reads: The datasets that it reads.
     """
 
     stage: Stage
@@ -132,6 +161,7 @@ class Step:
     tags: dict[str, Any]
     total: int
     register: bool = True
+    reads: tuple[Reads, ...] = ()
 
     @property
     def title(self) -> str:

@@ -5,12 +5,13 @@ lease, so that two sweeps that share a stage make it once. A trial that fails st
 that need what it makes.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +24,7 @@ from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
-from lola.distributed.sweep import SweepConfig, Trial
+from lola.distributed.sweep import Step, SweepConfig, Trial
 from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
@@ -177,15 +178,22 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
         tracker: Copies the stages' records to MLflow meanwhile.
         progress: Shows them on the console.
     """
+    with watching((step for trial in plan.trials for step in trial.steps), tracker, progress):
+        pending = [trial for trial in plan.trials if not trial.finished]
+        return _run_trials(pending, plan) if pending else {}
+
+
+@contextlib.contextmanager
+def watching(steps: Iterable[Step], tracker: Tracker, progress: Progress) -> Iterator[None]:
+    """Copy the records of stages to MLflow and show them on the console meanwhile."""
     stop = threading.Event()
-    for step in (step for trial in plan.trials for step in trial.steps):
+    for step in steps:
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
     watch.start()
     try:
-        pending = [trial for trial in plan.trials if not trial.finished]
-        return _run_trials(pending, plan) if pending else {}
+        yield
     finally:
         stop.set()
         watch.join()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lola.data.augment import Augmentation, draw
+from lola.data.augment import Augmentation, count_symmetries, draw, draw_variant
 from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Field, System
 from lola.errors import ConfigError
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
@@ -229,3 +229,41 @@ def test_full_and_published_symmetries_are_drawn():
 def test_a_reflection_needs_symmetric_cells(cells, message):
     with pytest.raises(ConfigError, match=message):
         draw(RAYLEIGH_BENARD, CONVECTION, (8, 16), np.random.default_rng(0), "full", cells)
+
+
+def variants(system, boundary, grid, count, symmetries="plain", seed=0):
+    coordinates = [(np.arange(cells) + 0.5) / cells for cells in grid]
+    return [
+        draw_variant(system, boundary, grid, (seed, "set/train/file#3"), number, symmetries, coordinates)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("system", "boundary", "grid", "symmetries", "total"),
+    [
+        (EULER, np.full((2, 2), OPEN), (4, 4), "plain", 8),
+        (EULER, np.full((2, 2), OPEN), (4, 8), "plain", 4),
+        (EULER, np.full((2, 2), PERIODIC), (4, 2), "plain", 32),
+        (RAYLEIGH_BENARD, np.array([[PERIODIC] * 2, [WALL] * 2]), (5, 4), "plain", 10),
+        (RAYLEIGH_BENARD, np.array([[PERIODIC] * 2, [WALL] * 2]), (5, 4), "full", 20),
+        (RAYLEIGH_BENARD, np.array([[PERIODIC] * 2, [WALL] * 2]), (5, 4), "published", 20),
+        (TURBULENCE_GRAVITY_COOLING, np.full((3, 2), OPEN), (4, 4, 4), "plain", 48),
+    ],
+)
+def test_variants_repeat_no_symmetry_while_others_remain(system, boundary, grid, symmetries, total):
+    assert count_symmetries(system, boundary, grid, symmetries) == total
+    found = variants(system, boundary, grid, 2 * total, symmetries)
+    assert len(set(found[:total])) == total
+    assert set(found[total:]) == set(found[:total])  # and then another round
+
+
+def test_variants_are_functions_of_the_key_and_the_number():
+    boundary = np.full((2, 2), PERIODIC)
+    few, many = (variants(EULER, boundary, (16, 16), count) for count in (4, 8))
+    assert many[:4] == few
+    assert many != variants(EULER, boundary, (16, 16), 8, seed=1)
+
+
+def test_the_first_variant_is_the_trajectory_itself(x):
+    assert torch.equal(variants(EULER, np.full((2, 2), PERIODIC), (8, 8), 1)[0].apply(x), x)

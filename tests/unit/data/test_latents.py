@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -6,15 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lola.data.latents import (
-    LatentSplit,
-    LatentTrajectory,
-    LatentWindows,
-    describe_shards,
-    shard_path,
-    tensor_column,
-    write_shard,
-)
+from lola.data.latent_shards import describe_shards, shard_path, write_shard
+from lola.data.latents import LatentSplit, LatentTrajectory, LatentWindows
 from lola.errors import DataError
 from lola.storage import SCHEMA_VERSION
 
@@ -96,14 +88,3 @@ def test_windows_longer_than_a_trajectory_are_refused(cache):
 def test_an_unknown_split_is_refused(cache):
     with pytest.raises(DataError, match="test"):
         LatentSplit(cache, "test")
-
-
-def test_the_order_of_memory_does_not_matter(tmp_path):
-    plain = trajectory(0)
-    turned = dataclasses.replace(plain, latents=np.asfortranarray(plain.latents))
-    for name, each in (("plain", plain), ("turned", turned)):
-        write_shard(tmp_path / name, [each])
-    assert (tmp_path / "plain").read_bytes() == (tmp_path / "turned").read_bytes()
-    turned_type = tensor_column([plain.latents[:1].transpose(0, 2, 3, 1)]).type
-    assert turned_type.permutation in (None, [0, 1, 2, 3])
-    assert turned_type.shape == [1, 4, 5, 2]
