@@ -25,7 +25,9 @@ from lola.data.state import Batch
 from lola.seeding import SampleGenerator, seed_process
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
-from lola.training.stream import Source, Stream, fixed_batches
+from lola.training.order import OrderConfig
+from lola.training.rooms import Source
+from lola.training.stream import Stream, fixed_batches
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -50,6 +52,7 @@ class TrainingConfig(Config):
         precision: The type of the network's arithmetic; weights stay float32.
         valid_samples: Size of the fixed validation set.
         seed: Seeds weights, sample order, masks, times and noise.
+        order: What else decides the order of samples.
         report_every: Steps between reports, validations and checkpoints.
         compile: Whether the network is compiled.
         workers: Training processes.
@@ -66,6 +69,7 @@ class TrainingConfig(Config):
     precision: Precision = "float32"
     valid_samples: int = 64
     seed: int = 0
+    order: OrderConfig = dataclasses.field(default_factory=OrderConfig)
     report_every: int = how(100)
     compile: bool = how(False)
     workers: int = how(1)
@@ -131,7 +135,16 @@ def train(
         for network in model.children():
             network.compile()
     objective = wrap(Objective(model)) if wrap else Objective(model)
-    stream = Stream(training, seed=config.seed, batch_size=config.batch_size, rank=rank, world=world)
+    stream = Stream(
+        training,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        order=config.order,
+        rank=rank,
+        world=world,
+        threads=config.cpus,
+        pin=device.type == "cuda",
+    )
     meter = Meter(device)
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
         seed_process(config.seed, "dropout", step, rank)
@@ -147,7 +160,8 @@ def train(
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         position = Position(step + 1, position.skipped + (not finite))
-        meter.add(len(keys), {"loss": loss, **diagnostics}, norm)
+        waited = torch.tensor(stream.waited, device=device)
+        meter.add(len(keys), {"loss": loss, **diagnostics, "data_wait": waited}, norm)
         if position.step % config.report_every == 0 or position.step == config.steps:
             metrics = meter.flush() | {
                 "train/skipped": float(position.skipped),
@@ -206,7 +220,10 @@ def precision(name: Precision, device: torch.device) -> Iterator[None]:
 
 
 class Meter:
-    """Means over samples since the last flush, over all workers."""
+    """Means over samples since the last flush, over all workers.
+
+    `data_wait`, the seconds that a step waited for its batch, becomes a share of the steps' time.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -230,6 +247,8 @@ class Meter:
         _sum_over_workers(totals)
         seconds = time.perf_counter() - self.since
         means = {f"train/{name}": float(totals[i] / totals[-1]) for i, name in enumerate(names)}
+        if "train/data_wait" in means:
+            means["train/data_wait"] *= self.steps / seconds
         rates = {
             "train/seconds_per_step": seconds / self.steps,
             "train/samples_per_second": float(totals[-1]) / seconds,

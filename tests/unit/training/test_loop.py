@@ -1,5 +1,6 @@
 import functools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -12,19 +13,32 @@ from lola.seeding import SampleGenerator, seed_process
 from lola.training.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint, save_weights
 from lola.training.loop import Objective, TrainingConfig, train, validate
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
-from lola.training.stream import Stream, fixed_batches
+from lola.training.stream import Stream
 
 
 class Waves:
-    """Windows of sine waves, whose phase the key shifts a little."""
+    """Windows of sine waves, whose phase the key shifts a little; a state in memory is a frequency."""
+
+    starts, span, state_bytes, whole = 1, 1, 8, False
 
     def __len__(self):
         return 23
 
-    def read(self, index, key):
-        shift = SampleGenerator([key]).uniform(1)[0, 0]
+    def allocate(self, states):
+        return np.empty(states)
+
+    def load(self, room, at, trajectory, start, stop):
+        room[at] = 1 + trajectory / 10
+
+    def batch(self, room, at, windows, keys):
+        shift = SampleGenerator(keys).uniform(1)
         time = torch.arange(8.0) + 0.1 * shift
-        return torch.sin(time * (1 + index / 10)).view(1, 2, 4), torch.tensor([float(index)])
+        states = torch.sin(time * torch.from_numpy(room[at]).float()[:, None]).view(-1, 1, 2, 4)
+        return Batch(states=states, parameters=torch.from_numpy(windows).float()[:, None])
+
+    def read(self, index, key):
+        batch = self.batch(np.array([1 + index / 10]), np.array([0]), np.array([index]), [key])
+        return batch.states[0], batch.parameters[0]
 
 
 class Regression(nn.Module):
@@ -88,6 +102,17 @@ def test_training_lowers_the_validation_loss():
     assert reports[200]["valid/loss"] < 0.7 * untrained
 
 
+def test_the_wait_for_data_is_a_share_of_the_time():
+    class Slow(Waves):
+        def batch(self, *arguments):
+            time.sleep(0.02)
+            return super().batch(*arguments)
+
+    reports: dict = {}
+    train(build(), config(), Slow(), Waves(), report=lambda step, metrics, save: reports.update(metrics))
+    assert 0.5 < reports["train/data_wait"] < 1
+
+
 def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(tmp_path):
     model = Regression(broken_at=5)
     reports: dict = {}
@@ -117,44 +142,6 @@ def test_slices_of_a_step_add_up_to_its_gradient():
     for world in (2, 3, 7):
         mean = sum(gradient(world, rank) for rank in range(world)) / world
         torch.testing.assert_close(mean, gradient(1, 0), rtol=1e-5, atol=1e-7)
-
-
-def test_every_window_of_an_epoch_is_seen_once():
-    stream = Stream(Waves(), seed=1, batch_size=5)
-    seen = torch.cat([stream.batch(step)[0].parameters[:, 0] for step in range(23)])
-    for epoch in range(5):
-        assert sorted(seen[epoch * 23 : (epoch + 1) * 23].int().tolist()) == list(range(23))
-    assert not torch.equal(seen[:23], seen[23:46])
-
-
-def test_ranks_share_a_step_and_positions_are_free():
-    whole = Stream(Waves(), seed=2, batch_size=6).batch(9)[0]
-    parts = [Stream(Waves(), seed=2, batch_size=6, rank=rank, world=4).batch(9)[0] for rank in range(4)]
-    assert torch.equal(whole.states, torch.cat([part.states for part in parts]))
-    ahead = list(Stream(Waves(), seed=2, batch_size=6).batches(8, 11))
-    assert torch.equal(ahead[1][0].states, whole.states)
-    assert len(ahead) == 3
-
-
-def test_an_error_of_the_source_reaches_the_loop():
-    class Torn(Waves):
-        def read(self, index, key):
-            raise DataError("torn.hdf5 is torn")
-
-    with pytest.raises(DataError, match="torn"):
-        list(Stream(Torn(), seed=0, batch_size=2).batches(0, 3))
-
-
-def test_the_validation_set_is_fixed_and_shared():
-    whole = [batch for batch, _ in fixed_batches(Waves(), seed=0, samples=10, batch_size=10)]
-    ranks = [
-        batch
-        for rank in range(2)
-        for batch, _ in fixed_batches(Waves(), seed=0, samples=10, batch_size=3, rank=rank, world=2)
-    ]
-    indices = torch.cat([batch.parameters[:, 0] for batch in ranks])
-    assert sorted(indices.tolist()) == sorted(whole[0].parameters[:, 0].tolist())
-    assert len(indices) == 10
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero():
