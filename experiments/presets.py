@@ -4,6 +4,7 @@ from lola.autoencoder import AutoencoderConfig
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
+from lola.distributed.study import ArmConfig, StudyConfig
 from lola.distributed.sweep import SweepConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
@@ -11,6 +12,7 @@ from lola.sampling import SamplerConfig
 from lola.simulate.euler import EulerConfig
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
+from lola.training.order import OrderConfig
 from lola.transformer import TransformerConfig
 
 
@@ -87,6 +89,7 @@ def paper(system: str = "euler") -> SweepConfig:
         optimizer=OptimizerConfig(name="psgd", learning_rate=1e-5, betas=(0.9, 0.99), max_dimension=4096),
         precision="bfloat16",
         valid_samples=1024,
+        order=OrderConfig(memory=64.0),
         report_every=1024,
         workers=8,
         gpus=1,
@@ -122,3 +125,45 @@ def paper(system: str = "euler") -> SweepConfig:
 
 
 SWEEPS = {"mini": mini, "smoke": smoke, "paper": paper}
+
+
+def study_mini() -> StudyConfig:
+    """Four optimisers on the data of the `mini` sweep, three rates and three seeds each.
+
+    Grids are of equal size and spacing. Each is centred on the rate that was best of a wider grid, with
+    identity initialisation and another seed.
+    """
+    sweep = mini()
+    adam = OptimizerConfig(name="adam")
+    psgd = OptimizerConfig(name="psgd", max_dimension=256)
+    soap = OptimizerConfig(name="soap", max_dimension=256)
+    low, high = (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2)
+    return StudyConfig(
+        simulation=sweep.simulation,
+        autoencoder=AutoencoderConfig(
+            latent_channels=16, channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=4, dropout=0.0
+        ),
+        training=sweep.autoencoder_training.replace(steps=300, report_every=10, valid_samples=32),
+        arms=(
+            ArmConfig(optimizer=adam, identity_init=False, learning_rates=low),
+            ArmConfig(optimizer=adam, learning_rates=low),
+            ArmConfig(optimizer=psgd, learning_rates=low),
+            ArmConfig(optimizer=soap, learning_rates=high),
+        ),
+    )
+
+
+def study_smoke() -> StudyConfig:
+    """The same study in miniature: what it computes means nothing."""
+    sweep, study = smoke(), study_mini()
+    return study.replace(
+        simulation=sweep.simulation,
+        autoencoder=sweep.autoencoder,
+        training=sweep.autoencoder_training,
+        arms=tuple(arm.replace(learning_rates=arm.learning_rates[:1]) for arm in study.arms),
+        seeds=(0, 1),
+        well=sweep.well,
+    )
+
+
+STUDIES = {"mini": study_mini, "smoke": study_smoke}

@@ -133,7 +133,9 @@ class LatentSplit:
         self._parameters = np.empty((0, self.parameter_count), dtype=np.float32)
         self._paths = [folder / split / shard["name"] for shard in manifest["splits"][split]["shards"]]
         if self._paths:
-            self.dtype = np.dtype(self._schema(self._paths[0]).field("latents").type.value_type.to_pandas_dtype())
+            self.dtype = np.dtype(
+                self._schema(self._paths[0]).field("latents").type.value_type.to_pandas_dtype()
+            )
 
     def _schema(self, path: Path) -> pa.Schema:
         with self._naming(path):

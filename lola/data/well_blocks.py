@@ -1,7 +1,7 @@
 r"""Long reads of The Well: consecutive states of a trajectory, straight to where they are wanted.
 
-A field that is stored in one piece, as The Well's are, is read about a megabyte at a time: what the file gives
-is still in the processor's cache when it is checked and, for a vector, split into components.
+A field that is stored in one piece, as The Well's are, is read about a megabyte at a time: what the file
+gives is still in the processor's cache when it is checked and, for a vector, split into components.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ def read_plain(fields: Sequence[h5py.Dataset], index: int, start: int, stop: int
     Arguments:
         fields: Plain fields, in channel order.
         index: The number of the trajectory in its file.
-        out: Where they go, float32, with shape `(C, stop - start, *grid)`; the states of a channel lie one after
-            another in memory.
+        out: Where they go, float32, with shape `(C, stop - start, *grid)`; the states of a channel lie one
+            after another in memory.
 
     Raises:
         OSError: The file cannot be read.

@@ -80,8 +80,9 @@ def run_evaluation(run: EvaluationRun) -> None:
 def _evaluate(run: EvaluationRun, split: WellSplit, index: int, part: Path) -> None:
     """Score one trajectory into a folder of its own, written aside and renamed."""
     config = run.config
-    autoencoder = load_autoencoder(run.autoencoder) if run.autoencoder else None
-    emulator = load_emulator(run.emulator, config.sampler) if run.emulator else None
+    own = config.weights if config.subject == "autoencoder" else "raw"
+    autoencoder = load_autoencoder(run.autoencoder, own) if run.autoencoder else None
+    emulator = load_emulator(run.emulator, config.sampler, config.weights) if run.emulator else None
     result = evaluate_trajectory(
         config, run.subject, split, index, autoencoder=autoencoder, emulator=emulator
     )

@@ -24,10 +24,12 @@ from lola.distributed.encode import encode
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
 from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
+from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
-from lola.evaluation.score import Subject
+from lola.evaluation.score import Subject, model_key
 from lola.neural_solver import NeuralSolverConfig
 from lola.storage import Kind, Stage
+from lola.training.loop import TrainingConfig
 
 
 class Plan:
@@ -46,10 +48,8 @@ class Plan:
     def __init__(self, config: SweepConfig, root: Path, well: Path) -> None:
         self.config, self.root, self.well = config, root, well
         self.system: System = get_system(config.system)
-        splits = {name: open_split(well, self.system, name) for name in ("train", "valid", "test")}
-        self.test: WellSplit = splits["test"]
-        self.train: WellSplit = splits["train"]
-        self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
+        splits, self.dataset = open_dataset(well, self.system)
+        self.test, self.train = splits["test"], splits["train"]
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
         factors = config.autoencoder.factors(self.system.dimensions)
@@ -148,14 +148,20 @@ class Plan:
         return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
 
     def evaluation(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, solver_steps: int | None = None
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        solver_steps: int | None = None,
+        weights: Weights = "raw",
     ) -> Stage:
-        """The stage of an evaluation."""
-        what = f"{subject}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        """The stage of an evaluation, of the trained weights or of their average."""
+        what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
-        return self._stage("evaluations", what, self._scoring(subject, solver_steps), **inputs)
+        config = self._scoring(subject, solver_steps).replace(weights=weights)
+        return self._stage("evaluations", what, config, **inputs)
 
     def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
         config = self.config.evaluation
@@ -169,19 +175,12 @@ class Plan:
         stage, cache = self.autoencoder(n), self.cache(n)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
-        sizes = {"channels": self.channels, "spatial": self.system.dimensions}
-        setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1)
-        run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
+        training = autoencoder_step(stage, self.well, self._tags("autoencoder", "autoencoder", n))
         encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
         return Trial(
             f"autoencoder {self.rate(n)}",
             (
-                Step(
-                    stage,
-                    functools.partial(run_training, run),
-                    self._tags("autoencoder", "autoencoder", n),
-                    recipe.training.steps,
-                ),
+                training,
                 Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
             ),
             cpus=recipe.training.cpus * recipe.training.workers,
@@ -239,20 +238,29 @@ class Plan:
         return {"autoencoder": autoencoder}
 
     def _evaluations(self) -> Iterator[Trial]:
+        config = self.config
         yield self._evaluate("persistence", None)
-        for n in self.config.latent_channels:
-            yield self._evaluate("autoencoder", n)
-        if self.config.pixel is not None:
-            yield self._evaluate("neural_solver", None, self.config.pixel)
-        for n in self.config.latent_channels:
-            yield self._evaluate("neural_solver", n, self.config.neural_solver)
-            for steps in self.config.solver_steps:
-                yield self._evaluate("diffusion", n, self.config.diffusion, steps)
+        for n in config.latent_channels:
+            for weights in _weights(config.autoencoder_training):
+                yield self._evaluate("autoencoder", n, weights=weights)
+        for weights in _weights(config.pixel_training) if config.pixel is not None else ():
+            yield self._evaluate("neural_solver", None, config.pixel, weights=weights)
+        for n in config.latent_channels:
+            for weights in _weights(config.emulator_training):
+                yield self._evaluate("neural_solver", n, config.neural_solver, weights=weights)
+                for steps in config.solver_steps:
+                    yield self._evaluate("diffusion", n, config.diffusion, steps, weights)
 
     def _evaluate(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, steps: int | None = None
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        steps: int | None = None,
+        weights: Weights = "raw",
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps)
+        stage = self.evaluation(subject, n, model, steps, weights)
+        subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)
         autoencoder = None if n is None else self.autoencoder(n)
@@ -282,6 +290,27 @@ class Plan:
         needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
         step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
         return Trial(f"evaluation {stage.what}", (step,), needs)
+
+
+def open_dataset(well: Path, system: System) -> tuple[dict[str, WellSplit], str]:
+    """The splits of a system's datasets, and the fingerprint of them all."""
+    splits = {name: open_split(well, system, name) for name in ("train", "valid", "test")}
+    return splits, fingerprint({name: split.fingerprint for name, split in splits.items()})
+
+
+def autoencoder_step(stage: Stage, well: Path, tags: dict[str, Any]) -> Step:
+    """The training of an autoencoder, whose stage is configured by a `Recipe`."""
+    recipe, system = stage.config, get_system(stage.system)
+    assert isinstance(recipe, Recipe)
+    sizes = {"channels": len(system.channels), "spatial": system.dimensions}
+    setup = functools.partial(_pixel_setup, recipe, well, system, sizes, 1, 1)
+    run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
+    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps)
+
+
+def _weights(training: TrainingConfig) -> tuple[Weights, ...]:
+    """Which weights of a model are evaluated."""
+    return ("raw", "ema") if training.ema else ("raw",)
 
 
 def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:

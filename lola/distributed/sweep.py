@@ -65,11 +65,7 @@ class SweepConfig(Config):
     concurrency: int = how(0)
 
     def validate(self) -> None:
-        get_system(self.system)
-        require(
-            self.simulation is None or self.system == "euler",
-            f"there is no simulation of {self.system}, only of euler",
-        )
+        check_simulation(self.system, self.simulation)
         require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
         require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
         require(
@@ -97,6 +93,15 @@ class Recipe(Config):
     symmetries: Symmetries = "plain"
 
 
+def check_simulation(system: str, simulation: EulerConfig | None) -> None:
+    """Raise `ConfigError` unless the system is known, and can be simulated if it is to be."""
+    get_system(system)
+    require(
+        simulation is None or system == "euler",
+        f"there is no simulation of {system}, only of euler",
+    )
+
+
 def kind_of(model: EmulatorModel) -> str:
     """The name of a kind of emulator in tables and folders."""
     return "diffusion" if isinstance(model, DiffusionConfig) else "neural_solver"
@@ -111,12 +116,14 @@ class Step:
         run: Makes the stage.
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
+        register: Whether weights are registered as a model that others may look for.
     """
 
     stage: Stage
     run: Callable[[], None]
     tags: dict[str, Any]
     total: int
+    register: bool = True
 
     @property
     def title(self) -> str:

@@ -2,21 +2,21 @@ r"""The order of training samples: a permutation of every epoch's windows that i
 
 A source holds trajectories of $S$ windows each, one for each start; a window spans $w$ states. The starts of
 a trajectory fall into $K = \lceil S / T \rceil$ time blocks of at most $T$ starts: block $k$ holds the starts
-from $\lfloor k S / K \rfloor$ to $\lfloor (k + 1) S / K \rfloor - 1$. Whoever holds the $T + w - 1$ states from
-a block's first start on holds its windows whole, those that reach into the next block as well. Every window
-belongs to one block.
+from $\lfloor k S / K \rfloor$ to $\lfloor (k + 1) S / K \rfloor - 1$. Whoever holds the $T + w - 1$ states
+from a block's first start on holds its windows whole, those that reach into the next block as well. Every
+window belongs to one block.
 
 Epoch $e$ puts all blocks in an order drawn from (seed, e), and cuts this order into groups of at most $G$
-consecutive blocks. With two groups in memory, the one in use and the next, the states in memory are bounded by
+consecutive blocks. With two groups in memory, the one in use and the next, the states in memory are bounded,
+over all workers together and whatever the size of the dataset, by
 
-    $2 G (T + w - 1)$ times the bytes of a state  $\le$  `memory`,   which gives $G$,
+    $2 G (T + w - 1)$ times the bytes of a state  $\le$  `memory`,   which gives $G$.
 
-over all workers together, whatever the size of the dataset.
-
-Sample $i$ of step $s$, with batch size $B$, is number $n = s B + i$ of an endless stream, and with $N$ windows
-belongs to epoch $n \div N$; the groups of an epoch follow each other. Of a group's numbers $n$, those with
-equal $i = n \bmod B$ form lane $i$. Lanes take the windows of the group's blocks in their order: lane 0 the first
-$c_0$, lane 1 the next $c_1$, where $c_i$ is the number of its samples; each lane is then shuffled. So
+Sample $i$ of step $s$, with batch size $B$, is number $n = s B + i$ of an endless stream, and with $N$
+windows belongs to epoch $\lfloor n / N \rfloor$; the groups of an epoch follow each other. Of a group's
+numbers $n$, those with equal $i = n \bmod B$ form lane $i$. Lanes take the windows of the group's blocks in
+their order: lane 0 the first $c_0$, lane 1 the next $c_1$, where $c_i$ is the number of its samples; each
+lane is then shuffled. So
 
 - every window of an epoch is seen exactly once;
 - a window is a function of (seed, s, i), and the position to resume from is the step alone;

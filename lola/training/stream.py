@@ -1,24 +1,25 @@
 r"""One worker's share of the endless stream of batches, read ahead of the training that uses it.
 
-Rank `r` of `R` takes the slice `[r B / R, (r + 1) B / R)` of every step (`lola.training.order` says which windows
-these are). Two kinds of threads work beside the training loop:
+Rank `r` of `R` takes the slice `[r B / R, (r + 1) B / R)` of every step; `lola.training.order` says which
+windows these are. Two kinds of threads work beside the training loop:
 
     loader       fills the room of group g + 1 while the batches of group g are made
     assemblers   make batches ahead: cut windows out of rooms, augment and standardise them, pin them
 
 The room of group g + 1 takes over the memory of group g - 1 once the last batch of that is made, so that a
-worker holds two rooms and a few batches. A room that has all that the next group needs, as that of a dataset that
-fits into one group has, is kept.
+worker holds two rooms and a few batches. A room that has all that the next group needs, as that of a dataset
+that fits into one group has, is kept.
 
 Threads, and not Ray Data: READERS
 """
 
+import contextlib
 import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -166,7 +167,9 @@ class _Rooms:
         return group, self._loader.submit(self._fill, group.windows[mine], users)
 
     def _fill(self, windows: np.ndarray, users: list[Future[Batch]]) -> Room:
-        wait(users)
+        for user in users:
+            with contextlib.suppress(CancelledError):  # which `concurrent.futures.wait` would not notice
+                user.exception()
         if self._held and self._held[-1].covers(windows):
             return self._held[-1]
         room = Room(self.stream.source, windows)

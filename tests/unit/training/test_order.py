@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_groups_follow_one_another_and_are_found_from_any_sample():
     every = order()
     groups = walk(every, 600)
     assert len(groups) > 10
-    for group, following in zip(groups, groups[1:], strict=False):
+    for group, following in itertools.pairwise(groups):
         assert group.stop == following.first
     for n in (0, 1, 237, 238, 239, 500):
         group = order().at(n)
@@ -78,7 +79,7 @@ def test_blocks_are_runs_of_windows():
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_workers_share_out_the_blocks(lanes):
-    """However a step is sliced, the slices' windows are disjoint runs of the group's blocks, but for borders."""
+    """However a step is sliced, slices need disjoint blocks of the group, but for those at their borders."""
     windows, batch_size, world = Windows(trajectories=40), 6, 6 // lanes
     first = order(windows, batch_size, blocks=24).at(0)
     slot = np.arange(len(first.windows)) % batch_size

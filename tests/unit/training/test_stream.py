@@ -1,5 +1,6 @@
 import itertools
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -126,16 +127,32 @@ def test_an_error_of_the_source_reaches_the_loop(method):
         raise DataError("torn.hdf5 is torn")
 
     setattr(Torn, method, fail)
+    before = threading.active_count()
     with pytest.raises(DataError, match="torn"):
         list(stream(Torn()).batches(0, 3))
-    assert threading.active_count() == 1
+    assert threading.active_count() == before
+
+
+def test_the_wait_for_a_batch_is_measured():
+    class Slow(Numbers):
+        def load(self, *arguments):
+            if not self.loads:
+                time.sleep(0.4)
+            super().load(*arguments)
+
+    slow = stream(Slow())
+    batches = slow.batches(0, 3)
+    next(batches)
+    assert slow.waited > 0.1
+    batches.close()
 
 
 def test_leaving_early_ends_the_threads():
+    before = threading.active_count()
     batches = stream(Numbers(trajectories=200)).batches(0, 1000)
     next(batches)
     batches.close()
-    assert threading.active_count() == 1
+    assert threading.active_count() == before
 
 
 def test_the_validation_set_is_fixed_and_shared():
