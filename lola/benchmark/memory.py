@@ -1,8 +1,9 @@
 r"""Memory while a dataset streams that is ten times as large as what the order may hold.
 
 The resident memory of this process, less what it was before the stream began, is sampled along an epoch. It
-must stay below the order's `memory` and a few batches; files are read, not mapped, so that their pages in the
-system's cache do not count.
+must stay below the order's `memory` and about eight batches: three that are ready or in use, and what the one
+in the making is copied to on its way. Files are read, not mapped, so that their pages in the system's cache
+do not count.
 """
 
 import csv

@@ -35,7 +35,7 @@ def test_every_part_is_timed_and_survives_json(monkeypatch):
     monkeypatch.setattr("lola.benchmark.data.LATENTS", {"demo": (21, 4, 4, 4)})
     result = run_data_benchmark(CONFIG, progress=lambda name: None)
     assert json.loads(json.dumps(result)) == result
-    assert set(result["fields"]["seconds"]) == {"h5py", "long reads", "stream of states"}
+    assert set(result["fields"]["seconds"]) == {"h5py", "h5py, kept", "long reads", "stream of states"}
     assert len(result["latents demo"]["seconds"]["DataLoader"]) == 2
     (share,) = result["wait"]
     assert 0 <= share < 1
@@ -45,7 +45,10 @@ def test_every_part_is_timed_and_survives_json(monkeypatch):
 
 def test_rates_are_told_per_second():
     seconds = {"h5py": [1.0, 1.0], "long reads": [0.5, 0.5]}
-    text = data_table({"fields": {"bytes": 3e9, "seconds": seconds}, "wait": [0.012]})
+    ray = {"blocks": [2e8, 3e8, 1e9], "encoding": {"bare": 800.0, "end to end": 600.0}}
+    text = data_table({"fields": {"bytes": 3e9, "seconds": seconds}, "wait": [0.012], "ray": ray})
+    assert "| Ray Data | blocks | 0.3 | GB/s | |" in text
+    assert "| encoding | a cache's stage | 600 | states/s | 0.75 |" in text
     assert "| fields | long reads | 6 | GB/s | 2.00 |" in text
     assert text.endswith("1.20%.")
 
