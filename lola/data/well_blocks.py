@@ -9,12 +9,14 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
+from lola.data.well_fields import varies
+
 PIECE = 2**20  # bytes
 
 
-def is_plain(field: h5py.Dataset, order: int, dimensions: int) -> bool:
+def is_plain(field: h5py.Dataset, grid: tuple[int, ...]) -> bool:
     """Whether a field is stored in one piece and varies along all axes, `(N, L, *grid, d, ...)`."""
-    return field.chunks is None and field.ndim == 2 + dimensions + order
+    return field.chunks is None and all(varies(field)) and field.shape[2 : 2 + len(grid)] == grid
 
 
 def read_plain(fields: Sequence[h5py.Dataset], index: int, start: int, stop: int, out: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from lola.autoencoder import AutoencoderConfig
 from lola.benchmark.datasets import write_well
+from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit, open_split
@@ -70,7 +71,7 @@ def _encode(root: Path, system: str) -> dict[str, float]:
     splits = [open_split(root / "well", physics, name) for name in ("train", "valid", "test")]
     states = sum(len(split.trajectories) * split.steps for split in splits)
     started = time.perf_counter()
-    encode(cache, stage, root / "well", config)
+    encode(cache, stage, Datasets(root / "well"), config)
     whole = states / (time.perf_counter() - started)
     network = load_autoencoder(stage.folder).eval()
     x = Standardisation(physics).forward(splits[0].read(0, 0, config.block)).movedim(1, 0).contiguous()

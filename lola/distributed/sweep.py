@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
@@ -18,6 +18,7 @@ from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
+Statistics = Literal["configured", "computed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,11 @@ class SweepConfig(Config):
         symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
-        well: The folder of Well datasets, absolute or under the storage root.
+        statistics: Whether fields are standardised by the statistics of their system, which are those of The
+            Well's training set, or by those of this training set; a system without any computes them.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include: Only files of datasets whose name contains one of these are used.
+        exclude: Files of datasets whose name contains one of these are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
     """
@@ -60,7 +65,10 @@ class SweepConfig(Config):
     symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
+    statistics: Statistics = "configured"
     well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
     concurrency: int = how(0)
 

@@ -28,7 +28,7 @@ from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
 from lola.simulate.euler import EulerConfig
-from lola.storage import Stage, resolve_storage, well_folder
+from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
@@ -94,7 +94,7 @@ def run_sweep(config: SweepConfig) -> Path:
 
 
 def run_reported(
-    config: Settings, title: str, build: Callable[[Path, Path], P], report: Callable[[P], Path]
+    config: Settings, title: str, build: Callable[[Path, Location], P], report: Callable[[P], Path]
 ) -> Path:
     """Run a plan to its end, from wherever an earlier call left it; returns its report.
 
@@ -135,13 +135,13 @@ def run_stages(
     return stages
 
 
-def _prepare(config: Settings, build: Callable[[Path, Path], P]) -> tuple[P, Tracker, Progress]:
+def _prepare(config: Settings, build: Callable[[Path, Location], P]) -> tuple[P, Tracker, Progress]:
     """Open storage and tracking, see to the data, and connect to the cluster."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    if config.simulation is not None:
+    if config.simulation is not None and isinstance(well, Path):
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
     connect()

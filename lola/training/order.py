@@ -22,7 +22,7 @@ lane is then shuffled. So
 - a window is a function of (seed, s, i), and the position to resume from is the step alone;
 - a batch takes one window from each of $B$ places that are spread over all blocks of the group;
 - a worker, which takes a run of lanes (a slice of every step), needs a run of the group's blocks: workers
-  read disjoint parts of each group but for the blocks that their borders divide, whatever their number.
+  hold disjoint parts of each group but for the $w - 1$ states that both sides of a divided block need.
 """
 
 import dataclasses
@@ -125,6 +125,7 @@ class Order:
             f"give at least {2 * block_bytes / GIGABYTE:.2g} or choose smaller blocks",
         )
         self.groups = -(-self.blocks // held)
+        self.span = geometry.span
         self._epoch = functools.lru_cache(maxsize=2)(self._draw)
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,6 +134,15 @@ class Order:
         sizes = np.diff(self.borders)[blocks % (len(self.borders) - 1)]
         ends = np.concatenate([[0], np.cumsum(sizes)])
         return blocks, ends[np.arange(self.groups + 1) * self.blocks // self.groups]
+
+    def states(self, lanes: int) -> int:
+        """The most states that a number of consecutive lanes needs of any group."""
+        sizes = np.diff(self.borders)
+        blocks = -(-self.blocks // self.groups)
+        windows = blocks * int(sizes.max())
+        share = windows * lanes // self.batch_size + lanes
+        cut = share // int(sizes.min()) + 2  # blocks, of which the first and the last are not whole
+        return min(windows + blocks * (self.span - 1), share + cut * (self.span - 1))
 
     def at(self, n: int) -> Group:
         """The group that holds a sample."""

@@ -54,16 +54,13 @@ class Room:
         self.runs = np.stack([offsets, trajectory[first], start[first], start[first] + lengths], axis=1)
         self.states = np.empty(0)
 
-    def fill(self, states: np.ndarray | None, stop: threading.Event) -> None:
+    def fill(self, states: np.ndarray, stop: threading.Event) -> None:
         """Read the states.
 
         Arguments:
-            states: Memory to use again, of a room of this source.
+            states: Memory of the source's, for `count` states or more.
             stop: Set by whoever does not want the room any more.
         """
-        if states is None or states.nbytes < self.count * self.source.state_bytes:
-            states = None  # frees it before there is another
-            states = self.source.allocate(self.count)
         self.states = states
         for at, trajectory, start, end in self.runs.tolist():
             if stop.is_set():

@@ -13,8 +13,8 @@ dataset that fits into one group has, is kept.
 Threads read, and not Ray Data, which encodes caches. On two cores its blocks arrive at 0.2 GB/s (a process
 that reads, the object store, a copy), where the loader alone reads 3.4 GB/s, and the whole stream gives
 0.9 GB/s of standardised states (`experiments/benchmark.py data`). h5py, pyarrow, NumPy and torch let go of
-the interpreter while they work, so that threads do not hold up training. Nor does a split of Ray Data follow an
-order that is a function of the step: it gives blocks to whoever is free, and anew when workers come or go.
+the interpreter while they work, so that threads do not hold up training. Nor does a split of Ray Data follow
+an order that is a function of the step: it gives blocks to whoever is free, and anew when workers come or go.
 """
 
 import contextlib
@@ -177,7 +177,12 @@ class _Rooms:
         if self._held and self._held[-1].covers(windows):
             return self._held[-1]
         room = Room(self.stream.source, windows)
-        room.fill(self._held.popleft().states if len(self._held) == 2 else None, self.stop)
+        if len(self._held) == 2:
+            states = self._held.popleft().states
+        else:  # as much as any group needs; what is not used takes no memory
+            lanes = len(self.stream.slice)
+            states = self.stream.source.allocate(self.stream.order.states(lanes))
+        room.fill(states, self.stop)
         self._held.append(room)
         return room
 

@@ -87,6 +87,20 @@ def test_workers_share_out_the_blocks(lanes):
     assert sum(len(each) for each in blocks) <= len(set(first.windows // 7)) + 24 // 2 + world
 
 
+@pytest.mark.parametrize(("batch_size", "world"), [(6, 1), (6, 2), (6, 5), (64, 3), (300, 7)])
+@pytest.mark.parametrize("windows", [Windows(), Windows(starts=9, span=5), Windows(starts=2, span=30)])
+def test_no_worker_needs_more_room_than_is_told(windows, batch_size, world):
+    every = order(windows, batch_size, block=4, blocks=6)
+    for group in walk(every, 3 * len(windows)):
+        slot = (group.first + np.arange(len(group.windows))) % batch_size
+        for rank in range(world):
+            lanes = range(rank * batch_size // world, (rank + 1) * batch_size // world)
+            mine = group.windows[(slot >= lanes.start) & (slot < lanes.stop)]
+            trajectory, start = np.divmod(mine, windows.starts)
+            states = {(t, j + k) for t, j in zip(trajectory, start, strict=True) for k in range(windows.span)}
+            assert len(states) <= every.states(len(lanes)) <= 6 * (4 + windows.span - 1)
+
+
 def test_a_batch_is_spread_over_the_group():
     windows = Windows(trajectories=40)
     group = order(windows, 24, blocks=24).at(0)

@@ -96,8 +96,7 @@ def test_to_go_on_reads_no_more_than_the_rest_of_the_group():
 def test_no_more_than_two_rooms_are_held():
     source = Numbers(trajectories=200)
     list(stream(source).batches(0, 300))
-    assert len(source.rooms) <= 8  # groups differ a little in size
-    assert max(source.rooms) <= 5 * 8
+    assert source.rooms == [40, 40]
     total = sum(stop - start for _, start, stop in source.loads)
     assert total > 20 * max(source.rooms)
 
