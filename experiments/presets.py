@@ -130,8 +130,8 @@ SWEEPS = {"mini": mini, "smoke": smoke, "paper": paper}
 def study_mini() -> StudyConfig:
     """Four optimisers on the data of the `mini` sweep, three seeds each.
 
-    Each takes the rate that was best of four a factor of about three apart, with identity initialisation and
-    another seed.
+    Each takes the rate that was best of three (SOAP) or four a factor of about three apart, with identity
+    initialisation, another seed and 400 steps.
     """
     sweep = mini()
     adam = OptimizerConfig(name="adam")
