@@ -50,7 +50,6 @@ class Room:
         offsets = np.cumsum(lengths) - lengths
         run = np.cumsum(opens) - 1
         self.places = offsets[run] + start - start[first][run]
-        self.count = int(lengths.sum())
         self.runs = np.stack([offsets, trajectory[first], start[first], start[first] + lengths], axis=1)
         self.states = np.empty(0)
 
@@ -58,7 +57,7 @@ class Room:
         """Read the states.
 
         Arguments:
-            states: Memory of the source's, for `count` states or more.
+            states: Memory of the source's for all of them, or more.
             stop: Set by whoever does not want the room any more.
         """
         self.states = states

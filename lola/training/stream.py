@@ -10,7 +10,7 @@ The room of group g + 1 takes over the memory of group g - 1 once the last batch
 worker holds two rooms and `threads` + 2 batches. A room that has all that the next group needs, as that of a
 dataset that fits into one group has, is kept.
 
-Threads read, and not Ray Data, which encodes caches. On two cores its blocks arrive at 0.2 GB/s (a process
+Threads read, and not Ray Data, which encodes caches. On two cores its blocks arrive at 0.3 GB/s (a process
 that reads, the object store, a copy), where the loader alone reads 3.4 GB/s, and the whole stream gives
 0.9 GB/s of standardised states (`experiments/benchmark.py data`). h5py, pyarrow, NumPy and torch let go of
 the interpreter while they work, so that threads do not hold up training. Nor does a split of Ray Data follow
