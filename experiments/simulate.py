@@ -7,6 +7,7 @@ import presets
 from lola.cli import launch
 from lola.config import Config, how
 from lola.distributed.simulate import simulate
+from lola.errors import StorageError
 from lola.simulate.systems import Simulation
 from lola.storage import resolve_storage, well_folder
 
@@ -30,20 +31,19 @@ def main(config: Simulations) -> None:
     """Simulate the Euler equations with Clawpack, Rayleigh-Benard convection with Dedalus, or turbulence with
     gravity and cooling with astronomix.
 
-    Presets are the physical systems, and the sweeps for what they simulate. Files that are there already are
-    kept.
+    Presets are the physical systems, as small as the `mini` sweep takes them. Files that are there are kept.
     """
-    simulate(config.simulation, well_folder(resolve_storage(config.storage), config.well))
+    folder = well_folder(resolve_storage(config.storage), config.well)
+    if isinstance(folder, str):
+        raise StorageError(
+            f"{folder} is remote; simulations are written to a local or shared folder: give --well"
+        )
+    simulate(config.simulation, folder)
 
 
 if __name__ == "__main__":
     systems = {
-        name: lambda build=build: Simulations(simulation=build())
-        for name, build in presets.SIMULATIONS.items()
+        name: lambda simulation=simulation: Simulations(simulation=simulation)
+        for name, simulation in presets.SIMULATIONS.items()
     }
-    sweeps = {
-        name: lambda preset=preset: Simulations(simulation=preset().simulation, well=preset().well)
-        for name, preset in presets.SWEEPS.items()
-        if preset().simulation is not None
-    }
-    launch(main, systems | sweeps, default="mini")
+    launch(main, systems, default="euler")

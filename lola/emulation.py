@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
 from lola.conditioning import context_mask
 from lola.config import require
+from lola.data.statistics import statistics_folder, with_statistics
 from lola.data.systems import SYSTEMS, System
 from lola.data.transforms import Standardisation
 from lola.diffusion import Diffusion, DiffusionConfig
@@ -180,14 +181,33 @@ def load_emulator(folder: Path, sampler: SamplerConfig | None = None, weights: W
         model=model,
         autoencoder=load_autoencoder(folder.parents[1] / "autoencoders" / name) if name else None,
         sampler=sampler or SamplerConfig(),
-        system=_system(manifest),
+        system=_system(folder, manifest),
     )
 
 
-def _system(manifest: dict[str, Any]) -> System | None:
-    """The system of a stage: that of its name, unless it was imported with statistics of its own."""
+def trained_system(folder: Path) -> System:
+    """The physical system that a finished stage's model was trained on, with the statistics that it knows.
+
+    Raises:
+        StorageError: The folder is no finished stage.
+        DataError: The stage does not tell; it was imported without its data.
+    """
+    system = _system(folder, read_manifest(folder))
+    if system is None:
+        raise DataError(
+            f"{folder} does not tell the data of its model; import a run whose configuration does"
+        )
+    return system
+
+
+def _system(folder: Path, manifest: dict[str, Any]) -> System | None:
+    """The system of a stage: that of its name, with the statistics that were computed or imported, if any."""
     if "data" not in manifest:
-        return SYSTEMS.get(manifest["system"])
+        system = SYSTEMS.get(manifest["system"])
+        computed = manifest["inputs"].get("statistics")
+        if system is None or computed is None:
+            return system
+        return with_statistics(system, statistics_folder(folder.parents[1], system.name, computed))
     return None if manifest["data"] is None else System.from_json(manifest["data"])
 
 

@@ -44,6 +44,10 @@ class Spool:
         """Record trained weights, to be registered under a name."""
         self._append("model", path=str(path.relative_to(self.path.parent)), name=name)
 
+    def dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
+        """Record a dataset that the run reads, by its fingerprint, and what for."""
+        self._append("dataset", name=name, digest=digest, context=context, source=source)
+
     def status(self, status: Status, reason: str = "") -> None:
         """Record that the run started or ended, and why it failed."""
         self._append("status", status=status, reason=reason)

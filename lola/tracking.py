@@ -7,6 +7,7 @@ copying goes on where it stopped.
 """
 
 import dataclasses
+import json
 import logging
 import os
 import subprocess
@@ -21,13 +22,16 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.artifacts import download_artifacts
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
     from mlflow.exceptions import MlflowException
 
 from lola.errors import TrackingError
 from lola.spool import read_events, spool_path
 
 OFFSET = "lola.spool_offset"
+ALIAS = "latest-trained"
+DIGEST = 16  # characters; MLflow takes up to 36
 BATCH = 500  # metrics per request; servers refuse more than 1000
 
 
@@ -57,7 +61,7 @@ class Tracker:
     def __init__(self, storage: Path, system: str) -> None:
         self.local = storage / "mlflow"
         given = os.environ.get("MLFLOW_TRACKING_URI")
-        self.uri = given or f"sqlite:///{self.local / 'mlflow.db'}"
+        self.uri = tracking_uri(storage)
         self.parent: str | None = None
         self.sweep = ""
         self._followed: dict[Path, _Followed] = {}
@@ -171,6 +175,8 @@ class Tracker:
             self.client.log_artifact(followed.run_id, str(followed.folder / event["path"]))
         elif event["kind"] == "model":
             self._register(followed, event)
+        elif event["kind"] == "dataset":
+            self.client.log_inputs(followed.run_id, [_dataset_input(event)])
         elif event["kind"] == "status":
             if event["status"] == "RUNNING":
                 self.client.update_run(followed.run_id, status="RUNNING")
@@ -199,7 +205,7 @@ class Tracker:
             version = self.client.create_model_version(
                 event["name"], source=f"{run.info.artifact_uri}/model", run_id=followed.run_id
             )
-            self.client.set_registered_model_alias(event["name"], "latest-trained", version.version)
+            self.client.set_registered_model_alias(event["name"], ALIAS, version.version)
 
     def _run(self, name: str, tags: Mapping[str, str], start: int | None = None) -> str:
         """The run with these fingerprints, made if there is none."""
@@ -213,6 +219,52 @@ class Tracker:
 
 def _params(values: Mapping[str, Any]) -> list[Param]:
     return [Param(key, str(value)[:6000]) for key, value in values.items()]
+
+
+def _dataset_input(event: Mapping[str, Any]) -> DatasetInput:
+    """A dataset of a record; MLflow's digests are short, and tell a dataset from others of its name."""
+    dataset = Dataset(
+        name=event["name"],
+        digest=event["digest"][:DIGEST],
+        source_type="local",
+        source=json.dumps({"uri": event["source"]}),
+        profile=json.dumps({"fingerprint": event["digest"]}),
+    )
+    return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", event["context"])])
+
+
+def fetch_model(storage: Path, reference: str, folder: Path) -> Path:
+    """Download a model that MLflow knows, weights and manifest.
+
+    Arguments:
+        storage: The storage root, for where the runs are kept.
+        reference: `runs:/<run id>`, `models:/<name>/<version>`, `models:/<name>@<alias>`, or the name of a
+            registered model, of which the last that was trained is meant.
+        folder: An existing folder to download to.
+
+    Returns:
+        The folder that holds the model's files.
+
+    Raises:
+        TrackingError: There is no such run or model, or MLflow does not answer.
+    """
+    uri = tracking_uri(storage)
+    if reference.startswith("runs:/"):
+        source = f"runs:/{reference.removeprefix('runs:/').split('/')[0]}/model"
+    else:
+        source = reference if reference.startswith("models:/") else f"models:/{reference}@{ALIAS}"
+    try:
+        if not os.environ.get("MLFLOW_TRACKING_URI") and not (storage / "mlflow" / "mlflow.db").exists():
+            raise FileNotFoundError(f"{storage} holds no runs")
+        return Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=uri))
+    except Exception as error:  # the client raises whatever its transport or database raises
+        reason = str(error).strip().splitlines()[0][:120]
+        raise TrackingError(f"MLflow at {uri} has no model {source} ({reason})") from None
+
+
+def tracking_uri(storage: Path) -> str:
+    """Where runs are kept: the server of `MLFLOW_TRACKING_URI`, else a database in the storage root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow' / 'mlflow.db'}"
 
 
 def git_commit() -> str:

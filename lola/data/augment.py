@@ -6,8 +6,9 @@ On a grid with axes $k = 1 .. d$ of $n_k$ cells, an augmentation is, in this ord
     flip      $x(\dots, i_k, \dots) \to x(\dots, n_k - 1 - i_k, \dots)$ and $u_k \to -u_k$,
     permute   axis $j$ becomes what axis $\pi(j)$ was, and $u_j$ what $u_{\pi(j)}$ was,
 
-where $u$ is every vector field, with one component per grid axis. The boundary codes, a row of (first end,
-last end) per axis, follow: a flip exchanges a row's ends and a permutation its rows.
+where $u$ is every vector field, with one component per grid axis; both indices of a second-order field follow
+likewise, so that $T_{jk}$ changes sign where just one of its axes is flipped. The boundary codes, a row of
+(first end, last end) per axis, follow: a flip exchanges a row's ends and a permutation its rows.
 
 Some reversals are symmetries only if scalar fields change as well. Rayleigh-Bénard convection,
 
@@ -26,6 +27,8 @@ the initial states of The Well's runs, $b = \Delta (1 - z)$, do not unless $\Del
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -35,6 +38,7 @@ from torch import Tensor
 
 from lola.config import require
 from lola.data.systems import System
+from lola.seeding import Key, numpy_generator
 
 Symmetries = Literal["plain", "full", "published"]
 
@@ -52,6 +56,7 @@ class Augmentation:
         vectors: Channel numbers of each vector field's components.
         complements: Pairs (channel number, c) of the scalar fields that become $c - x$ in the end.
         tilts: Triples (channel number, grid axis, values along it) that are added in the end.
+        tensors: Channel numbers of each second-order field's components, row by row.
     """
 
     shifts: tuple[int, ...]
@@ -60,6 +65,7 @@ class Augmentation:
     vectors: tuple[tuple[int, ...], ...]
     complements: tuple[tuple[int, float], ...] = ()
     tilts: tuple[tuple[int, int, tuple[float, ...]], ...] = ()
+    tensors: tuple[tuple[int, ...], ...] = ()
 
     def apply(self, x: Tensor) -> Tensor:
         """The augmented trajectory, with shape `(C, L, *grid)` but for the order of the grid axes.
@@ -72,6 +78,11 @@ class Augmentation:
             for channel, axis in zip(vector, self.permutation, strict=True):
                 source[channel] = vector[axis]
                 sign[channel] = -1.0 if self.flips[axis] else 1.0
+        pairs = list(itertools.product(self.permutation, repeat=2))
+        for tensor in self.tensors:
+            for channel, (row, column) in zip(tensor, pairs, strict=True):
+                source[channel] = tensor[row * len(self.flips) + column]
+                sign[channel] = -1.0 if self.flips[row] != self.flips[column] else 1.0
         flipped = [first + axis for axis, flip in enumerate(self.flips) if flip]
         order = [*range(first), *(first + axis for axis in self.permutation)]
         if any(self.shifts):
@@ -120,13 +131,10 @@ def draw(
         ConfigError: Cells along an axis to be reversed do not lie symmetrically.
     """
     axes = range(system.dimensions)
-    periodic = (np.asarray(boundary) == PERIODIC).all(axis=1)
-    exchange = system.permute and len(set(grid)) == 1
     reflections = {each.axis: each for each in system.reflections if symmetries == "full"}
     heights = {axis: _heights(system, axis, coordinates) for axis in reflections}
-    everywhere = symmetries == "published" and bool(system.flips)
-    may_flip = [k in system.flips or k in reflections or everywhere for k in axes]
-    shifts = tuple(int(generator.integers(grid[k])) if system.roll and periodic[k] else 0 for k in axes)
+    rolls, may_flip, exchange = _freedom(system, boundary, grid, symmetries)
+    shifts = tuple(int(generator.integers(rolls[k])) if rolls[k] > 1 else 0 for k in axes)
     flips = tuple(bool(generator.integers(2)) if may_flip[k] else False for k in axes)
     reflected = [each for axis, each in reflections.items() if flips[axis]]
     number = system.channels.index
@@ -135,12 +143,73 @@ def draw(
         flips=flips,
         permutation=tuple(int(k) for k in (generator.permutation(len(axes)) if exchange else axes)),
         vectors=system.vectors,
+        tensors=system.tensors,
         complements=tuple((number(name), c) for each in reflected for name, c in each.complements),
         tilts=tuple(
             (number(name), each.axis, tuple(c * heights[each.axis]))
             for each in reflected
             for name, c in each.tilts
         ),
+    )
+
+
+def count_symmetries(
+    system: System, boundary: np.ndarray, grid: tuple[int, ...], symmetries: Symmetries = "plain"
+) -> int:
+    """How many symmetries `draw` chooses from, the identity among them."""
+    rolls, may_flip, exchange = _freedom(system, boundary, grid, symmetries)
+    return math.prod(rolls) * 2 ** sum(may_flip) * (math.factorial(len(grid)) if exchange else 1)
+
+
+def draw_variant(
+    system: System,
+    boundary: np.ndarray,
+    grid: tuple[int, ...],
+    key: Key,
+    variant: int,
+    symmetries: Symmetries = "plain",
+    coordinates: Sequence[np.ndarray] = (),
+) -> Augmentation:
+    """The symmetry of a numbered variant: a pure function of the key and the number.
+
+    Variant 0 is the identity. Each of the next is drawn from the stream `(*key, number)` until it is none of
+    those before it; when all symmetries have been used, another round begins.
+
+    Arguments:
+        system, boundary, grid, symmetries, coordinates: As for `draw`.
+        key: Names the trajectory, such as `(seed, id)`.
+        variant: The number.
+    """
+    axes = tuple(range(system.dimensions))
+    identity = Augmentation(
+        (0,) * len(axes), (False,) * len(axes), axes, system.vectors, tensors=system.tensors
+    )
+    total = count_symmetries(system, boundary, grid, symmetries)
+    chosen, used = identity, {identity}
+    for number in range(1, variant + 1):
+        if len(used) == total:
+            used = set()
+        generator = numpy_generator(*key, number)
+        chosen = draw(system, boundary, grid, generator, symmetries, coordinates)
+        while chosen in used:
+            chosen = draw(system, boundary, grid, generator, symmetries, coordinates)
+        used.add(chosen)
+    return chosen
+
+
+def _freedom(
+    system: System, boundary: np.ndarray, grid: tuple[int, ...], symmetries: Symmetries
+) -> tuple[list[int], list[bool], bool]:
+    """The number of shifts of each axis, whether it may be reversed, and whether axes may be exchanged."""
+    axes = range(system.dimensions)
+    periodic = (np.asarray(boundary) == PERIODIC).all(axis=1)
+    reflected = {each.axis for each in system.reflections if symmetries == "full"}
+    everywhere = symmetries == "published" and bool(system.flips)
+    rolls = [grid[k] if system.roll and periodic[k] else 1 for k in axes]
+    return (
+        rolls,
+        [k in system.flips or k in reflected or everywhere for k in axes],
+        system.permute and len(set(grid)) == 1,
     )
 
 

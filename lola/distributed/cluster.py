@@ -1,13 +1,19 @@
 """The connection to a Ray cluster: the one at hand, or an embedded one that ends with the program."""
 
+import contextlib
 import logging
 import os
+import re
 import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
 import ray.data
+import ray.exceptions
+
+import lola.errors
 
 HEAD = "node:__internal_head__"
 """The resource that pins light driver work to the head node."""
@@ -55,6 +61,23 @@ def quiet_data() -> None:
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray.data")
+
+
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Raise the error of ours that a task of Ray Data failed with; Ray gives it only in a traceback's text.
+
+    Raises:
+        LolaError: A task failed with one.
+    """
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        found = re.findall(r"^lola\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
+        if not found:
+            raise
+        name, message = found[-1]
+        raise getattr(lola.errors, name)(message) from None
 
 
 def logical_cpus() -> int:

@@ -9,15 +9,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pyarrow as pa
 import torch
 from ray.data import Datasource, ReadTask
 from ray.data.block import Block, BlockMetadata
 
-from lola.data.latents import tensor_column
+from lola.data.latent_shards import tensor_column
 from lola.data.well import WellSplit
+from lola.storage import Location
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Shard:
 
 def shards_of(split: WellSplit) -> list[Shard]:
     """The files of a split, in order."""
-    files: dict[Path, list[int]] = {}
+    files: dict[Location, list[int]] = {}
     for index, trajectory in enumerate(split.trajectories):
         files.setdefault(trajectory.file, []).append(index)
     return [Shard(split, tuple(members)) for members in files.values()]

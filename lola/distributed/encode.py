@@ -1,187 +1,160 @@
-"""Encoding a dataset into a latent cache: Ray Data reads, a pool of actors encodes, the driver commits.
+"""Encoding a dataset into a latent cache: encoded blocks arrive in order, and one writer commits them.
 
-    WellDatasource --blocks of T states--> Encoder actors --blocks of T latents--> shards, in order
+    encoded blocks --by shard, by trajectory--> row groups --> shard, renamed --> manifest
 
-A block has a fixed number of states of one trajectory, so that the numbers do not depend on how many actors
-there are. Latents are small, and one writer commits them, shard by shard; a shard that exists is whole and
-is not encoded again.
+The writer holds one trajectory at a time. A shard that exists is whole and is not encoded again, so that
+a job that was killed goes on with the shard that it was at, and ends with the same bytes.
 """
 
-import dataclasses
-from collections.abc import Iterator
+import itertools
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import ray.data
-import torch
-from ray.data import ActorPoolStrategy
 
-from lola.config import Config, how, require
-from lola.data.augment import Symmetries
-from lola.data.latents import (
-    LatentTrajectory,
-    describe_shards,
-    shapes,
-    shard_path,
-    tensor_column,
-    write_shard,
-)
-from lola.data.systems import get_system
-from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit, open_split
-from lola.distributed.cluster import quiet_data
-from lola.distributed.datasource import Shard, WellDatasource, shards_of
-from lola.emulation import load_autoencoder
-from lola.seeding import numpy_generator
+from lola.config import fingerprint
+from lola.data.datasets import Datasets
+from lola.data.latent_shards import describe_shards, shapes, shard_path, write_shard
+from lola.data.latents import LatentTrajectory
+from lola.data.systems import System
+from lola.data.well import WellSplit
+from lola.distributed.blocks import EncodedBlock, GuardedShard, encoded_blocks
+from lola.distributed.datasource import shards_of
+from lola.distributed.encoder import CacheConfig, variants_of
+from lola.emulation import trained_system
+from lola.errors import DataError
+from lola.spool import Spool
 from lola.storage import Stage
-from lola.training.loop import Precision, precision
+
+SPLITS = ("train", "valid", "test")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CacheConfig(Config):
-    """What a latent cache holds.
+def open_splits(
+    datasets: Datasets, system: System, config: CacheConfig
+) -> tuple[dict[str, WellSplit], dict[str, str]]:
+    """The splits that a cache is made of, and what is wrong with files that are left out, by their names.
 
-    Arguments:
-        dtype: The type of the stored latents.
-        precision: The type of the autoencoder's arithmetic.
-        variants: Versions of each training trajectory: the simulated one, then augmented ones.
-        seed: Seeds the augmentations.
-        symmetries: What augmented versions are drawn from; `published` turns gravity over as they did.
-        block: States encoded at once.
-        actors: Largest number of encoders.
-        gpus: GPUs per encoder.
+    Raises:
+        DataError: There are no files, or one cannot be used and is not to be skipped.
     """
-
-    dtype: Literal["float32", "float16"] = "float32"
-    precision: Precision = "float32"
-    variants: int = 1
-    seed: int = 0
-    symmetries: Symmetries = "plain"
-    block: int = 25
-    actors: int = how(1)
-    gpus: float = how(0.0)
-
-    def validate(self) -> None:
-        require(self.variants > 0, f"a cache needs at least one variant, not {self.variants}")
-        require(self.block > 0, f"a block needs at least one state, not {self.block}")
+    faults: dict[str, str] = {}
+    left_out = faults if config.skip_bad_shards else None
+    return {name: datasets.open(system, name, left_out) for name in SPLITS}, faults
 
 
-def encode(stage: Stage, autoencoder: Stage, root: Path, config: CacheConfig) -> None:
+def dataset_fingerprint(splits: dict[str, WellSplit]) -> str:
+    """The fingerprint of all splits of a dataset."""
+    return fingerprint({name: split.fingerprint for name, split in splits.items()})
+
+
+def encode(stage: Stage, model: Path, datasets: Datasets, config: CacheConfig) -> None:
     """Encode every split of a system's datasets and commit the cache; finished shards are kept.
 
     Arguments:
         stage: The cache.
-        autoencoder: The finished autoencoder that encodes.
-        root: The folder of Well datasets.
+        model: The folder of the finished autoencoder that encodes.
+        datasets: The Well datasets.
+        config: What the cache holds.
+
+    Raises:
+        DataError: A simulation file cannot be read, and is not to be skipped.
+        StorageError: The storage is full or read-only; finished shards are kept.
     """
-    quiet_data()
-    splits = {name: open_split(root, get_system(stage.system), name) for name in ("train", "valid", "test")}
-    files = [(name, number, shard) for name in splits for number, shard in enumerate(shards_of(splits[name]))]
-    paths = [shard_path(stage.folder, name, number) for name, number, _ in files]
-    missing = {i: shard for i, (_, _, shard) in enumerate(files) if not paths[i].exists()}
-    if missing:
-        _encode_shards(missing, paths, autoencoder.folder, config)
-    described = {
-        name: describe_shards(
-            [path for path, (split, _, _) in zip(paths, files, strict=True) if split == name]
-        )
+    started = time.perf_counter()
+    splits, faults = open_splits(datasets, trained_system(model), config)
+    files = [
+        (name, shard_path(stage.folder, name, number), GuardedShard(shard.split, shard.members))
         for name in splits
-    }
-    shape, parameters = shapes(paths[0])
-    stage.commit(shape=list(shape), parameters=parameters, splits=described)
-
-
-def _encode_shards(missing: dict[int, Shard], paths: list[Path], model: Path, config: CacheConfig) -> None:
-    states = min(config.block, min(shard.split.steps for shard in missing.values()))
-    # A block of states is a few megabytes; small requests let reading and encoding share few cores.
-    blocks = ray.data.read_datasource(
-        WellDatasource(missing, states), ray_remote_args={"num_cpus": 0.25}
-    ).map_batches(
-        Encoder,
-        fn_constructor_args=(model, missing, config),
-        batch_size=1,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=config.actors),
-        num_cpus=0.5,
-        num_gpus=config.gpus or None,
+        for number, shard in enumerate(shards_of(splits[name]))
+    ]
+    for torn in stage.folder.glob("*/.shard-*"):  # a killed job's; the lease says that nobody writes them
+        torn.unlink()
+    missing = {i: shard for i, (_, path, shard) in enumerate(files) if not path.exists()}
+    spool = Spool(stage.folder)
+    done = len(files) - len(missing)
+    if missing:
+        for number, fault in _encode_shards(missing, [path for _, path, _ in files], model, config):
+            if fault:
+                faults[_name(files[number][2])] = fault
+            done += 1
+            spool.metrics(done, {"progress/shards": done})
+    stage.commit(
+        **_describe(splits, [(name, path, shard) for name, path, shard in files if path.exists()], faults),
+        autoencoder=model.name,
+        seconds=time.perf_counter() - started,
     )
-    blocks.context.execution_options.preserve_order = True
-    arrived: dict[int, list[LatentTrajectory]] = {}
-    for number, trajectory in _assemble(blocks, missing):
-        members = arrived.setdefault(number, [])
-        members.append(trajectory)
-        if len(members) == len(missing[number].members) * variants_of(missing[number], config):
-            members.sort(key=lambda each: (each.variant, each.id))
-            write_shard(paths[number], arrived.pop(number))
 
 
-def variants_of(shard: Shard, config: CacheConfig) -> int:
-    """Only training trajectories are augmented."""
-    return config.variants if "/train/" in shard.split.trajectories[shard.members[0]].id else 1
+def _encode_shards(
+    missing: dict[int, GuardedShard], paths: list[Path], model: Path, config: CacheConfig
+) -> Iterator[tuple[int, str]]:
+    """Write the missing shards; tells each one's number and, if it was skipped, why."""
+    blocks = encoded_blocks(missing, model, config)
+    for number, own in itertools.groupby(blocks, key=lambda block: block.shard):
+        fault = ""
+        try:
+            write_shard(
+                paths[number], _trajectories(own, missing[number], variants_of(missing[number], config))
+            )
+        except DataError as error:
+            if not config.skip_bad_shards:
+                raise DataError(
+                    f"{error}; --skip-bad-shards (--cache.skip-bad-shards in a sweep) leaves it out"
+                ) from None
+            fault = str(error)
+        yield number, fault
 
 
-def _assemble(blocks: ray.data.Dataset, shards: dict[int, Shard]) -> Iterator[tuple[int, LatentTrajectory]]:
-    """Join the blocks of each trajectory and variant, in whatever order they arrive."""
-    parts: dict[tuple[int, int, int], dict[int, np.ndarray]] = {}
-    for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(batch, pa.Table)
-        latents = _numpy(batch, "latents")
-        parameters = _numpy(batch, "parameters")
-        for row, entry in enumerate(batch.drop_columns(["latents", "parameters"]).to_pylist()):
-            number, index, variant = entry["shard"], entry["trajectory"], entry["variant"]
-            split = shards[number].split
-            known = parts.setdefault((number, index, variant), {})
-            known[entry["start"]] = latents[row, : entry["count"]].copy()
-            if sum(len(part) for part in known.values()) == split.steps:
-                whole = np.concatenate([known[start] for start in sorted(known)])
-                identity = split.trajectories[index].id
-                yield number, LatentTrajectory(identity, variant, parameters[row].copy(), whole)
-                del parts[number, index, variant]
+def _trajectories(
+    blocks: Iterable[EncodedBlock], shard: GuardedShard, variants: int
+) -> Iterator[LatentTrajectory]:
+    """Join the blocks of each trajectory and variant of a shard; all must be there.
+
+    Raises:
+        DataError: A block carries a fault.
+    """
+    written = 0
+    for index, own in itertools.groupby(_sound(blocks), key=lambda block: block.trajectory):
+        parts: list[list[np.ndarray]] = [[] for _ in range(variants)]
+        parameters: dict[int, np.ndarray] = {}
+        for block in own:
+            parts[block.variant].append(block.latents)
+            parameters[block.variant] = block.parameters
+        for variant, latents in enumerate(parts):
+            whole = np.concatenate(latents)
+            assert len(whole) == shard.split.steps, f"{len(whole)} states of {shard.split.steps} arrived"
+            yield LatentTrajectory(shard.split.trajectories[index].id, variant, parameters[variant], whole)
+            written += 1
+    assert written == variants * len(shard.members), f"{written} rows of {len(shard.members)} trajectories"
 
 
-def _numpy(table: pa.Table, column: str) -> np.ndarray:
-    return table.column(column).combine_chunks().to_numpy_ndarray()
+def _sound(blocks: Iterable[EncodedBlock]) -> Iterator[EncodedBlock]:
+    """The blocks, up to the first that carries a fault."""
+    for block in blocks:
+        if block.fault:
+            raise DataError(block.fault)
+        yield block
 
 
-class Encoder:
-    """An actor that holds the autoencoder and encodes blocks of states."""
+def _describe(
+    splits: dict[str, WellSplit], files: list[tuple[str, Path, GuardedShard]], faults: dict[str, str]
+) -> dict:
+    """What the manifest says of the shards, with the simulation files that they are of."""
+    described = {}
+    for name, split in splits.items():
+        own = [(path, shard) for each, path, shard in files if each == name]
+        skipped = {file: fault for file, fault in faults.items() if file.split("/")[1] == name}
+        if not own:
+            raise DataError(f"no file of the {name} split can be encoded: {next(iter(skipped.values()))}")
+        described[name] = describe_shards([path for path, _ in own])
+        for entry, (_, shard) in zip(described[name]["shards"], own, strict=True):
+            entry["file"] = _name(shard)
+        described[name] |= {"dataset": split.fingerprint, "skipped": skipped}
+    shape, parameters = shapes(files[0][1])
+    return {"shape": list(shape), "parameters": parameters, "splits": described}
 
-    def __init__(self, model: Path, shards: dict[int, Shard], config: CacheConfig) -> None:
-        self.device = torch.device("cuda" if config.gpus else "cpu")
-        self.autoencoder = load_autoencoder(model).to(self.device).eval()
-        self.shards, self.config = shards, config
 
-    @torch.inference_mode()
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Encode every variant of one block."""
-        (entry,) = batch.drop_columns(["states"]).to_pylist()
-        states = torch.from_numpy(_numpy(batch, "states")[0].copy()).movedim(0, 1)  # (C, T, *grid)
-        rows = []
-        shard = self.shards[entry["shard"]]
-        for variant in range(variants_of(shard, self.config)):
-            x, parameters = self._variant(states, shard.split, entry["trajectory"], variant)
-            with precision(self.config.precision, self.device):
-                z = self.autoencoder.encode(x.movedim(1, 0).to(self.device))
-            rows.append((variant, parameters.numpy(), z.float().cpu().numpy().astype(self.config.dtype)))
-        numbers, parameters_of, latents = zip(*rows, strict=True)
-        return pa.table(
-            {name: pa.array([value] * len(rows), pa.int32()) for name, value in entry.items()}
-            | {
-                "variant": pa.array(numbers, pa.int32()),
-                "parameters": tensor_column(parameters_of),
-                "latents": tensor_column(latents),
-            }
-        )
-
-    def _variant(
-        self, states: torch.Tensor, split: WellSplit, index: int, variant: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardised states and parameters of a variant, the same augmentation at all times."""
-        parameters = split.parameters(index)
-        if variant:
-            generator = numpy_generator(self.config.seed, split.trajectories[index].id, variant)
-            augmentation = split.symmetry(index, self.config.symmetries, generator)
-            states, parameters = augmentation.apply(states), augmentation.parameters(parameters)
-        return Standardisation(split.system).forward(states), parameters
+def _name(shard: GuardedShard) -> str:
+    """`<dataset>/<split>/<file>` of a shard."""
+    return shard.split.trajectories[shard.members[0]].id.rpartition("#")[0]

@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from lola.config import Config, fingerprint
+from lola.data.datasets import Datasets
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System, get_system
 from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit, WellWindows, open_split
-from lola.distributed.encode import encode
+from lola.data.well import WellSplit, WellWindows
+from lola.distributed.datasource import shards_of
+from lola.distributed.encode import SPLITS, dataset_fingerprint, encode
+from lola.distributed.encoder import CacheConfig
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
-from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
+from lola.distributed.statistics import compute_statistics, statistics_stage
+from lola.distributed.sweep import EmulatorModel, Reads, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
 from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.score import Subject, model_key
 from lola.neural_solver import NeuralSolverConfig
-from lola.storage import Kind, Stage
+from lola.storage import Kind, Location, Stage
 from lola.training.loop import TrainingConfig
 
 
@@ -38,18 +42,24 @@ class Plan:
     Arguments:
         config: The sweep.
         root: The storage root.
-        well: The folder of Well datasets.
+        well: The folder of Well datasets, a path or a URL.
 
     Raises:
         DataError: The datasets are missing or faulty.
         ConfigError: The grid does not fit the models.
     """
 
-    def __init__(self, config: SweepConfig, root: Path, well: Path) -> None:
-        self.config, self.root, self.well = config, root, well
+    def __init__(self, config: SweepConfig, root: Path, well: Location) -> None:
+        self.config, self.root = config, root
+        self.datasets = Datasets(well, config.include, config.exclude)
         self.system: System = get_system(config.system)
-        splits, self.dataset = open_dataset(well, self.system)
+        splits, self.dataset = open_dataset(self.datasets, self.system)
         self.test, self.train = splits["test"], splits["train"]
+        self.files = sum(len(shards_of(split)) for split in splits.values())
+        self.first: tuple[Stage, ...] = ()  # what all that reads fields needs
+        if config.statistics == "computed" or not self.system.mean:
+            self.first = (statistics_stage(root, self.train),)
+            self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
         factors = config.autoencoder.factors(self.system.dimensions)
@@ -75,7 +85,8 @@ class Plan:
     @functools.cached_property
     def trials(self) -> tuple[Trial, ...]:
         """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
-        models = tuple(self._compression(n) for n in self.config.latent_channels)
+        models = tuple(map(self._statistics, self.first))
+        models += tuple(self._compression(n) for n in self.config.latent_channels)
         if self.config.pixel is not None:
             models += (self._pixel(self.config.pixel),)
         emulators = (
@@ -104,6 +115,8 @@ class Plan:
         return config.compression(self.channels, self.system.dimensions)
 
     def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage) -> Stage:
+        if self.first:
+            inputs["statistics"] = self.first[0]
         fingerprints = {"dataset": self.dataset} | {role: stage.fingerprint for role, stage in inputs.items()}
         return Stage(
             root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
@@ -171,18 +184,24 @@ class Plan:
         known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
         return config.replace(sampler=None, subject=known)
 
+    def _statistics(self, stage: Stage) -> Trial:
+        compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
+        reads = Reads(f"{self.system.name}/train", self.train.fingerprint, "training", self.datasets.root)
+        tags = self._tags("statistics", "statistics", None)
+        return Trial("statistics", (Step(stage, compute, tags, 1, reads=(reads,)),))
+
     def _compression(self, n: int) -> Trial:
         stage, cache = self.autoencoder(n), self.cache(n)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
-        training = autoencoder_step(stage, self.well, self._tags("autoencoder", "autoencoder", n))
-        encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
+        training = autoencoder_step(stage, self.datasets, self._tags("autoencoder", "autoencoder", n))
+        cached = cache_step(
+            cache, stage.folder, self.datasets, self._tags("latents", "autoencoder", n), self.files
+        )
         return Trial(
             f"autoencoder {self.rate(n)}",
-            (
-                training,
-                Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
-            ),
+            (training, cached),
+            self.first,
             cpus=recipe.training.cpus * recipe.training.workers,
             gpus=recipe.training.gpus * recipe.training.workers,
         )
@@ -193,10 +212,10 @@ class Plan:
         assert isinstance(recipe, Recipe)
         sizes = self._emulator_sizes(self.channels)
         setup = functools.partial(
-            _pixel_setup, recipe, self.well, self.system, sizes, recipe.window, recipe.stride
+            _pixel_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride
         )
         run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
-        return self._training_trial(stage, run, kind_of(model), None)
+        return self._training_trial(stage, run, kind_of(model), None, *self.first)
 
     def _latent(self, n: int, model: EmulatorModel) -> Trial:
         stage = self.emulator(model, n)
@@ -215,6 +234,11 @@ class Plan:
             functools.partial(run_training, run),
             self._tags("emulator", model, n),
             run.training.steps,
+            reads=(
+                Reads.of_well(stage, self.datasets, "training")
+                if n is None
+                else Reads.of_cache(self.cache(n)),
+            ),
         )
         workers = run.training.workers
         return Trial(
@@ -282,30 +306,39 @@ class Plan:
                 context=config.context,
                 overlap=config.overlap,
             ),
-            self.well,
+            self.datasets,
             autoencoder.folder if autoencoder else None,
             emulator.folder if emulator else None,
         )
         tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
-        needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
-        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
+        needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
+        reads = Reads(f"{self.system.name}/test", self.test.fingerprint, "evaluation", self.datasets.root)
+        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
-def open_dataset(well: Path, system: System) -> tuple[dict[str, WellSplit], str]:
+def open_dataset(datasets: Datasets, system: System) -> tuple[dict[str, WellSplit], str]:
     """The splits of a system's datasets, and the fingerprint of them all."""
-    splits = {name: open_split(well, system, name) for name in ("train", "valid", "test")}
-    return splits, fingerprint({name: split.fingerprint for name, split in splits.items()})
+    splits = {name: datasets.open(system, name) for name in SPLITS}
+    return splits, dataset_fingerprint(splits)
 
 
-def autoencoder_step(stage: Stage, well: Path, tags: dict[str, Any]) -> Step:
+def cache_step(stage: Stage, model: Path, datasets: Datasets, tags: dict[str, Any], files: int) -> Step:
+    """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
+    assert isinstance(stage.config, CacheConfig)
+    run = functools.partial(encode, stage, model, datasets, stage.config)
+    return Step(stage, run, tags, files, reads=(Reads.of_well(stage, datasets, "encoding"),))
+
+
+def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> Step:
     """The training of an autoencoder, whose stage is configured by a `Recipe`."""
     recipe, system = stage.config, get_system(stage.system)
     assert isinstance(recipe, Recipe)
     sizes = {"channels": len(system.channels), "spatial": system.dimensions}
-    setup = functools.partial(_pixel_setup, recipe, well, system, sizes, 1, 1)
+    setup = functools.partial(_pixel_setup, recipe, datasets, system, sizes, 1, 1)
     run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps)
+    reads = (Reads.of_well(stage, datasets, "training"),)
+    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
 
 
 def _weights(training: TrainingConfig) -> tuple[Weights, ...]:
@@ -329,17 +362,17 @@ def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ..
 
 def _pixel_setup(
     recipe: Recipe,
-    well: Path,
+    datasets: Datasets,
     system: System,
     sizes: dict[str, int],
     length: int,
     stride: int,
 ) -> Setup:
     """A model trained on windows of fields, read from HDF5."""
-    standardise = Standardisation(system)
+    splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
-        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
+        WellWindows(split, Standardisation(split.system), length, stride, symmetries)
+        for split, symmetries in splits
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 

@@ -23,12 +23,14 @@ def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = 
 
     Raises:
         DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
+        LolaError: Files are missing, and the solver is not installed.
     """
     wanted = {root / job.path: job for job in jobs(config)}
     if _genuine(config, root, wanted):
         return 0
     missing = {path: job for path, job in wanted.items() if not path.exists()}
     if missing:
+        config.check_solver()
         connect()
         say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}

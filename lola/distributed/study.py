@@ -11,11 +11,12 @@ from pathlib import Path
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, fingerprint, how, require
+from lola.data.datasets import Datasets
 from lola.data.systems import System, get_system
 from lola.distributed.plan import autoencoder_step, open_dataset
 from lola.distributed.sweep import Recipe, Trial, check_simulation
 from lola.simulate.systems import Simulation
-from lola.storage import Stage
+from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
 
@@ -98,17 +99,17 @@ class StudyPlan:
     Arguments:
         config: The study.
         root: The storage root.
-        well: The folder of Well datasets.
+        well: The folder of Well datasets, a path or a URL.
 
     Raises:
         DataError: The datasets are missing or faulty.
         ConfigError: The grid does not fit the autoencoder.
     """
 
-    def __init__(self, config: StudyConfig, root: Path, well: Path) -> None:
-        self.config, self.root, self.well = config, root, well
+    def __init__(self, config: StudyConfig, root: Path, well: Location) -> None:
+        self.config, self.root, self.datasets = config, root, Datasets(well)
         self.system: System = get_system(config.system)
-        self.splits, self.dataset = open_dataset(well, self.system)
+        self.splits, self.dataset = open_dataset(self.datasets, self.system)
         config.autoencoder.check_grid(self.splits["train"].grid)
 
     @property
@@ -156,7 +157,7 @@ class StudyPlan:
             "seed": seed,
         }
         workers = recipe.training.workers
-        step = dataclasses.replace(autoencoder_step(stage, self.well, tags), register=False)
+        step = dataclasses.replace(autoencoder_step(stage, self.datasets, tags), register=False)
         return Trial(
             f"{arm.name} at {rate:g}, seed {seed}",
             (step,),

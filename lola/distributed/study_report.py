@@ -88,11 +88,17 @@ def _settings(plan: StudyPlan) -> list[tuple[str, str]]:
 
 def _limits(plan: StudyPlan) -> list[str]:
     steps = plan.config.training.steps
+    rates = (
+        "The rate of each optimiser was chosen on the validation set that it is shown on, out of a grid; "
+        "other options, such as the momenta, were not."
+        if any(len(arm.learning_rates) > 1 for arm in plan.config.arms)
+        else "Each optimiser has one rate, which was given; another may suit it better, with or without "
+        "identity initialisation."
+    )
     return [
         f"{steps:,} steps, where the paper took 262,144: an order of optimisers early in training need not "
         "be that at its end. The learning rate falls to zero within these steps.",
-        "The rate of each optimiser was chosen on the validation set that it is shown on, out of a grid; "
-        "other options, such as the momenta, were not.",
+        rates,
         f"{len(plan.config.seeds)} seeds: their range is no confidence interval.",
         "Seconds depend on the machine: a small network on a CPU spends another share of a step in the "
         "optimiser than a large one on a GPU.",

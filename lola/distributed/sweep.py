@@ -2,22 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
 from lola.data.augment import Symmetries
+from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.systems import Simulation
-from lola.storage import Stage
+from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
+Statistics = Literal["configured", "computed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,11 @@ class SweepConfig(Config):
         symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
-        well: The folder of Well datasets, absolute or under the storage root.
+        statistics: Whether fields are standardised by the statistics of their system, which are those of The
+            Well's training set, or by those of this training set; a system without any computes them.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include: Only files of datasets whose name contains one of these are used.
+        exclude: Files of datasets whose name contains one of these are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
     """
@@ -60,7 +66,10 @@ class SweepConfig(Config):
     symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
+    statistics: Statistics = "configured"
     well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
     concurrency: int = how(0)
 
@@ -108,6 +117,33 @@ def kind_of(model: EmulatorModel) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class Reads:
+    """A dataset that a stage reads, for the tracking server.
+
+    Arguments:
+        name: Its name for people; the folder's of a latent cache.
+        digest: Its fingerprint.
+        context: What it is read for.
+        source: Where it is.
+    """
+
+    name: str
+    digest: str
+    context: Literal["training", "encoding", "evaluation"]
+    source: Location
+
+    @classmethod
+    def of_well(cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]) -> "Reads":
+        """The simulations that a stage has for an input."""
+        return cls(stage.system, stage.inputs["dataset"], context, datasets.root)
+
+    @classmethod
+    def of_cache(cls, cache: Stage) -> "Reads":
+        """A latent cache that emulators are trained on."""
+        return cls(cache.name, cache.fingerprint, "training", cache.folder)
+
+
+@dataclasses.dataclass(frozen=True)
 class Step:
     """One stage of a trial, and what makes it.
 
@@ -117,6 +153,7 @@ class Step:
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
         register: Whether weights are registered as a model that others may look for.
+        reads: The datasets that it reads.
     """
 
     stage: Stage
@@ -124,6 +161,7 @@ class Step:
     tags: dict[str, Any]
     total: int
     register: bool = True
+    reads: tuple[Reads, ...] = ()
 
     @property
     def title(self) -> str:

@@ -1,5 +1,6 @@
 """What runs in the process of a trial: its stages one after the other, each under its lease."""
 
+import contextlib
 import traceback
 
 from ray import tune
@@ -17,12 +18,12 @@ def run_trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
     for step in trial.steps:
         with step.stage.lease():
             if not step.stage.finished:
-                _make(step)
+                make(step)
     tune.report({"finished": 1})
 
 
-def _make(step: Step) -> None:
-    """Make a stage and record how it went."""
+def make(step: Step) -> None:
+    """Make a stage, under its lease, and record how it went."""
     stage = step.stage
     spool = Spool(stage.folder)
     spool.describe(
@@ -30,13 +31,16 @@ def _make(step: Step) -> None:
         tags=step.tags,
         parameters=step.tags | flat(stage.config.what()),
     )
+    for reads in step.reads:
+        spool.dataset(name=reads.name, digest=reads.digest, context=reads.context, source=str(reads.source))
     spool.status("RUNNING")
     try:
         step.run()
     except Exception as error:
-        (stage.folder / "error.txt").write_text(traceback.format_exc())
         reason = str(error) if isinstance(error, LolaError) else f"{type(error).__name__}: {error}"
-        spool.status("FAILED", reason.strip().splitlines()[-1])
+        with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
+            (stage.folder / "error.txt").write_text(traceback.format_exc())
+            spool.status("FAILED", reason.strip().splitlines()[-1])
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
     weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS

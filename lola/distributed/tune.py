@@ -5,12 +5,13 @@ lease, so that two sweeps that share a stage make it once. A trial that fails st
 that need what it makes.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,12 +24,12 @@ from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
-from lola.distributed.sweep import SweepConfig, Trial
+from lola.distributed.sweep import Step, SweepConfig, Trial
 from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
 from lola.simulate.systems import Simulation
-from lola.storage import Stage, resolve_storage, well_folder
+from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
@@ -94,7 +95,7 @@ def run_sweep(config: SweepConfig) -> Path:
 
 
 def run_reported(
-    config: Settings, title: str, build: Callable[[Path, Path], P], report: Callable[[P], Path]
+    config: Settings, title: str, build: Callable[[Path, Location], P], report: Callable[[P], Path]
 ) -> Path:
     """Run a plan to its end, from wherever an earlier call left it; returns its report.
 
@@ -135,13 +136,13 @@ def run_stages(
     return stages
 
 
-def _prepare(config: Settings, build: Callable[[Path, Path], P]) -> tuple[P, Tracker, Progress]:
+def _prepare(config: Settings, build: Callable[[Path, Location], P]) -> tuple[P, Tracker, Progress]:
     """Open storage and tracking, see to the data, and connect to the cluster."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    if config.simulation is not None:
+    if config.simulation is not None and isinstance(well, Path):
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
     connect()
@@ -177,15 +178,22 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
         tracker: Copies the stages' records to MLflow meanwhile.
         progress: Shows them on the console.
     """
+    with watching((step for trial in plan.trials for step in trial.steps), tracker, progress):
+        pending = [trial for trial in plan.trials if not trial.finished]
+        return _run_trials(pending, plan) if pending else {}
+
+
+@contextlib.contextmanager
+def watching(steps: Iterable[Step], tracker: Tracker, progress: Progress) -> Iterator[None]:
+    """Copy the records of stages to MLflow and show them on the console meanwhile."""
     stop = threading.Event()
-    for step in (step for trial in plan.trials for step in trial.steps):
+    for step in steps:
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
     watch.start()
     try:
-        pending = [trial for trial in plan.trials if not trial.finished]
-        return _run_trials(pending, plan) if pending else {}
+        yield
     finally:
         stop.set()
         watch.join()

@@ -8,36 +8,24 @@ r"""Multi-head self-attention with optional query-key normalisation and rotary p
 consecutive pairs of features, so that the product of two tokens depends on `p_n - p_m` alone.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPSILON = 1e-5
-Rotation = tuple[Tensor, Tensor]
+from lola.nn.rotary import normalise, rotate
+
+SHORT = 512
 
 
-def rotation(coordinates: Tensor, theta: Tensor, heads: int) -> Rotation:
-    """Cosines and sines of the rotary angles.
-
-    Arguments:
-        coordinates: Positions of tokens, with shape `(N, axes)`.
-        theta: Angles per step, with shape `(axes, heads * d / 2)`.
-        heads: The number of heads.
-
-    Returns:
-        Two tensors of shape `(heads, N, d / 2)`.
-    """
-    # Not a matrix product, which autocast would compute in half precision
-    angles = (coordinates[..., None] * theta).sum(dim=-2)
-    angles = angles.unflatten(-1, (heads, -1)).movedim(-2, 0)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn consecutive pairs of the features of `(B, heads, N, d)`."""
-    cos, sin = (part.to(x.dtype) for part in rotation)
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v of `(B, heads, N, d)`."""
+    if q.is_cpu and q.dtype == torch.bfloat16 and q.shape[-2] <= SHORT:
+        # Where a few tokens meet, torch's fused kernel for CPUs is slower in half precision than its parts
+        weights = torch.softmax((q / math.sqrt(q.shape[-1])) @ k.mT, dim=-1)
+        return weights @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class SelfAttention(nn.Module):
@@ -57,14 +45,15 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(features, 3 * features, bias=bias)
         self.out = nn.Linear(features, features)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """Map `(B, N, features)` to `(B, N, features)`."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if self.qk_norm:
-            q, k = (F.rms_norm(part, part.shape[-1:], eps=EPSILON) for part in (q, k))
+    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
+        """Map `(B, N, features)` to the same shape; `rotation` is `(N, heads, d / 2, 2)`."""
+        qk, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).split((2, 1), dim=2)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        y = F.scaled_dot_product_attention(q, k, v)
+            qk = rotate(qk, rotation, norm=self.qk_norm)
+        elif self.qk_norm:
+            qk = normalise(qk)
+        q, k, v = (part.transpose(1, 2) for part in (*qk.unbind(2), v.squeeze(2)))
+        y = attend(q, k, v)
         return self.out(y.transpose(1, 2).flatten(-2))
 
 
@@ -74,7 +63,7 @@ class GridAttention(SelfAttention):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__(channels, heads, bias=True, qk_norm=False)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
         grid = x.shape[2:]
         y = super().forward(x.flatten(2).transpose(1, 2), rotation)
         return y.transpose(1, 2).unflatten(2, grid)

@@ -12,22 +12,22 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from lola.nn.attention import GridAttention
 from lola.nn.layers import (
     DepthToSpace,
+    Down,
     Norm,
     SpaceToDepth,
+    Up,
     convolution,
     normalisation,
     scale_parameters,
     start_near_identity,
+    suit,
 )
 from lola.nn.recompute import Block
-
-MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Architecture:
         if not self.pixel_shuffle:
             return self.convolution(inputs, outputs, stride=self.stride, identity=True)
         depth = inputs * math.prod(self.stride)
-        return nn.Sequential(SpaceToDepth(self.stride), self.convolution(depth, outputs, identity=True))
+        return Down(self.stride, self.convolution(depth, outputs, identity=True))
 
     def up(self, i: int) -> nn.Module:
         """Up-sampling from level i + 1 to level i."""
@@ -94,7 +94,7 @@ class Architecture:
                 self.convolution(inputs, outputs, identity=True),
             )
         depth = outputs * math.prod(self.stride)
-        return nn.Sequential(self.convolution(inputs, depth, identity=True), DepthToSpace(self.stride))
+        return Up(self.convolution(inputs, depth, identity=True), self.stride)
 
 
 class ResidualBlock(Block):
@@ -114,7 +114,8 @@ class ResidualBlock(Block):
         scale_parameters(self.conv_out, 1e-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(x)
+        x = suit(x)
+        y = suit(self.norm(x))
         if self.attention is not None:
             y = y + self.attention(y)
         return x + self.conv_out(self.dropout(self.act(self.conv_in(y))))
@@ -135,8 +136,7 @@ class Encoder(nn.Module):
         self.levels = nn.Sequential(*levels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _channels_last(self.patch(x))
-        return self.levels(x)
+        return self.levels(suit(self.patch(x)))
 
 
 class Decoder(nn.Module):
@@ -154,9 +154,4 @@ class Decoder(nn.Module):
         self.unpatch = DepthToSpace(a.patch_size)
 
     def forward(self, z: Tensor) -> Tensor:
-        z = _channels_last(z)
-        return self.unpatch(self.levels(z)).contiguous()
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=MEMORY_FORMATS.get(x.ndim - 2, torch.contiguous_format))
+        return self.unpatch(self.levels(suit(z))).contiguous()

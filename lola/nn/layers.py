@@ -1,11 +1,15 @@
 r"""Normalisation, convolution and resampling on grids of one, two or three axes.
 
 Tensors are `(B, C, *grid)` in shape and channels-last in memory: normalising over channels then reads
-contiguous numbers, and convolutions need no reordering.
+contiguous numbers, and convolutions need no reordering. Where a CPU convolves few positions, reordering
+weights costs more than reordering states, and channels come first (`suit`).
 
     normalisation       y_c = (x_c - m) / sqrt(v + eps),  m = sum_c x_c / C,  v = sum_c (x_c - m)^2 / (C - 1)
     in groups           the same over the channels of a group and the grid, v divided by their number N
     space to depth      y[c, p, q; i, j] = x[c; i P + p, j Q + q]
+
+Space to depth orders the new channels as (c, p, q), as published weights do. States are copied faster in the
+order (p, q, c), which is closer to channels-last: the convolution's weights are reordered instead.
 """
 
 import math
@@ -18,6 +22,21 @@ from torch import Tensor, nn
 
 Norm = Literal["layer", "rms", "group"]
 GROUPS = 16
+
+MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+FEW = 4
+
+
+def few_positions(x: Tensor, cells: int = 1) -> bool:
+    """Whether weights outweigh the states `(B, C, *grid)` that a CPU convolves, `cells` of them folded."""
+    positions = len(x) * math.prod(x.shape[2:])
+    return x.is_cpu and positions // cells < FEW * x.shape[1] * cells
+
+
+def suit(x: Tensor) -> Tensor:
+    """States `(B, C, *grid)` in the memory format that convolutions are fastest in."""
+    channels_last = MEMORY_FORMATS.get(x.ndim - 2, torch.contiguous_format)
+    return x.contiguous(memory_format=torch.contiguous_format if few_positions(x) else channels_last)
 
 
 class ChannelNorm(nn.Module):
@@ -40,7 +59,10 @@ class ChannelNorm(nn.Module):
             return F.rms_norm(x, (c,), eps=self.eps).movedim(-1, 1)
         # The fused kernel divides by C where Bessel's correction divides by C - 1: (C - 1) / C = bessel^2
         bessel = math.sqrt((c - 1) / c)
-        return (F.layer_norm(x, (c,), eps=self.eps * bessel**2) * bessel).movedim(-1, 1)
+        # Half precision would round the factor; only the kernel for CPUs mixes types
+        dtype = torch.promote_types(x.dtype, torch.float32) if x.is_cpu else x.dtype
+        weight = x.new_full((c,), bessel, dtype=dtype)
+        return F.layer_norm(x, (c,), weight, eps=self.eps * bessel**2).movedim(-1, 1)
 
 
 def groups(channels: int) -> int:
@@ -145,21 +167,26 @@ def start_near_identity(convolution: nn.Module) -> None:
     weight.flatten(2)[i, i % inputs, centre] += 1
 
 
-def space_to_depth(x: Tensor, factors: Sequence[int]) -> Tensor:
-    """Fold `(B, C, H P, W Q)` into `(B, C P Q, H, W)`, channels major; likewise for any number of axes."""
+def space_to_depth(x: Tensor, factors: Sequence[int], cells_first: bool = False) -> Tensor:
+    """Fold `(B, C, H P, W Q)` into `(B, C P Q, H, W)`, for any number of axes.
+
+    The new channels are in the order (C, P, Q), or (P, Q, C) if `cells_first`.
+    """
     d = len(factors)
     for axis, factor in reversed(list(enumerate(factors))):
         x = x.unflatten(2 + axis, (-1, factor))  # (B, C, H, P, W, Q)
-    x = x.permute(0, *range(2, 2 + 2 * d, 2), 1, *range(3, 3 + 2 * d, 2))  # (B, H, W, C, P, Q)
+    cells = range(3, 3 + 2 * d, 2)
+    x = x.permute(0, *range(2, 2 + 2 * d, 2), *((*cells, 1) if cells_first else (1, *cells)))
     return x.flatten(1 + d).movedim(-1, 1)
 
 
-def depth_to_space(x: Tensor, factors: Sequence[int]) -> Tensor:
+def depth_to_space(x: Tensor, factors: Sequence[int], cells_first: bool = False) -> Tensor:
     """Unfold `(B, C P Q, H, W)` into `(B, C, H P, W Q)`: the inverse of `space_to_depth`."""
     d = len(factors)
-    x = x.unflatten(1, (-1, *factors))  # (B, C, P, Q, H, W)
-    pairs = [axis for i in range(d) for axis in (2 + d + i, 2 + i)]
-    x = x.permute(0, *pairs, 1)  # (B, H, P, W, Q, C)
+    x = x.unflatten(1, (*factors, -1) if cells_first else (-1, *factors))  # (B, C, P, Q, H, W)
+    first, channels = (1, 1 + d) if cells_first else (2, 1)
+    pairs = [axis for i in range(d) for axis in (2 + d + i, first + i)]
+    x = x.permute(0, *pairs, channels)  # (B, H, P, W, Q, C)
     for axis in range(d):
         x = x.flatten(1 + axis, 2 + axis)
     return x.movedim(-1, 1)
@@ -187,3 +214,38 @@ class DepthToSpace(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         factors = self.factors
         return depth_to_space(x, [factors] * (x.ndim - 2) if isinstance(factors, int) else factors)
+
+
+class Down(nn.Sequential):
+    """Space to depth by a factor along each grid axis, and a convolution."""
+
+    def __init__(self, factors: Sequence[int], convolution: nn.Module) -> None:
+        super().__init__(SpaceToDepth(factors), convolution)
+        self.factors = tuple(factors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = math.prod(self.factors)
+        convolution = cast(nn.Conv2d, self[1])
+        if few_positions(x, cells):
+            return convolution(suit(space_to_depth(x, self.factors)))
+        weight = convolution.weight.unflatten(1, (-1, cells)).transpose(1, 2).flatten(1, 2)
+        x = space_to_depth(x, self.factors, cells_first=True)
+        return convolution._conv_forward(x, weight, convolution.bias)
+
+
+class Up(nn.Sequential):
+    """A convolution, and depth to space by a factor along each grid axis."""
+
+    def __init__(self, convolution: nn.Module, factors: Sequence[int]) -> None:
+        super().__init__(convolution, DepthToSpace(factors))
+        self.factors = tuple(factors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        convolution = cast(nn.Conv2d, self[0])
+        if few_positions(x):
+            return depth_to_space(convolution(suit(x)), self.factors)
+        weight, bias = (
+            parameter.unflatten(0, (-1, math.prod(self.factors))).transpose(0, 1).flatten(0, 1)
+            for parameter in (convolution.weight, cast(Tensor, convolution.bias))
+        )
+        return depth_to_space(convolution._conv_forward(x, weight, bias), self.factors, cells_first=True)

@@ -8,6 +8,8 @@ modulation vector and `a, b, c, d` per block either functions of `m` or free par
     y <- feedforward(y)
     y <- (x + c y) / sqrt(1 + c^2)
     x <- (y + d h) / sqrt(1 + d^2)
+
+The last two lines are computed as one weighted sum of x, y and h, since their weights are small tensors.
 """
 
 from collections.abc import Sequence
@@ -15,10 +17,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lola.nn.attention import SelfAttention, rotation
+from lola.nn.attention import SelfAttention
 from lola.nn.embedding import SineEncoding, coordinates, mlp
 from lola.nn.layers import depth_to_space, scale_parameters, space_to_depth
 from lola.nn.recompute import Block
+from lola.nn.rotary import rotation
 
 
 class TransformerBlock(Block):
@@ -65,6 +68,7 @@ class TransformerBlock(Block):
             direction = nn.functional.normalize(torch.randn(axes, features // 2), dim=0)
             self.theta = nn.Parameter(direction * 100 ** -torch.rand(features // 2))
         self.rope = rope
+        self._turned: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     def forward(self, x: Tensor, h: Tensor, m: Tensor | None, p: Tensor) -> Tensor:
         """Map tokens `(B, N, features)`, given `h` alike, `m` `(B, modulation)`, coordinates `(N, axes)`."""
@@ -72,11 +76,24 @@ class TransformerBlock(Block):
             a, b, c, d = self.abcd
         else:
             a, b, c, d = self.modulation(m)[:, None].chunk(4, dim=-1)
-        y = (1 + a) * self.norm(x) + b
-        y = y + self.attention(y, rotation(p, self.theta, self.attention.heads) if self.rope else None)
+        y = torch.addcmul(b, 1 + a, self.norm(x))
+        y = y + self.attention(y, self._rotation(p) if self.rope else None)
         y = self.feedforward(y)
-        y = (x + c * y) * torch.rsqrt(1 + c * c)
-        return (y + d * h) * torch.rsqrt(1 + d * d)
+        last = torch.rsqrt(1 + d * d)
+        both = last * torch.rsqrt(1 + c * c)
+        return torch.addcmul(torch.addcmul(both * x, both * c, y), last * d, h)
+
+    def _rotation(self, p: Tensor) -> Tensor:
+        """The rotation of tokens, kept between calls that do not train."""
+        if torch.compiler.is_compiling():
+            return rotation(p, self.theta, self.attention.heads)
+        if torch.is_grad_enabled() or self.theta.is_inference():
+            self._turned = None
+            return rotation(p, self.theta, self.attention.heads)
+        state = (self.theta.data_ptr(), self.theta._version)
+        if self._turned is None or self._turned[0] is not p or self._turned[1] != state:
+            self._turned = (p, state, rotation(p, self.theta, self.attention.heads))
+        return self._turned[2]
 
 
 class Transformer(nn.Module):

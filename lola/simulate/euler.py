@@ -28,7 +28,6 @@ from unittest import mock
 import numpy as np
 
 from lola.config import require
-from lola.errors import LolaError
 from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
 
 Boundary = Literal["open", "periodic"]
@@ -67,6 +66,7 @@ class EulerConfig(SimulationConfig):
     courant: float = 0.8
 
     system: ClassVar[str] = "euler"
+    needs: ClassVar[tuple[str, str]] = ("clawpack", "simulate")
     advice: ClassVar[str] = "choose a smaller speed or narrower jumps"
 
     def validate(self) -> None:
@@ -186,10 +186,7 @@ def _set_up(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma:
 @functools.cache
 def _clawpack() -> tuple[ModuleType, ModuleType]:
     """PyClaw and its Riemann solvers, imported without their habit of seizing all logging of a process."""
-    try:
-        with mock.patch("logging.config.fileConfig"):
-            from clawpack import pyclaw, riemann
-    except ImportError:
-        raise LolaError("simulating needs Clawpack and gfortran; pip install 'lola[simulate]'") from None
+    with mock.patch("logging.config.fileConfig"):
+        from clawpack import pyclaw, riemann
     logging.getLogger("pyclaw").setLevel(logging.ERROR)
     return pyclaw, riemann

@@ -89,6 +89,7 @@ class GravityCoolingConfig(SimulationConfig):
     courant: float = 0.45
 
     system: ClassVar[str] = "turbulence_gravity_cooling"
+    needs: ClassVar[tuple[str, str]] = ("astronomix", "simulate-gravity-cooling")
     advice: ClassVar[str] = "choose a smaller courant number or less kinetic energy"
 
     def validate(self) -> None:
@@ -134,9 +135,7 @@ class GravityCoolingConfig(SimulationConfig):
 
     @contextlib.contextmanager
     def solver(self, case: Case) -> Iterator[Solve]:
-        settings = self.settings(case)
-        module, extra = "lola.simulate.astronomix_solver", "simulate-gravity-cooling"
-        with solver_process(module, settings, "astronomix", extra) as solution:
+        with solver_process("lola.simulate.astronomix_solver", self.settings(case)) as solution:
             yield lambda initial: self._fields(solution(initial))
 
     @property

@@ -9,7 +9,6 @@ answer where a solution stopped being physical. This module is imported by both 
 """
 
 import contextlib
-import importlib.util
 import io
 import json
 import os
@@ -36,20 +35,16 @@ ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def solver_process(module: str, settings: Settings, needs: str, extra: str) -> Iterator[Solution]:
+def solver_process(module: str, settings: Settings) -> Iterator[Solution]:
     """Start a solver; what is yielded maps an initial state to its solution, or to None.
 
     Arguments:
         module: The module of the solver, which calls `serve`.
         settings: What it is told at the start, as JSON values.
-        needs: The package that it is built on.
-        extra: The extra of this package that installs it.
 
     Raises:
-        LolaError: The package is not installed, or the process ended before its answer.
+        LolaError: The process ended before its answer.
     """
-    if importlib.util.find_spec(needs) is None:
-        raise LolaError(f"this simulation needs {needs}; pip install 'lola[{extra}]' (see the README)")
     command = [sys.executable, "-P", "-m", module, json.dumps(settings)]
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(

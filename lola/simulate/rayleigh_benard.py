@@ -65,6 +65,7 @@ class RayleighBenardConfig(SimulationConfig):
     courant: float = 0.4
 
     system: ClassVar[str] = "rayleigh_benard"
+    needs: ClassVar[tuple[str, str]] = ("dedalus", "simulate-rayleigh-benard")
     advice: ClassVar[str] = "choose a finer resolution or a smaller courant number"
 
     def validate(self) -> None:
@@ -115,8 +116,7 @@ class RayleighBenardConfig(SimulationConfig):
             "interval": self.interval,
             "courant": self.courant,
         }
-        module, extra = "lola.simulate.dedalus_solver", "simulate-rayleigh-benard"
-        with solver_process(module, settings, "dedalus", extra) as solution:
+        with solver_process("lola.simulate.dedalus_solver", settings) as solution:
             yield lambda initial: _fields(solution(initial))
 
 

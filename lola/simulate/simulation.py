@@ -8,6 +8,7 @@ none, and a draw whose solution stops being physical is drawn again and counted.
 
 import abc
 import dataclasses
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ import numpy as np
 
 from lola.config import Config, fingerprint, require
 from lola.data.well_writer import write_well_file, writing
-from lola.errors import ConfigError
+from lola.errors import ConfigError, LolaError
 from lola.seeding import numpy_generator
 from lola.storage import atomic_path
 
@@ -84,6 +85,9 @@ class SimulationConfig(Config, abc.ABC):
     system: ClassVar[str]
     """The name of the physical system."""
 
+    needs: ClassVar[tuple[str, str]]
+    """The package of the solver, and the extra of this package that installs it."""
+
     advice: ClassVar[str] = ""
     """What to change when draws keep failing."""
 
@@ -94,6 +98,14 @@ class SimulationConfig(Config, abc.ABC):
 
     def validate(self) -> None:
         require(min(self.train, self.valid, self.test) >= 0, "train, valid and test must not be negative")
+
+    def check_solver(self) -> None:
+        """Raise `LolaError` unless the solver is installed."""
+        package, extra = self.needs
+        if importlib.util.find_spec(package) is None:
+            raise LolaError(
+                f"simulating {self.system} needs {package}; pip install 'lola[{extra}]' (see the README)"
+            )
 
     @abc.abstractmethod
     def cases(self) -> list[Case]:
@@ -136,6 +148,7 @@ def write_file(job: Job, config: SimulationConfig, path: Path) -> dict[str, floa
     Raises:
         LolaError: The solver is not installed, draws keep failing, or the storage is full or read-only.
     """
+    config.check_solver()
     begin = time.perf_counter()
     rejected = 0
 

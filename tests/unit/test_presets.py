@@ -93,7 +93,8 @@ def test_small_presets_follow_the_system():
             assert jobs(config)
             assert type(config).from_json(config.what()).what() == config.what()
     assert grid_of(presets.mini()) == (64, 64)
-    assert grid_of(presets.mini("rayleigh_benard")) == (512, 128)
+    assert grid_of(presets.mini("rayleigh_benard")) == (64, 32)
+    assert grid_of(presets.paper("rayleigh_benard")) == (512, 128)
 
 
 def test_simulations_are_of_their_system():

@@ -1,8 +1,10 @@
+import json
+
 import pytest
 
 from lola.errors import TrackingError
 from lola.spool import Spool, spool_path
-from lola.tracking import Tracker
+from lola.tracking import Tracker, fetch_model
 
 
 @pytest.fixture
@@ -80,3 +82,43 @@ def test_a_server_that_does_not_answer_is_named(storage, monkeypatch):
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_binds_to_loopback(storage):
     assert tracker(storage).command.endswith("--host 127.0.0.1 --port 5000")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_run_reads_is_shown_once_however_often_it_is_recorded(storage):
+    each = tracker(storage)
+    spool = record(storage)
+    for _ in range(2):  # a stage that was started again
+        spool.dataset(name="euler", digest="d" * 64, context="training", source="/data/well")
+        each.pump()
+    spool.dataset(name="euler", digest="e" * 64, context="training", source="/data/well")
+    each.pump()
+    inputs = child(each).inputs.dataset_inputs
+    assert sorted(one.dataset.digest for one in inputs) == ["d" * 16, "e" * 16]
+    (first,) = [one for one in inputs if one.dataset.digest == "d" * 16]
+    assert first.dataset.name == "euler"
+    assert {tag.key: tag.value for tag in first.tags} == {"mlflow.data.context": "training"}
+    assert json.loads(first.dataset.source) == {"uri": "/data/well"}
+    assert json.loads(first.dataset.profile) == {"fingerprint": "d" * 64}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_registered_model_is_fetched_by_run_and_by_name(storage, tmp_path_factory):
+    each = tracker(storage)
+    spool = record(storage)
+    for name in ("model.safetensors", "manifest.json"):
+        (storage / "stage" / name).write_text(name)
+    spool.model(storage / "stage" / "model.safetensors", "euler-autoencoder-f8c16")
+    each.pump()
+    references = (f"runs:/{child(each).info.run_id}", "euler-autoencoder-f8c16")
+    for reference in (*references, "models:/euler-autoencoder-f8c16/1"):
+        found = fetch_model(storage, reference, tmp_path_factory.mktemp("fetched"))
+        assert sorted(path.name for path in found.iterdir()) == ["manifest.json", "model.safetensors"]
+    with pytest.raises(TrackingError, match="has no model models:/unknown@latest-trained"):
+        fetch_model(storage, "unknown", tmp_path_factory.mktemp("fetched"))
+
+
+def test_a_storage_root_without_runs_holds_no_models(storage):
+    with pytest.raises(TrackingError, match="holds no runs"):
+        fetch_model(storage, "euler-autoencoder", storage)
+    assert not list(storage.iterdir())

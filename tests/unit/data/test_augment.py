@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from lola.data.augment import Augmentation, draw
-from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
+from lola.data.augment import Augmentation, count_symmetries, draw, draw_variant
+from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Field, System
 from lola.errors import ConfigError
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
 
@@ -132,6 +132,32 @@ def test_three_dimensions_permute_cyclically():
     assert y[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 5, 3, -4]
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_gradient_of_a_vector_turns_with_it(dimensions):
+    """T_jk = d u_j / d x_k of the image is the image of T, for every symmetry."""
+    system = System(
+        name="strain",
+        datasets=("strain",),
+        dimensions=dimensions,
+        fields=(Field("density"), Field("velocity", 1), Field("gradient", 2)),
+        flips=tuple(range(dimensions)),
+        permute=True,
+        roll=True,
+    )
+    periodic, grid = np.full((dimensions, 2), PERIODIC), (4,) * dimensions
+
+    def with_gradient(x):
+        u = x[1 : 1 + dimensions]
+        slopes = [torch.roll(u, -1, axis) - torch.roll(u, 1, axis) for axis in range(-dimensions, 0)]
+        return torch.cat([x[: 1 + dimensions], torch.stack(slopes, dim=1).flatten(0, 1)])
+
+    x = with_gradient(torch.randn(1 + dimensions, 2, *grid))
+    for seed in range(60):
+        augmentation = draw(system, periodic, grid, np.random.default_rng(seed))
+        image = augmentation.apply(x)
+        torch.testing.assert_close(image, with_gradient(image))
+
+
 CONVECTION = np.array([[PERIODIC, PERIODIC], [WALL, WALL]])
 Z = (1 - np.cos(np.pi * (np.arange(16) + 0.5) / 16)) / 2  # The Well's cells: closer at the walls.
 CELLS = (np.arange(8) / 2, Z)
@@ -203,3 +229,41 @@ def test_full_and_published_symmetries_are_drawn():
 def test_a_reflection_needs_symmetric_cells(cells, message):
     with pytest.raises(ConfigError, match=message):
         draw(RAYLEIGH_BENARD, CONVECTION, (8, 16), np.random.default_rng(0), "full", cells)
+
+
+def variants(system, boundary, grid, count, symmetries="plain", seed=0):
+    coordinates = [(np.arange(cells) + 0.5) / cells for cells in grid]
+    return [
+        draw_variant(system, boundary, grid, (seed, "set/train/file#3"), number, symmetries, coordinates)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("system", "boundary", "grid", "symmetries", "total"),
+    [
+        (EULER, np.full((2, 2), OPEN), (4, 4), "plain", 8),
+        (EULER, np.full((2, 2), OPEN), (4, 8), "plain", 4),
+        (EULER, np.full((2, 2), PERIODIC), (4, 2), "plain", 32),
+        (RAYLEIGH_BENARD, np.array([[PERIODIC] * 2, [WALL] * 2]), (5, 4), "plain", 10),
+        (RAYLEIGH_BENARD, np.array([[PERIODIC] * 2, [WALL] * 2]), (5, 4), "full", 20),
+        (RAYLEIGH_BENARD, np.array([[PERIODIC] * 2, [WALL] * 2]), (5, 4), "published", 20),
+        (TURBULENCE_GRAVITY_COOLING, np.full((3, 2), OPEN), (4, 4, 4), "plain", 48),
+    ],
+)
+def test_variants_repeat_no_symmetry_while_others_remain(system, boundary, grid, symmetries, total):
+    assert count_symmetries(system, boundary, grid, symmetries) == total
+    found = variants(system, boundary, grid, 2 * total, symmetries)
+    assert len(set(found[:total])) == total
+    assert set(found[total:]) == set(found[:total])  # and then another round
+
+
+def test_variants_are_functions_of_the_key_and_the_number():
+    boundary = np.full((2, 2), PERIODIC)
+    few, many = (variants(EULER, boundary, (16, 16), count) for count in (4, 8))
+    assert many[:4] == few
+    assert many != variants(EULER, boundary, (16, 16), 8, seed=1)
+
+
+def test_the_first_variant_is_the_trajectory_itself(x):
+    assert torch.equal(variants(EULER, np.full((2, 2), PERIODIC), (8, 8), 1)[0].apply(x), x)

@@ -147,6 +147,23 @@ def test_missing_data_are_named(config, tmp_path):
         Plan(config, tmp_path, tmp_path / "nothing")
 
 
+def test_every_stage_names_what_it_reads(config, tmp_path, well):
+    plan = Plan(config, tmp_path, well)
+    for step in (step for trial in plan.trials for step in trial.steps):
+        (reads,) = step.reads
+        inputs = step.stage.inputs
+        expected = {
+            "autoencoders": ("euler", inputs["dataset"], "training"),
+            "latents": ("euler", inputs["dataset"], "encoding"),
+            "evaluations": ("euler/test", plan.test.fingerprint, "evaluation"),
+            "emulators": ("euler", inputs["dataset"], "training"),
+        }[step.stage.kind]
+        if "latents" in inputs:
+            (cache,) = [plan.cache(n) for n in (16, 1) if plan.cache(n).fingerprint == inputs["latents"]]
+            expected = (cache.name, cache.fingerprint, "training")
+        assert (reads.name, reads.digest, reads.context) == expected
+
+
 def test_the_command_line_chooses_architectures():
     arguments = (
         "--autoencoder.type TransformerAutoencoderConfig --autoencoder.patch-size 8 --autoencoder.heads 4 "

@@ -105,6 +105,7 @@ def test_the_report_is_made_of_the_runs_records(config, tmp_path, well):
     assert list(curves["arm"].unique()) == ["Adam, no identity init", "Adam", "PSGD", "SOAP"]
     text = page.read_text("utf-8")
     assert "paper, epoch 1000" in text
+    assert "Each optimiser has one rate, which was given" in text
     assert "After 20 steps Adam, no identity init has a validation loss of 0.6000." in text
     written = page.stat().st_mtime_ns
     assert report_study(plan) == page

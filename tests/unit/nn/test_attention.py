@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from lola.nn.attention import GridAttention, SelfAttention, rotate, rotation
-from lola.nn.embedding import coordinates
+from lola.nn.attention import GridAttention, SelfAttention
 
 
 @pytest.fixture(autouse=True)
@@ -25,34 +24,6 @@ def test_attention_is_softmax_of_normalised_products():
         weights = torch.softmax(qh @ kh.mT / math.sqrt(4), dim=-1)
         y[..., part] = weights @ v[..., part]
     torch.testing.assert_close(attention(x), attention.out(y))
-
-
-def test_rotation_turns_consecutive_pairs_by_the_angle():
-    theta = torch.tensor([[0.5, -0.2], [0.1, 0.3]])
-    p = torch.tensor([[2.0, 3.0]])
-    x = torch.randn(1, 1, 1, 4)
-    y = rotate(x, rotation(p, theta, heads=1))
-    turned = torch.view_as_complex(x.unflatten(-1, (2, 2))) * torch.exp(1j * (p @ theta))
-    torch.testing.assert_close(y, torch.view_as_real(turned).flatten(-2))
-
-
-def test_rotary_products_depend_on_relative_positions_alone():
-    theta = torch.randn(2, 8)
-    p = coordinates((3, 4), torch.device("cpu"))
-    q, k = torch.randn(2, 1, 2, 1, 8)
-    shift = torch.tensor([5.0, -7.0])
-    products = []
-    for positions in (p, p + shift):
-        turn = rotation(positions, theta, heads=2)
-        products.append(rotate(q.expand(1, 2, 12, 8), turn) @ rotate(k.expand(1, 2, 12, 8), turn).mT)
-    torch.testing.assert_close(*products, atol=1e-4, rtol=1e-4)
-
-
-def test_angles_stay_exact_under_autocast():
-    theta, p = torch.rand(1, 4), torch.arange(100.0)[:, None]
-    expected = rotation(p, theta, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(rotation(p, theta, 2), expected)
 
 
 def test_grid_attention_is_blind_to_positions():

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lola.nn.attention import rotation
 from lola.nn.embedding import coordinates
+from lola.nn.rotary import rotation
 from lola.nn.vit import Transformer, TransformerBlock
 
 
@@ -14,6 +14,12 @@ def _seed():
 def transformer(**changes):
     options = {"features": 16, "blocks": 2, "heads": 2, "patch_size": (1, 2, 3), **changes}
     return Transformer(4, 2, 8, **options)
+
+
+def transformer_of(network):
+    fresh = transformer()
+    fresh.load_state_dict(network.state_dict())
+    return fresh
 
 
 def test_shapes_and_the_order_of_tokens():
@@ -79,3 +85,39 @@ def test_a_block_is_that_of_the_definition():
     y = block.feedforward(y + block.attention(y, rotation(p, block.theta, heads=2)))
     y = (x + c * y) / torch.sqrt(1 + c**2)
     torch.testing.assert_close(block(x, h, None, p), (y + d * h) / torch.sqrt(1 + d**2))
+
+
+def test_rotations_kept_for_inference_follow_the_weights():
+    network = transformer()
+    for block in network.blocks:  # blocks start near the identity, which sees no positions at all
+        torch.nn.init.ones_(block.modulation[-1].bias)
+    x, m = torch.randn(1, 4, 5, 4, 6), torch.randn(1, 8)
+
+    before = network(x, m).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, m), before)
+        kept = network.blocks[0]._turned
+        network(x, m)
+        assert network.blocks[0]._turned is kept
+
+        network.blocks[0].theta.mul_(2)
+        assert not torch.equal(network(x, m), before)
+        other = transformer()
+        network.load_state_dict(other.state_dict())
+        torch.testing.assert_close(network(x, m), other(x, m))
+        shorter = torch.randn(1, 4, 3, 4, 6)
+        torch.testing.assert_close(network(shorter, m), other(shorter, m))
+
+
+def test_rotations_kept_in_inference_mode_do_not_reach_training():
+    network = transformer()
+    x, m = torch.randn(1, 4, 5, 4, 6), torch.randn(1, 8)
+    with torch.inference_mode():
+        expected = network(x, m)
+    y = network(x, m)
+    torch.testing.assert_close(y, expected.clone())
+    y.sum().backward()
+    assert network.blocks[0].theta.grad is not None
+    with torch.no_grad():
+        network.blocks[0].theta.data.add_(1.0)  # an optimiser that leaves no trace
+        torch.testing.assert_close(network(x, m), transformer_of(network)(x, m))

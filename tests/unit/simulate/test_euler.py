@@ -1,4 +1,3 @@
-import builtins
 import json
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import torch
 from lola.config import fingerprint
 from lola.data.systems import EULER
 from lola.data.well import open_split
-from lola.errors import ConfigError, LolaError
+from lola.errors import ConfigError
 from lola.simulate import euler
 from lola.simulate.euler import EulerConfig, draw_quadrants, euler_case
 from lola.simulate.simulation import Job, jobs, simulate_trajectory, write_file
@@ -192,23 +191,6 @@ def test_full_storage_leaves_nothing_behind(tmp_path, limit):
         f"cannot write in {path.parent} (File too large); free some space or give another --storage\n"
     )
     assert list(path.parent.iterdir()) == []
-
-
-def test_a_missing_clawpack_is_named(monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("clawpack"):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    euler._clawpack.cache_clear()
-    try:
-        with pytest.raises(LolaError, match=r"pip install 'lola\[simulate\]'"):
-            trajectory(JOB, SMALL, 0)
-    finally:
-        euler._clawpack.cache_clear()
 
 
 def test_clawpack_stays_silent_and_leaves_logging_alone(tmp_path):

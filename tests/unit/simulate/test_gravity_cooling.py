@@ -42,8 +42,7 @@ SMALL = GravityCoolingConfig(
 
 
 def solve(settings, initial):
-    module = "lola.simulate.astronomix_solver"
-    with solver_process(module, settings, "astronomix", "simulate-gravity-cooling") as solver:
+    with solver_process("lola.simulate.astronomix_solver", settings) as solver:
         solution = solver(initial)
     assert solution is not None
     return solution

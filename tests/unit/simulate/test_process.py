@@ -41,7 +41,7 @@ def module(tmp_path, monkeypatch):
 
 
 def test_a_solver_answers_again_and_again(module):
-    with solver_process(module, {"factor": 2.0}, "numpy", "simulate") as solve:
+    with solver_process(module, {"factor": 2.0}) as solve:
         assert solve(np.array([-1.0])) is None
         for n in (1, 100_000):
             x = np.random.default_rng(n).uniform(1e-6, 1e-4, n)
@@ -51,17 +51,9 @@ def test_a_solver_answers_again_and_again(module):
 def test_a_solver_that_fails_is_quoted(module):
     with (
         pytest.raises(LolaError, match="small_solver ended with code 1: ValueError: nothing to solve"),
-        solver_process(module, {"factor": 2.0}, "numpy", "simulate") as solve,
+        solver_process(module, {"factor": 2.0}) as solve,
     ):
         solve(np.zeros(3))
-
-
-def test_what_is_missing_is_named(module):
-    with (
-        pytest.raises(LolaError, match=r"needs no_such_solver; pip install 'lola\[simulate-it\]'"),
-        solver_process(module, {}, "no_such_solver", "simulate-it"),
-    ):
-        pass
 
 
 def test_solvers_end_with_their_hosts(module, tmp_path):
@@ -77,7 +69,7 @@ def test_solvers_end_with_their_hosts(module, tmp_path):
             print(child.pid, flush=True)
             return child
         process.subprocess.Popen = popen
-        with process.solver_process("small_solver", {{"factor": 1.0}}, "numpy", "simulate") as solve:
+        with process.solver_process("small_solver", {{"factor": 1.0}}) as solve:
             solve(np.array([1.0]))
             print("solving", flush=True)
             solve(np.array([1000.0]))

@@ -1,0 +1,59 @@
+"""Encode a dataset into a latent cache: `cache_latents.py AUTOENCODER [--option value ...]`."""
+
+import dataclasses
+
+import tyro
+
+from lola.cli import launch_alone
+from lola.config import how
+from lola.data.datasets import Datasets
+from lola.distributed.cache import make_cache, plan_cache, verify_cache
+from lola.distributed.encoder import CacheConfig
+from lola.storage import resolve_storage, well_folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LatentCache(CacheConfig):
+    """What is encoded, and by what.
+
+    Arguments:
+        autoencoder: A stage's folder, name or fingerprint, runs:/RUN_ID, or the name of a registered model.
+        include: Only simulation files whose name contains one of these are encoded, if there are any.
+        exclude: Simulation files whose name contains one of these are not.
+        verify: Whether to check the finished cache against its checksums, and encode nothing.
+        well: The folder of Well datasets, absolute or under the storage root, or a URL.
+        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+    """
+
+    autoencoder: tyro.conf.Positional[str]
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
+    verify: bool = how(False)
+    well: str = how("well")
+    storage: str | None = how(None)
+
+    def cache(self) -> CacheConfig:
+        """The options that a sweep's cache has too."""
+        return CacheConfig(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(CacheConfig)}
+        )
+
+
+def main(config: LatentCache) -> None:
+    """Encode a dataset with a trained autoencoder. What is finished is kept; an interrupted job goes on.
+
+    The cache is the stage that a sweep with the same options would make, or reuse.
+    """
+    root = resolve_storage(config.storage)
+    datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
+    cache = plan_cache(root, datasets, config.autoencoder, config.cache())
+    if config.verify:
+        verify_cache(cache.stage.folder)
+        print(f"every row group is whole: {cache.stage.folder}")
+        return
+    make_cache(cache, root)
+    print(f"cache: {cache.stage.folder}")
+
+
+if __name__ == "__main__":
+    launch_alone(main, LatentCache)

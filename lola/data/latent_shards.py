@@ -1,0 +1,191 @@
+"""Writing, describing and verifying the shards of a latent cache (`lola/data/latents.py` tells their schema).
+
+A shard is written row group by row group as its trajectories arrive, so that one trajectory is in memory,
+whatever the size of the shard; it is renamed into place when it is whole. Its footer holds the moments of
+its values and a checksum of every row group, over what the row says (identifier, variant, parameters,
+latents) and not over how Parquet lays it out. The manifest repeats them, and is the one list of what
+belongs to a cache.
+
+Latents are stored uncompressed and plain, each row's values as one run of bytes. Zstandard after byte-stream
+split saves 17 % of a trained autoencoder's float32 latents and slows reading by a fifth; without the split,
+or for float16, it saves 10 % and slows reading by two fifths. Mantissas are mostly noise.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lola.data.latents import LatentTrajectory
+from lola.errors import DataError
+from lola.storage import atomic_path, read_manifest
+
+LAYOUT: dict[str, Any] = {
+    "compression": "none",
+    "use_dictionary": False,
+    "write_statistics": False,
+    "data_page_size": 2**30,  # a row's values are one page
+}
+
+
+def shard_path(folder: Path, split: str, number: int) -> Path:
+    """Where a shard of a cache is."""
+    return folder / split / f"shard-{number:05d}.parquet"
+
+
+def write_shard(path: Path, trajectories: Iterable[LatentTrajectory]) -> None:
+    """Write a shard atomically, each trajectory as it arrives.
+
+    Raises:
+        StorageError: The storage is full or read-only; nothing is left behind.
+    """
+    moments = _Moments()
+    with atomic_path(path) as aside:
+        writer: pq.ParquetWriter | None = None
+        try:
+            for each in trajectories:
+                row = _row(each)
+                if writer is None:
+                    writer = pq.ParquetWriter(aside, row.schema, **LAYOUT)
+                writer.write_table(row)
+                moments.add(each, checksum(row))
+            if writer is None:
+                raise ValueError(f"a shard needs at least one trajectory: {path}")
+            writer.add_key_value_metadata({"lola": json.dumps(moments.values())})
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what is told
+                if writer is not None:
+                    writer.close()
+            raise
+        writer.close()
+
+
+def tensor_column(arrays: Sequence[np.ndarray]) -> pa.Array:
+    """Arrays of one shape as a column of canonical Arrow tensors; a single one in C order is not copied."""
+    if len(arrays) == 1:
+        whole = np.ascontiguousarray(arrays[0])
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(whole.reshape(1, *whole.shape))
+    # In C order, whatever the inputs are.
+    tensors = np.empty((len(arrays), *arrays[0].shape), arrays[0].dtype)
+    tensors[:] = arrays
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(tensors)
+
+
+def checksum(row: pa.Table) -> str:
+    """The SHA-256 of a row: identifier, variant, and the bytes of parameters and latents."""
+    digest = hashlib.sha256()
+    for name in ("trajectory", "variant"):
+        digest.update(f"{row[name][0].as_py()}\n".encode())
+    for name in ("parameters", "latents"):
+        digest.update(np.ascontiguousarray(row[name].chunk(0).to_numpy_ndarray()).data)
+    return digest.hexdigest()
+
+
+def shapes(path: Path) -> tuple[tuple[int, ...], int]:
+    """The shape `(L, C, *grid)` of a shard's trajectories, and the number of their parameters."""
+    schema = pq.read_schema(path)
+    return tuple(schema.field("latents").type.shape), schema.field("parameters").type.shape[0]
+
+
+def describe_shards(paths: Sequence[Path]) -> dict[str, Any]:
+    """Counts, checksums and statistics of a split's shards, for the manifest; only footers are read."""
+    shards, moments = [], []
+    for path in paths:
+        footer = json.loads(pq.read_metadata(path).metadata[b"lola"])
+        shards.append(
+            {"name": path.name, "bytes": path.stat().st_size, "row_groups": footer.pop("row_groups")}
+        )
+        moments.append(footer)
+    count = sum(each["count"] for each in moments)
+    mean = math.fsum(each["sum"] for each in moments) / count
+    square = math.fsum(each["squares"] for each in moments) / count
+    return {
+        "shards": shards,
+        "trajectories": sum(len(each["row_groups"]) for each in shards),
+        "statistics": {
+            "mean": mean,
+            "std": max(square - mean**2, 0.0) ** 0.5,
+            "min": min(each["min"] for each in moments),
+            "max": max(each["max"] for each in moments),
+        },
+    }
+
+
+def verify(folder: Path) -> Iterator[str]:
+    """What is wrong with the shards of a finished cache: a line for each that names shard and row group.
+
+    Raises:
+        StorageError: The cache is not finished.
+        DataError: Its manifest holds no checksums of row groups.
+    """
+    for split, described in read_manifest(folder).get("splits", {}).items():
+        for shard in described["shards"]:
+            if "row_groups" not in shard:
+                raise DataError(f"{folder} holds no checksums of row groups; encode it again to have them")
+            yield from _verify_shard(folder / split / shard["name"], shard)
+
+
+def _verify_shard(path: Path, described: dict[str, Any]) -> Iterator[str]:
+    expected = described["row_groups"]
+    try:
+        size = path.stat().st_size
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        yield f"{path} is missing or torn: {_first_line(error)}"
+        return
+    with file:
+        if size != described["bytes"] or file.num_row_groups != len(expected):
+            yield (
+                f"{path} has {size} bytes and {file.num_row_groups} row groups, "
+                f"not {described['bytes']} and {len(expected)}"
+            )
+        for group in range(min(file.num_row_groups, len(expected))):
+            try:
+                found = checksum(file.read_row_group(group))
+            except (OSError, pa.ArrowException, LookupError, UnicodeDecodeError) as error:
+                yield f"{path}: row group {group} is torn: {_first_line(error)}"
+                continue
+            if found != expected[group]:
+                yield f"{path}: row group {group} is torn: checksum {found[:8]}, not {expected[group][:8]}"
+
+
+def _row(each: LatentTrajectory) -> pa.Table:
+    return pa.table(
+        {
+            "trajectory": pa.array([each.id], pa.string()),
+            "variant": pa.array([each.variant], pa.int32()),
+            "parameters": tensor_column([each.parameters]),
+            "latents": tensor_column([each.latents]),
+        }
+    )
+
+
+class _Moments:
+    """What a shard's footer says, of the trajectories that were added."""
+
+    def __init__(self) -> None:
+        self.row_groups: list[str] = []
+        self.count, self.sum, self.squares = 0, 0.0, 0.0
+        self.min, self.max = math.inf, -math.inf
+
+    def add(self, each: LatentTrajectory, digest: str) -> None:
+        values = each.latents.astype(np.float64)
+        self.row_groups.append(digest)
+        self.count += values.size
+        self.sum += float(values.sum())
+        self.squares += float(np.vdot(values, values))
+        self.min, self.max = min(self.min, float(values.min())), max(self.max, float(values.max()))
+
+    def values(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,167 @@
+"""One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from lola.autoencoder import CodecConfig
+from lola.config import Config, fingerprint, flat
+from lola.data.datasets import Datasets
+from lola.data.latent_shards import verify
+from lola.distributed.cluster import connect
+from lola.distributed.datasource import shards_of
+from lola.distributed.encode import dataset_fingerprint, open_splits
+from lola.distributed.encoder import CacheConfig
+from lola.distributed.plan import cache_step
+from lola.distributed.sweep import Step
+from lola.distributed.trial import make
+from lola.distributed.tune import watching
+from lola.emulation import trained_system
+from lola.errors import DataError
+from lola.progress import Progress
+from lola.storage import Stage, atomic_path, read_manifest
+from lola.tracking import Tracker, fetch_model
+from lola.training.checkpoint import WEIGHTS
+
+
+def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Step:
+    """The making of the cache of a dataset by an autoencoder: a sweep with the same options has the same.
+
+    Arguments:
+        root: The storage root.
+        datasets: The Well datasets.
+        autoencoder: Names the autoencoder, as for `find_autoencoder`.
+        config: What the cache holds.
+
+    Raises:
+        LolaError: The autoencoder or the data are not there, or faulty.
+    """
+    model = find_autoencoder(root, autoencoder)
+    manifest = read_manifest(model)
+    splits, _ = open_splits(datasets, trained_system(model), config)
+    codec = Config.classes[manifest["model"]["type"]].from_json(manifest["model"])
+    assert isinstance(codec, CodecConfig)
+    codec.check_grid(splits["train"].grid)
+    stage = Stage(
+        root=root,
+        kind="latents",
+        system=manifest["system"],
+        what=f"latents-{manifest['what'].removeprefix('autoencoder-')}",
+        config=config,
+        inputs={
+            "dataset": dataset_fingerprint(splits),
+            "autoencoder": manifest["fingerprint"],
+            **{role: manifest["inputs"][role] for role in ("statistics",) if role in manifest["inputs"]},
+        },
+    )
+    tags = {
+        "system": stage.system,
+        "stage": "latents",
+        "model": "autoencoder",
+        "space": "latent",
+        "compression": f"{codec.compression(**manifest['sizes']):g}",
+    }
+    files = sum(len(shards_of(split)) for split in splits.values())
+    return cache_step(stage, model, datasets, tags, files)
+
+
+def make_cache(cache: Step, root: Path) -> None:
+    """Make a cache that is not finished, with a run in MLflow, from wherever an earlier call left it.
+
+    Raises:
+        LolaError: Data or storage are at fault; finished shards are kept.
+    """
+    progress, stage = Progress(Console()), cache.stage
+    config = stage.config
+    assert isinstance(config, CacheConfig)
+    tracker = Tracker(root, stage.system)
+    tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
+    if config.actors > 1 or config.gpus:
+        connect()
+    try:
+        with watching([cache], tracker, progress), stage.lease():
+            if stage.finished:
+                progress.say(f"{stage.name} is finished already")
+            else:
+                make(cache)
+    except Exception:
+        with contextlib.suppress(Exception):  # a full disk, perhaps: what failed first is what is told
+            tracker.finish_sweep(None, failed=True)
+        raise
+    tracker.finish_sweep(None, failed=False)
+    for split in stage.manifest()["splits"].values():
+        for file, reason in split["skipped"].items():
+            progress.say(f"left out {file}: {reason}")
+    progress.say(f"runs: {tracker.command}")
+
+
+def verify_cache(folder: Path) -> None:
+    """Check every row group of a finished cache against its manifest.
+
+    Raises:
+        DataError: Row groups are torn; all are printed, and the first is named.
+        StorageError: The cache is not finished.
+    """
+    faults = []
+    for fault in verify(folder):
+        print(fault, flush=True)
+        faults.append(fault)
+    if faults:
+        raise DataError(
+            f"faults of {folder}: {len(faults)}, the first {faults[0]}; remove the shards that are named and "
+            "manifest.json, and the same command without --verify encodes these again"
+        )
+
+
+def find_autoencoder(root: Path, reference: str) -> Path:
+    """The folder of a finished autoencoder.
+
+    Arguments:
+        root: The storage root.
+        reference: The folder; or the name or the fingerprint (8 digits or more) of a stage of the storage
+            root; or a model that MLflow knows, as for `fetch_model`, which becomes a stage of the root.
+
+    Raises:
+        DataError: What was found is no autoencoder.
+        TrackingError: Nothing was found, nor does MLflow know it.
+    """
+    given = Path(reference).expanduser().resolve()
+    stages = root / "autoencoders"
+    named = [
+        path.parent
+        for path in sorted(stages.glob("*/manifest.json"))
+        if path.parent.name == reference
+        or (len(reference) >= 8 and read_manifest(path.parent)["fingerprint"].startswith(reference))
+    ]
+    if (given / "manifest.json").exists():
+        folder = given
+    elif named:
+        folder = named[0]
+    else:
+        folder = _fetch(root, reference)
+    _require_autoencoder(folder, reference)
+    return folder
+
+
+def _fetch(root: Path, reference: str) -> Path:
+    """Make a model of MLflow's a stage of the storage root, unless it is one already."""
+    with tempfile.TemporaryDirectory() as aside:
+        found = fetch_model(root, reference, Path(aside))
+        manifest = _require_autoencoder(found, reference)
+        name = f"{manifest['system']}-{manifest['what']}-{manifest['fingerprint'][:8]}"
+        folder = root / "autoencoders" / name
+        if not (folder / "manifest.json").exists():
+            for file in (WEIGHTS, "manifest.json"):
+                with atomic_path(folder / file) as path:
+                    shutil.copyfile(found / file, path)
+    return folder
+
+
+def _require_autoencoder(folder: Path, reference: str) -> dict:
+    manifest = read_manifest(folder)
+    if manifest["kind"] != "autoencoders":
+        raise DataError(f"{reference} is one of {manifest['kind']}, not an autoencoder; name the autoencoder")
+    return manifest

@@ -1,0 +1,122 @@
+"""A latent cache whose driver or one of whose actors is killed ends with the bytes of an undisturbed one."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import write_dataset
+from stages import ROOT, finish_autoencoder
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory) -> Path:
+    """A storage root with data and an autoencoder, and what an undisturbed job makes of them."""
+    root = tmp_path_factory.mktemp("storage")
+    write_dataset(root / "well", size=64, steps=51, count=8)
+    finish_autoencoder(root, root / "well")
+    output = finish(start(root))
+    assert "cache: " in output, output
+    return root
+
+
+def start(root: Path, *options: str) -> subprocess.Popen:
+    (autoencoder,) = root.glob("autoencoders/*")
+    environment = {**os.environ, "LOLA_STORAGE": str(root)}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, str(ROOT / "experiments" / "cache_latents.py"), autoencoder.name]
+    return subprocess.Popen(
+        [*command, "--block", "17", "--variants", "2", *options],
+        env=environment,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    try:
+        output, _ = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    return output
+
+
+def wait_for(process: subprocess.Popen, root: Path) -> list[Path]:
+    """The first shards of a cache, as soon as there are any."""
+    for _ in range(6000):
+        shards = sorted(root.glob("latents/*/*/shard-*.parquet"))
+        if shards or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    if process.poll() is not None or not shards:
+        pytest.fail(f"the moment to kill never came:\n{finish(process)}")
+    return shards
+
+
+def copied(storage: Path, root: Path) -> Path:
+    """The storage root without its cache."""
+    for name in ("well", "autoencoders"):
+        shutil.copytree(storage / name, root / name)
+    return root
+
+
+def hashes(root: Path) -> dict[str, str]:
+    found = sorted(root.glob("latents/*/*/*.parquet"))
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def below(pid: int) -> Iterator[int]:
+    """The processes that descend from one."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent == pid:
+            yield int(entry.name)
+            yield from below(int(entry.name))
+
+
+def encoders(pid: int) -> list[int]:
+    """The processes of a driver's encoders."""
+    return [one for one in below(pid) if b"MapBatches(Encoder)" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def test_a_killed_driver(storage, tmp_path):
+    root = copied(storage, tmp_path)
+    process = start(root)
+    shards = wait_for(process, root)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not list(root.glob("latents/*/manifest.json"))
+    before = {path: path.stat().st_mtime_ns for path in shards}
+    output = finish(start(root))
+    assert "cache: " in output, output
+    assert before == {path: path.stat().st_mtime_ns for path in shards}
+    assert hashes(root) == hashes(storage)
+    assert not list(root.glob("latents/*/*/.shard-*"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc")
+def test_a_killed_actor_of_two(storage, tmp_path):
+    root = copied(storage, tmp_path)
+    process = start(root, "--actors", "2")
+    wait_for(process, root)
+    assert not list(root.glob("latents/*/manifest.json"))
+    victim = encoders(process.pid)[0]
+    os.kill(victim, signal.SIGKILL)
+    output = finish(process)
+    assert "cache: " in output, output
+    assert hashes(root) == hashes(storage)

@@ -1,0 +1,35 @@
+"""Stages that tests of what comes after them need."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from lola.distributed.plan import Plan
+from lola.distributed.sweep import SweepConfig
+from lola.storage import Stage
+from lola.training.checkpoint import save_weights
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+import presets
+
+ROOT = Path(__file__).parents[1]
+
+
+def small_sweep() -> SweepConfig:
+    """The smoke preset, for the grid of the tests' dataset."""
+    config = presets.smoke()
+    return config.replace(pixel=config.pixel.replace(network=config.pixel.network.replace(patch_size=4)))
+
+
+def finish_autoencoder(root: Path, well: Path, seed: int = 0) -> Stage:
+    """Write the stage of an autoencoder as if it had been trained."""
+    config = small_sweep()
+    training = config.autoencoder_training.replace(seed=seed)
+    stage = Plan(config.replace(autoencoder_training=training), root, well).autoencoder(16)
+    model, sizes = stage.config.model, {"channels": 5, "spatial": 2}
+    torch.manual_seed(seed)
+    stage.folder.mkdir(parents=True)
+    save_weights(stage.folder / "model.safetensors", model.build(**sizes))
+    stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
+    return stage
