@@ -8,7 +8,7 @@ import ray
 
 from lola.config import fingerprint
 from lola.data.well_writer import write_statistics
-from lola.distributed.cluster import connect
+from lola.distributed.cluster import connect, own_errors
 from lola.errors import DataError
 from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
 
@@ -23,7 +23,7 @@ def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = 
 
     Raises:
         DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
-        LolaError: Files are missing, and the solver is not installed.
+        LolaError: The solver is not installed, draws keep failing, or the storage is full.
     """
     wanted = {root / job.path: job for job in jobs(config)}
     if _genuine(config, root, wanted):
@@ -37,7 +37,8 @@ def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = 
     rejected = trajectories = 0
     while tasks:
         (done,), _ = ray.wait(list(tasks), num_returns=1)
-        counts = ray.get(done)
+        with own_errors():
+            counts = ray.get(done)
         path = tasks.pop(done)
         rejected += counts["rejected"]
         trajectories += counts["trajectories"]
