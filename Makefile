@@ -54,13 +54,14 @@ $(VENV)/bin/python:
 
 # Clawpack is built from source and needs a Fortran compiler; Dedalus needs FFTW and Open MPI.
 FFTW ?= /usr
-FFTW_LIBRARY ?= $(firstword $(wildcard $(FFTW)/lib/*/libfftw3_mpi.so) $(FFTW)/lib/libfftw3_mpi.so)
+# Looked for anew wherever it is used: it may have been installed in between.
+FFTW_LIBRARY ?= $(shell ls $(FFTW)/lib/*/libfftw3_mpi.so $(FFTW)/lib/libfftw3_mpi.so 2>/dev/null | head -n 1)
 
 system:
 	@command -v gfortran >/dev/null || { $(call install,gfortran); }
 
 mpi:
-	@command -v mpicc >/dev/null && [ -e $(FFTW_LIBRARY) ] \
+	@command -v mpicc >/dev/null && [ -e "$(FFTW_LIBRARY)" ] \
 		|| { $(call install,libfftw3-dev libfftw3-mpi-dev libopenmpi-dev openmpi-bin); }
 
 define install

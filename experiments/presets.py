@@ -38,10 +38,10 @@ TINY_SIMULATIONS: dict[str, Simulation] = {
         resolution=16,
         densities=(44.5,),
         temperatures=(100.0,),
-        metallicities=(1.0, 0.0),
+        metallicities=(1.0,),
         train=2,
         valid=1,
-        test=1,
+        test=2,
         outputs=12,
     ),
 }

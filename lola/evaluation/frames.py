@@ -47,10 +47,12 @@ def trajectory_frames(
     states = np.stack([split.read(index, step, step + 1)[numbers, 0].numpy() for step in shown], axis=1)
     if system.dimensions == 3:
         states = states[..., states.shape[-1] // 2]
-    rows = {
-        name: values if system.transforms[number] == "identity" else np.log10(np.maximum(values, 1e-30))
-        for name, number, values in zip(chosen, numbers, states, strict=True)
-    }
+    rows = {}
+    for name, number, values in zip(chosen, numbers, states, strict=True):
+        if system.transforms[number] == "identity":
+            rows[name.replace("_", " ")] = values
+        else:
+            rows[f"log10 {name}"] = np.log10(np.maximum(values, 1e-30))
     times = split.axis(index, "time")
     with matplotlib.rc_context(STYLE):
         return _draw(rows, split.coordinates, [f"t = {times[step]:.3g}" for step in shown])
@@ -98,7 +100,7 @@ def _draw(rows: dict[str, np.ndarray], axes: Sequence[np.ndarray], titles: Seque
             picture = panel.pcolormesh(x, y, state.T, **style)
             panel.set(xticks=[], yticks=[], aspect="equal")
             panel.grid(visible=False)
-        line[0].set_ylabel(name.replace("_", " "))
+        line[0].set_ylabel(name)
         figure.colorbar(picture, ax=list(line), fraction=0.03, aspect=12)
     for panel, title in zip(grid[0], titles, strict=True):
         panel.set_title(title)

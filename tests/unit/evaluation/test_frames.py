@@ -38,6 +38,7 @@ def test_frames_are_states_of_the_file(well, tmp_path):
     figure = trajectory_frames(split, 1, steps=(0, 7), channels=("density", "momentum_y"))
     panels = figure.axes[:4]
     assert [axes.get_title(loc="left") for axes in panels] == ["t = 0", "t = 0.35", "", ""]
+    assert [axes.get_ylabel() for axes in panels[::2]] == ["log10 density", "momentum y"]
     with h5py.File(well / FILE) as file:
         density, momentum = file["t0_fields/density"][1, 7], file["t1_fields/momentum"][1, 7, ..., 1]
     pictures = [np.asarray(axes.collections[0].get_array()) for axes in panels]
