@@ -12,9 +12,7 @@ from lola.cli import launch
 def training() -> TrainingBenchmark:
     """The training step of the `mini` preset's networks, and of wider ones."""
     config = presets.mini()
-    return TrainingBenchmark(
-        autoencoder=config.autoencoder, transformer=config.neural_solver.transformer.replace(dropout=0.0)
-    )
+    return TrainingBenchmark(autoencoder=config.autoencoder, transformer=config.neural_solver.network)
 
 
 def main(config: TrainingBenchmark) -> None:

@@ -1,6 +1,7 @@
-"""Complete configurations, by name."""
+"""Complete configurations, by name; each is a function of the physical system."""
 
 from lola.autoencoder import AutoencoderConfig
+from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
 from lola.distributed.sweep import SweepConfig
@@ -13,7 +14,7 @@ from lola.training.optim import OptimizerConfig
 from lola.transformer import TransformerConfig
 
 
-def mini() -> SweepConfig:
+def mini(system: str = "euler") -> SweepConfig:
     """Euler at 64 x 64, three rates 16x apart, in a quarter of an hour on two cores."""
     transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
     training = TrainingConfig(
@@ -24,43 +25,48 @@ def mini() -> SweepConfig:
         valid_samples=128,
         report_every=80,
     )
+    flat = get_system(system).dimensions == 2
     return SweepConfig(
-        simulation=EulerConfig(resolution=64, train=8, valid=1, test=1),
-        latent_channels=(64, 16, 4),
+        system=system,
+        simulation=EulerConfig(resolution=64, train=8, valid=1, test=1) if system == "euler" else None,
+        latent_channels=(128, 32, 8),
         autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(
             steps=300,
             optimizer=OptimizerConfig(name="soap", learning_rate=3e-3, max_dimension=256),
+            precision="bfloat16",
             valid_samples=64,
             report_every=75,
         ),
-        cache=CacheConfig(block=51),
-        diffusion=DiffusionConfig(transformer=transformer),
-        neural_solver=NeuralSolverConfig(transformer=transformer),
+        cache=CacheConfig(block=51, precision="bfloat16"),
+        diffusion=DiffusionConfig(network=transformer),
+        neural_solver=NeuralSolverConfig(network=transformer),
         emulator_training=training,
-        pixel=NeuralSolverConfig(transformer=transformer.replace(patch_size=(1, 16, 16))),
+        pixel=NeuralSolverConfig(network=transformer.replace(patch_size=(1, 16, 16))) if flat else None,
         pixel_training=training,
-        evaluation=EvaluationConfig(sampler=SamplerConfig(), members=16, trajectories=8),
+        evaluation=EvaluationConfig(
+            sampler=SamplerConfig(), members=16, trajectories=8, stride=get_system(system).stride
+        ),
     )
 
 
-def smoke() -> SweepConfig:
+def smoke(system: str = "euler") -> SweepConfig:
     """The same stages in about a minute: what they compute means nothing."""
-    config = mini()
+    config = mini(system)
     transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
     training = TrainingConfig(steps=20, batch_size=4, valid_samples=8, report_every=5)
+    simulation = EulerConfig(resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6)
+    pixel = NeuralSolverConfig(network=transformer.replace(patch_size=(1, 8, 8)))
     return config.replace(
-        simulation=EulerConfig(
-            resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6
-        ),
+        simulation=simulation if config.simulation else None,
         latent_channels=(16,),
         autoencoder=AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(optimizer=OptimizerConfig(name="psgd", learning_rate=1e-3)),
         cache=CacheConfig(block=16),
-        diffusion=DiffusionConfig(transformer=transformer),
-        neural_solver=NeuralSolverConfig(transformer=transformer),
+        diffusion=DiffusionConfig(network=transformer),
+        neural_solver=NeuralSolverConfig(network=transformer),
         emulator_training=training,
-        pixel=NeuralSolverConfig(transformer=transformer.replace(patch_size=(1, 8, 8))),
+        pixel=pixel if config.pixel else None,
         pixel_training=training,
         solver_steps=(2, 4),
         evaluation=config.evaluation.replace(members=2, trajectories=2),
@@ -68,4 +74,51 @@ def smoke() -> SweepConfig:
     )
 
 
-SWEEPS = {"mini": mini, "smoke": smoke}
+def paper(system: str = "euler") -> SweepConfig:
+    """What the authors trained (Tables 3 and 5), on The Well's data and 8 GPUs; in pixel space on 16.
+
+    Their arithmetic's precision is not told; here it is bfloat16, with weights in float32.
+    """
+    physics = get_system(system)
+    levels = {2: (64, 128, 256, 512, 768, 1024), 3: (64, 256, 512, 1024)}[physics.dimensions]
+    autoencoder = TrainingConfig(
+        steps=1024 * 256,
+        batch_size=64,
+        optimizer=OptimizerConfig(name="psgd", learning_rate=1e-5, betas=(0.9, 0.99), max_dimension=4096),
+        precision="bfloat16",
+        valid_samples=1024,
+        report_every=1024,
+        workers=8,
+        gpus=1,
+        cpus=4,
+    )
+    emulator = autoencoder.replace(
+        steps=4096 * 64,
+        batch_size=256,
+        optimizer=OptimizerConfig(name="adamw", learning_rate=1e-4, betas=(0.9, 0.99)),
+    )
+    pixel = TransformerConfig(features=2048, blocks=16, heads=16, patch_size=(1, 16, 16))
+    return SweepConfig(
+        system=system,
+        latent_channels=(64, 16, 4),
+        autoencoder=AutoencoderConfig(channels=levels, blocks=(3,) * len(levels)),
+        autoencoder_training=autoencoder,
+        cache=CacheConfig(variants=4 if system == "rayleigh_benard" else 1, actors=8, gpus=1),
+        diffusion=DiffusionConfig(),
+        neural_solver=NeuralSolverConfig(),
+        emulator_training=emulator,
+        pixel=NeuralSolverConfig(network=pixel) if physics.dimensions == 2 else None,
+        pixel_training=emulator.replace(workers=16),
+        window=5,
+        solver_steps=(16,),
+        evaluation=EvaluationConfig(
+            sampler=SamplerConfig(),
+            members=16,
+            trajectories=64,
+            start=physics.starts[0],
+            stride=physics.stride,
+        ),
+    )
+
+
+SWEEPS = {"mini": mini, "smoke": smoke, "paper": paper}

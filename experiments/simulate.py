@@ -6,7 +6,6 @@ import presets
 
 from lola.cli import launch
 from lola.config import Config, how
-from lola.distributed.cluster import connect
 from lola.distributed.simulate import simulate
 from lola.simulate.euler import EulerConfig
 from lola.storage import resolve_storage, well_folder
@@ -29,9 +28,7 @@ class Simulation(Config):
 
 def main(config: Simulation) -> None:
     """Simulate the Euler equations with Clawpack; files that are there already are kept."""
-    root = well_folder(resolve_storage(config.storage), config.well)
-    connect()
-    simulate(config.euler, root)
+    simulate(config.euler, well_folder(resolve_storage(config.storage), config.well))
 
 
 if __name__ == "__main__":
@@ -40,6 +37,7 @@ if __name__ == "__main__":
         {
             name: lambda preset=preset: Simulation(euler=preset().simulation, well=preset().well)
             for name, preset in presets.SWEEPS.items()
+            if preset().simulation is not None
         },
         default="mini",
     )

@@ -17,4 +17,4 @@ def main(config: SweepConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, presets.SWEEPS, default="mini")
+    launch(main, presets.SWEEPS, default="mini", given=("system",))

@@ -9,9 +9,19 @@ and both are trained to reconstruct (Eq. 6)
     argmin_{E, D}  E l(x, D(z)),  l(x, y) = mean_c sqrt(<(x_c - y_c)^2> / (<(x_c - <x_c>)^2> + 1e-2))
 
 where `<.>` is the mean over the grid (VRMSE, Eq. 9), or with the mean squared or absolute error as l.
+
+The alternative that the paper argues against is variational: E gives mean and log-variance of a normal, from
+which training draws, and the objective is penalised
+
+    z = softclip2(mu + s eps),  (mu, log s^2) = E(x),  eps normal;  in evaluation z = softclip2(mu)
+    l + w KL,  KL = (mu^2 + s^2 - 1 - log s^2) / 2, a mean over the elements of mu
+
+Noise of deviation n on the latents, z + n eps, acts in training alone too.
 """
 
+import abc
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -21,6 +31,8 @@ from torch import Tensor, nn
 from lola.config import Config, require
 from lola.data.state import Batch
 from lola.errors import ConfigError
+from lola.levels import Heads, check_levels, heads_of_levels
+from lola.network import Sizes, each
 from lola.nn.dcae import Architecture, Decoder, Encoder
 from lola.nn.layers import ChannelNorm, Norm
 from lola.seeding import SampleGenerator
@@ -30,92 +42,151 @@ Loss = Literal["vrmse", "mse", "mae"]
 
 BOUND = 5.0
 EPSILON = 1e-2
+MEASURES: tuple[Loss, ...] = ("vrmse", "mse")  # diagnostics, whatever the objective
+LOG_VARIANCES = (-30.0, 20.0)  # beyond these an exponential is nothing or not finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig(Config):
-    """An autoencoder; the defaults are those of the paper's 2d systems.
+class CodecConfig(Config, abc.ABC):
+    """What every autoencoder says, whatever its networks.
 
     Arguments:
         latent_channels: Channels of the latent state: the lever of the compression rate.
-        channels: Channels of each level.
-        blocks: Residual blocks of each level.
-        patch_size: Cells per patch and axis, folded into channels before the first level.
-        kernel_size: Width of the convolutions.
-        stride: Down-sampling between levels.
-        pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
-        attention_heads: Pairs (level, heads) of the levels with attention.
-        ffn_factor: Channels within a block over those outside.
-        dropout: Probability of dropping within a block.
-        periodic: Whether convolutions wrap around the grid.
-        norm: The normalisation over channels.
-        identity_init: Whether resampling and latent convolutions start near the identity.
         saturation: What bounds the latent state.
         loss: The reconstruction loss.
+        kl_weight: Weight of the divergence of latents from a standard normal; above 0 the autoencoder is
+            variational.
+        latent_noise: Deviation of the noise that latents are given in training.
     """
 
     latent_channels: int = 64
-    channels: tuple[int, ...] = (64, 128, 256, 512, 768, 1024)
-    blocks: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
-    patch_size: int = 1
-    kernel_size: int = 3
-    stride: int = 2
-    pixel_shuffle: bool = True
-    attention_heads: tuple[tuple[int, int], ...] = ()
-    ffn_factor: int = 1
-    dropout: float = 0.05
-    periodic: bool = False
-    norm: Norm = "layer"
-    identity_init: bool = True
     saturation: Saturation = "softclip2"
     loss: Loss = "vrmse"
+    kl_weight: float = 0.0
+    latent_noise: float = 0.0
 
     def validate(self) -> None:
-        require(len(self.channels) > 0, "channels must name at least one level")
-        require(
-            len(self.channels) == len(self.blocks),
-            f"channels has {len(self.channels)} levels and blocks {len(self.blocks)}; give both as many",
-        )
-        require(min(self.blocks) >= 0, "blocks must not be negative")
-        require(min(self.channels) >= 2, "every level needs at least 2 channels to normalise over")
-        for name in ("latent_channels", "patch_size", "stride", "ffn_factor"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        require(self.kernel_size % 2 == 1, f"kernel_size must be odd, not {self.kernel_size}")
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
-        require(self.norm in get_args(Norm), f"no normalisation is called {self.norm!r}")
+        super().validate()
+        require(self.latent_channels >= 1, f"latent_channels must be at least 1, not {self.latent_channels}")
         require(self.saturation in get_args(Saturation), f"no saturation is called {self.saturation!r}")
         require(self.loss in get_args(Loss), f"no loss is called {self.loss!r}")
-        for level, heads in self.attention_heads:
-            require(
-                0 <= level < len(self.channels), f"attention_heads names level {level}, which does not exist"
-            )
-            require(
-                heads >= 1 and self.channels[level] % heads == 0,
-                f"{self.channels[level]} channels of level {level} do not split into {heads} heads",
-            )
+        for name in ("kl_weight", "latent_noise"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value >= 0, f"{name} must not be negative, not {value}")
+
+    @abc.abstractmethod
+    def factors(self, spatial: int) -> tuple[int, ...]:
+        """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
+
+    @abc.abstractmethod
+    def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+        """The encoder of `channels` fields on `spatial` grid axes to `outputs` channels, and the decoder."""
 
     @property
-    def downsampling(self) -> int:
-        """Cells of the grid per cell of the latent grid, along each axis."""
-        return self.patch_size * self.stride ** (len(self.channels) - 1)
+    def variational(self) -> bool:
+        """Whether the encoder gives a distribution."""
+        return self.kl_weight > 0
 
     def check_grid(self, grid: Sequence[int]) -> None:
         """Raise `ConfigError` unless the down-sampling divides every axis of the grid."""
-        if any(size % self.downsampling for size in grid):
+        factors = self.factors(len(grid))
+        if any(size % factor for size, factor in zip(grid, factors, strict=True)):
+            told = self.rate(len(grid))[1:]
             raise ConfigError(
-                f"the autoencoder's down-sampling {self.downsampling} does not divide a grid of "
-                f"{' x '.join(map(str, grid))}; take multiples of {self.downsampling}, fewer levels or a "
-                "smaller patch_size"
+                f"the autoencoder's down-sampling {told} does not divide a grid of "
+                f"{' x '.join(map(str, grid))}; take multiples of {told}, a smaller patch_size "
+                "or fewer levels"
             )
 
     def compression(self, channels: int, spatial: int) -> float:
         """The compression rate numel(x) / numel(z) of states of `channels` on `spatial` grid axes."""
-        return channels * self.downsampling**spatial / self.latent_channels
+        return channels * math.prod(self.factors(spatial)) / self.latent_channels
+
+    def rate(self, spatial: int) -> str:
+        """The down-sampling of `spatial` grid axes as a name: `f16`, or `f16x8` where axes differ."""
+        factors = self.factors(spatial)
+        return f"f{factors[0]}" if len(set(factors)) == 1 else f"f{'x'.join(map(str, factors))}"
 
     def build(self, channels: int, spatial: int) -> "Autoencoder":
         """The autoencoder of states of `channels` fields on `spatial` grid axes (1 to 3)."""
         require(1 <= spatial <= 3, f"autoencoders know 1 to 3 grid axes, not {spatial}")
         return Autoencoder(self, channels, spatial)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig(CodecConfig):
+    """A convolutional autoencoder; the defaults are those of the paper's 2d systems.
+
+    Arguments:
+        channels: Channels of each level.
+        blocks: Residual blocks of each level.
+        patch_size: Cells per patch along every axis or each, folded into channels before the first level.
+        kernel_size: Width of the convolutions, likewise.
+        stride: Down-sampling between levels, likewise.
+        pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
+        attention_heads: Pairs (level, heads) of the levels with attention.
+        ffn_factor: Channels within a block over those outside.
+        dropout: Probability of dropping within a block.
+        periodic: Whether convolutions wrap around the grid.
+        norm: The normalisation within blocks: over channels, or over groups of them and the grid.
+        identity_init: Whether resampling and latent convolutions start near the identity.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256, 512, 768, 1024)
+    blocks: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
+    patch_size: Sizes = 1
+    kernel_size: Sizes = 3
+    stride: Sizes = 2
+    pixel_shuffle: bool = True
+    attention_heads: Heads = ()
+    ffn_factor: int = 1
+    dropout: float = 0.05
+    periodic: bool = False
+    norm: Norm = "layer"
+    identity_init: bool = True
+
+    def validate(self) -> None:
+        super().validate()
+        check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
+        for name in ("patch_size", "stride", "ffn_factor"):
+            sizes = each(getattr(self, name))
+            require(min(sizes, default=0) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        odd = all(size % 2 == 1 for size in each(self.kernel_size))
+        require(odd, f"kernel_size must be odd, not {self.kernel_size}")
+        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
+
+    def factors(self, spatial: int) -> tuple[int, ...]:
+        """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
+        levels = len(self.channels) - 1
+        patch, stride = self._sizes("patch_size", spatial), self._sizes("stride", spatial)
+        return tuple(p * s**levels for p, s in zip(patch, stride, strict=True))
+
+    def _sizes(self, name: str, spatial: int) -> tuple[int, ...]:
+        """Sizes along each grid axis; a single one is that of every axis."""
+        sizes = getattr(self, name)
+        if isinstance(sizes, int):
+            return (sizes,) * spatial
+        require(len(sizes) == spatial, f"{name} {sizes} must have {spatial} sizes, one per grid axis")
+        return sizes
+
+    def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+        """The encoder of `channels` fields on `spatial` grid axes to `outputs` channels, and the decoder."""
+        architecture = Architecture(
+            spatial=spatial,
+            channels=self.channels,
+            blocks=self.blocks,
+            heads=heads_of_levels(self.attention_heads, len(self.channels)),
+            patch_size=self._sizes("patch_size", spatial),
+            kernel_size=self._sizes("kernel_size", spatial),
+            stride=self._sizes("stride", spatial),
+            pixel_shuffle=self.pixel_shuffle,
+            ffn_factor=self.ffn_factor,
+            dropout=self.dropout,
+            periodic=self.periodic,
+            norm=self.norm,
+            identity_init=self.identity_init,
+        )
+        return Encoder(architecture, channels, outputs), Decoder(architecture, channels, self.latent_channels)
 
 
 class Autoencoder(nn.Module):
@@ -127,27 +198,11 @@ class Autoencoder(nn.Module):
         spatial: Grid axes.
     """
 
-    def __init__(self, config: AutoencoderConfig, channels: int, spatial: int) -> None:
+    def __init__(self, config: CodecConfig, channels: int, spatial: int) -> None:
         super().__init__()
-        heads = dict(config.attention_heads)
-        architecture = Architecture(
-            spatial=spatial,
-            channels=config.channels,
-            blocks=config.blocks,
-            heads=tuple(heads.get(level, 0) for level in range(len(config.channels))),
-            patch_size=config.patch_size,
-            kernel_size=config.kernel_size,
-            stride=config.stride,
-            pixel_shuffle=config.pixel_shuffle,
-            ffn_factor=config.ffn_factor,
-            dropout=config.dropout,
-            periodic=config.periodic,
-            norm=config.norm,
-            identity_init=config.identity_init,
-        )
         self.config = config
-        self.encoder = Encoder(architecture, channels, config.latent_channels)
-        self.decoder = Decoder(architecture, channels, config.latent_channels)
+        outputs = config.latent_channels * (2 if config.variational else 1)
+        self.encoder, self.decoder = config.networks(channels, spatial, outputs)
 
     def encode(self, x: Tensor) -> Tensor:
         """Compress states, standardised, `(B, C, *grid)` to `(B, latent_channels, *grid / downsampling)`.
@@ -155,8 +210,8 @@ class Autoencoder(nn.Module):
         Raises:
             ConfigError: The down-sampling does not divide the grid.
         """
-        self.config.check_grid(x.shape[2:])
-        return saturate(self.encoder(x), self.config.saturation)
+        mean, _ = self._distribution(x)
+        return saturate(mean, self.config.saturation)
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruct states `(B, C, *grid)` from latents `(B, latent_channels, *grid / downsampling)`."""
@@ -167,12 +222,50 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(x))
 
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective (Eq. 6) over all states of a batch, with its VRMSE and mean squared error."""
+        """The objective (Eq. 6) over all states of a batch, with its VRMSE and mean squared error.
+
+        A variational autoencoder's has its divergence added, which is a diagnostic too.
+        """
         x = batch.states.transpose(1, 2).flatten(0, 1)
-        y = self(x).float()
+        mean, log_variance = self._distribution(x)
+        y = self.decode(self._draw(mean, log_variance, generator)).float()
+        loss = LOSSES[self.config.loss](x, y)
         with torch.no_grad():
-            diagnostics = {"vrmse": vrmse(x, y), "mse": nn.functional.mse_loss(x, y)}
-        return LOSSES[self.config.loss](x, y), diagnostics
+            diagnostics: dict[str, Tensor] = {
+                name: loss.detach() if name == self.config.loss else LOSSES[name](x, y) for name in MEASURES
+            }
+        if log_variance is not None:
+            kl = kl_divergence(mean, log_variance)
+            loss, diagnostics["kl"] = loss + self.config.kl_weight * kl, kl.detach()
+        return loss, diagnostics
+
+    def _distribution(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The latents before saturation, `(B, latent_channels, *)`: their mean and, if any, log-variance."""
+        self.config.check_grid(x.shape[2:])
+        z = self.encoder(x).to(x.dtype)  # drawn and bounded in full precision
+        if not self.config.variational:
+            return z, None
+        mean, log_variance = z.chunk(2, dim=1)
+        return mean, log_variance.clamp(*LOG_VARIANCES)
+
+    def _draw(self, mean: Tensor, log_variance: Tensor | None, generator: SampleGenerator) -> Tensor:
+        """Latents of a batch's states, drawn in training; the states of a sample share its stream."""
+        z = mean
+        if self.training and log_variance is not None:
+            z = z + torch.exp(log_variance / 2) * _noise(z, generator)
+        z = saturate(z, self.config.saturation)
+        if self.training and self.config.latent_noise:
+            z = z + self.config.latent_noise * _noise(z, generator)
+        return z
+
+
+def _noise(z: Tensor, generator: SampleGenerator) -> Tensor:
+    return generator.normal(len(z) // len(generator), *z.shape[1:]).flatten(0, 1)
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """The divergence of independent normals from the standard normal, in nats, averaged over elements."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
 
 
 def saturate(z: Tensor, saturation: Saturation) -> Tensor:
@@ -196,7 +289,7 @@ def vrmse(x: Tensor, y: Tensor) -> Tensor:
     """The VRMSE (Eq. 9) of `y` against `x`, both `(B, C, *grid)`, averaged over samples and channels."""
     grid = tuple(range(2, x.ndim))
     error = (x - y).square().mean(dim=grid)
-    variance = x.var(dim=grid, correction=0)
+    variance = (x - x.mean(dim=grid, keepdim=True)).square().mean(dim=grid)
     return torch.sqrt(error / (variance + EPSILON)).mean()
 
 

@@ -1,11 +1,8 @@
 r"""The diffusion model: a denoiser of windows, conditioned on their known states (Sections 2 and 3.3).
 
-Perturbation (Eq. 1) and schedule, with `t` in [0, 1]:
+Perturbation (Eq. 1), with `t` in [0, 1] and scales by one of the schedules of `lola.schedule`, never zero:
 
-    x_t = alpha x + sigma eps,  alpha = 1,  sigma = exp(scale * logit(tau) + shift)
-    tau = (1 - t) tau_min + t tau_max,  tau_min = s / (1 + s) at s = sigma_min,  tau_max likewise
-
-Up to scale this is the rectified flow: at scale 1 and shift 0, x_t / (1 + sigma) = (1 - tau) x + tau eps.
+    x_t = alpha x + sigma eps
 
 Denoiser, with `F` the network, `m` the mask of known elements and `theta` the simulation's parameters:
 
@@ -15,7 +12,7 @@ Denoiser, with `F` the network, `m` the mask of known elements and `theta` the s
 
 Known elements enter without noise: there x_t = sqrt(alpha^2 + sigma^2) x, so that c_in x_t = x.
 
-Objective (Eq. 7), with `t` uniform and `eps` normal:
+Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform if not told:
 
     argmin_d  E ||d(x_t) - x||^2 / v
 """
@@ -30,51 +27,13 @@ from azula.sample import Sampler
 from torch import Tensor, nn
 
 from lola.conditioning import check_window, draw_mask, unknown_mean
-from lola.config import Config, require
+from lola.config import Config
 from lola.data.state import Batch
 from lola.nn.embedding import SineEncoding, mlp
-from lola.nn.vit import Transformer
+from lola.schedule import ScheduleConfig, TimePriorConfig
 from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ScheduleConfig(Config):
-    """The noise schedule, linear in the logit of the rectified flow's time.
-
-    Arguments:
-        sigma_min, sigma_max: Noise at t = 0 and t = 1, at scale 1 and shift 0.
-        scale, shift: Slope and offset of log sigma over the logit.
-    """
-
-    sigma_min: float = 1e-3
-    sigma_max: float = 1e3
-    scale: float = 1.0
-    shift: float = 0.0
-
-    def validate(self) -> None:
-        require(
-            0 < self.sigma_min < self.sigma_max,
-            f"sigma_min must be positive and below sigma_max, not {self.sigma_min} and {self.sigma_max}",
-        )
-        require(self.scale > 0, f"scale must be positive, not {self.scale}")
-
-    def build(self) -> "LogLogitSchedule":
-        """The schedule."""
-        return LogLogitSchedule(self)
-
-
-class LogLogitSchedule(Schedule):
-    """`t` of shape `(*)` in [0, 1] to `alpha` and `sigma` of shape `(*)`."""
-
-    def __init__(self, config: ScheduleConfig) -> None:
-        self.config = config
-
-    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        s, c = (self.config.sigma_min, self.config.sigma_max), self.config
-        tau_min, tau_max = (sigma / (1 + sigma) for sigma in s)
-        tau = t * (tau_max - tau_min) + tau_min
-        return torch.ones_like(t), torch.exp(c.scale * torch.logit(tau) + c.shift)
+from lola.unet import UNetConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,24 +41,26 @@ class DiffusionConfig(Config):
     """A diffusion model.
 
     Arguments:
-        transformer: The network.
+        network: The network.
         schedule: The noise schedule.
+        times: How the times of the objective are distributed.
     """
 
-    transformer: TransformerConfig = dataclasses.field(default_factory=TransformerConfig)
+    network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    times: TimePriorConfig = dataclasses.field(default_factory=TimePriorConfig)
 
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "Diffusion":
         """The model of windows of `window` states of `channels` fields on `spatial` grid axes."""
         return Diffusion(self, channels, parameters, spatial, window)
 
 
-class NoisyTransformer(nn.Module):
-    """The network F: a transformer modulated by the noise level and the simulation's parameters."""
+class NoisyNetwork(nn.Module):
+    """The network F: one of windows, modulated by the noise level and the simulation's parameters."""
 
-    def __init__(self, transformer: Transformer, modulation: int, parameters: int) -> None:
+    def __init__(self, network: nn.Module, modulation: int, parameters: int) -> None:
         super().__init__()
-        self.transformer = transformer
+        self.network = network
         self.embed_noise = nn.Sequential(SineEncoding(modulation), *mlp(modulation, modulation))
         self.embed_parameters = mlp(parameters, modulation) if parameters else None
 
@@ -108,7 +69,7 @@ class NoisyTransformer(nn.Module):
         modulation = self.embed_noise(noise.expand(len(x)))
         if self.embed_parameters is not None:
             modulation = modulation + self.embed_parameters(label)
-        return self.transformer(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
+        return self.network(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
 
 
 class WindowDenoiser(Denoiser):
@@ -129,7 +90,7 @@ class WindowDenoiser(Denoiser):
 
         Arguments:
             x_t: Noisy windows, their known elements as `present` leaves them, with shape `(B, C, L, *grid)`.
-            t: Times, with shape `()` or `(B)`.
+            t: Times, with shape `()` or `(B)`, or these with trailing axes of size 1.
             label: Parameters of the simulations, with shape `(B, P)`.
             mask: True where an element is known, with a shape that expands to that of `x_t`.
 
@@ -138,7 +99,7 @@ class WindowDenoiser(Denoiser):
         """
         alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
         square = alpha**2 + sigma**2
-        c_noise = 10 * torch.log(sigma / alpha).reshape(t.shape)
+        c_noise = 10 * torch.log(sigma / alpha).flatten()
         output = self.backbone(x_t * torch.rsqrt(square), c_noise, mask, label)
         mean = alpha / square * x_t + sigma * torch.rsqrt(square) * output
         return GaussianPosterior(mean=mean, var=sigma**2 / square)
@@ -194,15 +155,15 @@ class Diffusion(nn.Module):
         check_window(window)
         self.config = config
         self.window = window
-        transformer = config.transformer.build(channels, spatial, modulated=True)
-        backbone = NoisyTransformer(transformer, config.transformer.modulation, parameters)
+        network = config.network.build(channels, spatial, modulated=True)
+        backbone = NoisyNetwork(network, config.network.modulation, parameters)
         self.denoiser = WindowDenoiser(backbone, config.schedule.build())
 
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective (Eq. 7) over a batch, and the same over its unknown elements."""
         x = batch.states
         mask = draw_mask(x, generator)
-        t = generator.uniform()
+        t = self.config.times.draw(generator)
         eps = generator.normal(*x.shape[1:])
         alpha, sigma = _trailing(self.denoiser.schedule(t), x.ndim)
         x_t = self.denoiser.present(alpha * x + sigma * eps, t, x, mask)

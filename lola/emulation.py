@@ -13,20 +13,24 @@ by the row's key and the number of the window, so that a member of an ensemble i
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lola.autoencoder import Autoencoder, AutoencoderConfig
+from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
 from lola.conditioning import context_mask
 from lola.config import require
+from lola.data.systems import SYSTEMS, System
+from lola.data.transforms import Standardisation
 from lola.diffusion import Diffusion, DiffusionConfig
-from lola.errors import DataError
+from lola.errors import ConfigError, DataError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
 from lola.training.checkpoint import WEIGHTS, load_weights
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,11 +41,24 @@ class Emulator:
         model: What completes windows, in latent space if there is an autoencoder, else in pixel space.
         autoencoder: What maps states to latent states and back.
         sampler: How a diffusion model draws; a neural solver has no use for it.
+        system: The physical system, with the statistics that the model was trained on, where it is known.
     """
 
     model: Diffusion | NeuralSolver
     autoencoder: Autoencoder | None = None
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
+    system: System | None = None
+
+    @property
+    def standardisation(self) -> Standardisation:
+        """The map from physical fields to what `encode` takes, and back from what `decode` gives.
+
+        Raises:
+            ConfigError: The emulator does not know its system.
+        """
+        if self.system is None:
+            raise ConfigError("the emulator does not know its physical system; give it one")
+        return Standardisation(self.system)
 
     @property
     def stochastic(self) -> bool:
@@ -130,7 +147,7 @@ def load_autoencoder(folder: Path) -> Autoencoder:
         StorageError: The folder is no finished stage.
         DataError: Its weights are torn or of another network.
     """
-    model = _load_model(folder, AutoencoderConfig)
+    model = _load_model(folder, AutoencoderConfig, TransformerAutoencoderConfig)
     assert isinstance(model, Autoencoder)
     return model
 
@@ -146,19 +163,26 @@ def load_emulator(folder: Path, sampler: SamplerConfig | None = None) -> Emulato
         StorageError: A folder is no finished stage.
         DataError: Weights are torn or of another network.
     """
-    name = read_manifest(folder)["autoencoder"]
+    manifest = read_manifest(folder)
+    name = manifest["autoencoder"]
     model = _load_model(folder, DiffusionConfig, NeuralSolverConfig)
     assert isinstance(model, Diffusion | NeuralSolver)
     return Emulator(
         model=model,
         autoencoder=load_autoencoder(folder.parents[1] / "autoencoders" / name) if name else None,
         sampler=sampler or SamplerConfig(),
+        system=_system(manifest),
     )
 
 
-def _load_model(
-    folder: Path, *kinds: type[AutoencoderConfig | DiffusionConfig | NeuralSolverConfig]
-) -> nn.Module:
+def _system(manifest: dict[str, Any]) -> System | None:
+    """The system of a stage: that of its name, unless it was imported with statistics of its own."""
+    if "data" not in manifest:
+        return SYSTEMS.get(manifest["system"])
+    return None if manifest["data"] is None else System.from_json(manifest["data"])
+
+
+def _load_model(folder: Path, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]) -> nn.Module:
     manifest = read_manifest(folder)
     kind = {each.__name__: each for each in kinds}.get(manifest["model"]["type"])
     if kind is None:

@@ -17,6 +17,7 @@ from lola.data.state import Batch
 from lola.nn.embedding import mlp
 from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
+from lola.unet import UNetConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,10 +25,10 @@ class NeuralSolverConfig(Config):
     """A neural solver.
 
     Arguments:
-        transformer: The network.
+        network: The network.
     """
 
-    transformer: TransformerConfig = dataclasses.field(default_factory=TransformerConfig)
+    network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
 
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "NeuralSolver":
         """The solver of windows of `window` states of `channels` fields on `spatial` grid axes."""
@@ -52,8 +53,8 @@ class NeuralSolver(nn.Module):
         check_window(window)
         self.config = config
         self.window = window
-        self.transformer = config.transformer.build(channels, spatial, modulated=parameters > 0)
-        self.embed_parameters = mlp(parameters, config.transformer.modulation) if parameters else None
+        self.network = config.network.build(channels, spatial, modulated=parameters > 0)
+        self.embed_parameters = mlp(parameters, config.network.modulation) if parameters else None
 
     def forward(self, x: Tensor, mask: Tensor, label: Tensor) -> Tensor:
         """Estimate a window.
@@ -68,7 +69,7 @@ class NeuralSolver(nn.Module):
         """
         modulation = None if self.embed_parameters is None else self.embed_parameters(label)
         known = torch.where(mask, x, 0.0)
-        return self.transformer(torch.cat((known, mask.expand_as(x).to(x)), dim=1), modulation)
+        return self.network(torch.cat((known, mask.expand_as(x).to(x)), dim=1), modulation)
 
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective (Eq. 8) over a batch, and the mean squared error of its unknown elements."""

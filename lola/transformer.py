@@ -1,22 +1,22 @@
-"""The transformer's configuration, shared by diffusion models and neural solvers (Table 5)."""
+"""Configurations of transformers: of their blocks, and of the emulators' network (Table 5)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from lola.config import Config, require
 from lola.errors import ConfigError
+from lola.network import NetworkConfig, Sizes, along_axes, each
 from lola.nn.vit import Transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TransformerConfig(Config):
-    """The architecture of the emulators' transformer; the defaults are those of the paper's latent models.
+class BlocksConfig(Config):
+    """The blocks of a transformer, whatever it is for.
 
     Arguments:
         features: Features per token.
         blocks: The number of blocks.
         heads: Attention heads.
-        modulation: Features of the vector that carries simulation parameters and diffusion time.
-        patch_size: Cells per token along every grid axis, or sizes along time and each grid axis.
         ffn_factor: Width of the feed-forward networks over `features`.
         dropout: Probability of dropping within the feed-forward networks.
         qk_norm: Whether queries and keys are normalised.
@@ -26,41 +26,59 @@ class TransformerConfig(Config):
     features: int = 1024
     blocks: int = 16
     heads: int = 8
-    modulation: int = 256
-    patch_size: int | tuple[int, ...] = 1
     ffn_factor: int = 4
     dropout: float = 0.05
     qk_norm: bool = True
     rope: bool = True
 
     def validate(self) -> None:
-        sizes = (self.features, self.blocks, self.heads, self.ffn_factor, *self._patches)
-        require(min(sizes) > 0, "features, blocks, heads, ffn_factor and patch_size must be positive")
+        super().validate()
+        sizes = (self.features, self.blocks, self.heads, self.ffn_factor)
+        require(min(sizes) > 0, "features, blocks, heads and ffn_factor must be positive")
         require(
             self.features % (2 * self.heads) == 0,
             f"{self.features} features do not split into {self.heads} heads of even size; "
             f"choose a multiple of {2 * self.heads}",
         )
         require(self.features >= 4, "features must be at least 4")
-        require(
-            self.modulation >= 4 and self.modulation % 2 == 0,
-            f"modulation must be even and at least 4, not {self.modulation}",
-        )
         require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
 
-    @property
-    def _patches(self) -> tuple[int, ...]:
-        return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size,)
+    def transformer(
+        self, inputs: int, outputs: int, modulation: int, patch_size: Sequence[int]
+    ) -> Transformer:
+        """The transformer from `inputs` to `outputs` channels, over as many axes as patches have."""
+        return Transformer(
+            inputs,
+            outputs,
+            modulation,
+            features=self.features,
+            blocks=self.blocks,
+            heads=self.heads,
+            patch_size=patch_size,
+            ffn_factor=self.ffn_factor,
+            dropout=self.dropout,
+            qk_norm=self.qk_norm,
+            rope=self.rope,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerConfig(NetworkConfig, BlocksConfig):
+    """The emulators' transformer; the defaults are those of the paper's latent models.
+
+    Arguments:
+        patch_size: Cells per token along every grid axis, or sizes along time and each grid axis.
+    """
+
+    patch_size: Sizes = 1
+
+    def validate(self) -> None:
+        super().validate()
+        require(min(each(self.patch_size)) > 0, f"patch_size must be positive, not {self.patch_size}")
 
     def patches(self, spatial: int) -> tuple[int, ...]:
         """Sizes of a patch along time and each of `spatial` grid axes."""
-        if isinstance(self.patch_size, int):
-            return (1, *[self.patch_size] * spatial)
-        require(
-            len(self.patch_size) == 1 + spatial,
-            f"patch_size {self.patch_size} must have {1 + spatial} sizes: time and {spatial} grid axes",
-        )
-        return self.patch_size
+        return along_axes("patch_size", self.patch_size, 1, spatial)
 
     def check_grid(self, grid: tuple[int, ...], window: int) -> None:
         """Raise `ConfigError` unless patches tile windows of `window` states on the grid."""
@@ -75,16 +93,5 @@ class TransformerConfig(Config):
 
     def build(self, channels: int, spatial: int, modulated: bool) -> Transformer:
         """The transformer that maps fields and mask, `2 channels`, to `channels`."""
-        return Transformer(
-            2 * channels,
-            channels,
-            self.modulation if modulated else 0,
-            features=self.features,
-            blocks=self.blocks,
-            heads=self.heads,
-            patch_size=self.patches(spatial),
-            ffn_factor=self.ffn_factor,
-            dropout=self.dropout,
-            qk_norm=self.qk_norm,
-            rope=self.rope,
-        )
+        modulation = self.modulation if modulated else 0
+        return self.transformer(2 * channels, channels, modulation, self.patches(spatial))

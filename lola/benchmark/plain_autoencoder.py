@@ -4,6 +4,8 @@ The same function of the same parameters, which have the same names, from stock 
 first in memory, normalisation by mean and variance as separate operations, and resampling by `einops`.
 """
 
+from typing import cast
+
 import einops
 import torch
 from torch import Tensor, nn
@@ -48,7 +50,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainAutoencoder(nn.Module):
-    """The autoencoder of a configuration that has pixel shuffling, no attention and the default saturation.
+    """The autoencoder of a configuration that `check_plain` lets pass.
 
     Arguments:
         config: Its configuration.
@@ -58,13 +60,14 @@ class PlainAutoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, channels: int, spatial: int) -> None:
         super().__init__()
-        c, patch = config.channels, config.patch_size
+        c = config.channels
+        patch, stride = cast(int, config.patch_size), cast(int, config.stride)
         encoder: list[nn.Sequential] = []
         decoder: list[nn.Sequential] = []
         for i in range(len(c)):
             blocks = [[PlainBlock(config, c[i], spatial) for _ in range(config.blocks[i])] for _ in range(2)]
-            fold, unfold = (PlainFold(config.stride, spatial, unfold) for unfold in (False, True))
-            cells = config.stride**spatial
+            fold, unfold = (PlainFold(stride, spatial, unfold) for unfold in (False, True))
+            cells = stride**spatial
             down: nn.Module
             up: nn.Module
             if i:
@@ -92,4 +95,5 @@ class PlainAutoencoder(nn.Module):
 def plain_convolution(config: AutoencoderConfig, inputs: int, outputs: int, spatial: int) -> nn.Module:
     """A convolution that keeps the size of the grid."""
     kind = {2: nn.Conv2d, 3: nn.Conv3d}[spatial]
-    return kind(inputs, outputs, config.kernel_size, padding=config.kernel_size // 2)
+    width = cast(int, config.kernel_size)
+    return kind(inputs, outputs, width, padding=width // 2)

@@ -8,15 +8,35 @@ On a grid with axes $k = 1 .. d$ of $n_k$ cells, an augmentation is, in this ord
 
 where $u$ is every vector field, with one component per grid axis. The boundary codes, a row of (first end,
 last end) per axis, follow: a flip exchanges a row's ends and a permutation its rows.
+
+Some reversals are symmetries only if scalar fields change as well. Rayleigh-Bénard convection,
+
+    $\partial_t u + u \cdot \nabla u = \nu \nabla^2 u - \nabla p + b e_z$,
+    $\partial_t b + u \cdot \nabla b = \kappa \nabla^2 b$,  $\nabla \cdot u = 0$,
+
+with $b = 1$ at the bottom $z = 0$ and $b = 0$ at the top $z = 1$, is turned over by $z \to 1 - z$ and
+$w \to -w$. To keep the walls, buoyancy must become $b'(z) = 1 - b(1 - z)$. The vertical momentum of the
+reversed flow then lacks a unit of buoyancy, which the pressure has to give: $\partial_z p' = 1 +
+\partial_z [p(1 - z)]$. In the gauge of the data, $\int p = 0$, that is
+
+    $p'(z) = p(1 - z) + z - 1/2$.
+
+The conducting state $b = 1 - z$, $p = z - z^2 / 2 - 1/3$ is its own image. The equations have this symmetry;
+the initial states of The Well's runs, $b = \Delta (1 - z)$, do not unless $\Delta = 1$.
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lola.config import require
 from lola.data.systems import System
+
+Symmetries = Literal["plain", "full", "published"]
 
 PERIODIC = 2  # The Well's codes: wall 0, open 1, periodic 2.
 
@@ -30,12 +50,16 @@ class Augmentation:
         flips: Whether each grid axis is reversed.
         permutation: The axis $\pi(j)$ that each grid axis $j$ takes its values from.
         vectors: Channel numbers of each vector field's components.
+        complements: Pairs (channel number, c) of the scalar fields that become $c - x$ in the end.
+        tilts: Triples (channel number, grid axis, values along it) that are added in the end.
     """
 
     shifts: tuple[int, ...]
     flips: tuple[bool, ...]
     permutation: tuple[int, ...]
     vectors: tuple[tuple[int, ...], ...]
+    complements: tuple[tuple[int, float], ...] = ()
+    tilts: tuple[tuple[int, int, tuple[float, ...]], ...] = ()
 
     def apply(self, x: Tensor) -> Tensor:
         """The augmented trajectory, with shape `(C, L, *grid)` but for the order of the grid axes.
@@ -53,7 +77,12 @@ class Augmentation:
         if any(self.shifts):
             x = torch.roll(x, self.shifts, dims=tuple(range(first, x.ndim)))
         x = torch.flip(x, flipped).permute(order)
-        return x[source] * x.new_tensor(sign).view(-1, *[1] * (x.ndim - 1))
+        x = x[source] * x.new_tensor(sign).view(-1, *[1] * (x.ndim - 1))
+        for channel, constant in self.complements:
+            x[channel] = constant - x[channel]
+        for channel, axis, values in self.tilts:
+            x[channel] += x.new_tensor(values).view(-1, *[1] * (len(self.flips) - 1 - axis))
+        return x
 
     def boundary(self, codes: np.ndarray) -> np.ndarray:
         """The augmented boundary codes, with shape `(dimensions, 2)`."""
@@ -68,7 +97,12 @@ class Augmentation:
 
 
 def draw(
-    system: System, boundary: np.ndarray, grid: tuple[int, ...], generator: np.random.Generator
+    system: System,
+    boundary: np.ndarray,
+    grid: tuple[int, ...],
+    generator: np.random.Generator,
+    symmetries: Symmetries = "plain",
+    coordinates: Sequence[np.ndarray] = (),
 ) -> Augmentation:
     """Draw a symmetry of the system, uniformly.
 
@@ -77,13 +111,49 @@ def draw(
         boundary: The boundary codes, with shape `(dimensions, 2)`.
         grid: The number of cells along each grid axis. Axes are exchanged only when all are equal.
         generator: The source of randomness.
+        symmetries: `plain` are those that move cells and vectors alone, `full` also those that change scalar
+            fields. `published` reverses every axis of a system that has any reversal, as the published
+            training did: for Rayleigh-Bénard convection that turns gravity over.
+        coordinates: Those of the cells along each grid axis; `full` needs them.
+
+    Raises:
+        ConfigError: Cells along an axis to be reversed do not lie symmetrically.
     """
     axes = range(system.dimensions)
     periodic = (np.asarray(boundary) == PERIODIC).all(axis=1)
     exchange = system.permute and len(set(grid)) == 1
+    reflections = {each.axis: each for each in system.reflections if symmetries == "full"}
+    heights = {axis: _heights(system, axis, coordinates) for axis in reflections}
+    everywhere = symmetries == "published" and bool(system.flips)
+    may_flip = [k in system.flips or k in reflections or everywhere for k in axes]
+    shifts = tuple(int(generator.integers(grid[k])) if system.roll and periodic[k] else 0 for k in axes)
+    flips = tuple(bool(generator.integers(2)) if may_flip[k] else False for k in axes)
+    reflected = [each for axis, each in reflections.items() if flips[axis]]
+    number = system.channels.index
     return Augmentation(
-        shifts=tuple(int(generator.integers(grid[k])) if system.roll and periodic[k] else 0 for k in axes),
-        flips=tuple(bool(generator.integers(2)) if k in system.flips else False for k in axes),
+        shifts=shifts,
+        flips=flips,
         permutation=tuple(int(k) for k in (generator.permutation(len(axes)) if exchange else axes)),
         vectors=system.vectors,
+        complements=tuple((number(name), c) for each in reflected for name, c in each.complements),
+        tilts=tuple(
+            (number(name), each.axis, tuple(c * heights[each.axis]))
+            for each in reflected
+            for name, c in each.tilts
+        ),
     )
+
+
+def _heights(system: System, axis: int, coordinates: Sequence[np.ndarray]) -> np.ndarray:
+    """The cells' coordinates along a reflected axis, from its middle."""
+    require(
+        len(coordinates) == system.dimensions,
+        f"full symmetries of {system.name} need the coordinates of its cells",
+    )
+    z = np.asarray(coordinates[axis], dtype=np.float64)
+    heights = z - (z[0] + z[-1]) / 2
+    require(
+        bool(np.allclose(heights, -heights[::-1], atol=1e-4 * float(np.ptp(z)))),
+        f"cells of {system.name} along axis {axis} do not lie symmetrically; use plain symmetries",
+    )
+    return heights

@@ -6,11 +6,13 @@ Appendix B). Lead-time ranges, start states and contexts are those of its evalua
 
 import dataclasses
 import itertools
-from typing import Literal
+from typing import Any, Literal, Self
+
+import pydantic
 
 from lola.errors import ConfigError
 
-Transform = Literal["identity", "log1p", "log_eps"]
+Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +31,43 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """The size of a published ensemble of simulations, over all splits (Appendix B).
+
+    Arguments:
+        grid: Cells along each grid axis.
+        trajectories: Simulations.
+        steps: States of each.
+        constants: Scalar constants of each.
+    """
+
+    grid: tuple[int, ...]
+    trajectories: int
+    steps: int
+    constants: int
+
+    @property
+    def parameter_count(self) -> int:
+        """The length `P` of a trajectory's parameters: constants, and a code per end of each axis."""
+        return self.constants + 2 * len(self.grid)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reflection:
+    """The reversal of a grid axis that is a symmetry only if scalar fields change as well.
+
+    Arguments:
+        axis: The grid axis, with coordinate z.
+        complements: Pairs (channel, c): x becomes c - x.
+        tilts: Pairs (channel, c): x becomes x + c (z - z_0), with z_0 the middle of the axis.
+    """
+
+    axis: int
+    complements: tuple[tuple[str, float], ...] = ()
+    tilts: tuple[tuple[str, float], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
     """A physical system.
 
@@ -42,10 +81,12 @@ class System:
         flips: Grid axes whose reversal is a symmetry.
         permute: Whether grid axes may be exchanged.
         roll: Whether periodic axes may be rolled.
+        reflections: Axes whose reversal is a symmetry only if scalar fields change as well.
         stride: Simulation steps between the states of a window.
         starts: Start states of the evaluation.
         ranges: Lead-time ranges of the evaluation, inclusive, in simulation steps; None is the end.
         shown: The channel that pictures show.
+        published: The size of The Well's ensemble, if it is one of the paper's.
     """
 
     name: str
@@ -58,10 +99,17 @@ class System:
     flips: tuple[int, ...] = ()
     permute: bool = False
     roll: bool = False
+    reflections: tuple[Reflection, ...] = ()
     stride: int = 1
     starts: tuple[int, ...] = (0,)
     ranges: tuple[tuple[int, int | None], ...] = ()
     shown: str = ""
+    published: Ensemble | None = None
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Rebuild a system from what `dataclasses.asdict` gives, as JSON."""
+        return pydantic.TypeAdapter(cls).validate_python(values)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -106,6 +154,7 @@ EULER = System(
     ),
     mean=(1.20, 0.60, 0.58, 0.0, 0.0),
     std=(0.51, 0.27, 0.29, 0.53, 0.52),
+    published=Ensemble((512, 512), trajectories=10_000, steps=100, constants=1),
     flips=(0, 1),
     permute=True,
     roll=True,
@@ -121,9 +170,11 @@ RAYLEIGH_BENARD = System(
     fields=(Field("buoyancy"), Field("pressure"), Field("velocity", order=1)),
     mean=(0.38, 0.01, 0.0, 0.0),
     std=(0.25, 0.15, 0.21, 0.18),
+    published=Ensemble((512, 128), trajectories=1_750, steps=200, constants=2),
     log_parameters=("Rayleigh", "Prandtl"),
     flips=(0,),
     roll=True,
+    reflections=(Reflection(axis=1, complements=(("buoyancy", 1.0),), tilts=(("pressure", 1.0),)),),
     stride=4,
     starts=(16, 32),
     ranges=((1, 20), (21, 60), (61, None)),
@@ -142,6 +193,7 @@ TURBULENCE_GRAVITY_COOLING = System(
     ),
     mean=(-1.75, -4.20, 5.50, 0.0, 0.0, 0.0),
     std=(0.95, 1.75, 1.10, 0.50, 0.50, 0.50),
+    published=Ensemble((64, 64, 64), trajectories=2_700, steps=50, constants=3),
     log_parameters=("rho0",),
     flips=(0, 1, 2),
     permute=True,

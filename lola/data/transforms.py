@@ -7,8 +7,10 @@ set) is standardised as
 
     transform   $f(x)$                  $f^{-1}(y)$               domain
     identity    $x$                     $y$                       all
+    log         $\log(x)$               $\exp(y)$                 $x > 0$
     log1p       $\log(1 + x)$           $\exp(y) - 1$             $x > -1$
     log_eps     $\log(x + \epsilon)$    $\exp(y) - \epsilon$      $x > -\epsilon$,  $\epsilon = 10^{-6}$
+    arcsinh     arcsinh$(x)$            $\sinh(y)$                all
 """
 
 import torch
@@ -18,21 +20,37 @@ from lola.data.systems import System, Transform
 from lola.errors import DataError
 
 EPSILON = 1e-6
-BOUND = {"log1p": -1.0, "log_eps": -EPSILON}
+BOUND = {"log": 0.0, "log1p": -1.0, "log_eps": -EPSILON}
 
 
 def transform(x: Tensor, name: Transform) -> Tensor:
     """Apply $f$ element by element; the input is never written to."""
-    if name == "log1p":
-        return torch.log1p(x)
-    return torch.log(x + EPSILON) if name == "log_eps" else x
+    match name:
+        case "log":
+            return torch.log(x)
+        case "log1p":
+            return torch.log1p(x)
+        case "log_eps":
+            return torch.log(x + EPSILON)
+        case "arcsinh":
+            return torch.arcsinh(x)
+        case "identity":
+            return x
 
 
 def inverse_transform(y: Tensor, name: Transform) -> Tensor:
     """Apply $f^{-1}$ element by element; the input is never written to."""
-    if name == "log1p":
-        return torch.expm1(y)
-    return torch.exp(y) - EPSILON if name == "log_eps" else y
+    match name:
+        case "log":
+            return torch.exp(y)
+        case "log1p":
+            return torch.expm1(y)
+        case "log_eps":
+            return torch.exp(y) - EPSILON
+        case "arcsinh":
+            return torch.sinh(y)
+        case "identity":
+            return y
 
 
 class Standardisation:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lola.config import fingerprint
-from lola.data import augment
+from lola.data.augment import Augmentation, Symmetries, draw
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.data.well_header import Header, open_file, read_header
@@ -49,6 +49,7 @@ class WellSplit:
     Arguments:
         system: The physical system.
         grid: The number of cells along each grid axis.
+        coordinates: The coordinates of the first file's cells along each grid axis.
         steps: The number `L` of states of every trajectory.
         constants: The names of the scalar constants, in order.
         trajectories: The trajectories, in the order of datasets, file names and indices.
@@ -57,6 +58,7 @@ class WellSplit:
 
     system: System
     grid: tuple[int, ...]
+    coordinates: tuple[np.ndarray, ...]
     steps: int
     constants: tuple[str, ...]
     trajectories: tuple[TrajectoryRef, ...]
@@ -74,6 +76,11 @@ class WellSplit:
             for name, value in zip(self.constants, self.trajectories[i].scalars, strict=True)
         ]
         return torch.tensor([*scalars, *self.trajectories[i].boundary.flatten()], dtype=torch.float32)
+
+    def symmetry(self, i: int, symmetries: Symmetries, generator: np.random.Generator) -> Augmentation:
+        """Draw a symmetry of trajectory `i`."""
+        boundary = self.trajectories[i].boundary
+        return draw(self.system, boundary, self.grid, generator, symmetries, self.coordinates)
 
     def read(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
         """The states `start, start + stride, ...` before `stop` of trajectory `i`, in physical units.
@@ -140,6 +147,7 @@ def open_split(
     return WellSplit(
         system=system,
         grid=first.grid,
+        coordinates=first.coordinates,
         steps=first.steps,
         constants=first.constants,
         trajectories=tuple(
@@ -181,7 +189,7 @@ class WellWindows:
         standardise: The standardisation of their system.
         length: The number of states in a window.
         stride: The number of simulation steps between them.
-        augment: Whether windows are augmented.
+        symmetries: What windows are augmented by, if anything.
 
     Raises:
         DataError: The trajectories are shorter than one window.
@@ -193,9 +201,9 @@ class WellWindows:
         standardise: Standardisation,
         length: int,
         stride: int = 1,
-        augment: bool = False,
+        symmetries: Symmetries | None = None,
     ) -> None:
-        self.split, self.standardise, self.augment = split, standardise, augment
+        self.split, self.standardise, self.symmetries = split, standardise, symmetries
         self.length, self.stride = length, stride
         self.starts = split.steps - (length - 1) * stride
         if self.starts < 1:
@@ -222,9 +230,8 @@ class WellWindows:
         source = self.split.trajectories[i]
         states = self.split.read(i, start, start + (self.length - 1) * self.stride + 1, self.stride)
         parameters = self.split.parameters(i)
-        if self.augment:
-            generator = numpy_generator(*key)
-            symmetry = augment.draw(self.split.system, source.boundary, self.split.grid, generator)
+        if self.symmetries is not None:
+            symmetry = self.split.symmetry(i, self.symmetries, numpy_generator(*key))
             states, parameters = symmetry.apply(states), symmetry.parameters(parameters)
         try:
             return self.standardise.forward(states), parameters

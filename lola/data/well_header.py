@@ -31,6 +31,7 @@ class Header:
         count: The number `N` of trajectories.
         steps: The number `L` of states of each.
         grid: The number of cells along each grid axis.
+        coordinates: The coordinates of the cells along each grid axis.
         constants: The names of the constant scalars, in the file's order.
         scalars: The values of the constant scalars, with shape `(N, len(constants))`.
         boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
@@ -43,6 +44,7 @@ class Header:
     count: int
     steps: int
     grid: tuple[int, ...]
+    coordinates: tuple[np.ndarray, ...]
     constants: tuple[str, ...]
     scalars: np.ndarray
     boundary: np.ndarray
@@ -94,7 +96,8 @@ def read_header(path: Path, dataset: str, split: str, system: System) -> Header:
 def _parse(file: h5py.File, path: Path, dataset: str, split: str, system: System) -> Header:
     steps = int(file["dimensions"]["time"].shape[-1])
     axes = [str(name) for name in file["dimensions"].attrs["spatial_dims"]]
-    grid = tuple(int(file["dimensions"][name].shape[-1]) for name in axes)
+    coordinates = tuple(_read_coordinates(file["dimensions"][name]) for name in axes)
+    grid = tuple(len(each) for each in coordinates)
     count = int(file.attrs["n_trajectories"])
     constants, scalars = _read_scalars(file, count)
     boundary = _read_boundary(file, axes)
@@ -112,6 +115,7 @@ def _parse(file: h5py.File, path: Path, dataset: str, split: str, system: System
         count=count,
         steps=steps,
         grid=grid,
+        coordinates=coordinates,
         constants=constants,
         scalars=scalars,
         boundary=boundary,
@@ -131,6 +135,11 @@ def _fault(file: h5py.File, system: System, shape: tuple[int, ...]) -> str | Non
         if file[group][field.name].shape != expected:
             return f"has {field.name} of shape {file[group][field.name].shape}, not {expected}"
     return None
+
+
+def _read_coordinates(axis: h5py.Dataset) -> np.ndarray:
+    """The coordinates along an axis; trajectories with grids of their own are on the first one's."""
+    return np.asarray(axis[(0,) * (axis.ndim - 1)], dtype=np.float64)
 
 
 def _read_scalars(file: h5py.File, count: int) -> tuple[tuple[str, ...], np.ndarray]:

@@ -12,6 +12,19 @@ import ray.data
 HEAD = "node:__internal_head__"
 """The resource that pins light driver work to the head node."""
 
+SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+EMBEDDED = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+"""For processes of an embedded cluster, which inherit them: one node, that nobody takes away, and short runs.
+
+Processes of a cluster that is running already have the environment of its nodes, and keep it."""
+
 
 def connect() -> None:
     """Attach to the running cluster, or start an embedded one with this machine's resources.
@@ -19,9 +32,9 @@ def connect() -> None:
     A submitted job finds its cluster in `RAY_ADDRESS`. No resources are named, since an existing cluster
     has its own.
     """
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    for name, value in {**SETTINGS, **EMBEDDED}.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     protect_token()
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, log_to_driver=False)

@@ -19,7 +19,7 @@ import torch
 from ray.data import ActorPoolStrategy
 
 from lola.config import Config, how, require
-from lola.data.augment import draw
+from lola.data.augment import Symmetries
 from lola.data.latents import (
     LatentTrajectory,
     describe_shards,
@@ -36,6 +36,7 @@ from lola.distributed.datasource import Shard, WellDatasource, shards_of
 from lola.emulation import load_autoencoder
 from lola.seeding import numpy_generator
 from lola.storage import Stage
+from lola.training.loop import Precision, precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,16 +45,20 @@ class CacheConfig(Config):
 
     Arguments:
         dtype: The type of the stored latents.
+        precision: The type of the autoencoder's arithmetic.
         variants: Versions of each training trajectory: the simulated one, then augmented ones.
         seed: Seeds the augmentations.
+        symmetries: What augmented versions are drawn from; `published` turns gravity over as they did.
         block: States encoded at once.
         actors: Largest number of encoders.
         gpus: GPUs per encoder.
     """
 
     dtype: Literal["float32", "float16"] = "float32"
+    precision: Precision = "float32"
     variants: int = 1
     seed: int = 0
+    symmetries: Symmetries = "plain"
     block: int = 25
     actors: int = how(1)
     gpus: float = how(0.0)
@@ -157,8 +162,9 @@ class Encoder:
         shard = self.shards[entry["shard"]]
         for variant in range(variants_of(shard, self.config)):
             x, parameters = self._variant(states, shard.split, entry["trajectory"], variant)
-            z = self.autoencoder.encode(x.movedim(1, 0).to(self.device)).cpu().numpy()
-            rows.append((variant, parameters.numpy(), z.astype(self.config.dtype)))
+            with precision(self.config.precision, self.device):
+                z = self.autoencoder.encode(x.movedim(1, 0).to(self.device))
+            rows.append((variant, parameters.numpy(), z.float().cpu().numpy().astype(self.config.dtype)))
         numbers, parameters_of, latents = zip(*rows, strict=True)
         return pa.table(
             {name: pa.array([value] * len(rows), pa.int32()) for name, value in entry.items()}
@@ -175,8 +181,7 @@ class Encoder:
         """Standardised states and parameters of a variant, the same augmentation at all times."""
         parameters = split.parameters(index)
         if variant:
-            trajectory = split.trajectories[index]
-            generator = numpy_generator(self.config.seed, trajectory.id, variant)
-            augmentation = draw(split.system, trajectory.boundary, split.grid, generator)
+            generator = numpy_generator(self.config.seed, split.trajectories[index].id, variant)
+            augmentation = split.symmetry(index, self.config.symmetries, generator)
             states, parameters = augmentation.apply(states), augmentation.parameters(parameters)
         return Standardisation(split.system).forward(states), parameters

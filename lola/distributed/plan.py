@@ -5,11 +5,13 @@
     dataset -> persistence ------------------------------------------> evaluation
 
 Fingerprints depend on configurations and inputs alone, so that the whole plan is known before anything runs.
-Trials of one wave need only stages of earlier waves.
+A trial needs only stages of trials before it.
 """
 
+import copy
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Tri
 from lola.distributed.train import Setup, TrainingRun, run_training
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.score import Subject
+from lola.neural_solver import NeuralSolverConfig
 from lola.storage import Kind, Stage
 
 
@@ -49,39 +52,49 @@ class Plan:
         self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
-        config.pixel.transformer.check_grid(self.test.grid, config.window)
+        factors = config.autoencoder.factors(self.system.dimensions)
+        latent = tuple(size // factor for size, factor in zip(self.test.grid, factors, strict=True))
+        for model in (config.diffusion, config.neural_solver):
+            model.network.check_grid(latent, config.window)
+        if config.pixel is not None:
+            config.pixel.network.check_grid(self.test.grid, config.window)
+        self._goal: tuple[Stage, ...] = ()
 
     @property
     def fingerprint(self) -> str:
-        """The sweep's own fingerprint."""
-        return fingerprint(self.config, self.dataset)
+        """The sweep's own fingerprint, or that of its part."""
+        return fingerprint(self.config, self.dataset, *(stage.fingerprint for stage in self._goal))
+
+    def towards(self, *goal: Stage) -> "Plan":
+        """The part of the plan that makes some stages: no trial and no step that they do not need."""
+        part = copy.copy(self)
+        part._goal = goal
+        part.trials = _needed(self.trials, goal)
+        return part
 
     @functools.cached_property
-    def waves(self) -> tuple[tuple[Trial, ...], ...]:
-        """Trials in order: what needs nothing, latent emulators, evaluations."""
-        models = (*(self._compression(n) for n in self.config.latent_channels), self._pixel())
-        emulators = tuple(
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
+        models = tuple(self._compression(n) for n in self.config.latent_channels)
+        if self.config.pixel is not None:
+            models += (self._pixel(self.config.pixel),)
+        emulators = (
             self._latent(n, model)
             for n in self.config.latent_channels
             for model in (self.config.diffusion, self.config.neural_solver)
         )
-        return models, emulators, tuple(self._evaluations())
+        return *models, *emulators, *self.evaluations
 
-    @property
+    @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
-        """The trials of the last wave."""
-        return self.waves[-1]
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials."""
-        return tuple(trial for wave in self.waves for trial in wave)
+        """The trials that score something."""
+        return tuple(self._evaluations())
 
     def rate(self, latent_channels: int | None) -> str:
         """The name of a space: `f16c64`, or `pixel`."""
         if latent_channels is None:
             return "pixel"
-        return f"f{self.config.autoencoder.downsampling}c{latent_channels}"
+        return f"{self.config.autoencoder.rate(self.system.dimensions)}c{latent_channels}"
 
     def compression(self, latent_channels: int | None) -> float:
         """numel(x) / numel(z)."""
@@ -112,6 +125,7 @@ class Plan:
         recipe = Recipe(
             model=self.config.autoencoder.replace(latent_channels=n),
             training=self.config.autoencoder_training,
+            symmetries=self.config.symmetries,
         )
         return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
 
@@ -128,6 +142,7 @@ class Plan:
             training=self.config.pixel_training if n is None else self.config.emulator_training,
             window=self.config.window,
             stride=self.config.evaluation.stride,
+            symmetries=self.config.symmetries if n is None else "plain",
         )
         inputs = {} if n is None else {"latents": self.cache(n)}
         return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
@@ -173,8 +188,7 @@ class Plan:
             gpus=recipe.training.gpus * recipe.training.workers,
         )
 
-    def _pixel(self) -> Trial:
-        model = self.config.pixel
+    def _pixel(self, model: NeuralSolverConfig) -> Trial:
         stage = self.emulator(model, None)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
@@ -228,7 +242,8 @@ class Plan:
         yield self._evaluate("persistence", None)
         for n in self.config.latent_channels:
             yield self._evaluate("autoencoder", n)
-        yield self._evaluate("neural_solver", None, self.config.pixel)
+        if self.config.pixel is not None:
+            yield self._evaluate("neural_solver", None, self.config.pixel)
         for n in self.config.latent_channels:
             yield self._evaluate("neural_solver", n, self.config.neural_solver)
             for steps in self.config.solver_steps:
@@ -269,6 +284,20 @@ class Plan:
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
+def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:
+    """The trials that lead to some stages, each up to the last step that is needed."""
+    wanted = {stage.fingerprint for stage in goal}
+    kept: list[Trial] = []
+    for trial in reversed(trials):
+        steps = list(trial.steps)
+        while steps and steps[-1].stage.fingerprint not in wanted:
+            steps.pop()
+        if steps:
+            kept.insert(0, dataclasses.replace(trial, steps=tuple(steps)))
+            wanted |= {stage.fingerprint for stage in trial.needs}
+    return tuple(kept)
+
+
 def _pixel_setup(
     recipe: Recipe,
     well: Path,
@@ -280,8 +309,8 @@ def _pixel_setup(
     """A model trained on windows of fields, read from HDF5."""
     standardise = Standardisation(system)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, split == "train")
-        for split in ("train", "valid")
+        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
+        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 

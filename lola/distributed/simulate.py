@@ -8,6 +8,7 @@ import ray
 
 from lola.config import fingerprint
 from lola.data.well_writer import write_statistics
+from lola.distributed.cluster import connect
 from lola.errors import DataError
 from lola.simulate.euler import EulerConfig, EulerJob, jobs, write_file
 
@@ -21,13 +22,15 @@ def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print
         say: Told about progress.
 
     Raises:
-        DataError: A dataset's folder holds files of another simulation, or of several origins.
+        DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
     """
     wanted = {root / job.path: job for job in jobs(config)}
     if _genuine(config, root, wanted):
         return 0
     missing = {path: job for path, job in wanted.items() if not path.exists()}
-    say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
+    if missing:
+        connect()
+        say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0
     while tasks:
@@ -67,9 +70,9 @@ def _genuine(config: EulerConfig, root: Path, wanted: dict[Path, EulerJob]) -> b
 
 
 def _origin(path: Path) -> str | None:
-    """The fingerprint of the simulation that made a file; None if it is not ours, or torn."""
+    """The fingerprint of the simulation that made a file; None if it is not ours."""
     try:
         with h5py.File(path, "r") as file:
             return file.attrs.get("lola_simulation")
-    except OSError:
-        return None
+    except OSError as error:
+        raise DataError(f"{path} is torn or no HDF5 file ({error}); remove it and run again") from None

@@ -6,6 +6,7 @@ from typing import Any
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
+from lola.data.augment import Symmetries
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
@@ -14,6 +15,7 @@ from lola.neural_solver import NeuralSolverConfig
 from lola.simulate.euler import EulerConfig
 from lola.storage import Stage
 from lola.training.loop import TrainingConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
 
@@ -24,7 +26,7 @@ class SweepConfig(Config):
 
     Arguments:
         system: The physical system.
-        simulation: What to simulate where the datasets are missing.
+        simulation: What to simulate where the datasets are missing; with none they must be there.
         latent_channels: Latent channels of the autoencoders; each is a compression rate.
         autoencoder: The autoencoder, but for its latent channels.
         autoencoder_training: How autoencoders are trained.
@@ -35,6 +37,7 @@ class SweepConfig(Config):
         pixel: The pixel-space neural solver, if any.
         pixel_training: How the pixel-space neural solver is trained.
         window: States that an emulator sees at once.
+        symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
         well: The folder of Well datasets, absolute or under the storage root.
@@ -43,17 +46,18 @@ class SweepConfig(Config):
     """
 
     system: str = "euler"
-    simulation: EulerConfig
+    simulation: EulerConfig | None = None
     latent_channels: tuple[int, ...]
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     cache: CacheConfig
     diffusion: DiffusionConfig
     neural_solver: NeuralSolverConfig
     emulator_training: TrainingConfig
-    pixel: NeuralSolverConfig
+    pixel: NeuralSolverConfig | None = None
     pixel_training: TrainingConfig
     window: int = 5
+    symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
     well: str = how("well")
@@ -62,6 +66,10 @@ class SweepConfig(Config):
 
     def validate(self) -> None:
         get_system(self.system)
+        require(
+            self.simulation is None or self.system == "euler",
+            f"there is no simulation of {self.system}, only of euler",
+        )
         require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
         require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
         require(
@@ -77,12 +85,16 @@ class SweepConfig(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(Config):
-    """What a trained stage is: a model, how it was trained, and the windows it was trained on."""
+    """What a trained stage is: a model, how it was trained, and the windows it was trained on.
 
-    model: AutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
+    """
+
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1
+    symmetries: Symmetries = "plain"
 
 
 def kind_of(model: EmulatorModel) -> str:
@@ -108,8 +120,8 @@ class Step:
 
     @property
     def title(self) -> str:
-        """A name for people."""
-        return self.stage.what
+        """A name for people, which tells a model from its evaluation."""
+        return f"evaluation {self.stage.what}" if self.stage.kind == "evaluations" else self.stage.what
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,3 +138,8 @@ class Trial:
     def finished(self) -> bool:
         """Whether every stage is."""
         return all(step.stage.finished for step in self.steps)
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that the trial needs is finished."""
+        return all(stage.finished for stage in self.needs)

@@ -1,10 +1,10 @@
 """What runs in the process of a trial: its stages one after the other, each under its lease."""
 
 import traceback
-from typing import Any
 
 from ray import tune
 
+from lola.config import flat
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.spool import Spool
@@ -25,7 +25,7 @@ def _make(step: Step) -> None:
     stage = step.stage
     spool = Spool(stage.folder)
     spool.describe(
-        name=stage.what,
+        name=step.title,
         tags=step.tags,
         parameters=step.tags | flat(stage.config.what()),
     )
@@ -42,14 +42,3 @@ def _make(step: Step) -> None:
     if weights.exists():
         spool.model(weights, f"{stage.system}-{stage.what}")
     spool.status("FINISHED")
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration values with dotted names."""
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result

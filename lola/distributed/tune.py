@@ -1,28 +1,31 @@
-"""Running a sweep: each wave of its plan is a Ray Tune experiment over the trials that are not finished.
+"""Running a sweep: its plan is a Ray Tune experiment over the trials that are not finished.
 
 A trial takes no CPU itself: what it starts does. It is a loop over the stages that it makes, each under its
-lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one.
+lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one but those
+that need what it makes.
 """
 
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ray import tune
 from rich.console import Console
 
+from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
 from lola.distributed.plan import Plan
+from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
 from lola.distributed.sweep import SweepConfig, Trial
-from lola.distributed.trial import flat, run_trial
+from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
-from lola.storage import resolve_storage, well_folder
+from lola.storage import Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
@@ -34,25 +37,66 @@ def run_sweep(config: SweepConfig) -> Path:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
+    plan, tracker, progress = _prepare(config)
+    report = _complete(plan, f"sweep {config.system}", tracker, progress, make_report)
+    assert report is not None
+    progress.say(f"report: {report}")
+    return report
+
+
+def run_stages(
+    config: SweepConfig, title: str, choose: Callable[[Plan], Iterable[Stage]]
+) -> tuple[Stage, ...]:
+    """Make some stages of a sweep, and what they need, from wherever an earlier call left them.
+
+    Arguments:
+        config: The sweep that they belong to.
+        title: A name for people.
+        choose: Tells the stages of the sweep's plan.
+
+    Raises:
+        LolaError: Options, data, storage or tracking are at fault, or trials failed.
+    """
+    plan, tracker, progress = _prepare(config)
+    stages = tuple(choose(plan))
+    _complete(plan.towards(*stages), title, tracker, progress)
+    for stage in stages:
+        progress.say(f"{stage.what}: {stage.folder}")
+    return stages
+
+
+def _prepare(config: SweepConfig) -> tuple[Plan, Tracker, Progress]:
+    """Open storage and tracking, see to the data, and connect to the cluster."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    connect()
-    simulate(config.simulation, well, progress.say)
+    if config.simulation is not None:
+        simulate(config.simulation, well, progress.say)
     plan = Plan(config, storage, well)
-    tracker.start_sweep(f"sweep {config.system}", plan.fingerprint, flat(config.what()))
+    connect()
+    return plan, tracker, progress
+
+
+def _complete(
+    plan: Plan,
+    title: str,
+    tracker: Tracker,
+    progress: Progress,
+    report: Callable[[Plan], Path] | None = None,
+) -> Path | None:
+    """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
+    tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
     trials = plan.trials
     progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
     failures = run_plan(plan, tracker, progress)
-    report = None if failures else make_report(plan)
-    tracker.finish_sweep(report.parent if report else None, bool(failures))
+    page = report(plan) if report and not failures else None
+    tracker.finish_sweep(page.parent if page else None, bool(failures))
     progress.say(f"runs: {tracker.command}")
-    if report is None:
+    if failures:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
         raise LolaError(f"{len(failures)} of {len(trials)} trials failed: {reasons}")
-    progress.say(f"report: {report}")
-    return report
+    return page
 
 
 def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]:
@@ -63,7 +107,6 @@ def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]
         tracker: Copies the stages' records to MLflow meanwhile.
         progress: Shows them on the console.
     """
-    failures: dict[str, str] = {}
     stop = threading.Event()
     for step in (step for trial in plan.trials for step in trial.steps):
         tracker.follow(step.stage.folder, step.stage.fingerprint)
@@ -71,17 +114,12 @@ def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]
     watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
     watch.start()
     try:
-        for wave in plan.waves:
-            pending = [trial for trial in wave if not trial.finished]
-            ready = [trial for trial in pending if all(stage.finished for stage in trial.needs)]
-            failures |= {trial.name: "an input is missing" for trial in pending if trial not in ready}
-            if ready:
-                failures |= _run_wave(ready, plan)
+        pending = [trial for trial in plan.trials if not trial.finished]
+        return _run_trials(pending, plan) if pending else {}
     finally:
         stop.set()
         watch.join()
         progress.poll()
-    return failures
 
 
 def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
@@ -90,7 +128,7 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
         tracker.pump()
 
 
-def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
+def _run_trials(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
@@ -98,18 +136,21 @@ def _run_wave(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
-        param_space={"trial": tune.grid_search(list(by_name))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=plan.config.concurrency or concurrency(trials), reuse_actors=True
+            search_alg=TrialQueue(trials),
+            num_samples=len(trials),
+            max_concurrent_trials=plan.config.concurrency or concurrency(trials),
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
     )
     results = tuner.fit()
     shutil.rmtree(folder, ignore_errors=True)
     reasons = [str(error).strip().splitlines()[-1] for error in results.errors]
-    unfinished = [name for name, trial in by_name.items() if not trial.finished]
     return {
-        name: _reason(by_name[name]) or (reasons[0] if reasons else "its process died") for name in unfinished
+        trial.name: _reason(trial) or (reasons[0] if reasons else "its process died")
+        for trial in trials
+        if not trial.finished
     }
 
 
@@ -124,7 +165,9 @@ def concurrency(trials: Iterable[Trial]) -> int:
 
 
 def _reason(trial: Trial) -> str:
-    """The last line of a failed trial's error."""
+    """The last line of a failed trial's error, or what kept it from starting."""
+    if not trial.ready:
+        return "an input is missing"
     for step in trial.steps:
         path: Path = step.stage.folder / "error.txt"
         if not step.stage.finished and path.exists():

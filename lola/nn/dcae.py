@@ -9,18 +9,20 @@ Down-sampling is space to depth and a convolution; up-sampling a convolution and
 """
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from lola.nn.attention import GridAttention
 from lola.nn.layers import (
-    ChannelNorm,
     DepthToSpace,
     Down,
     Norm,
     SpaceToDepth,
     Up,
     convolution,
+    normalisation,
     scale_parameters,
     start_near_identity,
     suit,
@@ -36,14 +38,14 @@ class Architecture:
         channels: Channels of each level.
         blocks: Residual blocks of each level.
         heads: Attention heads of each level; 0 is no attention.
-        patch_size: Cells per patch and axis.
-        kernel_size: Width of the convolutions, odd.
-        stride: Down-sampling between levels.
+        patch_size: Cells per patch along each axis.
+        kernel_size: Width of the convolutions along each axis, odd.
+        stride: Down-sampling between levels along each axis.
         pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
         ffn_factor: Channels within a block over those outside.
         dropout: Probability that a channel number within a block is dropped in training.
         periodic: Whether convolutions wrap around the grid.
-        norm: The normalisation over channels.
+        norm: The normalisation within blocks: over channels, or over groups of them and the grid.
         identity_init: Whether resampling and latent convolutions start near the identity.
     """
 
@@ -51,9 +53,9 @@ class Architecture:
     channels: tuple[int, ...]
     blocks: tuple[int, ...]
     heads: tuple[int, ...]
-    patch_size: int
-    kernel_size: int
-    stride: int
+    patch_size: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
     pixel_shuffle: bool
     ffn_factor: int
     dropout: float
@@ -61,7 +63,9 @@ class Architecture:
     norm: Norm
     identity_init: bool
 
-    def convolution(self, inputs: int, outputs: int, *, stride: int = 1, identity: bool = False) -> nn.Module:
+    def convolution(
+        self, inputs: int, outputs: int, *, stride: int | Sequence[int] = 1, identity: bool = False
+    ) -> nn.Module:
         """A convolution of the architecture's kind."""
         conv = convolution(inputs, outputs, self.spatial, self.kernel_size, stride, self.periodic)
         if identity and self.identity_init:
@@ -77,7 +81,7 @@ class Architecture:
         inputs, outputs = self.channels[i : i + 2]
         if not self.pixel_shuffle:
             return self.convolution(inputs, outputs, stride=self.stride, identity=True)
-        depth = inputs * self.stride**self.spatial
+        depth = inputs * math.prod(self.stride)
         return Down(self.stride, self.convolution(depth, outputs, identity=True))
 
     def up(self, i: int) -> nn.Module:
@@ -85,10 +89,10 @@ class Architecture:
         outputs, inputs = self.channels[i : i + 2]
         if not self.pixel_shuffle:
             return nn.Sequential(
-                nn.Upsample(scale_factor=self.stride, mode="nearest"),
+                nn.Upsample(scale_factor=tuple(map(float, self.stride)), mode="nearest"),
                 self.convolution(inputs, outputs, identity=True),
             )
-        depth = outputs * self.stride**self.spatial
+        depth = outputs * math.prod(self.stride)
         return Up(self.convolution(inputs, depth, identity=True), self.stride)
 
 
@@ -98,9 +102,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, architecture: Architecture, channels: int, heads: int) -> None:
         super().__init__()
         if heads:
-            architecture = dataclasses.replace(architecture, kernel_size=1)
+            architecture = dataclasses.replace(architecture, kernel_size=(1,) * architecture.spatial)
         width = architecture.ffn_factor * channels
-        self.norm = ChannelNorm(architecture.norm)
+        self.norm = normalisation(architecture.norm, channels)
         self.attention = GridAttention(channels, heads) if heads else None
         self.conv_in = architecture.convolution(channels, width)
         self.act = nn.SiLU()
@@ -125,7 +129,7 @@ class Encoder(nn.Module):
         self.patch = SpaceToDepth(a.patch_size)
         levels = []
         for i in range(len(a.channels)):
-            into = a.down(i - 1) if i else a.convolution(channels * a.patch_size**a.spatial, a.channels[0])
+            into = a.down(i - 1) if i else a.convolution(channels * math.prod(a.patch_size), a.channels[0])
             levels.append(nn.Sequential(into, *a.level(i)))
         levels[-1].append(a.convolution(a.channels[-1], latent_channels, identity=True))
         self.levels = nn.Sequential(*levels)
@@ -142,7 +146,7 @@ class Decoder(nn.Module):
         a = architecture
         levels = []
         for i in reversed(range(len(a.channels))):
-            out = a.up(i - 1) if i else a.convolution(a.channels[0], channels * a.patch_size**a.spatial)
+            out = a.up(i - 1) if i else a.convolution(a.channels[0], channels * math.prod(a.patch_size))
             levels.append(nn.Sequential(*a.level(i), out))
         levels[0].insert(0, a.convolution(latent_channels, a.channels[-1], identity=True))
         self.levels = nn.Sequential(*levels)

@@ -5,6 +5,7 @@ contiguous numbers, and convolutions need no reordering. Where a CPU convolves f
 weights costs more than reordering states, and channels come first (`suit`).
 
     normalisation       y_c = (x_c - m) / sqrt(v + eps),  m = sum_c x_c / C,  v = sum_c (x_c - m)^2 / (C - 1)
+    in groups           the same over the channels of a group and the grid, v divided by their number N
     space to depth      y[c, p, q; i, j] = x[c; i P + p, j Q + q]
 
 Space to depth orders the new channels as (c, p, q), as published weights do. States are copied faster in the
@@ -12,14 +13,15 @@ order (p, q, c), which is closer to channels-last: the convolution's weights are
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Norm = Literal["layer", "rms"]
+Norm = Literal["layer", "rms", "group"]
+GROUPS = 16
 
 MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 FEW = 4
@@ -45,7 +47,7 @@ class ChannelNorm(nn.Module):
         eps: What is added to the variance.
     """
 
-    def __init__(self, norm: Norm = "layer", eps: float = 1e-5) -> None:
+    def __init__(self, norm: Literal["layer", "rms"] = "layer", eps: float = 1e-5) -> None:
         super().__init__()
         self.norm = norm
         self.eps = eps
@@ -63,24 +65,85 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(x, (c,), weight, eps=self.eps * bessel**2).movedim(-1, 1)
 
 
+def groups(channels: int) -> int:
+    """The groups of a group normalisation, which must divide the channels: 16, or one channel each."""
+    return min(GROUPS, channels)
+
+
+def normalisation(norm: Norm, channels: int) -> nn.Module:
+    """The normalisation of `(B, channels, *grid)`, without affine parameters."""
+    if norm == "group":
+        return nn.GroupNorm(groups(channels), channels, affine=False)
+    return ChannelNorm(norm)
+
+
 def convolution(
     in_channels: int,
     out_channels: int,
     spatial: int,
-    kernel_size: int = 3,
-    stride: int = 1,
+    kernel_size: int | Sequence[int] = 3,
+    stride: int | Sequence[int] = 1,
     periodic: bool = False,
 ) -> nn.Module:
     """A convolution over `spatial` grid axes that keeps the size, but for the stride; odd kernels only."""
-    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
+    sizes = (kernel_size,) * spatial if isinstance(kernel_size, int) else tuple(kernel_size)
+    kind: Callable[..., nn.Module] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[spatial - 1]
     return kind(
         in_channels,
         out_channels,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
+        sizes,
+        stride=stride if isinstance(stride, int) else tuple(stride),
+        padding=tuple(size // 2 for size in sizes),
         padding_mode="circular" if periodic else "zeros",
     )
+
+
+class WindowConvolution(nn.Module):
+    """A convolution of windows `(B, C, L, *grid)` over time and 1 to 3 grid axes, started as torch's are.
+
+    Arguments:
+        inputs, outputs: Channels in and out.
+        kernel_size: Sizes along time and each grid axis, odd.
+        stride: Strides along time and each grid axis; none is 1.
+        periodic: Whether the grid wraps around; time, and a grid that does not, are continued by zeros.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: Sequence[int],
+        stride: Sequence[int] | None = None,
+        periodic: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride = tuple(stride or [1] * len(kernel_size))
+        self.margins = [size // 2 for size in kernel_size]
+        self.periodic = periodic
+        bound = 1 / math.sqrt(inputs * math.prod(kernel_size))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, *kernel_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, inputs, L, *grid)` to `(B, outputs, L / stride, *grid / stride)`, rounded up."""
+        time, *grid = self.margins
+        if self.periodic:
+            pads = [margin for margin in reversed(grid) for _ in range(2)]
+            x = F.pad(x.flatten(1, 2), pads, mode="circular").unflatten(1, x.shape[1:3])
+            grid = [0] * len(grid)
+        if x.ndim <= 5:
+            convolve = (F.conv2d, F.conv3d)[x.ndim - 4]
+            return convolve(x, self.weight, self.bias, self.stride, (time, *grid))
+        return self._convolve_slices(x, time, grid)
+
+    def _convolve_slices(self, x: Tensor, time: int, grid: Sequence[int]) -> Tensor:
+        """Convolve over three grid axes, with neighbouring states as channels: torch knows no fourth axis."""
+        x = F.pad(x, (*[0] * 6, time, time))
+        x = x.unfold(2, 2 * time + 1, self.stride[0]).movedim(-1, 2)  # (B, C, K, L, *grid)
+        states = x.movedim(3, 1).flatten(2, 3)  # (B, L, C K, *grid)
+        weight = self.weight.flatten(1, 2)
+        y = F.conv3d(states.flatten(0, 1), weight, self.bias, self.stride[1:], tuple(grid))
+        return y.unflatten(0, states.shape[:2]).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -130,59 +193,59 @@ def depth_to_space(x: Tensor, factors: Sequence[int], cells_first: bool = False)
 
 
 class SpaceToDepth(nn.Module):
-    """`space_to_depth` by one factor along every grid axis."""
+    """`space_to_depth` by one factor along every grid axis, or by one along each."""
 
-    def __init__(self, factor: int) -> None:
+    def __init__(self, factors: int | Sequence[int]) -> None:
         super().__init__()
-        self.factor = factor
+        self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        return space_to_depth(x, [self.factor] * (x.ndim - 2))
+        factors = self.factors
+        return space_to_depth(x, [factors] * (x.ndim - 2) if isinstance(factors, int) else factors)
 
 
 class DepthToSpace(nn.Module):
-    """`depth_to_space` by one factor along every grid axis."""
+    """`depth_to_space` by one factor along every grid axis, or by one along each."""
 
-    def __init__(self, factor: int) -> None:
+    def __init__(self, factors: int | Sequence[int]) -> None:
         super().__init__()
-        self.factor = factor
+        self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        return depth_to_space(x, [self.factor] * (x.ndim - 2))
+        factors = self.factors
+        return depth_to_space(x, [factors] * (x.ndim - 2) if isinstance(factors, int) else factors)
 
 
 class Down(nn.Sequential):
-    """Space to depth by a factor, and a convolution."""
+    """Space to depth by a factor along each grid axis, and a convolution."""
 
-    def __init__(self, factor: int, convolution: nn.Module) -> None:
-        super().__init__(SpaceToDepth(factor), convolution)
-        self.factor = factor
+    def __init__(self, factors: Sequence[int], convolution: nn.Module) -> None:
+        super().__init__(SpaceToDepth(factors), convolution)
+        self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        factors = [self.factor] * (x.ndim - 2)
-        cells = math.prod(factors)
+        cells = math.prod(self.factors)
         convolution = cast(nn.Conv2d, self[1])
         if few_positions(x, cells):
-            return convolution(suit(space_to_depth(x, factors)))
+            return convolution(suit(space_to_depth(x, self.factors)))
         weight = convolution.weight.unflatten(1, (-1, cells)).transpose(1, 2).flatten(1, 2)
-        x = space_to_depth(x, factors, cells_first=True)
+        x = space_to_depth(x, self.factors, cells_first=True)
         return convolution._conv_forward(x, weight, convolution.bias)
 
 
 class Up(nn.Sequential):
-    """A convolution, and depth to space by a factor."""
+    """A convolution, and depth to space by a factor along each grid axis."""
 
-    def __init__(self, convolution: nn.Module, factor: int) -> None:
-        super().__init__(convolution, DepthToSpace(factor))
-        self.factor = factor
+    def __init__(self, convolution: nn.Module, factors: Sequence[int]) -> None:
+        super().__init__(convolution, DepthToSpace(factors))
+        self.factors = factors
 
     def forward(self, x: Tensor) -> Tensor:
-        factors = [self.factor] * (x.ndim - 2)
         convolution = cast(nn.Conv2d, self[0])
         if few_positions(x):
-            return depth_to_space(convolution(suit(x)), factors)
+            return depth_to_space(convolution(suit(x)), self.factors)
         weight, bias = (
-            parameter.unflatten(0, (-1, math.prod(factors))).transpose(0, 1).flatten(0, 1)
+            parameter.unflatten(0, (-1, math.prod(self.factors))).transpose(0, 1).flatten(0, 1)
             for parameter in (convolution.weight, cast(Tensor, convolution.bias))
         )
-        return depth_to_space(convolution._conv_forward(x, weight, bias), factors, cells_first=True)
+        return depth_to_space(convolution._conv_forward(x, weight, bias), self.factors, cells_first=True)

@@ -27,7 +27,6 @@ from types import ModuleType
 from typing import Any, Literal
 from unittest import mock
 
-import h5py
 import numpy as np
 
 from lola.config import Config, fingerprint, require
@@ -124,15 +123,6 @@ def jobs(config: EulerConfig) -> list[EulerJob]:
         for gamma in config.gammas
         if count > 0
     ]
-
-
-def is_simulated(config: EulerConfig, path: Path) -> bool:
-    """Whether the file is there and whole, and was simulated with this very configuration."""
-    try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("lola_simulation") == fingerprint(config)
-    except OSError:
-        return False
 
 
 def write_file(job: EulerJob, config: EulerConfig, path: Path) -> dict[str, float]:

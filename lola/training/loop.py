@@ -27,6 +27,8 @@ from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
 from lola.training.stream import Source, Stream, fixed_batches
 
+Precision = Literal["float32", "bfloat16"]
+
 
 class Model(Protocol):
     """What training sees of a model."""
@@ -61,7 +63,7 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     warmup: int = 0
     clip: float = 1.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     valid_samples: int = 64
     seed: int = 0
     report_every: int = how(100)
@@ -197,7 +199,7 @@ def validate(
 
 
 @contextlib.contextmanager
-def precision(name: str, device: torch.device) -> Iterator[None]:
+def precision(name: Precision, device: torch.device) -> Iterator[None]:
     """Run networks in a precision; float32 is left alone."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bfloat16"):
         yield

@@ -1,17 +1,23 @@
 """Whatever a person gets wrong ends in one line that names it, and leaves nothing half-written."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "experiments" / "sweep_compression.py"
+TRAIN = ROOT / "experiments" / "train_autoencoder.py"
 
 
-def run(storage: Path | str, *options: str, **environment: str) -> subprocess.CompletedProcess:
+def run(
+    storage: Path | str, *options: str, command: tuple[str | Path, ...] = (SWEEP, "smoke"), **environment: str
+) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, str(SWEEP), "smoke", *options],
+        [sys.executable, *map(str, command), *options],
         env={**os.environ, "LOLA_STORAGE": str(storage), **environment},
         capture_output=True,
         text=True,
@@ -50,3 +56,38 @@ def test_a_tracking_server_that_does_not_answer(tmp_path):
     line = result.stderr.strip().splitlines()[-1]
     assert "MLflow at http://127.0.0.1:9 does not answer" in line
     assert not list(tmp_path.glob("well-smoke"))
+
+
+def test_a_truncated_file(tmp_path, well):
+    datasets = shutil.copytree(well, tmp_path / "datasets")
+    torn = next(datasets.glob("*/data/valid/*.hdf5"))
+    torn.write_bytes(torn.read_bytes()[:-1000])
+    result = run(tmp_path / "storage", "--well", str(datasets))
+    assert result.returncode == 1
+    line = result.stderr.strip().splitlines()[-1]
+    assert torn.name in line
+    assert "fetch it again" in line or "remove it" in line
+
+
+def test_a_file_of_another_kind(tmp_path, well):
+    datasets = shutil.copytree(well, tmp_path / "datasets")
+    foreign = next(datasets.glob("*/data/test/*.hdf5"))
+    with h5py.File(foreign, "w") as file:
+        file["numbers"] = [1, 2, 3]
+    result = run(tmp_path / "storage", "--well", str(datasets))
+    assert result.returncode == 1
+    assert str(foreign) in result.stderr.strip().splitlines()[-1]
+
+
+def test_published_data_that_are_not_there(tmp_path):
+    result = run(tmp_path, "--system", "rayleigh_benard", command=(TRAIN, "paper"))
+    assert result.returncode == 1
+    line = result.stderr.strip().splitlines()[-1]
+    assert "has no HDF5 files in rayleigh_benard/data/train" in line
+
+
+def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path):
+    result = run(tmp_path, "--system", "rayleigh_benard", "--dry-run", command=(TRAIN, "smoke"))
+    assert result.returncode == 0, result.stderr
+    assert "autoencoder f8c16" in result.stdout
+    assert list(tmp_path.iterdir()) == []

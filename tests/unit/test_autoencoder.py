@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lola.autoencoder import AutoencoderConfig, saturate, vrmse
+from lola.autoencoder import AutoencoderConfig, kl_divergence, saturate, vrmse
 from lola.data.state import Batch
 from lola.errors import ConfigError
 from lola.seeding import SampleGenerator
@@ -123,6 +123,82 @@ def test_training_reconstructs():
     assert loss < 0.5 * first
 
 
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+def test_group_norm(spatial):
+    config = SMALL.replace(norm="group", channels=(8, 32), attention_heads=((1, 2),))
+    model = config.build(3, spatial)
+    x = torch.randn(2, 3, *[4] * spatial)
+    assert model(x).shape == x.shape
+    assert not torch.allclose(model(x), _with_weights_of(model, config.replace(norm="layer"))(x), atol=1e-4)
+
+
+def _with_weights_of(model, config):
+    other = config.build(3, model.encoder.levels[0][0].weight.ndim - 2)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+VARIATIONAL = SMALL.replace(kl_weight=0.25, saturation="none")
+
+
+def test_divergence_is_that_of_torch_distributions():
+    mean, log_variance = torch.randn(2, 3, 6, 4, 5)
+    normal = torch.distributions.Normal(mean, torch.exp(log_variance / 2))
+    expected = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0)).mean()
+    torch.testing.assert_close(kl_divergence(mean, log_variance), expected)
+    assert kl_divergence(torch.zeros(3), torch.zeros(3)) == 0
+
+
+def test_variational_loss_is_reconstruction_and_weighted_divergence():
+    model = VARIATIONAL.build(3, 2).eval()
+    data = batch(4, 3, 2, 8, 8)
+    loss, diagnostics = model.loss(data, SampleGenerator([(i,) for i in range(4)]))
+    x = data.states.transpose(1, 2).flatten(0, 1)
+    mean, log_variance = model.encoder(x).chunk(2, dim=1)
+    assert torch.equal(model.encode(x), mean)
+    torch.testing.assert_close(diagnostics["kl"], kl_divergence(mean, log_variance))
+    torch.testing.assert_close(loss, vrmse(x, model.decode(mean)) + 0.25 * diagnostics["kl"])
+
+
+def test_training_draws_from_the_distribution():
+    """With a decoder that hands latents through, their moments are those of the encoder."""
+    model = VARIATIONAL.build(3, 1)
+    mean, log_variance = model.encoder(torch.randn(1, 3, 4)).chunk(2, dim=1)
+    n = 4000
+    generator = SampleGenerator([(i,) for i in range(n)])
+    z = model._draw(mean.expand(n, -1, -1), log_variance.expand(n, -1, -1), generator).detach()
+    torch.testing.assert_close(z.mean(dim=0), mean[0].detach(), atol=0.1, rtol=0)
+    torch.testing.assert_close(z.var(dim=0).log(), log_variance[0].detach(), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("config", [VARIATIONAL, SMALL.replace(latent_noise=0.5)])
+def test_noise_acts_in_training_alone_and_depends_on_each_samples_key(config):
+    model = config.build(3, 2)
+    data = batch(4, 3, 2, 8, 8)
+    keys = [(7, i) for i in range(4)]
+
+    def losses(first, last, keys=keys):
+        piece = Batch(states=data.states[first:last], parameters=data.parameters[first:last])
+        return model.loss(piece, SampleGenerator(keys[first:last]))[0]
+
+    torch.testing.assert_close(losses(0, 4), (losses(0, 3) * 3 + losses(3, 4)) / 4)
+    assert not torch.equal(losses(0, 4), losses(0, 4, [(8, i) for i in range(4)]))
+    model.eval()
+    assert torch.equal(losses(0, 4), losses(0, 4, [(8, i) for i in range(4)]))
+
+
+def test_latent_noise_has_the_given_deviation():
+    model = SMALL.replace(latent_noise=0.3).build(3, 1)
+    z = torch.zeros(2000, 6, 4)
+    assert abs(model._draw(z, None, SampleGenerator([(i,) for i in range(1000)])).std().item() - 0.3) < 0.01
+
+
+def test_every_parameter_of_a_variational_autoencoder_learns():
+    model = VARIATIONAL.build(3, 2)
+    model.loss(batch(4, 3, 1, 8, 8), SampleGenerator([(i,) for i in range(4)]))[0].backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
 def test_published_sizes():
     with torch.device("meta"):
         planar = AutoencoderConfig().build(5, 2)
@@ -146,6 +222,9 @@ def test_published_sizes():
         ({"saturation": "clip"}, "'clip'"),
         ({"loss": "rmse"}, "'rmse'"),
         ({"norm": "batch"}, "'batch'"),
+        ({"norm": "group", "channels": (8, 24)}, "24 channels do not split into 16 groups"),
+        ({"kl_weight": -1.0}, "kl_weight"),
+        ({"latent_noise": math.nan}, "latent_noise"),
     ],
 )
 def test_impossible_configurations(changes, message):

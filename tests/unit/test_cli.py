@@ -22,16 +22,53 @@ class Training(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Wide(Config):
+    """A network.
+
+    Arguments:
+        width: How wide.
+    """
+
+    width: int = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Deep(Config):
+    """Another network.
+
+    Arguments:
+        depth: How deep.
+    """
+
+    depth: int = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model(Config):
+    """A model.
+
+    Arguments:
+        inner_network: One of two.
+    """
+
+    inner_network: Wide | Deep = dataclasses.field(default_factory=Wide)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Program(Config):
     """A program.
 
     Arguments:
         sizes: Sizes of things.
         training: How it is trained.
+        model: What is trained.
+        other: Something else.
     """
 
     sizes: tuple[int, ...] = (1, 2)
     training: Training = dataclasses.field(default_factory=Training)
+    model: Model = dataclasses.field(default_factory=Model)
+    other: Wide | None = None
 
 
 PRESETS = {"small": Program, "large": lambda: Program(sizes=(100,))}
@@ -48,6 +85,14 @@ def test_options_override_presets():
     assert read("large", "--training.steps", "9") == Program(sizes=(100,), training=Training(steps=9))
 
 
+def test_a_kind_is_chosen_by_its_name():
+    assert read("--model.inner-network.width", "7").model.inner_network == Wide(width=7)
+    for arguments in (["--model.inner-network.type", "Deep"], ["--model.inner-network.type=Deep"]):
+        assert read(*arguments).model.inner_network == Deep()
+        chosen = read("--model.inner-network.depth", "9", *arguments, "--sizes", "4")
+        assert chosen == Program(sizes=(4,), model=Model(inner_network=Deep(depth=9)))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -56,6 +101,10 @@ def test_options_override_presets():
         (["--sizes", "many"], "--sizes"),
         (["--training.steps", "0"], "steps must be positive"),
         (["--training.steps"], "--training.steps"),
+        (["--model.inner-network.type", "Flat"], "knows no 'Flat'; there are Wide, Deep"),
+        (["--model.inner-network.type"], "knows no ''; there are Wide, Deep"),
+        (["--training.type", "Deep"], "--training.type chooses nothing; there are model.inner_network"),
+        (["--model.inner-network.depth", "3"], "--model.inner-network.depth"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
@@ -67,12 +116,36 @@ def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
     assert message in line
 
 
+def test_presets_are_functions_of_what_is_given():
+    def preset(steps="3", sizes="1"):
+        return Program(training=Training(steps=10 * int(steps)), sizes=(int(sizes),))
+
+    def read_given(*arguments):
+        return parse(list(arguments), "program.py", "", {"small": preset}, "small", given=("sizes",))
+
+    assert read_given() == Program(sizes=(1,), training=Training(steps=30))
+    assert read_given("--sizes=7", "--training.steps", "2").training.steps == 2
+    for option in (["--sizes", "7"], ["--sizes=7"], ["small", "--sizes", "7"]):
+        assert read_given(*option) == Program(sizes=(7,), training=Training(steps=30))
+
+
+def test_a_given_option_without_a_value_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(["--steps"], "program.py", "", {"small": lambda steps="3": Training()}, "small", ("steps",))
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "--steps" in line
+
+
 def test_help_names_presets_and_explains_options(capsys):
     with pytest.raises(SystemExit) as end:
         read("--help")
     assert not end.value.code
     text = capsys.readouterr().out
-    for word in ("Does things.", "small (default), large", "--training.steps", "Global steps."):
+    for word in (
+        *("Does things.", "small (default), large", "--training.steps", "Global steps."),
+        *("--model.inner-network.type chooses among Wide, Deep", "--model.inner-network.width"),
+    ):
         assert word in text
 
 

@@ -4,12 +4,16 @@ from torch import nn
 
 from lola.autoencoder import AutoencoderConfig
 from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator
+from lola.emulation import Emulator, load_emulator
 from lola.errors import ConfigError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import SampleGenerator
+from lola.storage import Stage
+from lola.training.checkpoint import WEIGHTS, save_weights
 from lola.transformer import TransformerConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.unet import UNetConfig
 
 TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8)
 WINDOW = 5
@@ -22,7 +26,7 @@ def _seed():
 
 @pytest.fixture(params=[DiffusionConfig, NeuralSolverConfig])
 def emulator(request):
-    model = request.param(transformer=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=WINDOW)
+    model = request.param(network=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=WINDOW)
     return Emulator(model=model, sampler=SamplerConfig(steps=4))
 
 
@@ -142,6 +146,48 @@ def test_states_are_coded_one_by_one_in_chunks():
     y = emulator.decode(z, chunk=4)
     assert y.shape == x.shape
     torch.testing.assert_close(y[0, :, 2], autoencoder.decode(z[:1, :, 2])[0])
+
+
+def commit(root, kind, what, config, sizes, model, **details):
+    stage = Stage(root=root, kind=kind, system="euler", what=what, config=config, inputs={})
+    stage.folder.mkdir(parents=True)
+    save_weights(stage.folder / WEIGHTS, model)
+    stage.commit(model={"type": type(config).__name__, **config.what()}, sizes=sizes, **details)
+    return stage
+
+
+@pytest.mark.parametrize(
+    "autoencoder",
+    [
+        AutoencoderConfig(latent_channels=4, channels=(8, 8), blocks=(1, 1)),
+        TransformerAutoencoderConfig(latent_channels=4, patch_size=2, features=16, blocks=1, heads=2),
+    ],
+    ids=["convolutional", "transformer"],
+)
+@pytest.mark.parametrize(
+    "network",
+    [TRANSFORMER, UNetConfig(channels=(8, 8), blocks=(1, 1), modulation=8)],
+    ids=["transformer", "unet"],
+)
+@pytest.mark.parametrize("kind", [DiffusionConfig, NeuralSolverConfig])
+def test_finished_stages_load_as_what_was_committed(tmp_path, kind, network, autoencoder):
+    sizes = {"channels": 2, "spatial": 2}
+    codec = autoencoder.build(**sizes).eval()
+    codec_stage = commit(tmp_path, "autoencoders", "autoencoder", autoencoder, sizes, codec)
+    config = kind(network=network)
+    sizes = {"channels": 4, "parameters": 3, "spatial": 2, "window": WINDOW}
+    model = config.build(**sizes).eval()
+    stage = commit(tmp_path, "emulators", "emulator", config, sizes, model, autoencoder=codec_stage.name)
+
+    sampler = SamplerConfig(steps=2)
+    emulator, again = load_emulator(stage.folder, sampler), Emulator(model=model, sampler=sampler)
+    assert emulator.model.config == config
+    assert emulator.autoencoder.config == autoencoder
+    x = torch.randn(1, 2, 1, 4, 4)
+    z = emulator.encode(x)
+    assert torch.equal(z[:, :, 0], codec.encode(x[:, :, 0]))
+    label = torch.randn(1, 3)
+    assert torch.equal(roll(emulator, z, label, 4, [(0,)]), roll(again, z, label, 4, [(0,)]))
 
 
 def test_in_pixel_space_states_are_their_own_latents():

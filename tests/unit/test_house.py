@@ -11,7 +11,11 @@ LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
 LEAVES = {"config", "errors", "seeding", "storage", "spool"}
-MODELS = {"autoencoder", "conditioning", "transformer", "diffusion", "neural_solver"}
+PHYSICS = {"data.systems", "data.transforms"}
+MODELS = {
+    *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet"),
+    *("conditioning", "schedule", "diffusion", "neural_solver"),
+}
 MAY_IMPORT = {
     "nn": set(),
     "config": {"errors"},
@@ -27,8 +31,10 @@ MAY_IMPORT = {
     "training": LEAVES | {"data.state"},
     "models": LEAVES | {"data.state", "nn", "models"},
     "sampling": LEAVES | {"models"},
-    "emulation": LEAVES | {"models", "sampling", "training.checkpoint"},
-    "reference": LEAVES | {"models", "nn", "sampling", "emulation"},
+    "emulation": LEAVES | PHYSICS | {"models", "sampling", "training.checkpoint"},
+    "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
+    "counting": LEAVES | {"data.state", "nn"},
+    "cost": LEAVES | {"counting", "training"},
     "benchmark": LEAVES | {"models", "training.loop"},
     "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
 }

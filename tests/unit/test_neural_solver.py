@@ -7,9 +7,13 @@ from lola.errors import ConfigError
 from lola.neural_solver import NeuralSolverConfig
 from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
+from lola.unet import UNetConfig
 
 SMALL = NeuralSolverConfig(
-    transformer=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, patch_size=2, dropout=0.0)
+    network=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, patch_size=2, dropout=0.0)
+)
+UNET = NeuralSolverConfig(
+    network=UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=8, attention_heads=((1, 2),), dropout=0.0)
 )
 KEYS = [(3, i) for i in range(5)]
 
@@ -24,9 +28,9 @@ def batch():
     return Batch(states=torch.randn(5, 3, 4, 4, 6), parameters=torch.randn(5, 2))
 
 
-@pytest.fixture
-def model():
-    return SMALL.build(channels=3, parameters=2, spatial=2, window=4).eval()
+@pytest.fixture(params=[SMALL, UNET], ids=["transformer", "unet"])
+def model(request):
+    return request.param.build(channels=3, parameters=2, spatial=2, window=4).eval()
 
 
 def test_unknown_elements_are_not_seen(model, batch):
@@ -63,9 +67,10 @@ def test_loss_of_a_batch_is_the_weighted_mean_of_its_slices(model, batch):
     torch.testing.assert_close(diagnostics["unknown_mse"], error)
 
 
+@pytest.mark.parametrize("config", [SMALL, UNET], ids=["transformer", "unet"])
 @pytest.mark.parametrize("spatial", [1, 2, 3])
-def test_systems_without_parameters_and_any_axes(spatial):
-    model = SMALL.build(channels=3, parameters=0, spatial=spatial, window=3)
+def test_systems_without_parameters_and_any_axes(spatial, config):
+    model = config.build(channels=3, parameters=0, spatial=spatial, window=3)
     data = Batch(states=torch.randn(2, 3, 3, *(4, 2, 6)[:spatial]), parameters=torch.zeros(2, 0))
     loss, _ = model.loss(data, SampleGenerator(KEYS[:2]))
     loss.backward()
@@ -78,4 +83,5 @@ def test_a_window_without_room_is_refused():
 
 
 def test_configuration_survives_json():
-    assert NeuralSolverConfig.from_json(SMALL.what()) == SMALL
+    for config in (SMALL, UNET):
+        assert NeuralSolverConfig.from_json(config.what()) == config

@@ -9,9 +9,10 @@ import torch
 from azula.denoise import DiracPosterior
 from torch import nn
 
-from lola.diffusion import ScheduleConfig, WindowDenoiser
+from lola.diffusion import WindowDenoiser
 from lola.errors import ConfigError
 from lola.sampling import SamplerConfig
+from lola.schedule import ScheduleConfig
 
 SCHEDULE = ScheduleConfig()
 D = 4

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 
 from lola.data.augment import Augmentation, draw
 from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
+from lola.errors import ConfigError
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
 
 WALL, OPEN, PERIODIC = 0, 1, 2
@@ -128,3 +130,76 @@ def test_three_dimensions_permute_cyclically():
     y = augmentation.apply(x)
     assert y.shape == (6, 1, 4, 2, 3)
     assert y[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 5, 3, -4]
+
+
+CONVECTION = np.array([[PERIODIC, PERIODIC], [WALL, WALL]])
+Z = (1 - np.cos(np.pi * (np.arange(16) + 0.5) / 16)) / 2  # The Well's cells: closer at the walls.
+CELLS = (np.arange(8) / 2, Z)
+
+
+def turned_over():
+    """The reflection of Rayleigh-Benard convection about its middle, and nothing else."""
+    for seed in range(100):
+        generator = np.random.default_rng(seed)
+        drawn = draw(RAYLEIGH_BENARD, CONVECTION, (8, 16), generator, "full", CELLS)
+        if drawn.flips == (False, True):
+            return dataclasses.replace(drawn, shifts=(0, 0))
+    raise AssertionError("the vertical axis is never reversed")
+
+
+def test_the_conducting_state_is_its_own_image():
+    """At rest, heat is conducted and pressure is hydrostatic, in the gauge of no mean."""
+    b = torch.from_numpy(1 - Z).expand(8, 16)
+    p = torch.from_numpy(Z - Z**2 / 2 - 1 / 3).expand(8, 16)
+    x = torch.stack([b, p, torch.zeros_like(b), torch.zeros_like(b)])[:, None]
+    torch.testing.assert_close(turned_over().apply(x), x)
+    published = dataclasses.replace(turned_over(), complements=(), tilts=())
+    assert not torch.allclose(published.apply(x), x, atol=0.1)  # Cold below, hot above: gravity turned over.
+
+
+def test_turning_convection_over_commutes_with_its_forces():
+    """The acceleration -grad p + b e_z and the heating -u . grad b of the image are the image of those."""
+    generator = np.random.default_rng(0)
+    modes = [(generator.normal(), k, m, generator.uniform(0, 6)) for k in range(3) for m in range(3)]
+
+    def smooth(shift):
+        return sum(
+            a * np.cos(np.pi * k * CELLS[0][:, None] / 2 + phase + shift) * np.cos(m * np.pi * Z + shift)
+            for a, k, m, phase in modes
+        )
+
+    x = torch.from_numpy(np.stack([smooth(shift) for shift in range(4)]))[:, None]
+
+    def forces(x):
+        b, p, u, w = x[:, 0].numpy()
+        p_x, b_x = ((np.roll(f, -1, 0) - np.roll(f, 1, 0)) for f in (p, b))
+        p_z, b_z = (np.gradient(f, Z, axis=1) for f in (p, b))
+        return torch.from_numpy(np.stack([-u * b_x - w * b_z, 0 * p, -p_x, b - p_z]))[:, None]
+
+    symmetry = turned_over()
+    plain = dataclasses.replace(symmetry, complements=((0, 0.0),), tilts=())  # A rate has no constant.
+    torch.testing.assert_close(forces(symmetry.apply(x)), plain.apply(forces(x)), rtol=1e-9, atol=1e-9)
+
+
+def test_full_and_published_symmetries_are_drawn():
+    def flips(system, boundary, *options):
+        grid = (8, 16, 8)[: system.dimensions]
+        drawn = [draw(system, boundary, grid, np.random.default_rng(i), *options) for i in range(60)]
+        return {a.flips for a in drawn}, {bool(a.complements) for a in drawn}
+
+    every = set(itertools.product([False, True], repeat=2))
+    assert flips(RAYLEIGH_BENARD, CONVECTION, "full", CELLS) == (every, {False, True})
+    assert flips(RAYLEIGH_BENARD, CONVECTION, "published") == (every, {False})
+    assert flips(EULER, np.full((2, 2), OPEN), "published") == (every, {False})
+    for symmetries in ("full", "published"):
+        drawn = [
+            draw(EULER, np.full((2, 2), OPEN), (8, 8), np.random.default_rng(3), each)
+            for each in ("plain", symmetries)
+        ]
+        assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(("cells", "message"), [((), "need the coordinates"), ((Z, Z**2), "symmetrically")])
+def test_a_reflection_needs_symmetric_cells(cells, message):
+    with pytest.raises(ConfigError, match=message):
+        draw(RAYLEIGH_BENARD, CONVECTION, (8, 16), np.random.default_rng(0), "full", cells)

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
-from lola.data.transforms import Standardisation
+from lola.data.transforms import Standardisation, inverse_transform, transform
 from lola.errors import DataError
 
 
@@ -40,6 +42,19 @@ def test_the_axis_says_where_the_channels_are():
     assert torch.equal(standardise.forward(x.movedim(1, -1), axis=-1), y.movedim(1, -1))
     assert torch.equal(standardise.forward(x[:, :, 0], axis=1), y[:, :, 0])
     assert torch.equal(standardise.inverse(y.movedim(1, 0), axis=0), standardise.inverse(y).movedim(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "x", "y"),
+    [
+        ("log", [1.0, math.e, 1 / math.e], [0.0, 1.0, -1.0]),
+        ("arcsinh", [math.sinh(1), 3.0, -3.0], [1.0, math.log(3 + 10**0.5), -math.log(3 + 10**0.5)]),
+    ],
+)
+def test_other_transforms_of_published_runs(name, x, y):
+    x, y = torch.tensor(x), torch.tensor(y)
+    torch.testing.assert_close(transform(x, name), y)
+    torch.testing.assert_close(inverse_transform(transform(x, name), name), x)
 
 
 def test_gradients_pass():

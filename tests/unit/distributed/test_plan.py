@@ -4,11 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lola.cli import parse
 from lola.data.systems import EULER
 from lola.data.well import open_split
+from lola.diffusion import DiffusionConfig
 from lola.distributed.datasource import WellDatasource, shards_of
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError, DataError
+from lola.neural_solver import NeuralSolverConfig
+from lola.schedule import TimePriorConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.unet import UNetConfig
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "experiments"))
 import presets
@@ -17,7 +23,7 @@ import presets
 @pytest.fixture
 def config():
     smoke = presets.smoke()
-    pixel = smoke.pixel.replace(transformer=smoke.pixel.transformer.replace(patch_size=4))
+    pixel = smoke.pixel.replace(network=smoke.pixel.network.replace(patch_size=4))
     return smoke.replace(latent_channels=(16, 1), pixel=pixel)
 
 
@@ -30,11 +36,11 @@ def changed(before, after):
     return {name for name in before.keys() & after.keys() if before[name] != after[name]}
 
 
-def test_trials_need_only_what_earlier_waves_make(config, tmp_path, well):
+def test_trials_need_only_what_earlier_ones_make(config, tmp_path, well):
     made = set()
-    for wave in Plan(config, tmp_path, well).waves:
-        assert {stage.fingerprint for trial in wave for stage in trial.needs} <= made
-        made |= {step.stage.fingerprint for trial in wave for step in trial.steps}
+    for trial in Plan(config, tmp_path, well).trials:
+        assert {stage.fingerprint for stage in trial.needs} <= made
+        made |= {step.stage.fingerprint for step in trial.steps}
 
 
 def test_every_stage_has_a_folder_of_its_own(config, tmp_path, well):
@@ -63,14 +69,80 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, 
 def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(config, tmp_path, well):
     with pytest.raises(ConfigError, match="16"):
         Plan(config.replace(autoencoder=config.autoencoder.replace(patch_size=32)), tmp_path, well)
-    pixel = config.pixel.replace(transformer=config.pixel.transformer.replace(patch_size=5))
+    pixel = config.pixel.replace(network=config.pixel.network.replace(patch_size=5))
     with pytest.raises(ConfigError, match="16"):
         Plan(config.replace(pixel=pixel), tmp_path, well)
+
+
+def test_a_part_of_a_plan_makes_its_goal_and_what_that_needs(config, tmp_path, well):
+    plan = Plan(config, tmp_path, well)
+
+    def steps(part):
+        return [[step.stage.what for step in trial.steps] for trial in part.trials]
+
+    alone = plan.towards(plan.autoencoder(1))
+    assert steps(alone) == [["autoencoder-f8c1"]]
+    emulator = plan.towards(plan.emulator(config.diffusion, 16))
+    assert steps(emulator) == [["autoencoder-f8c16", "latents-f8c16"], ["diffusion-f8c16"]]
+    pixel = plan.towards(plan.emulator(config.pixel, None))
+    assert steps(pixel) == [["neural_solver-pixel"]]
+    both = plan.towards(plan.autoencoder(16), plan.autoencoder(1))
+    assert steps(both) == [["autoencoder-f8c16"], ["autoencoder-f8c1"]]
+    assert len({part.fingerprint for part in (plan, alone, emulator, pixel, both)}) == 5
+    whole = {step.stage.fingerprint for trial in plan.trials for step in trial.steps}
+    assert {step.stage.fingerprint for trial in emulator.trials for step in trial.steps} < whole
+
+
+def test_a_sweep_may_leave_out_pixel_space(config, tmp_path, well):
+    before = fingerprints(config, tmp_path, well)
+    after = fingerprints(config.replace(pixel=None), tmp_path, well)
+    assert before.keys() - after.keys() == {
+        name for name in before if name.endswith("neural_solver-pixel")
+    } | {"neural_solver pixel"}
+    assert not changed(before, after)
+
+
+def test_other_architectures_have_stages_of_their_own(config, tmp_path, well):
+    unet = UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=8)
+    other = config.replace(
+        autoencoder=TransformerAutoencoderConfig(patch_size=8, features=16, blocks=1, heads=2),
+        diffusion=DiffusionConfig(network=unet),
+        pixel=NeuralSolverConfig(network=unet),
+    )
+    assert type(other).from_json(other.what()).what() == other.what()
+    before, after = fingerprints(config, tmp_path, well), fingerprints(other, tmp_path, well)
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] == after[name]} == {"evaluation persistence-pixel"}
+    assert Plan(other, tmp_path, well).compression(16) == 5 * 64 / 16
+
+
+def test_latents_that_do_not_fit_an_emulator_are_refused_before_anything_runs(config, tmp_path, well):
+    deep = UNetConfig(channels=(8, 8, 8), blocks=(1, 1, 1), modulation=8)
+    with pytest.raises(ConfigError, match="down-sampling 4 does not divide a grid axis of 2"):
+        Plan(config.replace(diffusion=DiffusionConfig(network=deep)), tmp_path, well)
 
 
 def test_missing_data_are_named(config, tmp_path):
     with pytest.raises(DataError, match="euler_multi_quadrants_openBC"):
         Plan(config, tmp_path, tmp_path / "nothing")
+
+
+def test_the_command_line_chooses_architectures():
+    arguments = (
+        "--autoencoder.type TransformerAutoencoderConfig --autoencoder.patch-size 8 --autoencoder.heads 4 "
+        "--diffusion.network.type UNetConfig --diffusion.network.blocks 1 1 1 --diffusion.times.name beta "
+        "--diffusion.times.a 2 --pixel.network.features 64 --neural-solver.network.type UNetConfig"
+    )
+    config = parse(arguments.split(), "sweep", "Sweeps.", presets.SWEEPS, "smoke")
+    smoke = presets.smoke()
+    assert config == smoke.replace(
+        autoencoder=TransformerAutoencoderConfig(patch_size=8, heads=4),
+        diffusion=smoke.diffusion.replace(
+            network=UNetConfig(blocks=(1, 1, 1)), times=TimePriorConfig(name="beta", a=2.0)
+        ),
+        neural_solver=NeuralSolverConfig(network=UNetConfig()),
+        pixel=NeuralSolverConfig(network=smoke.pixel.network.replace(features=64)),
+    )
 
 
 def test_presets_are_complete():

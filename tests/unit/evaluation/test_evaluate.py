@@ -57,7 +57,7 @@ def test_the_autoencoder_is_scored_on_the_states_that_emulators_predict(split, a
 
 def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
     torch.manual_seed(1)
-    model = DiffusionConfig(transformer=TRANSFORMER).build(4, split.parameter_count, 2, 5)
+    model = DiffusionConfig(network=TRANSFORMER).build(4, split.parameter_count, 2, 5)
     emulator = Emulator(model=model, autoencoder=autoencoder, sampler=SamplerConfig(steps=2))
     config = EvaluationConfig(trajectories=1, members=3, sampler=SamplerConfig(steps=2))
     scores = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=autoencoder, emulator=emulator)
@@ -71,7 +71,7 @@ def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
 
 
 def test_a_deterministic_emulator_has_one_member_and_no_spread(split):
-    model = NeuralSolverConfig(transformer=TRANSFORMER.replace(patch_size=4)).build(
+    model = NeuralSolverConfig(network=TRANSFORMER.replace(patch_size=4)).build(
         5, split.parameter_count, 2, 5
     )
     config = EvaluationConfig(trajectories=1, members=3)

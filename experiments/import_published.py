@@ -1,0 +1,53 @@
+"""Import a run that the authors published: `import_published.py RUN_DIR [--option value ...]`."""
+
+import dataclasses
+
+import tyro
+
+from lola.cli import launch_alone
+from lola.config import Config, fingerprint, flat, how, require
+from lola.reference.convert import read_conversion, write_conversion
+from lola.storage import resolve_storage
+from lola.tracking import Tracker
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Import(Config):
+    """What to import, and where to.
+
+    Arguments:
+        run: The folder of the run, with config.yaml and state.pth.
+        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        name: What the stage is called; else after its network and compression.
+    """
+
+    run: tyro.conf.Positional[str]
+    storage: str | None = how(None)
+    name: str | None = None
+
+    def validate(self) -> None:
+        allowed = self.name is None or self.name.replace("-", "").replace("_", "").isalnum()
+        require(allowed, f"name {self.name} must be letters, digits, - and _: it becomes a folder")
+
+
+def main(config: Import) -> None:
+    """Convert a published run into a finished stage, and register it in MLflow; done once, it is reused."""
+    root = resolve_storage(config.storage)
+    conversion = read_conversion(config.run, root, config.name)
+    written = write_conversion(conversion)
+    stages = [each.stage for each in (conversion.autoencoder, conversion) if each is not None]
+    tracker = Tracker(root, conversion.stage.system)
+    tracker.start_sweep(
+        f"import {conversion.stage.what}",
+        fingerprint("import", conversion.stage.fingerprint),
+        flat(conversion.config.what()),
+    )
+    for stage in stages:
+        tracker.follow(stage.folder, stage.fingerprint)
+        print(f"{'imported' if written else 'reused'}: {stage.folder}")
+    tracker.finish_sweep(None, failed=False)
+    print(f"runs: {tracker.command}")
+
+
+if __name__ == "__main__":
+    launch_alone(main, Import)

@@ -1,0 +1,78 @@
+"""Train autoencoders, as the stages that a sweep would share."""
+
+import dataclasses
+from collections.abc import Callable
+
+import presets
+import tyro
+
+from lola.autoencoder import AutoencoderConfig
+from lola.cli import launch
+from lola.config import Config, how
+from lola.cost import Hardware
+from lola.distributed.dry_run import autoencoder_job, show
+from lola.distributed.sweep import SweepConfig
+from lola.distributed.tune import run_stages
+from lola.training.loop import TrainingConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Autoencoders(Config):
+    """Which autoencoders are trained, and how.
+
+    Arguments:
+        system: The physical system, which decides other defaults.
+        latent_channels: Latent channels of the autoencoders.
+        autoencoder: The autoencoder, but for its latent channels.
+        autoencoder_training: How they are trained.
+        well: The folder of Well datasets, absolute or under the storage root.
+        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        dry_run: Whether to print what training costs, and do nothing else.
+        hardware: The GPUs of the dry run.
+        sweep: The sweep that they are part of.
+    """
+
+    system: str
+    latent_channels: tuple[int, ...]
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
+    autoencoder_training: TrainingConfig
+    well: str = how("well")
+    storage: str | None = how(None)
+    dry_run: bool = how(False)
+    hardware: Hardware = dataclasses.field(default_factory=Hardware)
+    sweep: tyro.conf.Suppress[tyro.conf.Fixed[SweepConfig]]
+
+    def validate(self) -> None:
+        self.whole()
+
+    def whole(self) -> SweepConfig:
+        """The sweep with these autoencoders."""
+        names = {field.name for field in dataclasses.fields(self)} - {"sweep", "dry_run", "hardware"}
+        return self.sweep.replace(**{name: getattr(self, name) for name in names})
+
+
+def of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
+    """The autoencoders of a sweep's preset."""
+
+    def build(**given: str) -> Autoencoders:
+        sweep = preset(**given)
+        names = {field.name for field in dataclasses.fields(Autoencoders)}
+        return Autoencoders(sweep=sweep, **{n: getattr(sweep, n) for n in names & vars(sweep).keys()})
+
+    return build
+
+
+def main(config: Autoencoders) -> None:
+    """Train autoencoders, each from its last checkpoint if there is one; finished ones are kept."""
+    sweep = config.whole()
+    if config.dry_run:
+        show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
+        return
+    title = f"autoencoders {sweep.system}"
+    run_stages(sweep, title, lambda plan: [plan.autoencoder(n) for n in sweep.latent_channels])
+
+
+if __name__ == "__main__":
+    sweeps = {name: of(preset) for name, preset in presets.SWEEPS.items()}
+    launch(main, sweeps, default="mini", given=("system",))

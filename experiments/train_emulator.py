@@ -1,0 +1,68 @@
+"""Train emulators, and the autoencoders and caches that they need, as stages that a sweep would share."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import presets
+
+from lola.cli import launch
+from lola.config import how, require
+from lola.cost import Hardware
+from lola.distributed.dry_run import emulator_job, pixel_refusal, show
+from lola.distributed.sweep import EmulatorModel, SweepConfig
+from lola.distributed.tune import run_stages
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Emulators(SweepConfig):
+    """Which emulators are trained, and how.
+
+    Arguments:
+        model: The kind of emulator.
+        space: Whether it emulates latent states, at each number of latent channels, or the fields themselves.
+        dry_run: Whether to print what training costs, and do nothing else.
+        hardware: The GPUs of the dry run.
+    """
+
+    model: Literal["diffusion", "neural-solver"] = "diffusion"
+    space: Literal["latent", "pixel"] = "latent"
+    dry_run: bool = how(False)
+    hardware: Hardware = dataclasses.field(default_factory=Hardware, metadata={"how": True})
+
+    def validate(self) -> None:
+        super().validate()
+        if self.space == "pixel":
+            if self.pixel is None:
+                raise pixel_refusal(self)
+            require(self.model == "neural-solver", "in pixel space there is --model neural-solver alone")
+
+    def chosen(self) -> list[tuple[EmulatorModel, int | None]]:
+        """The emulators, each with its latent channels."""
+        if self.space == "pixel":
+            assert self.pixel is not None
+            return [(self.pixel, None)]
+        model = self.diffusion if self.model == "diffusion" else self.neural_solver
+        return [(model, n) for n in self.latent_channels]
+
+
+def of(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
+    """The diffusion models of a sweep's preset."""
+    return lambda **given: Emulators(**vars(preset(**given)))
+
+
+def main(config: Emulators) -> None:
+    """Train emulators, each from its last checkpoint if there is one; finished stages are kept.
+
+    Autoencoders and latent caches that they need are made first.
+    """
+    if config.dry_run:
+        show([emulator_job(config, *choice) for choice in config.chosen()], config.hardware)
+        return
+    title = f"{config.model} {config.space} {config.system}"
+    run_stages(config, title, lambda plan: [plan.emulator(*choice) for choice in config.chosen()])
+
+
+if __name__ == "__main__":
+    sweeps = {name: of(preset) for name, preset in presets.SWEEPS.items()}
+    launch(main, sweeps, default="mini", given=("system",))

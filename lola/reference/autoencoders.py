@@ -1,0 +1,43 @@
+"""Published autoencoders as ours."""
+
+from types import ModuleType
+from typing import Any
+
+from lola.autoencoder import Autoencoder
+from lola.reference import codecs, convolutional
+from lola.reference.options import expect, size
+from lola.reference.run import Run, fill
+
+ARCHITECTURES = {"dcae": convolutional, None: convolutional, "vit": codecs}
+# Latent noise was never applied; the rest are sizes, training aids and sections that must be empty
+IGNORED = {
+    *("name", "arch", "loss", "checkpointing", "latent_noise"),
+    *("pix_channels", "spatial", "encoder_only", "decoder_only"),
+}
+
+
+def build_autoencoder(run: Run) -> Autoencoder:
+    """The autoencoder of a run, in evaluation mode.
+
+    Raises:
+        DataError: Its configuration tells of a network that we have not, or its weights are of another.
+    """
+    architecture, config = _read(run)
+    with run.honouring("ae"):
+        model = config.build(**autoencoder_sizes(run))
+    return fill(run, model, architecture.published, architecture.constants(model, config))
+
+
+def autoencoder_sizes(run: Run) -> dict[str, int]:
+    """The sizes that the data decided, by the names of `build`: from the configuration, else the weights."""
+    architecture, config = _read(run)
+    sizes = architecture.sizes(run, config)
+    return sizes | {"channels": size(run, "ae", "pix_channels", sizes["channels"])}
+
+
+def _read(run: Run) -> tuple[ModuleType, Any]:
+    """What knows the architecture, and the configuration of ours."""
+    for name in ("encoder_only", "decoder_only"):
+        expect(run, "ae", name, None, {})
+    architecture = ARCHITECTURES[expect(run, "ae", "arch", *ARCHITECTURES)]
+    return architecture, architecture.read_config(run, IGNORED)

@@ -1,0 +1,52 @@
+"""Published transformer autoencoders as ours: their options, and the names of their parameters."""
+
+from typing import Any
+
+from torch import Tensor
+
+from lola.autoencoder import Autoencoder
+from lola.nn.embedding import SineEncoding
+from lola.reference import transformers
+from lola.reference.options import expect, size, translate
+from lola.reference.run import Run
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
+
+OPTIONS = {
+    "lat_channels": "latent_channels",
+    "saturation": "saturation",
+    **{theirs: ours for theirs, ours in transformers.OPTIONS.items() if theirs != "emb_features"},
+}
+DEFAULTS: dict[str, Any] = {
+    "saturation": "softclip2",
+    **{name: value for name, value in transformers.DEFAULTS.items() if name != "emb_features"},
+}
+
+
+def read_config(run: Run, ignored: set[str]) -> TransformerAutoencoderConfig:
+    """The autoencoder of a section `ae`."""
+    expect(run, "ae", "window_size", None)
+    expect(run, "ae", "unpatch_size", None, 1)
+    options = translate(run, "ae", OPTIONS, DEFAULTS, ignored | {"window_size", "unpatch_size"})
+    options["saturation"] = options["saturation"] or "none"
+    with run.honouring("ae"):
+        return TransformerAutoencoderConfig.from_json(options)
+
+
+def sizes(run: Run, config: TransformerAutoencoderConfig) -> dict[str, int]:
+    """The sizes that the data decided, by the weights."""
+    position = run.tensor("encoder.positional_embedding.2.weight")
+    spatial = size(run, "ae", "spatial", position.shape[-1] // max(1, len(position)))
+    inputs = run.tensor("encoder.in_proj.weight").shape[-1]
+    return {"channels": inputs // config.patch_size**spatial, "spatial": spatial}
+
+
+def published(name: str) -> list[str]:
+    """The published name of a parameter of ours."""
+    part, _, inner = name.split(".", 2)  # encoder.1 and decoder.0 are the transformers
+    return [f"{part}.{each}" for each in transformers.published(inner)]
+
+
+def constants(model: Autoencoder, config: TransformerAutoencoderConfig) -> dict[str, Tensor]:
+    """What the published encodings of positions store."""
+    frequencies = SineEncoding(config.features).frequencies
+    return {f"{part}.positional_embedding.0.freqs": frequencies for part in ("encoder", "decoder")}

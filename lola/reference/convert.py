@@ -1,0 +1,176 @@
+"""A published run as a finished stage of ours, which everything here loads.
+
+The stage's fingerprint is that of the network's configuration, of the data it knows and of its weights, so
+that a run is converted once. Nothing is written before all of the run was read and understood.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lola.autoencoder import AutoencoderConfig, CodecConfig
+from lola.config import Config, flat
+from lola.data.systems import System
+from lola.diffusion import DiffusionConfig
+from lola.neural_solver import NeuralSolverConfig
+from lola.reference import check_parts, read_autoencoder
+from lola.reference.autoencoders import autoencoder_sizes, build_autoencoder
+from lola.reference.dataset import read_system
+from lola.reference.emulators import build_emulator, emulator_sizes
+from lola.reference.run import Run, read_run
+from lola.spool import Spool
+from lola.storage import Kind, Stage, atomic_path
+from lola.training.checkpoint import WEIGHTS, save_weights
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
+
+KINDS = {"ae": "autoencoder", "denoiser": "diffusion", "surrogate": "neural_solver"}
+UNKNOWN = "unknown"  # the system of runs that do not tell their data
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Imported(Config):
+    """What an imported stage is.
+
+    Arguments:
+        model: The network.
+        sizes: The sizes that its data decided.
+        data: The system that it was trained on, as JSON, where the run tells it.
+    """
+
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    sizes: dict[str, int]
+    data: dict[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """A run that was read and may be written.
+
+    Arguments:
+        run: The run.
+        stage: Where it goes.
+        config: What the stage is.
+        model: The network.
+        autoencoder: The conversion of its autoencoder, for an emulator of latents.
+    """
+
+    run: Run
+    stage: Stage
+    config: Imported
+    model: nn.Module
+    autoencoder: "Conversion | None" = None
+
+
+def read_conversion(folder: Path | str, root: Path, name: str | None = None) -> Conversion:
+    """Read a run, and its autoencoder's if it has one, to be written under a storage root.
+
+    Arguments:
+        folder: The run's folder.
+        root: The storage root.
+        name: What the stage is called; else after its network and compression.
+
+    Raises:
+        DataError: The run is one that we cannot be.
+    """
+    run = read_run(folder)
+    system = read_system(run)
+    if run.kind == "ae":
+        return _autoencoder(run, root, system, name)
+    inner = read_autoencoder(run)
+    check_parts(run, inner, system)
+    autoencoder = None if inner is None else _autoencoder(inner, root, read_system(inner) or system)
+    model = build_emulator(run)
+    config = Imported(model=model.config, sizes=emulator_sizes(run), data=_json(system))
+    if autoencoder is None:
+        space, inputs = "pixel", {}
+    else:
+        space = _rate(autoencoder.config)
+        inputs = {"autoencoder": autoencoder.stage.fingerprint}
+    what = name or f"{KINDS[run.kind]}-{space}"
+    stage = _stage(run, root, "emulators", what, system, config, inputs)
+    return Conversion(run, stage, config, model, autoencoder)
+
+
+def write_conversion(conversion: Conversion) -> bool:
+    """Write a run as a finished stage, its autoencoder first; returns whether there was something to write.
+
+    Raises:
+        StorageError: The storage is full or read-only; the stage is not finished then.
+    """
+    inner, stage = conversion.autoencoder, conversion.stage
+    written = inner is not None and write_conversion(inner)
+    with stage.lease():
+        if stage.finished:
+            return written
+        spool, tags = Spool(stage.folder), _tags(conversion)
+        spool.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.what()))
+        spool.status("RUNNING")
+        with atomic_path(stage.folder / WEIGHTS) as aside:
+            save_weights(aside, conversion.model)
+        details = {"autoencoder": None if inner is None else inner.stage.name}
+        stage.commit(
+            model=conversion.config.what()["model"],
+            sizes=conversion.config.sizes,
+            data=conversion.config.data,
+            published={name: conversion.run.section(name) for name in ("dataset", "trajectory")},
+            **(details if stage.kind == "emulators" else {}),
+        )
+        spool.model(stage.folder / WEIGHTS, f"{stage.system}-{stage.what}")
+        spool.status("FINISHED")
+    return True
+
+
+def _autoencoder(run: Run, root: Path, system: System | None, name: str | None = None) -> Conversion:
+    model = build_autoencoder(run)
+    assert isinstance(model.config, AutoencoderConfig | TransformerAutoencoderConfig)
+    config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
+    what = name or f"autoencoder-{_rate(config)}"
+    return Conversion(run, _stage(run, root, "autoencoders", what, system, config, {}), config, model)
+
+
+def _tags(conversion: Conversion) -> dict[str, Any]:
+    """What the run is, for the tracking server."""
+    stage = conversion.stage
+    codec = conversion if stage.kind == "autoencoders" else conversion.autoencoder
+    compression = 1.0
+    if codec is not None:
+        assert isinstance(codec.config.model, CodecConfig)
+        compression = codec.config.model.compression(**codec.config.sizes)
+    return {
+        "system": stage.system,
+        "stage": stage.kind.removesuffix("s"),
+        "model": KINDS[conversion.run.kind],
+        "space": "pixel" if codec is None else "latent",
+        "compression": f"{compression:g}",
+    }
+
+
+def _rate(config: Imported) -> str:
+    assert isinstance(config.model, CodecConfig)
+    return f"{config.model.rate(config.sizes['spatial'])}c{config.model.latent_channels}"
+
+
+def _stage(
+    run: Run,
+    root: Path,
+    kind: Kind,
+    what: str,
+    system: System | None,
+    config: Imported,
+    inputs: dict[str, str],
+) -> Stage:
+    return Stage(
+        root=root,
+        kind=kind,
+        system=UNKNOWN if system is None else system.name,
+        what=what,
+        config=config,
+        inputs={"weights": run.digest(), **inputs},
+    )
+
+
+def _json(system: System | None) -> dict[str, Any] | None:
+    return None if system is None else json.loads(json.dumps(dataclasses.asdict(system)))

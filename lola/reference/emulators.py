@@ -1,0 +1,116 @@
+"""Published denoisers and neural solvers as ours: their schedules, sizes and embeddings."""
+
+import re
+from types import ModuleType
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from lola.diffusion import Diffusion, DiffusionConfig
+from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.nn.embedding import SineEncoding
+from lola.reference import transformers, unets
+from lola.reference.dataset import read_trajectory
+from lola.reference.options import IGNORED, expect, size
+from lola.reference.run import Run, fill
+from lola.schedule import ScheduleConfig
+from lola.transformer import TransformerConfig
+from lola.unet import UNetConfig
+
+ARCHITECTURES = {"vit": transformers, "dit": transformers, None: transformers, "unet": unets}
+M = TypeVar("M", bound=nn.Module)
+SCHEDULES: dict[str, set[str]] = {"log_logit": {"scale", "shift"}, "log_linear": set()}
+
+
+def build_emulator(run: Run) -> Diffusion | NeuralSolver:
+    """The network of an emulator's run, in evaluation mode.
+
+    Raises:
+        DataError: Its configuration tells of a network that we have not, or its weights are of another.
+    """
+    return build_denoiser(run) if run.kind == "denoiser" else build_neural_solver(run)
+
+
+def build_denoiser(run: Run) -> Diffusion:
+    """The diffusion model of a run; errors as in `build_emulator`."""
+    expect(run, "denoiser", "masked", True)
+    network = _network(run)
+    with run.honouring("denoiser"):
+        config = DiffusionConfig(network=network, schedule=_schedule(run))
+        model = config.build(**emulator_sizes(run))
+    frequencies = SineEncoding(network.modulation).frequencies
+    return _fill(run, model, network, {"backbone.time_embedding.0.freqs": frequencies})
+
+
+def build_neural_solver(run: Run) -> NeuralSolver:
+    """The neural solver of a run; errors as in `build_emulator`."""
+    network = _network(run)
+    with run.honouring("surrogate"):
+        model = NeuralSolverConfig(network=network).build(**emulator_sizes(run))
+    return _fill(run, model, network, {})
+
+
+def emulator_sizes(run: Run) -> dict[str, int]:
+    """The sizes that the data decided, by the names of `build`: from the configuration, else the weights."""
+    architecture, network = _architecture(run), _network(run)
+    axes = architecture.axes(run, _prefix(run))
+    outputs = architecture.outputs(run, _prefix(run), network)
+    label = run.state.get(f"{_embeddings(run)}label_embedding.0.weight")
+    return {
+        "channels": size(run, run.kind, "channels", outputs),
+        "parameters": size(run, run.kind, "label_features", 0 if label is None else label.shape[-1]),
+        "spatial": axes - 1,
+        "window": read_trajectory(run).length,
+    }
+
+
+def _schedule(run: Run) -> ScheduleConfig:
+    schedule = run.section("denoiser").get("schedule")
+    if not isinstance(schedule, dict):
+        raise run.fault(f"denoiser has schedule: {schedule}; it must be a section")
+    name = schedule.get("name")
+    if (
+        not isinstance(name, str) or name not in SCHEDULES
+    ):  # of other schedules we do not know the published form
+        raise run.fault(f"schedule has name: {name}; we know {' and '.join(SCHEDULES)} alone")
+    run.refuse_others("schedule", schedule, {"name", "sigma_min", "sigma_max", *SCHEDULES[name]})
+    return ScheduleConfig.from_json(schedule)
+
+
+def _architecture(run: Run) -> ModuleType:
+    return ARCHITECTURES[expect(run, run.kind, "arch", *ARCHITECTURES)]
+
+
+def _network(run: Run) -> TransformerConfig | UNetConfig:
+    ignored = IGNORED | ({"masked", "schedule", "precondition"} if run.kind == "denoiser" else set())
+    architecture = _architecture(run)
+    axes = architecture.axes(run, _prefix(run))
+    if not 2 <= axes <= 4:
+        raise run.fault(f"{run.kind} has spatial: {axes}; we know time and 1 to 3 grid axes")
+    return architecture.read_config(run, axes, ignored)
+
+
+def _embeddings(run: Run) -> str:
+    """What precedes the names of a network's embeddings, of time and label."""
+    return "backbone." if run.kind == "denoiser" else ""
+
+
+def _prefix(run: Run) -> str:
+    """What precedes the names of a network's own parameters."""
+    return f"{_embeddings(run)}backbone."
+
+
+def _fill(run: Run, model: M, network: TransformerConfig | UNetConfig, constants: dict[str, Tensor]) -> M:
+    architecture, sizes = _architecture(run), emulator_sizes(run)
+
+    def published(name: str) -> list[str]:
+        embedding = re.search(r"embed_(noise|parameters)\.(.*)$", name)
+        if embedding:
+            kind = {"noise": "time_embedding", "parameters": "label_embedding"}[embedding[1]]
+            return [f"{_embeddings(run)}{kind}.{embedding[2]}"]
+        inner = re.sub(r"^(denoiser\.backbone\.)?network\.", "", name)
+        return [f"{_prefix(run)}{each}" for each in architecture.published(inner, network)]
+
+    inner = architecture.constants(network)
+    constants |= {f"{_prefix(run)}{name}": value for name, value in inner.items()}
+    return fill(run, model, published, constants, architecture.reorder(network, sizes))

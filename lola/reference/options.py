@@ -1,0 +1,71 @@
+"""Published options under our names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lola.reference.run import Run
+
+# Sizes, training aids and what is read elsewhere, of every emulator
+IGNORED = {"name", "arch", "loss", "checkpointing", "channels", "label_features", "spatial"}
+
+
+def translate(
+    run: Run, name: str, names: Mapping[str, str], defaults: Mapping[str, Any], ignored: set[str]
+) -> dict[str, Any]:
+    """The options of a network's section under our names.
+
+    Arguments:
+        run: The run.
+        name: The section.
+        names: Our names of their options.
+        defaults: The values that options have in the published networks where a run does not name them.
+        ignored: Options that are used elsewhere, or describe training alone.
+
+    Raises:
+        DataError: The section has an option that is neither translated nor ignored.
+    """
+    section = run.section(name)
+    run.refuse_others(name, section, {*names, *ignored})
+    values = {**defaults, **{key: value for key, value in section.items() if key in names}}
+    if "dropout" in values and values["dropout"] is None:
+        values["dropout"] = 0.0
+    return {names[key]: value for key, value in values.items()}
+
+
+def expect(run: Run, name: str, key: str, *values: Any) -> Any:
+    """The value of an option that may only be one of the given; the first is the default.
+
+    Raises:
+        DataError: It is another.
+    """
+    value = run.section(name).get(key, values[0])
+    if value not in values:
+        known = " or ".join(str(each) for each in values if each is not None)
+        raise run.fault(f"{name} has {key}: {value}; we know {known or 'none'} alone")
+    return value
+
+
+def size(run: Run, name: str, key: str, otherwise: int) -> int:
+    """A size that the data decided, as the section tells it, else what is told otherwise.
+
+    Raises:
+        DataError: It is not a whole number that is not negative.
+    """
+    value = run.section(name).get(key)
+    if value is None:
+        return otherwise
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise run.fault(f"{name} has {key}: {value}; it must be a whole number")
+    return value
+
+
+def levels(run: Run, name: str, value: Any) -> list[tuple[int, int]]:
+    """Pairs (level, heads) of a mapping of levels to attention heads.
+
+    Raises:
+        DataError: It is not such a mapping.
+    """
+    try:
+        return sorted((int(level), int(heads)) for level, heads in (value or {}).items() if heads)
+    except (AttributeError, TypeError, ValueError):
+        raise run.fault(f"{name} has attention_heads: {value}; it must map levels to heads") from None

@@ -1,0 +1,141 @@
+r"""Noise schedules and the times at which they are trained (Section 2, Eq. 1).
+
+A schedule gives the scales of `x_t = alpha x + sigma eps` for `t` in [0, 1]; `alpha / sigma` falls in `t`.
+With s the smallest and S the largest noise, and `tau` a time of the rectified flow that runs between their
+own,
+
+    tau = (1 - t) tau_s + t tau_S,  tau_s = s / (1 + s),  tau_S = S / (1 + S)
+
+    log_logit     alpha = 1,        sigma = exp(scale * logit(tau) + shift)
+    log_linear    alpha = 1,        sigma = s^(1 - t) S^t
+    rectified     alpha = 1 - tau,  sigma = tau
+
+so that `sigma / alpha` runs from s to S, but for log_logit's scale and shift. The rectified flow itself has
+`tau = t`, where `log(sigma / alpha)` is infinite at both ends; s and S keep it finite, and move no time by
+more than `max(s, 1 / S)`. At scale 1 and shift 0 log_logit is the rectified flow up to scale: its `x_t` is
+that of the flow over `1 - tau`, and denoisers that scale their input see no difference.
+
+The objective's times are quantiles `t = Q(u)` of a prior, at one uniform number `u` per sample:
+
+    uniform       Q(u) = a + (b - a) u
+    beta          Q the inverse of the regularised incomplete beta function I(a, b)
+    kumaraswamy   Q(u) = (1 - (1 - u)^(1/b))^(1/a)
+"""
+
+import dataclasses
+import math
+from typing import Literal, get_args
+
+import scipy.special
+import torch
+from azula.noise import Schedule, VESchedule
+from torch import Tensor
+
+from lola.config import Config, require
+from lola.seeding import SampleGenerator
+
+ScheduleName = Literal["log_logit", "log_linear", "rectified"]
+PriorName = Literal["uniform", "beta", "kumaraswamy"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Config):
+    """A noise schedule.
+
+    Arguments:
+        name: Which.
+        sigma_min: Noise over signal at t = 0; log_logit's at scale 1 and shift 0.
+        sigma_max: The same at t = 1.
+        scale: Slope of log sigma over the logit, of log_logit alone.
+        shift: Offset of log sigma over the logit, of log_logit alone.
+    """
+
+    name: ScheduleName = "log_logit"
+    sigma_min: float = 1e-3
+    sigma_max: float = 1e3
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def validate(self) -> None:
+        require(self.name in get_args(ScheduleName), f"no schedule is called {self.name!r}")
+        require(
+            0 < self.sigma_min < self.sigma_max < math.inf,
+            "sigma_min must be positive and below sigma_max, which is finite, "
+            f"not {self.sigma_min} and {self.sigma_max}",
+        )
+        require(self.scale > 0, f"scale must be positive, not {self.scale}")
+        require(
+            self.name == "log_logit" or (self.scale == 1 and self.shift == 0),
+            f"scale and shift are those of log_logit; {self.name} has none",
+        )
+
+    def build(self) -> Schedule:
+        """The schedule: `t` of shape `(*)` in [0, 1] to `alpha` and `sigma` of shape `(*)`."""
+        match self.name:
+            case "log_logit":
+                return LogLogitSchedule(self)
+            case "log_linear":
+                return VESchedule(self.sigma_min, self.sigma_max)
+            case "rectified":
+                return RectifiedSchedule(self)
+
+
+class LogLogitSchedule(Schedule):
+    """`t` of shape `(*)` in [0, 1] to `alpha` and `sigma` of shape `(*)`."""
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.config = config
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        tau_min, tau_max = (s / (1 + s) for s in (self.config.sigma_min, self.config.sigma_max))
+        tau = t * (tau_max - tau_min) + tau_min
+        return torch.ones_like(t), torch.exp(self.config.scale * torch.logit(tau) + self.config.shift)
+
+
+class RectifiedSchedule(Schedule):
+    """`t` of shape `(*)` in [0, 1] to `alpha` and `sigma` of shape `(*)`, which sum to 1."""
+
+    def __init__(self, config: ScheduleConfig) -> None:
+        self.ends = config.sigma_min, config.sigma_max
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.ends
+        # Sums of positive terms: 1 - tau would lose the digits of a small alpha
+        alpha = (1 - t) / (1 + low) + t / (1 + high)
+        return alpha, (1 - t) * (low / (1 + low)) + t * (high / (1 + high))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TimePriorConfig(Config):
+    """How the times of the diffusion objective are distributed.
+
+    Arguments:
+        name: The distribution.
+        a: The lower end of the uniform distribution; the first exponent of the others, positive.
+        b: The upper end of the uniform distribution; the second exponent of the others, positive.
+    """
+
+    name: PriorName = "uniform"
+    a: float = 0.0
+    b: float = 1.0
+
+    def validate(self) -> None:
+        require(self.name in get_args(PriorName), f"no time prior is called {self.name!r}")
+        if self.name == "uniform":
+            ordered = 0 <= self.a < self.b <= 1
+            require(ordered, f"a uniform prior needs 0 <= a < b <= 1, not {self.a} and {self.b}")
+        else:
+            positive = 0 < self.a < math.inf and 0 < self.b < math.inf
+            require(positive, f"a {self.name} prior needs positive a and b, not {self.a} and {self.b}")
+
+    def draw(self, generator: SampleGenerator) -> Tensor:
+        """One time in [0, 1] per sample, float32, with shape `(B)`."""
+        u = generator.uniform()
+        match self.name:
+            case "uniform":
+                return self.a + (self.b - self.a) * u
+            case "beta":
+                quantiles = scipy.special.betaincinv(self.a, self.b, u.double().cpu().numpy())
+                return torch.from_numpy(quantiles).to(u)
+            case "kumaraswamy":
+                return ((1 - (1 - u.double()) ** (1 / self.b)) ** (1 / self.a)).to(u)

@@ -1,0 +1,47 @@
+r"""The transformer autoencoder: patches of the grid are tokens, and a latent cell is what is left of a token.
+
+    E(x) = transformer(space_to_depth(x)),  D(z) = depth_to_space(transformer(z))
+
+Both are transformers of `lola.nn.vit` over the axes of the grid, without modulation; a token and a latent
+cell cover the same `patch_size` cells along each axis.
+"""
+
+import dataclasses
+
+from torch import nn
+
+from lola.autoencoder import CodecConfig
+from lola.config import require
+from lola.nn.layers import DepthToSpace, SpaceToDepth
+from lola.transformer import BlocksConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerAutoencoderConfig(CodecConfig, BlocksConfig):
+    """A transformer autoencoder, with as many blocks in the encoder as in the decoder.
+
+    Arguments:
+        blocks: The number of blocks of the encoder, and of the decoder.
+        patch_size: Cells per token along each axis: the down-sampling.
+    """
+
+    blocks: int = 8
+    patch_size: int = 32
+
+    def validate(self) -> None:
+        super().validate()
+        require(self.patch_size >= 1, f"patch_size must be at least 1, not {self.patch_size}")
+
+    def factors(self, spatial: int) -> tuple[int, ...]:
+        """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
+        return (self.patch_size,) * spatial
+
+    def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+        """The encoder of `channels` fields on `spatial` grid axes to `outputs` channels, and the decoder."""
+        cells, tokens = channels * self.patch_size**spatial, [1] * spatial
+        encoder = self.transformer(cells, outputs, 0, tokens)
+        decoder = self.transformer(self.latent_channels, cells, 0, tokens)
+        return (
+            nn.Sequential(SpaceToDepth(self.patch_size), encoder),
+            nn.Sequential(decoder, DepthToSpace(self.patch_size)),
+        )
