@@ -12,7 +12,9 @@ from lola.cli import launch
 def training() -> TrainingBenchmark:
     """The training step of the `mini` preset's networks, and of wider ones."""
     config = presets.mini()
-    return TrainingBenchmark(autoencoder=config.autoencoder, transformer=config.neural_solver.network)
+    return TrainingBenchmark(
+        autoencoder=config.autoencoder, transformer=config.neural_solver.network.replace(dropout=0.0)
+    )
 
 
 def main(config: TrainingBenchmark) -> None:

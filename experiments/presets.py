@@ -4,6 +4,7 @@ from lola.autoencoder import AutoencoderConfig
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
+from lola.distributed.study import ArmConfig, StudyConfig
 from lola.distributed.sweep import SweepConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
@@ -122,3 +123,43 @@ def paper(system: str = "euler") -> SweepConfig:
 
 
 SWEEPS = {"mini": mini, "smoke": smoke, "paper": paper}
+
+
+def study_mini() -> StudyConfig:
+    """Four optimisers on the data of the `mini` sweep, three seeds each.
+
+    Each takes the rate that was best of four a factor of about three apart, with identity initialisation and
+    another seed.
+    """
+    sweep = mini()
+    adam = OptimizerConfig(name="adam")
+    psgd = OptimizerConfig(name="psgd", max_dimension=256)
+    soap = OptimizerConfig(name="soap", max_dimension=256)
+    return StudyConfig(
+        simulation=sweep.simulation,
+        autoencoder=AutoencoderConfig(
+            latent_channels=16, channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=4, dropout=0.0
+        ),
+        training=sweep.autoencoder_training.replace(steps=300, report_every=10, valid_samples=32),
+        arms=(
+            ArmConfig(optimizer=adam, identity_init=False, learning_rates=(1e-3,)),
+            ArmConfig(optimizer=adam, learning_rates=(1e-3,)),
+            ArmConfig(optimizer=psgd, learning_rates=(1e-3,)),
+            ArmConfig(optimizer=soap, learning_rates=(3e-3,)),
+        ),
+    )
+
+
+def study_smoke() -> StudyConfig:
+    """The same study in miniature: what it computes means nothing."""
+    sweep, study = smoke(), study_mini()
+    return study.replace(
+        simulation=sweep.simulation,
+        autoencoder=sweep.autoencoder,
+        training=sweep.autoencoder_training,
+        seeds=(0, 1),
+        well=sweep.well,
+    )
+
+
+STUDIES = {"mini": study_mini, "smoke": study_smoke}

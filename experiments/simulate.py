@@ -7,6 +7,7 @@ import presets
 from lola.cli import launch
 from lola.config import Config, how
 from lola.distributed.simulate import simulate
+from lola.errors import StorageError
 from lola.simulate.euler import EulerConfig
 from lola.storage import resolve_storage, well_folder
 
@@ -28,7 +29,12 @@ class Simulation(Config):
 
 def main(config: Simulation) -> None:
     """Simulate the Euler equations with Clawpack; files that are there already are kept."""
-    simulate(config.euler, well_folder(resolve_storage(config.storage), config.well))
+    folder = well_folder(resolve_storage(config.storage), config.well)
+    if isinstance(folder, str):
+        raise StorageError(
+            f"{folder} is remote; simulations are written to a local or shared folder: give --well"
+        )
+    simulate(config.euler, folder)
 
 
 if __name__ == "__main__":

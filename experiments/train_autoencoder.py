@@ -11,7 +11,7 @@ from lola.cli import launch
 from lola.config import Config, how
 from lola.cost import Hardware
 from lola.distributed.dry_run import autoencoder_job, show
-from lola.distributed.sweep import SweepConfig
+from lola.distributed.sweep import Statistics, SweepConfig
 from lola.distributed.tune import run_stages
 from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
@@ -26,7 +26,9 @@ class Autoencoders(Config):
         latent_channels: Latent channels of the autoencoders.
         autoencoder: The autoencoder, but for its latent channels.
         autoencoder_training: How they are trained.
-        well: The folder of Well datasets, absolute or under the storage root.
+        statistics: What fields are standardised by: the statistics of their system or of this training set.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include, exclude: Only files whose name contains one of these are used; are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
         dry_run: Whether to print what training costs, and do nothing else.
         hardware: The GPUs of the dry run.
@@ -37,7 +39,10 @@ class Autoencoders(Config):
     latent_channels: tuple[int, ...]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
+    statistics: Statistics = "configured"
     well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
     dry_run: bool = how(False)
     hardware: Hardware = dataclasses.field(default_factory=Hardware)
@@ -48,8 +53,7 @@ class Autoencoders(Config):
 
     def whole(self) -> SweepConfig:
         """The sweep with these autoencoders."""
-        names = {field.name for field in dataclasses.fields(self)} - {"sweep", "dry_run", "hardware"}
-        return self.sweep.replace(**{name: getattr(self, name) for name in names})
+        return self.sweep.replace(**{k: v for k, v in vars(self).items() if k in vars(self.sweep)})
 
 
 def of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
@@ -69,10 +73,8 @@ def main(config: Autoencoders) -> None:
     if config.dry_run:
         show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
         return
-    title = f"autoencoders {sweep.system}"
-    run_stages(sweep, title, lambda plan: [plan.autoencoder(n) for n in sweep.latent_channels])
+    run_stages(sweep, f"autoencoders {sweep.system}", lambda p: map(p.autoencoder, sweep.latent_channels))
 
 
 if __name__ == "__main__":
-    sweeps = {name: of(preset) for name, preset in presets.SWEEPS.items()}
-    launch(main, sweeps, default="mini", given=("system",))
+    launch(main, {name: of(preset) for name, preset in presets.SWEEPS.items()}, "mini", ("system",))

@@ -13,7 +13,7 @@ by the row's key and the number of the window, so that a member of an ensemble i
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
 from lola.conditioning import context_mask
 from lola.config import require
+from lola.data.statistics import statistics_folder, with_statistics
 from lola.data.systems import SYSTEMS, System
 from lola.data.transforms import Standardisation
 from lola.diffusion import Diffusion, DiffusionConfig
@@ -29,8 +30,11 @@ from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
-from lola.training.checkpoint import WEIGHTS, load_weights
+from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS, load_weights
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
+
+Weights = Literal["raw", "ema"]
+FILES: dict[Weights, str] = {"raw": WEIGHTS, "ema": EMA_WEIGHTS}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,24 +144,30 @@ def map_states(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> T
     return y.unflatten(0, rows.shape[:2]).transpose(1, 2)
 
 
-def load_autoencoder(folder: Path) -> Autoencoder:
+def load_autoencoder(folder: Path, weights: Weights = "raw") -> Autoencoder:
     """The trained autoencoder of a finished stage's folder, in evaluation mode.
+
+    Arguments:
+        folder: The stage's folder.
+        weights: The weights themselves, or their moving average.
 
     Raises:
         StorageError: The folder is no finished stage.
         DataError: Its weights are torn or of another network.
     """
-    model = _load_model(folder, AutoencoderConfig, TransformerAutoencoderConfig)
+    model = _load_model(folder, weights, AutoencoderConfig, TransformerAutoencoderConfig)
     assert isinstance(model, Autoencoder)
     return model
 
 
-def load_emulator(folder: Path, sampler: SamplerConfig | None = None) -> Emulator:
+def load_emulator(folder: Path, sampler: SamplerConfig | None = None, weights: Weights = "raw") -> Emulator:
     """The trained emulator of a finished stage's folder, with the autoencoder that it was trained on.
 
     Arguments:
         folder: The stage's folder; its autoencoder's is found in the same storage root.
         sampler: How a diffusion model draws.
+        weights: The emulator's weights themselves, or their moving average. The autoencoder's are always
+            those that encoded what the emulator learned from.
 
     Raises:
         StorageError: A folder is no finished stage.
@@ -165,24 +175,30 @@ def load_emulator(folder: Path, sampler: SamplerConfig | None = None) -> Emulato
     """
     manifest = read_manifest(folder)
     name = manifest["autoencoder"]
-    model = _load_model(folder, DiffusionConfig, NeuralSolverConfig)
+    model = _load_model(folder, weights, DiffusionConfig, NeuralSolverConfig)
     assert isinstance(model, Diffusion | NeuralSolver)
     return Emulator(
         model=model,
         autoencoder=load_autoencoder(folder.parents[1] / "autoencoders" / name) if name else None,
         sampler=sampler or SamplerConfig(),
-        system=_system(manifest),
+        system=_system(folder, manifest),
     )
 
 
-def _system(manifest: dict[str, Any]) -> System | None:
-    """The system of a stage: that of its name, unless it was imported with statistics of its own."""
+def _system(folder: Path, manifest: dict[str, Any]) -> System | None:
+    """The system of a stage: that of its name, with the statistics that were computed or imported, if any."""
     if "data" not in manifest:
-        return SYSTEMS.get(manifest["system"])
+        system = SYSTEMS.get(manifest["system"])
+        computed = manifest["inputs"].get("statistics")
+        if system is None or computed is None:
+            return system
+        return with_statistics(system, statistics_folder(folder.parents[1], system.name, computed))
     return None if manifest["data"] is None else System.from_json(manifest["data"])
 
 
-def _load_model(folder: Path, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]) -> nn.Module:
+def _load_model(
+    folder: Path, weights: Weights, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]
+) -> nn.Module:
     manifest = read_manifest(folder)
     kind = {each.__name__: each for each in kinds}.get(manifest["model"]["type"])
     if kind is None:
@@ -190,6 +206,8 @@ def _load_model(folder: Path, *kinds: type[CodecConfig | DiffusionConfig | Neura
             f"{folder} holds a model of {manifest['model']['type']}, "
             f"not of {' or '.join(each.__name__ for each in kinds)}"
         )
+    if weights == "ema" and not (folder / EMA_WEIGHTS).exists():
+        raise DataError(f"{folder} holds no averaged weights: its training had ema 0")
     model = kind.from_json(manifest["model"]).build(**manifest["sizes"])
-    load_weights(folder / WEIGHTS, model)
+    load_weights(folder / FILES[weights], model)
     return model.eval()

@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import urllib.parse
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,9 @@ from lola.config import Config, fingerprint
 from lola.errors import StorageError
 
 SCHEMA_VERSION = 1
-Kind = Literal["autoencoders", "latents", "emulators", "evaluations", "reports"]
+Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
+Location = Path | str
+"""A local path, or a URL of any filesystem that fsspec knows."""
 
 
 def resolve_storage(option: str | None) -> Path:
@@ -50,12 +53,21 @@ def resolve_storage(option: str | None) -> Path:
     return path
 
 
-def well_folder(storage: Path, option: str) -> Path:
-    """The folder of Well datasets: under the storage root, or anywhere as an absolute path that exists.
+def well_folder(storage: Path, option: str) -> Location:
+    """The folder of Well datasets: under the storage root, an absolute path that exists, or a URL.
 
     Raises:
-        StorageError: An absolute path is no folder.
+        StorageError: An absolute path is no folder, or a URL holds credentials.
     """
+    if "://" in option and not option.startswith("file://"):
+        for part in map(urllib.parse.urlsplit, option.split("::")):
+            if part.query or "@" in part.netloc:
+                raise StorageError(
+                    f"the URL {part.scheme}://{part.hostname} of --well holds credentials or a query, which "
+                    "would be recorded; leave them out, and set them in the environment"
+                )
+        return option.rstrip("/")
+    option = option.removeprefix("file://")
     folder = storage / option
     if Path(option).is_absolute() and not folder.is_dir():
         raise StorageError(

@@ -4,13 +4,12 @@ The same function of the same parameters, which have the same names, from stock 
 first in memory, normalisation by mean and variance as separate operations, and resampling by `einops`.
 """
 
-from typing import cast
-
 import einops
 import torch
 from torch import Tensor, nn
 
 from lola.autoencoder import AutoencoderConfig
+from lola.errors import ConfigError
 
 EPSILON = 1e-5
 SATURATION = 5.0
@@ -50,7 +49,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainAutoencoder(nn.Module):
-    """The autoencoder of a configuration that `check_plain` lets pass.
+    """The autoencoder of a configuration that has pixel shuffling, no attention and the default saturation.
 
     Arguments:
         config: Its configuration.
@@ -60,8 +59,7 @@ class PlainAutoencoder(nn.Module):
 
     def __init__(self, config: AutoencoderConfig, channels: int, spatial: int) -> None:
         super().__init__()
-        c = config.channels
-        patch, stride = cast(int, config.patch_size), cast(int, config.stride)
+        c, patch, stride = config.channels, single(config.patch_size), single(config.stride)
         encoder: list[nn.Sequential] = []
         decoder: list[nn.Sequential] = []
         for i in range(len(c)):
@@ -95,5 +93,12 @@ class PlainAutoencoder(nn.Module):
 def plain_convolution(config: AutoencoderConfig, inputs: int, outputs: int, spatial: int) -> nn.Module:
     """A convolution that keeps the size of the grid."""
     kind = {2: nn.Conv2d, 3: nn.Conv3d}[spatial]
-    width = cast(int, config.kernel_size)
+    width = single(config.kernel_size)
     return kind(inputs, outputs, width, padding=width // 2)
+
+
+def single(size: int | tuple[int, ...]) -> int:
+    """A size that is the same along every axis; others are a `ConfigError`."""
+    if not isinstance(size, int):
+        raise ConfigError(f"the plain twin knows one size for all axes, not {size}")
+    return size

@@ -6,8 +6,9 @@ On a grid with axes $k = 1 .. d$ of $n_k$ cells, an augmentation is, in this ord
     flip      $x(\dots, i_k, \dots) \to x(\dots, n_k - 1 - i_k, \dots)$ and $u_k \to -u_k$,
     permute   axis $j$ becomes what axis $\pi(j)$ was, and $u_j$ what $u_{\pi(j)}$ was,
 
-where $u$ is every vector field, with one component per grid axis. The boundary codes, a row of (first end,
-last end) per axis, follow: a flip exchanges a row's ends and a permutation its rows.
+where $u$ is every vector field, with one component per grid axis; both indices of a second-order field follow
+likewise, so that $T_{jk}$ changes sign where just one of its axes is flipped. The boundary codes, a row of
+(first end, last end) per axis, follow: a flip exchanges a row's ends and a permutation its rows.
 
 Some reversals are symmetries only if scalar fields change as well. Rayleigh-Bénard convection,
 
@@ -26,6 +27,7 @@ the initial states of The Well's runs, $b = \Delta (1 - z)$, do not unless $\Del
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -52,6 +54,7 @@ class Augmentation:
         vectors: Channel numbers of each vector field's components.
         complements: Pairs (channel number, c) of the scalar fields that become $c - x$ in the end.
         tilts: Triples (channel number, grid axis, values along it) that are added in the end.
+        tensors: Channel numbers of each second-order field's components, row by row.
     """
 
     shifts: tuple[int, ...]
@@ -60,6 +63,7 @@ class Augmentation:
     vectors: tuple[tuple[int, ...], ...]
     complements: tuple[tuple[int, float], ...] = ()
     tilts: tuple[tuple[int, int, tuple[float, ...]], ...] = ()
+    tensors: tuple[tuple[int, ...], ...] = ()
 
     def apply(self, x: Tensor) -> Tensor:
         """The augmented trajectory, with shape `(C, L, *grid)` but for the order of the grid axes.
@@ -72,6 +76,11 @@ class Augmentation:
             for channel, axis in zip(vector, self.permutation, strict=True):
                 source[channel] = vector[axis]
                 sign[channel] = -1.0 if self.flips[axis] else 1.0
+        pairs = list(itertools.product(self.permutation, repeat=2))
+        for tensor in self.tensors:
+            for channel, (row, column) in zip(tensor, pairs, strict=True):
+                source[channel] = tensor[row * len(self.flips) + column]
+                sign[channel] = -1.0 if self.flips[row] != self.flips[column] else 1.0
         flipped = [first + axis for axis, flip in enumerate(self.flips) if flip]
         order = [*range(first), *(first + axis for axis in self.permutation)]
         if any(self.shifts):
@@ -135,6 +144,7 @@ def draw(
         flips=flips,
         permutation=tuple(int(k) for k in (generator.permutation(len(axes)) if exchange else axes)),
         vectors=system.vectors,
+        tensors=system.tensors,
         complements=tuple((number(name), c) for each in reflected for name, c in each.complements),
         tilts=tuple(
             (number(name), each.axis, tuple(c * heights[each.axis]))

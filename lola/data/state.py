@@ -38,6 +38,12 @@ class Batch:
         """The number of grid axes."""
         return self.states.ndim - 3
 
+    def rows(self, start: int, stop: int) -> Self:
+        """The windows from `start` to `stop`."""
+        return dataclasses.replace(
+            self, states=self.states[start:stop], parameters=self.parameters[start:stop]
+        )
+
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device; a copy from pinned memory does not block."""
         return dataclasses.replace(

@@ -21,7 +21,7 @@ class Field:
 
     Arguments:
         name: Its name in the HDF5 files.
-        order: Its tensor order: 0 for a scalar, 1 for a vector.
+        order: Its tensor order: 0 for a scalar, 1 for a vector, 2 for a matrix.
         transform: What is applied before standardising.
     """
 
@@ -76,7 +76,7 @@ class System:
         datasets: The Well's datasets that hold it.
         dimensions: The number of grid axes.
         fields: The fields in channel order.
-        mean, std: Statistics of each channel after its transform.
+        mean, std: Statistics of each channel after its transform; empty if they are yet to be computed.
         log_parameters: Scalar parameters that enter networks as natural logarithms.
         flips: Grid axes whose reversal is a symmetry.
         permute: Whether grid axes may be exchanged.
@@ -93,8 +93,8 @@ class System:
     datasets: tuple[str, ...]
     dimensions: int
     fields: tuple[Field, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     log_parameters: tuple[str, ...] = ()
     flips: tuple[int, ...] = ()
     permute: bool = False
@@ -112,12 +112,20 @@ class System:
         return pydantic.TypeAdapter(cls).validate_python(values)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of channels of each field: one per component, row by row."""
+        return tuple(self.dimensions**field.order for field in self.fields)
+
+    @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the channels: scalar fields, and vector fields by component (`momentum_x`)."""
+        """Names of the channels: scalar fields, and others by component (`momentum_x`, `stress_xy`)."""
         return tuple(
-            name if order == 0 else f"{name}_{axis}"
-            for name, order in ((field.name, field.order) for field in self.fields)
-            for axis in ("xyz"[: self.dimensions] if order else ("",))
+            "_".join([field.name, *components])
+            for field in self.fields
+            for components in (
+                ["".join(axes)] if field.order else []
+                for axes in itertools.product("xyz"[: self.dimensions], repeat=field.order)
+            )
         )
 
     @property
@@ -125,21 +133,27 @@ class System:
         """The transform of each channel."""
         return tuple(
             itertools.chain.from_iterable(
-                [field.transform] * (self.dimensions if field.order else 1) for field in self.fields
+                [field.transform] * size for field, size in zip(self.fields, self.sizes, strict=True)
             )
         )
 
     @property
     def vectors(self) -> tuple[tuple[int, ...], ...]:
         """Channel numbers of each vector field's components, in the order of the grid axes."""
-        starts = itertools.accumulate(
-            (self.dimensions if field.order else 1 for field in self.fields), initial=0
-        )
-        return tuple(
-            tuple(range(start, start + self.dimensions))
-            for start, field in zip(starts, self.fields, strict=False)
-            if field.order
-        )
+        return tuple(tuple(channels) for field, channels in self._numbers() if field.order == 1)
+
+    @property
+    def tensors(self) -> tuple[tuple[int, ...], ...]:
+        """Channel numbers of each second-order field's components, row by row."""
+        return tuple(tuple(channels) for field, channels in self._numbers() if field.order == 2)
+
+    def _numbers(self) -> list[tuple[Field, range]]:
+        """Each field with the numbers of its channels."""
+        stops = itertools.accumulate(self.sizes)
+        return [
+            (field, range(stop - size, stop))
+            for field, size, stop in zip(self.fields, self.sizes, stops, strict=True)
+        ]
 
 
 EULER = System(

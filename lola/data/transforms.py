@@ -53,6 +53,20 @@ def inverse_transform(y: Tensor, name: Transform) -> Tensor:
             return y
 
 
+def transform_fields(x: Tensor, system: System, axis: int) -> Tensor:
+    """Apply $f$ to each of the system's channels, along an axis; the input is never written to.
+
+    Raises:
+        DataError: A value is outside the domain of its channel's transform.
+    """
+    channels = x.unbind(axis)
+    for name, kind, channel in zip(system.channels, system.transforms, channels, strict=True):
+        if kind in BOUND and not bool((channel > BOUND[kind]).all()):
+            raise DataError(f"{name} holds {channel.min():.3g}, where its transform {kind} is undefined")
+    transformed = [transform(*each) for each in zip(channels, system.transforms, strict=True)]
+    return torch.stack(transformed, dim=axis)
+
+
 class Standardisation:
     """The map between a system's physical fields and standardised channels.
 
@@ -62,9 +76,17 @@ class Standardisation:
 
     Arguments:
         system: The physical system, with its transforms and statistics.
+
+    Raises:
+        DataError: The system has no statistics.
     """
 
     def __init__(self, system: System) -> None:
+        if len(system.mean) != len(system.channels) or len(system.std) != len(system.channels):
+            raise DataError(
+                f"{system.name} has statistics of {len(system.mean)} of its {len(system.channels)} channels; "
+                "compute them with compute_statistics.py"
+            )
         self.system = system
         self.axis = -(system.dimensions + 2)
 
@@ -75,23 +97,15 @@ class Standardisation:
             DataError: A value is outside the domain of its channel's transform.
         """
         axis = self.axis if axis is None else axis
-        for name, kind, channel in zip(
-            self.system.channels, self.system.transforms, x.unbind(axis), strict=True
-        ):
-            if kind in BOUND and not bool((channel > BOUND[kind]).all()):
-                raise DataError(f"{name} holds {channel.min():.3g}, where its transform {kind} is undefined")
         mean, std = self._statistics(x, axis)
-        return (self._per_channel(transform, x, axis) - mean) / std
+        return (transform_fields(x, self.system, axis) - mean) / std
 
     def inverse(self, y: Tensor, axis: int | None = None) -> Tensor:
         """Physical fields, in the units of the data, of standardised channels."""
         axis = self.axis if axis is None else axis
         mean, std = self._statistics(y, axis)
-        return self._per_channel(inverse_transform, mean + std * y, axis)
-
-    def _per_channel(self, function, x: Tensor, axis: int) -> Tensor:
-        channels = zip(x.unbind(axis), self.system.transforms, strict=True)
-        return torch.stack([function(channel, name) for channel, name in channels], dim=axis)
+        channels = zip((mean + std * y).unbind(axis), self.system.transforms, strict=True)
+        return torch.stack([inverse_transform(channel, name) for channel, name in channels], dim=axis)
 
     def _statistics(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """The mean and deviation of each channel, shaped to broadcast along the axis."""

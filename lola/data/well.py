@@ -6,8 +6,9 @@ $t, t + s, \dots, t + (W - 1) s$, so that a trajectory has $L - (W - 1) s$ windo
 only that slice of the file is read.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from lola.config import fingerprint
 from lola.data.augment import Augmentation, Symmetries, draw
+from lola.data.files import exists, join, list_files, name_of, open_file
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
-from lola.data.well_header import Header, open_file, read_header
-from lola.errors import DataError
+from lola.data.well_fields import read_axis, read_field, read_scalar
+from lola.data.well_header import Header, read_header
+from lola.errors import DataError, LolaError
 from lola.seeding import Key, numpy_generator
+from lola.storage import Location
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,14 +33,14 @@ class TrajectoryRef:
 
     Arguments:
         id: `<dataset>/<split>/<file>#<index>`, the same wherever the data are stored.
-        file: The HDF5 file.
+        file: The HDF5 file, a path or a URL.
         index: The number of the trajectory in its file.
         scalars: The constants of the simulation, as stored.
         boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
     """
 
     id: str
-    file: Path
+    file: Location
     index: int
     scalars: np.ndarray
     boundary: np.ndarray
@@ -52,6 +56,7 @@ class WellSplit:
         coordinates: The coordinates of the first file's cells along each grid axis.
         steps: The number `L` of states of every trajectory.
         constants: The names of the scalar constants, in order.
+        varying: The names of the scalars that vary in time, in order.
         trajectories: The trajectories, in the order of datasets, file names and indices.
         fingerprint: A hash of the files' names, sizes, headers and samples of their bytes.
     """
@@ -61,6 +66,7 @@ class WellSplit:
     coordinates: tuple[np.ndarray, ...]
     steps: int
     constants: tuple[str, ...]
+    varying: tuple[str, ...]
     trajectories: tuple[TrajectoryRef, ...]
     fingerprint: str
 
@@ -85,43 +91,106 @@ class WellSplit:
     def read(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
         """The states `start, start + stride, ...` before `stop` of trajectory `i`, in physical units.
 
+        Fields that are stored once for all trajectories, times or cells of an axis are repeated.
+
         Returns:
             Float32 fields, with shape `(C, len(range(start, stop, stride)), *grid)`.
 
         Raises:
             IndexError: The trajectory has no such states.
             DataError: The file cannot be read, or holds values that are not finite.
+            StorageError: The file cannot be reached.
         """
-        if not 0 <= start < stop <= self.steps:
-            raise IndexError(f"states {start} to {stop} of a trajectory of {self.steps}")
-        source = self.trajectories[i]
+        source, length = self._states(i, start, stop, stride)
         file = open_file(source.file)
-        length = len(range(start, stop, stride))
         x = np.empty((len(self.system.channels), length, *self.grid), dtype=np.float32)
         channel = 0
         for field in self.system.fields:
-            try:
-                values = file[f"t{field.order}_fields/{field.name}"][source.index, start:stop:stride]
-            except OSError as error:
-                raise DataError(f"{source.id}: cannot read {field.name} ({error}); fetch it again") from None
+            with _reading(source, field.name):
+                array = file[f"t{field.order}_fields/{field.name}"]
+                values = read_field(array, source.index, slice(start, stop, stride), length, self.grid)
             if not np.isfinite(values).all():
                 raise DataError(
                     f"{source.id} ({source.file}): {field.name} is not finite in states {start} to "
                     f"{stop - 1}; simulate or fetch the file again, or exclude it"
                 )
-            components = np.moveaxis(values, -1, 0) if field.order else values[None]
-            x[channel : channel + len(components)] = components
-            channel += len(components)
+            x[channel : channel + len(values)] = values
+            channel += len(values)
         return torch.from_numpy(x)
+
+    def scalars(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
+        """The scalars that vary in time in some states of trajectory `i`, as stored.
+
+        Returns:
+            Float64 values, with shape `(len(range(start, stop, stride)), len(varying))`.
+
+        Raises:
+            IndexError, DataError, StorageError: As for `read`.
+        """
+        source, length = self._states(i, start, stop, stride)
+        values = np.empty((length, len(self.varying)))
+        for column, name in enumerate(self.varying):
+            with _reading(source, name):
+                array = open_file(source.file)[f"scalars/{name}"]
+                values[:, column] = read_scalar(array, source.index, slice(start, stop, stride))
+        return torch.from_numpy(values)
+
+    def axis(self, i: int, name: str) -> np.ndarray:
+        """The times (`time`) or the coordinates along a grid axis of trajectory `i`, by the axis's name."""
+        source = self.trajectories[i]
+        with _reading(source, name):
+            return read_axis(open_file(source.file)[f"dimensions/{name}"], source.index)
+
+    def _states(self, i: int, start: int, stop: int, stride: int) -> tuple[TrajectoryRef, int]:
+        if not 0 <= start < stop <= self.steps:
+            raise IndexError(f"states {start} to {stop} of a trajectory of {self.steps}")
+        return self.trajectories[i], len(range(start, stop, stride))
+
+
+@contextlib.contextmanager
+def _reading(source: TrajectoryRef, name: str) -> Iterator[None]:
+    """Name the array that cannot be read."""
+    try:
+        yield
+    except LolaError as error:
+        raise type(error)(f"{source.id}: {name}: {error}") from None
+    except (OSError, KeyError) as error:
+        raise DataError(f"{source.id}: cannot read {name} ({error}); fetch it again") from None
+
+
+def split_files(
+    root: Location, datasets: Sequence[str], split: str, include: Sequence[str], exclude: Sequence[str]
+) -> list[tuple[str, Location]]:
+    """The files of a split that pass the filters, each with its dataset; at least one.
+
+    Raises:
+        DataError: There is none.
+        StorageError: The folder cannot be reached.
+    """
+    root = root if "://" in str(root) else Path(root)
+    files = [
+        (dataset, path)
+        for dataset in datasets
+        for path in list_files(join(root, dataset, "data", split))
+        if (not include or any(part in name_of(path) for part in include))
+        and not any(part in name_of(path) for part in exclude)
+    ]
+    if not files:
+        if isinstance(root, str) and not exists(root):
+            raise DataError(f"there is no {root}; name the folder that holds The Well's datasets with --well")
+        folders = " or ".join(f"{dataset}/data/{split}" for dataset in datasets)
+        chosen = " that match the filters" if include or exclude else ""
+        raise DataError(f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first")
+    return files
 
 
 def open_split(
-    root: Path, system: System, split: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    root: Location, system: System, split: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> WellSplit:
-    """Open and validate the files `<root>/<dataset>/data/<split>/*.hdf5` of the system's datasets.
+    """Open and validate the files `<root>/<dataset>/data/<split>/*.{hdf5,h5}` of the system's datasets.
 
     Arguments:
-        root: The folder of the datasets. Not all of the system's datasets need be there.
+        root: The folder of the datasets, a path or a URL. Not all of the system's datasets need be there.
         system: The physical system.
         split: `train`, `valid` or `test`.
         include: Only files whose name contains one of these are opened, if there are any.
@@ -129,18 +198,12 @@ def open_split(
 
     Raises:
         DataError: There is no such file, or one is torn, foreign or unlike the others.
+        StorageError: The folder or a file cannot be reached.
     """
     headers = [
         read_header(path, dataset, split, system)
-        for dataset in system.datasets
-        for path in sorted((Path(root) / dataset / "data" / split).glob("*.hdf5"))
-        if (not include or any(part in path.name for part in include))
-        and not any(part in path.name for part in exclude)
+        for dataset, path in split_files(root, system.datasets, split, include, exclude)
     ]
-    if not headers:
-        folders = " or ".join(f"{dataset}/data/{split}" for dataset in system.datasets)
-        chosen = " that match the filters" if include or exclude else ""
-        raise DataError(f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first")
     first = headers[0]
     for header in headers:
         _compare(header, first, system)
@@ -150,9 +213,10 @@ def open_split(
         coordinates=first.coordinates,
         steps=first.steps,
         constants=first.constants,
+        varying=first.varying,
         trajectories=tuple(
             TrajectoryRef(
-                id=f"{header.dataset}/{split}/{header.path.name}#{index}",
+                id=f"{header.dataset}/{split}/{name_of(header.path)}#{index}",
                 file=header.path,
                 index=index,
                 scalars=header.scalars[index],
@@ -171,7 +235,7 @@ def _compare(header: Header, first: Header, system: System) -> None:
         here, there = getattr(header, name), getattr(first, name)
         if here != there:
             raise DataError(
-                f"{header.path} ({header.dataset}) has {name} {here}, but {first.path.name} has {there}; "
+                f"{header.path} ({header.dataset}) has {name} {here}, but {name_of(first.path)} has {there}; "
                 "keep one kind in the folder or filter the others out"
             )
     for name, values in zip(header.constants, header.scalars.T, strict=True):

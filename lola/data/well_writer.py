@@ -5,12 +5,7 @@ of `L` states on one grid, each field in one contiguous array `(N, L, *grid, D, 
 as its tensor order, so that consecutive states of a trajectory are consecutive bytes.
 
 Statistics of a field $x$ are its mean, standard deviation and root mean square, and those of its increments
-$x_{t+1} - x_t$. They are accumulated over blocks: blocks of $n_a$ and $n_b$ values with means $m_a, m_b$ and
-sums of squared deviations $S_a, S_b$ combine, with $\delta = m_b - m_a$ and $n = n_a + n_b$, into
-
-    $m = m_a + \delta n_b / n$,   $S = S_a + S_b + \delta^2 n_a n_b / n$,
-
-which stays accurate where the difference of two large sums does not.
+$x_{t+1} - x_t$, accumulated over blocks.
 """
 
 import contextlib
@@ -25,6 +20,7 @@ import h5py
 import numpy as np
 import yaml
 
+from lola.data.statistics import Moments
 from lola.errors import DataError, StorageError
 from lola.storage import atomic_path
 
@@ -148,32 +144,6 @@ def _create_fields(
             tensor = (len(shape) - 1,) * order
             field = group.create_dataset(name, (count, *shape, *tensor), dtype=np.float32)
             field.attrs.update(dim_varying=[True] * (len(shape) - 1), sample_varying=True, time_varying=True)
-
-
-class Moments:
-    """The running mean and sum of squared deviations of arrays, per tensor component."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, np.zeros(()), np.zeros(())
-
-    def add(self, values: np.ndarray, order: int) -> None:
-        """Merge a block of values whose last `order` axes are tensor components."""
-        axes = tuple(range(values.ndim - order))
-        count = int(np.prod([values.shape[axis] for axis in axes]))
-        if count == 0:
-            return
-        mean = values.mean(axis=axes)
-        squares = ((values - mean) ** 2).sum(axis=axes)
-        total, delta = self.count + count, mean - self.mean
-        self.squares = self.squares + squares + delta**2 * self.count * count / total
-        self.mean = self.mean + delta * count / total
-        self.count = total
-
-    def summary(self) -> dict[str, Any]:
-        """The mean, standard deviation and root mean square, as plain numbers or nested lists of them."""
-        variance = self.squares / max(self.count, 1)
-        values = {"mean": self.mean, "std": np.sqrt(variance), "rms": np.sqrt(variance + self.mean**2)}
-        return {name: np.asarray(value).tolist() for name, value in values.items()}
 
 
 def write_statistics(folder: Path) -> None:

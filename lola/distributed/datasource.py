@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -18,6 +17,7 @@ from ray.data.block import Block, BlockMetadata
 
 from lola.data.latents import tensor_column
 from lola.data.well import WellSplit
+from lola.storage import Location
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Shard:
 
 def shards_of(split: WellSplit) -> list[Shard]:
     """The files of a split, in order."""
-    files: dict[Path, list[int]] = {}
+    files: dict[Location, list[int]] = {}
     for index, trajectory in enumerate(split.trajectories):
         files.setdefault(trajectory.file, []).append(index)
     return [Shard(split, tuple(members)) for members in files.values()]

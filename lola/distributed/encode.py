@@ -20,6 +20,7 @@ from ray.data import ActorPoolStrategy
 
 from lola.config import Config, how, require
 from lola.data.augment import Symmetries
+from lola.data.datasets import Datasets
 from lola.data.latents import (
     LatentTrajectory,
     describe_shards,
@@ -30,7 +31,7 @@ from lola.data.latents import (
 )
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit, open_split
+from lola.data.well import WellSplit
 from lola.distributed.cluster import quiet_data
 from lola.distributed.datasource import Shard, WellDatasource, shards_of
 from lola.emulation import load_autoencoder
@@ -68,16 +69,16 @@ class CacheConfig(Config):
         require(self.block > 0, f"a block needs at least one state, not {self.block}")
 
 
-def encode(stage: Stage, autoencoder: Stage, root: Path, config: CacheConfig) -> None:
+def encode(stage: Stage, autoencoder: Stage, datasets: Datasets, config: CacheConfig) -> None:
     """Encode every split of a system's datasets and commit the cache; finished shards are kept.
 
     Arguments:
         stage: The cache.
         autoencoder: The finished autoencoder that encodes.
-        root: The folder of Well datasets.
+        datasets: The Well datasets.
     """
     quiet_data()
-    splits = {name: open_split(root, get_system(stage.system), name) for name in ("train", "valid", "test")}
+    splits = {name: datasets.open(get_system(stage.system), name) for name in ("train", "valid", "test")}
     files = [(name, number, shard) for name in splits for number, shard in enumerate(shards_of(splits[name]))]
     paths = [shard_path(stage.folder, name, number) for name, number, _ in files]
     missing = {i: shard for i, (_, _, shard) in enumerate(files) if not paths[i].exists()}

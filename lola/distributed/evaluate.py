@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
+from lola.data.datasets import Datasets
 from lola.data.systems import get_system
-from lola.data.well import WellSplit, open_split
+from lola.data.well import WellSplit
 from lola.emulation import load_autoencoder, load_emulator
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
@@ -26,7 +27,7 @@ class EvaluationRun:
         stage: Where the results go.
         config: What is scored.
         subject: The key columns of its rows.
-        root: The folder of Well datasets.
+        datasets: The Well datasets.
         autoencoder, emulator: Folders of the finished models it needs.
         gpus: GPUs per task.
     """
@@ -34,7 +35,7 @@ class EvaluationRun:
     stage: Stage
     config: EvaluationConfig
     subject: Subject
-    root: Path
+    datasets: Datasets
     autoencoder: Path | None = None
     emulator: Path | None = None
     gpus: float = 0.0
@@ -43,7 +44,7 @@ class EvaluationRun:
 def run_evaluation(run: EvaluationRun) -> None:
     """Score every chosen trajectory that is not scored yet, join the tables and commit the stage."""
     system = get_system(run.stage.system)
-    split = open_split(run.root, system, "test")
+    split = run.datasets.open(system, "test")
     chosen = choose_trajectories(split, run.config)
     parts = [run.stage.folder / "parts" / f"{index:05d}" for index in chosen]
     spool = Spool(run.stage.folder)
@@ -80,8 +81,9 @@ def run_evaluation(run: EvaluationRun) -> None:
 def _evaluate(run: EvaluationRun, split: WellSplit, index: int, part: Path) -> None:
     """Score one trajectory into a folder of its own, written aside and renamed."""
     config = run.config
-    autoencoder = load_autoencoder(run.autoencoder) if run.autoencoder else None
-    emulator = load_emulator(run.emulator, config.sampler) if run.emulator else None
+    own = config.weights if config.subject == "autoencoder" else "raw"
+    autoencoder = load_autoencoder(run.autoencoder, own) if run.autoencoder else None
+    emulator = load_emulator(run.emulator, config.sampler, config.weights) if run.emulator else None
     result = evaluate_trajectory(
         config, run.subject, split, index, autoencoder=autoencoder, emulator=emulator
     )

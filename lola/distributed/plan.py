@@ -16,18 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from lola.config import Config, fingerprint
+from lola.data.datasets import Datasets
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System, get_system
 from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit, WellWindows, open_split
+from lola.data.well import WellSplit, WellWindows
 from lola.distributed.encode import encode
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
+from lola.distributed.statistics import compute_statistics, statistics_stage
 from lola.distributed.sweep import EmulatorModel, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import Setup, TrainingRun, run_training
+from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
-from lola.evaluation.score import Subject
+from lola.evaluation.score import Subject, model_key
 from lola.neural_solver import NeuralSolverConfig
-from lola.storage import Kind, Stage
+from lola.storage import Kind, Location, Stage
+from lola.training.loop import TrainingConfig
 
 
 class Plan:
@@ -36,20 +40,23 @@ class Plan:
     Arguments:
         config: The sweep.
         root: The storage root.
-        well: The folder of Well datasets.
+        well: The folder of Well datasets, a path or a URL.
 
     Raises:
         DataError: The datasets are missing or faulty.
         ConfigError: The grid does not fit the models.
     """
 
-    def __init__(self, config: SweepConfig, root: Path, well: Path) -> None:
-        self.config, self.root, self.well = config, root, well
+    def __init__(self, config: SweepConfig, root: Path, well: Location) -> None:
+        self.config, self.root = config, root
+        self.datasets = Datasets(well, config.include, config.exclude)
         self.system: System = get_system(config.system)
-        splits = {name: open_split(well, self.system, name) for name in ("train", "valid", "test")}
-        self.test: WellSplit = splits["test"]
-        self.train: WellSplit = splits["train"]
-        self.dataset = fingerprint({name: split.fingerprint for name, split in splits.items()})
+        splits, self.dataset = open_dataset(self.datasets, self.system)
+        self.test, self.train = splits["test"], splits["train"]
+        self.first: tuple[Stage, ...] = ()  # what all that reads fields needs
+        if config.statistics == "computed" or not self.system.mean:
+            self.first = (statistics_stage(root, self.train),)
+            self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
         self.channels = len(self.system.channels)
         config.autoencoder.check_grid(self.test.grid)
         factors = config.autoencoder.factors(self.system.dimensions)
@@ -75,7 +82,8 @@ class Plan:
     @functools.cached_property
     def trials(self) -> tuple[Trial, ...]:
         """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
-        models = tuple(self._compression(n) for n in self.config.latent_channels)
+        models = tuple(map(self._statistics, self.first))
+        models += tuple(self._compression(n) for n in self.config.latent_channels)
         if self.config.pixel is not None:
             models += (self._pixel(self.config.pixel),)
         emulators = (
@@ -104,6 +112,8 @@ class Plan:
         return config.compression(self.channels, self.system.dimensions)
 
     def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage) -> Stage:
+        if self.first:
+            inputs["statistics"] = self.first[0]
         fingerprints = {"dataset": self.dataset} | {role: stage.fingerprint for role, stage in inputs.items()}
         return Stage(
             root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
@@ -148,14 +158,20 @@ class Plan:
         return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
 
     def evaluation(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, solver_steps: int | None = None
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        solver_steps: int | None = None,
+        weights: Weights = "raw",
     ) -> Stage:
-        """The stage of an evaluation."""
-        what = f"{subject}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        """The stage of an evaluation, of the trained weights or of their average."""
+        what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
-        return self._stage("evaluations", what, self._scoring(subject, solver_steps), **inputs)
+        config = self._scoring(subject, solver_steps).replace(weights=weights)
+        return self._stage("evaluations", what, config, **inputs)
 
     def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
         config = self.config.evaluation
@@ -165,25 +181,23 @@ class Plan:
         known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
         return config.replace(sampler=None, subject=known)
 
+    def _statistics(self, stage: Stage) -> Trial:
+        compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
+        return Trial("statistics", (Step(stage, compute, self._tags("statistics", "statistics", None), 1),))
+
     def _compression(self, n: int) -> Trial:
         stage, cache = self.autoencoder(n), self.cache(n)
         recipe = stage.config
         assert isinstance(recipe, Recipe)
-        sizes = {"channels": self.channels, "spatial": self.system.dimensions}
-        setup = functools.partial(_pixel_setup, recipe, self.well, self.system, sizes, 1, 1)
-        run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-        encode_cache = functools.partial(encode, cache, stage, self.well, self.config.cache)
+        training = autoencoder_step(stage, self.datasets, self._tags("autoencoder", "autoencoder", n))
+        encode_cache = functools.partial(encode, cache, stage, self.datasets, self.config.cache)
         return Trial(
             f"autoencoder {self.rate(n)}",
             (
-                Step(
-                    stage,
-                    functools.partial(run_training, run),
-                    self._tags("autoencoder", "autoencoder", n),
-                    recipe.training.steps,
-                ),
+                training,
                 Step(cache, encode_cache, self._tags("latents", "autoencoder", n), 1),
             ),
+            self.first,
             cpus=recipe.training.cpus * recipe.training.workers,
             gpus=recipe.training.gpus * recipe.training.workers,
         )
@@ -194,10 +208,10 @@ class Plan:
         assert isinstance(recipe, Recipe)
         sizes = self._emulator_sizes(self.channels)
         setup = functools.partial(
-            _pixel_setup, recipe, self.well, self.system, sizes, recipe.window, recipe.stride
+            _pixel_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride
         )
         run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
-        return self._training_trial(stage, run, kind_of(model), None)
+        return self._training_trial(stage, run, kind_of(model), None, *self.first)
 
     def _latent(self, n: int, model: EmulatorModel) -> Trial:
         stage = self.emulator(model, n)
@@ -239,20 +253,29 @@ class Plan:
         return {"autoencoder": autoencoder}
 
     def _evaluations(self) -> Iterator[Trial]:
+        config = self.config
         yield self._evaluate("persistence", None)
-        for n in self.config.latent_channels:
-            yield self._evaluate("autoencoder", n)
-        if self.config.pixel is not None:
-            yield self._evaluate("neural_solver", None, self.config.pixel)
-        for n in self.config.latent_channels:
-            yield self._evaluate("neural_solver", n, self.config.neural_solver)
-            for steps in self.config.solver_steps:
-                yield self._evaluate("diffusion", n, self.config.diffusion, steps)
+        for n in config.latent_channels:
+            for weights in _weights(config.autoencoder_training):
+                yield self._evaluate("autoencoder", n, weights=weights)
+        for weights in _weights(config.pixel_training) if config.pixel is not None else ():
+            yield self._evaluate("neural_solver", None, config.pixel, weights=weights)
+        for n in config.latent_channels:
+            for weights in _weights(config.emulator_training):
+                yield self._evaluate("neural_solver", n, config.neural_solver, weights=weights)
+                for steps in config.solver_steps:
+                    yield self._evaluate("diffusion", n, config.diffusion, steps, weights)
 
     def _evaluate(
-        self, subject: str, n: int | None, model: EmulatorModel | None = None, steps: int | None = None
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        steps: int | None = None,
+        weights: Weights = "raw",
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps)
+        stage = self.evaluation(subject, n, model, steps, weights)
+        subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)
         autoencoder = None if n is None else self.autoencoder(n)
@@ -274,14 +297,35 @@ class Plan:
                 context=config.context,
                 overlap=config.overlap,
             ),
-            self.well,
+            self.datasets,
             autoencoder.folder if autoencoder else None,
             emulator.folder if emulator else None,
         )
         tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
-        needs = tuple(stage for stage in (autoencoder, emulator) if stage is not None)
+        needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
         step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories)
         return Trial(f"evaluation {stage.what}", (step,), needs)
+
+
+def open_dataset(datasets: Datasets, system: System) -> tuple[dict[str, WellSplit], str]:
+    """The splits of a system's datasets, and the fingerprint of them all."""
+    splits = {name: datasets.open(system, name) for name in ("train", "valid", "test")}
+    return splits, fingerprint({name: split.fingerprint for name, split in splits.items()})
+
+
+def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> Step:
+    """The training of an autoencoder, whose stage is configured by a `Recipe`."""
+    recipe, system = stage.config, get_system(stage.system)
+    assert isinstance(recipe, Recipe)
+    sizes = {"channels": len(system.channels), "spatial": system.dimensions}
+    setup = functools.partial(_pixel_setup, recipe, datasets, system, sizes, 1, 1)
+    run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
+    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps)
+
+
+def _weights(training: TrainingConfig) -> tuple[Weights, ...]:
+    """Which weights of a model are evaluated."""
+    return ("raw", "ema") if training.ema else ("raw",)
 
 
 def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:
@@ -300,17 +344,17 @@ def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ..
 
 def _pixel_setup(
     recipe: Recipe,
-    well: Path,
+    datasets: Datasets,
     system: System,
     sizes: dict[str, int],
     length: int,
     stride: int,
 ) -> Setup:
     """A model trained on windows of fields, read from HDF5."""
-    standardise = Standardisation(system)
+    splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
     sources = [
-        WellWindows(open_split(well, system, split), standardise, length, stride, symmetries)
-        for split, symmetries in (("train", recipe.symmetries), ("valid", None))
+        WellWindows(split, Standardisation(split.system), length, stride, symmetries)
+        for split, symmetries in splits
     ]
     return Setup(recipe.model.build(**sizes), *sources)
 

@@ -15,6 +15,7 @@ from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
 from lola.evaluation.figures import Example
 from lola.evaluation.report import Report, Timing, demo_limits, write_report
 from lola.evaluation.score import Subject
+from lola.evaluation.tables import NAMES
 from lola.storage import Stage
 
 SHOWN = 6  # lead times that the example states are pictured at
@@ -130,9 +131,8 @@ def _timing(trial: Trial) -> Timing:
     stage = trial.steps[0].stage
     subject = pq.read_table(stage.folder / "metrics.parquet").slice(0, 1).to_pylist()[0]
     key = {field.name: subject[field.name] for field in dataclasses.fields(Subject)}
-    name = "Diffusion" if key["model"] == "diffusion" else "Neural solver"
     return Timing(
-        method=f"{name}, {key['space']}",
+        method=f"{NAMES[key['model']]}, {key['space']}",
         seconds=stage.manifest()["seconds_per_state"],
         compression=key["compression"] if key["space"] == "latent" else None,
         solver_steps=key["solver_steps"],

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, how, require
@@ -18,6 +18,7 @@ from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
+Statistics = Literal["configured", "computed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,11 @@ class SweepConfig(Config):
         symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
         evaluation: What is scored.
-        well: The folder of Well datasets, absolute or under the storage root.
+        statistics: Whether fields are standardised by the statistics of their system, which are those of The
+            Well's training set, or by those of this training set; a system without any computes them.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include: Only files of datasets whose name contains one of these are used.
+        exclude: Files of datasets whose name contains one of these are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
     """
@@ -60,16 +65,15 @@ class SweepConfig(Config):
     symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
     evaluation: EvaluationConfig
+    statistics: Statistics = "configured"
     well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
     concurrency: int = how(0)
 
     def validate(self) -> None:
-        get_system(self.system)
-        require(
-            self.simulation is None or self.system == "euler",
-            f"there is no simulation of {self.system}, only of euler",
-        )
+        check_simulation(self.system, self.simulation)
         require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
         require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
         require(
@@ -97,6 +101,15 @@ class Recipe(Config):
     symmetries: Symmetries = "plain"
 
 
+def check_simulation(system: str, simulation: EulerConfig | None) -> None:
+    """Raise `ConfigError` unless the system is known, and can be simulated if it is to be."""
+    get_system(system)
+    require(
+        simulation is None or system == "euler",
+        f"there is no simulation of {system}, only of euler",
+    )
+
+
 def kind_of(model: EmulatorModel) -> str:
     """The name of a kind of emulator in tables and folders."""
     return "diffusion" if isinstance(model, DiffusionConfig) else "neural_solver"
@@ -111,12 +124,14 @@ class Step:
         run: Makes the stage.
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
+        register: Whether weights are registered as a model that others may look for.
     """
 
     stage: Stage
     run: Callable[[], None]
     tags: dict[str, Any]
     total: int
+    register: bool = True
 
     @property
     def title(self) -> str:

@@ -27,7 +27,7 @@ from lola.errors import DataError, LolaError
 from lola.seeding import seed_process
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path
-from lola.training.checkpoint import WEIGHTS
+from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 from lola.training.loop import TrainingConfig, train
 from lola.training.stream import Source
 
@@ -101,9 +101,13 @@ def run_training(run: TrainingRun) -> None:
         shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
         raise DataError(metrics["refusal"])
     assert result.checkpoint is not None
-    with atomic_path(stage.folder / WEIGHTS) as aside, result.checkpoint.as_directory() as folder:
-        shutil.copyfile(Path(folder) / WEIGHTS, aside)
+    weights = {"raw": WEIGHTS} | ({"ema": EMA_WEIGHTS} if config.ema else {})
+    with result.checkpoint.as_directory() as folder:
+        for name in weights.values():
+            with atomic_path(stage.folder / name) as aside:
+                shutil.copyfile(Path(folder) / name, aside)
     stage.commit(
+        weights=weights,
         model={"type": type(run.model).__name__, **run.model.what()},
         sizes=run.sizes,
         metrics={name: value for name, value in metrics.items() if "/" in name},

@@ -8,6 +8,7 @@ from lola.config import flat
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.spool import Spool
+from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
 
 def run_trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
@@ -38,7 +39,9 @@ def _make(step: Step) -> None:
         spool.status("FAILED", reason.strip().splitlines()[-1])
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
-    weights = stage.folder / "model.safetensors"
-    if weights.exists():
+    weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
+    if step.register and weights.exists():
         spool.model(weights, f"{stage.system}-{stage.what}")
+    if step.register and averaged.exists():
+        spool.artifact(averaged)
     spool.status("FINISHED")

@@ -1,16 +1,18 @@
-"""Running a sweep: its plan is a Ray Tune experiment over the trials that are not finished.
+"""Running a plan, such as a sweep: a Ray Tune experiment over the trials that are not finished.
 
 A trial takes no CPU itself: what it starts does. It is a loop over the stages that it makes, each under its
 lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one but those
 that need what it makes.
 """
 
+import functools
 import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from ray import tune
 from rich.console import Console
@@ -25,10 +27,61 @@ from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
-from lola.storage import Stage, resolve_storage, well_folder
+from lola.simulate.euler import EulerConfig
+from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
+
+
+class Settings(Protocol):
+    """What the configuration of every plan says."""
+
+    @property
+    def system(self) -> str:
+        """The physical system."""
+
+    @property
+    def simulation(self) -> EulerConfig | None:
+        """What to simulate where the datasets are missing."""
+
+    @property
+    def well(self) -> str:
+        """The folder of Well datasets."""
+
+    @property
+    def storage(self) -> str | None:
+        """The storage root."""
+
+    @property
+    def concurrency(self) -> int:
+        """Trials at once; 0 is as many as the cluster can run."""
+
+    def what(self) -> dict[str, Any]:
+        """The fingerprinted fields."""
+
+
+class AnyPlan(Protocol):
+    """A plan: trials, of which each needs only stages of trials before it."""
+
+    @property
+    def config(self) -> Settings:
+        """What is planned."""
+
+    @property
+    def root(self) -> Path:
+        """The storage root."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The plan's own fingerprint."""
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials."""
+
+
+P = TypeVar("P", bound=AnyPlan)
 
 
 def run_sweep(config: SweepConfig) -> Path:
@@ -37,11 +90,28 @@ def run_sweep(config: SweepConfig) -> Path:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config)
-    report = _complete(plan, f"sweep {config.system}", tracker, progress, make_report)
-    assert report is not None
-    progress.say(f"report: {report}")
-    return report
+    return run_reported(config, f"sweep {config.system}", functools.partial(Plan, config), make_report)
+
+
+def run_reported(
+    config: Settings, title: str, build: Callable[[Path, Location], P], report: Callable[[P], Path]
+) -> Path:
+    """Run a plan to its end, from wherever an earlier call left it; returns its report.
+
+    Arguments:
+        config: Where data and results are.
+        title: A name for people.
+        build: Makes the plan of the storage root and the folder of Well datasets.
+        report: Writes the report of a plan whose trials are all finished.
+
+    Raises:
+        LolaError: Options, data, storage or tracking are at fault, or trials failed.
+    """
+    plan, tracker, progress = _prepare(config, build)
+    page = _complete(plan, title, tracker, progress, report)
+    assert page is not None
+    progress.say(f"report: {page}")
+    return page
 
 
 def run_stages(
@@ -57,7 +127,7 @@ def run_stages(
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config)
+    plan, tracker, progress = _prepare(config, functools.partial(Plan, config))
     stages = tuple(choose(plan))
     _complete(plan.towards(*stages), title, tracker, progress)
     for stage in stages:
@@ -65,25 +135,25 @@ def run_stages(
     return stages
 
 
-def _prepare(config: SweepConfig) -> tuple[Plan, Tracker, Progress]:
+def _prepare(config: Settings, build: Callable[[Path, Location], P]) -> tuple[P, Tracker, Progress]:
     """Open storage and tracking, see to the data, and connect to the cluster."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    if config.simulation is not None:
+    if config.simulation is not None and isinstance(well, Path):
         simulate(config.simulation, well, progress.say)
-    plan = Plan(config, storage, well)
+    plan = build(storage, well)
     connect()
     return plan, tracker, progress
 
 
 def _complete(
-    plan: Plan,
+    plan: P,
     title: str,
     tracker: Tracker,
     progress: Progress,
-    report: Callable[[Plan], Path] | None = None,
+    report: Callable[[P], Path] | None = None,
 ) -> Path | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
@@ -99,7 +169,7 @@ def _complete(
     return page
 
 
-def run_plan(plan: Plan, tracker: Tracker, progress: Progress) -> dict[str, str]:
+def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
     """Run every trial of a plan that is not finished; returns why trials failed, by name.
 
     Arguments:
@@ -128,7 +198,7 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
         tracker.pump()
 
 
-def _run_trials(trials: Sequence[Trial], plan: Plan) -> dict[str, str]:
+def _run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}

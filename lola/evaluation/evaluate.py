@@ -20,7 +20,7 @@ from lola.autoencoder import Autoencoder
 from lola.config import Config, how, require
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
-from lola.emulation import Emulator, map_states
+from lola.emulation import Emulator, Weights, map_states
 from lola.errors import DataError
 from lola.evaluation.score import Subject, score
 from lola.sampling import SamplerConfig
@@ -33,6 +33,7 @@ class EvaluationConfig(Config):
 
     Arguments:
         subject: What makes the predictions.
+        weights: The subject's weights: those trained, or their moving average.
         sampler: How a diffusion model is sampled.
         members: Size of the ensemble of a diffusion model; deterministic predictions have one member.
         trajectories: Test trajectories, drawn without repeats.
@@ -45,6 +46,7 @@ class EvaluationConfig(Config):
     """
 
     subject: Literal["emulator", "autoencoder", "persistence"] = "emulator"
+    weights: Weights = "raw"
     sampler: SamplerConfig | None = None
     members: int = 16
     trajectories: int = 64

@@ -55,7 +55,14 @@ LINES: dict[tuple[str, str], dict[str, Any]] = {
     ("diffusion", "pixel"): {"color": "#56b4e9", "linestyle": "-", "marker": "D"},
     ("diffusion", "latent"): {"color": "#0072b2", "linestyle": "-", "marker": "o"},
 }
+# Averaged weights are drawn as the others are, lighter and thinner.
+LINES |= {
+    (f"{model}_ema", space): line | {"linewidth": 1.0, "alpha": 0.7, "markerfacecolor": "white"}
+    for (model, space), line in LINES.items()
+    if model != "persistence"
+}
 MARKERS = "osD^vP"
+COLOURS = ("#8a929c", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 DPI = 160
 
 
@@ -212,7 +219,7 @@ def _draw_spectra(axes: Axes, methods: Iterable[tuple[pd.Series, pd.DataFrame]])
     for method, group in methods:
         parts: dict[Any, pd.DataFrame] = dict(iter(group.groupby("metric")))
         prediction, truth = parts["power_prediction"], parts["power_truth"]
-        line = LINES[method["model"], method["space"]] | {"marker": "", "linewidth": 1.6}
+        line = {"linewidth": 1.6} | LINES[method["model"], method["space"]] | {"marker": ""}
         power = prediction["value"].where(np.isfinite(prediction["value"]))
         axes.plot(prediction["coordinate"], power, label=name_method(method), **line)
     axes.set(xscale="log", yscale="log")
@@ -255,6 +262,33 @@ def accuracy_over_steps(metrics: pa.Table, ranges: Sequence[Range], metric: str 
         axes.set_ylim(bottom=0)
     panels[0].set_ylabel("VRMSE" if metric == "vrmse" else metric.replace("_", " "))
     _legend(figure, panels, columns=len(rates))
+    return figure
+
+
+@_styled
+def training_curves(curves: pd.DataFrame, x: str, label: str) -> Figure:
+    """Losses of every arm of a study against a column of its curves: means and ranges over seeds."""
+    figure, panels = _panels(2, height=3.8)
+    figure.set_figwidth(10)
+    for axes, metric, title in zip(
+        panels, ("train_loss", "valid_loss"), ("Training", "Validation"), strict=True
+    ):
+        arms = list(curves.groupby("arm", sort=False))
+        for i, (arm, group) in enumerate(arms):
+            place, losses = (group.pivot(index="step", columns="seed", values=name) for name in (x, metric))
+            rows = pd.DataFrame(
+                {
+                    "value": losses.mean(axis=1, skipna=False),
+                    "low": losses.min(axis=1, skipna=False),
+                    "high": losses.max(axis=1, skipna=False),
+                }
+            )
+            line = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+            _draw(axes, place.mean(axis=1), rows, str(arm), **line)
+        axes.set(title=title, xlabel=label, yscale="log")
+        _plain_ticks(axes.yaxis)
+    panels[0].set_ylabel("loss")
+    _legend(figure, panels)
     return figure
 
 

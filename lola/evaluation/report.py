@@ -1,18 +1,14 @@
-"""The report: one self-contained HTML page, with its pictures and tables as files beside it.
+"""The report of a sweep: what its page shows and says.
 
 Every sentence that holds a number is made from the tidy tables; what the numbers cannot show is said too.
 """
 
-import base64
 import dataclasses
-import importlib.resources
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 import pyarrow as pa
-from matplotlib.figure import Figure
 
 from lola.data.systems import System
 from lola.evaluation.figures import (
@@ -20,23 +16,18 @@ from lola.evaluation.figures import (
     accuracy_over_steps,
     error_over_lead_time,
     example_states,
-    save,
     spectra_at,
     spread_skill_over_lead_time,
 )
+from lola.evaluation.page import Page, Section, write_page
 from lola.evaluation.tables import (
     EMULATORS,
     RATIO,
     SPECTRUM,
-    Layout,
     beats_persistence,
-    heading,
-    layout,
     lead_time_table,
-    markdown,
     name_method,
 )
-from lola.storage import atomic_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,57 +75,21 @@ class Report:
     links: Sequence[tuple[str, str]] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A part of the page: `name` is the anchor, and the stem of the files that are written beside it."""
-
-    name: str
-    title: str
-    text: str
-    figure: Figure | None = None
-    table: pd.DataFrame | None = None
-
-
 def write_report(folder: Path, report: Report) -> Path:
-    """Write `report.html` and beside it a PNG of every figure, and a CSV and a Markdown file of every table.
-
-    Returns:
-        The path of the page, which needs no other file and no network.
-
-    Raises:
-        StorageError: The folder cannot be written.
-    """
-    sections = list(_sections(report))
-    parts = []
-    for section in sections:
-        image = ""
-        if section.figure is not None:
-            png = save(section.figure, folder / f"{section.name}.png").read_bytes()
-            image = "data:image/png;base64," + base64.b64encode(png).decode()
-        if section.table is not None:
-            _write_text(folder / f"{section.name}.csv", section.table.to_csv(index=False))
-            _write_text(folder / f"{section.name}.md", markdown(section.table))
-        shown = None if section.table is None else layout(section.table)
-        parts.append({"section": section, "image": image, "table": shown, "groups": _groups(shown)})
-    source = importlib.resources.files("lola.evaluation").joinpath("report.html.j2").read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    """Write `report.html` and the files beside it (see `write_page`); returns the path of the page."""
+    return write_page(
+        folder,
+        Page(
+            title=report.title,
+            system=report.system,
+            findings=findings(report),
+            sections=list(_sections(report)),
+            timings=_timing_rows(report.timings),
+            settings=report.settings,
+            limits=report.limits,
+            links=report.links,
+        ),
     )
-    page = environment.from_string(source).render(
-        report=report,
-        system=report.system.name.replace("_", " "),
-        findings=findings(report),
-        parts=parts,
-        timings=_timing_rows(report.timings),
-        heading=heading,
-    )
-    return _write_text(folder / "report.html", page)
-
-
-def _write_text(path: Path, text: str) -> Path:
-    with atomic_path(path) as aside:
-        aside.write_text(text, "utf-8")
-    return path
 
 
 def _sections(report: Report) -> Iterator[Section]:
@@ -282,14 +237,6 @@ def demo_limits(
         "A coarse grid has few fine scales to lose. A compression rate here is not the same loss as the "
         "equal rate on a larger grid, and the high-frequency band is not the same band.",
     ]
-
-
-def _groups(table: Layout | None) -> list[tuple[str, int]]:
-    """Headings over the columns of each metric with their spans, where there are several metrics."""
-    metrics = [metric for metric, _ in table.columns] if table else []
-    names = list(dict.fromkeys(metrics))
-    spans = [(name.removeprefix("spectrum_rmse_"), metrics.count(name)) for name in names]
-    return spans if len(names) > 1 else []
 
 
 def _timing_rows(timings: Sequence[Timing]) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from lola.emulation import Weights
 from lola.evaluation.metrics import rmse, spread, vrmse
 from lola.evaluation.spectra import power_spectrum, relative_rmse
 
@@ -18,7 +19,8 @@ class Subject:
     Arguments:
         system, dataset: The physical system, and the fingerprint of its data.
         fingerprint: The evaluation's fingerprint.
-        model: `diffusion`, `neural_solver`, `autoencoder` or `persistence`.
+        model: `diffusion`, `neural_solver`, `autoencoder` or `persistence`; with `_ema` behind it if its
+            averaged weights were used (see `model_key`).
         space: `latent` or `pixel`.
         compression: numel(x) / numel(z), 1 in pixel space.
         training_seed: The seed of the model's training.
@@ -56,6 +58,11 @@ METRICS_SCHEMA = pa.schema([*KEYS, *PLACE, ("value", pa.float64())])
 SPECTRA_SCHEMA = pa.schema(
     [*KEYS, *PLACE, ("bin", pa.int32()), ("coordinate", pa.float64()), ("value", pa.float64())]
 )
+
+
+def model_key(model: str, weights: Weights) -> str:
+    """The `model` column: averaged weights count as a model of their own."""
+    return f"{model}_ema" if weights == "ema" else model
 
 
 def score(

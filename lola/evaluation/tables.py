@@ -28,14 +28,17 @@ Range = tuple[int, int | None]
 METHOD = [
     "model", "space", "compression", "sampler", "solver_steps", "members", "context", "overlap", "guidance"
 ]  # fmt: skip
-MODELS = ("persistence", "autoencoder", "neural_solver", "diffusion")
-EMULATORS = ("neural_solver", "diffusion")
 NAMES = {
     "persistence": "Persistence",
     "autoencoder": "Autoencoder alone",
+    "autoencoder_ema": "Autoencoder alone (EMA)",
     "neural_solver": "Neural solver",
+    "neural_solver_ema": "Neural solver (EMA)",
     "diffusion": "Diffusion",
+    "diffusion_ema": "Diffusion (EMA)",
 }
+MODELS = tuple(NAMES)
+EMULATORS = ("neural_solver", "neural_solver_ema", "diffusion", "diffusion_ema")
 SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
 RATIO = "spread_skill_ratio"
 COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]

@@ -27,6 +27,7 @@ from lola.nn.layers import (
     start_near_identity,
     suit,
 )
+from lola.nn.recompute import Block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ class Architecture:
         return Up(self.convolution(inputs, depth, identity=True), self.stride)
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Block):
     """A residual block with optional attention, `(B, C, *grid)` to the same shape."""
 
     def __init__(self, architecture: Architecture, channels: int, heads: int) -> None:

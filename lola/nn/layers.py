@@ -221,7 +221,7 @@ class Down(nn.Sequential):
 
     def __init__(self, factors: Sequence[int], convolution: nn.Module) -> None:
         super().__init__(SpaceToDepth(factors), convolution)
-        self.factors = factors
+        self.factors = tuple(factors)
 
     def forward(self, x: Tensor) -> Tensor:
         cells = math.prod(self.factors)
@@ -238,7 +238,7 @@ class Up(nn.Sequential):
 
     def __init__(self, convolution: nn.Module, factors: Sequence[int]) -> None:
         super().__init__(convolution, DepthToSpace(factors))
-        self.factors = factors
+        self.factors = tuple(factors)
 
     def forward(self, x: Tensor) -> Tensor:
         convolution = cast(nn.Conv2d, self[0])

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from lola.nn.attention import GridAttention
 from lola.nn.embedding import mlp
 from lola.nn.layers import Norm, WindowConvolution, normalisation, scale_parameters, start_near_identity
+from lola.nn.recompute import Block
 
 
-class UNetBlock(nn.Module):
+class UNetBlock(Block):
     """A modulated residual block.
 
     Arguments:

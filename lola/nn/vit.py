@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from lola.nn.attention import SelfAttention
 from lola.nn.embedding import SineEncoding, coordinates, mlp
 from lola.nn.layers import depth_to_space, scale_parameters, space_to_depth
+from lola.nn.recompute import Block
 from lola.nn.rotary import rotation
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Block):
     """A block of the transformer.
 
     Arguments:

@@ -15,6 +15,7 @@ from torch import nn
 from lola.errors import DataError, StorageError
 
 WEIGHTS = "model.safetensors"
+EMA_WEIGHTS = "model_ema.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +32,17 @@ class Position:
 
 
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Position
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    average: nn.Module | None = None,
 ) -> None:
-    """Write everything that the next step needs into an existing folder."""
+    """Write everything that the next step needs into an existing folder; `average` holds averaged weights."""
     try:
         save_weights(folder / WEIGHTS, model)
+        if average is not None:
+            save_weights(folder / EMA_WEIGHTS, average)
         state = optimizer.state_dict()
         state.get("heavyball", {}).pop("precond_schedule", None)  # a pickle of what the configuration says
         torch.save(state, folder / "optimizer.pt")
@@ -44,13 +51,17 @@ def save_checkpoint(
         raise StorageError(f"cannot write a checkpoint to {folder}: {error}") from error
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
+) -> Position:
     """Restore a run in place and return its position.
 
     Raises:
-        DataError: The checkpoint is of another network.
+        DataError: The checkpoint is of another network, or lacks the averaged weights that are asked for.
     """
     load_weights(folder / WEIGHTS, model)
+    if average is not None:
+        load_weights(folder / EMA_WEIGHTS, average)
     optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
     return Position(**json.loads((folder / "position.json").read_text()))
 

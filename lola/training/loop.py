@@ -2,7 +2,9 @@ r"""The training loop: the only one, for autoencoders, diffusion models and neur
 
 A model is seen only as `loss(batch, generator) -> (loss, diagnostics)`, a mean over samples. Worker `r` of
 `R` holds `b_r` of the `B` samples of a step and scales its loss by `R b_r / B`, so that the average of
-gradients over workers is the gradient of the global batch however it is split.
+gradients over workers is the gradient of the global batch however it is split. A worker may go through its
+`b_r` samples in micro-batches, whose gradients add up; workers exchange gradients once, after the last.
+Dropout alone is drawn anew for each worker and micro-batch.
 
 A step whose gradient norm is not finite changes nothing and is counted. The norm is taken after workers
 have exchanged gradients, so that all of them skip together.
@@ -11,6 +13,7 @@ have exchanged gradients, so that all of them skip together.
 import contextlib
 import dataclasses
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from lola.config import Config, how, require
 from lola.data.state import Batch
 from lola.seeding import SampleGenerator, seed_process
+from lola.training.average import Average
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
 from lola.training.stream import Source, Stream, fixed_batches
@@ -47,10 +51,14 @@ class TrainingConfig(Config):
         optimizer: The optimiser.
         warmup: Steps of linear warm-up.
         clip: Largest gradient norm; larger gradients are scaled down to it.
+        ema: Decay of the moving average of weights that is kept, validated and saved beside the weights
+            themselves; 0 keeps none. The decay warms up from 0.1.
         precision: The type of the network's arithmetic; weights stay float32.
         valid_samples: Size of the fixed validation set.
         seed: Seeds weights, sample order, masks, times and noise.
         report_every: Steps between reports, validations and checkpoints.
+        accumulate: Micro-batches that each worker splits its share of a step into, to save memory.
+        recompute: Whether blocks recompute their activations in the backward pass, to save memory.
         compile: Whether the network is compiled.
         workers: Training processes.
         gpus: GPUs per worker.
@@ -63,10 +71,13 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     warmup: int = 0
     clip: float = 1.0
+    ema: float = 0.0
     precision: Precision = "float32"
     valid_samples: int = 64
     seed: int = 0
     report_every: int = how(100)
+    accumulate: int = how(1)
+    recompute: bool = how(False)
     compile: bool = how(False)
     workers: int = how(1)
     gpus: float = how(0.0)
@@ -78,10 +89,16 @@ class TrainingConfig(Config):
         require(self.batch_size > 0, f"batch size must be positive, not {self.batch_size}")
         require(self.clip > 0, f"clip must be positive, not {self.clip}")
         require(0 <= self.warmup <= self.steps, f"warm-up of {self.warmup} exceeds {self.steps} steps")
+        require(0 <= self.ema < 1, f"ema must be a decay in [0, 1), such as 0.999, not {self.ema}")
         require(self.report_every > 0, f"report-every must be positive, not {self.report_every}")
         require(
             0 < self.workers <= self.batch_size,
             f"a batch of {self.batch_size} cannot be split over {self.workers} workers",
+        )
+        require(
+            0 < self.accumulate <= self.batch_size // self.workers,
+            f"a batch of {self.batch_size} over {self.workers} workers cannot be split into "
+            f"{self.accumulate} micro-batches",
         )
 
 
@@ -126,16 +143,16 @@ def train(
     """
     device = torch.device(device)
     optimizer = build_optimizer(config.optimizer, model.parameters())
-    position = load_checkpoint(resume, model, optimizer) if resume else Position()
-    if config.compile:
-        for network in model.children():
-            network.compile()
+    average = Average(model, config.ema) if config.ema else None
+    averaged = average.model if average is not None else None
+    position = load_checkpoint(resume, model, optimizer, averaged) if resume else Position()
+    _prepare(model, config)
     objective = wrap(Objective(model)) if wrap else Objective(model)
     stream = Stream(training, seed=config.seed, batch_size=config.batch_size, rank=rank, world=world)
     meter = Meter(device)
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
         seed_process(config.seed, "dropout", step, rank)
-        loss, diagnostics = _gradient(objective, batch, keys, config, device, world)
+        values = _gradient(objective, batch, keys, config, device, world)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         finite = bool(norm.isfinite())
         if finite:
@@ -145,29 +162,67 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
+            if average is not None:
+                average.update(model, position.step - position.skipped)
         optimizer.zero_grad(set_to_none=True)
         position = Position(step + 1, position.skipped + (not finite))
-        meter.add(len(keys), {"loss": loss, **diagnostics}, norm)
+        meter.add(len(keys), values, norm)
         if position.step % config.report_every == 0 or position.step == config.steps:
             metrics = meter.flush() | {
                 "train/skipped": float(position.skipped),
                 "train/learning_rate": learning_rate(config.optimizer, step, config.steps, config.warmup),
                 "valid/loss": validate(objective, validation, config, device, rank, world),
             }
-            save = functools.partial(save_checkpoint, model=model, optimizer=optimizer, position=position)
+            if averaged is not None:
+                loss = validate(Objective(averaged), validation, config, device, rank, world)
+                metrics["valid/loss_ema"] = loss
+            save = functools.partial(
+                save_checkpoint, model=model, optimizer=optimizer, position=position, average=averaged
+            )
             report(position.step, metrics, save)
+            meter.restart()
     return position
+
+
+def _prepare(model: nn.Module, config: TrainingConfig) -> None:
+    """Make the networks recompute their activations and compile them, in place, as configured.
+
+    Raises:
+        ConfigError: No block of the model can recompute.
+    """
+    blocks = [module for module in model.modules() if hasattr(module, "recompute")]
+    require(bool(blocks) or not config.recompute, "recompute: no block of this model can; leave it out")
+    for block in blocks:
+        block.recompute = config.recompute  # type: ignore[assignment]
+    if config.compile:
+        for network in model.children():
+            network.compile()
 
 
 def _gradient(
     objective: nn.Module, batch: Batch, keys: list, config: TrainingConfig, device: torch.device, world: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Accumulate this worker's share of the gradient; returns its own mean loss and diagnostics."""
+) -> dict[str, Tensor]:
+    """Add up this worker's share of the gradient; returns its own means of loss and diagnostics."""
     objective.train()
-    with precision(config.precision, device):
-        loss, diagnostics = objective(batch.to(device), SampleGenerator(keys, device))
-    (loss * (world * len(keys) / config.batch_size)).backward()
-    return loss.detach(), {name: value.detach() for name, value in diagnostics.items()}
+    samples = len(keys)
+    parts = min(config.accumulate, samples)
+    means: dict[str, Tensor] = {}
+    for start, stop in itertools.pairwise(samples * part // parts for part in range(parts + 1)):
+        with _exchange(objective, last=stop == samples):
+            with precision(config.precision, device):
+                generator = SampleGenerator(keys[start:stop], device)
+                loss, diagnostics = objective(batch.rows(start, stop).to(device), generator)
+            (loss * (world * (stop - start) / config.batch_size)).backward()
+        for name, value in {"loss": loss, **diagnostics}.items():
+            term = value.detach() * ((stop - start) / samples)
+            means[name] = means[name] + term if name in means else term
+    return means
+
+
+def _exchange(objective: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    """Whether a backward pass exchanges gradients with other workers: only the last of a step does."""
+    no_sync = getattr(objective, "no_sync", None)
+    return contextlib.nullcontext() if last or no_sync is None else no_sync()
 
 
 @torch.no_grad()
@@ -212,6 +267,10 @@ class Meter:
         self.device = device
         self.sums: dict[str, Tensor] = {}
         self.samples = self.steps = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock anew: what came before it, such as a validation, is not training."""
         self.since = time.perf_counter()
 
     def add(self, samples: int, values: dict[str, Tensor], norm: Tensor) -> None:
@@ -234,7 +293,7 @@ class Meter:
             "train/seconds_per_step": seconds / self.steps,
             "train/samples_per_second": float(totals[-1]) / seconds,
         }
-        self.sums, self.samples, self.steps, self.since = {}, 0, 0, time.perf_counter()
+        self.sums, self.samples, self.steps = {}, 0, 0
         return means | rates
 
 

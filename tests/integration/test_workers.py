@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from lola.seeding import SampleGenerator, seed_process
@@ -39,7 +40,7 @@ class Regression(nn.Module):
         return (self.network(first + 0.1 * generator.normal(4)) - second).square().mean(), {}
 
 
-def work(rank, world, optimizer, folder):
+def work(rank, world, optimizer, accumulate, folder):
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(f"{folder}/store", world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
@@ -47,29 +48,46 @@ def work(rank, world, optimizer, folder):
     model = Regression()
     # 7 samples are 3 for one rank and 4 for the other: the mean over ranks must weigh them.
     config = TrainingConfig(
-        steps=10, batch_size=7, optimizer=OptimizerConfig(name=optimizer, learning_rate=1e-2), report_every=5
+        steps=10,
+        batch_size=7,
+        optimizer=OptimizerConfig(name=optimizer, learning_rate=1e-2),
+        report_every=5,
+        ema=0.5,
+        accumulate=accumulate,
     )
-    losses = []
+    losses, exchanges = [], []
+
+    def wrap(module):
+        def exchange(state, bucket):
+            exchanges.append(bucket.index())
+            return allreduce_hook(state, bucket)
+
+        wrapped = DistributedDataParallel(module)
+        wrapped.register_comm_hook(None, exchange)
+        return wrapped
+
     train(
         model,
         config,
         Ramps(),
         Ramps(),
-        report=lambda step, metrics, save: losses.append(metrics["valid/loss"]),
-        wrap=DistributedDataParallel if world > 1 else None,
+        report=lambda step, metrics, save: losses.extend([metrics["valid/loss"], metrics["valid/loss_ema"]]),
+        wrap=wrap if world > 1 else None,
         rank=rank,
         world=world,
     )
+    # All gradients fit one bucket, which is exchanged once per step however many micro-batches there are.
+    assert len(exchanges) == (10 if world > 1 else 0)
     torch.save({"weights": model.state_dict(), "losses": losses}, f"{folder}/{world}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "psgd"])
-def test_two_workers_train_as_one(optimizer):
+@pytest.mark.parametrize(("optimizer", "accumulate"), [("adamw", 1), ("psgd", 1), ("adamw", 3)])
+def test_two_workers_train_as_one(optimizer, accumulate):
     results = {}
-    for world in (1, 2):
+    for world, micro in ((1, 1), (2, accumulate)):
         with tempfile.TemporaryDirectory() as folder:
-            torch.multiprocessing.spawn(work, (world, optimizer, folder), nprocs=world)
+            torch.multiprocessing.spawn(work, (world, optimizer, micro, folder), nprocs=world)
             for path in Path(folder).glob("*.pt"):
                 results[path.stem] = torch.load(path, weights_only=True)
     for name, weight in results["1-0"]["weights"].items():

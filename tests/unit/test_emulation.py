@@ -4,13 +4,13 @@ from torch import nn
 
 from lola.autoencoder import AutoencoderConfig
 from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator, load_emulator
-from lola.errors import ConfigError
+from lola.emulation import Emulator, load_autoencoder, load_emulator
+from lola.errors import ConfigError, DataError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import SampleGenerator
 from lola.storage import Stage
-from lola.training.checkpoint import WEIGHTS, save_weights
+from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS, save_weights
 from lola.transformer import TransformerConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.unet import UNetConfig
@@ -194,3 +194,30 @@ def test_in_pixel_space_states_are_their_own_latents():
     emulator, x = Emulator(model=Counter()), torch.randn(1, 2, 3, 4, 4)
     assert emulator.encode(x) is x
     assert emulator.decode(x) is x
+
+
+def same(a, b):
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_an_emulator_is_loaded_with_either_weights_and_the_autoencoder_it_learned_from(tmp_path):
+    config = AutoencoderConfig(latent_channels=4, channels=(8, 8), blocks=(1, 1))
+    sizes = {"channels": 2, "spatial": 2}
+    codecs = [config.build(**sizes) for _ in range(2)]
+    codec = commit(tmp_path, "autoencoders", "autoencoder", config, sizes, codecs[0])
+    save_weights(codec.folder / EMA_WEIGHTS, codecs[1])
+    solver = NeuralSolverConfig(network=TRANSFORMER)
+    sizes = {"channels": 4, "parameters": 3, "spatial": 2, "window": WINDOW}
+    models = [solver.build(**sizes) for _ in range(2)]
+    stage = commit(tmp_path, "emulators", "emulator", solver, sizes, models[0], autoencoder=codec.name)
+    save_weights(stage.folder / EMA_WEIGHTS, models[1])
+    for weights, autoencoder, model in zip(("raw", "ema"), codecs, models, strict=True):
+        assert same(load_autoencoder(codec.folder, weights), autoencoder)
+        loaded = load_emulator(stage.folder, weights=weights)
+        assert same(loaded.model, model)
+        assert same(loaded.autoencoder, codecs[0])
+    (stage.folder / EMA_WEIGHTS).unlink()
+    with pytest.raises(DataError, match="no averaged weights"):
+        load_emulator(stage.folder, weights="ema")

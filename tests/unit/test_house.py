@@ -11,7 +11,7 @@ LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
 LEAVES = {"config", "errors", "seeding", "storage", "spool"}
-PHYSICS = {"data.systems", "data.transforms"}
+PHYSICS = {"data.systems", "data.transforms", "data.statistics"}
 MODELS = {
     *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet"),
     *("conditioning", "schedule", "diffusion", "neural_solver"),

@@ -68,7 +68,6 @@ def test_operations_count_products_and_convolutions_forwards_and_backwards():
         ({"networks": ()}, "networks"),
         ({"autoencoder": CONFIG.autoencoder.replace(pixel_shuffle=False)}, "pixel_shuffle must be True"),
         ({"autoencoder": CONFIG.autoencoder.replace(periodic=True)}, "periodic"),
-        ({"autoencoder": CONFIG.autoencoder.replace(patch_size=(2, 4))}, "patch_size"),
         ({"transformer": CONFIG.transformer.replace(dropout=0.1)}, "dropout"),
     ],
 )

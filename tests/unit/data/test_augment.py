@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lola.data.augment import Augmentation, draw
-from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
+from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Field, System
 from lola.errors import ConfigError
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
 
@@ -130,6 +130,32 @@ def test_three_dimensions_permute_cyclically():
     y = augmentation.apply(x)
     assert y.shape == (6, 1, 4, 2, 3)
     assert y[:, 0, 0, 0, 0].tolist() == [0, 1, 2, 5, 3, -4]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_gradient_of_a_vector_turns_with_it(dimensions):
+    """T_jk = d u_j / d x_k of the image is the image of T, for every symmetry."""
+    system = System(
+        name="strain",
+        datasets=("strain",),
+        dimensions=dimensions,
+        fields=(Field("density"), Field("velocity", 1), Field("gradient", 2)),
+        flips=tuple(range(dimensions)),
+        permute=True,
+        roll=True,
+    )
+    periodic, grid = np.full((dimensions, 2), PERIODIC), (4,) * dimensions
+
+    def with_gradient(x):
+        u = x[1 : 1 + dimensions]
+        slopes = [torch.roll(u, -1, axis) - torch.roll(u, 1, axis) for axis in range(-dimensions, 0)]
+        return torch.cat([x[: 1 + dimensions], torch.stack(slopes, dim=1).flatten(0, 1)])
+
+    x = with_gradient(torch.randn(1 + dimensions, 2, *grid))
+    for seed in range(60):
+        augmentation = draw(system, periodic, grid, np.random.default_rng(seed))
+        image = augmentation.apply(x)
+        torch.testing.assert_close(image, with_gradient(image))
 
 
 CONVECTION = np.array([[PERIODIC, PERIODIC], [WALL, WALL]])

@@ -11,6 +11,7 @@ from lola.diffusion import DiffusionConfig
 from lola.distributed.datasource import WellDatasource, shards_of
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError, DataError
+from lola.evaluation.tables import MODELS
 from lola.neural_solver import NeuralSolverConfig
 from lola.schedule import TimePriorConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
@@ -64,6 +65,25 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, 
     assert changed(before, fingerprints(config.replace(autoencoder_training=other), tmp_path, well)) == {
         name for name in before if "f8" in name
     }
+
+
+def test_averaged_weights_are_scored_beside_the_others(config, tmp_path, well):
+    before = {trial.name for trial in Plan(config, tmp_path, well).evaluations}
+    averaged = config.replace(
+        autoencoder_training=config.autoencoder_training.replace(ema=0.9),
+        emulator_training=config.emulator_training.replace(ema=0.9),
+    )
+    plan = Plan(averaged, tmp_path, well)
+    names = [trial.name for trial in plan.evaluations]
+    assert before <= set(names)
+    assert len(set(names)) == len(names) == len(before) + 2 + 2 * 3
+    for trial in plan.evaluations:
+        stage = trial.steps[0].stage
+        assert (stage.config.weights == "ema") == ("_ema" in trial.name)
+        assert trial.steps[0].tags["model"].endswith("_ema") == ("_ema" in trial.name)
+        run = trial.steps[0].run.args[0]
+        assert run.subject.model in MODELS
+        assert run.subject.model.endswith("_ema") == ("_ema" in trial.name)
 
 
 def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(config, tmp_path, well):

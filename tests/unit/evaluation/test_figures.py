@@ -30,6 +30,13 @@ def unstable(table):
     )
 
 
+def averaged(table, model):
+    """The rows of a model as if of its averaged weights."""
+    rows = table.filter(pc.equal(table["model"], model))
+    name = pa.array([f"{model}_ema"] * len(rows)).cast(table.schema.field("model").type)
+    return rows.set_column(table.column_names.index("model"), table.schema.field("model"), name)
+
+
 def test_curves_are_the_tables_estimates(sweep):
     figure = error_over_lead_time(sweep[0])
     (axes,) = figure.axes
@@ -57,6 +64,18 @@ def test_spectra_draw_truth_and_methods(sweep):
     drawn = lines(figure.axes[0])
     assert {"Truth", "Autoencoder alone", "Diffusion", "Neural solver"} <= set(drawn)
     assert drawn["Truth"].get_ydata().mean() == pytest.approx(1, rel=0.2)  # white noise
+
+
+def test_averaged_weights_have_lines_of_their_own(sweep):
+    metrics, spectra = (
+        pa.concat_tables([table, averaged(table, "diffusion"), averaged(table, "neural_solver")])
+        for table in sweep
+    )
+    (axes,) = error_over_lead_time(metrics).axes
+    drawn = lines(axes)
+    assert {"Diffusion", "Diffusion (EMA)", "Neural solver (EMA)"} <= set(drawn)
+    assert drawn["Diffusion"].get_linewidth() > drawn["Diffusion (EMA)"].get_linewidth()
+    spectra_at(spectra, "density", (4,)).canvas.draw()
 
 
 def test_unstable_methods_break_off(sweep):

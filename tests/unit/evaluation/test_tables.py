@@ -3,7 +3,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from lola.evaluation.score import METRICS_SCHEMA
+from lola.evaluation.score import METRICS_SCHEMA, model_key
 from lola.evaluation.tables import (
     RATIO,
     SPECTRUM,
@@ -163,3 +163,20 @@ def test_a_missing_metric_gives_an_empty_table(sweep):
     table = lead_time_table(sweep[0], "vrmse", RANGES, target="nothing")
     assert len(table) == 0
     assert "value" in table.columns
+
+
+def test_averaged_weights_are_a_model_of_their_own():
+    table = pa.concat_tables(
+        [
+            tidy([[1.0, 1.0, 1.0]], model=model_key(model, weights), solver_steps=4 * (model == "diffusion"))
+            for model in ("autoencoder", "neural_solver", "diffusion")
+            for weights in ("raw", "ema")
+        ]
+        + [tidy([[0.5, 0.5, 0.5]], model="persistence", space="pixel")]
+    )
+    rows = layout(lead_time_table(table, "vrmse", RANGES)).rows
+    assert [row[0] for row in rows] == [
+        "Persistence", "Autoencoder alone", "Autoencoder alone (EMA)", "Neural solver", "Neural solver (EMA)",
+        "Diffusion", "Diffusion (EMA)",
+    ]  # fmt: skip
+    assert [row[3][0].flagged for row in rows] == [False] * 3 + [True] * 4

@@ -8,6 +8,7 @@ from torch import nn
 
 from lola.data.state import Batch
 from lola.errors import ConfigError, DataError
+from lola.nn.recompute import Block
 from lola.seeding import SampleGenerator, seed_process
 from lola.training.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint, save_weights
 from lola.training.loop import Objective, TrainingConfig, train, validate
@@ -30,9 +31,9 @@ class Waves:
 class Regression(nn.Module):
     """Predicts the second state from the first, under noise."""
 
-    def __init__(self, broken_at=None):
+    def __init__(self, broken_at=None, dropout=0.1):
         super().__init__()
-        self.network = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Dropout(0.1), nn.Linear(8, 4))
+        self.network = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Dropout(dropout), nn.Linear(8, 4))
         self.broken_at, self.calls = broken_at, 0
 
     def loss(self, batch, generator):
@@ -50,9 +51,9 @@ def config(name="adamw", **changes):
     return TrainingConfig(steps=12, batch_size=6, optimizer=optimizer, report_every=4, **changes)
 
 
-def build():
+def build(**options):
     seed_process(0, "weights")
-    return Regression()
+    return Regression(**options)
 
 
 def run(model, settings, folder=None, resume=None, reports=None):
@@ -117,6 +118,54 @@ def test_slices_of_a_step_add_up_to_its_gradient():
     for world in (2, 3, 7):
         mean = sum(gradient(world, rank) for rank in range(world)) / world
         torch.testing.assert_close(mean, gradient(1, 0), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 6])
+def test_micro_batches_train_as_the_whole_batch(accumulate):
+    whole: dict = {}
+    parts: dict = {}
+    _, expected = run(build(dropout=0.0), config(), reports=whole)
+    _, found = run(build(dropout=0.0), config(accumulate=accumulate), reports=parts)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    for name in ("train/loss", "train/noise", "train/gradient_norm", "valid/loss"):
+        assert parts[12][name] == pytest.approx(whole[12][name], rel=1e-5), name
+
+
+class Stack(Regression):
+    """The regression with blocks that can recompute; counts how often their forward pass runs."""
+
+    class Layer(Block):
+        runs = 0
+
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            Stack.Layer.runs += 1
+            return self.layer(x)
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(Stack.Layer(self.network), nn.Dropout(0.1), nn.Linear(4, 4))
+
+
+def test_recomputed_activations_change_nothing():
+    results, runs = [], []
+    for recompute in (False, True):
+        seed_process(0, "weights")
+        Stack.Layer.runs = 0
+        results.append(run(Stack(), config(recompute=recompute))[1])
+        runs.append(Stack.Layer.runs)
+    assert runs[1] == runs[0] + 12
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_recomputing_needs_blocks_that_can():
+    with pytest.raises(ConfigError, match="recompute"):
+        run(build(), config(recompute=True))
 
 
 def test_every_window_of_an_epoch_is_seen_once():
@@ -191,7 +240,15 @@ def test_a_checkpoint_holds_the_position(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"steps": 0}, "steps"), ({"batch_size": 1, "workers": 2}, "workers"), ({"warmup": 99}, "warm-up")],
+    [
+        ({"steps": 0}, "steps"),
+        ({"batch_size": 1, "workers": 2}, "workers"),
+        ({"warmup": 99}, "warm-up"),
+        ({"accumulate": 0}, "micro-batches"),
+        ({"accumulate": 4, "workers": 2}, "6 over 2 workers cannot be split into 4 micro-batches"),
+        ({"ema": 1.0}, "ema must be a decay in"),
+        ({"ema": -0.1}, "ema must be a decay in"),
+    ],
 )
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):

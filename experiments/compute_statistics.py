@@ -1,0 +1,52 @@
+"""Compute the statistics of a training set: `compute_statistics.py NAME [--option value ...]`."""
+
+import dataclasses
+
+import tyro
+
+from lola.cli import launch_alone
+from lola.config import Config, how
+from lola.data.datasets import Datasets
+from lola.data.systems import SYSTEMS
+from lola.distributed.cluster import connect
+from lola.distributed.statistics import compute_statistics, statistics_stage
+from lola.storage import resolve_storage, well_folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Statistics(Config):
+    """What statistics are taken of.
+
+    Arguments:
+        name: A physical system, with its transforms, or any of The Well's datasets, all fields as they are.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include: Only files whose name contains one of these are used.
+        exclude: Files whose name contains one of these are not used.
+        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        block: States read at once.
+    """
+
+    name: tyro.conf.Positional[str]
+    well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
+    storage: str | None = how(None)
+    block: int = how(16)
+
+
+def main(config: Statistics) -> None:
+    """Stream a training set once and write mean, deviation and extremes of its fields."""
+    root = resolve_storage(config.storage)
+    datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
+    system = SYSTEMS.get(config.name) or datasets.infer(config.name)
+    stage = statistics_stage(root, datasets.open(system, "train"), config.block)
+    with stage.lease():
+        if not stage.finished:
+            connect()
+            compute_statistics(stage, system, datasets)
+    print((stage.folder / "stats.yaml").read_text().rstrip())
+    print(f"statistics: {stage.folder / 'stats.yaml'}")
+
+
+if __name__ == "__main__":
+    launch_alone(main, Statistics)

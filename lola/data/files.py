@@ -1,0 +1,215 @@
+"""Files of datasets, wherever they are: local paths, and URLs of any filesystem that fsspec knows.
+
+HDF5 reads its metadata in many small pieces and arrays in few large ones. On a remote file, small pieces come
+from a cache of the blocks that were fetched last, and a large piece is one request of exactly its bytes, so
+that a slice of an array costs no more than itself.
+
+Filesystems find their credentials themselves, in the environment; no error tells more than a location.
+"""
+
+import atexit
+import contextlib
+import functools
+import io
+import os
+import posixpath
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import h5py
+from fsspec.caching import BlockCache, register_cache
+
+from lola.errors import DataError, LolaError, StorageError
+from lola.storage import Location
+
+SUFFIXES = (".hdf5", ".h5")
+BLOCK = 2**18  # bytes of a remote block
+BLOCKS = 16  # blocks kept of each open file
+OPEN = 64  # files that a process keeps open
+
+
+@contextlib.contextmanager
+def reaching(location: Location) -> Iterator[None]:
+    """Turn whatever a filesystem raises into one line that names the location.
+
+    Raises:
+        DataError: It does not exist.
+        StorageError: It cannot be reached, its filesystem is not known, or it refuses access.
+    """
+    try:
+        yield
+    except LolaError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{location} is missing; simulate or fetch it again") from None
+    except ImportError as error:
+        raise StorageError(
+            f"{location} needs a package that is not installed ({_reason(error)}); pip install 'lola[remote]'"
+        ) from None
+    except PermissionError as error:
+        raise StorageError(
+            f"{location} refuses access ({_reason(error)}); set its credentials in the environment"
+        ) from None
+    except Exception as error:  # every filesystem has errors of its own
+        raise StorageError(
+            f"{location} cannot be reached ({_reason(error)}); see to the address, the network and the "
+            "credentials in the environment, and run again"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def name_of(location: Location) -> str:
+    """The last part of a location."""
+    return posixpath.basename(str(location))
+
+
+def join(folder: Location, *parts: str) -> Location:
+    """A location within a folder."""
+    return folder.joinpath(*parts) if isinstance(folder, Path) else "/".join([folder.rstrip("/"), *parts])
+
+
+def list_files(folder: Location) -> list[Location]:
+    """The HDF5 files of a folder, by name; none if there is no such folder.
+
+    Raises:
+        StorageError: The folder cannot be reached.
+    """
+    if isinstance(folder, Path):
+        return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
+    with reaching(folder):
+        system, path = fsspec.url_to_fs(folder)
+        try:
+            names = sorted(posixpath.basename(entry) for entry in system.ls(path, detail=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    return [join(folder, name) for name in names if name.endswith(SUFFIXES)]
+
+
+def exists(location: Location) -> bool:
+    """Whether there is something at a location, or under it."""
+    if isinstance(location, Path):
+        return location.exists()
+    with reaching(location):
+        system, path = fsspec.url_to_fs(location)
+        return bool(system.exists(path))
+
+
+def size_of(location: Location) -> int:
+    """The bytes of a file."""
+    with reaching(location):
+        if isinstance(location, Path):
+            return location.stat().st_size
+        system, path = fsspec.url_to_fs(location)
+        return int(system.size(path))
+
+
+def open_file(location: Location) -> h5py.File:
+    """A file that this process keeps open, with the last few others.
+
+    A local file that was replaced is opened anew. Remote ones are taken to stay as they are.
+
+    Raises:
+        DataError: The file is missing, truncated or not HDF5.
+        StorageError: The file cannot be reached.
+    """
+    version = (0, 0)
+    if isinstance(location, Path):
+        try:
+            status = os.stat(location)
+        except OSError:
+            raise DataError(f"{location} is missing; simulate or fetch it again") from None
+        version = (status.st_ino, status.st_mtime_ns)
+    return _keep_open(location, os.getpid(), version)
+
+
+@functools.lru_cache(maxsize=OPEN)
+def _keep_open(location: Location, process: int, version: tuple[int, int]) -> h5py.File:
+    return open_once(location)
+
+
+atexit.register(_keep_open.cache_clear)  # HDF5 must not reach for remote files after Python has ended
+
+
+def open_once(location: Location) -> h5py.File:
+    """Open a file for reading; the caller closes it.
+
+    Raises:
+        DataError: The file is missing, truncated or not HDF5.
+        StorageError: The file cannot be reached.
+    """
+    try:
+        return h5py.File(location if isinstance(location, Path) else RemoteFile(location), "r")
+    except LolaError:
+        raise
+    except OSError as error:
+        raise DataError(
+            f"{location} cannot be opened as HDF5 ({_reason(error)}); simulate or fetch it again"
+        ) from None
+
+
+class RemoteFile(io.RawIOBase):
+    """A remote file to read from, whose every failure is an error of ours.
+
+    Arguments:
+        location: Its URL.
+
+    Raises:
+        DataError: It does not exist.
+        StorageError: It cannot be reached.
+    """
+
+    def __init__(self, location: str) -> None:
+        super().__init__()
+        self.location = location
+        with reaching(location):
+            system, path = fsspec.url_to_fs(location)
+            self.inner = system.open(
+                path, "rb", block_size=BLOCK, cache_type=PieceCache.name, cache_options={"maxblocks": BLOCKS}
+            )
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+        """Fill a buffer from the position on; the number of bytes that there were."""
+        with reaching(self.location):
+            return int(self.inner.readinto(buffer))
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position."""
+        return int(self.inner.seek(offset, whence))
+
+    def tell(self) -> int:
+        """The position."""
+        return int(self.inner.tell())
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Close the file and forget its blocks."""
+        if not self.closed:
+            self.inner.close()
+        super().close()
+
+
+class PieceCache(BlockCache):
+    """The blocks that were fetched last; what is as large as a block is fetched by itself and not kept."""
+
+    name = "lola-pieces"
+
+    def _fetch(self, start: int | None, end: int | None) -> bytes:
+        first, last = start or 0, self.size if end is None else min(end, self.size)
+        if last - first >= self.blocksize:
+            return bytes(self.fetcher(first, last))
+        return super()._fetch(first, last)
+
+
+register_cache(PieceCache, clobber=True)

@@ -1,0 +1,118 @@
+r"""Statistics of fields, accumulated over blocks and merged in any grouping.
+
+Blocks of $n_a$ and $n_b$ values with means $m_a, m_b$ and sums of squared deviations $S_a, S_b$ combine, with
+$\delta = m_b - m_a$ and $n = n_a + n_b$, into
+
+    $m = m_a + \delta n_b / n$,   $S = S_a + S_b + \delta^2 n_a n_b / n$,
+
+which stays accurate where the difference of two large sums does not. The standard deviation is $\sqrt{S/n}$.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from torch import Tensor
+
+from lola.data.systems import System
+from lola.data.transforms import transform_fields
+from lola.storage import read_manifest
+
+
+@dataclasses.dataclass
+class Moments:
+    """The count, mean, sum of squared deviations and extremes of arrays, per tensor component."""
+
+    count: int = 0
+    mean: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
+    squares: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
+    minimum: np.ndarray = dataclasses.field(default_factory=lambda: np.array(np.inf))
+    maximum: np.ndarray = dataclasses.field(default_factory=lambda: np.array(-np.inf))
+
+    def add(self, values: np.ndarray, order: int) -> None:
+        """Merge a block of values whose last `order` axes are tensor components."""
+        axes = tuple(range(values.ndim - order))
+        count = int(np.prod([values.shape[axis] for axis in axes]))
+        if count == 0:
+            return
+        mean = values.mean(axis=axes)
+        squares = ((values - mean) ** 2).sum(axis=axes)
+        self.merge(type(self)(count, mean, squares, values.min(axis=axes), values.max(axis=axes)))
+
+    def merge(self, other: Self) -> None:
+        """Merge the moments of other values."""
+        total, delta = self.count + other.count, other.mean - self.mean
+        if total == 0:
+            return
+        self.squares = self.squares + other.squares + delta**2 * self.count * other.count / total
+        self.mean = self.mean + delta * other.count / total
+        self.minimum = np.minimum(self.minimum, other.minimum)
+        self.maximum = np.maximum(self.maximum, other.maximum)
+        self.count = total
+
+    @property
+    def std(self) -> np.ndarray:
+        """The standard deviation."""
+        return np.sqrt(self.squares / max(self.count, 1))
+
+    def summary(self) -> dict[str, Any]:
+        """The mean, standard deviation and root mean square, as plain numbers or nested lists of them."""
+        rms = np.sqrt(self.std**2 + self.mean**2)
+        return {
+            name: np.asarray(value).tolist()
+            for name, value in (("mean", self.mean), ("std", self.std), ("rms", rms))
+        }
+
+
+def field_moments(x: Tensor, system: System) -> tuple[Moments, Moments]:
+    """The moments of each channel, before and after its transform, in double precision.
+
+    Arguments:
+        x: Fields in physical units, with shape `(C, L, *grid)`.
+        system: The physical system.
+
+    Raises:
+        DataError: A value is outside the domain of its channel's transform.
+    """
+    physical = x.double()
+    both = Moments(), Moments()
+    for moments, values in zip(both, (physical, transform_fields(physical, system, 0)), strict=True):
+        moments.add(values.flatten(1).T.numpy(), 1)
+    return both
+
+
+def by_field(values: np.ndarray, system: System) -> dict[str, Any]:
+    """Values per channel, with shape `(C,)`, as numbers or nested lists by the fields' names."""
+    parts = np.split(np.asarray(values), np.cumsum(system.sizes)[:-1])
+    return {
+        field.name: part.reshape((system.dimensions,) * field.order).tolist()
+        for field, part in zip(system.fields, parts, strict=True)
+    }
+
+
+def table(physical: Moments, transformed: Moments, system: System) -> dict[str, Any]:
+    """Statistics by field as in The Well's `stats.yaml`, with extremes, and those after the transforms."""
+
+    def of(moments: Moments) -> dict[str, Any]:
+        values = moments.summary() | {"min": moments.minimum, "max": moments.maximum}
+        return {name: by_field(np.asarray(value), system) for name, value in values.items()}
+
+    transforms = {field.name: field.transform for field in system.fields}
+    return of(physical) | {"transforms": transforms, "transformed": of(transformed)}
+
+
+def statistics_folder(root: Path, system: str, fingerprint: str) -> Path:
+    """Where the statistics of a fingerprint are, under a storage root."""
+    return root / "statistics" / f"{system}-statistics-{fingerprint[:8]}"
+
+
+def with_statistics(system: System, folder: Path) -> System:
+    """A system with the statistics of a finished stage; a channel that never changes keeps its scale.
+
+    Raises:
+        StorageError: The folder is no finished stage.
+    """
+    manifest = read_manifest(folder)
+    std = tuple(value or 1.0 for value in manifest["std"])
+    return dataclasses.replace(system, mean=tuple(manifest["mean"]), std=std)

@@ -1,0 +1,166 @@
+"""A study of optimisers: the same autoencoder trained by each, at several rates and seeds (Table 4).
+
+Every run is a stage and a trial like those of a sweep; they differ in the optimiser, its learning rate, the
+seed and the initialisation, and need nothing of each other.
+"""
+
+import dataclasses
+import functools
+import itertools
+from pathlib import Path
+
+from lola.autoencoder import AutoencoderConfig
+from lola.config import Config, fingerprint, how, require
+from lola.data.datasets import Datasets
+from lola.data.systems import System, get_system
+from lola.distributed.plan import autoencoder_step, open_dataset
+from lola.distributed.sweep import Recipe, Trial, check_simulation
+from lola.simulate.euler import EulerConfig
+from lola.storage import Location, Stage
+from lola.training.loop import TrainingConfig
+from lola.training.optim import OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArmConfig(Config):
+    """An optimiser to compare.
+
+    Arguments:
+        optimizer: The optimiser, but for its learning rate.
+        identity_init: Whether resampling and latent convolutions start near the identity.
+        learning_rates: The grid out of which the best rate is shown.
+    """
+
+    optimizer: OptimizerConfig
+    identity_init: bool = True
+    learning_rates: tuple[float, ...]
+
+    def validate(self) -> None:
+        require(bool(self.learning_rates), f"{self.name} needs at least one learning rate")
+        require(
+            len(set(self.learning_rates)) == len(self.learning_rates),
+            f"{self.name}: learning rates {self.learning_rates} name one twice",
+        )
+
+    @property
+    def name(self) -> str:
+        """A name for folders, such as `adam-plain`."""
+        return self.optimizer.name + ("" if self.identity_init else "-plain")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyConfig(Config):
+    """A study of optimisers on one physical system.
+
+    Arguments:
+        system: The physical system.
+        simulation: What to simulate where the datasets are missing; with none they must be there.
+        autoencoder: The autoencoder, but for its initialisation.
+        training: How it is trained, but for the optimiser and the seed.
+        arms: The optimisers; the first is what the others are compared with.
+        seeds: Training seeds of every optimiser and rate.
+        well: The folder of Well datasets, absolute or under the storage root.
+        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
+    """
+
+    system: str = "euler"
+    simulation: EulerConfig | None = None
+    autoencoder: AutoencoderConfig
+    training: TrainingConfig
+    arms: tuple[ArmConfig, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    well: str = how("well")
+    storage: str | None = how(None)
+    concurrency: int = how(0)
+
+    def validate(self) -> None:
+        check_simulation(self.system, self.simulation)
+        names = [arm.name for arm in self.arms]
+        require(bool(names), "a study needs at least one optimiser")
+        require(len(set(names)) == len(names), f"optimisers {', '.join(names)} name one twice")
+        require(bool(self.seeds), "a study needs at least one seed")
+        require(len(set(self.seeds)) == len(self.seeds), f"seeds {self.seeds} name one twice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training of the study."""
+
+    arm: ArmConfig
+    learning_rate: float
+    seed: int
+    trial: Trial
+
+
+class StudyPlan:
+    """All trials of a study.
+
+    Arguments:
+        config: The study.
+        root: The storage root.
+        well: The folder of Well datasets, a path or a URL.
+
+    Raises:
+        DataError: The datasets are missing or faulty.
+        ConfigError: The grid does not fit the autoencoder.
+    """
+
+    def __init__(self, config: StudyConfig, root: Path, well: Location) -> None:
+        self.config, self.root, self.datasets = config, root, Datasets(well)
+        self.system: System = get_system(config.system)
+        self.splits, self.dataset = open_dataset(self.datasets, self.system)
+        config.autoencoder.check_grid(self.splits["train"].grid)
+
+    @property
+    def fingerprint(self) -> str:
+        """The study's own fingerprint."""
+        return fingerprint(self.config, self.dataset)
+
+    @functools.cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Every optimiser at every rate and seed; seeds last, so that all rates are seen early."""
+        return tuple(
+            Run(arm, rate, seed, self._trial(arm, rate, seed))
+            for seed, arm in itertools.product(self.config.seeds, self.config.arms)
+            for rate in arm.learning_rates
+        )
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials; none needs another."""
+        return tuple(run.trial for run in self.runs)
+
+    def _trial(self, arm: ArmConfig, rate: float, seed: int) -> Trial:
+        config, system = self.config, self.system
+        recipe = Recipe(
+            model=config.autoencoder.replace(identity_init=arm.identity_init),
+            training=config.training.replace(optimizer=arm.optimizer.replace(learning_rate=rate), seed=seed),
+        )
+        stage = Stage(
+            root=self.root,
+            kind="autoencoders",
+            system=system.name,
+            what=f"study-{arm.name}-{rate:g}-s{seed}",
+            config=recipe,
+            inputs={"dataset": self.dataset},
+        )
+        tags = {
+            "system": system.name,
+            "stage": "autoencoder",
+            "model": "autoencoder",
+            "space": "latent",
+            "compression": f"{config.autoencoder.compression(len(system.channels), system.dimensions):g}",
+            "optimizer": arm.optimizer.name,
+            "identity_init": arm.identity_init,
+            "learning_rate": rate,
+            "seed": seed,
+        }
+        workers = recipe.training.workers
+        step = dataclasses.replace(autoencoder_step(stage, self.datasets, tags), register=False)
+        return Trial(
+            f"{arm.name} at {rate:g}, seed {seed}",
+            (step,),
+            cpus=recipe.training.cpus * workers,
+            gpus=recipe.training.gpus * workers,
+        )

@@ -1,0 +1,99 @@
+"""The report of a study of optimisers, made of its runs' records."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lola.config import fingerprint
+from lola.distributed.report import ReportConfig
+from lola.distributed.study import StudyPlan
+from lola.evaluation.optimizers import findings, name_arm, sections
+from lola.evaluation.page import Page, write_page
+from lola.spool import read_events, spool_path
+from lola.storage import Stage
+
+
+def report_study(plan: StudyPlan) -> Path:
+    """Write the report of a study whose trials are all finished, unless it is there; returns the page."""
+    stages = [run.trial.steps[0].stage for run in plan.runs]
+    stage = Stage(
+        root=plan.root,
+        kind="reports",
+        system=plan.system.name,
+        what="optimizers",
+        config=ReportConfig(),
+        inputs={"autoencoders": fingerprint([stage.fingerprint for stage in stages])},
+    )
+    if not stage.finished:
+        curves = study_curves(plan)
+        page = Page(
+            title="What optimisers make of an autoencoder",
+            system=plan.system,
+            findings=list(findings(curves)),
+            sections=sections(curves),
+            settings=_settings(plan),
+            limits=_limits(plan),
+        )
+        write_page(stage.folder, page)
+        curves.to_parquet(stage.folder / "curves.parquet", compression="zstd", index=False)
+        stage.commit(study=plan.fingerprint, rows=len(curves))
+    return stage.folder / "report.html"
+
+
+def study_curves(plan: StudyPlan) -> pd.DataFrame:
+    """The curves of all runs, from their stages' records (columns as in `lola.evaluation.optimizers`)."""
+    parts = []
+    for run in plan.runs:
+        key: dict[str, Any] = {
+            "arm": name_arm(run.arm.optimizer.name, run.arm.identity_init),
+            "optimizer": run.arm.optimizer.name,
+            "identity_init": run.arm.identity_init,
+            "learning_rate": run.learning_rate,
+            "seed": run.seed,
+        }
+        parts.append(read_curve(run.trial.steps[0].stage.folder).assign(**key))
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_curve(folder: Path) -> pd.DataFrame:
+    """Losses and seconds of training by step, from a stage's record; of steps done twice the last counts."""
+    values = {}
+    for _, event in read_events(spool_path(folder)):
+        if event["kind"] == "metrics" and "valid/loss" in event["values"]:
+            values[event["step"]] = event["values"]
+    steps = sorted(values)
+    rows, seconds = [], 0.0
+    for before, step in zip([0, *steps], steps, strict=False):
+        seconds += values[step]["train/seconds_per_step"] * (step - before)
+        losses = {"train_loss": values[step]["train/loss"], "valid_loss": values[step]["valid/loss"]}
+        rows.append({"step": step, "seconds": seconds, **losses})
+    return pd.DataFrame(rows)
+
+
+def _settings(plan: StudyPlan) -> list[tuple[str, str]]:
+    config, training = plan.config, plan.config.training
+    return [
+        ("System", f"{plan.system.name}: {', '.join(plan.system.channels)}"),
+        ("Grid", " x ".join(map(str, plan.splits["train"].grid))),
+        ("Trajectories", f"{len(plan.splits['train'].trajectories)} for training"),
+        ("Autoencoder", f"channels {config.autoencoder.channels}, loss {config.autoencoder.loss}"),
+        ("Training", f"{training.steps} steps of {training.batch_size} states, cosine to 0"),
+        ("Warm-up", f"{training.warmup} steps"),
+        ("Validation", f"{training.valid_samples} states every {training.report_every} steps"),
+        ("Seeds", ", ".join(map(str, config.seeds))),
+        ("Study", plan.fingerprint[:8]),
+    ]
+
+
+def _limits(plan: StudyPlan) -> list[str]:
+    steps = plan.config.training.steps
+    return [
+        f"{steps:,} steps, where the paper took 262,144: an order of optimisers early in training need not "
+        "be that at its end. The learning rate falls to zero within these steps.",
+        "The rate of each optimiser was chosen on the validation set that it is shown on, out of a grid; "
+        "other options, such as the momenta, were not.",
+        f"{len(plan.config.seeds)} seeds: their range is no confidence interval.",
+        "Seconds depend on the machine: a small network on a CPU spends another share of a step in the "
+        "optimiser than a large one on a GPU.",
+    ]
