@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lola.autoencoder import AutoencoderConfig
-from lola.benchmark.cases import Case, Network, Size, build_case
+from lola.benchmark.cases import Case, Network, Size, build_case, check_plain
 from lola.benchmark.roofline import roofline
 from lola.benchmark.timing import Clock, interleave, machine, ratio
 from lola.config import Config, require
@@ -61,11 +61,7 @@ class TrainingBenchmark(Config):
         require(self.threads >= 0, f"threads must not be negative, not {self.threads}")
         for name in ("networks", "sizes", "precisions", "modes"):
             require(len(getattr(self, name)) > 0, f"{name} must name at least one")
-        require(
-            self.autoencoder.pixel_shuffle and not self.autoencoder.attention_heads,
-            "the plain autoencoder has pixel shuffling and no attention; choose so",
-        )
-        require(self.autoencoder.dropout == self.transformer.dropout == 0, "dropout must be 0")
+        check_plain(self.autoencoder, self.transformer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,7 +155,7 @@ def _time(case: Case, config: TrainingBenchmark) -> dict[str, Any]:
 
 
 def operations(case: Case) -> int:
-    """Floating-point operations of the products and convolutions of a training step."""
+    """Floating-point operations of the products and convolutions of a training step, attention apart."""
     counter = FlopCounterMode(display=False)
     with counter:
         case.loss(case.plain(*case.inputs)).backward()

@@ -66,7 +66,8 @@ def test_operations_count_products_and_convolutions_forwards_and_backwards():
     [
         ({"rounds": 0}, "rounds"),
         ({"networks": ()}, "networks"),
-        ({"autoencoder": CONFIG.autoencoder.replace(pixel_shuffle=False)}, "pixel shuffling"),
+        ({"autoencoder": CONFIG.autoencoder.replace(pixel_shuffle=False)}, "pixel_shuffle must be True"),
+        ({"autoencoder": CONFIG.autoencoder.replace(periodic=True)}, "periodic"),
         ({"transformer": CONFIG.transformer.replace(dropout=0.1)}, "dropout"),
     ],
 )
