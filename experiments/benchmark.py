@@ -19,7 +19,7 @@ def training() -> TrainingBenchmark:
 
 def main(config: TrainingBenchmark) -> None:
     """Time training steps against the same networks written the plain way; contenders take turns."""
-    result = run_training_benchmark(config, progress=lambda name: print(f"timing {name}", flush=True))
+    result = run_training_benchmark(config, progress=lambda what: print(what, flush=True))
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1))

@@ -6,8 +6,8 @@ With `P` parameters and `B` samples per step over `G` GPUs, each goes through it
     weights 4 P, gradients 4 P, buckets of the exchange 4 P (G > 1), average of weights 4 P (if one is kept),
     optimiser S, activations A(n)
 
-with `A` counted (`lola.counting`), all of them or those that recomputing blocks leave, and `S`, over parameters
-of shape `(d_1, ..., d_r)` and `D` the largest dimension that is preconditioned by a matrix,
+with `A` counted (`lola.counting`), all of them or those that recomputing blocks leave, and `S`, over
+parameters of shape `(d_1, ..., d_r)` and `D` the largest dimension that is preconditioned by a matrix,
 
     Adam   8 P
     PSGD   4 P + 4 sum q(d_i),  q(d) = d (d + 1) / 2 if d <= D and r > 1, else d    (dimensions above 1)
@@ -23,8 +23,8 @@ that real kernels reach, and memory's bandwidth `w`, a step takes the longer of
 where a saved activation is written once and read twice, its gradient written and read; the optimiser reads
 and writes weights and its state and reads gradients; adding to a gradient or an average reads two numbers and
 writes one. Where blocks recompute their activations, because they are told to or nothing else fits, their
-forward pass is done twice: `F` and `A`, here all of them, grow by a third. The exchange of gradients, reading and
-element-wise arithmetic are taken to hide behind these.
+forward pass is done twice: `F` and `A`, here all of them, grow by a third. The exchange of gradients, reading
+and element-wise arithmetic are taken to hide behind these.
 
 To keep the GPUs busy, storage must give `B` samples in the time of a step.
 """

@@ -102,7 +102,7 @@ def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], 
 
     Arguments:
         config: What is timed.
-        progress: Called with the name of what is timed next.
+        progress: Called with what is done next, and with how long compiling took.
 
     Returns:
         JSON values: `machine`, `roofline` (10^9 operations per second) and `cases` with every sample.
@@ -120,11 +120,11 @@ def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], 
         for size in config.sizes:
             progress(f"{network} {size}")
             case = build_case(network, size, config.autoencoder, config.transformer)
-            result["cases"].append({"network": network, "size": size, **_time(case, config)})
+            result["cases"].append({"network": network, "size": size, **_time(case, config, progress)})
     return result
 
 
-def _time(case: Case, config: TrainingBenchmark) -> dict[str, Any]:
+def _time(case: Case, config: TrainingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
     writings: tuple[Writing, ...] = ("plain", "plain-channels-last", "ours")
     contenders = [
         Contender(writing=writing, precision=precision, mode=mode)
@@ -140,6 +140,9 @@ def _time(case: Case, config: TrainingBenchmark) -> dict[str, Any]:
         step()
         first[contender.name] = time.perf_counter() - started
         steps[contender.name] = step
+        if contender.mode == "compiled":
+            progress(f"  {contender.name} in {first[contender.name]:.0f} s")
+    progress(f"  {config.rounds} rounds of {len(steps)} contenders")
     seconds = interleave(steps, config.rounds, config.clock)
     return {
         "operations": operations(case),
