@@ -158,6 +158,7 @@ def test_a_server_with_passwords_takes_runs_of_those_who_know_one(tmp_path, serv
     stage = storage / "stage"
     monkeypatch.setenv("HOME", str(storage))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # of a busy machine
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "lola")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "guessed-wrongly")
     with pytest.raises(TrackingError, match="refuses this user; set MLFLOW_TRACKING_USERNAME"):
