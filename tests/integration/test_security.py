@@ -14,17 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from planted import SECRETS, command_lines, holders
 
 from lola.errors import TrackingError
 from lola.spool import Spool
 from lola.tracking import Tracker, fetch_model
 
 ROOT = Path(__file__).parents[2]
-PLANTED = {
-    "AWS_SECRET_ACCESS_KEY": "planted-key-of-a-bucket",
-    "HF_TOKEN": "planted-token-of-a-hub",
-    "MLFLOW_TRACKING_PASSWORD": "planted-password-of-a-server",
-}
 DRIVER = """
 import json, sys
 import ray
@@ -64,26 +60,6 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds
         time.sleep(0.2)
 
 
-def command_lines() -> str:
-    """The arguments of all processes, which everybody on the machine can read."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:  # it has ended
-            continue
-    return "\n".join(found)
-
-
-def holders(folder: Path, secrets: list[str]) -> list[str]:
-    """The files under a folder that hold one of these."""
-    return [
-        str(path)
-        for path in folder.rglob("*")
-        if path.is_file() and any(secret.encode() in path.read_bytes() for secret in secrets)
-    ]
-
-
 @pytest.fixture
 def short(tmp_path) -> Iterator[Path]:
     """A folder with a short name, which sockets need."""
@@ -95,7 +71,7 @@ def short(tmp_path) -> Iterator[Path]:
 def test_an_embedded_cluster_asks_for_its_token_and_shows_no_secret(tmp_path, short):
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER],
-        env=environment(HOME=str(tmp_path), RAY_TMPDIR=str(short), **PLANTED),
+        env=environment(HOME=str(tmp_path), RAY_TMPDIR=str(short), **SECRETS),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -114,7 +90,7 @@ def test_an_embedded_cluster_asks_for_its_token_and_shows_no_secret(tmp_path, sh
         assert status(jobs, token) == 200
         processes = command_lines()
         assert str(short) in processes  # those of this cluster are among them
-        secrets = [token, *PLANTED.values()]
+        secrets = [token, *SECRETS.values()]
         assert not any(secret in processes for secret in secrets)
         session = Path(told["session"])
         assert len(list(session.rglob("*.log"))) > 5
@@ -134,7 +110,7 @@ def server(tmp_path) -> Iterator[str]:
     credentials.parent.mkdir(mode=0o700)
     credentials.write_text(
         "[mlflow]\nmlflow_tracking_username = lola\n"
-        f"mlflow_tracking_password = {PLANTED['MLFLOW_TRACKING_PASSWORD']}\n"
+        f"mlflow_tracking_password = {SECRETS['MLFLOW_TRACKING_PASSWORD']}\n"
     )
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with (tmp_path / "server.log").open("w") as log:
@@ -163,7 +139,7 @@ def test_a_server_with_passwords_takes_runs_of_those_who_know_one(tmp_path, serv
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "guessed-wrongly")
     with pytest.raises(TrackingError, match="refuses this user; set MLFLOW_TRACKING_USERNAME"):
         Tracker(storage, "euler")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PLANTED["MLFLOW_TRACKING_PASSWORD"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRETS["MLFLOW_TRACKING_PASSWORD"])
     tracker = Tracker(storage, "euler")
     tracker.start_sweep("sweep", "f" * 64, {"system": "euler"})
     tracker.follow(stage, "a" * 64)
@@ -181,7 +157,7 @@ def test_a_server_with_passwords_takes_runs_of_those_who_know_one(tmp_path, serv
     (tmp_path / "fetched").mkdir()
     found = fetch_model(storage, "euler-autoencoder", tmp_path / "fetched")
     assert (found / "model.safetensors").read_text() == "model.safetensors"
-    secret = PLANTED["MLFLOW_TRACKING_PASSWORD"]
+    secret = SECRETS["MLFLOW_TRACKING_PASSWORD"]
     assert secret not in command_lines()
     assert holders(tmp_path, [secret]) == [str(tmp_path / ".mlflow" / "credentials")]
     served = tmp_path / ".mlflow" / "server"
