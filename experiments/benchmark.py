@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import presets
 
+from lola.benchmark.data import DataBenchmark, data_table, run_data_benchmark
+from lola.benchmark.memory import memory_table, run_memory_benchmark, write_memory
 from lola.benchmark.training import TrainingBenchmark, run_training_benchmark, table
 from lola.cli import launch
+from lola.distributed.benchmark import time_ray
 
 
 def training() -> TrainingBenchmark:
@@ -17,15 +21,44 @@ def training() -> TrainingBenchmark:
     )
 
 
-def main(config: TrainingBenchmark) -> None:
-    """Time training steps against the same networks written the plain way; contenders take turns."""
-    result = run_training_benchmark(config, progress=lambda name: print(f"timing {name}", flush=True))
+def data() -> DataBenchmark:
+    """How fast data reach training, with the `mini` preset's neural solver."""
+    config = presets.mini()
+    return DataBenchmark(
+        emulator=config.neural_solver, training=config.emulator_training.replace(steps=80, report_every=20)
+    )
+
+
+def main(config: TrainingBenchmark | DataBenchmark) -> None:
+    """Time training steps, or the way of data to them, against the plain way; contenders take turns."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
+    result, text = measure(config, folder)
     (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1))
-    (folder / f"{result['kind']}.md").write_text(table(result) + "\n")
-    print(table(result))
+    (folder / f"{result['kind']}.md").write_text(text + "\n")
+    print(text)
+
+
+def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[dict[str, Any], str]:
+    """The result of a benchmark, as JSON values and for people."""
+
+    def progress(name: str) -> None:
+        print(f"timing {name}", flush=True)
+
+    if isinstance(config, TrainingBenchmark):
+        result = run_training_benchmark(config, progress)
+        return result, table(result)
+    if config.memory:
+        result = run_memory_benchmark(config, progress)
+        write_memory(result, folder)
+        return result, memory_table(result)
+    result = run_data_benchmark(config, progress)
+    if config.ray:
+        result["ray"] = time_ray(
+            config.system, config.gigabytes, config.steps, config.cells, config.rounds, progress
+        )
+    return result, data_table(result)
 
 
 if __name__ == "__main__":
-    launch(main, {"training": training}, default="training")
+    launch(main, {"training": training, "data": data}, default="training")

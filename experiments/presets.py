@@ -12,6 +12,7 @@ from lola.sampling import SamplerConfig
 from lola.simulate.euler import EulerConfig
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
+from lola.training.order import OrderConfig
 from lola.transformer import TransformerConfig
 
 
@@ -88,6 +89,7 @@ def paper(system: str = "euler") -> SweepConfig:
         optimizer=OptimizerConfig(name="psgd", learning_rate=1e-5, betas=(0.9, 0.99), max_dimension=4096),
         precision="bfloat16",
         valid_samples=1024,
+        order=OrderConfig(memory=64.0),
         report_every=1024,
         workers=8,
         gpus=1,

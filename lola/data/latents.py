@@ -13,9 +13,11 @@ Shards are written aside and renamed (`lola/data/latent_shards.py`); the cache's
 alone says which shards belong to it: simulation files that it lists under `skipped` could not be read.
 """
 
+import contextlib
 import dataclasses
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from lola.data.state import Batch
 from lola.errors import DataError
 from lola.seeding import Key
 from lola.storage import read_manifest
@@ -46,9 +49,7 @@ class LatentTrajectory:
 
 
 class LatentSplit:
-    """The encoded trajectories of a split, read window by window.
-
-    Shards are mapped into memory, not loaded: what is resident is what the system's page cache holds.
+    """The encoded trajectories of a split. Parquet is decoded by the row group: a trajectory is read whole.
 
     Arguments:
         folder: The folder of a finished cache.
@@ -70,43 +71,63 @@ class LatentSplit:
         self.shape: tuple[int, ...] = tuple(manifest["shape"])
         self.steps = self.shape[0]
         self.parameter_count: int = manifest["parameters"]
-        self._rows: list[pa.Table] = []
         self.skipped: dict[str, str] = manifest["splits"][split].get("skipped", {})
+        self.dtype = np.dtype(np.float32)
+        self._index: list[tuple[Path, int]] = []
+        self._parameters = np.empty((0, self.parameter_count), dtype=np.float32)
         self._paths = [folder / split / shard["name"] for shard in manifest["splits"][split]["shards"]]
+        if self._paths:
+            self.dtype = np.dtype(
+                self._schema(self._paths[0]).field("latents").type.value_type.to_pandas_dtype()
+            )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": []}
+    def _schema(self, path: Path) -> pa.Schema:
+        with self._naming(path):
+            return pq.read_schema(path)
+
+    @contextlib.contextmanager
+    def _naming(self, path: Path) -> Iterator[None]:
+        """Turn errors of reading a shard into one that names it."""
+        try:
+            yield
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(
+                f"latent shard {path} is missing or torn ({error}); remove {self.folder} and run again"
+            ) from None
 
     @property
-    def rows(self) -> list[pa.Table]:
-        """One mapped table per trajectory and variant, opened on first use in each process."""
-        if not self._rows:
+    def index(self) -> list[tuple[Path, int]]:
+        """Shard and row group of each trajectory and variant; parameters are read with it."""
+        if not self._index:
+            index, parameters = [], []
             for path in self._paths:
-                try:
-                    file = pq.ParquetFile(path, memory_map=True)
-                except (OSError, pa.ArrowInvalid) as error:
-                    raise DataError(
-                        f"latent shard {path} is missing or torn ({error}); "
-                        f"remove {self.folder} and run again"
-                    ) from None
-                self._rows += [file.read_row_group(group) for group in range(file.num_row_groups)]
-        return self._rows
+                with self._naming(path), pq.ParquetFile(path) as file:
+                    index += [(path, group) for group in range(file.num_row_groups)]
+                    column = file.read(["parameters"]).column("parameters")
+                    parameters += [chunk.to_numpy_ndarray() for chunk in column.chunks]
+            self._parameters = np.concatenate([self._parameters, *parameters]).astype(np.float32)
+            self._index = index
+        return self._index
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.index)
 
-    def parameters(self, index: int) -> Tensor:
-        """Parameters of a trajectory, shape `(P,)`."""
-        return torch.from_numpy(_row(self.rows[index], "parameters").astype(np.float32))
+    def parameters(self, index: int | np.ndarray) -> Tensor:
+        """Parameters of a trajectory, shape `(P,)`, or of several, `(B, P)`."""
+        assert self.index
+        return torch.from_numpy(self._parameters[index])
+
+    def latents(self, index: int) -> np.ndarray:
+        """All latent states of a trajectory as they are stored, shape `(L, C, *grid)`."""
+        path, group = self.index[index]
+        with self._naming(path), pq.ParquetFile(path, memory_map=True) as file:
+            column = file.read_row_group(group, columns=["latents"]).column("latents")
+        return column.chunk(0).to_numpy_ndarray()[0]
 
     def read(self, index: int, start: int, stop: int, stride: int = 1) -> Tensor:
         """Latent states of a trajectory, float32, shape `(C, L, *grid)`."""
-        latents = _row(self.rows[index], "latents")[start:stop:stride]
+        latents = self.latents(index)[start:stop:stride]
         return torch.from_numpy(latents.astype(np.float32)).movedim(0, 1)
-
-
-def _row(table: pa.Table, column: str) -> np.ndarray:
-    return table.column(column).chunk(0).to_numpy_ndarray()[0]
 
 
 class LatentWindows:
@@ -120,7 +141,7 @@ class LatentWindows:
 
     def __init__(self, split: LatentSplit, length: int, stride: int = 1) -> None:
         self.split, self.length, self.stride = split, length, stride
-        self.span = (length - 1) * stride + 1
+        self.span, self.whole = (length - 1) * stride + 1, True
         self.starts = split.steps - self.span + 1
         if self.starts < 1:
             raise DataError(
@@ -136,3 +157,25 @@ class LatentWindows:
         trajectory, start = divmod(index, self.starts)
         states = self.split.read(trajectory, start, start + self.span, self.stride)
         return states, self.split.parameters(trajectory)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state in memory, as stored."""
+        return self.split.dtype.itemsize * math.prod(self.split.shape[1:])
+
+    def allocate(self, states: int) -> np.ndarray:
+        """A room for a number of states as they are stored, shape `(states, C, *grid)`."""
+        return np.empty((states, *self.split.shape[1:]), dtype=self.split.dtype)
+
+    def load(self, room: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on."""
+        room[at : at + stop - start] = self.split.latents(trajectory)[start:stop]
+
+    def batch(self, room: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+        """The windows whose first states are at some places of a room, in one gather."""
+        channels, *grid = self.split.shape[1:]
+        places = at[:, None, None] + self.stride * np.arange(self.length)
+        rows = places * channels + np.arange(channels)[:, None]  # (B, C, L)
+        states = np.take(room.reshape(-1, *grid), rows, axis=0).astype(np.float32, copy=False)
+        parameters = self.split.parameters(windows // self.starts)
+        return Batch(states=torch.from_numpy(states), parameters=parameters)

@@ -8,6 +8,7 @@ only that slice of the file is read.
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from torch import Tensor
 from lola.config import fingerprint
 from lola.data.augment import Augmentation, Symmetries, draw
 from lola.data.files import exists, join, list_files, name_of, open_file
+from lola.data.state import Batch
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
+from lola.data.well_blocks import is_plain, read_plain
 from lola.data.well_fields import read_axis, read_field, read_scalar
 from lola.data.well_header import Header, read_header
 from lola.errors import DataError, LolaError
@@ -117,6 +120,29 @@ class WellSplit:
             x[channel : channel + len(values)] = values
             channel += len(values)
         return torch.from_numpy(x)
+
+    def read_into(self, out: np.ndarray, i: int, start: int, stop: int) -> None:
+        """Read the states from `start` to `stop` of trajectory `i`, in physical units, into an array.
+
+        Arguments:
+            out: Float32, with shape `(C, stop - start, *grid)`.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that are not finite.
+        """
+        source = self.trajectories[i]
+        try:
+            if isinstance(source.file, Path):  # of a remote one, one request gets all states of a field
+                file = open_file(source.file)
+                fields = [file[f"t{field.order}_fields/{field.name}"] for field in self.system.fields]
+                if all(is_plain(field, self.grid) for field in fields):
+                    read_plain(fields, source.index, start, stop, out)
+                    return
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{source.id} ({source.file}): {error}; simulate or fetch the file again, or exclude it"
+            ) from None
+        out[:] = self.read(i, start, stop).numpy()
 
     def scalars(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
         """The scalars that vary in time in some states of trajectory `i`, as stored.
@@ -282,8 +308,9 @@ class WellWindows:
         symmetries: Symmetries | None = None,
     ) -> None:
         self.split, self.standardise, self.symmetries = split, standardise, symmetries
-        self.length, self.stride = length, stride
-        self.starts = split.steps - (length - 1) * stride
+        self.length, self.stride, self.span = length, stride, (length - 1) * stride + 1
+        self.whole = False
+        self.starts = split.steps - self.span + 1
         if self.starts < 1:
             raise DataError(
                 f"{split.system.name} trajectories of {split.steps} states hold no window of {length} states "
@@ -305,13 +332,58 @@ class WellWindows:
             DataError: The file cannot be read, or holds values that no physical field has.
         """
         i, start = divmod(index, self.starts)
-        source = self.split.trajectories[i]
-        states = self.split.read(i, start, start + (self.length - 1) * self.stride + 1, self.stride)
+        states = self.split.read(i, start, start + self.span, self.stride)
+        states, parameters = self._augment(i, states, key)
+        return self._standardise(states, [i]), parameters
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state in memory."""
+        return 4 * len(self.split.system.channels) * math.prod(self.split.grid)
+
+    def allocate(self, states: int) -> np.ndarray:
+        """A room for a number of states: float32, with shape `(C, states, *grid)`."""
+        return np.empty((len(self.split.system.channels), states, *self.split.grid), dtype=np.float32)
+
+    def load(self, room: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that are not finite.
+        """
+        self.split.read_into(room[:, at : at + stop - start], trajectory, start, stop)
+
+    def batch(self, room: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+        """Windows, augmented and standardised, whose first states are at some places of a room.
+
+        Raises:
+            DataError: They hold values that no physical field has.
+        """
+        shape = (len(windows), len(self.split.system.channels), self.length, *self.split.grid)
+        states = torch.from_numpy(np.empty(shape, dtype=np.float32))
+        source, parameters = torch.from_numpy(room), []
+        trajectories = (windows // self.starts).tolist()
+        for row, (place, i, key) in enumerate(zip(at.tolist(), trajectories, keys, strict=True)):
+            window = source[:, place : place + self.span : self.stride]
+            states[row], augmented = self._augment(i, window, key)
+            parameters.append(augmented)
+        return Batch(states=self._standardise(states, trajectories), parameters=torch.stack(parameters))
+
+    def _augment(self, i: int, states: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """A symmetry of states and parameters of trajectory `i`, if there are any."""
         parameters = self.split.parameters(i)
-        if self.symmetries is not None:
-            symmetry = self.split.symmetry(i, self.symmetries, numpy_generator(*key))
-            states, parameters = symmetry.apply(states), symmetry.parameters(parameters)
+        if self.symmetries is None:
+            return states, parameters
+        symmetry = self.split.symmetry(i, self.symmetries, numpy_generator(*key))
+        return symmetry.apply(states), symmetry.parameters(parameters)
+
+    def _standardise(self, states: Tensor, trajectories: Sequence[int]) -> Tensor:
+        """Standardise windows of some trajectories; an error names the first that is at fault."""
         try:
-            return self.standardise.forward(states), parameters
+            return self.standardise.forward(states)
         except DataError as error:
+            if len(trajectories) > 1:
+                for each, i in zip(states, trajectories, strict=True):
+                    self._standardise(each, [i])
+            source = self.split.trajectories[trajectories[0]]
             raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from None

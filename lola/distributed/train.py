@@ -29,7 +29,7 @@ from lola.spool import Spool
 from lola.storage import Stage, atomic_path
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 from lola.training.loop import TrainingConfig, train
-from lola.training.stream import Source
+from lola.training.rooms import Source
 
 
 @dataclasses.dataclass(frozen=True)

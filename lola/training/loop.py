@@ -29,7 +29,9 @@ from lola.seeding import SampleGenerator, seed_process
 from lola.training.average import Average
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
-from lola.training.stream import Source, Stream, fixed_batches
+from lola.training.order import OrderConfig
+from lola.training.rooms import Source
+from lola.training.stream import Stream, fixed_batches
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -56,6 +58,7 @@ class TrainingConfig(Config):
         precision: The type of the network's arithmetic; weights stay float32.
         valid_samples: Size of the fixed validation set.
         seed: Seeds weights, sample order, masks, times and noise.
+        order: What else decides the order of samples.
         report_every: Steps between reports, validations and checkpoints.
         accumulate: Micro-batches that each worker splits its share of a step into, to save memory.
         recompute: Whether blocks recompute their activations in the backward pass, to save memory.
@@ -75,6 +78,7 @@ class TrainingConfig(Config):
     precision: Precision = "float32"
     valid_samples: int = 64
     seed: int = 0
+    order: OrderConfig = dataclasses.field(default_factory=OrderConfig)
     report_every: int = how(100)
     accumulate: int = how(1)
     recompute: bool = how(False)
@@ -148,7 +152,16 @@ def train(
     position = load_checkpoint(resume, model, optimizer, averaged) if resume else Position()
     _prepare(model, config)
     objective = wrap(Objective(model)) if wrap else Objective(model)
-    stream = Stream(training, seed=config.seed, batch_size=config.batch_size, rank=rank, world=world)
+    stream = Stream(
+        training,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        order=config.order,
+        rank=rank,
+        world=world,
+        threads=config.cpus,
+        pin=device.type == "cuda",
+    )
     meter = Meter(device)
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
         seed_process(config.seed, "dropout", step, rank)
@@ -166,7 +179,8 @@ def train(
                 average.update(model, position.step - position.skipped)
         optimizer.zero_grad(set_to_none=True)
         position = Position(step + 1, position.skipped + (not finite))
-        meter.add(len(keys), values, norm)
+        waited = torch.tensor(stream.waited, device=device)
+        meter.add(len(keys), values | {"data_wait": waited}, norm)
         if position.step % config.report_every == 0 or position.step == config.steps:
             metrics = meter.flush() | {
                 "train/skipped": float(position.skipped),
@@ -261,7 +275,10 @@ def precision(name: Precision, device: torch.device) -> Iterator[None]:
 
 
 class Meter:
-    """Means over samples since the last flush, over all workers."""
+    """Means over samples since the last flush, over all workers.
+
+    `data_wait`, the seconds that a step waited for its batch, becomes a share of the steps' time.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -289,6 +306,8 @@ class Meter:
         _sum_over_workers(totals)
         seconds = time.perf_counter() - self.since
         means = {f"train/{name}": float(totals[i] / totals[-1]) for i, name in enumerate(names)}
+        if "train/data_wait" in means:
+            means["train/data_wait"] *= self.steps / seconds
         rates = {
             "train/seconds_per_step": seconds / self.steps,
             "train/samples_per_second": float(totals[-1]) / seconds,

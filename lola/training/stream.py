@@ -1,32 +1,38 @@
-r"""The order of training samples, as a pure function of (seed, step, position).
+r"""One worker's share of the endless stream of batches, read ahead of the training that uses it.
 
-Sample `i` of global step `s` with batch size `B` is number `n = s B + i` of an endless stream. With `N`
-windows in the source it belongs to epoch `e = n div N` and is the window `pi_e(n mod N)`, where `pi_e` is
-a permutation drawn from `(seed, e)`. Rank `r` of `R` takes the slice `[r B / R, (r + 1) B / R)` of each
-step, so that the position to resume from is the step alone, and any number of workers reads one stream.
+Rank `r` of `R` takes the slice `[r B / R, (r + 1) B / R)` of every step; `lola.training.order` says which
+windows these are. Two kinds of threads work beside the training loop:
+
+    loader       fills the room of group g + 1 while the batches of group g are made
+    assemblers   make batches ahead: cut windows out of rooms, augment and standardise them, pin them
+
+The room of group g + 1 takes over the memory of group g - 1 once the last batch of that is made, so that a
+worker holds two rooms and `threads` + 2 batches. A room that has all that the next group needs, as that of a
+dataset that fits into one group has, is kept.
+
+Threads read, and not Ray Data, which encodes caches. On two cores its blocks arrive at 0.3 GB/s (a process
+that reads, the object store, a copy), where the loader alone reads 3.4 GB/s, and the whole stream gives
+0.9 GB/s of standardised states (`experiments/benchmark.py data`). h5py, pyarrow, NumPy and torch let go of
+the interpreter while they work, so that threads do not hold up training. Nor does a split of Ray Data follow
+an order that is a function of the step: it gives blocks to whoever is free, and anew when workers come or go.
 """
 
-import functools
+import contextlib
+import itertools
+import threading
+import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lola.data.state import Batch
-from lola.seeding import Key, numpy_generator
-
-
-class Source(Protocol):
-    """Windows that can be read in any order."""
-
-    def __len__(self) -> int:
-        """The number of windows."""
-
-    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
-        """The states `(C, L, *grid)` and parameters `(P,)` of a window; the key decides its augmentation."""
+from lola.seeding import Key
+from lola.training.order import Group, Order, OrderConfig
+from lola.training.rooms import Room, Source
 
 
 class Stream:
@@ -36,35 +42,149 @@ class Stream:
         source: Where windows are read from.
         seed: The seed of the order and of every random number of the samples.
         batch_size: The global batch size `B`.
+        order: What else decides the order.
         rank, world: This worker's rank and the number `R` of workers.
+        threads: Assemblers.
+        pin: Whether batches are put into page-locked memory, for asynchronous copies to a GPU.
+
+    `waited` is how many seconds the last batch was waited for.
+
+    Raises:
+        ConfigError: The memory does not hold two blocks of the source.
     """
 
-    def __init__(self, source: Source, *, seed: int, batch_size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        seed: int,
+        batch_size: int,
+        order: OrderConfig | None = None,
+        rank: int = 0,
+        world: int = 1,
+        threads: int = 1,
+        pin: bool = False,
+    ) -> None:
         self.source, self.seed, self.batch_size = source, seed, batch_size
         self.slice = range(rank * batch_size // world, (rank + 1) * batch_size // world)
-        self._permutation = functools.lru_cache(maxsize=2)(self._permute)
-
-    def _permute(self, epoch: int) -> np.ndarray:
-        return numpy_generator(self.seed, "epoch", epoch).permutation(len(self.source))
+        self.order = Order(source, order or OrderConfig(), seed, batch_size)
+        self.threads, self.pin, self.waited = threads, pin, 0.0
 
     def batch(self, step: int) -> tuple[Batch, list[Key]]:
         """This rank's slice of a step, and the key of each sample's random numbers."""
-        keys: list[Key] = [(self.seed, "step", step, i) for i in self.slice]
-        samples = []
-        for i, key in zip(self.slice, keys, strict=True):
-            epoch, position = divmod(step * self.batch_size + i, len(self.source))
-            samples.append(self.source.read(int(self._permutation(epoch)[position]), (*key, "augment")))
-        return collate(samples), keys
+        return next(self.batches(step, step + 1))
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[Batch, list[Key]]]:
-        """The steps from `start` to `stop`; each is read while the one before it is used."""
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self.batch, start) if start < stop else None
-            for step in range(start, stop):
-                assert ahead is not None
-                current = ahead.result()
-                ahead = reader.submit(self.batch, step + 1) if step + 1 < stop else None
-                yield current
+        """The steps from `start` to `stop`, in order.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        waiting: deque[tuple[list[Key], list[Future[Batch]]]] = deque()
+        with _Rooms(self, start, stop) as rooms, ThreadPoolExecutor(self.threads) as assemblers:
+            try:
+                for step in itertools.chain(range(start, stop), itertools.repeat(None, self.threads + 1)):
+                    if step is not None:
+                        keys: list[Key] = [(self.seed, "step", step, i) for i in self.slice]
+                        waiting.append((keys, self._submit(step, keys, rooms, assemblers)))
+                    if waiting and (step is None or len(waiting) > self.threads + 1):
+                        keys, parts = waiting.popleft()
+                        yield self._take(parts), keys
+            finally:
+                rooms.stop.set()
+                assemblers.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(
+        self, step: int, keys: list[Key], rooms: "_Rooms", assemblers: ThreadPoolExecutor
+    ) -> list[Future[Batch]]:
+        """Order one slice of a step, in as many parts as there are groups that it lies in."""
+        first, last = (step * self.batch_size + i for i in (self.slice.start, self.slice.stop))
+        parts = []
+        n = first
+        while n < last:
+            group, room = rooms.enter(n)
+            upto = min(last, group.stop)
+            windows = group.windows[n - group.first : upto - group.first]
+            part = assemblers.submit(self._assemble, room, windows, keys[n - first : upto - first])
+            rooms.used_by(part)
+            parts.append(part)
+            n = upto
+        return parts
+
+    def _assemble(self, room: Future[Room], windows: np.ndarray, keys: list[Key]) -> Batch:
+        batch = room.result().batch(windows, [(*key, "augment") for key in keys])
+        return batch.pin() if self.pin else batch
+
+    def _take(self, parts: list[Future[Batch]]) -> Batch:
+        """Wait for a step, and join its parts."""
+        started = time.perf_counter()
+        batches = [part.result() for part in parts]
+        if len(batches) > 1:
+            states, parameters = (
+                torch.cat([getattr(each, name) for each in batches]) for name in ("states", "parameters")
+            )
+            batches = [Batch(states=states, parameters=parameters)]
+        self.waited = time.perf_counter() - started
+        return batches[0]
+
+
+class _Rooms:
+    """The rooms of one rank's groups, entered one after another and filled one ahead."""
+
+    def __init__(self, stream: Stream, start: int, stop: int) -> None:
+        self.stream, self.range = stream, range(start * stream.batch_size, stop * stream.batch_size)
+        self.stop = threading.Event()
+        self._users: list[Future[Batch]] = []
+        self._loader = ThreadPoolExecutor(1)
+        self._held: deque[Room] = deque(maxlen=2)
+        self._current: tuple[Group, Future[Room]] | None = None
+        self._next: tuple[Group, Future[Room]] | None = None
+
+    def __enter__(self) -> "_Rooms":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._loader.shutdown(wait=True, cancel_futures=True)
+
+    def enter(self, n: int) -> tuple[Group, Future[Room]]:
+        """The group of a sample and its room; `n` never decreases."""
+        if self._current is None:
+            self._current = self._order(self.stream.order.at(n), [])
+            self._next = self._order(self.stream.order.group(*self._current[0].next), [])
+        while n >= self._current[0].stop:
+            assert self._next is not None
+            users, self._users = self._users, []
+            self._current = self._next
+            self._next = self._order(self.stream.order.group(*self._current[0].next), users)
+        return self._current
+
+    def used_by(self, batch: Future[Batch]) -> None:
+        """Note that a batch needs the room that was entered last; those that are made are forgotten."""
+        self._users = [*(user for user in self._users if not user.done()), batch]
+
+    def _order(self, group: Group, users: list[Future[Batch]]) -> tuple[Group, Future[Room]]:
+        """Have a group's room filled, once nobody uses the room before the last."""
+        n = np.arange(group.first, group.stop)
+        slot = n % self.stream.batch_size
+        mine = (slot >= self.stream.slice.start) & (slot < self.stream.slice.stop)
+        mine &= (n >= self.range.start) & (n < self.range.stop)
+        return group, self._loader.submit(self._fill, group.windows[mine], users)
+
+    def _fill(self, windows: np.ndarray, users: list[Future[Batch]]) -> Room:
+        for user in users:
+            with contextlib.suppress(CancelledError):  # which `concurrent.futures.wait` would not notice
+                user.exception()
+        if self._held and self._held[-1].covers(windows):
+            return self._held[-1]
+        room = Room(self.stream.source, windows)
+        if len(self._held) == 2:
+            states = self._held.popleft().states
+        else:  # as much as any group needs; what is not used takes no memory
+            lanes = len(self.stream.slice)
+            states = self.stream.source.allocate(self.stream.order.states(lanes))
+        room.fill(states, self.stop)
+        self._held.append(room)
+        return room
 
 
 def fixed_batches(

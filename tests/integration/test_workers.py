@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing
+from sources import Single
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -17,7 +18,7 @@ from lola.training.optim import OptimizerConfig
 pytestmark = pytest.mark.slow
 
 
-class Ramps:
+class Ramps(Single):
     """Windows of straight lines."""
 
     def __len__(self):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lola.data.latent_shards import describe_shards, shard_path, write_shard
+from lola.data.latent_shards import describe_shards, shard_path, tensor_column, write_shard
 from lola.data.latents import LatentSplit, LatentTrajectory, LatentWindows
 from lola.errors import DataError
 from lola.storage import SCHEMA_VERSION
@@ -88,3 +89,45 @@ def test_windows_longer_than_a_trajectory_are_refused(cache):
 def test_an_unknown_split_is_refused(cache):
     with pytest.raises(DataError, match="test"):
         LatentSplit(cache, "test")
+
+
+def test_the_order_of_memory_does_not_matter(tmp_path):
+    plain = trajectory(0)
+    turned = dataclasses.replace(plain, latents=np.asfortranarray(plain.latents))
+    for name, each in (("plain", plain), ("turned", turned)):
+        write_shard(tmp_path / name, [each])
+    assert (tmp_path / "plain").read_bytes() == (tmp_path / "turned").read_bytes()
+    turned_type = tensor_column([plain.latents[:1].transpose(0, 2, 3, 1)]).type
+    assert turned_type.permutation in (None, [0, 1, 2, 3])
+    assert turned_type.shape == [1, 4, 5, 2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_room_gives_the_windows_that_reading_gives(tmp_path, dtype):
+    path = shard_path(tmp_path, "train", 0)
+    write_shard(path, [trajectory(i, dtype=dtype) for i in range(3)])
+    manifest = {"schema": SCHEMA_VERSION, "shape": [10, 2, 4, 5], "parameters": 3}
+    manifest["splits"] = {"train": describe_shards([path])}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    windows = LatentWindows(LatentSplit(tmp_path, "train"), length=3, stride=2)
+    room = windows.allocate(12)
+    assert room.dtype == dtype
+    assert room.nbytes == 12 * windows.state_bytes
+    windows.load(room, 0, 2, 3, 9)
+    windows.load(room, 6, 0, 1, 7)
+    numbers = np.array([2 * 6 + 3, 0 * 6 + 2, 2 * 6 + 4])
+    batch = windows.batch(room, np.array([0, 7, 1]), numbers, [(i,) for i in range(3)])
+    assert batch.states.dtype == torch.float32
+    for row, number in enumerate(numbers):
+        states, parameters = windows.read(int(number), ())
+        assert torch.equal(batch.states[row], states)
+        assert torch.equal(batch.parameters[row], parameters)
+
+
+def test_a_shard_that_is_torn_later_is_named(cache):
+    split = LatentSplit(cache, "train")
+    assert len(split) == 3
+    path = shard_path(cache, "train", 1)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"shard-00001\.parquet"):
+        LatentWindows(split, length=3).load(np.empty((10, 2, 4, 5)), 0, 2, 0, 10)

@@ -4,6 +4,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from sources import Single
 from torch import nn
 
 from lola.errors import DataError
@@ -18,7 +19,7 @@ CONFIG = TrainingConfig(
 )
 
 
-class Noise:
+class Noise(Single):
     """Windows of noise that the key decides."""
 
     def __len__(self):

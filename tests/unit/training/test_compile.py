@@ -3,6 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from sources import Single
 
 from lola.autoencoder import AutoencoderConfig
 from lola.seeding import SampleGenerator, seed_process
@@ -16,7 +17,7 @@ CONFIG = TrainingConfig(
 )
 
 
-class Fields:
+class Fields(Single):
     """States of noise."""
 
     def __len__(self):

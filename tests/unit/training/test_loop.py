@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sources import Single
 from torch import nn
 
 from lola.data.state import Batch
@@ -11,12 +12,12 @@ from lola.errors import ConfigError, DataError
 from lola.nn.recompute import Block
 from lola.seeding import SampleGenerator, seed_process
 from lola.training.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint, save_weights
-from lola.training.loop import Objective, TrainingConfig, train, validate
+from lola.training.loop import Meter, Objective, TrainingConfig, train, validate
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
-from lola.training.stream import Stream, fixed_batches
+from lola.training.stream import Stream
 
 
-class Waves:
+class Waves(Single):
     """Windows of sine waves, whose phase the key shifts a little."""
 
     def __len__(self):
@@ -87,6 +88,17 @@ def test_training_lowers_the_validation_loss():
     run(build(), config().replace(steps=200, report_every=100), reports=reports)
     untrained = validate(Objective(build()), Waves(), config(), torch.device("cpu"))
     assert reports[200]["valid/loss"] < 0.7 * untrained
+
+
+def test_the_wait_for_data_is_a_share_of_the_time():
+    meter = Meter(torch.device("cpu"))
+    meter.since -= 100.0
+    for waited in (10.0, 30.0):
+        meter.add(6, {"data_wait": torch.tensor(waited)}, torch.tensor(0.0))
+    assert meter.flush()["train/data_wait"] == pytest.approx(0.4, rel=0.2)
+    reports: dict = {}
+    run(build(), config(), reports=reports)
+    assert 0 <= reports[12]["train/data_wait"] < 1
 
 
 def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(tmp_path):
@@ -166,44 +178,6 @@ def test_recomputed_activations_change_nothing():
 def test_recomputing_needs_blocks_that_can():
     with pytest.raises(ConfigError, match="recompute"):
         run(build(), config(recompute=True))
-
-
-def test_every_window_of_an_epoch_is_seen_once():
-    stream = Stream(Waves(), seed=1, batch_size=5)
-    seen = torch.cat([stream.batch(step)[0].parameters[:, 0] for step in range(23)])
-    for epoch in range(5):
-        assert sorted(seen[epoch * 23 : (epoch + 1) * 23].int().tolist()) == list(range(23))
-    assert not torch.equal(seen[:23], seen[23:46])
-
-
-def test_ranks_share_a_step_and_positions_are_free():
-    whole = Stream(Waves(), seed=2, batch_size=6).batch(9)[0]
-    parts = [Stream(Waves(), seed=2, batch_size=6, rank=rank, world=4).batch(9)[0] for rank in range(4)]
-    assert torch.equal(whole.states, torch.cat([part.states for part in parts]))
-    ahead = list(Stream(Waves(), seed=2, batch_size=6).batches(8, 11))
-    assert torch.equal(ahead[1][0].states, whole.states)
-    assert len(ahead) == 3
-
-
-def test_an_error_of_the_source_reaches_the_loop():
-    class Torn(Waves):
-        def read(self, index, key):
-            raise DataError("torn.hdf5 is torn")
-
-    with pytest.raises(DataError, match="torn"):
-        list(Stream(Torn(), seed=0, batch_size=2).batches(0, 3))
-
-
-def test_the_validation_set_is_fixed_and_shared():
-    whole = [batch for batch, _ in fixed_batches(Waves(), seed=0, samples=10, batch_size=10)]
-    ranks = [
-        batch
-        for rank in range(2)
-        for batch, _ in fixed_batches(Waves(), seed=0, samples=10, batch_size=3, rank=rank, world=2)
-    ]
-    indices = torch.cat([batch.parameters[:, 0] for batch in ranks])
-    assert sorted(indices.tolist()) == sorted(whole[0].parameters[:, 0].tolist())
-    assert len(indices) == 10
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero():

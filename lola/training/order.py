@@ -1,0 +1,169 @@
+r"""The order of training samples: a permutation of every epoch's windows that is read in long runs.
+
+A source holds trajectories of $S$ windows each, one for each start; a window spans $w$ states. The starts of
+a trajectory fall into $K = \lceil S / T \rceil$ time blocks of at most $T$ starts: block $k$ holds the starts
+from $\lfloor k S / K \rfloor$ to $\lfloor (k + 1) S / K \rfloor - 1$. Whoever holds the $T + w - 1$ states
+from a block's first start on holds its windows whole, those that reach into the next block as well. Every
+window belongs to one block.
+
+Epoch $e$ puts all blocks in an order drawn from (seed, e), and cuts this order into groups of at most $G$
+consecutive blocks. With two groups in memory, the one in use and the next, the states in memory are bounded,
+over all workers together and whatever the size of the dataset, by
+
+    $2 G (T + w - 1)$ times the bytes of a state  $\le$  `memory`,   which gives $G$.
+
+Sample $i$ of step $s$, with batch size $B$, is number $n = s B + i$ of an endless stream, and with $N$
+windows belongs to epoch $\lfloor n / N \rfloor$; the groups of an epoch follow each other. Of a group's
+numbers $n$, those with equal $i = n \bmod B$ form lane $i$. Lanes take the windows of the group's blocks in
+their order: lane 0 the first $c_0$, lane 1 the next $c_1$, where $c_i$ is the number of its samples; each
+lane is then shuffled. So
+
+- every window of an epoch is seen exactly once;
+- a window is a function of (seed, s, i), and the position to resume from is the step alone;
+- a batch takes one window from each of $B$ places that are spread over all blocks of the group;
+- a worker, which takes a run of lanes (a slice of every step), needs a run of the group's blocks: workers
+  hold disjoint parts of each group but for the $w - 1$ states that both sides of a divided block need.
+"""
+
+import dataclasses
+import functools
+from typing import Protocol
+
+import numpy as np
+
+from lola.config import Config, require
+from lola.seeding import numpy_generator
+
+GIGABYTE = 1e9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OrderConfig(Config):
+    """What decides the order of samples beside the seed.
+
+    Arguments:
+        block: Windows whose states are read in one piece, `T`; sources that are read trajectory by
+            trajectory have blocks of whole trajectories.
+        memory: Gigabytes of states in memory, over all workers. Within half of it, samples are shuffled
+            window by window, beyond it block by block: more shuffles better.
+    """
+
+    block: int = 16
+    memory: float = 4.0
+
+    def validate(self) -> None:
+        require(self.block > 0, f"a block needs at least one window, not {self.block}")
+        require(self.memory > 0, f"memory must be positive, not {self.memory} GB")
+
+
+class Geometry(Protocol):
+    """How a source's windows lie.
+
+    Arguments:
+        starts: Windows of each trajectory, `S`; window `t S + j` is the one that starts at state `j`.
+        span: States from a window's first to its last, `w`.
+        state_bytes: Bytes of a state in memory.
+        whole: Whether trajectories can only be read whole.
+    """
+
+    starts: int
+    span: int
+    whole: bool
+
+    @property
+    def state_bytes(self) -> int: ...
+
+    def __len__(self) -> int:
+        """The number `N` of windows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Consecutive samples of the stream, whose windows share a few blocks.
+
+    Arguments:
+        first: The number `n` of the first sample.
+        windows: The window of each sample.
+        next: Epoch and number of the group that follows.
+    """
+
+    first: int
+    windows: np.ndarray
+    next: tuple[int, int]
+
+    @property
+    def stop(self) -> int:
+        """The number after the last sample."""
+        return self.first + len(self.windows)
+
+
+class Order:
+    """The window of every sample of the endless stream.
+
+    Arguments:
+        geometry: How the windows lie.
+        config: Block and memory.
+        seed: The seed of the order.
+        batch_size: The global batch size `B`.
+
+    Raises:
+        ConfigError: The memory does not hold two blocks.
+    """
+
+    def __init__(self, geometry: Geometry, config: OrderConfig, seed: int, batch_size: int) -> None:
+        self.seed, self.batch_size, self.windows = seed, batch_size, len(geometry)
+        starts = geometry.starts
+        per_trajectory = 1 if geometry.whole else -(-starts // config.block)
+        self.borders = np.arange(per_trajectory + 1) * starts // per_trajectory
+        self.starts, self.blocks = starts, self.windows // starts * per_trajectory
+        longest = int(np.diff(self.borders).max())
+        block_bytes = (longest + geometry.span - 1) * geometry.state_bytes
+        held = int(config.memory * GIGABYTE / 2 // block_bytes)
+        require(
+            held > 0,
+            f"{config.memory:g} GB of memory do not hold two blocks of {longest + geometry.span - 1} states; "
+            f"give at least {2 * block_bytes / GIGABYTE:.2g} or choose smaller blocks",
+        )
+        self.groups = -(-self.blocks // held)
+        self.span = geometry.span
+        self._epoch = functools.lru_cache(maxsize=2)(self._draw)
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The order of an epoch's blocks, and where among its windows the groups begin and end."""
+        blocks = numpy_generator(self.seed, "epoch", epoch).permutation(self.blocks)
+        sizes = np.diff(self.borders)[blocks % (len(self.borders) - 1)]
+        ends = np.concatenate([[0], np.cumsum(sizes)])
+        return blocks, ends[np.arange(self.groups + 1) * self.blocks // self.groups]
+
+    def states(self, lanes: int) -> int:
+        """The most states that a number of consecutive lanes needs of any group."""
+        sizes = np.diff(self.borders)
+        blocks = -(-self.blocks // self.groups)
+        windows = blocks * int(sizes.max())
+        share = windows * lanes // self.batch_size + lanes
+        cut = share // int(sizes.min()) + 2  # blocks, of which the first and the last are not whole
+        return min(windows + blocks * (self.span - 1), share + cut * (self.span - 1))
+
+    def at(self, n: int) -> Group:
+        """The group that holds a sample."""
+        epoch, position = divmod(n, self.windows)
+        _, edges = self._epoch(epoch)
+        return self.group(epoch, int(np.searchsorted(edges, position, side="right")) - 1)
+
+    def group(self, epoch: int, number: int) -> Group:
+        """A group by its number in an epoch."""
+        blocks, edges = self._epoch(epoch)
+        blocks = blocks[number * self.blocks // self.groups : (number + 1) * self.blocks // self.groups]
+        trajectory, block = np.divmod(blocks, len(self.borders) - 1)
+        sizes = np.diff(self.borders)[block]
+        # The windows of all blocks, one after another: each block's first, and how far a window is into it
+        firsts = np.repeat(trajectory * self.starts + self.borders[block], sizes)
+        into = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        first = epoch * self.windows + int(edges[number])
+        lanes = (first + np.arange(len(firsts))) % self.batch_size
+        by_lane = np.argsort(lanes, kind="stable")
+        keys = numpy_generator(self.seed, "group", epoch, number).random(len(firsts))
+        windows = np.empty(len(firsts), dtype=np.int64)
+        windows[by_lane] = (firsts + into)[np.lexsort((keys, lanes[by_lane]))]
+        following = (epoch, number + 1) if number + 1 < self.groups else (epoch + 1, 0)
+        return Group(first, windows, following)

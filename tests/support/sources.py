@@ -1,0 +1,21 @@
+"""Training sources for tests that only say what one window is."""
+
+import numpy as np
+
+from lola.training.stream import collate
+
+
+class Single:
+    """Windows that subclasses define by `__len__` and `read`; a state in memory is a window's number."""
+
+    starts, span, state_bytes, whole = 1, 1, 8, False
+
+    def allocate(self, states):
+        return np.empty(states, dtype=np.int64)
+
+    def load(self, room, at, trajectory, start, stop):
+        room[at] = trajectory
+
+    def batch(self, room, at, windows, keys):
+        np.testing.assert_array_equal(room[at], windows)
+        return collate([self.read(int(index), key) for index, key in zip(room[at], keys, strict=True)])

@@ -1,0 +1,118 @@
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from lola.errors import ConfigError
+from lola.training.order import Order, OrderConfig
+
+
+@dataclasses.dataclass
+class Windows:
+    """Seven trajectories, with windows of 5 states at stride 4."""
+
+    trajectories: int = 7
+    starts: int = 34
+    span: int = 17
+    state_bytes: int = 10
+    whole: bool = False
+
+    def __len__(self):
+        return self.trajectories * self.starts
+
+
+def order(windows=None, batch_size=6, seed=0, block=8, blocks=5):
+    windows = windows or Windows()
+    longest = windows.starts if windows.whole else block
+    memory = 2 * blocks * (longest + windows.span - 1) * windows.state_bytes / 1e9
+    return Order(windows, OrderConfig(block=block, memory=memory), seed, batch_size)
+
+
+def walk(order, samples):
+    groups = [order.at(0)]
+    while groups[-1].stop < samples:
+        groups.append(order.group(*groups[-1].next))
+    return groups
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("blocks", [1, 5, 100])
+def test_every_window_of_an_epoch_is_seen_once(blocks, whole):
+    windows = Windows(whole=whole)
+    groups = walk(order(windows, blocks=blocks), 3 * len(windows))
+    stream = np.concatenate([group.windows for group in groups])
+    epochs = stream.reshape(3, len(windows))
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(len(windows)))
+    assert (epochs[0] != epochs[1]).mean() > 0.9
+    assert (epochs[1] != epochs[2]).mean() > 0.9
+
+
+def test_groups_follow_one_another_and_are_found_from_any_sample():
+    every = order()
+    groups = walk(every, 600)
+    assert len(groups) > 10
+    for group, following in itertools.pairwise(groups):
+        assert group.stop == following.first
+    for n in (0, 1, 237, 238, 239, 500):
+        group = order().at(n)
+        (same,) = (each for each in groups if each.first <= n < each.stop)
+        assert group.first == same.first
+        np.testing.assert_array_equal(group.windows, same.windows)
+
+
+def test_a_group_keeps_within_its_memory():
+    windows = Windows()
+    for group in walk(order(windows, blocks=5), 600):
+        trajectory, start = np.divmod(np.unique(group.windows), windows.starts)
+        needed = {(t, j + k) for t, j in zip(trajectory, start, strict=True) for k in range(windows.span)}
+        assert len(needed) <= 5 * (8 + windows.span - 1)
+
+
+def test_blocks_are_runs_of_windows():
+    group = order(blocks=5).at(0)
+    runs = np.split(np.sort(group.windows), np.flatnonzero(np.diff(np.sort(group.windows)) > 1) + 1)
+    assert len(runs) <= 5
+    assert all(len(run) >= 6 for run in runs)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_workers_share_out_the_blocks(lanes):
+    """However a step is sliced, slices need disjoint blocks of the group, but for those at their borders."""
+    windows, batch_size, world = Windows(trajectories=40), 6, 6 // lanes
+    first = order(windows, batch_size, blocks=24).at(0)
+    slot = np.arange(len(first.windows)) % batch_size
+    blocks = [set(first.windows[slot // lanes == rank] // 7) for rank in range(world)]
+    assert sum(len(each) for each in blocks) <= len(set(first.windows // 7)) + 24 // 2 + world
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(6, 1), (6, 2), (6, 5), (64, 3), (300, 7)])
+@pytest.mark.parametrize("windows", [Windows(), Windows(starts=9, span=5), Windows(starts=2, span=30)])
+def test_no_worker_needs_more_room_than_is_told(windows, batch_size, world):
+    every = order(windows, batch_size, block=4, blocks=6)
+    for group in walk(every, 3 * len(windows)):
+        slot = (group.first + np.arange(len(group.windows))) % batch_size
+        for rank in range(world):
+            lanes = range(rank * batch_size // world, (rank + 1) * batch_size // world)
+            mine = group.windows[(slot >= lanes.start) & (slot < lanes.stop)]
+            trajectory, start = np.divmod(mine, windows.starts)
+            states = {(t, j + k) for t, j in zip(trajectory, start, strict=True) for k in range(windows.span)}
+            assert len(states) <= every.states(len(lanes)) <= 6 * (4 + windows.span - 1)
+
+
+def test_a_batch_is_spread_over_the_group():
+    windows = Windows(trajectories=40)
+    group = order(windows, 24, blocks=24).at(0)
+    batch = group.windows[:24]
+    assert len(set((batch // 7).tolist())) > 18
+    assert len(set((batch // windows.starts).tolist())) > 10
+
+
+def test_the_seed_decides():
+    assert not np.array_equal(order(seed=0).at(0).windows, order(seed=1).at(0).windows)
+
+
+def test_too_little_memory_is_refused():
+    with pytest.raises(ConfigError, match=r"two blocks of 23 states; give at least 4\.6e-07"):
+        Order(Windows(), OrderConfig(block=8, memory=4e-7), 0, 6)
