@@ -12,7 +12,7 @@ KUBERAY = CLUSTER / "kuberay"
 # The fields of ray.io/v1 as the operator's API reference lists them (KubeRay 1.6).
 CLUSTER_FIELDS = {
     *("authOptions", "autoscalerOptions", "enableInTreeAutoscaling", "gcsFaultToleranceOptions"),
-    *("headGroupSpec", "headServiceAnnotations", "managedBy", "rayVersion", "suspend", "upgradeStrategy"),
+    *("headGroupSpec", "headServiceAnnotations", "managedBy", "rayVersion", "suspend"),
     "workerGroupSpecs",
 }
 AUTH_FIELDS = {"enableK8sTokenAuth", "mode", "secretName"}
@@ -38,7 +38,7 @@ WORKER_FIELDS = {
 JOB_FIELDS = {
     *("activeDeadlineSeconds", "backoffLimit", "clusterSelector", "deletionStrategy", "entrypoint"),
     *("entrypointNumCpus", "entrypointNumGpus", "entrypointResources", "jobId", "managedBy", "metadata"),
-    *("preRunningDeadlineSeconds", "rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes"),
+    *("rayClusterSpec", "runtimeEnvYAML", "shutdownAfterJobFinishes"),
     *("submissionMode", "submitterConfig", "submitterPodTemplate", "suspend", "ttlSecondsAfterFinished"),
 }
 
