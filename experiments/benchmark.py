@@ -35,13 +35,9 @@ def data() -> DataBenchmark:
 def emulation() -> EmulationBenchmark:
     """Seconds per state of simulator, neural solver and diffusion, with the `mini` preset's networks."""
     config = presets.mini()
-    latent = config.diffusion.network
-    return EmulationBenchmark(
-        autoencoder=config.autoencoder.replace(latent_channels=config.latent_channels[1]),
-        latent=latent,
-        pixel=latent.replace(patch_size=(1, 16, 16)),
-        simulation=config.simulation,
-    )
+    codec, network = config.autoencoder.replace(latent_channels=32), config.diffusion.network
+    pixel = network.replace(patch_size=(1, 16, 16))
+    return EmulationBenchmark(autoencoder=codec, latent=network, pixel=pixel, simulation=config.simulation)
 
 
 def main(config: Benchmark) -> None:
@@ -57,8 +53,8 @@ def main(config: Benchmark) -> None:
 def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
 
-    def progress(name: str) -> None:
-        print(f"timing {name}", flush=True)
+    def progress(what: str) -> None:
+        print(what, flush=True)
 
     if isinstance(config, TrainingBenchmark):
         result = run_training_benchmark(config, progress)

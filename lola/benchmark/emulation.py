@@ -239,13 +239,13 @@ def build_pair(config: EmulationBenchmark, model: Model, space: Space) -> tuple[
 
 
 def emulation_table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table.
+    """The result as a Markdown table, in milliseconds per state.
 
     `plain alike` is how many times faster than the plain way with as many rows in the same precision; `plain
     one by one`, than the plain way in float32 with one row; `simulator`, than the simulator.
     """
     lines = [
-        "| model | space | rows | precision | way | ms a state | plain alike | plain one by one | simulator |",
+        "| model | space | rows | precision | way | ms | plain alike | plain one by one | simulator |",
         "| --- | --- | ---: | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     simulator = statistics.median(result["simulator"]) if result["simulator"] else math.nan
