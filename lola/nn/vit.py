@@ -17,6 +17,7 @@ follows from them once.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lola.nn.attention import SelfAttention
@@ -91,7 +92,10 @@ class TransformerBlock(Block):
     def update(self, x: Tensor, h: Tensor, weights: Weights, rotation: Tensor | None) -> Tensor:
         """The formulas, given the weights and the rotation of tokens."""
         scale, shift, of_x, of_y, of_h = weights
-        y = torch.addcmul(shift, scale, self.norm(x))
+        if scale.numel() == x.shape[-1] and not torch.is_grad_enabled():  # one modulation serves all windows
+            y = F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), self.norm.eps)
+        else:
+            y = torch.addcmul(shift, scale, self.norm(x))
         y = y + self.attention(y, rotation)
         y = self.feedforward(y)
         return torch.addcmul(torch.addcmul(of_x * x, of_y, y), of_h, h)
