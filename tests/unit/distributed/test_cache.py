@@ -64,7 +64,7 @@ def test_an_emulator_cannot_encode(tmp_path, autoencoder):
     manifest = (autoencoder.folder / "manifest.json").read_text()
     (emulator / "manifest.json").write_text(manifest.replace('"autoencoders"', '"emulators"'))
     with pytest.raises(DataError, match="not an autoencoder"):
-        find_stage(tmp_path, str(emulator, "autoencoders"))
+        find_stage(tmp_path, str(emulator), "autoencoders")
 
 
 @pytest.mark.parametrize("change", [{"block": 0}, {"variants": 0}, {"actors": 0}, {"gpus": -1.0}])
