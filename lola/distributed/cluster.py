@@ -65,7 +65,7 @@ def quiet_data() -> None:
 
 @contextlib.contextmanager
 def own_errors() -> Iterator[None]:
-    """Raise the error of ours that a task of Ray Data failed with; Ray gives it only in a traceback's text.
+    """Raise the error of ours that a task failed with; Ray gives it only in a traceback's text.
 
     Raises:
         LolaError: A task failed with one.
