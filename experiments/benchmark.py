@@ -7,10 +7,13 @@ from typing import Any
 import presets
 
 from lola.benchmark.data import DataBenchmark, data_table, run_data_benchmark
+from lola.benchmark.emulation import EmulationBenchmark, emulation_table, run_emulation_benchmark
 from lola.benchmark.memory import memory_table, run_memory_benchmark, write_memory
 from lola.benchmark.training import TrainingBenchmark, run_training_benchmark, table
 from lola.cli import launch
 from lola.distributed.benchmark import time_ray
+
+Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark
 
 
 def training() -> TrainingBenchmark:
@@ -29,8 +32,16 @@ def data() -> DataBenchmark:
     )
 
 
-def main(config: TrainingBenchmark | DataBenchmark) -> None:
-    """Time training steps, or the way of data to them, against the plain way; contenders take turns."""
+def emulation() -> EmulationBenchmark:
+    """Seconds per state of simulator, neural solver and diffusion, with the `mini` preset's networks."""
+    config = presets.mini()
+    codec, network = config.autoencoder.replace(latent_channels=32), config.diffusion.network
+    pixel = network.replace(patch_size=(1, 16, 16))
+    return EmulationBenchmark(autoencoder=codec, latent=network, pixel=pixel, simulation=config.simulation)
+
+
+def main(config: Benchmark) -> None:
+    """Time training, emulation, or the way of data, against the plain way; contenders take turns."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
@@ -39,7 +50,7 @@ def main(config: TrainingBenchmark | DataBenchmark) -> None:
     print(text)
 
 
-def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[dict[str, Any], str]:
+def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
 
     def progress(what: str) -> None:
@@ -48,6 +59,9 @@ def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[di
     if isinstance(config, TrainingBenchmark):
         result = run_training_benchmark(config, progress)
         return result, table(result)
+    if isinstance(config, EmulationBenchmark):
+        result = run_emulation_benchmark(config, progress)
+        return result, emulation_table(result)
     if config.memory:
         result = run_memory_benchmark(config, progress)
         write_memory(result, folder)
@@ -61,4 +75,4 @@ def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[di
 
 
 if __name__ == "__main__":
-    launch(main, {"training": training, "data": data}, default="training")
+    launch(main, {"training": training, "data": data, "emulation": emulation}, default="training")

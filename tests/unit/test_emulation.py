@@ -4,7 +4,7 @@ from torch import nn
 
 from lola.autoencoder import AutoencoderConfig
 from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator, load_autoencoder, load_emulator
+from lola.emulation import Emulator, InferenceConfig, load_autoencoder, load_emulator
 from lola.errors import ConfigError, DataError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
@@ -36,10 +36,10 @@ class Counter(nn.Module):
     window = WINDOW
 
     def predict(self, known, mask, parameters, generator):
-        first = known[:, :, :1]
         steps = torch.arange(WINDOW).reshape(1, 1, WINDOW, 1, 1)
         self.known = int(mask[0].sum())
-        return first + steps * parameters.reshape(-1, 1, 1, 1, 1)
+        at = int(mask.flatten().nonzero()[0])
+        return known[:, :, at : at + 1] + (steps - at) * parameters.reshape(-1, 1, 1, 1, 1)
 
 
 def roll(emulator, context, parameters, states, keys, **options):
@@ -59,6 +59,58 @@ def test_windows_are_chained_in_order(known, overlap, states):
     expected = start[:, None] + torch.arange(known, known + states) * step
     assert torch.equal(rollout.reshape(2, states), expected)
     assert emulator.model.known == (known if states <= WINDOW - known else overlap)
+
+
+@pytest.mark.parametrize("known", [1, 3])
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_the_past_is_chained_window_by_window(known, overlap):
+    context = torch.arange(known).reshape(1, 1, -1, 1, 1) * 2.0
+    parts = list(
+        Emulator(model=Counter()).rollout(
+            context, torch.full((1, 1), 2.0), 9, [(0,)], overlap=overlap, backward=True
+        )
+    )
+    assert parts[0].shape[2] == WINDOW - known
+    states = torch.cat(parts[::-1], dim=2).flatten()
+    assert torch.equal(states, 2.0 * torch.arange(-9, 0))
+
+
+def test_networks_see_the_known_states_at_the_end_when_they_go_back(emulator):
+    context, parameters = torch.randn(1, 2, 2, 3, 4), torch.randn(1, 3)
+    (past,) = emulator.rollout(context, parameters, 3, [(0,)], backward=True)
+    window = torch.cat((torch.zeros(1, 2, 3, 3, 4), context), dim=2)
+    mask = torch.tensor([False, False, False, True, True]).reshape(1, 1, 5, 1, 1)
+    expected = emulator.window(window, mask, parameters, SampleGenerator([(0, 0)]))
+    torch.testing.assert_close(past, expected[:, :, :3])
+
+
+def test_rows_do_not_depend_on_how_many_are_computed_together(emulator):
+    context, parameters = torch.randn(5, 2, 1, 3, 4), torch.randn(5, 3)
+    keys = [(0, i) for i in range(5)]
+    whole = roll(emulator, context, parameters, 6, keys)
+    for rows in (1, 2):
+        chunked = Emulator(
+            model=emulator.model, sampler=emulator.sampler, inference=InferenceConfig(rows=rows)
+        )
+        parts = list(chunked.rollout(context, parameters, 6, keys))
+        assert [part.shape[2] for part in parts] == [4, 2]
+        torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_stays_near(emulator):
+    context, parameters = torch.randn(2, 2, 1, 3, 4), torch.randn(2, 3)
+    half = Emulator(
+        model=emulator.model, sampler=emulator.sampler, inference=InferenceConfig(precision="bfloat16")
+    )
+    x, y = (roll(each, context, parameters, 4, [(0,), (1,)]) for each in (emulator, half))
+    assert y.dtype == torch.float32
+    assert 0 < (x - y).abs().max() < 0.3
+
+
+def test_impossible_inference():
+    for options in ({"rows": 0}, {"states": 0}):
+        with pytest.raises(ConfigError, match="positive"):
+            InferenceConfig(**options)
 
 
 def test_early_states_come_first_and_windows_are_bundled():
