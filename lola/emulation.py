@@ -8,6 +8,10 @@ last `overlap` states of the one before and adds `L - overlap` new ones (tempora
 
 Diffusion models and neural solvers are rolled out alike. The noise of a window is drawn from the stream named
 by the row's key and the number of the window, so that a member of an ensemble is a function of its key alone.
+
+A diffusion model's windows may be guided by observations of their physical states (Figure 6), which the
+operator sees through the decoder and the inverse of the standardisation. A window without any is drawn as
+ever.
 """
 
 import dataclasses
@@ -16,7 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from azula.denoise import Denoiser
+from azula.sample import Sampler
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
 from lola.conditioning import context_mask
@@ -26,7 +33,9 @@ from lola.data.systems import SYSTEMS, System
 from lola.data.transforms import Standardisation
 from lola.diffusion import Diffusion, DiffusionConfig
 from lola.errors import ConfigError, DataError
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.observation import Observations, Observed
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
@@ -46,12 +55,14 @@ class Emulator:
         autoencoder: What maps states to latent states and back.
         sampler: How a diffusion model draws; a neural solver has no use for it.
         system: The physical system, with the statistics that the model was trained on, where it is known.
+        guidance: How a rollout with observations is guided by them.
     """
 
     model: Diffusion | NeuralSolver
     autoencoder: Autoencoder | None = None
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     system: System | None = None
+    guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
 
     @property
     def standardisation(self) -> Standardisation:
@@ -75,7 +86,14 @@ class Emulator:
             self.autoencoder.eval()
 
     @torch.no_grad()
-    def window(self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator) -> Tensor:
+    def window(
+        self,
+        known: Tensor,
+        mask: Tensor,
+        parameters: Tensor,
+        generator: SampleGenerator,
+        observed: Observed | None = None,
+    ) -> Tensor:
         """Complete windows.
 
         Arguments:
@@ -83,17 +101,53 @@ class Emulator:
             mask: True where an element is known, with a shape that expands to that of `known`.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window.
+            observed: What is observed of the windows, if anything is.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+
+        Raises:
+            ConfigError: A neural solver cannot be guided by observations.
         """
+        if observed is not None:
+            return self._guided(known, mask, parameters, generator, observed)
         if isinstance(self.model, Diffusion):
             return self.model.predict(known, mask, parameters, generator, self.sampler.build)
         return self.model.predict(known, mask, parameters, generator)
 
+    def _guided(
+        self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator, observed: Observed
+    ) -> Tensor:
+        require(isinstance(self.model, Diffusion), "only diffusion models can be guided by observations")
+        assert isinstance(self.model, Diffusion)
+
+        def physical(z: Tensor) -> Tensor:
+            # Attention's fused kernels have no derivative along a direction
+            with sdpa_kernel(SDPBackend.MATH):
+                x = z if self.autoencoder is None else self.autoencoder.decode(z)
+            return x if self.system is None else self.standardisation.inverse(x, axis=1)
+
+        def operator(window: Tensor) -> Tensor:
+            return observed.of_window(window, physical)
+
+        def guide(denoiser: Denoiser) -> Sampler:
+            y = observed.whitened(len(known)).to(known)
+            return self.guidance.build(denoiser, y, operator, self.sampler, generator)
+
+        # Guidance follows gradients, which inference mode cannot record
+        with torch.inference_mode(False):
+            known, mask, parameters = known.clone(), mask.clone(), parameters.clone()
+            return self.model.predict(known, mask, parameters, generator, guide)
+
     @torch.no_grad()
     def rollout(
-        self, context: Tensor, parameters: Tensor, states: int, keys: Sequence[Key], overlap: int = 1
+        self,
+        context: Tensor,
+        parameters: Tensor,
+        states: int,
+        keys: Sequence[Key],
+        overlap: int = 1,
+        observations: Observations | None = None,
     ) -> Iterator[Tensor]:
         """Emulate the states that follow a context.
 
@@ -103,27 +157,35 @@ class Emulator:
             states: How many states to emulate.
             keys: The key of each row, such as `(seed, trajectory, member)`.
             overlap: States that a window shares with the one before, at least 1 and below L.
+            observations: What is observed of the states to emulate, in physical units.
 
         Yields:
             The next states in order, the context apart, with shape `(B, C, n, *grid)`.
 
         Raises:
-            ConfigError: The context or the overlap leaves no state of a window to emulate.
+            ConfigError: The context or the overlap leaves no state of a window to emulate, or the model
+                cannot be guided by observations.
         """
         length = self.model.window
         for name, known in (("context", context.shape[2]), ("overlap", overlap)):
             require(1 <= known < length, f"{name} must be 1 to {length - 1} states of a window, not {known}")
         require(len(keys) == len(context), f"{len(context)} trajectories need as many keys, not {len(keys)}")
 
-        number = 0
+        number, done = 0, 0
         while states > 0:
             known = context.shape[2]
             rest = context.new_zeros(*context.shape[:2], length - known, *context.shape[3:])
             window = torch.cat((context, rest), dim=2)
             generator = SampleGenerator([(*key, number) for key in keys], context.device)
-            window = self.window(window, context_mask(window, known), parameters, generator)
+            observed = None
+            if observations is not None:
+                seen = observations.within(done + 1, min(length - known, states))
+                places = [known + i - done - 1 for i in seen]
+                observed = Observed(observations=observations, numbers=seen, places=places) if seen else None
+            window = self.window(window, context_mask(window, known), parameters, generator, observed)
             yield window[:, :, known : known + states]
             states -= length - known
+            done += length - known
             context = window[:, :, length - overlap :]
             number += 1
 

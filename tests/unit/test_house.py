@@ -31,12 +31,14 @@ MAY_IMPORT = {
     "training": LEAVES | {"data.state"},
     "models": LEAVES | {"data.state", "nn", "models"},
     "sampling": LEAVES | {"models"},
-    "emulation": LEAVES | PHYSICS | {"models", "sampling", "training.checkpoint"},
+    "guidance": LEAVES | {"models", "sampling"},
+    "observation": LEAVES,
+    "emulation": LEAVES | PHYSICS | {"models", "sampling", "guidance", "observation", "training.checkpoint"},
     "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
     "counting": LEAVES | {"data.state", "nn"},
     "cost": LEAVES | {"counting", "training"},
     "benchmark": LEAVES | {"models", "data", "training"},
-    "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
+    "evaluation": LEAVES | {"data", "models", "sampling", "guidance", "observation", "emulation"},
 }
 
 
