@@ -15,7 +15,7 @@ or any function of states that works row by row.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,13 @@ OperatorName = Literal["subsample", "block_mean", "sensors", "mask"]
 
 def subsample(factor: int) -> Operator:
     """Of states `(B, C, *grid)` every `factor`-th point along each axis."""
-    return lambda x: x[(..., *[slice(None, None, factor)] * (x.ndim - 2))]
+
+    def operate(x: Tensor) -> Tensor:
+        for axis in range(2, x.ndim):
+            x = x[(*[slice(None)] * axis, slice(None, None, factor))]
+        return x
+
+    return operate
 
 
 def block_mean(factor: int) -> Operator:
@@ -51,7 +57,8 @@ def sensors(points: Tensor) -> Operator:
     """Of states `(B, C, *grid)` the values `(B, C, n)` at points, integers of shape `(n, axes)`."""
 
     def operate(x: Tensor) -> Tensor:
-        return x[(..., *points.to(x.device).unbind(-1))]
+        places: Any = (..., *points.to(x.device).unbind(-1))
+        return x[places]
 
     return operate
 

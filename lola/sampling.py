@@ -23,6 +23,7 @@ Between t = 1 and 0 the `n` steps are spaced evenly, as `u = 1 ... 0`, in
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -187,7 +188,7 @@ class SamplerConfig(Config):
         """The method, its options and its spacing where they are not its own, in one word."""
         own = METHODS[self.name].options
         changed = [f"{name}{value:g}" for name, value in self.options.items() if value != own[name]]
-        spacing = [] if self.spacing == "time" else [self.spacing]
+        spacing: list[str] = [] if self.spacing == "time" else [self.spacing]
         if self.spacing == "power":
             spacing.append(f"{self._exponent:g}")
         return "-".join([self.name, *changed, *spacing])
@@ -210,7 +211,7 @@ class SamplerConfig(Config):
 
     def arrange(
         self, method: type[Sampler], denoiser: Denoiser, generator: SampleGenerator | None
-    ) -> "functools.partial[Sampler]":
+    ) -> Callable[..., Sampler]:
         """A method of azula's at the times of this configuration, its noise drawn from a generator."""
         count = self.steps // self.cost
         if self.spacing == "time" and generator is None:
