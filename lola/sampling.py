@@ -205,9 +205,8 @@ class SamplerConfig(Config):
             generator: One random stream per row, for stochastic methods; without it they take torch's.
         """
         method = METHODS[self.name]
-        return self.arrange(method.sampler, denoiser, generator if method.stochastic else None)(
-            denoiser, **self.options
-        )
+        arranged = self.arrange(method.sampler, denoiser, generator if method.stochastic else None)
+        return arranged(denoiser, **self.options)
 
     def arrange(
         self, method: type[Sampler], denoiser: Denoiser, generator: SampleGenerator | None
@@ -215,7 +214,7 @@ class SamplerConfig(Config):
         """A method of azula's at the times of this configuration, its noise drawn from a generator."""
         count = self.steps // self.cost
         if self.spacing == "time" and generator is None:
-            return functools.partial(method, steps=count, silent=True)
+            return lambda *inputs, **options: method(*inputs, steps=count, silent=True, **options)
         times = (
             None if self.spacing == "time" else _times(denoiser.schedule, self.spacing, count, self._exponent)
         )
