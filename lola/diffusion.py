@@ -190,16 +190,20 @@ class Diffusion(nn.Module):
         error = (q.mean - x).square() / q.var
         return error.mean(), {"unknown_loss": unknown_mean(error.detach(), mask)}
 
-    def bind(self, mask: Tensor, parameters: Tensor, compiled: bool = False) -> BoundNetwork:
+    def bind(self, mask: Tensor, parameters: Tensor, compiled: bool = False) -> BoundNetwork | None:
         """The network with masks and parameters bound; gradients reach its fields only.
 
         Arguments:
             mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             compiled: Whether the network is compiled.
+
+        Returns:
+            The network, or None for a denoiser of another kind.
         """
         backbone = self.denoiser.backbone
-        assert isinstance(backbone, NoisyNetwork)
+        if not isinstance(backbone, NoisyNetwork):
+            return None
         return BoundNetwork(
             backbone.network,
             mask,
