@@ -13,6 +13,10 @@ Backward in time, windows end with what is known instead, as a third of those in
 Diffusion models and neural solvers are rolled out alike. The noise of a window is drawn from the stream named
 by the row's key and the number of the window, so that a member of an ensemble is a function of its key alone,
 whatever rows are computed together.
+
+A diffusion model's windows may be guided by observations of their physical states (Figure 6), which the
+operator sees through the decoder and the inverse of the standardisation. A window without any is drawn as
+ever.
 """
 
 import dataclasses
@@ -21,7 +25,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from azula.denoise import Denoiser
+from azula.sample import Sampler
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
 from lola.binding import BoundNetwork
@@ -32,7 +39,9 @@ from lola.data.systems import SYSTEMS, System
 from lola.data.transforms import Standardisation
 from lola.diffusion import Diffusion, DiffusionConfig
 from lola.errors import ConfigError, DataError
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.observation import Observations, Observed
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
@@ -74,6 +83,7 @@ class Emulator:
         sampler: How a diffusion model draws; a neural solver has no use for it.
         system: The physical system, with the statistics that the model was trained on, where it is known.
         inference: How the networks are run.
+        guidance: How a rollout with observations is guided by them.
     """
 
     model: Diffusion | NeuralSolver
@@ -81,6 +91,7 @@ class Emulator:
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     system: System | None = None
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
 
     @property
     def standardisation(self) -> Standardisation:
@@ -123,6 +134,7 @@ class Emulator:
         parameters: Tensor,
         generator: SampleGenerator,
         bound: BoundNetwork | None = None,
+        observed: Observed | None = None,
     ) -> Tensor:
         """Complete windows.
 
@@ -132,15 +144,45 @@ class Emulator:
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window.
             bound: What `bind` made of this mask and these parameters, for windows that share them.
+            observed: What is observed of the windows, if anything is.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+
+        Raises:
+            ConfigError: A neural solver cannot be guided by observations.
         """
+        if observed is not None:
+            return self._guided(known, mask, parameters, generator, observed)
         options = {} if bound is None else {"bound": bound}
         with self._precision():
             if isinstance(self.model, Diffusion):
                 return self.model.predict(known, mask, parameters, generator, self.sampler.build, **options)
             return self.model.predict(known, mask, parameters, generator, **options)
+
+    def _guided(
+        self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator, observed: Observed
+    ) -> Tensor:
+        require(isinstance(self.model, Diffusion), "only diffusion models can be guided by observations")
+        assert isinstance(self.model, Diffusion)
+
+        def physical(z: Tensor) -> Tensor:
+            # Attention's fused kernels have no derivative along a direction
+            with sdpa_kernel(SDPBackend.MATH):
+                x = z if self.autoencoder is None else self.autoencoder.decode(z)
+            return x if self.system is None else self.standardisation.inverse(x, axis=1)
+
+        def operator(window: Tensor) -> Tensor:
+            return observed.of_window(window, physical)
+
+        def guide(denoiser: Denoiser) -> Sampler:
+            y = observed.whitened(len(known)).to(known)
+            return self.guidance.build(denoiser, y, operator, self.sampler, generator)
+
+        # Guidance follows gradients, which inference mode cannot record
+        with torch.inference_mode(False):
+            known, mask, parameters = known.clone(), mask.clone(), parameters.clone()
+            return self.model.predict(known, mask, parameters, generator, guide)
 
     @torch.no_grad()
     def rollout(
@@ -151,6 +193,7 @@ class Emulator:
         keys: Sequence[Key],
         overlap: int = 1,
         backward: bool = False,
+        observations: Observations | None = None,
     ) -> Iterator[Tensor]:
         """Emulate the states that follow a context, or those before it.
 
@@ -164,22 +207,25 @@ class Emulator:
             keys: The key of each row, such as `(seed, trajectory, member)`.
             overlap: States that a window shares with the one before, at least 1 and below L.
             backward: Whether to emulate the past of the context.
+            observations: What is observed of the states to emulate, in physical units.
 
         Yields:
             The next states, the context apart, with shape `(B, C, n, *grid)`; each part in the order of time,
             and backward in time the parts follow each other into the past.
 
         Raises:
-            ConfigError: The context or the overlap leaves no state of a window to emulate.
+            ConfigError: The context or the overlap leaves no state of a window to emulate, or the model
+                cannot be guided by observations.
         """
         length = self.model.window
         for name, known in (("context", context.shape[2]), ("overlap", overlap)):
             require(1 <= known < length, f"{name} must be 1 to {length - 1} states of a window, not {known}")
         require(len(keys) == len(context), f"{len(context)} trajectories need as many keys, not {len(keys)}")
 
+        require(not backward or observations is None, "rollouts back in time cannot be guided")
         rows = [slice(i, i + self.inference.rows) for i in range(0, len(context), self.inference.rows)]
         bound: list[BoundNetwork | None] = []
-        bound_to = number = 0
+        bound_to = number = done = 0
         while states > 0:
             known = context.shape[2]
             rest = context.new_zeros(*context.shape[:2], length - known, *context.shape[3:])
@@ -187,6 +233,7 @@ class Emulator:
             mask = context_mask(window[:1], known, last=backward)
             if known != bound_to:
                 bound, bound_to = [self.bind(mask, parameters[part]) for part in rows], known
+            new = min(states, length - known)
             window = torch.cat(
                 [
                     self.window(
@@ -195,16 +242,28 @@ class Emulator:
                         parameters[part],
                         SampleGenerator([(*key, number) for key in keys[part]], context.device),
                         network,
+                        self._observed(observations, part, done, known, new),
                     )
                     for part, network in zip(rows, bound, strict=True)
                 ]
             )
-            new = min(states, length - known)
             first = length - known - new if backward else known
             yield window[:, :, first : first + new]
             context = window[:, :, :overlap] if backward else window[:, :, length - overlap :]
             states -= new
+            done += new
             number += 1
+
+    @staticmethod
+    def _observed(
+        observations: Observations | None, part: slice, done: int, known: int, new: int
+    ) -> Observed | None:
+        """What is observed of some rows' windows, which add `new` states to `done` ones, if anything."""
+        seen = [] if observations is None else observations.within(done + 1, new)
+        if observations is None or not seen:
+            return None
+        places = [known + i - done - 1 for i in seen]
+        return Observed(observations=observations.rows(part), numbers=seen, places=places)
 
     def encode(self, x: Tensor, chunk: int | None = None) -> Tensor:
         """Latents of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""

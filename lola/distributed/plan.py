@@ -167,17 +167,19 @@ class Plan:
         model: EmulatorModel | None = None,
         solver_steps: int | None = None,
         weights: Weights = "raw",
+        guided: bool = False,
     ) -> Stage:
-        """The stage of an evaluation, of the trained weights or of their average."""
+        """The stage of an evaluation, of the trained weights or of their average, guided or not."""
         what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        what += "-guided" if guided else ""
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
-        config = self._scoring(subject, solver_steps).replace(weights=weights)
+        config = self._scoring(subject, solver_steps, guided).replace(weights=weights)
         return self._stage("evaluations", what, config, **inputs)
 
-    def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
-        config = self.config.evaluation
+    def _scoring(self, subject: str, solver_steps: int | None, guided: bool) -> EvaluationConfig:
+        config = self.config.guided() if guided else self.config.evaluation
         if solver_steps is not None:
             assert config.sampler is not None
             return config.replace(sampler=config.sampler.replace(steps=solver_steps))
@@ -274,6 +276,9 @@ class Plan:
                 yield self._evaluate("neural_solver", n, config.neural_solver, weights=weights)
                 for steps in config.solver_steps:
                     yield self._evaluate("diffusion", n, config.diffusion, steps, weights)
+            if config.guidance is not None:
+                steps = max(config.solver_steps)
+                yield self._evaluate("diffusion", n, config.diffusion, steps, guided=True)
 
     def _evaluate(
         self,
@@ -282,8 +287,9 @@ class Plan:
         model: EmulatorModel | None = None,
         steps: int | None = None,
         weights: Weights = "raw",
+        guided: bool = False,
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps, weights)
+        stage = self.evaluation(subject, n, model, steps, weights, guided)
         subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)
@@ -301,10 +307,11 @@ class Plan:
                 space="pixel" if n is None else "latent",
                 compression=self.compression(n),
                 training_seed=training.seed,
-                sampler=config.sampler.name if config.sampler else "",
+                sampler=config.sampler.title if config.sampler else "",
                 solver_steps=steps or 0,
                 context=config.context,
                 overlap=config.overlap,
+                guidance=config.guided,
             ),
             self.datasets,
             autoencoder.folder if autoencoder else None,

@@ -134,7 +134,7 @@ def _timing(trial: Trial) -> Timing:
     subject = pq.read_table(stage.folder / "metrics.parquet").slice(0, 1).to_pylist()[0]
     key = {field.name: subject[field.name] for field in dataclasses.fields(Subject)}
     return Timing(
-        method=f"{NAMES[key['model']]}, {key['space']}",
+        method=f"{NAMES[key['model']]}, {key['space']}" + (", guided" if key["guidance"] else ""),
         seconds=stage.manifest()["seconds_per_state"],
         compression=key["compression"] if key["space"] == "latent" else None,
         solver_steps=key["solver_steps"],

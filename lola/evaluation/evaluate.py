@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from lola.autoencoder import Autoencoder
-from lola.config import Config, how, require
+from lola.config import Config, added, how, require
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
 from lola.emulation import Emulator, Weights, map_states
 from lola.errors import DataError
 from lola.evaluation.score import Subject, score
+from lola.guidance import GuidanceConfig
+from lola.observation import ObservationConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import numpy_generator
 
@@ -42,6 +44,8 @@ class EvaluationConfig(Config):
         overlap: States that a window shares with the one before.
         stride: Simulation steps between states.
         seed: Seeds the choice of trajectories and the members.
+        observed: What is observed of the test trajectories after the context, if anything is.
+        guidance: How a diffusion model is guided by it.
         chunk: States decoded at once.
     """
 
@@ -55,6 +59,8 @@ class EvaluationConfig(Config):
     overlap: int = 1
     stride: int = 4
     seed: int = 0
+    observed: ObservationConfig | None = added(None)
+    guidance: GuidanceConfig | None = added(None)
     chunk: int = how(64)
 
     def validate(self) -> None:
@@ -62,6 +68,19 @@ class EvaluationConfig(Config):
         require(self.trajectories > 0, f"at least one test trajectory is needed, not {self.trajectories}")
         require(self.context > 0, f"at least one state must be known, not {self.context}")
         require(self.start >= 0, f"the start state must not be negative, not {self.start}")
+        both = (self.observed is None) == (self.guidance is None)
+        require(both, "guidance needs something observed, and what is observed needs a guidance")
+        if self.guidance is not None:
+            require(self.sampler is not None, "only diffusion models, which have a sampler, can be guided")
+            assert self.sampler is not None
+            self.guidance.check(self.sampler)
+
+    @property
+    def guided(self) -> str:
+        """The `guidance` column: the method and what was observed, or nothing."""
+        if self.guidance is None or self.observed is None:
+            return ""
+        return f"{self.guidance.name} {self.observed.title}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +105,7 @@ def choose_trajectories(split: WellSplit, config: EvaluationConfig) -> list[int]
     return [int(index) for index in order[: config.trajectories]]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_trajectory(
     config: EvaluationConfig,
     subject: Subject,
@@ -113,7 +132,7 @@ def evaluate_trajectory(
     space = _Space(split, autoencoder, config.chunk)
     began = time.perf_counter()
     if emulator is not None:
-        predicted = space.decode(_roll_out(config, split, index, space.encode(truth[None]), emulator))
+        predicted = space.decode(_roll_out(config, split, index, truth, space, emulator))
     elif config.subject == "autoencoder":
         predicted = space.decode(space.encode(truth[None]))[:, :, config.context :]
     else:
@@ -145,16 +164,33 @@ def evaluate_trajectory(
 
 
 def _roll_out(
-    config: EvaluationConfig, split: WellSplit, index: int, z: Tensor, emulator: Emulator
+    config: EvaluationConfig,
+    split: WellSplit,
+    index: int,
+    truth: Tensor,
+    space: "_Space",
+    emulator: Emulator,
 ) -> Tensor:
     """All members of a trajectory after the context, shape `(M, C, L - K, *grid)`."""
+    z = space.encode(truth[None])
     members = config.members if emulator.stochastic else 1
     context = z[:, :, : config.context].expand(members, *z.shape[1:2], -1, *z.shape[3:])
     parameters = split.parameters(index).expand(members, -1)
     identity = split.trajectories[index].id
     keys = [(config.seed, identity, member) for member in range(members)]
+    observations = None
+    if config.observed is not None and config.guidance is not None:
+        # What is observed is in the units that this split is scored in
+        emulator = dataclasses.replace(emulator, guidance=config.guidance, system=split.system)
+        after = truth[:, config.context :]
+        observations = config.observed.observe(after, split.system.channels, identity)
     windows: Iterator[Tensor] = emulator.rollout(
-        context, parameters, z.shape[2] - config.context, keys, overlap=config.overlap
+        context,
+        parameters,
+        z.shape[2] - config.context,
+        keys,
+        overlap=config.overlap,
+        observations=observations,
     )
     return torch.cat(list(windows), dim=2)
 

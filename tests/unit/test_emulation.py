@@ -1,12 +1,17 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from lola.autoencoder import AutoencoderConfig
+from lola.data.systems import EULER
 from lola.diffusion import DiffusionConfig
 from lola.emulation import Emulator, InferenceConfig, load_autoencoder, load_emulator
 from lola.errors import ConfigError, DataError
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.observation import Observations, subsample
 from lola.sampling import SamplerConfig
 from lola.seeding import SampleGenerator
 from lola.storage import Stage
@@ -198,6 +203,102 @@ def test_states_are_coded_one_by_one_in_chunks():
     y = emulator.decode(z, chunk=4)
     assert y.shape == x.shape
     torch.testing.assert_close(y[0, :, 2], autoencoder.decode(z[:1, :, 2])[0])
+
+
+class Prior(nn.Module):
+    """The network of windows whose elements are independent and standard normal: F = 0."""
+
+    def forward(self, x, noise, mask, label):
+        return torch.zeros_like(x)
+
+
+class Curved(nn.Module):
+    """A decoder that is not linear: of every latent field its hyperbolic sine."""
+
+    def decode(self, z):
+        return torch.sinh(z)
+
+
+@pytest.fixture
+def prior():
+    config = DiffusionConfig(network=TRANSFORMER)
+    model = config.build(channels=2, parameters=0, spatial=2, window=WINDOW)
+    model.denoiser.backbone = Prior()
+    return Emulator(
+        model=model,
+        autoencoder=Curved(),
+        sampler=SamplerConfig(steps=16),
+        guidance=GuidanceConfig(iterations=4),
+    )
+
+
+def observe(states, numbers, noise=0.05):
+    """Every second point of some emulated states."""
+    values = {n: subsample(2)(states[:, :, n - 1]) for n in numbers}
+    return Observations(operator=subsample(2), values=values, noise=noise)
+
+
+@pytest.mark.parametrize("name", ["mmps", "tmpd", "pgdm", "jfps", "diffpir"])
+def test_guidance_through_a_decoder_draws_what_was_observed_and_nothing_else(prior, name):
+    options = {} if name == "tmpd" else {"iterations": 4}
+    emulator = dataclasses.replace(prior, guidance=GuidanceConfig(name=name, **options))
+    truth = torch.sinh(torch.randn(1, 2, 9, 6, 8))
+    context, label = torch.randn(3, 2, 1, 6, 8), torch.zeros(3, 0)
+    keys = [(0, member) for member in range(3)]
+    plain = roll(emulator, context, label, 9, keys)
+    guided = roll(emulator, context, label, 9, keys, observations=observe(truth, [2, 3, 9]))
+    errors = (emulator.decode(guided) - truth).abs(), (emulator.decode(plain) - truth).abs()
+    places = [1, 2, 8]
+    near, far = (subsample(2)(error[:, :, places].flatten(0, 1)).median() for error in errors)
+    assert near < 0.15
+    assert near < far / 5
+    # Elements are independent: points that nobody saw, and windows without observations, stay as they were
+    torch.testing.assert_close(guided[..., 1::2, :], plain[..., 1::2, :], atol=1e-4, rtol=1e-4)
+    assert torch.equal(guided[:, :, 4:8], plain[:, :, 4:8])
+
+
+def test_observations_are_of_physical_states(prior):
+    emulator = dataclasses.replace(prior, system=EULER)
+    channels = len(EULER.channels)
+    model = DiffusionConfig(network=TRANSFORMER).build(channels, 0, 2, WINDOW)
+    model.denoiser.backbone = Prior()
+    emulator = dataclasses.replace(
+        emulator, model=model, autoencoder=None, guidance=GuidanceConfig(iterations=8)
+    )
+    truth = emulator.standardisation.inverse(torch.randn(1, channels, 4, 4, 4))
+    context = torch.zeros(1, channels, 1, 4, 4)
+    observations = observe(truth, [1, 2, 3, 4], noise=0.05)
+    with torch.inference_mode():
+        plain = roll(emulator, context, torch.zeros(1, 0), 4, [(0,)])
+        guided = roll(emulator, context, torch.zeros(1, 0), 4, [(0,)], observations=observations)
+    near, far = (
+        (emulator.standardisation.inverse(states) - truth)[..., ::2, ::2].abs().median()
+        for states in (guided, plain)
+    )
+    assert near < 0.1
+    assert near < far / 5
+
+
+def test_a_row_is_guided_alike_whatever_rows_are_beside_it(prior):
+    truth = torch.randn(2, 2, 4, 6, 8)
+    context, label, keys = torch.randn(2, 2, 1, 6, 8), torch.zeros(2, 0), [(0, "a"), (0, "b")]
+    observations = observe(truth, [1, 3])
+    both = roll(prior, context, label, 4, keys, observations=observations)
+    alone = roll(prior, context[1:], label[1:], 4, keys[1:], observations=observations.rows(slice(1, 2)))
+    torch.testing.assert_close(alone, both[1:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_neural_solver_cannot_be_guided():
+    model = NeuralSolverConfig(network=TRANSFORMER).build(2, 3, 2, WINDOW)
+    with pytest.raises(ConfigError, match="only diffusion models"):
+        roll(
+            Emulator(model=model),
+            torch.zeros(1, 2, 1, 4, 4),
+            torch.zeros(1, 3),
+            4,
+            [(0,)],
+            observations=observe(torch.zeros(1, 2, 4, 4, 4), [1]),
+        )
 
 
 def commit(root, kind, what, config, sizes, model, **details):

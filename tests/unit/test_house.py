@@ -31,7 +31,9 @@ MAY_IMPORT = {
     "training": LEAVES | {"data.state"},
     "models": LEAVES | {"data.state", "nn", "models"},
     "sampling": LEAVES | {"models"},
-    "emulation": LEAVES | PHYSICS | {"models", "sampling", "training.checkpoint"},
+    "guidance": LEAVES | {"models", "sampling"},
+    "observation": LEAVES,
+    "emulation": LEAVES | PHYSICS | {"models", "sampling", "guidance", "observation", "training.checkpoint"},
     "registry": LEAVES | {"tracking", "training.checkpoint"},
     "ensemble": LEAVES | {"data", "sampling", "emulation", "registry"},
     "film": LEAVES | {"data", "ensemble"},
@@ -39,7 +41,7 @@ MAY_IMPORT = {
     "counting": LEAVES | {"data.state", "nn"},
     "cost": LEAVES | {"counting", "training"},
     "benchmark": LEAVES | {"models", "data", "training", "sampling", "emulation", "simulate"},
-    "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
+    "evaluation": LEAVES | {"data", "models", "sampling", "guidance", "observation", "emulation"},
 }
 
 
