@@ -90,6 +90,7 @@ def paper(system: str = "euler") -> SweepConfig:
         precision="bfloat16",
         valid_samples=1024,
         order=OrderConfig(memory=64.0),
+        compile=True,
         report_every=1024,
         workers=8,
         gpus=1,
