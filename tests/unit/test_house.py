@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
     "counting": LEAVES | {"data.state", "nn"},
     "cost": LEAVES | {"counting", "training"},
+    "peak": LEAVES | {"counting", "cost"},
     "benchmark": LEAVES | {"models", "data", "training"},
     "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
 }
