@@ -7,6 +7,7 @@ A training step of `F` counted operations that takes `s` seconds on `G` devices 
 (model FLOP utilisation): operations that a step repeats, such as those of recomputed blocks, do not count.
 """
 
+import os
 import time
 
 import torch
@@ -65,3 +66,21 @@ def product_rate(device: torch.device, precision: Precision, size: int = 1024, r
         float(torch.mm(a, b)[0, 0])  # a number that arrives on the host: the product is done
         seconds.append(time.perf_counter() - started)
     return 2 * size**3 / min(seconds[1:])
+
+
+def processor(cores: int) -> Hardware:
+    """This machine's processor as a device of some cores: measured on one, and taken to grow with them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        cpu = torch.device("cpu")
+        rates = {name: cores * product_rate(cpu, name, size=512) for name in ("float32", "bfloat16")}
+        source = torch.ones(2**24)
+        source.clone()
+        started = time.perf_counter()
+        source.clone()
+        bandwidth = 2 * source.nbytes / (time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return Hardware(**rates, bandwidth=bandwidth, memory=memory)
