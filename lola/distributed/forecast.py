@@ -164,9 +164,9 @@ class Forecast:
         there = self.cluster.storage * 1e9 or free
         if self.room > there:
             raise ConfigError(
-                f"the sweep needs {self.room / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB of results, the "
-                f"rest for checkpoints meanwhile), and there are {there / 1e9:.4g} GB; give it a larger "
-                "--storage, fewer --latent-channels or --cache.dtype float16"
+                f"the sweep needs {self.room / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB of results, "
+                f"the rest for checkpoints meanwhile), and there are {there / 1e9:.4g} GB; give it "
+                "a larger --storage, fewer --latent-channels or --cache.dtype float16"
             )
 
 

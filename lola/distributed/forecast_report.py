@@ -67,11 +67,11 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     used, there, wall = found.hours(unit), found.capacity[unit], found.wall()
     yield f"Data: {origin}."
     read = sum(work.read for work in found.works)
-    meanwhile = found.room - found.stored
-    yield f"Storage: {_bytes(found.stored)} of results, {_bytes(meanwhile)} more meanwhile; read: {_bytes(read)}."
+    stored, meanwhile = found.stored, found.room - found.stored
+    yield f"Storage: {_bytes(stored)} of results, {_bytes(meanwhile)} more meanwhile; read: {_bytes(read)}."
     name = f"{there:g} x {cluster.kind if cluster.gpus else 'CPU'}"
     busy = used * 3600 / (there * wall) if wall else 0.0
-    yield f"{unit.upper()} hours: {used:.4g}. On {name}: {duration(wall)}, in which {busy:.0%} of them are busy."
+    yield f"{unit.upper()} hours: {used:.4g}. On {name}: {duration(wall)}, {busy:.0%} of them busy."
     widest = max(work.takes.get("gpu", 0) for work in found.works)
     others = [n for n in (there // 2, 2 * there, 4 * there) if cluster.gpus and n >= widest]
     times = [f"on {n:g}: {duration(found.wall(n))}" for n in others]
@@ -79,9 +79,9 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     price = cluster.gpu_price if cluster.gpus else cluster.cpu_price
     if price:
         kept = price * there * wall / 3600
-        yield f"Cost: {found.cost:,.2f} for the hours in use, {kept:,.2f} if all {there:g} are kept to the end."
+        yield f"Cost: {found.cost:,.2f} for the hours in use, {kept:,.2f} for all {there:g} to the end."
     if cluster.storage_price:
-        yield f"Storage for a month: {cluster.storage_price * found.stored / 1e12:,.2f}."
+        yield f"Storage for a month: {cluster.storage_price * stored / 1e12:,.2f}."
     if any(work.source == "peak" for work in found.works):
         yield (
             f"Times by peak assume that {cluster.utilisation:.0%} of it is reached, and are lower bounds: "
