@@ -164,8 +164,8 @@ class Forecast:
         there = self.cluster.storage * 1e9 or free
         if self.room > there:
             raise ConfigError(
-                f"the sweep needs {self.room / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB of results, "
-                f"the rest for checkpoints meanwhile), and there are {there / 1e9:.4g} GB; give it "
+                f"the sweep needs {self.room / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB of results "
+                f"and the rest for checkpoints meanwhile), and there are {there / 1e9:.4g} GB; give it "
                 "a larger --storage, fewer --latent-channels or --cache.dtype float16"
             )
 
@@ -220,7 +220,7 @@ class _Forecaster:
         emulators += [(config.pixel, None)] if config.pixel is not None else []
         for model, n in emulators:
             job = emulator_job(config, model, n)
-            yield self._training(job, self._cache_bytes(n) if n else self.extent.bytes("train"), n)
+            yield self._training(job, self._cache_bytes(n, "train") if n else self.extent.bytes("train"), n)
         yield self._evaluation("persistence", None)
         for rate in config.latent_channels:
             for weights in weights_of(config.autoencoder_training):
@@ -273,18 +273,17 @@ class _Forecaster:
             remedy=cost.remedy if training.gpus else "",
         )
 
-    def _cache_bytes(self, n: int) -> float:
-        config = self.config
-        factors = config.autoencoder.factors(len(self.extent.grid))
-        latent = n * math.prod(self.extent.grid) / math.prod(factors)
-        return self._encoded * latent * (2 if config.cache.dtype == "float16" else 4)
+    def _cache_bytes(self, n: int, *splits: str) -> float:
+        """Bytes of some splits of a latent cache, of all by default."""
+        cells = math.prod(self.extent.grid) / math.prod(
+            self.config.autoencoder.factors(len(self.extent.grid))
+        )
+        return self._encoded(*splits) * n * cells * (2 if self.config.cache.dtype == "float16" else 4)
 
-    @property
-    def _encoded(self) -> float:
-        """States that a cache holds, variants included."""
-        each = self.extent.trajectories
-        count = each["train"] * self.config.cache.variants + each["valid"] + each["test"]
-        return count * self.extent.steps
+    def _encoded(self, *splits: str) -> float:
+        """States that a cache holds of some splits, of all by default, variants included."""
+        each, variants = self.extent.trajectories, {"train": self.config.cache.variants}
+        return self.extent.steps * sum(each[name] * variants.get(name, 1) for name in splits or each)
 
     def _encoding(self, n: int) -> Work:
         cache, name = self.config.cache, f"latents-{self._rate(n)}"
@@ -297,7 +296,7 @@ class _Forecaster:
             name=name,
             needs=(f"autoencoder-{self._rate(n)}",),
             source="finished" if done else "measured" if measured else "peak",
-            seconds=0.0 if done else self._encoded * (measured or operations / rate) / cache.actors,
+            seconds=0.0 if done else self._encoded() * (measured or operations / rate) / cache.actors,
             parts=cache.actors,
             takes=takes,
             stored=self._cache_bytes(n),
