@@ -1,8 +1,8 @@
 """The Grafana dashboard and the alert rules as code: `python dashboards/generate.py` writes them.
 
 Queries name metrics of `lola.tracking.METRICS`, to which Ray adds the prefix `ray_`, and a few of Ray's own.
-Series of a driver that died stay at Ray's agent for a while: the largest of a run's is its present one, since
-totals only grow and a run has one driver at a time.
+Totals of a driver that died stay at Ray's agent: the largest of a run's is its present one, since they only
+grow and a run has one driver at a time.
 """
 
 import dataclasses

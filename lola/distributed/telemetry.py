@@ -1,8 +1,10 @@
 """Live metrics of a plan that runs, for Prometheus: a view of the stages' records, as MLflow's is.
 
 The driver follows the records and emits through `ray.util.metrics`; Ray's agent on its node serves them. One
-process emits all, so that a series does not change its origin with a worker that starts again. Ray drops
-values that are not finite: of those, `lola_train_nonfinite` tells.
+process emits all, so that a series does not change its origin with a worker that starts again. Ray forgets a
+gauge that is not set again within twice its report interval (20 s): those of stages that run are set again at
+every look, whatever the stage does; the others' series end. Ray drops values that are not finite: of those,
+`lola_train_nonfinite` tells.
 
 The time to finish is that of list scheduling (`lola.distributed.makespan`) of what is left on as many trials
 at once as the cluster runs. A stage that runs goes on at its rate; one that waits takes the mean of those
@@ -68,6 +70,7 @@ class _Followed:
     reported: float = 0.0
     done: int = 0
     totals: dict[str, float] = dataclasses.field(default_factory=dict)
+    gauges: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def seconds(self) -> float | None:
@@ -100,11 +103,15 @@ class Telemetry:
         self.followed = {step.stage.folder: _follow(step) for step in steps}
 
     def poll(self) -> None:
-        """Emit what is new."""
+        """Emit what is new, and what is still so."""
         for followed in self.followed.values():
+            before = followed.offset
             for offset, event in read_events(spool_path(followed.step.stage.folder), followed.offset):
                 followed.offset = offset
                 self._read(followed, event)
+            if followed.status == "RUNNING" or followed.offset > before:
+                for name, value in followed.gauges.items():
+                    self.emit(name, value, self._labels(followed))
         self._sweep()
 
     def _read(self, followed: _Followed, event: Mapping[str, Any]) -> None:
@@ -118,9 +125,8 @@ class Telemetry:
             self._report(followed, event["values"])
         else:
             return
-        labels = self._labels(followed)
-        self.emit("lola_stage_running", float(followed.status == "RUNNING"), labels)
-        self.emit("lola_stage_reported_timestamp_seconds", at, labels)
+        followed.gauges["lola_stage_running"] = float(followed.status == "RUNNING")
+        followed.gauges["lola_stage_reported_timestamp_seconds"] = at
 
     def _status(self, followed: _Followed, status: str, at: float) -> None:
         if status == "RUNNING":
@@ -135,26 +141,25 @@ class Telemetry:
         followed.status = status
 
     def _report(self, followed: _Followed, values: Mapping[str, float]) -> None:
-        labels = self._labels(followed)
         for name, metric in METRICS.items():
             value = values.get(metric.record, math.nan)
-            if math.isfinite(value) and metric.kind == "counter":
-                more = value - followed.totals.get(name, 0.0)
+            if not math.isfinite(value):
+                continue
+            if metric.kind == "gauge":
+                followed.gauges[name] = value
+            elif value > followed.totals.get(name, 0.0):
+                self.emit(name, value - followed.totals.get(name, 0.0), self._labels(followed))
                 followed.totals[name] = value
-                if more > 0:
-                    self.emit(name, more, labels)
-            elif math.isfinite(value):
-                self.emit(name, value, labels)
         judged = [values[name] for name in ("train/loss", "train/gradient_norm") if name in values]
         if judged:
-            self.emit("lola_train_nonfinite", float(not all(map(math.isfinite, judged))), labels)
+            followed.gauges["lola_train_nonfinite"] = float(not all(map(math.isfinite, judged)))
         self._progress(followed)
 
     def _progress(self, followed: _Followed) -> None:
-        labels, step = self._labels(followed), followed.step
-        self.emit("lola_stage_progress_ratio", followed.done / step.total, labels)
+        step = followed.step
+        followed.gauges["lola_stage_progress_ratio"] = followed.done / step.total
         if step.stage.kind in LEFT:
-            self.emit(LEFT[step.stage.kind], step.total - followed.done, labels)
+            followed.gauges[LEFT[step.stage.kind]] = step.total - followed.done
 
     def _labels(self, followed: _Followed) -> dict[str, str]:
         tags, stage = followed.step.tags, followed.step.stage

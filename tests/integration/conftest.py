@@ -33,7 +33,7 @@ def watcher(tmp_path_factory, ray_folder) -> Iterator[Prometheus | None]:
 def undisturbed(tmp_path_factory, ray_folder, watcher) -> tuple[Path, str]:
     """The storage of a finished smoke sweep, and what it printed."""
     storage = tmp_path_factory.mktemp("undisturbed")
-    process = start(storage, RAY_TMPDIR=str(ray_folder), RAY_metrics_report_interval_ms="1000")
+    process = start(storage, RAY_TMPDIR=str(ray_folder), RAY_metrics_report_interval_ms="2000")
     output = finish(process)
     assert process.returncode == 0, output[-4000:]
     return storage, output

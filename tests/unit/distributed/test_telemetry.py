@@ -95,6 +95,25 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     assert emitted.of("lola_sweep_remaining_seconds") == 0
 
 
+def test_gauges_of_stages_that_run_are_set_again_at_every_look(tmp_path):
+    quiet, ended = trial(tmp_path, "quiet"), trial(tmp_path, "ended")
+    emitted = Emitted()
+    telemetry = Telemetry([quiet, ended], "s", emit=emitted)
+    for each in (quiet, ended):
+        spool_of(each).status("RUNNING")
+        spool_of(each).metrics(1, {"train/loss": 1.0, "train/samples": 4.0})
+    spool_of(ended).status("FINISHED")
+    telemetry.poll()
+    before = dict(emitted.values)
+    emitted.values.clear()
+    telemetry.poll()
+    runs = {run for name, run in emitted.values if name.startswith(("lola_train", "lola_stage"))}
+    assert runs == {quiet.steps[0].stage.name}
+    for (name, run), value in emitted.values.items():
+        assert before[name, run] == value or not name.startswith("lola_train")
+    assert not any(METRICS[name].kind != "gauge" for name, _ in emitted.values)
+
+
 def test_time_to_finish_follows_slots_and_needs(tmp_path, clock):
     first = trial(tmp_path, "first")
     trials = [first, *(trial(tmp_path, f"after{i}", needs=(first,)) for i in range(3))]
