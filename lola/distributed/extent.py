@@ -10,7 +10,7 @@ from lola.distributed.dry_run import FLOAT, ensemble_of, grid_of
 from lola.distributed.plan import Plan
 from lola.distributed.sweep import SweepConfig
 from lola.errors import DataError
-from lola.simulate.euler import jobs
+from lola.simulate.simulation import jobs
 from lola.storage import well_folder
 
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}  # how The Well splits its trajectories

@@ -60,6 +60,7 @@ class Report:
         metrics, spectra: The tidy tables.
         examples: States to picture.
         timings: Speed by method.
+        simulations: Parts that show the simulations themselves.
         limits: What the numbers cannot show, a sentence or two each.
         links: Names and addresses of related pages.
     """
@@ -71,6 +72,7 @@ class Report:
     spectra: pa.Table
     examples: Sequence[Example] = ()
     timings: Sequence[Timing] = ()
+    simulations: Sequence[Section] = ()
     limits: Sequence[str] = ()
     links: Sequence[tuple[str, str]] = ()
 
@@ -83,7 +85,7 @@ def write_report(folder: Path, report: Report) -> Path:
             title=report.title,
             system=report.system,
             findings=findings(report),
-            sections=list(_sections(report)),
+            sections=[*_sections(report), *report.simulations],
             timings=_timing_rows(report.timings),
             settings=report.settings,
             limits=report.limits,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from planted import SECRETS
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(ROOT / "experiments" / "sweep_compression.py"), "smoke"]
@@ -14,7 +15,8 @@ COMMAND = [sys.executable, str(ROOT / "experiments" / "sweep_compression.py"), "
 
 def start(storage: Path, *options: str, **variables: str) -> subprocess.Popen:
     """Start the sweep, with more variables of the environment."""
-    environment = {**os.environ, "LOLA_STORAGE": str(storage), "PYTHONWARNINGS": "default", **variables}
+    environment = {**os.environ, **SECRETS, **variables, "LOLA_STORAGE": str(storage)}
+    environment["PYTHONWARNINGS"] = "default"
     environment.pop("MLFLOW_TRACKING_URI", None)
     return subprocess.Popen(
         [*COMMAND, *options],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from planted import SECRETS, holders
 from sweeps import finish, start
 
 pytestmark = pytest.mark.slow
@@ -82,6 +83,12 @@ def test_mlflow_shows_a_parent_with_a_child_per_stage(undisturbed):
     assert {run.data.params["solver_steps"] for run in scored} == {"2", "4"}
     assert all("test/vrmse/1-20" in run.data.metrics for run in scored)
     assert client.get_registered_model("euler-autoencoder-f8c16").latest_versions
+
+
+def test_no_secret_of_the_environment_is_told_or_recorded(undisturbed):
+    storage, output = undisturbed
+    assert not any(secret in output for secret in SECRETS.values())
+    assert holders(storage, SECRETS.values()) == []
 
 
 def test_a_second_call_reuses_everything(undisturbed):

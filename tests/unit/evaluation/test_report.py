@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from matplotlib.figure import Figure
 
 from lola.data.systems import EULER
 from lola.evaluation.figures import Example
+from lola.evaluation.page import Section
 from lola.evaluation.report import Report, Timing, demo_limits, findings, write_report
 from lola.evaluation.tables import lead_time_table
 
@@ -45,6 +47,7 @@ def report(sweep, **changes):
         "examples": [Example("density", [("truth", np.random.rand(2, 8, 8))], [4, 8])],
         "timings": [Timing(method="Simulator", seconds=2.0, simulator=True),
                     Timing(method="Diffusion", seconds=0.016, compression=16.0, solver_steps=8)],
+        "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],
         "limits": demo_limits(
             train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
         ),
@@ -70,7 +73,7 @@ def test_page_is_whole_and_needs_nothing_else(written):
     assert page.open == []
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
     sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
-    assert len(sources) == 5
+    assert len(sources) == 6
     for source in sources:
         head, data = source.split(",", 1)
         assert head == "data:image/png;base64"
@@ -104,7 +107,13 @@ def test_files_lie_beside_the_page(written, sweep):
     names = {file.name for file in written.parent.iterdir()}
     stems = ("vrmse", "spectra", "spread_skill")
     assert {f"{stem}.{end}" for stem in stems for end in ("png", "csv", "md")} <= names
-    assert {"report.html", "states.png", "solver_steps.png", "vrmse_autoencoded.csv"} <= names
+    assert {
+        "report.html",
+        "states.png",
+        "simulation_euler.png",
+        "solver_steps.png",
+        "vrmse_autoencoded.csv",
+    } <= names
     assert not [name for name in names if name.startswith(".")]
     with (written.parent / "vrmse.csv").open() as file:
         rows = list(csv.DictReader(file))
