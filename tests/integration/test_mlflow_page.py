@@ -71,6 +71,6 @@ def test_the_comparison_shows_runs_parameters_and_charts(undisturbed, server, br
     assert parameters["solver_steps"] == {"2", "4"}
     assert parameters["compression"] == {"20"}
     assert parameters["model"] == {"diffusion"}
-    assert "test/vrmse/1-20" in text
+    assert "autoencoded/skill/1-20" in text  # the first of the metrics; the list shows what is in view
     page.get_by_text("Scatter Plot").click()
     page.locator(".js-plotly-plot .scatterlayer .points path").first.wait_for()
