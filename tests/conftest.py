@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import chromium
 
 from lola.data.well_writer import write_well_file
 from lola.simulate.euler import CODES, DATASETS
@@ -52,3 +53,9 @@ def write_dataset(root: Path, splits=("train", "valid", "test"), size=SIZE, step
 @pytest.fixture(scope="session")
 def well(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("well"))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with chromium() as browser:
+        yield browser

@@ -14,7 +14,7 @@ from lola.distributed.datasource import shards_of
 from lola.distributed.encode import dataset_fingerprint, open_splits
 from lola.distributed.encoder import CacheConfig
 from lola.distributed.plan import cache_step
-from lola.distributed.sweep import Step
+from lola.distributed.sweep import Step, Trial
 from lola.distributed.trial import make
 from lola.distributed.tune import watching
 from lola.emulation import trained_system
@@ -80,7 +80,7 @@ def make_cache(cache: Step, root: Path) -> None:
     if config.actors > 1 or config.gpus:
         connect()
     try:
-        with watching([cache], tracker, progress), stage.lease():
+        with watching([Trial("cache", (cache,))], tracker, progress), stage.lease():
             if stage.finished:
                 progress.say(f"{stage.name} is finished already")
             else:

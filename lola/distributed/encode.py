@@ -74,16 +74,40 @@ def encode(stage: Stage, model: Path, datasets: Datasets, config: CacheConfig) -
     spool = Spool(stage.folder)
     done = len(files) - len(missing)
     if missing:
+        since = time.perf_counter()
         for number, fault in _encode_shards(missing, [path for _, path, _ in files], model, config):
             if fault:
                 faults[_name(files[number][2])] = fault
             done += 1
-            spool.metrics(done, {"progress/shards": done})
+            rates = {} if fault else _rates(files[number][1], files[number][2], config, since)
+            spool.metrics(done, {"progress/shards": done} | rates)
+            since = time.perf_counter()
+    encoded = sum(_states(shard, config) for shard in missing.values())
+    seconds = time.perf_counter() - started
     stage.commit(
         **_describe(splits, [(name, path, shard) for name, path, shard in files if path.exists()], faults),
         autoencoder=model.name,
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
+        # The encoders' own; None if there was nothing to do
+        speed={
+            "seconds_per_state": seconds * config.actors / encoded if encoded else None,
+            "gpus": config.gpus,
+        },
     )
+
+
+def _states(shard: GuardedShard, config: CacheConfig) -> int:
+    """States of a shard, variants included."""
+    return len(shard.members) * shard.split.steps * variants_of(shard, config)
+
+
+def _rates(path: Path, shard: GuardedShard, config: CacheConfig, since: float) -> dict[str, float]:
+    """How fast a shard was made."""
+    seconds = time.perf_counter() - since
+    return {
+        "encode/states_per_second": _states(shard, config) / seconds,
+        "encode/bytes_per_second": path.stat().st_size / seconds,
+    }
 
 
 def _encode_shards(

@@ -270,15 +270,15 @@ class Plan:
         config = self.config
         yield self._evaluate("persistence", None)
         for n in config.latent_channels:
-            for weights in _weights(config.autoencoder_training):
+            for weights in weights_of(config.autoencoder_training):
                 yield self._evaluate("autoencoder", n, weights=weights)
         # What predicts nothing has one context: further ones are of emulators.
         for context in (None, *config.contexts):
             evaluate = functools.partial(self._evaluate, context=context)
-            for weights in _weights(config.pixel_training) if config.pixel is not None else ():
+            for weights in weights_of(config.pixel_training) if config.pixel is not None else ():
                 yield evaluate("neural_solver", None, config.pixel, weights=weights)
             for n in config.latent_channels:
-                for weights in _weights(config.emulator_training):
+                for weights in weights_of(config.emulator_training):
                     yield evaluate("neural_solver", n, config.neural_solver, weights=weights)
                     for steps in config.solver_steps:
                         yield evaluate("diffusion", n, config.diffusion, steps, weights)
@@ -355,7 +355,7 @@ def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> 
     return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
 
 
-def _weights(training: TrainingConfig) -> tuple[Weights, ...]:
+def weights_of(training: TrainingConfig) -> tuple[Weights, ...]:
     """Which weights of a model are evaluated."""
     return ("raw", "ema") if training.ema else ("raw",)
 

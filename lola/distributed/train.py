@@ -6,6 +6,7 @@ of a worker or of the whole job alike.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import shutil
@@ -17,13 +18,16 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+import torch
 from ray.train import Checkpoint
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
 from torch import nn
 
 from lola.config import Config
+from lola.counting import count
 from lola.errors import DataError, LolaError
+from lola.peak import device_kind, peak
 from lola.seeding import seed_process
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path
@@ -111,6 +115,11 @@ def run_training(run: TrainingRun) -> None:
         model={"type": type(run.model).__name__, **run.model.what()},
         sizes=run.sizes,
         metrics={name: value for name, value in metrics.items() if "/" in name},
+        speed={
+            "seconds_per_step": metrics["train/seconds_per_step"],
+            "workers": metrics["workers"],
+            "device": metrics["device"],
+        },
         seconds=time.perf_counter() - started,
         **run.details,
     )
@@ -130,14 +139,21 @@ def _worker(loop_config: dict[str, Any]) -> None:
         ray.train.report({"refusal": str(error)})
         return
 
+    world = context.get_world_size()
+    use = Utilisation(run, setup.training, device, world) if rank == 0 else None
+
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+        if use is not None:
+            metrics = metrics | {"train/mfu": use(metrics["train/seconds_per_step"])}
         with tempfile.TemporaryDirectory(dir=run.stage.folder) as folder:
             checkpoint = None
             if rank == 0:
                 save(Path(folder))
                 checkpoint = Checkpoint.from_directory(folder)
             ray.train.report(
-                {"step": step, **metrics}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:08d}"
+                {"step": step, "device": device_kind(device), "workers": world, **metrics},
+                checkpoint=checkpoint,
+                checkpoint_dir_name=f"step-{step:08d}",
             )
 
     last = ray.train.get_checkpoint()
@@ -147,12 +163,34 @@ def _worker(loop_config: dict[str, Any]) -> None:
         setup.training,
         setup.validation,
         report=report,
-        wrap=ray.train.torch.prepare_model if context.get_world_size() > 1 else None,
+        wrap=ray.train.torch.prepare_model if world > 1 else None,
         resume=Path(last.path) if last else None,
         device=device,
         rank=rank,
-        world=context.get_world_size(),
+        world=world,
     )
+
+
+class Utilisation:
+    """The share of the workers' peak that the operations of training steps are, from the steps' seconds.
+
+    Arguments:
+        run: What is trained.
+        source: Where its windows are read from.
+        device: One of the workers' devices, which are alike.
+        workers: How many there are.
+    """
+
+    def __init__(self, run: TrainingRun, source: Source, device: torch.device, workers: int) -> None:
+        states, parameters = source.read(0, (run.training.seed, "shape"))
+        build = functools.partial(run.model.build, **run.sizes)  # type: ignore[attr-defined]
+        flops = count(build, tuple(states.shape), len(parameters), run.training.precision).flops
+        self.operations = workers * flops.fixed + run.training.batch_size * flops.each
+        self.peak = workers * peak(device, run.training.precision)
+
+    def __call__(self, seconds: float) -> float:
+        """The utilisation of steps that take so long."""
+        return self.operations / (seconds * self.peak)
 
 
 class SpoolCallback(UserCallback):

@@ -24,7 +24,8 @@ from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
-from lola.distributed.sweep import Step, SweepConfig, Trial
+from lola.distributed.sweep import SweepConfig, Trial
+from lola.distributed.telemetry import Telemetry
 from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
@@ -178,19 +179,20 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
         tracker: Copies the stages' records to MLflow meanwhile.
         progress: Shows them on the console.
     """
-    with watching((step for trial in plan.trials for step in trial.steps), tracker, progress):
-        pending = [trial for trial in plan.trials if not trial.finished]
-        return _run_trials(pending, plan) if pending else {}
+    pending = [trial for trial in plan.trials if not trial.finished]
+    slots = plan.config.concurrency or concurrency(pending)
+    with watching(plan.trials, tracker, progress, slots):
+        return _run_trials(pending, plan, slots) if pending else {}
 
 
 @contextlib.contextmanager
-def watching(steps: Iterable[Step], tracker: Tracker, progress: Progress) -> Iterator[None]:
-    """Copy the records of stages to MLflow and show them on the console meanwhile."""
-    stop = threading.Event()
-    for step in steps:
+def watching(trials: Sequence[Trial], tracker: Tracker, progress: Progress, slots: int = 1) -> Iterator[None]:
+    """Copy the records of stages to MLflow, show them on the console and emit live metrics meanwhile."""
+    stop, telemetry = threading.Event(), Telemetry(trials, tracker.sweep, slots)
+    for step in (step for trial in trials for step in trial.steps):
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
-    watch = threading.Thread(target=_watch, args=(stop, tracker, progress), daemon=True)
+    watch = threading.Thread(target=_watch, args=(stop, tracker, progress, telemetry), daemon=True)
     watch.start()
     try:
         yield
@@ -198,15 +200,17 @@ def watching(steps: Iterable[Step], tracker: Tracker, progress: Progress) -> Ite
         stop.set()
         watch.join()
         progress.poll()
+        telemetry.poll()
 
 
-def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
+def _watch(stop: threading.Event, tracker: Tracker, progress: Progress, telemetry: Telemetry) -> None:
     while not stop.wait(POLL):
         progress.poll()
+        telemetry.poll()
         tracker.pump()
 
 
-def _run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
+def _run_trials(trials: Sequence[Trial], plan: AnyPlan, slots: int) -> dict[str, str]:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
@@ -217,7 +221,7 @@ def _run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
         tune_config=tune.TuneConfig(
             search_alg=TrialQueue(trials),
             num_samples=len(trials),
-            max_concurrent_trials=plan.config.concurrency or concurrency(trials),
+            max_concurrent_trials=slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
@@ -232,10 +236,10 @@ def _run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
     }
 
 
-def concurrency(trials: Iterable[Trial]) -> int:
+def concurrency(trials: Sequence[Trial]) -> int:
     """How many of these trials the cluster can run at once; more would wait for each other's resources."""
-    cpus = max(trial.cpus for trial in trials)
-    accelerators = max(trial.gpus for trial in trials)
+    cpus = max((trial.cpus for trial in trials), default=1)
+    accelerators = max((trial.gpus for trial in trials), default=0)
     fit = [max(1, int(logical_cpus() // cpus))]
     if accelerators:
         fit.append(max(1, int(gpus() // accelerators)))

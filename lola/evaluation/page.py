@@ -85,7 +85,7 @@ def write_page(folder: Path, page: Page) -> Path:
             _write_text(folder / f"{section.name}.md", _plain_markdown(section.plain))
         shown = None if section.table is None else layout(section.table)
         parts.append({"section": section, "image": image, "table": shown, "groups": _groups(shown)})
-    source = importlib.resources.files("lola.evaluation").joinpath("report.html.j2").read_text("utf-8")
+    source = importlib.resources.files("lola.evaluation").joinpath("assets/page.html.j2").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

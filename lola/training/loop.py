@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -183,6 +184,7 @@ def train(
         meter.add(len(keys), values | {"data_wait": waited}, norm)
         if position.step % config.report_every == 0 or position.step == config.steps:
             metrics = meter.flush() | {
+                "train/samples": float(position.step * config.batch_size),
                 "train/skipped": float(position.skipped),
                 "train/learning_rate": learning_rate(config.optimizer, step, config.steps, config.warmup),
                 "valid/loss": validate(objective, validation, config, device, rank, world),
@@ -311,9 +313,22 @@ class Meter:
         rates = {
             "train/seconds_per_step": seconds / self.steps,
             "train/samples_per_second": float(totals[-1]) / seconds,
+            "train/memory_bytes": peak_memory(self.device),
         }
         self.sums, self.samples, self.steps = {}, 0, 0
         return means | rates
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most bytes that any worker took so far: tensors on its GPU, or its whole process on CPUs."""
+    if device.type == "cuda":
+        taken = torch.cuda.max_memory_allocated(device)
+    else:
+        taken = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    largest = torch.tensor(float(taken), dtype=torch.float64, device=device)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return float(largest)
 
 
 def _sum_over_workers(values: Tensor) -> None:

@@ -7,7 +7,6 @@ of an autoencoder and one of an emulator, and started again each time; its metri
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,34 +14,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from planted import SECRETS, holders
+from sweeps import finish, start
 
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, str(ROOT / "experiments" / "sweep_compression.py"), "smoke"]
 pytestmark = pytest.mark.slow
-
-
-def start(storage: Path, *options: str) -> subprocess.Popen:
-    environment = {**os.environ, **SECRETS, "LOLA_STORAGE": str(storage), "PYTHONWARNINGS": "default"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.Popen(
-        [*COMMAND, *options],
-        env=environment,
-        cwd=storage,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen, seconds: float = 400) -> str:
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"the sweep did not end in {seconds} s:\n{output[-4000:]}")
-    return output
 
 
 def kill_when(process: subprocess.Popen, condition: Callable[[], bool], seconds: float = 300) -> None:
@@ -67,15 +41,6 @@ def metrics(storage: Path) -> dict:
             table.drop_columns(["value"]).to_pylist(), table["value"].to_pylist(), strict=True
         )
     }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> tuple[Path, str]:
-    storage = tmp_path_factory.mktemp("undisturbed")
-    process = start(storage)
-    output = finish(process)
-    assert process.returncode == 0, output[-4000:]
-    return storage, output
 
 
 def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):

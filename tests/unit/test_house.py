@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
     "counting": LEAVES | {"data.state", "nn"},
     "cost": LEAVES | {"counting", "training"},
+    "peak": LEAVES | {"counting", "cost"},
     "benchmark": LEAVES | {"models", "data", "training", "sampling", "emulation", "simulate", "evaluation"},
     "evaluation": LEAVES | {"data", "models", "sampling", "guidance", "observation", "emulation"},
 }

@@ -1,0 +1,86 @@
+"""How large the data of a sweep are: those that are there, else those to be simulated, else The Well's."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+from lola.config import require
+from lola.data.systems import get_system
+from lola.distributed.dry_run import FLOAT, ensemble_of, grid_of
+from lola.distributed.plan import Plan
+from lola.distributed.sweep import SweepConfig
+from lola.errors import DataError
+from lola.simulate.simulation import jobs
+from lola.storage import well_folder
+
+SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}  # how The Well splits its trajectories
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Extent:
+    """The size of a dataset.
+
+    Arguments:
+        origin: Where it is known from.
+        channels: Channels of a state.
+        grid: Cells along each grid axis.
+        steps: States of each trajectory.
+        trajectories: How many there are in each split.
+        plan: The sweep's plan, if the data are there: without them no stage can be finished.
+    """
+
+    origin: str
+    channels: int
+    grid: tuple[int, ...]
+    steps: int
+    trajectories: dict[str, int]
+    plan: Plan | None = None
+
+    @classmethod
+    def of(cls, config: SweepConfig, root: Path) -> "Extent":
+        """The extent of a sweep's data.
+
+        Raises:
+            ConfigError: Nothing tells it, or the data's grid is none that costs can be told of.
+        """
+        system, grid = get_system(config.system), grid_of(config)
+        channels = len(system.channels)
+        try:
+            plan = Plan(config, root, well_folder(root, config.well))
+        except DataError:  # they are not there yet
+            return cls.expected(config)
+        splits = {name: plan.datasets.open(plan.system, name) for name in SHARES}
+        found = splits["test"].grid
+        require(found == grid, f"the data have a grid of {found}, and costs are told for {grid}")
+        return cls(
+            origin=f"the data in {plan.datasets.root}",
+            channels=channels,
+            grid=grid,
+            steps=max(split.steps for split in splits.values()),
+            trajectories={name: len(split.trajectories) for name, split in splits.items()},
+            plan=plan,
+        )
+
+    @classmethod
+    def expected(cls, config: SweepConfig) -> "Extent":
+        """The extent of data that are yet to be simulated, or fetched."""
+        system, grid = get_system(config.system), grid_of(config)
+        counts = dict.fromkeys(SHARES, 0)
+        if config.simulation is not None:
+            origin, steps = "what is to be simulated", config.simulation.outputs + 1
+            for job in jobs(config.simulation):
+                counts[job.split] += job.trajectories
+        else:
+            published = ensemble_of(system)
+            origin, steps = "The Well's published ensemble", published.steps
+            counts = {name: round(share * published.trajectories) for name, share in SHARES.items()}
+        return cls(origin=origin, channels=len(system.channels), grid=grid, steps=steps, trajectories=counts)
+
+    @property
+    def state(self) -> float:
+        """Bytes of a state."""
+        return FLOAT * self.channels * math.prod(self.grid)
+
+    def bytes(self, *splits: str) -> float:
+        """Bytes of some splits, of all by default."""
+        return self.state * self.steps * sum(self.trajectories[name] for name in splits or SHARES)

@@ -1,0 +1,230 @@
+"""Live metrics of a plan that runs, for Prometheus: a view of the stages' records, as MLflow's is.
+
+The driver follows the records and emits through `ray.util.metrics`; Ray's agent on its node serves them. One
+process emits all, so that a series does not change its origin with a worker that starts again. Ray forgets a
+gauge that is not set again within twice its report interval (20 s): those of stages that run are set again at
+every look, whatever the stage does; the others' series end. Ray drops values that are not finite: of those,
+`lola_train_nonfinite` tells.
+
+The time to finish is that of list scheduling (`lola.distributed.makespan`) of what is left on as many trials
+at once as the cluster runs. A stage that runs goes on at its rate; one that waits takes the mean of those
+like it, by kind and model, else by kind, else of all that have told a rate. Before any has, none is emitted.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util import metrics as ray_metrics
+
+from lola.distributed.makespan import Task, makespan
+from lola.distributed.sweep import Step, Trial
+from lola.spool import read_events, spool_path
+from lola.tracking import METRICS
+
+Emit = Callable[[str, float, Mapping[str, str]], None]
+STATES = ("waiting", "running", "finished", "failed")
+BOUNDARIES = [10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0]
+LEFT = {"latents": "lola_encode_shards_left", "evaluations": "lola_evaluate_trajectories_left"}
+
+
+class RayMetrics:
+    """Emits values as metrics of the Ray cluster that this process is connected to."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, Any] = {}
+
+    def __call__(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Set a gauge, add to a counter, or observe a value of a histogram; nothing without a cluster."""
+        if not ray.is_initialized():
+            return
+        described = METRICS[name]
+        if name not in self.metrics:
+            kind = getattr(ray_metrics, described.kind.capitalize())
+            more = {"boundaries": BOUNDARIES} if described.kind == "histogram" else {}
+            self.metrics[name] = kind(name, described.description, tag_keys=described.labels, **more)
+        record = {"gauge": "set", "counter": "inc", "histogram": "observe"}[described.kind]
+        getattr(self.metrics[name], record)(value, tags=dict(labels))
+
+
+@dataclasses.dataclass
+class _Followed:
+    """A stage's record, and what it has told since the start."""
+
+    step: Step
+    offset: int
+    finished: bool
+    resumed: bool
+    status: str = ""
+    began: float = 0.0
+    first: int | None = None
+    since: float = 0.0
+    reported: float = 0.0
+    done: int = 0
+    totals: dict[str, float] = dataclasses.field(default_factory=dict)
+    gauges: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the whole stage takes at the rate so far; None if it has told none."""
+        if self.first is None or self.done <= self.first:
+            return None
+        return (self.reported - self.since) / (self.done - self.first) * self.step.total
+
+
+class Telemetry:
+    """Emits the live metrics of trials.
+
+    Arguments:
+        trials: What runs, or has run.
+        sweep: The fingerprint of what they are part of.
+        slots: Trials at once.
+        emit: Takes a name, a value and labels.
+    """
+
+    def __init__(self, trials: Iterable[Trial], sweep: str, slots: int = 1, emit: Emit | None = None) -> None:
+        self.trials, self.slots, self.emit = tuple(trials), slots, emit or RayMetrics()
+        steps = [step for trial in self.trials for step in trial.steps]
+        self.labels = {"sweep": sweep[:8], "system": steps[0].stage.system if steps else ""}
+        self.root = steps[0].stage.root if steps else Path()
+        makers = {step.stage.fingerprint: trial.name for trial in self.trials for step in trial.steps}
+        self.needs = {
+            trial.name: frozenset(makers[s.fingerprint] for s in trial.needs if s.fingerprint in makers)
+            for trial in self.trials
+        }
+        self.followed = {step.stage.folder: _follow(step) for step in steps}
+
+    def poll(self) -> None:
+        """Emit what is new, and what is still so."""
+        for followed in self.followed.values():
+            before = followed.offset
+            for offset, event in read_events(spool_path(followed.step.stage.folder), followed.offset):
+                followed.offset = offset
+                self._read(followed, event)
+            if followed.status == "RUNNING" or followed.offset > before:
+                for name, value in followed.gauges.items():
+                    self.emit(name, value, self._labels(followed))
+        self._sweep()
+
+    def _read(self, followed: _Followed, event: Mapping[str, Any]) -> None:
+        at = event["time"] / 1000
+        if event["kind"] == "status":
+            self._status(followed, event["status"], at)
+        elif event["kind"] == "metrics":
+            followed.done, followed.reported = max(followed.done, event["step"]), at
+            if followed.first is None:  # it goes on from an earlier call
+                followed.first, followed.since = followed.done, at
+            self._report(followed, event["values"])
+        else:
+            return
+        followed.gauges["lola_stage_running"] = float(followed.status == "RUNNING")
+        followed.gauges["lola_stage_reported_timestamp_seconds"] = at
+
+    def _status(self, followed: _Followed, status: str, at: float) -> None:
+        if status == "RUNNING":
+            followed.began = followed.since = at
+            followed.first = None if followed.resumed else 0
+        elif status == "FINISHED":
+            followed.finished, followed.done = True, followed.step.total
+            self._progress(followed)
+            if followed.began:
+                labels = {k: v for k, v in self._labels(followed).items() if k != "run"}
+                self.emit("lola_stage_seconds", at - followed.began, labels)
+        followed.status = status
+
+    def _report(self, followed: _Followed, values: Mapping[str, float]) -> None:
+        for name, metric in METRICS.items():
+            value = values.get(metric.record, math.nan)
+            if not math.isfinite(value):
+                continue
+            if metric.kind == "gauge":
+                followed.gauges[name] = value
+            elif value > followed.totals.get(name, 0.0):
+                self.emit(name, value - followed.totals.get(name, 0.0), self._labels(followed))
+                followed.totals[name] = value
+        judged = [values[name] for name in ("train/loss", "train/gradient_norm") if name in values]
+        if judged:
+            followed.gauges["lola_train_nonfinite"] = float(not all(map(math.isfinite, judged)))
+        self._progress(followed)
+
+    def _progress(self, followed: _Followed) -> None:
+        step = followed.step
+        followed.gauges["lola_stage_progress_ratio"] = followed.done / step.total
+        if step.stage.kind in LEFT:
+            followed.gauges[LEFT[step.stage.kind]] = step.total - followed.done
+
+    def _labels(self, followed: _Followed) -> dict[str, str]:
+        tags, stage = followed.step.tags, followed.step.stage
+        return self.labels | {"stage": tags["stage"], "model": tags["model"], "run": stage.name}
+
+    def _sweep(self) -> None:
+        states = collections.Counter(self._state(trial) for trial in self.trials)
+        for state in STATES:
+            self.emit("lola_sweep_trials", states[state], self.labels | {"state": state})
+        left = self._remaining()
+        if left is not None:
+            self.emit("lola_sweep_remaining_seconds", left, self.labels)
+        with contextlib.suppress(OSError):  # a storage that is away for a moment
+            disk = shutil.disk_usage(self.root)
+            self.emit("lola_storage_free_bytes", disk.free, self.labels)
+            self.emit("lola_storage_size_bytes", disk.total, self.labels)
+
+    def _state(self, trial: Trial) -> str:
+        stages = self._of(trial)
+        if all(each.finished for each in stages):
+            return "finished"
+        status = {each.status for each in stages if not each.finished}
+        return "failed" if "FAILED" in status else "running" if "RUNNING" in status else "waiting"
+
+    def _of(self, trial: Trial) -> list[_Followed]:
+        return [self.followed[step.stage.folder] for step in trial.steps]
+
+    def _remaining(self) -> float | None:
+        """Expected seconds until all trials are done."""
+        rates: dict[tuple[str, ...], list[float]] = collections.defaultdict(list)
+        for each in self.followed.values():
+            if each.seconds is not None:
+                for key in _likes(each):
+                    rates[key].append(each.seconds)
+        told = {key: statistics.fmean(seconds) for key, seconds in rates.items()}
+        unfinished = [trial for trial in self.trials if self._state(trial) != "finished"]
+        if unfinished and not told:
+            return None
+        tasks = []
+        for trial in unfinished:
+            stages = [each for each in self._of(trial) if not each.finished]
+            if any(each.status == "FAILED" for each in stages):
+                continue
+            seconds = sum(_left(each, told) for each in stages)
+            tasks.append(Task(trial.name, seconds, self.needs[trial.name], {"slots": 1}))
+        return makespan(tasks, {"slots": max(1, self.slots)})
+
+
+def _follow(step: Step) -> _Followed:
+    """A record from its end on: what an earlier call did is no news."""
+    path, finished = spool_path(step.stage.folder), step.stage.finished
+    offset = path.stat().st_size if path.exists() else 0
+    return _Followed(step, offset, finished, resumed=offset > 0, done=step.total if finished else 0)
+
+
+def _left(each: _Followed, told: Mapping[tuple[str, ...], float]) -> float:
+    """Expected seconds until a stage is done, from the mean seconds of those like it."""
+    own = each.seconds
+    if own is not None:
+        return own * (1 - each.done / each.step.total)
+    likely = next(told[key] for key in _likes(each) if key in told)
+    return max(0.0, likely - (time.time() - each.began if each.status == "RUNNING" else 0.0))
+
+
+def _likes(each: _Followed) -> Sequence[tuple[str, ...]]:
+    """What a stage is like, the narrowest first."""
+    tags = each.step.tags
+    return (tags["stage"], tags["model"]), (tags["stage"],), ()

@@ -1,0 +1,76 @@
+"""A person who compares the trials of a finished sweep in MLflow finds runs, parameters and charts."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lola import tracking
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server(undisturbed, tmp_path_factory) -> Iterator[str]:
+    """The pages of the sweep's runs, by the command that the sweep printed, on another port."""
+    (line,) = [line for line in undisturbed[1].splitlines() if "mlflow ui" in line]
+    command = shlex.split(line[line.index("mlflow ui") :])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command[0], command[-1] = str(Path(sys.executable).parent / "mlflow"), port
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    path = tmp_path_factory.mktemp("mlflow") / "log"
+    with path.open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--workers", "1"], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    url, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(url + "health", timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None, path.read_text()[-2000:]
+            assert time.monotonic() < deadline, path.read_text()[-2000:]
+            time.sleep(0.3)
+    yield url
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(30)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_comparison_shows_runs_parameters_and_charts(undisturbed, server, browser):
+    client = tracking.MlflowClient(f"sqlite:///{undisturbed[0]}/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("lola/euler").experiment_id
+    query = "tags.`lola.stage` = 'evaluation' and tags.`lola.model` = 'diffusion'"
+    runs = client.search_runs([experiment], query)
+    assert len(runs) == 2
+    chosen = {"runs": [run.info.run_id for run in runs], "experiments": [experiment]}
+    form = "&".join(f"{key}={urllib.parse.quote(json.dumps(value))}" for key, value in chosen.items())
+    page = browser.new_page()
+    page.set_default_timeout(120_000)  # a busy machine; the pages are large
+    page.goto(f"{server}#/compare-runs?{form}")
+    page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for()
+    page.locator(".js-plotly-plot svg").first.wait_for()
+    text = page.inner_text("body")
+    for run in runs:
+        assert run.info.run_name in text
+    rows = [line.split("\t") for line in text.splitlines()]
+    parameters = {row[0]: set(row[1:]) for row in rows if len(row) == 3}
+    assert parameters["solver_steps"] == {"2", "4"}
+    assert parameters["compression"] == {"20"}
+    assert parameters["model"] == {"diffusion"}
+    assert "autoencoded/skill/1-20" in text  # the first of the metrics; the list shows what is in view
+    page.get_by_text("Scatter Plot").click()
+    page.locator(".js-plotly-plot .scatterlayer .points path").first.wait_for()
