@@ -1,6 +1,7 @@
 """Evaluation as Ray tasks: one per test trajectory, each committed once, then joined into tidy Parquet."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +65,10 @@ def run_evaluation(run: EvaluationRun) -> None:
         joined[name] = pa.concat_tables([pq.read_table(part / f"{name}.parquet") for part in parts])
         with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
             pq.write_table(joined[name], aside, compression="zstd")
-    with atomic_path(run.stage.folder / "example.npy") as aside, aside.open("wb") as file:
-        np.save(file, np.load(parts[0] / "example.npy"))
+    for name in ("example.npy", "moments.npy"):
+        if (parts[0] / name).exists():
+            with atomic_path(run.stage.folder / name) as aside:
+                shutil.copyfile(parts[0] / name, aside)
     timing = float(np.median([float((part / "seconds").read_text()) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges)
     spool.metrics(0, summary | {"test/seconds_per_state": timing})
@@ -92,4 +95,6 @@ def _evaluate(run: EvaluationRun, split: WellSplit, index: int, part: Path) -> N
         pq.write_table(result.metrics, aside / "metrics.parquet")
         pq.write_table(result.spectra, aside / "spectra.parquet")
         np.save(aside / "example.npy", result.example)
+        if result.moments is not None:
+            np.save(aside / "moments.npy", result.moments)
         (aside / "seconds").write_text(repr(result.seconds))

@@ -71,12 +71,14 @@ class Evaluation:
     Arguments:
         metrics, spectra: Tidy tables.
         example: Predicted states `(members shown, C, L, *grid)` in physical units.
+        moments: Mean and deviation of the ensemble, shape `(2, C, L, *grid)`, None of a single prediction.
         seconds: Seconds per emulated state, decoding included, with all members in one batch.
     """
 
     metrics: pa.Table
     spectra: pa.Table
     example: np.ndarray
+    moments: np.ndarray | None
     seconds: float
 
 
@@ -140,8 +142,16 @@ def evaluate_trajectory(
         metrics=pa.concat_tables([metrics for metrics, _ in tables]),
         spectra=pa.concat_tables([spectra for _, spectra in tables]),
         example=predicted[:2].numpy(),
+        moments=_moments(predicted),
         seconds=seconds,
     )
+
+
+def _moments(members: Tensor) -> np.ndarray | None:
+    """Mean and (uncorrected) deviation of an ensemble with shape `(M, C, L, *grid)`."""
+    if len(members) < 2:
+        return None
+    return torch.stack([members.mean(0), members.std(0, correction=0)]).numpy()
 
 
 def _roll_out(
