@@ -104,14 +104,16 @@ def rate_chart(tables: pd.DataFrame, system: str) -> Chart:
     """
     varying = _varying(tables)
     latent = tables["space"] == "latent"
-    span = tables.loc[latent, "compression"].agg(["min", "max"]).to_numpy()
+    paper = _printed(system, {int(name.split("-")[0]): name for name in tables["range"]})
+    rates = np.concatenate([tables.loc[latent, "compression"], *(one.x for one in paper)])
+    span = np.array([rates.min(), rates.max()])
     series = []
     for place, rows in _groups(tables[latent], "compression"):
         series.append(Series(**_line(rows.iloc[0], varying, place, "rate"), **_points(rows, "compression")))
     for place, rows in _groups(tables[~latent], "compression"):
         line = _line(rows.iloc[0], varying, place) | {"dash": "2 4"}
         series.append(Series(**line, x=span, y=rows["value"].to_numpy().repeat(2)))
-    series += _printed(system, {int(name.split("-")[0]): name for name in tables["range"]})
+    series += paper
     return Chart(
         "Metrics against compression rate, by range of lead times; open points are the paper's figures",
         Axis("compression rate", log=True),

@@ -116,7 +116,8 @@ def accuracy(scores: Scores) -> Iterator[Section]:
             "vrmse_autoencoded",
             "Accuracy against the auto-encoded truth",
             "The same error with the reconstruction of the truth as the target: what remains is the fault "
-            "of the emulator, not of compression.",
+            "of the emulator, not of compression. The chart above shows it as well; the picture has all "
+            "metrics.",
             metrics_over_time(scores.main, SURVEYED, "autoencoded"),
             autoencoded,
             folded=True,
@@ -204,11 +205,10 @@ def calibration(scores: Scores) -> Iterator[Section]:
             "Calibration of the ensembles",
             "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated "
             "ensemble; below 1 it is too sure of itself, above 1 too wide. Squares are averaged over "
-            "trajectories before dividing. The chart above has it over lead time, as the metric spread / "
-            "skill.",
+            "trajectories before dividing.",
             spread_skill_over_lead_time(scores.main),
             ratio,
-            folded=False,
+            chart=lead_time_chart(scores.main, [RATIO]),
         )
     spectra = _plain(scores.spectra)
     if "rank_histogram" in pc.unique(spectra["metric"]).to_pylist():

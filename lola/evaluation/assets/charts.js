@@ -170,7 +170,8 @@
           const d = `M${run.map((i) => point(i, series.y)).join("L")}`;
           svg("path", { d, class: "curve", stroke: colour, "stroke-dasharray": series.dash || "none" }, this.inside);
         }
-        if (series.points || xs.length < 6)
+        const level = xs.length > 1 && new Set(series.y).size === 1;
+        if (series.points || (xs.length < 6 && !level))
           for (const i of run) {
             const [cx, cy] = point(i, series.y).split(" ");
             const fill = series.points ? "var(--card)" : colour;
