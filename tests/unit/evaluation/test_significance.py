@@ -18,7 +18,7 @@ def exact_p(differences):
 
 
 def test_p_is_that_of_all_signs():
-    pair = [*np.random.default_rng(0).normal(size=(9, 2)), 0.0, 0.7]
+    pair = np.random.default_rng(0).normal(size=(9, 2)) + np.array([0.0, 0.7])
     found = compare(pair)
     assert found["p"] == pytest.approx(exact_p(pair[:, 0] - pair[:, 1]))
     assert found["difference"] == pytest.approx((pair[:, 0] - pair[:, 1]).mean())
@@ -28,7 +28,7 @@ def test_p_is_that_of_all_signs():
 def test_interval_is_of_differences_not_of_levels():
     rng = np.random.default_rng(0)
     hardness, noise = 10 * rng.random((400, 1)), rng.normal(0, 0.1, size=(400, 2))
-    found = compare(hardness + noise + [0.0, 0.05])
+    found = compare(hardness + noise + np.array([0.0, 0.05]))
     half = 1.96 * (noise[:, 0] - noise[:, 1]).std() / 20
     assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.15)
     assert found["high"] < 0
