@@ -42,8 +42,8 @@ def main(config: TrainingBenchmark | DataBenchmark) -> None:
 def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
 
-    def progress(name: str) -> None:
-        print(f"timing {name}", flush=True)
+    def progress(what: str) -> None:
+        print(what, flush=True)
 
     if isinstance(config, TrainingBenchmark):
         result = run_training_benchmark(config, progress)

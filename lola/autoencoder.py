@@ -42,6 +42,7 @@ Loss = Literal["vrmse", "mse", "mae"]
 
 BOUND = 5.0
 EPSILON = 1e-2
+MEASURES: tuple[Loss, ...] = ("vrmse", "mse")  # diagnostics, whatever the objective
 LOG_VARIANCES = (-30.0, 20.0)  # beyond these an exponential is nothing or not finite
 
 
@@ -230,7 +231,9 @@ class Autoencoder(nn.Module):
         y = self.decode(self._draw(mean, log_variance, generator)).float()
         loss = LOSSES[self.config.loss](x, y)
         with torch.no_grad():
-            diagnostics = {"vrmse": vrmse(x, y), "mse": nn.functional.mse_loss(x, y)}
+            diagnostics: dict[str, Tensor] = {
+                name: loss.detach() if name == self.config.loss else LOSSES[name](x, y) for name in MEASURES
+            }
         if log_variance is not None:
             kl = kl_divergence(mean, log_variance)
             loss, diagnostics["kl"] = loss + self.config.kl_weight * kl, kl.detach()
@@ -286,7 +289,7 @@ def vrmse(x: Tensor, y: Tensor) -> Tensor:
     """The VRMSE (Eq. 9) of `y` against `x`, both `(B, C, *grid)`, averaged over samples and channels."""
     grid = tuple(range(2, x.ndim))
     error = (x - y).square().mean(dim=grid)
-    variance = x.var(dim=grid, correction=0)
+    variance = (x - x.mean(dim=grid, keepdim=True)).square().mean(dim=grid)
     return torch.sqrt(error / (variance + EPSILON)).mean()
 
 

@@ -1,28 +1,30 @@
 r"""What training a model costs: memory, time and reads, from counts and a machine's peak figures.
 
-With `P` parameters and `B` samples per step over `G` GPUs, `b = ceil(B / G)` of them on each, bytes on each
-GPU are
+With `P` parameters and `B` samples per step over `G` GPUs, each goes through its share `b = ceil(B / G)` in
+`k` micro-batches of at most `n = ceil(b / k)` samples. Bytes on each GPU are
 
-    weights 4 P, gradients 4 P, buckets of the exchange 4 P (G > 1), optimiser S, activations A(b)
+    weights 4 P, gradients 4 P, buckets of the exchange 4 P (G > 1), average of weights 4 P (if one is kept),
+    optimiser S, activations A(n)
 
-with `A` counted (`lola.counting`) and `S`, over parameters of shape `(d_1, ..., d_r)` and `D` the largest
-dimension that is preconditioned by a matrix,
+with `A` counted (`lola.counting`), all of them or those that recomputing blocks leave, and `S`, over
+parameters of shape `(d_1, ..., d_r)` and `D` the largest dimension that is preconditioned by a matrix,
 
     Adam   8 P
     PSGD   4 P + 4 sum q(d_i),  q(d) = d (d + 1) / 2 if d <= D and r > 1, else d    (dimensions above 1)
     SOAP   8 P + 8 sum q(d_i),  q(d) = d^2 if 1 < d <= D and r > 1, else 0          (dimensions merged)
 
 They fit when they stay below `(1 - reserve) M`, `M` the GPU's memory: the reserve is for gradients of
-activations, workspaces and fragments. With `F` operations counted per step, a fraction `u` of the peak `p`
+activations, workspaces and fragments. With `F(k)` operations counted per step, a fraction `u` of the peak `p`
 that real kernels reach, and memory's bandwidth `w`, a step takes the longer of
 
-    arithmetic   F / (G u p)
-    traffic      (5 A(b) + 8 P + 2 S + 4 P) / w
+    arithmetic   F(k) / (G u p)
+    traffic      (5 (A(n_1) + ... + A(n_k)) + 12 P k + 2 S + 12 P (if an average is kept)) / w
 
 where a saved activation is written once and read twice, its gradient written and read; the optimiser reads
-and writes weights and its state and reads gradients. Where blocks must recompute their activations, their
-forward pass is done twice: both grow by a third. The exchange of gradients, reading and element-wise
-arithmetic are taken to hide behind these.
+and writes weights and its state and reads gradients; adding to a gradient or an average reads two numbers and
+writes one. Where blocks recompute their activations, because they are told to or nothing else fits, their
+forward pass is done twice: `F` and `A`, here all of them, grow by a third. The exchange of gradients, reading
+and element-wise arithmetic are taken to hide behind these.
 
 To keep the GPUs busy, storage must give `B` samples in the time of a step.
 """
@@ -73,19 +75,28 @@ class Hardware(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on each GPU, for its whole share of a step at once."""
+    """Bytes on each GPU.
+
+    Arguments:
+        weights, gradients, buckets, average, optimizer: What stays, whatever the batch.
+        activations: What a micro-batch leaves for the backward pass.
+        share: Samples of a step.
+        samples: Samples of a micro-batch.
+    """
 
     weights: float
     gradients: float
     buckets: float
+    average: float
     optimizer: float
     activations: Affine
+    share: int
     samples: int
 
     @property
     def resident(self) -> float:
         """Bytes that do not depend on the batch."""
-        return self.weights + self.gradients + self.buckets + self.optimizer
+        return self.weights + self.gradients + self.buckets + self.average + self.optimizer
 
     @property
     def total(self) -> float:
@@ -133,20 +144,24 @@ def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hard
         sample_bytes: Bytes that storage gives for a sample.
         hardware: The GPUs.
     """
-    gpus, weights = training.workers, FLOAT * counts.parameters
+    gpus, parts, weights = training.workers, training.accumulate, FLOAT * counts.parameters
+    share = math.ceil(training.batch_size / gpus)
     memory = Memory(
         weights=weights,
         gradients=weights,
         buckets=weights if gpus > 1 else 0,
+        average=weights if training.ema else 0,
         optimizer=optimizer_bytes(training.optimizer, counts.shapes),
-        activations=counts.activations,
-        samples=math.ceil(training.batch_size / gpus),
+        activations=counts.recomputed if training.recompute else counts.activations,
+        share=share,
+        samples=math.ceil(share / parts),
     )
     room = (1 - hardware.reserve) * hardware.memory
-    remedy, work = _remedy(memory, counts.recomputed, room, training.batch_size)
-    flops = work * (gpus * counts.flops.fixed + training.batch_size * counts.flops.each)
+    remedy, work = _remedy(memory, counts.recomputed, room, training)
+    flops = work * (gpus * parts * counts.flops.fixed + training.batch_size * counts.flops.each)
     arithmetic = flops / (gpus * hardware.utilisation * hardware.peak(training.precision))
-    moved = work * PASSES * counts.activations.at(memory.samples) + 3 * weights + 2 * memory.optimizer
+    saved = work * (parts * counts.activations.fixed + share * counts.activations.each)
+    moved = PASSES * saved + 3 * (parts * weights + memory.average) + 2 * memory.optimizer
     traffic = moved / hardware.bandwidth
     seconds = max(arithmetic, traffic)
     return Estimate(
@@ -195,21 +210,22 @@ def _merged(shape: tuple[int, ...], largest: int) -> tuple[int, ...]:
     return (*shape[:1], *reversed(merged))
 
 
-def _remedy(memory: Memory, recomputed: Affine, room: float, batch: int) -> tuple[str, float]:
+def _remedy(memory: Memory, recomputed: Affine, room: float, training: TrainingConfig) -> tuple[str, float]:
     """What makes a batch fit, nothing if it does, and the work of the first way over that of a plain step."""
     if memory.total <= room:
-        return "", 1.0
-    plain, saving = (_most(kind, room - memory.resident) for kind in (memory.activations, recomputed))
+        return "", RECOMPUTE if training.recompute else 1.0
+    most, saving = (_most(kind, room - memory.resident) for kind in (memory.activations, recomputed))
     ways = []
-    if plain:
-        ways += [f"{math.ceil(memory.samples / plain)} micro-batches", f"{math.ceil(batch / plain)} GPUs"]
+    if most:
+        gpus = math.ceil(training.batch_size / (most * training.accumulate))
+        ways += [f"{math.ceil(memory.share / most)} micro-batches", f"{gpus} GPUs"]
     if saving >= memory.samples:
         ways.append("recomputed blocks")
-    elif saving and not plain:
-        ways.append(f"recomputed blocks in {math.ceil(memory.samples / saving)} micro-batches")
+    elif saving and not most:
+        ways.append(f"recomputed blocks in {math.ceil(memory.share / saving)} micro-batches")
     if not ways:
         return "a sample does not fit a GPU, even with recomputed blocks", RECOMPUTE
-    return _either(ways), 1.0 if plain else RECOMPUTE
+    return _either(ways), 1.0 if most and not training.recompute else RECOMPUTE
 
 
 def _either(ways: list[str]) -> str:

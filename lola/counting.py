@@ -23,14 +23,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lola.data.state import Batch
-from lola.nn.dcae import ResidualBlock
-from lola.nn.unet import UNetBlock
-from lola.nn.vit import TransformerBlock
+from lola.nn.recompute import Block
 from lola.seeding import SampleGenerator
 
 Precision = Literal["float32", "bfloat16"]
 META = torch.device("meta")
-BLOCKS = (ResidualBlock, TransformerBlock, UNetBlock)  # what recomputes its activations as one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +173,7 @@ class _Saved:
         """Record what is saved within the context."""
         handles = []
         for block in self.model.modules():
-            if isinstance(block, BLOCKS):
+            if isinstance(block, Block):
                 handles.append(block.register_forward_pre_hook(self._enter))
                 handles.append(block.register_forward_hook(self._leave))
         with saved_tensors_hooks(self._pack, lambda tensor: tensor):

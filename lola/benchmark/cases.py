@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lola.autoencoder import LOSSES, AutoencoderConfig
 from lola.benchmark.plain_autoencoder import PlainAutoencoder
 from lola.benchmark.plain_transformer import PlainTransformer
+from lola.config import require
 from lola.transformer import TransformerConfig
 
 Network = Literal["autoencoder-2d", "autoencoder-3d", "transformer"]
@@ -51,6 +52,28 @@ class Case:
     inputs: tuple[Tensor, ...]
     loss: Callable[[Tensor], Tensor]
     channels_last: torch.memory_format | None = None
+
+
+# The plain writings know these values alone
+PLAIN_AUTOENCODER: dict[str, object] = {
+    "pixel_shuffle": True,
+    "attention_heads": (),
+    "periodic": False,
+    "norm": "layer",
+    "saturation": "softclip2",
+    "kl_weight": 0.0,
+    "latent_noise": 0.0,
+    "dropout": 0.0,
+}
+PLAIN_TRANSFORMER: dict[str, object] = {"qk_norm": True, "rope": True, "dropout": 0.0}
+
+
+def check_plain(autoencoder: AutoencoderConfig, transformer: TransformerConfig) -> None:
+    """Raise `ConfigError` unless both networks have a plain writing."""
+    for config, values in ((autoencoder, PLAIN_AUTOENCODER), (transformer, PLAIN_TRANSFORMER)):
+        for name, value in values.items():
+            found = getattr(config, name)
+            require(found == value, f"{name} must be {value!r} to have a plain writing, not {found!r}")
 
 
 def build_case(

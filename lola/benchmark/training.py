@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lola.autoencoder import AutoencoderConfig
-from lola.benchmark.cases import Case, Network, Size, build_case
+from lola.benchmark.cases import Case, Network, Size, build_case, check_plain
 from lola.benchmark.roofline import roofline
 from lola.benchmark.timing import Clock, interleave, machine, ratio
 from lola.config import Config, require
@@ -61,11 +61,7 @@ class TrainingBenchmark(Config):
         require(self.threads >= 0, f"threads must not be negative, not {self.threads}")
         for name in ("networks", "sizes", "precisions", "modes"):
             require(len(getattr(self, name)) > 0, f"{name} must name at least one")
-        require(
-            self.autoencoder.pixel_shuffle and not self.autoencoder.attention_heads,
-            "the plain autoencoder has pixel shuffling and no attention; choose so",
-        )
-        require(self.autoencoder.dropout == self.transformer.dropout == 0, "dropout must be 0")
+        check_plain(self.autoencoder, self.transformer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +102,7 @@ def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], 
 
     Arguments:
         config: What is timed.
-        progress: Called with the name of what is timed next.
+        progress: Called with what is done next, and with how long compiling took.
 
     Returns:
         JSON values: `machine`, `roofline` (10^9 operations per second) and `cases` with every sample.
@@ -124,11 +120,11 @@ def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], 
         for size in config.sizes:
             progress(f"{network} {size}")
             case = build_case(network, size, config.autoencoder, config.transformer)
-            result["cases"].append({"network": network, "size": size, **_time(case, config)})
+            result["cases"].append({"network": network, "size": size, **_time(case, config, progress)})
     return result
 
 
-def _time(case: Case, config: TrainingBenchmark) -> dict[str, Any]:
+def _time(case: Case, config: TrainingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
     writings: tuple[Writing, ...] = ("plain", "plain-channels-last", "ours")
     contenders = [
         Contender(writing=writing, precision=precision, mode=mode)
@@ -144,6 +140,9 @@ def _time(case: Case, config: TrainingBenchmark) -> dict[str, Any]:
         step()
         first[contender.name] = time.perf_counter() - started
         steps[contender.name] = step
+        if contender.mode == "compiled":
+            progress(f"  {contender.name} in {first[contender.name]:.0f} s")
+    progress(f"  {config.rounds} rounds of {len(steps)} contenders")
     seconds = interleave(steps, config.rounds, config.clock)
     return {
         "operations": operations(case),
@@ -159,7 +158,7 @@ def _time(case: Case, config: TrainingBenchmark) -> dict[str, Any]:
 
 
 def operations(case: Case) -> int:
-    """Floating-point operations of the products and convolutions of a training step."""
+    """Floating-point operations of the products and convolutions of a training step, attention apart."""
     counter = FlopCounterMode(display=False)
     with counter:
         case.loss(case.plain(*case.inputs)).backward()

@@ -165,7 +165,7 @@ def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str
             f"{cost.read / 1e6:.4g}",
             f"{cost.gpu_hours:.4g}",
             *hours,
-            cost.remedy or "fits",
+            cost.remedy or _fits(job.training),
         )
     console.print(table)
     if len(chosen) == 1:
@@ -175,19 +175,28 @@ def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str
         console.print(line, style="dim", highlight=False)
 
 
+def _fits(training: TrainingConfig) -> str:
+    """That a batch fits, and by which means."""
+    ways = [f"{training.accumulate} micro-batches"] if training.accumulate > 1 else []
+    ways += ["recomputed blocks"] if training.recompute else []
+    return "fits" + (" with " + " and ".join(ways) if ways else "")
+
+
 def _details(job: Job, cost: Estimate) -> Iterable[str]:
     memory, training = cost.memory, job.training
     parts = {
         "weights": memory.weights,
         "gradients": memory.gradients,
         "exchange": memory.buckets,
+        "average": memory.average,
         training.optimizer.name: memory.optimizer,
         "activations": memory.activations.at(memory.samples),
     }
     sample = " x ".join(map(str, job.states))
     yield f"sample: {sample} (channels, states, grid), {job.sample_bytes / 1e6:.3g} MB in storage"
-    yield f"batch: {training.batch_size}, {memory.samples} on each of {training.workers} GPUs"
-    gigabytes = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items())
+    at_once = f", {memory.samples} of them at once" if memory.samples < memory.share else ""
+    yield f"batch: {training.batch_size}, {memory.share} on each of {training.workers} GPUs{at_once}"
+    gigabytes = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
     yield f"memory of a GPU: {memory.total / 1e9:.2f} GB of {cost.room / 1e9:.0f}: {gigabytes}"
     yield f"step: {cost.seconds:.3g} s (arithmetic {cost.arithmetic:.3g}, memory traffic {cost.traffic:.3g})"
     hours = training.steps * cost.seconds / 3600

@@ -35,6 +35,8 @@ def mlp(inputs: int, outputs: int, width: int | None = None) -> nn.Sequential:
 
 def coordinates(shape: Sequence[int], device: torch.device) -> Tensor:
     """Integer coordinates of all cells of a grid, first axis slowest, with shape `(N, axes)`, float32."""
+    if torch.compiler.is_compiling():
+        return _grid(tuple(shape), device)
     return _coordinates(tuple(shape), device)
 
 
@@ -42,5 +44,9 @@ def coordinates(shape: Sequence[int], device: torch.device) -> Tensor:
 def _coordinates(shape: tuple[int, ...], device: torch.device) -> Tensor:
     # A tensor born in inference mode could not be used in training later
     with torch.inference_mode(False):
-        axes = [torch.arange(size, dtype=torch.float32, device=device) for size in shape]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+        return _grid(shape, device)
+
+
+def _grid(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    axes = [torch.arange(size, dtype=torch.float32, device=device) for size in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)

@@ -46,6 +46,66 @@ def test_one_gpu_exchanges_nothing():
     assert estimate(counts(), training(workers=1), 1, HARDWARE).memory.buckets == 0
 
 
+def test_an_average_is_kept_and_moved():
+    plain, averaged = (estimate(counts(), training(ema=ema), 1, HARDWARE) for ema in (0.0, 0.9))
+    assert averaged.memory.total - plain.memory.total == 4 * 5
+    assert averaged.traffic - plain.traffic == pytest.approx(3 * 4 * 5 / 50)
+    assert averaged.arithmetic == plain.arithmetic
+
+
+def test_micro_batches_hold_their_own_activations_and_repeat_what_is_fixed():
+    once = estimate(counts(flops=(4, 30)), training(), 1, HARDWARE)
+    for parts, largest in ((2, 2), (3, 2), (4, 1)):
+        cost = estimate(counts(flops=(4, 30)), training(accumulate=parts), 1, HARDWARE)
+        assert (cost.memory.share, cost.memory.samples) == (4, largest)
+        assert cost.memory.resident == once.memory.resident
+        assert cost.memory.total == 100 + 10 + largest * 20
+        assert cost.flops == once.flops + (parts - 1) * 2 * 4
+        assert cost.traffic - once.traffic == pytest.approx((parts - 1) * (5 * 10 + 3 * 4 * 5) / 50)
+
+
+def test_recomputed_blocks_keep_less_and_compute_more():
+    plain, again = (estimate(counts(), training(recompute=each), 1, HARDWARE) for each in (False, True))
+    assert again.memory.total == 100 + 2 + 4 * 4
+    assert again.flops == pytest.approx(4 / 3 * plain.flops)
+    assert again.traffic == pytest.approx((4 / 3 * 5 * 90 + 60 + 80) / 50)
+
+
+def test_everything_at_once():
+    changes = {"recompute": True, "accumulate": 2, "ema": 0.9}
+    cost = estimate(counts(flops=(4, 30)), training(**changes), 1, HARDWARE)
+    assert cost.memory.total == 120 + 2 + 2 * 4
+    assert cost.flops == pytest.approx(4 / 3 * (2 * 2 * 4 + 8 * 30))
+
+
+@pytest.mark.parametrize(
+    ("changes", "activations", "recomputed", "remedy"),
+    [
+        ({"accumulate": 2}, (0, 350), (0, 20), ""),
+        ({"accumulate": 2}, (0, 351), (0, 20), "4 micro-batches, 4 GPUs or recomputed blocks"),
+        ({"accumulate": 4}, (0, 701), (0, 20), "recomputed blocks"),
+        ({"recompute": True}, (0, 701), (0, 175), ""),
+        ({"recompute": True}, (0, 701), (0, 176), "2 micro-batches or 3 GPUs"),
+        ({"recompute": True, "accumulate": 2}, (0, 701), (0, 351), "4 micro-batches or 4 GPUs"),
+        ({"recompute": True}, (0, 1), (0, 701), "a sample does not fit a GPU, even with recomputed blocks"),
+        ({"ema": 0.9}, (0, 171), (0, 20), "2 micro-batches, 3 GPUs or recomputed blocks"),
+    ],
+)
+def test_what_makes_a_saving_configuration_fit(changes, activations, recomputed, remedy):
+    cost = estimate(counts(activations=activations, recomputed=recomputed), training(**changes), 1, HARDWARE)
+    assert cost.remedy == remedy
+    assert (cost.memory.total <= cost.room) == (not remedy)
+    again = "recompute" in changes or remedy == "recomputed blocks"
+    assert cost.flops == pytest.approx(8 * 30 * (4 / 3 if again else 1))
+
+
+def test_remedies_fit_when_taken():
+    found = counts(activations=(0, 351), recomputed=(0, 20))
+    assert estimate(found, training(accumulate=2), 1, HARDWARE).remedy != ""
+    for changes in ({"accumulate": 4}, {"accumulate": 2, "workers": 4}, {"accumulate": 2, "recompute": True}):
+        assert estimate(found, training(**changes), 1, HARDWARE).remedy == "", changes
+
+
 @pytest.mark.parametrize(
     ("activations", "recomputed", "remedy"),
     [

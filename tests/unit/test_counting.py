@@ -10,6 +10,8 @@ from lola.neural_solver import NeuralSolverConfig
 from lola.nn.attention import SelfAttention
 from lola.nn.vit import TransformerBlock
 from lola.transformer import TransformerConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.unet import UNetConfig
 
 
 class Model(nn.Module):
@@ -100,6 +102,16 @@ def test_emulators(config, precision):
     assert 3 * 3 * block < found.flops.each < 3 * 3 * block * 1.3
     assert found.recomputed.each < found.activations.each / 2
     assert found.flops.fixed > 0  # the embedding of positions
+
+
+def test_blocks_of_every_network_recompute():
+    unet = UNetConfig(channels=(16, 32), blocks=(2, 2), modulation=16, dropout=0.0)
+    emulator = lambda: DiffusionConfig(network=unet).build(**EMULATOR)  # noqa: E731
+    tokens = TransformerAutoencoderConfig(latent_channels=4, features=32, heads=2, patch_size=4)
+    encoder = lambda: tokens.build(channels=3, spatial=2)  # noqa: E731
+    for build, states in ((emulator, (4, 5, 8, 8)), (encoder, (3, 1, 16, 16))):
+        found = count(build, states, 3, "float32")
+        assert found.recomputed.each < found.activations.each / 2
 
 
 def test_half_precision_takes_less():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lola.config import ConfigError
+from lola.cost import Hardware
 from lola.data.systems import SYSTEMS
 from lola.distributed.dry_run import grid_of, jobs
 
@@ -39,6 +40,14 @@ def test_every_model_can_be_built_and_has_the_published_size(name):
         return
     size = 223 if job.kind == "latent" else {2: 313, 3: 741}[job.system.dimensions]
     assert millions(name) == pytest.approx(size, rel=0.015)
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name.endswith(("c64", "pixel"))])
+def test_every_model_fits_the_gpus(name):
+    """Those with fewer latent channels are smaller."""
+    cost = PAPER[name].estimate(Hardware())
+    assert cost.remedy == ""
+    assert cost.memory.total < cost.room
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

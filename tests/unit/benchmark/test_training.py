@@ -22,13 +22,18 @@ CONFIG = TrainingBenchmark(
 
 
 @pytest.fixture
-def result(monkeypatch):
+def told():
+    return []
+
+
+@pytest.fixture
+def result(monkeypatch, told):
     monkeypatch.setattr(
         training,
         "roofline",
         lambda rounds, clock: {name: {"product": 100.0} for name in ("float32", "bfloat16")},
     )
-    return run_training_benchmark(CONFIG, progress=lambda name: None)
+    return run_training_benchmark(CONFIG, progress=told.append)
 
 
 def test_every_sample_is_kept_and_survives_json(result):
@@ -40,6 +45,25 @@ def test_every_sample_is_kept_and_survives_json(result):
         for contender in case["contenders"]:
             assert len(contender["seconds"]) == 2
             assert min(contender["seconds"]) > 0
+
+
+def test_progress_is_told(result, told):
+    assert told == [
+        "roofline",
+        "autoencoder-2d demo",
+        "  2 rounds of 6 contenders",
+        "transformer demo",
+        "  2 rounds of 4 contenders",
+    ]
+
+
+def test_compiling_is_told_with_its_time(monkeypatch):
+    monkeypatch.setattr(training, "roofline", lambda rounds, clock: {})
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)
+    told = []
+    config = CONFIG.replace(networks=("transformer",), precisions=("float32",), modes=("compiled",))
+    run_training_benchmark(config, progress=told.append)
+    assert told[2:] == ["  plain float32 compiled in 0 s", "  ours float32 compiled in 0 s", told[-1]]
 
 
 def test_the_table_compares_with_the_plain_writing_alike(result):
@@ -66,7 +90,8 @@ def test_operations_count_products_and_convolutions_forwards_and_backwards():
     [
         ({"rounds": 0}, "rounds"),
         ({"networks": ()}, "networks"),
-        ({"autoencoder": CONFIG.autoencoder.replace(pixel_shuffle=False)}, "pixel shuffling"),
+        ({"autoencoder": CONFIG.autoencoder.replace(pixel_shuffle=False)}, "pixel_shuffle must be True"),
+        ({"autoencoder": CONFIG.autoencoder.replace(periodic=True)}, "periodic"),
         ({"transformer": CONFIG.transformer.replace(dropout=0.1)}, "dropout"),
     ],
 )

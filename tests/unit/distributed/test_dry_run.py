@@ -59,6 +59,17 @@ def test_what_is_printed_is_complete(capsys):
         assert word in text
 
 
+def test_what_a_batch_fits_with_is_printed(capsys):
+    smoke = presets.smoke()
+    training = smoke.autoencoder_training.replace(accumulate=2, recompute=True, ema=0.99)
+    show([autoencoder_job(smoke.replace(autoencoder_training=training), 16)], Hardware())
+    text = capsys.readouterr().out
+    assert "fits with 2 micro-batches" in text
+    assert "recomputed" in text
+    assert "batch: 4, 4 on each of 1 GPUs, 2 of them at once" in text
+    assert "average 0.0" in text
+
+
 def test_options_reach_the_sweep():
     config = command(
         train_autoencoder, "paper", "--system", "rayleigh_benard", "--latent-channels", "64", "16"

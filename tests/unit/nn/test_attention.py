@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lola.nn.attention import GridAttention, SelfAttention
+from lola.nn.attention import SHORT, GridAttention, SelfAttention, attend
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +32,15 @@ def test_grid_attention_is_blind_to_positions():
     order = torch.randperm(12)
     shuffled = x.flatten(2)[..., order].unflatten(2, (3, 4))
     torch.testing.assert_close(attention(shuffled).flatten(2), attention(x).flatten(2)[..., order])
+
+
+@pytest.mark.parametrize("tokens", [7, SHORT + 1])
+def test_half_precision_attends_as_torch_does(tokens):
+    q, k, v = torch.randn(3, 2, 3, tokens, 16)
+    exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    half = [part.bfloat16() for part in (q, k, v)]
+    fused = torch.nn.functional.scaled_dot_product_attention(*half)
+    ours = attend(*half)
+    assert ours.dtype == torch.bfloat16
+    assert (ours - exact).norm() <= 1.5 * (fused - exact).norm()
+    torch.testing.assert_close(attend(q, k, v), exact)

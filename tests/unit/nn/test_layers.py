@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import einops
 import pytest
@@ -6,12 +7,16 @@ import torch
 
 from lola.nn.layers import (
     ChannelNorm,
+    Down,
+    Up,
     WindowConvolution,
     convolution,
     depth_to_space,
+    few_positions,
     normalisation,
     space_to_depth,
     start_near_identity,
+    suit,
 )
 
 
@@ -123,3 +128,34 @@ def test_window_convolution_starts_as_those_of_torch():
         a, b = getattr(ours, name), getattr(theirs, name)
         torch.testing.assert_close(a.abs().max(), b.abs().max(), rtol=0.1, atol=0)
         torch.testing.assert_close(a.std(), b.std(), rtol=0.3, atol=0)
+
+
+@pytest.mark.parametrize("spatial", [1, 2, 3])
+@pytest.mark.parametrize("positions", ["few", "many"])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_resampling_is_a_convolution_of_folded_states(spatial, positions, periodic):
+    """However weights and states are laid out in memory."""
+    factors, batch = (2, 3, 1)[:spatial], 2 if positions == "few" else 100
+    cells = math.prod(factors)
+    x = torch.randn(batch, 4, *(4, 6, 5)[:spatial])
+    down = Down(factors, convolution(4 * cells, 7, spatial, periodic=periodic))
+    z = space_to_depth(x, factors)
+    torch.testing.assert_close(down(x), down[1](z), atol=1e-5, rtol=1e-4)
+    up = Up(convolution(4 * cells, 7 * cells, spatial, periodic=periodic), factors)
+    torch.testing.assert_close(up(z), depth_to_space(up[0](z), factors), atol=1e-5, rtol=1e-4)
+    assert few_positions(z) == (positions == "few")
+    assert few_positions(x, cells) == few_positions(z)
+
+
+def test_states_are_channels_last_unless_they_are_few():
+    many, few = suit(torch.randn(2, 4, 8, 8)), suit(torch.randn(2, 64, 4, 4).mT)
+    assert many.is_contiguous(memory_format=torch.channels_last)
+    assert few.is_contiguous()
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 16, 16), (2, 64, 2, 2)])
+def test_half_precision_normalisation_is_exact_up_to_rounding(shape):
+    x = torch.randn(shape).bfloat16()
+    y = ChannelNorm()(x)
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - ChannelNorm()(x.float())).abs().max() <= 2**-8 * y.abs().max()
