@@ -8,9 +8,12 @@ import presets
 
 from lola.benchmark.data import DataBenchmark, data_table, run_data_benchmark
 from lola.benchmark.memory import memory_table, run_memory_benchmark, write_memory
+from lola.benchmark.scoring import MetricsBenchmark, metrics_table, run_metrics_benchmark
 from lola.benchmark.training import TrainingBenchmark, run_training_benchmark, table
 from lola.cli import launch
 from lola.distributed.benchmark import time_ray
+
+Benchmark = TrainingBenchmark | DataBenchmark | MetricsBenchmark
 
 
 def training() -> TrainingBenchmark:
@@ -29,8 +32,8 @@ def data() -> DataBenchmark:
     )
 
 
-def main(config: TrainingBenchmark | DataBenchmark) -> None:
-    """Time training steps, or the way of data to them, against the plain way; contenders take turns."""
+def main(config: Benchmark) -> None:
+    """Time training steps, their data, or scores, against the plain way; contenders take turns."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
@@ -39,7 +42,7 @@ def main(config: TrainingBenchmark | DataBenchmark) -> None:
     print(text)
 
 
-def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[dict[str, Any], str]:
+def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
 
     def progress(what: str) -> None:
@@ -48,6 +51,9 @@ def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[di
     if isinstance(config, TrainingBenchmark):
         result = run_training_benchmark(config, progress)
         return result, table(result)
+    if isinstance(config, MetricsBenchmark):
+        result = run_metrics_benchmark(config, progress)
+        return result, metrics_table(result)
     if config.memory:
         result = run_memory_benchmark(config, progress)
         write_memory(result, folder)
@@ -61,4 +67,4 @@ def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[di
 
 
 if __name__ == "__main__":
-    launch(main, {"training": training, "data": data}, default="training")
+    launch(main, {"training": training, "data": data, "metrics": MetricsBenchmark}, default="training")

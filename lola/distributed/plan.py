@@ -68,6 +68,7 @@ class Plan:
             model.network.check_grid(latent, config.window)
         if config.pixel is not None:
             config.pixel.network.check_grid(self.test.grid, config.window)
+        config.evaluation.check_steps(self.test.steps, config.contexts)
         self._goal: tuple[Stage, ...] = ()
 
     @property
@@ -167,13 +168,16 @@ class Plan:
         model: EmulatorModel | None = None,
         solver_steps: int | None = None,
         weights: Weights = "raw",
+        context: int | None = None,
     ) -> Stage:
-        """The stage of an evaluation, of the trained weights or of their average."""
+        """The stage of an evaluation, of trained weights or their average, at a further context if any."""
         what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        what += f"-k{context}" if context else ""
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
         config = self._scoring(subject, solver_steps).replace(weights=weights)
+        config = config.replace(context=context) if context else config
         return self._stage("evaluations", what, config, **inputs)
 
     def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
@@ -267,13 +271,16 @@ class Plan:
         for n in config.latent_channels:
             for weights in _weights(config.autoencoder_training):
                 yield self._evaluate("autoencoder", n, weights=weights)
-        for weights in _weights(config.pixel_training) if config.pixel is not None else ():
-            yield self._evaluate("neural_solver", None, config.pixel, weights=weights)
-        for n in config.latent_channels:
-            for weights in _weights(config.emulator_training):
-                yield self._evaluate("neural_solver", n, config.neural_solver, weights=weights)
-                for steps in config.solver_steps:
-                    yield self._evaluate("diffusion", n, config.diffusion, steps, weights)
+        # What predicts nothing has one context: further ones are of emulators.
+        for context in (None, *config.contexts):
+            evaluate = functools.partial(self._evaluate, context=context)
+            for weights in _weights(config.pixel_training) if config.pixel is not None else ():
+                yield evaluate("neural_solver", None, config.pixel, weights=weights)
+            for n in config.latent_channels:
+                for weights in _weights(config.emulator_training):
+                    yield evaluate("neural_solver", n, config.neural_solver, weights=weights)
+                    for steps in config.solver_steps:
+                        yield evaluate("diffusion", n, config.diffusion, steps, weights)
 
     def _evaluate(
         self,
@@ -282,8 +289,9 @@ class Plan:
         model: EmulatorModel | None = None,
         steps: int | None = None,
         weights: Weights = "raw",
+        context: int | None = None,
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps, weights)
+        stage = self.evaluation(subject, n, model, steps, weights, context)
         subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)
@@ -310,7 +318,7 @@ class Plan:
             autoencoder.folder if autoencoder else None,
             emulator.folder if emulator else None,
         )
-        tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
+        tags = self._tags("evaluation", subject, n, solver_steps=steps or 0, context=config.context)
         needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
         reads = Reads(f"{self.system.name}/test", self.test.fingerprint, "evaluation", self.datasets.root)
         step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))

@@ -79,6 +79,7 @@ def make_report(plan: Plan) -> Path:
 
 def _settings(plan: Plan) -> list[tuple[str, str]]:
     config, system = plan.config, plan.system
+    starts = " and ".join(map(str, config.evaluation.starts))
     rates = ", ".join(f"{plan.compression(n):g}" for n in config.latent_channels)
     return [
         ("System", f"{system.name}: {', '.join(system.channels)}"),
@@ -89,7 +90,7 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("Compression rates", rates),
         ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
-        ("Context", f"{config.evaluation.context} state from state {config.evaluation.start}"),
+        ("Context", f"{config.evaluation.context} state from state {starts}"),
         ("Ensemble", f"{config.evaluation.members} members"),
         ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
         ("Emulator training", f"{config.emulator_training.steps} steps"),
@@ -101,7 +102,7 @@ def _truth(plan: Plan) -> tuple[str, np.ndarray, list[int]]:
     """The first scored trajectory: its name, its states after the context, and their lead times."""
     config = plan.config.evaluation
     index = choose_trajectories(plan.test, config)[0]
-    truth = plan.test.read(index, config.start, plan.test.steps, config.stride)[:, config.context :]
+    truth = plan.test.read(index, config.starts[0], plan.test.steps, config.stride)[:, config.context :]
     lead_times = [config.stride * (i + 1) for i in range(truth.shape[1])]
     return plan.test.trajectories[index].id, _flat(truth.numpy()), lead_times
 

@@ -41,6 +41,7 @@ class SweepConfig(Config):
         window: States that an emulator sees at once.
         symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
+        contexts: Further contexts that emulators are evaluated at, beside that of `evaluation`.
         evaluation: What is scored.
         statistics: Whether fields are standardised by the statistics of their system, which are those of The
             Well's training set, or by those of this training set; a system without any computes them.
@@ -65,6 +66,7 @@ class SweepConfig(Config):
     window: int = 5
     symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
+    contexts: tuple[int, ...] = ()
     evaluation: EvaluationConfig
     statistics: Statistics = "configured"
     well: str = how("well")
@@ -82,9 +84,17 @@ class SweepConfig(Config):
             f"latent channels {self.latent_channels} name a rate twice",
         )
         require(bool(self.solver_steps), "a sweep needs at least one number of solver steps")
+        contexts = (self.evaluation.context, *self.contexts)
+        require(len(set(contexts)) == len(contexts), f"contexts {contexts} name one twice")
+        for context in contexts:
+            require(context > 0, f"a context must hold at least one state, not {context}")
+            require(
+                context < self.window,
+                f"a context of {context} states leaves nothing of a window of {self.window}",
+            )
         require(
-            self.evaluation.context < self.window,
-            f"a context of {self.evaluation.context} states leaves nothing of a window of {self.window}",
+            self.evaluation.overlap < self.window,
+            f"an overlap of {self.evaluation.overlap} states leaves nothing of a window of {self.window}",
         )
 
 

@@ -21,7 +21,8 @@ AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
     "vrmse_member": Axis("VRMSE of single members", log=True),
     RATIO: Axis("spread / skill", mark=1),
-    "crps": Axis("CRPS", log=True),
+    "crps": Axis("CRPS (unit of the field)", log=True),
+    "nrmse": Axis("NRMSE of the ensemble's mean", log=True),
     "spectrum_rmse_low": Axis("error of the power at low wavenumbers", log=True),
     "spectrum_rmse_mid": Axis("error of the power at middle wavenumbers", log=True),
     "spectrum_rmse_high": Axis("error of the power at high wavenumbers", log=True),
@@ -29,6 +30,8 @@ AXES = {
     "stability": Axis("share of stable rollouts"),
 }
 PARTS = ("skill", "spread", "rmse")
+"""Metrics that charts leave out: parts of others."""
+UNITS = ("crps",)
 """Metrics in the unit of a field, which no mean over fields makes sense of."""
 TARGETS = {"truth": "the truth", "autoencoded": "the auto-encoded truth"}
 VARIED = {"rate": "compression", **{key: key for key in METHOD[3:8]}}
@@ -54,6 +57,7 @@ def lead_time_chart(metrics: pa.Table, names: Sequence[str]) -> Chart:
         for metric in names
         for target in TARGETS
         for curve in curves(metrics, metric, target=target)
+        if metric not in UNITS or curve.field != MEAN
     ]
     varying = _varying(pd.DataFrame([curve.method for _, _, curve in found], columns=METHOD))
     series = []
@@ -77,6 +81,8 @@ def reconstruction_chart(metrics: pa.Table, names: Sequence[str]) -> Chart:
     series = []
     for metric in names:
         for curve in curves(rows, metric):
+            if metric in UNITS and curve.field == MEAN:
+                continue
             rate = curve.method["compression"]
             series.append(
                 Series(
@@ -183,12 +189,13 @@ def binned_chart(spectra: pa.Table, metric: str, x: Axis, y: Axis, shown: str) -
 
 def _binned(spectra: pa.Table, names: Sequence[str]) -> pd.DataFrame:
     """Means over trajectories, starts and seeds of the second table, at a few lead times and bins."""
+    spectra = spectra.filter(pc.is_in(spectra["metric"], pa.array(names)))
     times = _spaced(pc.unique(spectra["lead_time"]).to_numpy(), MOST_LEAD_TIMES)
     bins = pc.unique(spectra["bin"]).to_numpy()
     if len(bins) > MOST_BINS:
         bins = np.unique(np.geomspace(bins.min() + 1, bins.max() + 1, MOST_BINS).astype(int)) - 1
     keep = pc.and_(pc.is_in(spectra["lead_time"], pa.array(times)), pc.is_in(spectra["bin"], pa.array(bins)))
-    rows = spectra.filter(pc.and_(keep, pc.is_in(spectra["metric"], pa.array(names)))).unify_dictionaries()
+    rows = spectra.filter(keep).unify_dictionaries()
     keys = [*METHOD, "target", "field", "lead_time", "metric", "bin"]
     frame = rows.group_by(keys).aggregate([("coordinate", "mean"), ("value", "mean")]).to_pandas()
     frame = frame.rename(columns={"coordinate_mean": "coordinate", "value_mean": "value"})

@@ -73,17 +73,9 @@ def printed(system: str) -> pd.DataFrame:
 
 
 def paper_ranges(system: System, metric: str) -> tuple[Range, ...]:
-    """The ranges of lead times that the paper tabulates a metric by, else the system's.
-
-    The last is open where the system's is, so that it holds whatever a longer or shorter simulation has.
-    """
-    table = printed(system.name)
-    names = list(dict.fromkeys(table.loc[table["metric"] == metric, "lead_time"]))
-    if not names:
-        return system.ranges
-    bounds = [(int(first), int(last)) for first, last in (name.split(":") for name in names)]
-    last = None if system.ranges[-1][1] is None else bounds[-1][1]
-    return *bounds[:-1], (bounds[-1][0], last)
+    """The ranges of lead times that the paper tabulates a metric of a system by."""
+    spectrum = metric.startswith("spectrum") and system.spectrum_ranges
+    return system.spectrum_ranges if spectrum else system.ranges
 
 
 def beside_paper(table: pd.DataFrame, system: str) -> pd.Series:

@@ -15,6 +15,7 @@ from lola.data.systems import System
 from lola.evaluation.charts import Axis
 from lola.evaluation.contexts import context_table
 from lola.evaluation.explore import (
+    UNITS,
     binned_chart,
     lead_time_chart,
     metric_names,
@@ -78,6 +79,7 @@ class Scores:
         parts = [
             self.table(metric, target).assign(target=target)
             for metric in metric_names(self.main)
+            if metric not in UNITS
             for target in ("truth", "autoencoded")
         ]
         return pd.concat([part for part in parts if len(part)], ignore_index=True)
@@ -155,15 +157,13 @@ def compression(scores: Scores, tables: pd.DataFrame) -> Iterator[Section]:
 
 def significance(scores: Scores) -> Iterator[Section]:
     """Diffusion against the neural solver, trajectory by trajectory."""
-    metrics = [name for name in ("vrmse", "crps") if name in metric_names(scores.main)]
-    parts = [paired_table(scores.main, name, paper_ranges(scores.system, name)) for name in metrics]
-    table = pd.concat(parts, ignore_index=True)
+    table = paired_table(scores.main, "vrmse", scores.system.ranges)
     if not len(table):
         return
     yield Section(
         "significance",
         "Diffusion against the neural solver",
-        "Differences between the two on the same trajectories, diffusion at its most solver steps: "
+        "Differences in VRMSE between the two on the same trajectories, diffusion at its most solver steps: "
         "negative where diffusion is better.",
         plain=_paired(table),
         note="Mean difference over trajectories with its 95 % paired bootstrap interval, as a share of the "
@@ -185,7 +185,6 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
         {
             "rival": table["rival"],
             "rate": rate,
-            "metric": table["metric"].str.upper(),
             "lead times": table["range"].str.replace("-", "–"),
             "difference": difference,
             "relative": relative,
@@ -292,7 +291,6 @@ def conditioning(scores: Scores) -> Iterator[Section]:
 
 def missing(scores: Scores, simulator: bool) -> list[tuple[str, str]]:
     """What the paper shows and these tables lack, each with what would produce it."""
-    found = set(pc.unique(scores.metrics["metric"]).to_pylist())
     binned = set(pc.unique(scores.spectra["metric"]).to_pylist())
     models = set(pc.unique(scores.metrics["model"]).to_pylist())
     known = len(pc.unique(scores.metrics["context"])) > 1
@@ -300,11 +298,9 @@ def missing(scores: Scores, simulator: bool) -> list[tuple[str, str]]:
     lacks: Sequence[tuple[bool, str, str]] = (
         (not simulator, "The simulator's time (Table 1)", "simulations whose files tell how long they took."),
         (True, "Optimisers (Table 4)", "a page of its own, by python experiments/study_optimizers.py."),
-        (not known, "Contexts (Table 7)", "evaluations of the same models with other contexts."),
+        (not known, "Contexts (Table 7)", "a sweep with further --contexts, which trains nothing anew."),
         (not guided, "Guidance (Figure 6)", "evaluations of the diffusion models with observations."),
         ("diffusion" not in models, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
-        ("crps" not in found, "CRPS", "evaluations by a version that scores it."),
-        ("rank_histogram" not in binned, "Rank histograms", "evaluations by a version that counts ranks."),
-        ("coherence" not in binned, "Coherence", "evaluations by a version that scores it."),
+        ("rank_histogram" not in binned, "Rank histograms", "ensembles of two members or more."),
     )
     return [(name, remedy) for lack, name, remedy in lacks if lack]

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
     "counting": LEAVES | {"data.state", "nn"},
     "cost": LEAVES | {"counting", "training"},
-    "benchmark": LEAVES | {"models", "data", "training"},
+    "benchmark": LEAVES | {"models", "data", "training", "evaluation"},
     "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
 }
 

@@ -67,6 +67,7 @@
       select.value = this.chosen[choice.key] = choice.initial;
       select.addEventListener("change", () => {
         this.chosen[choice.key] = select.value;
+        this.settle(choice.key);
         this.draw();
       });
       this.choices.append(html("label", {}, html("span", { textContent: choice.label }), select));
@@ -75,6 +76,19 @@
     matching() {
       const agrees = ([key, value]) => !(key in this.chosen) || this.chosen[key] === value;
       return this.data.series.filter((series) => series.y && Object.entries(series.keys).every(agrees));
+    }
+
+    // Where nothing agrees with the last choice, as a metric that only some fields have, the others give way.
+    settle(kept) {
+      const selects = [...this.choices.querySelectorAll("select")].filter((select) => select.name !== kept);
+      for (const select of selects) {
+        const before = select.value;
+        for (const option of select.options) {
+          if (this.matching().length) return;
+          select.value = this.chosen[select.name] = option.value;
+        }
+        if (!this.matching().length) select.value = this.chosen[select.name] = before;
+      }
     }
 
     draw() {

@@ -142,6 +142,33 @@ def test_latents_that_do_not_fit_an_emulator_are_refused_before_anything_runs(co
         Plan(config.replace(diffusion=DiffusionConfig(network=deep)), tmp_path, well)
 
 
+def test_contexts_are_evaluated_without_training_again(config, tmp_path, well):
+    before = fingerprints(config, tmp_path, well)
+    further = config.replace(contexts=(2, 3))
+    after = fingerprints(further, tmp_path, well)
+    assert not changed(before, after)
+    added = [trial for trial in Plan(further, tmp_path, well).evaluations if trial.name not in before]
+    emulated = [name for name in before if name.startswith(("evaluation diff", "evaluation neural"))]
+    assert len(added) == 2 * len(emulated)
+    for trial in added:
+        (step,) = trial.steps
+        assert trial.name.endswith(f"-k{step.stage.config.context}")
+        assert step.run.args[0].subject.context == step.stage.config.context == step.tags["context"]
+
+
+@pytest.mark.parametrize("contexts", [(1,), (2, 2), (0,), (5,)])
+def test_contexts_that_cannot_be_are_refused(config, contexts):
+    with pytest.raises(ConfigError, match="context"):
+        config.replace(contexts=contexts)
+
+
+def test_trajectories_must_outlast_the_contexts(config, tmp_path, well):
+    Plan(config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 12))), tmp_path, well)
+    late = config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 13)))
+    with pytest.raises(ConfigError, match=r"21 states end before .* context of 2 states from state 13"):
+        Plan(late, tmp_path, well)
+
+
 def test_missing_data_are_named(config, tmp_path):
     with pytest.raises(DataError, match="euler_multi_quadrants_openBC"):
         Plan(config, tmp_path, tmp_path / "nothing")
