@@ -5,6 +5,7 @@ guidance; contexts and guidance have parts of their own.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -57,7 +58,7 @@ class Scores:
     metrics: pa.Table
     spectra: pa.Table
 
-    @property
+    @functools.cached_property
     def main(self) -> pa.Table:
         """The metrics of the shortest context and overlap, without guidance."""
         return _plain(self.metrics)
