@@ -152,10 +152,10 @@ def _paired(metrics: pa.Table) -> Iterator[str]:
     if not len(table):
         return
     sure = table[table["p_holm"] < 0.05]
-    better, worse = int((sure["difference"] < 0).sum()), int((sure["difference"] > 0).sum())
+    better = int((2 * sure["wins"] > sure["trajectories"]).sum())
     yield (
         f"Over all lead times diffusion is more accurate than the neural solver at {better} of "
-        f"{len(table)} rates and less at {worse}, paired by trajectory (Wilcoxon, p < 0.05 after "
+        f"{len(table)} rates and less at {len(sure) - better}, paired by trajectory (Wilcoxon, p < 0.05 after "
         "correction); elsewhere the difference may be chance."
     )
 

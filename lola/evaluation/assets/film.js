@@ -74,6 +74,10 @@
       const canvas = tiles.children[i].firstChild;
       const differs = differ.checked && i > 0 && row.scale === "truth";
       paint(canvas, pictures[i], differs ? pictures[0] : null, frame, maps[differs ? "RdBu_r" : "inferno"]);
+      if (row.scale === "spread") {
+        const [low, high] = film.limits[channel];
+        tiles.children[i].lastChild.textContent = `${row.name} (0 to ${Number(((high - low) / 2).toPrecision(2))})`;
+      }
       const what = differs ? `${row.name} minus truth` : row.name;
       canvas.setAttribute("aria-label", `${what}: ${film.fields[channel]} at lead time ${lead}`);
     });
