@@ -155,8 +155,8 @@ def _paired(metrics: pa.Table) -> Iterator[str]:
     better = int((2 * sure["wins"] > sure["trajectories"]).sum())
     yield (
         f"Over all lead times diffusion is more accurate than the neural solver at {better} of "
-        f"{len(table)} rates and less at {len(sure) - better}, paired by trajectory (Wilcoxon, p < 0.05 after "
-        "correction); elsewhere the difference may be chance."
+        f"{len(table)} rates and less at {len(sure) - better}, paired by trajectory (Wilcoxon, p < 0.05 "
+        "after correction); elsewhere the difference may be chance."
     )
 
 

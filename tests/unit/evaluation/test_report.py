@@ -49,7 +49,7 @@ def test_page_is_whole_and_needs_nothing_else(written):
     assert not [tag for tag, attributes in page.elements if tag == "script" and "src" in attributes]
     assert [attributes["href"] for tag, attributes in page.elements if tag == "link"] == ["data:,"]
     sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
-    assert len(sources) == 4
+    assert len(sources) == 3
     for source in sources:
         head, data = source.split(",", 1)
         assert head == "data:image/png;base64"
@@ -74,8 +74,8 @@ def test_data_of_charts_and_film_are_json_without_markup(written):
         data = text.split(f'id="{name}">')[1].split("</script>")[0]
         assert "<" not in data
         assert json.loads(data)
-    charts = json.loads(text.split('id="charts">')[1].split("</script>")[0])
-    assert {"vrmse", "rates", "reconstruction", "spectra", "solver_steps"} == set(charts)
+    charts = json.loads(text.split('id="charts">')[1].split("</script>")[0]) shown = {"vrmse", "spread_skill",
+    "rates", "reconstruction", "spectra", "solver_steps", "ranks", "coherence"} assert set(charts) == shown
 
 
 def test_page_holds_the_tables_numbers_and_flags(written, sweep):
