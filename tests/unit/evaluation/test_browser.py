@@ -71,8 +71,7 @@ def test_the_page_is_as_wide_as_its_window(page):
 
 
 def test_everything_that_is_chosen_or_seen_has_a_name(page):
-    unnamed = """() => [...document.querySelectorAll('select, input, button, img, canvas,
-    [role=img]')].filter(
-        (e) => !(e.labels?.length || e.ariaLabel || e.alt || e.textContent.trim())).length"""
+    seen = "select, input, button, img, canvas, [role=img]"
+    nameless = "e => !(e.labels?.length || e.ariaLabel || e.alt || e.textContent.trim())"
     page.wait_for_function("document.querySelector('.film output').textContent === 'lead time 4'")
-    assert page.evaluate(unnamed) == 0
+    assert page.locator(seen).evaluate_all(f"all => all.filter({nameless}).length") == 0
