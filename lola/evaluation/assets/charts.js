@@ -19,7 +19,7 @@
   const show = (value) => {
     if (value === 0) return "0";
     const size = Math.abs(value);
-    return size < 1e-3 || size >= 1e5 ? value.toExponential(1).replace("e+", "e") : String(Number(value.toPrecision(3)));
+    return size < 1e-3 || size >= 1e5 ? value.toExponential(1).replace(".0e", "e").replace("e+", "e") : String(Number(value.toPrecision(3)));
   };
 
   // A scale from data to pixels, with its ticks.
@@ -258,9 +258,9 @@
       });
       const head = html("b", { textContent: `${this.data.x.label}: ${show(place)}` });
       this.readout.replaceChildren(head, html("table", {}, ...rows));
-      const right = x > this.plot.clientWidth / 2;
-      this.readout.style.left = right ? "auto" : `${x + 14}px`;
-      this.readout.style.right = right ? `${this.plot.clientWidth - x + 14}px` : "auto";
+      const [wide, whole] = [this.readout.offsetWidth, this.plot.clientWidth];
+      const beside = x > whole / 2 ? x - wide - 14 : x + 14;
+      this.readout.style.left = `${Math.max(0, Math.min(whole - wide, beside))}px`;
     }
   }
 

@@ -46,6 +46,10 @@ def test_arrow_keys_read_the_values(page):
     text = page.inner_text("[data-chart=vrmse] .readout")
     assert text.startswith("lead time (simulation steps): 8")
     assert "Diffusion" in text
+    inside = """() => { const [box, plot] = ['.readout', '.plot'].map((part) =>
+        document.querySelector('[data-chart=vrmse] ' + part).getBoundingClientRect());
+        return box.left >= plot.left - 1 && box.right <= plot.right + 1; }"""
+    assert page.evaluate(inside)
 
 
 def test_the_film_plays_fields_rates_and_differences(page):
