@@ -15,6 +15,7 @@ from lola.distributed.sweep import Trial
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
 from lola.evaluation.figures import Example
 from lola.evaluation.film import Film, Row
+from lola.evaluation.frames import simulation_sections
 from lola.evaluation.report import Report, demo_limits, write_report
 from lola.evaluation.score import Subject
 from lola.evaluation.speed import Timing
@@ -63,6 +64,7 @@ def make_report(plan: Plan) -> Path:
             film=_film(plan),
             examples=_examples(plan),
             timings=[*_simulator(plan), *(_timing(trial) for trial in plan.evaluations if _emulates(trial))],
+            simulations=list(simulation_sections(plan.datasets.root)),
             limits=demo_limits(
                 train_trajectories=len(plan.train.trajectories),
                 test_trajectories=min(config.evaluation.trajectories, len(plan.test.trajectories)),

@@ -13,7 +13,7 @@ from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
-from lola.simulate.euler import EulerConfig
+from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
@@ -53,7 +53,7 @@ class SweepConfig(Config):
     """
 
     system: str = "euler"
-    simulation: EulerConfig | None = None
+    simulation: Simulation | None = None
     latent_channels: tuple[int, ...]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
@@ -112,12 +112,12 @@ class Recipe(Config):
     symmetries: Symmetries = "plain"
 
 
-def check_simulation(system: str, simulation: EulerConfig | None) -> None:
-    """Raise `ConfigError` unless the system is known, and can be simulated if it is to be."""
+def check_simulation(system: str, simulation: Simulation | None) -> None:
+    """Raise `ConfigError` unless the system is known, and what is simulated if anything."""
     get_system(system)
     require(
-        simulation is None or system == "euler",
-        f"there is no simulation of {system}, only of euler",
+        simulation is None or simulation.system == system,
+        f"data of {system} cannot come from a simulation of {simulation and simulation.system}",
     )
 
 

@@ -32,6 +32,7 @@ class Report:
         film: A trajectory to play.
         examples: States to picture.
         timings: Speed by method.
+        simulations: Parts that show the simulations themselves.
         limits: What the numbers cannot show, a sentence or two each.
         links: Names and addresses of related pages.
     """
@@ -44,6 +45,7 @@ class Report:
     film: Film | None = None
     examples: Sequence[Example] = ()
     timings: Sequence[Timing] = ()
+    simulations: Sequence[Section] = ()
     limits: Sequence[str] = ()
     links: Sequence[tuple[str, str]] = ()
 
@@ -58,7 +60,7 @@ def write_report(folder: Path, report: Report) -> Path:
             title=report.title,
             system=report.system,
             findings=findings(report),
-            sections=list(_sections(report, scores)),
+            sections=[*_sections(report, scores), *report.simulations],
             missing=sections.missing(scores, simulator),
             settings=report.settings,
             limits=report.limits,

@@ -1,10 +1,12 @@
 """A small report with everything in it."""
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from lola.data.systems import EULER
 from lola.evaluation.figures import Example
 from lola.evaluation.film import Film, Row
+from lola.evaluation.page import Section
 from lola.evaluation.report import Report, demo_limits
 from lola.evaluation.speed import Timing
 
@@ -25,6 +27,7 @@ def report(sweep, **changes):
         "spectra": sweep[1],
         "examples": [Example("density", [("truth", np.random.rand(2, 8, 8))], [4, 8])],
         "film": film(),
+        "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],
         "timings": [Timing(model="simulator", seconds=2.0),
                     Timing(model="diffusion", seconds=0.016, space="latent", compression=16.0,
                            solver_steps=8)],

@@ -49,7 +49,7 @@ def test_page_is_whole_and_needs_nothing_else(written):
     assert not [tag for tag, attributes in page.elements if tag == "script" and "src" in attributes]
     assert [attributes["href"] for tag, attributes in page.elements if tag == "link"] == ["data:,"]
     sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
-    assert len(sources) == 3
+    assert len(sources) == 4
     for source in sources:
         head, data = source.split(",", 1)
         assert head == "data:image/png;base64"
@@ -97,7 +97,13 @@ def test_files_lie_beside_the_page(written, sweep):
     stems = ("vrmse", "spectra", "spread_skill")
     assert {f"{stem}.{end}" for stem in stems for end in ("png", "svg", "csv", "md", "tex")} <= names
     assert {"significance.csv", "significance.tex", "speed.csv", "rates.png", "survey.svg"} <= names
-    assert {"report.html", "states.png", "solver_steps.png", "vrmse_autoencoded.csv"} <= names
+    assert {
+        "report.html",
+        "states.png",
+        "simulation_euler.svg",
+        "solver_steps.png",
+        "vrmse_autoencoded.csv",
+    } <= names
     assert not [name for name in names if name.startswith(".")]
     with (written.parent / "vrmse.csv").open() as file:
         rows = list(csv.DictReader(file))
