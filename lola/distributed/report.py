@@ -142,7 +142,7 @@ def _rows(plan: Plan, n: int) -> Iterator[Row]:
     diffusion = plan.evaluation("diffusion", n, config.diffusion, max(config.solver_steps))
     yield Row("Reconstruction", rate, _flat(_example(plan.evaluation("autoencoder", n))[0]))
     moments = diffusion.folder / "moments.npy"
-    if moments.exists():  # evaluations of versions before 0.1 kept members alone
+    if moments.exists():  # earlier evaluations kept members alone
         mean, deviation = np.load(moments)
         yield Row("Diffusion, mean", rate, _flat(mean))
     for i, member in enumerate(_example(diffusion)):
