@@ -82,7 +82,7 @@ def mini(system: str = "euler") -> SweepConfig:
             sampler=SamplerConfig(),
             members=16,
             trajectories=8,
-            start=physics.starts[0],
+            starts=physics.starts[:1],
             stride=physics.stride,
         ),
     )

@@ -97,7 +97,7 @@ def _draw(rows: dict[str, np.ndarray], axes: Sequence[np.ndarray], titles: Seque
         low, high = np.quantile(values, [0.005, 0.995])
         style: Any = {"vmin": low, "vmax": high, "cmap": "magma", "rasterized": True}
         for panel, state in zip(line, values, strict=True):
-            picture = panel.pcolormesh(x, y, state.T, rasterized=True, **style)
+            picture = panel.pcolormesh(x, y, state.T, **style)
             panel.set(xticks=[], yticks=[], aspect="equal")
             panel.grid(visible=False)
         line[0].set_ylabel(name)
