@@ -1,5 +1,6 @@
 """Measure how fast the platform is on this machine."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,19 @@ from typing import Any
 import presets
 
 from lola.benchmark.data import DataBenchmark, data_table, run_data_benchmark
+from lola.benchmark.emulation import EmulationBenchmark, emulation_table, run_emulation_benchmark
 from lola.benchmark.memory import memory_table, run_memory_benchmark, write_memory
 from lola.benchmark.scoring import MetricsBenchmark, metrics_table, run_metrics_benchmark
 from lola.benchmark.training import TrainingBenchmark, run_training_benchmark, table
 from lola.cli import launch
 from lola.distributed.benchmark import time_ray
 
-Benchmark = TrainingBenchmark | DataBenchmark | MetricsBenchmark
+Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark | MetricsBenchmark
+RUNS: dict[type, tuple[Any, Any]] = {
+    TrainingBenchmark: (run_training_benchmark, table),
+    MetricsBenchmark: (run_metrics_benchmark, metrics_table),
+    EmulationBenchmark: (run_emulation_benchmark, emulation_table),
+}
 
 
 def training() -> TrainingBenchmark:
@@ -32,8 +39,16 @@ def data() -> DataBenchmark:
     )
 
 
+def emulation() -> EmulationBenchmark:
+    """Seconds per state of simulator, neural solver and diffusion, with the `mini` preset's networks."""
+    config = presets.mini()
+    codec, network = config.autoencoder.replace(latent_channels=32), config.diffusion.network
+    pixel = network.replace(patch_size=(1, 16, 16))
+    return EmulationBenchmark(autoencoder=codec, latent=network, pixel=pixel, simulation=config.simulation)
+
+
 def main(config: Benchmark) -> None:
-    """Time training steps, their data, or scores, against the plain way; contenders take turns."""
+    """Time training, emulation, scores, or the way of data, against the plain way; contenders take turns."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
@@ -44,16 +59,11 @@ def main(config: Benchmark) -> None:
 
 def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
-
-    def progress(what: str) -> None:
-        print(what, flush=True)
-
-    if isinstance(config, TrainingBenchmark):
-        result = run_training_benchmark(config, progress)
-        return result, table(result)
-    if isinstance(config, MetricsBenchmark):
-        result = run_metrics_benchmark(config, progress)
-        return result, metrics_table(result)
+    progress = functools.partial(print, flush=True)
+    if type(config) in RUNS:
+        run, show = RUNS[type(config)]
+        result = run(config, progress)
+        return result, show(result)
     if config.memory:
         result = run_memory_benchmark(config, progress)
         write_memory(result, folder)
@@ -67,4 +77,5 @@ def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
 
 
 if __name__ == "__main__":
-    launch(main, {"training": training, "data": data, "metrics": MetricsBenchmark}, default="training")
+    kinds = {"training": training, "data": data, "emulation": emulation, "metrics": MetricsBenchmark}
+    launch(main, kinds, default="training")

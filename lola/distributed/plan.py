@@ -169,19 +169,22 @@ class Plan:
         solver_steps: int | None = None,
         weights: Weights = "raw",
         context: int | None = None,
+        guided: bool = False,
     ) -> Stage:
-        """The stage of an evaluation, of trained weights or their average, at a further context if any."""
+        """The stage of an evaluation, of trained weights or their average, at a further context or "
+        "guided if so."""
         what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
         what += f"-k{context}" if context else ""
+        what += "-guided" if guided else ""
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
-        config = self._scoring(subject, solver_steps).replace(weights=weights)
+        config = self._scoring(subject, solver_steps, guided).replace(weights=weights)
         config = config.replace(context=context) if context else config
         return self._stage("evaluations", what, config, **inputs)
 
-    def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
-        config = self.config.evaluation
+    def _scoring(self, subject: str, solver_steps: int | None, guided: bool) -> EvaluationConfig:
+        config = self.config.guided() if guided else self.config.evaluation
         if solver_steps is not None:
             assert config.sampler is not None
             return config.replace(sampler=config.sampler.replace(steps=solver_steps))
@@ -281,6 +284,10 @@ class Plan:
                     yield evaluate("neural_solver", n, config.neural_solver, weights=weights)
                     for steps in config.solver_steps:
                         yield evaluate("diffusion", n, config.diffusion, steps, weights)
+        if config.guidance is not None:
+            for n in config.latent_channels:
+                steps = max(config.solver_steps)
+                yield self._evaluate("diffusion", n, config.diffusion, steps, guided=True)
 
     def _evaluate(
         self,
@@ -290,8 +297,9 @@ class Plan:
         steps: int | None = None,
         weights: Weights = "raw",
         context: int | None = None,
+        guided: bool = False,
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps, weights, context)
+        stage = self.evaluation(subject, n, model, steps, weights, context, guided)
         subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)
@@ -309,10 +317,11 @@ class Plan:
                 space="pixel" if n is None else "latent",
                 compression=self.compression(n),
                 training_seed=training.seed,
-                sampler=config.sampler.name if config.sampler else "",
+                sampler=config.sampler.title if config.sampler else "",
                 solver_steps=steps or 0,
                 context=config.context,
                 overlap=config.overlap,
+                guidance=config.guided,
             ),
             self.datasets,
             autoencoder.folder if autoencoder else None,

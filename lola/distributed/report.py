@@ -175,6 +175,7 @@ def _timing(trial: Trial) -> Timing:
     key = {field.name: subject[field.name] for field in dataclasses.fields(Subject)}
     return Timing(
         model=key["model"],
+        guided=bool(key["guidance"]),
         seconds=stage.manifest()["seconds_per_state"],
         space=key["space"],
         compression=key["compression"] if key["space"] == "latent" else None,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lola.autoencoder import Autoencoder
-from lola.config import Config, how, require
+from lola.config import Config, added, how, require
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
 from lola.emulation import Emulator, Weights, map_states
@@ -28,6 +28,8 @@ from lola.errors import DataError
 from lola.evaluation.conservation import conserved
 from lola.evaluation.ensemble import Members, Scores, join_members, join_scores, score_ensemble
 from lola.evaluation.score import Subject, drifts, share_stable, tabulate
+from lola.guidance import GuidanceConfig
+from lola.observation import ObservationConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import numpy_generator
 
@@ -47,6 +49,8 @@ class EvaluationConfig(Config):
         overlap: States that a window shares with the one before.
         stride: Simulation steps between states.
         seed: Seeds the choice of trajectories and the members.
+        observed: What is observed of the test trajectories after the context, if anything is.
+        guidance: How a diffusion model is guided by it.
         chunk: States decoded and scored at once.
         gpus: GPUs of each worker; -1 is one where the cluster has any.
     """
@@ -61,6 +65,8 @@ class EvaluationConfig(Config):
     overlap: int = 1
     stride: int = 4
     seed: int = 0
+    observed: ObservationConfig | None = added(None)
+    guidance: GuidanceConfig | None = added(None)
     chunk: int = how(64)
     gpus: float = how(-1.0)
 
@@ -73,6 +79,12 @@ class EvaluationConfig(Config):
         require(len(set(self.starts)) == len(self.starts), f"start states {self.starts} name one twice")
         require(self.overlap > 0, f"windows must share at least one state, not {self.overlap}")
         require(self.chunk > 0, f"at least one state must be decoded at once, not {self.chunk}")
+        both = (self.observed is None) == (self.guidance is None)
+        require(both, "guidance needs something observed, and what is observed needs a guidance")
+        if self.guidance is not None:
+            require(self.sampler is not None, "only diffusion models, which have a sampler, can be guided")
+            assert self.sampler is not None
+            self.guidance.check(self.sampler)
 
     def check_steps(self, steps: int, contexts: Sequence[int] = ()) -> None:
         """Raise `ConfigError` unless trajectories of `steps` states go on after every context and start."""
@@ -82,6 +94,13 @@ class EvaluationConfig(Config):
             f"trajectories of {steps} states end before one is left to predict after a context of {context} "
             f"states from state {start}, {self.stride} steps apart",
         )
+
+    @property
+    def guided(self) -> str:
+        """The `guidance` column: the method and what was observed, or nothing."""
+        if self.guidance is None or self.observed is None:
+            return ""
+        return f"{self.guidance.name} {self.observed.title}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +127,7 @@ def choose_trajectories(split: WellSplit, config: EvaluationConfig) -> list[int]
     return [int(index) for index in order[: config.trajectories]]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_trajectory(
     config: EvaluationConfig,
     subject: Subject,
@@ -142,7 +161,7 @@ def evaluate_trajectory(
     z = space.encode(truth[None])
     began = time.perf_counter()
     if emulator is not None:
-        drawn = _roll_out(config, split, index, z, emulator)
+        drawn = _roll_out(config, split, index, truth, z, emulator)
     elif config.subject == "autoencoder":
         drawn = z[:, :, config.context :]
     else:
@@ -212,7 +231,12 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
 
 
 def _roll_out(
-    config: EvaluationConfig, split: WellSplit, index: int, z: Tensor, emulator: Emulator
+    config: EvaluationConfig,
+    split: WellSplit,
+    index: int,
+    truth: Tensor,
+    z: Tensor,
+    emulator: Emulator,
 ) -> Tensor:
     """All members of a trajectory after the context, shape `(M, C, L - K, *grid)`."""
     members = config.members if emulator.stochastic else 1
@@ -220,8 +244,19 @@ def _roll_out(
     parameters = split.parameters(index).expand(members, -1).to(z.device)
     identity = split.trajectories[index].id
     keys = [(config.seed, identity, member) for member in range(members)]
+    observations = None
+    if config.observed is not None and config.guidance is not None:
+        # What is observed is in the units that this split is scored in
+        emulator = dataclasses.replace(emulator, guidance=config.guidance, system=split.system)
+        after = truth[:, config.context :]
+        observations = config.observed.observe(after, split.system.channels, identity)
     windows: Iterator[Tensor] = emulator.rollout(
-        context, parameters, z.shape[2] - config.context, keys, overlap=config.overlap
+        context,
+        parameters,
+        z.shape[2] - config.context,
+        keys,
+        overlap=config.overlap,
+        observations=observations,
     )
     return torch.cat(list(windows), dim=2)
 

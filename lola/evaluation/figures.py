@@ -197,6 +197,26 @@ def error_over_lead_time(metrics: pa.Table, metric: str = "vrmse", target: str =
 
 
 @styled
+def guidance_over_lead_time(metrics: pa.Table, metric: str = "vrmse") -> Figure:
+    """A metric of diffusion models with and without observations over lead time, a panel per rate."""
+    found = estimates_over_time(metrics, metric)
+    found = found[found["model"] == "diffusion"]
+    names = sorted(found["guidance"].unique())
+    rates = latent_rates(found)
+    figure, panels = new_panels(len(rates))
+    for axes, rate in zip(panels, rates, strict=True):
+        for name, colour, marker in zip(names, COLOURS[1:], MARKERS, strict=False):
+            rows = found[(found["compression"] == rate) & (found["guidance"] == name)]
+            label = name or "Without observations"
+            draw_curve(axes, rows["lead_time"], rows, label, color=colour, marker=marker)
+        axes.set(title=f"{rate:.4g}× compression", xlabel="lead time (simulation steps)")
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel(name_metric(metric))
+    shared_legend(figure, panels)
+    return figure
+
+
+@styled
 def spread_skill_over_lead_time(metrics: pa.Table) -> Figure:
     """The spread-skill ratio of every ensemble over lead time; a calibrated one lies at 1."""
     found = estimates_over_time(metrics, RATIO)

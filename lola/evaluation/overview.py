@@ -23,7 +23,7 @@ from lola.evaluation.figures import (
     styled,
 )
 from lola.evaluation.paper import printed
-from lola.evaluation.tables import EMULATORS, METHOD, RATIO, name_method
+from lola.evaluation.tables import METHOD, RATIO, name_method
 
 
 @styled
@@ -119,32 +119,6 @@ def metrics_over_time(metrics: pa.Table, names: Sequence[str], target: str = "tr
     for axes in grid[-1]:
         axes.set_xlabel("lead time (simulation steps)")
     shared_legend(figure, list(grid.flat), columns=4)
-    return figure
-
-
-@styled
-def guidance_over_time(metrics: pa.Table, metric: str = "vrmse") -> Figure:
-    """Diffusion with and without observations over lead time, a panel per rate (Figure 6).
-
-    Arguments:
-        metrics: Tidy rows of one system, of which some are guided.
-        metric: The name of a metric.
-    """
-    curves = estimates_over_time(metrics, metric)
-    guided = set(curves.loc[curves["guidance"] != "", "compression"])
-    curves = curves[curves["model"].isin(EMULATORS) & curves["compression"].isin(guided)]
-    figure, panels = new_panels(len(guided))
-    for axes, rate in zip(panels, sorted(guided), strict=True):
-        methods = curves[curves["compression"] == rate].groupby(METHOD, sort=False)
-        for (_, group), shade, marker in zip(
-            methods, _shades(len(methods)), MARKERS * len(methods), strict=False
-        ):
-            row = group.iloc[0]
-            label = name_method(row) + (f", guided by {row['guidance']}" if row["guidance"] else "")
-            draw_curve(axes, group["lead_time"], group, label, color=shade, marker=marker)
-        axes.set(title=f"{rate:.4g}× compression", xlabel="lead time (simulation steps)")
-    panels[0].set_ylabel(name_metric(metric))
-    shared_legend(figure, panels, columns=3)
     return figure
 
 

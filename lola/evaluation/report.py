@@ -59,7 +59,7 @@ def write_report(folder: Path, report: Report) -> Path:
         Page(
             title=report.title,
             system=report.system,
-            findings=findings(report),
+            findings=[*findings(report), *_guided(report)],
             sections=[*_sections(report, scores), *report.simulations],
             missing=sections.missing(scores, simulator),
             settings=report.settings,
@@ -90,6 +90,18 @@ def _sections(report: Report, scores: sections.Scores) -> Iterator[Section]:
             "run.",
             plain=speed_table(report.timings, report.system.name),
         )
+
+
+def _guided(report: Report) -> Iterator[str]:
+    """What observations bring, over ranges of lead times."""
+    table = sections.with_observations(report.metrics, report.system.ranges)
+    for (rate, name), rows in table.groupby(["compression", "range"], sort=False):
+        without = rows.loc[rows["guidance"] == "", "value"].min()
+        for _, row in rows[rows["guidance"] != ""].iterrows():
+            yield (
+                f"With observations ({row['guidance']}) the VRMSE at {rate:.4g}× over lead times "
+                f"{str(name).replace('-', '–')} is {row['value']:.3f}, without {without:.3f}."
+            )
 
 
 def _example_sections(examples: Sequence[Example], folded: bool) -> Iterator[Section]:

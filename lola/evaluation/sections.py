@@ -28,19 +28,19 @@ from lola.evaluation.explore import (
 from lola.evaluation.figures import (
     accuracy_over_steps,
     error_over_lead_time,
+    guidance_over_lead_time,
     spectra_at,
     spread_skill_over_lead_time,
 )
 from lola.evaluation.overview import (
     error_over_rate,
-    guidance_over_time,
     metrics_over_time,
     reconstruction_over_time,
 )
 from lola.evaluation.page import Section
 from lola.evaluation.paper import TABLES, beside_paper, paper_ranges, printed_table
 from lola.evaluation.significance import paired_table
-from lola.evaluation.tables import RATIO, SPECTRUM, lead_time_table
+from lola.evaluation.tables import RATIO, SPECTRUM, Range, lead_time_table
 
 SURVEYED = ("vrmse", *SPECTRUM, RATIO)
 
@@ -276,18 +276,27 @@ def conditioning(scores: Scores) -> Iterator[Section]:
             "which does not name its rates.",
             plain=context_table(scores.metrics.filter(one), scores.system.ranges, scores.system.name),
         )
-    guided = pc.not_equal(scores.metrics["guidance"], "")
-    if pc.any(guided).as_py():
-        rates = pc.unique(scores.metrics.filter(guided)["compression"])
-        ours = scores.metrics.filter(pc.and_(one, pc.is_in(scores.metrics["compression"], rates)))
-        ours = ours.filter(pc.equal(ours["model"], "diffusion"))
+    observed = with_observations(scores.metrics, scores.system.ranges)
+    if len(observed):
+        rates = pa.array(observed.loc[observed["guidance"] != "", "compression"].unique())
+        same = pc.and_(one, pc.is_in(scores.metrics["compression"], rates))
+        ours = scores.metrics.filter(pc.and_(same, pc.equal(scores.metrics["model"], "diffusion")))
         yield Section(
             "guidance",
-            "Guidance by observations",
-            "Diffusion with and without partial, noisy observations, which the sampler is guided by.",
-            guidance_over_time(ours),
+            "Emulation with observations",
+            "Diffusion models whose draws are guided by partial, noisy observations of the test trajectory, "
+            "and the same without any. The error is over all points, observed or not.",
+            guidance_over_lead_time(ours),
+            observed,
             chart=lead_time_chart(ours, metric_names(ours)),
         )
+
+
+def with_observations(metrics: pa.Table, ranges: Sequence[Range]) -> pd.DataFrame:
+    """Estimates of the diffusion models, guided and as many solver steps without; empty if none is."""
+    table = lead_time_table(metrics, "vrmse", ranges)
+    guided = table[table["guidance"] != ""]
+    return table[(table["model"] == "diffusion") & table["solver_steps"].isin(guided["solver_steps"])]
 
 
 def missing(scores: Scores, simulator: bool) -> list[tuple[str, str]]:

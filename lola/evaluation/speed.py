@@ -19,6 +19,7 @@ class Timing:
         space: `latent` or `pixel`.
         compression: Its compression rate, if it works in latent space.
         solver_steps: Steps of its sampler, if it has one.
+        guided: Whether it assimilates observations.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Timing:
     space: str = "pixel"
     compression: float | None = None
     solver_steps: int = 0
+    guided: bool = False
 
 
 def speed_table(timings: Sequence[Timing], system: str) -> pd.DataFrame:
@@ -37,13 +39,14 @@ def speed_table(timings: Sequence[Timing], system: str) -> pd.DataFrame:
     printed = SECONDS if system == "euler" else {}
     return pd.DataFrame(
         {
-            "method": NAMES.get(timing.model, timing.model.capitalize()),
+            "method": NAMES.get(timing.model, timing.model.capitalize())
+            + (", guided" if timing.guided else ""),
             "space": timing.space,
             "rate": f"{timing.compression:.4g}" if timing.compression else "–",
             "steps": str(timing.solver_steps or "–"),
             "time per state": show_seconds(timing.seconds),
             "speed over the simulator": f"{base / timing.seconds:.3g}×" if base else "–",
-            "paper, A100": show_seconds(printed.get((timing.model, timing.space))),
+            "paper, A100": show_seconds(None if timing.guided else printed.get((timing.model, timing.space))),
         }
         for timing in timings
     )

@@ -12,7 +12,9 @@ from lola.distributed.datasource import WellDatasource, shards_of
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError, DataError
 from lola.evaluation.tables import MODELS
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
+from lola.observation import ObservationConfig
 from lola.schedule import TimePriorConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.unet import UNetConfig
@@ -47,6 +49,22 @@ def test_trials_need_only_what_earlier_ones_make(config, tmp_path, well):
 def test_every_stage_has_a_folder_of_its_own(config, tmp_path, well):
     folders = [step.stage.folder for trial in Plan(config, tmp_path, well).trials for step in trial.steps]
     assert len(set(folders)) == len(folders) == 2 * 2 + 1 + 4 + 2 + 2 * 3 + 2
+
+
+def test_observations_add_evaluations_and_change_no_other_stage(config, tmp_path, well):
+    before = fingerprints(config, tmp_path, well)
+    guided = config.replace(observed=ObservationConfig(), guidance=GuidanceConfig())
+    after = fingerprints(guided, tmp_path, well)
+    assert not changed(before, after)
+    added = [f"evaluation diffusion-{rate}-s4-guided" for rate in ("f8c16", "f8c1")]
+    assert sorted(after.keys() - before.keys()) == sorted(added)
+    other = guided.replace(guidance=GuidanceConfig(name="tmpd"))
+    assert changed(after, fingerprints(other, tmp_path, well)) == set(added)
+    with pytest.raises(ConfigError, match="needs a guidance"):
+        config.replace(observed=ObservationConfig())
+    both = {"observed": ObservationConfig(), "guidance": GuidanceConfig()}
+    with pytest.raises(ConfigError, match="observations of a sweep are its own"):
+        config.replace(evaluation=config.evaluation.replace(**both))
 
 
 def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, well):

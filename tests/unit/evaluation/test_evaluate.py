@@ -8,10 +8,12 @@ from lola.data.systems import EULER
 from lola.data.well import open_split
 from lola.diffusion import DiffusionConfig
 from lola.emulation import Emulator
-from lola.errors import DataError
+from lola.errors import ConfigError, DataError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
+from lola.observation import ObservationConfig
 from lola.sampling import SamplerConfig
 from lola.transformer import TransformerConfig
 
@@ -75,6 +77,45 @@ def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
         variance = np.mean(deviation[EULER.channels.index(field), lead // 4 - 1].astype(float) ** 2)
         assert value == pytest.approx(np.sqrt(4 / 2 * variance), rel=1e-4)
     assert scores.seconds > 0
+
+
+def test_observations_guide_an_ensemble(split, autoencoder):
+    torch.manual_seed(1)
+    model = DiffusionConfig(network=TRANSFORMER).build(4, split.parameter_count, 2, 5)
+    emulator = Emulator(model=model, autoencoder=autoencoder)
+    config = EvaluationConfig(trajectories=1, members=2, sampler=SamplerConfig(steps=2))
+    guided = config.replace(
+        observed=ObservationConfig(factor=4, every=2), guidance=GuidanceConfig(iterations=1)
+    )
+    assert (config.guided, guided.guided) == ("", "mmps subsample4-every2")
+    assert "guidance" not in config.what()
+    plain, observed = (
+        evaluate_trajectory(each, SUBJECT, split, 0, autoencoder=autoencoder, emulator=emulator)
+        for each in (config, guided)
+    )
+    assert np.isfinite(observed.example).all()
+    assert not np.allclose(plain.example, observed.example)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"observed": ObservationConfig()}, "needs a guidance"),
+        ({"guidance": GuidanceConfig(), "sampler": SamplerConfig()}, "something observed"),
+        ({"observed": ObservationConfig(), "guidance": GuidanceConfig()}, "which have a sampler"),
+        (
+            {
+                "observed": ObservationConfig(),
+                "guidance": GuidanceConfig(name="dps"),
+                "sampler": SamplerConfig(),
+            },
+            "ddpm alone",
+        ),
+    ],
+)
+def test_impossible_guidance(values, message):
+    with pytest.raises(ConfigError, match=message):
+        EvaluationConfig(**values)
 
 
 def test_a_deterministic_emulator_has_one_member_and_no_spread(split):

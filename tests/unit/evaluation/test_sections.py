@@ -5,7 +5,6 @@ from test_tables import tidy
 
 from lola.data.systems import EULER
 from lola.evaluation.explore import lead_time_chart, rate_chart
-from lola.evaluation.overview import guidance_over_time
 from lola.evaluation.sections import Scores, conditioning, missing
 from lola.evaluation.tables import lead_time_table
 
@@ -55,13 +54,6 @@ def test_the_main_part_has_neither(metrics, sweep):
     assert list(conditioning(Scores(EULER, main, sweep[1]))) == []
     lacks = {name for name, _ in missing(Scores(EULER, main, sweep[1]), False)}
     assert {"Contexts (Table 7)", "Guidance (Figure 6)", "The simulator's time (Table 1)"} <= lacks
-
-
-def test_guidance_is_drawn_at_the_rates_that_have_it(metrics):
-    (axes,) = guidance_over_time(metrics).axes
-    labels = [line.get_label() for line in axes.get_lines()]
-    assert "Diffusion, guided by mmps" in labels
-    assert axes.get_title(loc="left") == "80× compression"
 
 
 def test_rates_stand_beside_the_papers(metrics):
