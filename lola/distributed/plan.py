@@ -174,8 +174,7 @@ class Plan:
         """The stage of an evaluation, of trained weights or their average, at a further context or "
         "guided if so."""
         what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
-        what += f"-k{context}" if context else ""
-        what += "-guided" if guided else ""
+        what += (f"-k{context}" if context else "") + ("-guided" if guided else "")
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
@@ -286,8 +285,7 @@ class Plan:
                         yield evaluate("diffusion", n, config.diffusion, steps, weights)
         if config.guidance is not None:
             for n in config.latent_channels:
-                steps = max(config.solver_steps)
-                yield self._evaluate("diffusion", n, config.diffusion, steps, guided=True)
+                yield self._evaluate("diffusion", n, config.diffusion, max(config.solver_steps), guided=True)
 
     def _evaluate(
         self,
