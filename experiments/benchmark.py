@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from lola.cli import launch
 from lola.distributed.benchmark import time_ray
 
 Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark | MetricsBenchmark
-RUNS: dict[type, tuple[Any, Any]] = {
+WAYS: dict[type, tuple[Callable[..., dict[str, Any]], Callable[[dict], str]]] = {
     TrainingBenchmark: (run_training_benchmark, table),
-    MetricsBenchmark: (run_metrics_benchmark, metrics_table),
     EmulationBenchmark: (run_emulation_benchmark, emulation_table),
+    MetricsBenchmark: (run_metrics_benchmark, metrics_table),
 }
 
 
@@ -34,9 +35,8 @@ def training() -> TrainingBenchmark:
 def data() -> DataBenchmark:
     """How fast data reach training, with the `mini` preset's neural solver."""
     config = presets.mini()
-    return DataBenchmark(
-        emulator=config.neural_solver, training=config.emulator_training.replace(steps=80, report_every=20)
-    )
+    steps = config.emulator_training.replace(steps=80, report_every=20)
+    return DataBenchmark(emulator=config.neural_solver, training=steps)
 
 
 def emulation() -> EmulationBenchmark:
@@ -60,22 +60,21 @@ def main(config: Benchmark) -> None:
 def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
     progress = functools.partial(print, flush=True)
-    if type(config) in RUNS:
-        run, show = RUNS[type(config)]
+    if not isinstance(config, DataBenchmark):
+        run, write = WAYS[type(config)]
         result = run(config, progress)
-        return result, show(result)
+        return result, write(result)
     if config.memory:
         result = run_memory_benchmark(config, progress)
         write_memory(result, folder)
         return result, memory_table(result)
     result = run_data_benchmark(config, progress)
     if config.ray:
-        result["ray"] = time_ray(
-            config.system, config.gigabytes, config.steps, config.cells, config.rounds, progress
-        )
+        sizes = (config.gigabytes, config.steps, config.cells, config.rounds)
+        result["ray"] = time_ray(config.system, *sizes, progress)
     return result, data_table(result)
 
 
 if __name__ == "__main__":
-    kinds = {"training": training, "data": data, "emulation": emulation, "metrics": MetricsBenchmark}
-    launch(main, kinds, default="training")
+    ways = {"training": training, "data": data, "emulation": emulation, "metrics": MetricsBenchmark}
+    launch(main, ways, default="training")

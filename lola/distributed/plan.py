@@ -168,13 +168,12 @@ class Plan:
         model: EmulatorModel | None = None,
         solver_steps: int | None = None,
         weights: Weights = "raw",
-        context: int | None = None,
         guided: bool = False,
+        context: int | None = None,
     ) -> Stage:
-        """The stage of an evaluation, of trained weights or their average, at a further context or "
-        "guided if so."""
+        """The stage of an evaluation, of weights or their average, guided or not, at a further context."""
         what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
-        what += (f"-k{context}" if context else "") + ("-guided" if guided else "")
+        what += ("-guided" if guided else "") + (f"-k{context}" if context else "")
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
@@ -283,9 +282,9 @@ class Plan:
                     yield evaluate("neural_solver", n, config.neural_solver, weights=weights)
                     for steps in config.solver_steps:
                         yield evaluate("diffusion", n, config.diffusion, steps, weights)
-        if config.guidance is not None:
-            for n in config.latent_channels:
-                yield self._evaluate("diffusion", n, config.diffusion, max(config.solver_steps), guided=True)
+        for n in config.latent_channels if config.guidance is not None else ():
+            steps = max(config.solver_steps)
+            yield self._evaluate("diffusion", n, config.diffusion, steps, guided=True)
 
     def _evaluate(
         self,
@@ -294,10 +293,10 @@ class Plan:
         model: EmulatorModel | None = None,
         steps: int | None = None,
         weights: Weights = "raw",
-        context: int | None = None,
         guided: bool = False,
+        context: int | None = None,
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps, weights, context, guided)
+        stage = self.evaluation(subject, n, model, steps, weights, guided, context)
         subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)

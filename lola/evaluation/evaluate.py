@@ -86,6 +86,13 @@ class EvaluationConfig(Config):
             assert self.sampler is not None
             self.guidance.check(self.sampler)
 
+    @property
+    def guided(self) -> str:
+        """The `guidance` column: the method and what was observed, or nothing."""
+        if self.guidance is None or self.observed is None:
+            return ""
+        return f"{self.guidance.name} {self.observed.title}"
+
     def check_steps(self, steps: int, contexts: Sequence[int] = ()) -> None:
         """Raise `ConfigError` unless trajectories of `steps` states go on after every context and start."""
         context, start = max(self.context, *contexts, 0), max(self.starts)
@@ -94,13 +101,6 @@ class EvaluationConfig(Config):
             f"trajectories of {steps} states end before one is left to predict after a context of {context} "
             f"states from state {start}, {self.stride} steps apart",
         )
-
-    @property
-    def guided(self) -> str:
-        """The `guidance` column: the method and what was observed, or nothing."""
-        if self.guidance is None or self.observed is None:
-            return ""
-        return f"{self.guidance.name} {self.observed.title}"
 
 
 @dataclasses.dataclass(frozen=True)

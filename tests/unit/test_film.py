@@ -36,6 +36,8 @@ def ensemble(tmp_path):
     return write(tmp_path / "ensemble.hdf5", count=6, members=3)
 
 
+# imageio leaves the pipes of ffmpeg to be closed by the collector, which runs at the end of the test.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 @pytest.mark.parametrize("known", [True, False])
 def test_a_film_has_a_frame_per_state_in_both_formats(tmp_path, ensemble, known):
     truth = write(tmp_path / "truth.hdf5", count=2, steps=5) if known else None

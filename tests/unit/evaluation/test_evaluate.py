@@ -90,7 +90,7 @@ def test_observations_guide_an_ensemble(split, autoencoder):
     assert (config.guided, guided.guided) == ("", "mmps subsample4-every2")
     assert "guidance" not in config.what()
     plain, observed = (
-        evaluate_trajectory(each, SUBJECT, split, 0, autoencoder=autoencoder, emulator=emulator)
+        evaluate_trajectory(each, SUBJECT, split, 0, 0, autoencoder=autoencoder, emulator=emulator)
         for each in (config, guided)
     )
     assert np.isfinite(observed.example).all()
@@ -174,7 +174,7 @@ def test_a_rollout_that_blows_up_is_scored_as_such(split, autoencoder):
     class Blown(Emulator):
         stochastic = True
 
-        def rollout(self, context, parameters, states, keys, overlap=1):
+        def rollout(self, context, parameters, states, keys, overlap=1, observations=None):
             known = context[:, :, -1:].repeat(1, 1, states, 1, 1)
             known[1, :, 2:] = 1e30
             known[2, :, 3:] = torch.nan
