@@ -312,7 +312,7 @@ def missing(scores: Scores, simulator: bool) -> list[tuple[str, str]]:
         (
             not guided,
             "Guidance (Figure 6)",
-            "a sweep with --observed and --guidance, which trains nothing anew.",
+            "a sweep with --observed and --guidance, without training.",
         ),
         ("diffusion" not in models, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
         ("rank_histogram" not in binned, "Rank histograms", "ensembles of two members or more."),
