@@ -170,6 +170,6 @@ def test_contexts_starts_and_guidance_are_counted(tmp_path, well):
     trials = Plan(more, tmp_path, well).evaluations
     names = {step.stage.what for trial in trials for step in trial.steps}
     assert {f"evaluation {name}" for name in names} == {name for name in after if name.startswith("eval")}
-    name = "evaluation diffusion-f8c16-s2"
+    name = f"evaluation diffusion-f8c16-s{max(config.solver_steps)}"
     assert before[name].seconds < after[name].seconds < 2 * before[name].seconds
     assert after[f"{name}-guided"].seconds > 5 * after[name].seconds
