@@ -1,12 +1,13 @@
 """Training as a Ray Train run: the workers, their checkpoints, and the stage that comes of them.
 
-Workers report to the run's controller, which appends to the stage's record. Ray Train keeps the checkpoints
-in the stage's folder and hands the last one to workers that start again, after a failure
-of a worker or of the whole job alike.
+Workers report to the run's controller, which appends to the stage's record. Ray Train uploads the checkpoints
+while training goes on, and hands the last one to workers that start again: after a failure of a worker, of
+its node or of the whole job, and when there are other numbers of them. Every number of workers computes the
+same steps, so that a run that shrinks and grows follows the curve of one that does not.
 """
 
+import contextlib
 import dataclasses
-import json
 import logging
 import shutil
 import tempfile
@@ -17,12 +18,14 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
-from ray.train import Checkpoint
+from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
 from torch import nn
 
 from lola.config import Config
+from lola.distributed.checkpoints import CheckpointStore
+from lola.distributed.notice import Lookout
 from lola.errors import DataError, LolaError
 from lola.seeding import seed_process
 from lola.spool import Spool
@@ -73,7 +76,8 @@ def run_training(run: TrainingRun) -> None:
         LolaError: The model or the data do not fit, or training failed more often than allowed.
     """
     stage, config = run.stage, run.training
-    _drop_torn_snapshot(stage.folder / "checkpoints")
+    store = CheckpointStore.of(stage, config)
+    store.drop_torn_snapshot()
     started = time.perf_counter()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = TorchTrainer(
@@ -81,14 +85,20 @@ def run_training(run: TrainingRun) -> None:
         train_loop_config={"run": run},
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
+            elastic_resize_monitor_interval_s=config.resize_every,
             use_gpu=config.gpus > 0,
             resources_per_worker={"CPU": config.cpus} | ({"GPU": config.gpus} if config.gpus else {}),
         ),
         run_config=ray.train.RunConfig(
-            name="checkpoints",
-            storage_path=str(stage.folder),
+            name=store.NAME,
+            storage_path=store.parent,
+            storage_filesystem=store.arrow(),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=config.keep,
+                checkpoint_score_attribute="valid/loss",
+                checkpoint_score_order="min",
+            ),
             callbacks=[SpoolCallback(stage.folder)],  # type: ignore[list-item]
         ),
     )
@@ -98,7 +108,7 @@ def run_training(run: TrainingRun) -> None:
         raise LolaError(f"training {stage.name} failed: {_cause(error)}") from error
     metrics = result.metrics or {}
     if "refusal" in metrics:
-        shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+        store.remove()
         raise DataError(metrics["refusal"])
     assert result.checkpoint is not None
     weights = {"raw": WEIGHTS} | ({"ema": EMA_WEIGHTS} if config.ema else {})
@@ -114,7 +124,7 @@ def run_training(run: TrainingRun) -> None:
         seconds=time.perf_counter() - started,
         **run.details,
     )
-    shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+    store.remove()
 
 
 def _worker(loop_config: dict[str, Any]) -> None:
@@ -130,29 +140,38 @@ def _worker(loop_config: dict[str, Any]) -> None:
         ray.train.report({"refusal": str(error)})
         return
 
+    aside = CheckpointStore.of(run.stage, run.training).aside()
+
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
-        with tempfile.TemporaryDirectory(dir=run.stage.folder) as folder:
-            checkpoint = None
-            if rank == 0:
-                save(Path(folder))
-                checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report(
-                {"step": step, **metrics}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:08d}"
-            )
+        checkpoint = None
+        if rank == 0:
+            folder = tempfile.mkdtemp(prefix=".aside-", dir=aside)
+            save(Path(folder))
+            checkpoint = Checkpoint.from_directory(folder)
+        # A checkpoint without metrics is that of a notice, which must be there before training goes on.
+        ray.train.report(
+            {"step": step, **metrics},
+            checkpoint=checkpoint,
+            checkpoint_dir_name=f"step-{step:08d}",
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC if metrics else CheckpointUploadMode.SYNC,
+            delete_local_checkpoint_after_upload=True,
+        )
 
     last = ray.train.get_checkpoint()
-    train(
-        setup.model.to(device),
-        run.training,
-        setup.training,
-        setup.validation,
-        report=report,
-        wrap=ray.train.torch.prepare_model if context.get_world_size() > 1 else None,
-        resume=Path(last.path) if last else None,
-        device=device,
-        rank=rank,
-        world=context.get_world_size(),
-    )
+    with last.as_directory() if last else contextlib.nullcontext() as folder:
+        train(
+            setup.model.to(device),
+            run.training,
+            setup.training,
+            setup.validation,
+            report=report,
+            leaving=Lookout(device),
+            wrap=ray.train.torch.prepare_model if context.get_world_size() > 1 else None,
+            resume=Path(folder) if folder else None,
+            device=device,
+            rank=rank,
+            world=context.get_world_size(),
+        )
 
 
 class SpoolCallback(UserCallback):
@@ -168,15 +187,6 @@ class SpoolCallback(UserCallback):
         values = {name: value for name, value in metrics[0].items() if "/" in name}
         if values:
             Spool(self.folder).metrics(metrics[0]["step"], values)
-
-
-def _drop_torn_snapshot(folder: Path) -> None:
-    """Ray Train's list of checkpoints is not written atomically; a torn one would stop the run for good."""
-    for snapshot in folder.glob("*snapshot*.json"):
-        try:
-            json.loads(snapshot.read_text())
-        except ValueError:
-            snapshot.unlink()
 
 
 def _cause(error: BaseException) -> str:
