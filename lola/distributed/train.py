@@ -25,6 +25,7 @@ from torch import nn
 
 from lola.config import Config
 from lola.distributed.checkpoints import CheckpointStore
+from lola.distributed.cluster import cpus_per_gpu
 from lola.distributed.notice import Lookout
 from lola.errors import DataError, LolaError
 from lola.seeding import seed_process
@@ -75,6 +76,7 @@ def run_training(run: TrainingRun) -> None:
     Raises:
         LolaError: The model or the data do not fit, or training failed more often than allowed.
     """
+    run = _with_cpus(run)
     stage, config = run.stage, run.training
     store = CheckpointStore.of(stage, config)
     store.drop_torn_snapshot()
@@ -125,6 +127,14 @@ def run_training(run: TrainingRun) -> None:
         **run.details,
     )
     store.remove()
+
+
+def _with_cpus(run: TrainingRun) -> TrainingRun:
+    """The run with as many CPUs as its workers' GPUs have a share in, if it names none."""
+    if run.training.cpus:
+        return run
+    training = run.training.replace(cpus=int(run.training.gpus) * cpus_per_gpu())
+    return dataclasses.replace(run, training=training)
 
 
 def _worker(loop_config: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from ray import tune
 from rich.console import Console
 
 from lola.config import flat
-from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
+from lola.distributed.cluster import HEAD, connect, room
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
@@ -56,7 +56,7 @@ class Settings(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """Trials at once; 0 is as many as the cluster can run."""
+        """The most trials at once; 0 is as many as the cluster has room for."""
 
     def what(self) -> dict[str, Any]:
         """The fingerprinted fields."""
@@ -180,7 +180,7 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
     """
     with watching((step for trial in plan.trials for step in trial.steps), tracker, progress):
         pending = [trial for trial in plan.trials if not trial.finished]
-        return _run_trials(pending, plan) if pending else {}
+        return run_trials(pending, plan) if pending else {}
 
 
 @contextlib.contextmanager
@@ -206,7 +206,8 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
         tracker.pump()
 
 
-def _run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
+def run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
+    """Run trials, as many at once as there is room for; returns why trials failed, by name."""
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
@@ -215,9 +216,8 @@ def _run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
         tune_config=tune.TuneConfig(
-            search_alg=TrialQueue(trials),
+            search_alg=TrialQueue(trials, room, plan.config.concurrency),
             num_samples=len(trials),
-            max_concurrent_trials=plan.config.concurrency or concurrency(trials),
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
@@ -230,16 +230,6 @@ def _run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
         for trial in trials
         if not trial.finished
     }
-
-
-def concurrency(trials: Iterable[Trial]) -> int:
-    """How many of these trials the cluster can run at once; more would wait for each other's resources."""
-    cpus = max(trial.cpus for trial in trials)
-    accelerators = max(trial.gpus for trial in trials)
-    fit = [max(1, int(logical_cpus() // cpus))]
-    if accelerators:
-        fit.append(max(1, int(gpus() // accelerators)))
-    return min(fit)
 
 
 def _reason(trial: Trial) -> str:

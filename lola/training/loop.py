@@ -65,8 +65,8 @@ class TrainingConfig(Config):
         compile: Whether the network is compiled.
         workers: Training processes: a number, or the fewest and the most, which follow the cluster as it
             loses and gains nodes.
-        gpus: GPUs per worker.
-        cpus: CPUs per worker.
+        gpus: GPUs per worker, whole ones.
+        cpus: CPUs per worker; 0 is the share of its GPUs in those of their node.
         max_failures: How often failed workers are restarted from their last checkpoint, -1 for always; nodes
             that are lost after a notice are not counted.
         resize_every: Seconds between looks for room for more workers, where `workers` is a range.
@@ -121,6 +121,10 @@ class TrainingConfig(Config):
             fewest > 0 and most <= self.batch_size,
             f"a batch of {self.batch_size} cannot be split over {most if fewest > 0 else fewest} workers",
         )
+        require(
+            self.gpus >= 0 and float(self.gpus).is_integer(), f"a worker takes whole GPUs, not {self.gpus}"
+        )
+        require(self.cpus > 0 or (self.cpus == 0 and self.gpus > 0), f"a worker cannot have {self.cpus} CPUs")
         require(self.keep > 0, f"keep must be positive, not {self.keep}")
         require(self.resize_every > 0, f"resize-every must be positive, not {self.resize_every}")
         require(
