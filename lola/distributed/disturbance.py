@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import logging
 import os
 import signal
 import time
@@ -131,7 +132,7 @@ def _nodes(count: int) -> Iterator[Cluster]:
     try:
         for _ in range(count):
             cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
         yield cluster
     finally:
         ray.shutdown()
@@ -224,11 +225,11 @@ def _disturb(
 
 def announce(cluster: Cluster, node: str, seconds: int) -> None:
     """Tell a cluster that a node will be taken away, as a cloud's autoscaler does."""
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated import autoscaler_pb2
 
     deadline = int((time.time() + seconds) * 1000)
-    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    reason = autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
     accepted, why = GcsClient(address=cluster.address).drain_node(node, reason, "taken away", deadline)
     assert accepted, why
 

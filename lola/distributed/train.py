@@ -21,6 +21,7 @@ import ray.train.torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import ScalingConfig
 from torch import nn
 
 from lola.config import Config
@@ -85,7 +86,7 @@ def run_training(run: TrainingRun) -> None:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"run": run},
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ScalingConfig(
             num_workers=config.workers,
             elastic_resize_monitor_interval_s=config.resize_every,
             use_gpu=config.gpus > 0,
