@@ -4,16 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke test lint format clean system
+.PHONY: help demo smoke simulators test lint format clean system mpi
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 demo: $(VENV)/.demo ## simulate a small Euler ensemble and run the compression sweep on it
 	$(BIN)/python experiments/sweep_compression.py
 
 smoke: $(VENV)/.demo ## the same in miniature, in about a minute
 	$(BIN)/python experiments/sweep_compression.py smoke
+
+simulators: $(VENV)/.simulators ## install the solvers of the other two systems, Dedalus and astronomix
 
 test: $(VENV)/.dev ## run the tests, fast ones first
 	$(BIN)/python -m pytest tests/unit tests/regression tests/integration
@@ -38,17 +40,34 @@ $(VENV)/.dev: pyproject.toml | system $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
+$(VENV)/.simulators: pyproject.toml | system mpi $(VENV)/bin/python
+	CC=mpicc FFTW_INCLUDE_PATH=$(FFTW)/include FFTW_LIBRARY_PATH=$(dir $(FFTW_LIBRARY)) \
+	MPI_INCLUDE_PATH=$$(mpicc -showme:incdirs | cut -d' ' -f1) MPI_LIBRARY_PATH=$$(mpicc -showme:libdirs | cut -d' ' -f1) \
+		$(BIN)/pip install --quiet --editable '.[simulate,simulate-rayleigh-benard,simulate-gravity-cooling]'
+	@touch $@
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11: name a newer one with 'make PYTHON=...'" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing: install python3-venv" >&2; exit 1; }
 	$(BIN)/pip install --quiet --upgrade pip
 
-# Clawpack is built from source and needs a Fortran compiler.
+# Clawpack is built from source and needs a Fortran compiler; Dedalus needs FFTW and Open MPI.
+FFTW ?= /usr
+# Looked for anew wherever it is used: it may have been installed in between.
+FFTW_LIBRARY ?= $(shell ls $(FFTW)/lib/*/libfftw3_mpi.so $(FFTW)/lib/libfftw3_mpi.so 2>/dev/null | head -n 1)
+
 system:
-	@command -v gfortran >/dev/null && exit 0; \
-	if [ "$$(id -u)" = 0 ]; then run=; elif sudo -n true 2>/dev/null; then run=sudo; else run=no; fi; \
-	if [ "$$run" = no ] || ! command -v apt-get >/dev/null; then \
-		echo "gfortran is missing: install it, for example with 'sudo apt-get install gfortran'" >&2; exit 1; fi; \
-	echo "installing gfortran"; \
-	{ $$run apt-get update -qq && $$run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq gfortran; } >/dev/null
+	@command -v gfortran >/dev/null || { $(call install,gfortran); }
+
+mpi:
+	@command -v mpicc >/dev/null && [ -e "$(FFTW_LIBRARY)" ] \
+		|| { $(call install,libfftw3-dev libfftw3-mpi-dev libopenmpi-dev openmpi-bin); }
+
+define install
+if [ "$$(id -u)" = 0 ]; then run=; elif sudo -n true 2>/dev/null; then run=sudo; else run=no; fi; \
+if [ "$$run" = no ] || ! command -v apt-get >/dev/null; then \
+	echo "$(1) missing: install it, for example with 'sudo apt-get install $(1)'" >&2; exit 1; fi; \
+echo "installing $(1)"; \
+{ $$run apt-get update -qq && $$run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(1); } >/dev/null
+endef

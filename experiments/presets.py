@@ -10,10 +10,41 @@ from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.simulate.euler import EulerConfig
+from lola.simulate.gravity_cooling import GravityCoolingConfig
+from lola.simulate.rayleigh_benard import RayleighBenardConfig
+from lola.simulate.systems import Simulation
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
 from lola.training.order import OrderConfig
 from lola.transformer import TransformerConfig
+
+SIMULATIONS: dict[str, Simulation] = {
+    "euler": EulerConfig(resolution=64, train=8, valid=1, test=1),
+    "rayleigh_benard": RayleighBenardConfig(
+        resolution=(64, 32), rayleigh=(1e6,), prandtl=(0.5, 1.0, 2.0), train=4, valid=1, test=1
+    ),
+    "turbulence_gravity_cooling": GravityCoolingConfig(
+        densities=(44.5, 0.445), temperatures=(100.0,), train=2, valid=1, test=1
+    ),
+}
+"""Small ensembles: seconds, a few minutes and a quarter of an hour on two cores."""
+
+TINY_SIMULATIONS: dict[str, Simulation] = {
+    "euler": EulerConfig(resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6),
+    "rayleigh_benard": RayleighBenardConfig(
+        resolution=(32, 24), rayleigh=(1e5,), prandtl=(1.0, 2.0), train=2, valid=1, test=1, outputs=60
+    ),
+    "turbulence_gravity_cooling": GravityCoolingConfig(
+        resolution=16,
+        densities=(44.5,),
+        temperatures=(100.0,),
+        metallicities=(1.0,),
+        train=2,
+        valid=1,
+        test=2,
+        outputs=12,
+    ),
+}
 
 
 def mini(system: str = "euler") -> SweepConfig:
@@ -27,10 +58,11 @@ def mini(system: str = "euler") -> SweepConfig:
         valid_samples=128,
         report_every=80,
     )
-    flat = get_system(system).dimensions == 2
+    physics = get_system(system)
+    pixel = transformer.replace(patch_size=(1, 16, 16))
     return SweepConfig(
         system=system,
-        simulation=EulerConfig(resolution=64, train=8, valid=1, test=1) if system == "euler" else None,
+        simulation=SIMULATIONS.get(system),
         latent_channels=(128, 32, 8),
         autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(
@@ -44,10 +76,14 @@ def mini(system: str = "euler") -> SweepConfig:
         diffusion=DiffusionConfig(network=transformer),
         neural_solver=NeuralSolverConfig(network=transformer),
         emulator_training=training,
-        pixel=NeuralSolverConfig(network=transformer.replace(patch_size=(1, 16, 16))) if flat else None,
+        pixel=NeuralSolverConfig(network=pixel) if physics.dimensions == 2 else None,
         pixel_training=training,
         evaluation=EvaluationConfig(
-            sampler=SamplerConfig(), members=16, trajectories=8, stride=get_system(system).stride
+            sampler=SamplerConfig(),
+            members=16,
+            trajectories=8,
+            starts=physics.starts[:1],
+            stride=physics.stride,
         ),
     )
 
@@ -57,10 +93,9 @@ def smoke(system: str = "euler") -> SweepConfig:
     config = mini(system)
     transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
     training = TrainingConfig(steps=20, batch_size=4, valid_samples=8, report_every=5)
-    simulation = EulerConfig(resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6)
     pixel = NeuralSolverConfig(network=transformer.replace(patch_size=(1, 8, 8)))
     return config.replace(
-        simulation=simulation if config.simulation else None,
+        simulation=TINY_SIMULATIONS.get(system),
         latent_channels=(16,),
         autoencoder=AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(optimizer=OptimizerConfig(name="psgd", learning_rate=1e-3)),
@@ -90,6 +125,7 @@ def paper(system: str = "euler") -> SweepConfig:
         precision="bfloat16",
         valid_samples=1024,
         order=OrderConfig(memory=64.0),
+        compile=True,
         report_every=1024,
         workers=8,
         gpus=1,
@@ -115,11 +151,12 @@ def paper(system: str = "euler") -> SweepConfig:
         pixel_training=emulator.replace(workers=16, accumulate=4 if system == "euler" else 1),
         window=5,
         solver_steps=(16,),
+        contexts=(2, 3),
         evaluation=EvaluationConfig(
             sampler=SamplerConfig(),
             members=16,
             trajectories=64,
-            start=physics.starts[0],
+            starts=physics.starts,
             stride=physics.stride,
         ),
     )

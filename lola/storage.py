@@ -40,7 +40,9 @@ def resolve_storage(option: str | None) -> Path:
     """
     root = option or os.environ.get("LOLA_STORAGE") or "~/lola-storage"
     if "://" in root and not root.startswith("file://"):
-        raise StorageError(f"storage {root} is remote; give a local or shared folder with --storage")
+        raise StorageError(
+            f"storage {without_secrets(root)} is remote; give a local or shared folder with --storage"
+        )
     path = Path(root.removeprefix("file://")).expanduser().resolve()
     probe = path / f".probe-{uuid.uuid4().hex}"
     try:
@@ -65,7 +67,7 @@ def well_folder(storage: Path, option: str) -> Location:
         for part in map(urllib.parse.urlsplit, option.split("::")):
             if part.query or "@" in part.netloc:
                 raise StorageError(
-                    f"the URL {part.scheme}://{part.hostname} of --well holds credentials or a query, which "
+                    f"the URL {without_secrets(part.geturl())} of --well holds credentials or a query, which "
                     "would be recorded; leave them out, and set them in the environment"
                 )
         return option.rstrip("/")
@@ -76,6 +78,12 @@ def well_folder(storage: Path, option: str) -> Location:
             f"{folder} is no folder; name the folder that holds The Well's datasets with --well"
         )
     return folder
+
+
+def without_secrets(url: str) -> str:
+    """A URL's scheme and host, to be shown where the rest may hold credentials."""
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 @contextlib.contextmanager

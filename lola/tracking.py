@@ -12,6 +12,7 @@ import logging
 import os
 import subprocess
 import threading
+import urllib.parse
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,8 +55,11 @@ class Tracker:
             server.
         system: The physical system, which names the experiment.
 
+    A server's user and password come from `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or from
+    `~/.mlflow/credentials`.
+
     Raises:
-        TrackingError: The server does not answer.
+        TrackingError: The server does not answer, or does not know this user.
     """
 
     def __init__(self, storage: Path, system: str) -> None:
@@ -73,6 +77,7 @@ class Tracker:
             self.local.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         mlflow.set_tracking_uri(self.uri)
         self.client = MlflowClient(self.uri)
         name = f"lola/{system}"
@@ -85,10 +90,7 @@ class Tracker:
                 else self.client.create_experiment(name, artifact_location=location)
             )
         except Exception as error:  # the client raises whatever its transport or database raises
-            reason = str(error).strip().splitlines()[0][:120]
-            raise TrackingError(
-                f"MLflow at {self.uri} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
-            ) from None
+            raise _unreachable(self.uri, error) from None
 
     @property
     def command(self) -> str:
@@ -262,9 +264,58 @@ def fetch_model(storage: Path, reference: str, folder: Path) -> Path:
         raise TrackingError(f"MLflow at {uri} has no model {source} ({reason})") from None
 
 
+def fetch_stage(storage: Path, fingerprint: str, folder: Path) -> Path:
+    """Download the model of the stage of a fingerprint, as `fetch_model` does.
+
+    Raises:
+        TrackingError: MLflow has no run of it, or does not answer.
+    """
+    uri = tracking_uri(storage)
+    try:
+        client = MlflowClient(uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        runs = client.search_runs(experiments, f"tags.`lola.fingerprint` = '{fingerprint}'")
+    except Exception as error:  # the client raises whatever its transport or database raises
+        reason = str(error).strip().splitlines()[0][:120]
+        raise TrackingError(f"MLflow at {uri} does not answer ({reason})") from None
+    if not runs:
+        raise TrackingError(f"MLflow at {uri} has no run of the stage {fingerprint[:8]}; copy its folder")
+    return fetch_model(storage, f"runs:/{runs[0].info.run_id}", folder)
+
+
 def tracking_uri(storage: Path) -> str:
-    """Where runs are kept: the server of `MLFLOW_TRACKING_URI`, else a database in the storage root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage / 'mlflow' / 'mlflow.db'}"
+    """Where runs are kept: the server of `MLFLOW_TRACKING_URI`, else a database in the storage root.
+
+    Raises:
+        TrackingError: `MLFLOW_TRACKING_URI` holds credentials, which would be shown with it.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return f"sqlite:///{storage / 'mlflow' / 'mlflow.db'}"
+    parts = urllib.parse.urlsplit(uri)
+    user, _, host = parts.netloc.rpartition("@")
+    served = parts.scheme in ("http", "https")
+    if ":" in user or "password" in parts.query.lower() or (served and (user or parts.query)):
+        remedy = (
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if served else "PGPASSWORD or the like"
+        )
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI ({parts.scheme}://{host}) holds credentials or a query, which would be "
+            f"shown; leave them out, and set {remedy}"
+        )
+    return uri
+
+
+def _unreachable(uri: str, error: Exception) -> TrackingError:
+    """What an error of the first request means."""
+    if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return TrackingError(
+            f"MLflow at {uri} refuses this user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    reason = str(error).strip().splitlines()[0][:120]
+    return TrackingError(
+        f"MLflow at {uri} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
+    )
 
 
 def git_commit() -> str:

@@ -38,7 +38,8 @@ def connect() -> None:
     """Attach to the running cluster, or start an embedded one with this machine's resources.
 
     A submitted job finds its cluster in `RAY_ADDRESS`. No resources are named, since an existing cluster
-    has its own.
+    has its own. An embedded cluster answers those alone who know its token, which Ray makes, unless
+    `RAY_AUTH_MODE` says otherwise.
     """
     for name, value in {**SETTINGS, **EMBEDDED}.items():
         os.environ.setdefault(name, value)
@@ -50,10 +51,19 @@ def connect() -> None:
 
 
 def protect_token() -> None:
-    """Make the authentication token readable to its owner alone."""
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")).expanduser()
-    if path.exists() and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        path.chmod(0o600)
+    """Make the authentication token readable to its owner alone.
+
+    Ray writes it for all to read. Its folder is closed beforehand, so that nobody reads the file meanwhile.
+    """
+    folder = Path.home() / ".ray"
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    token = Path(named).expanduser() if named else folder / "auth_token"
+    with contextlib.suppress(OSError):  # Ray tells what cannot be written
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for path, mode in ((folder, 0o700), (token, 0o600)):
+        with contextlib.suppress(OSError):  # not there, or another's to protect
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(mode)
 
 
 def quiet_data() -> None:
@@ -67,7 +77,7 @@ def quiet_data() -> None:
 
 @contextlib.contextmanager
 def own_errors() -> Iterator[None]:
-    """Raise the error of ours that a task of Ray Data failed with; Ray gives it only in a traceback's text.
+    """Raise the error of ours that a task failed with; Ray gives it only in a traceback's text.
 
     Raises:
         LolaError: A task failed with one.

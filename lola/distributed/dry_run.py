@@ -122,8 +122,9 @@ def emulator_job(config: SweepConfig, model: EmulatorModel, n: int | None) -> Jo
 
 def grid_of(config: SweepConfig) -> tuple[int, ...]:
     """The grid of a sweep's simulations, else of the published ensemble."""
-    grid = ensemble_of(get_system(config.system)).grid
-    return grid if config.simulation is None else (config.simulation.resolution,) * len(grid)
+    if config.simulation is not None:
+        return config.simulation.grid
+    return ensemble_of(get_system(config.system)).grid
 
 
 def ensemble_of(system: System) -> Ensemble:

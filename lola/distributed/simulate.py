@@ -9,13 +9,13 @@ import ray
 
 from lola.config import fingerprint
 from lola.data.well_writer import write_statistics
-from lola.distributed.cluster import connect
+from lola.distributed.cluster import connect, own_errors
 from lola.errors import DataError
-from lola.simulate.euler import EulerConfig, EulerJob, jobs, write_file
+from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
 from lola.storage import remove_asides
 
 
-def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print) -> int:
+def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = print) -> int:
     """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
 
     One process at a time simulates into a folder; others wait for it and find what it made.
@@ -27,6 +27,7 @@ def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print
 
     Raises:
         DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
+        LolaError: The solver is not installed, draws keep failing, or the storage is full.
     """
     wanted = {root / job.path: job for job in jobs(config)}
     if _genuine(config, root, wanted):
@@ -40,20 +41,22 @@ def simulate(config: EulerConfig, root: Path, say: Callable[[str], None] = print
 
 
 def _simulate_missing(
-    config: EulerConfig, root: Path, wanted: dict[Path, EulerJob], say: Callable[[str], None]
+    config: SimulationConfig, root: Path, wanted: dict[Path, Job], say: Callable[[str], None]
 ) -> int:
     """Simulate what nobody has by now, under the lease of the folder; returns how many files."""
     missing = {path: job for path, job in wanted.items() if not path.exists()}
     for dataset in {job.dataset for job in wanted.values()}:
         remove_asides(root / dataset)
     if missing:
+        config.check_solver()
         connect()
         say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0
     while tasks:
         (done,), _ = ray.wait(list(tasks), num_returns=1)
-        counts = ray.get(done)
+        with own_errors():
+            counts = ray.get(done)
         path = tasks.pop(done)
         rejected += counts["rejected"]
         trajectories += counts["trajectories"]
@@ -68,11 +71,11 @@ def _simulate_missing(
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _simulate(job: EulerJob, config: EulerConfig, path: Path) -> dict[str, float]:
+def _simulate(job: Job, config: SimulationConfig, path: Path) -> dict[str, float]:
     return write_file(job, config, path)
 
 
-def _genuine(config: EulerConfig, root: Path, wanted: dict[Path, EulerJob]) -> bool:
+def _genuine(config: SimulationConfig, root: Path, wanted: dict[Path, Job]) -> bool:
     """Whether the datasets are there and none of their files was simulated by us."""
     folders = sorted({root / job.dataset / "data" for job in wanted.values()})
     origins = {path: _origin(path) for folder in folders for path in sorted(folder.glob("*/*.hdf5"))}

@@ -178,9 +178,10 @@ def soak(config: SoakConfig, command: list[str], say: Callable[[str], None]) -> 
 
 
 def kill_one(members: dict[int, str], draw: random.Random) -> str:
-    """Kill one of some processes; returns what it was."""
+    """Kill one of some processes, of a kind drawn first, since there are few drivers; returns what it was."""
     alive = [pid for pid in sorted(members) if _alive(pid)]
-    pid = draw.choice(alive)
+    kind = draw.choice(sorted({members[pid] for pid in alive}))
+    pid = draw.choice([pid for pid in alive if members[pid] == kind])
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     return members[pid]

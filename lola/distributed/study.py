@@ -15,7 +15,7 @@ from lola.data.datasets import Datasets
 from lola.data.systems import System, get_system
 from lola.distributed.plan import autoencoder_step, open_dataset
 from lola.distributed.sweep import Recipe, Trial, check_simulation
-from lola.simulate.euler import EulerConfig
+from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
@@ -65,7 +65,7 @@ class StudyConfig(Config):
     """
 
     system: str = "euler"
-    simulation: EulerConfig | None = None
+    simulation: Simulation | None = None
     autoencoder: AutoencoderConfig
     training: TrainingConfig
     arms: tuple[ArmConfig, ...]

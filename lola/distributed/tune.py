@@ -28,7 +28,7 @@ from lola.distributed.sweep import Step, SweepConfig, Trial
 from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.progress import Progress
-from lola.simulate.euler import EulerConfig
+from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
@@ -43,7 +43,7 @@ class Settings(Protocol):
         """The physical system."""
 
     @property
-    def simulation(self) -> EulerConfig | None:
+    def simulation(self) -> Simulation | None:
         """What to simulate where the datasets are missing."""
 
     @property

@@ -17,172 +17,94 @@ to rounding, and flips but where the entropy fix meets a very strong jump. Stron
 without a positive pressure: such draws are rejected and drawn again.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from unittest import mock
 
 import numpy as np
 
-from lola.config import Config, fingerprint, require
-from lola.data.well_writer import write_well_file, writing
-from lola.errors import ConfigError, LolaError
-from lola.seeding import numpy_generator
-from lola.storage import atomic_path
+from lola.config import require
+from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
 
 Boundary = Literal["open", "periodic"]
-Split = Literal["train", "valid", "test"]
 
 DATASETS: dict[Boundary, str] = {
     "open": "euler_multi_quadrants_openBC",
     "periodic": "euler_multi_quadrants_periodicBC",
 }
 CODES: dict[Boundary, int] = {"open": 1, "periodic": 2}
-ATTEMPTS = 50
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EulerConfig(Config):
+class EulerConfig(SimulationConfig):
     """An ensemble of Euler simulations: one file per split, boundary and heat-capacity ratio.
 
     Arguments:
         resolution: Cells along each axis.
         gammas: Heat-capacity ratios.
         boundaries: Kinds of boundaries.
-        train, valid, test: Trajectories in each file of the split.
         outputs: Outputs after the initial state, evenly spaced: a trajectory has one more state.
         end: The time of the last output.
         jumps: The range that densities and pressures are drawn from.
         speed: The largest component of the velocities that are drawn.
         intervals: The fewest and the most intervals along each axis.
         courant: The Courant number that time steps aim for.
-        seed: The seed of all draws.
     """
 
     resolution: int = 64
     gammas: tuple[float, ...] = (1.13, 1.22, 1.3, 1.33, 1.365, 1.4, 1.404, 1.453, 1.597, 1.76)
     boundaries: tuple[Boundary, ...] = ("open", "periodic")
-    train: int = 16
-    valid: int = 2
-    test: int = 2
     outputs: int = 100
     end: float = 1.5
     jumps: tuple[float, float] = (0.2, 1.5)
     speed: float = 1.0
     intervals: tuple[int, int] = (2, 4)
     courant: float = 0.8
-    seed: int = 0
+
+    system: ClassVar[str] = "euler"
+    needs: ClassVar[tuple[str, str]] = ("clawpack", "simulate")
+    advice: ClassVar[str] = "choose a smaller speed or narrower jumps"
 
     def validate(self) -> None:
+        super().validate()
         # Clawpack's Riemann solver ends the whole process above 1800.
         require(4 <= self.resolution <= 1800, f"resolution must be in 4 to 1800, not {self.resolution}")
         require(len(self.gammas) > 0 and len(self.boundaries) > 0, "gammas and boundaries must not be empty")
         require(len(set(self.gammas)) == len(self.gammas), "gammas must differ from each other")
         require(len(set(self.boundaries)) == len(self.boundaries), "boundaries must differ from each other")
         require(min(self.gammas, default=2) > 1, f"gammas must exceed 1, not {self.gammas}")
-        require(min(self.train, self.valid, self.test) >= 0, "train, valid and test must not be negative")
         require(self.outputs >= 1 and self.end > 0, "outputs and end must be positive")
         require(0 < self.jumps[0] <= self.jumps[1], f"jumps must be 0 < low <= high, not {self.jumps}")
         require(self.speed >= 0, f"speed must not be negative, not {self.speed}")
         require(1 <= self.intervals[0] <= self.intervals[1], "intervals must be 1 <= fewest <= most")
         require(0 < self.courant <= 0.9, f"courant must be in (0, 0.9], not {self.courant}")
 
+    def cases(self) -> list[Case]:
+        return [euler_case(boundary, gamma) for boundary in self.boundaries for gamma in self.gammas]
 
-@dataclasses.dataclass(frozen=True)
-class EulerJob:
-    """One file to simulate."""
+    def axes(self, case: Case) -> dict[str, np.ndarray]:
+        centres = cell_centres(self.resolution)
+        return {"x": centres, "y": centres}
 
-    split: Split
-    boundary: Boundary
-    gamma: float
-    trajectories: int
+    def times(self, case: Case) -> np.ndarray:
+        return np.linspace(0.0, self.end, self.outputs + 1)
 
-    @property
-    def dataset(self) -> str:
-        """The Well's dataset that the file belongs to."""
-        return DATASETS[self.boundary]
+    def draw(self, case: Case, generator: np.random.Generator) -> np.ndarray:
+        return draw_quadrants(self, _boundary(case), generator)
 
-    @property
-    def path(self) -> Path:
-        """Where the file goes, under the folder of all datasets."""
-        return Path(self.dataset) / "data" / self.split / f"{self.dataset}_gamma_{self.gamma}.hdf5"
+    def solver(self, case: Case) -> contextlib.nullcontext[Solve]:
+        gamma = dict(case.scalars)["gamma"]
+        return contextlib.nullcontext(lambda initial: solve(initial, self, _boundary(case), gamma))
 
 
-def jobs(config: EulerConfig) -> list[EulerJob]:
-    """The files of an ensemble, the small splits first."""
-    counts: dict[Split, int] = {"test": config.test, "valid": config.valid, "train": config.train}
-    return [
-        EulerJob(split, boundary, gamma, count)
-        for split, count in counts.items()
-        for boundary in config.boundaries
-        for gamma in config.gammas
-        if count > 0
-    ]
-
-
-def write_file(job: EulerJob, config: EulerConfig, path: Path) -> dict[str, float]:
-    """Simulate the trajectories of one file and write it, whole or not at all.
-
-    Returns:
-        The numbers of `trajectories` and of `rejected` draws, and the `seconds` taken.
-
-    Raises:
-        LolaError: Clawpack is not installed, draws keep failing, or the storage is full or read-only.
-    """
-    begin = time.perf_counter()
-    rejected = 0
-
-    def simulations() -> Iterator[dict[str, np.ndarray]]:
-        nonlocal rejected
-        for index in range(job.trajectories):
-            fields, failures = simulate_trajectory(job, config, index)
-            rejected += failures
-            yield fields
-
-    centres = cell_centres(config.resolution)
-    with atomic_path(path) as aside:
-        write_well_file(
-            aside,
-            dataset=job.dataset,
-            count=job.trajectories,
-            trajectories=simulations(),
-            times=output_times(config),
-            axes={"x": centres, "y": centres},
-            scalars={"gamma": job.gamma},
-            boundary=np.full((2, 2), CODES[job.boundary]),
-        )
-        seconds = time.perf_counter() - begin
-        with writing(aside, "r+") as file:
-            file.attrs["lola_simulation"] = fingerprint(config)
-            file.attrs["rejected_draws"] = rejected
-            file.attrs["seconds_per_trajectory"] = seconds / job.trajectories
-    return {"trajectories": job.trajectories, "rejected": rejected, "seconds": seconds}
-
-
-def simulate_trajectory(job: EulerJob, config: EulerConfig, index: int) -> tuple[dict[str, np.ndarray], int]:
-    """Draw and simulate the trajectory of an index, again and again until one stays physical.
-
-    Returns:
-        The fields of The Well, float32 with shape `(L, *grid)`, momentum `(L, *grid, 2)`; and the number
-        of rejected draws.
-
-    Raises:
-        ConfigError: Too many draws in a row failed.
-    """
-    for attempt in range(ATTEMPTS):
-        generator = numpy_generator(config.seed, job.dataset, job.split, str(job.gamma), index, attempt)
-        fields = solve(draw_quadrants(config, job.boundary, generator), config, job.boundary, job.gamma)
-        if fields is not None:
-            return fields, attempt
-    raise ConfigError(
-        f"{ATTEMPTS} draws in a row lost their positive pressure ({job.boundary} boundaries, gamma "
-        f"{job.gamma}); choose a smaller speed or narrower jumps"
-    )
+def euler_case(boundary: Boundary, gamma: float) -> Case:
+    """Simulations with the same boundaries and heat-capacity ratio."""
+    code, dataset = CODES[boundary], DATASETS[boundary]
+    return Case(dataset, f"{dataset}_gamma_{gamma}", (("gamma", gamma),), ((code, code), (code, code)))
 
 
 def draw_quadrants(config: EulerConfig, boundary: Boundary, generator: np.random.Generator) -> np.ndarray:
@@ -201,13 +123,16 @@ def draw_quadrants(config: EulerConfig, boundary: Boundary, generator: np.random
     return values[:, i[:, None], j[None, :]]
 
 
-def solve(
-    initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma: float
-) -> dict[str, np.ndarray] | None:
+def _boundary(case: Case) -> Boundary:
+    (boundary,) = (name for name, dataset in DATASETS.items() if dataset == case.dataset)
+    return boundary
+
+
+def solve(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma: float) -> Fields | None:
     """Simulate from density, velocity and pressure `(4, n, n)`; None if a state stops being physical."""
     solver, solution = _set_up(initial, config, boundary, gamma)
     states = [solution.state.q.copy()]
-    for t in output_times(config)[1:]:
+    for t in np.linspace(0.0, config.end, config.outputs + 1)[1:]:
         try:
             solver.evolve_to_time(solution, t)
         except Exception as error:
@@ -220,23 +145,17 @@ def solve(
             return None
         states.append(q.copy())
     q = np.stack(states, axis=1)
-    fields = {
+    return {
         "energy": q[3],
         "density": q[0],
         "pressure": _pressure(q, gamma),
         "momentum": np.stack([q[1], q[2]], axis=-1),
     }
-    return {name: values.astype(np.float32) for name, values in fields.items()}
 
 
 def cell_centres(n: int) -> np.ndarray:
     """The centres of `n` cells of the unit interval."""
     return (np.arange(n) + 0.5) / n
-
-
-def output_times(config: EulerConfig) -> np.ndarray:
-    """The times of the states of a trajectory, from 0 to the end."""
-    return np.linspace(0.0, config.end, config.outputs + 1)
 
 
 def _pressure(q: np.ndarray, gamma: float) -> np.ndarray:
@@ -267,10 +186,7 @@ def _set_up(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma:
 @functools.cache
 def _clawpack() -> tuple[ModuleType, ModuleType]:
     """PyClaw and its Riemann solvers, imported without their habit of seizing all logging of a process."""
-    try:
-        with mock.patch("logging.config.fileConfig"):
-            from clawpack import pyclaw, riemann
-    except ImportError:
-        raise LolaError("simulating needs Clawpack and gfortran; pip install 'lola[simulate]'") from None
+    with mock.patch("logging.config.fileConfig"):
+        from clawpack import pyclaw, riemann
     logging.getLogger("pyclaw").setLevel(logging.ERROR)
     return pyclaw, riemann

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from planted import SECRETS, holders
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(ROOT / "experiments" / "sweep_compression.py"), "smoke"]
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def start(storage: Path, *options: str) -> subprocess.Popen:
-    environment = {**os.environ, "LOLA_STORAGE": str(storage), "PYTHONWARNINGS": "default"}
+    environment = {**os.environ, **SECRETS, "LOLA_STORAGE": str(storage), "PYTHONWARNINGS": "default"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     return subprocess.Popen(
         [*COMMAND, *options],
@@ -117,6 +118,12 @@ def test_mlflow_shows_a_parent_with_a_child_per_stage(undisturbed):
     assert {run.data.params["solver_steps"] for run in scored} == {"2", "4"}
     assert all("test/vrmse/1-20" in run.data.metrics for run in scored)
     assert client.get_registered_model("euler-autoencoder-f8c16").latest_versions
+
+
+def test_no_secret_of_the_environment_is_told_or_recorded(undisturbed):
+    storage, output = undisturbed
+    assert not any(secret in output for secret in SECRETS.values())
+    assert holders(storage, SECRETS.values()) == []
 
 
 def test_a_second_call_reuses_everything(undisturbed):

@@ -21,7 +21,8 @@ from lola.emulation import Emulator
 from lola.neural_solver import NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import seed_process
-from lola.simulate.euler import EulerConfig, jobs, write_file
+from lola.simulate.euler import EulerConfig
+from lola.simulate.simulation import jobs, write_file
 from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
 from lola.transformer import TransformerConfig

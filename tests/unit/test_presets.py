@@ -102,11 +102,12 @@ def test_small_presets_follow_the_system():
             assert jobs(config)
             assert type(config).from_json(config.what()).what() == config.what()
     assert grid_of(presets.mini()) == (64, 64)
-    assert grid_of(presets.mini("rayleigh_benard")) == (512, 128)
+    assert grid_of(presets.mini("rayleigh_benard")) == (64, 32)
+    assert grid_of(presets.paper("rayleigh_benard")) == (512, 128)
 
 
-def test_only_euler_is_simulated():
-    with pytest.raises(ConfigError, match="no simulation of rayleigh_benard"):
+def test_simulations_are_of_their_system():
+    with pytest.raises(ConfigError, match="of rayleigh_benard cannot come from a simulation of euler"):
         presets.mini("rayleigh_benard").replace(simulation=presets.mini().simulation)
     with pytest.raises(ConfigError, match="no system is called 'weather'"):
         presets.paper("weather")

@@ -9,7 +9,14 @@ import pytest
 
 from lola.config import Config
 from lola.errors import StorageError
-from lola.storage import Stage, atomic_path, read_manifest, resolve_storage
+from lola.storage import (
+    Stage,
+    atomic_path,
+    read_manifest,
+    resolve_storage,
+    well_folder,
+    without_secrets,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -107,3 +114,12 @@ def test_a_lease_ends_with_its_holder(tmp_path):
     holder.join()
     with lease.acquire(timeout=5):
         pass
+
+
+@pytest.mark.parametrize("url", ["s3://me:planted@bucket/lola", "https://host/lola?token=planted"])
+def test_urls_that_are_refused_are_not_shown_with_their_credentials(tmp_path, url):
+    for use in (lambda: resolve_storage(url), lambda: well_folder(tmp_path, url)):
+        with pytest.raises(StorageError) as refusal:
+            use()
+        assert "planted" not in str(refusal.value)
+        assert without_secrets(url) in str(refusal.value)

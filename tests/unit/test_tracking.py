@@ -4,7 +4,7 @@ import pytest
 
 from lola.errors import TrackingError
 from lola.spool import Spool, spool_path
-from lola.tracking import Tracker, fetch_model
+from lola.tracking import Tracker, fetch_model, tracking_uri
 
 
 @pytest.fixture
@@ -122,3 +122,28 @@ def test_a_storage_root_without_runs_holds_no_models(storage):
     with pytest.raises(TrackingError, match="holds no runs"):
         fetch_model(storage, "euler-autoencoder", storage)
     assert not list(storage.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("https://me:planted@mlflow.example.org", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://planted@mlflow.example.org:8443/runs", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://mlflow.example.org/?token=planted", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql://me:planted@mlflow.example.org/runs", "PGPASSWORD"),
+        ("postgresql://mlflow.example.org/runs?password=planted", "PGPASSWORD"),
+    ],
+)
+def test_an_address_that_holds_credentials_is_refused_without_showing_them(storage, monkeypatch, uri, remedy):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for use in (lambda: Tracker(storage, "euler"), lambda: fetch_model(storage, "model", storage)):
+        with pytest.raises(TrackingError, match=remedy) as refusal:
+            use()
+        assert "planted" not in str(refusal.value)
+        assert "mlflow.example.org" in str(refusal.value)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "postgresql://me@host/runs?sslmode=require"])
+def test_an_address_without_credentials_is_taken_as_it_is(storage, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_uri(storage) == uri

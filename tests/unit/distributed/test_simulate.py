@@ -3,8 +3,9 @@
 import pytest
 
 from lola.distributed.simulate import simulate
-from lola.errors import DataError
-from lola.simulate.euler import EulerConfig, jobs, write_file
+from lola.errors import DataError, LolaError
+from lola.simulate.euler import EulerConfig
+from lola.simulate.simulation import jobs, write_file
 
 SMALL = EulerConfig(resolution=16, gammas=(1.4,), train=1, valid=1, test=1, outputs=2, end=0.1)
 
@@ -41,3 +42,11 @@ def test_files_that_are_there_are_kept(tmp_path):
     assert simulate(SMALL, tmp_path, refuse) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert (tmp_path / "euler_multi_quadrants_openBC" / "stats.yaml").exists()
+
+
+def test_a_missing_solver_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(EulerConfig, "needs", ("no_such_solver", "simulate-it"))
+    with pytest.raises(
+        LolaError, match=r"simulating euler needs no_such_solver; pip install 'lola\[simulate-it\]'"
+    ):
+        simulate(SMALL, tmp_path, refuse)

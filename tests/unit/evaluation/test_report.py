@@ -6,9 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from matplotlib.figure import Figure
 
 from lola.data.systems import EULER
 from lola.evaluation.figures import Example
+from lola.evaluation.page import Section
 from lola.evaluation.report import Report, Timing, demo_limits, findings, write_report
 from lola.evaluation.tables import lead_time_table
 
@@ -45,6 +47,7 @@ def report(sweep, **changes):
         "examples": [Example("density", [("truth", np.random.rand(2, 8, 8))], [4, 8])],
         "timings": [Timing(method="Simulator", seconds=2.0, simulator=True),
                     Timing(method="Diffusion", seconds=0.016, compression=16.0, solver_steps=8)],
+        "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],
         "limits": demo_limits(
             train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
         ),
@@ -70,7 +73,7 @@ def test_page_is_whole_and_needs_nothing_else(written):
     assert page.open == []
     assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
     sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
-    assert len(sources) == 5
+    assert len(sources) == 6
     for source in sources:
         head, data = source.split(",", 1)
         assert head == "data:image/png;base64"
@@ -104,7 +107,13 @@ def test_files_lie_beside_the_page(written, sweep):
     names = {file.name for file in written.parent.iterdir()}
     stems = ("vrmse", "spectra", "spread_skill")
     assert {f"{stem}.{end}" for stem in stems for end in ("png", "csv", "md")} <= names
-    assert {"report.html", "states.png", "solver_steps.png", "vrmse_autoencoded.csv"} <= names
+    assert {
+        "report.html",
+        "states.png",
+        "simulation_euler.png",
+        "solver_steps.png",
+        "vrmse_autoencoded.csv",
+    } <= names
     assert not [name for name in names if name.startswith(".")]
     with (written.parent / "vrmse.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -119,6 +128,27 @@ def test_findings_are_honest(sweep):
     good = pa.concat_tables([only(sweep[0], model="persistence"), only(sweep[0], model="diffusion")])
     first = findings(report((good, sweep[1])))[0]
     assert first == "Every emulator beats persistence at every range of lead times (6 of 6)."
+
+
+def test_guided_models_have_a_section_of_their_own(sweep, tmp_path):
+    def guided(table):
+        chosen = pc.and_(pc.equal(table["model"], "diffusion"), pc.equal(table["solver_steps"], 8))
+        rows = table.filter(chosen)
+        names = pa.array(["mmps subsample8"] * len(rows)).dictionary_encode()
+        return rows.set_column(rows.schema.get_field_index("guidance"), rows.schema.field("guidance"), names)
+
+    both = [pa.concat_tables([table, guided(table)]) for table in sweep]
+    with_observations = report(both)
+    folder = tmp_path / "guided"
+    text = write_report(folder, with_observations).read_text()
+    assert "Emulation with observations" in text
+    assert "With observations (mmps subsample8) the VRMSE at 16" in text
+    assert (folder / "guidance.png").exists()
+    # Elsewhere the page is that of the same sweep without
+    plain = write_report(tmp_path / "plain", report(sweep)).read_text()
+    assert "observations" not in plain
+    for name in ("vrmse.csv", "spread_skill.csv", "spectra.csv"):
+        assert (folder / name).read_text() == (tmp_path / "plain" / name).read_text()
 
 
 def test_a_sweep_without_diffusion_or_with_lost_rollouts(sweep, tmp_path):

@@ -1,4 +1,3 @@
-import builtins
 import json
 import subprocess
 import sys
@@ -11,12 +10,24 @@ import torch
 from lola.config import fingerprint
 from lola.data.systems import EULER
 from lola.data.well import open_split
-from lola.errors import ConfigError, LolaError
+from lola.errors import ConfigError
 from lola.simulate import euler
-from lola.simulate.euler import EulerConfig, EulerJob, draw_quadrants, jobs, simulate_trajectory
+from lola.simulate.euler import EulerConfig, draw_quadrants, euler_case
+from lola.simulate.simulation import Job, jobs, simulate_trajectory, write_file
 
 SMALL = EulerConfig(resolution=16, outputs=5, train=2, valid=1, test=1)
-JOB = EulerJob("train", "periodic", 1.4, 2)
+
+
+def job(split, boundary, gamma, trajectories):
+    return Job(euler_case(boundary, gamma), split, trajectories)
+
+
+JOB = job("train", "periodic", 1.4, 2)
+
+
+def trajectory(job, config, index):
+    with config.solver(job.case) as solve:
+        return simulate_trajectory(job, config, index, solve)
 
 
 def test_jobs():
@@ -50,7 +61,7 @@ def test_impossible_configurations():
 @pytest.mark.parametrize("gamma", [1.13, 1.76])
 def test_a_closed_box_conserves(gamma):
     """With periodic boundaries mass, momentum and energy are constant; pressure obeys the gas law."""
-    fields, _ = simulate_trajectory(EulerJob("test", "periodic", gamma, 1), SMALL, 0)
+    fields, _ = trajectory(job("test", "periodic", gamma, 1), SMALL, 0)
     assert fields["density"].shape == (6, 16, 16)
     assert fields["momentum"].shape == (6, 16, 16, 2)
     assert all(values.dtype == np.float32 for values in fields.values())
@@ -114,24 +125,24 @@ def test_quadrants_meet_across_a_periodic_boundary():
 
 
 def test_trajectories_are_functions_of_their_key():
-    first, _ = simulate_trajectory(JOB, SMALL, 0)
-    again, _ = simulate_trajectory(EulerJob("train", "periodic", 1.4, 7), SMALL, 0)
+    first, _ = trajectory(JOB, SMALL, 0)
+    again, _ = trajectory(job("train", "periodic", 1.4, 7), SMALL, 0)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     others = [
         (JOB, SMALL, 1),
-        (EulerJob("valid", "periodic", 1.4, 2), SMALL, 0),
-        (EulerJob("train", "periodic", 1.404, 2), SMALL, 0),
+        (job("valid", "periodic", 1.4, 2), SMALL, 0),
+        (job("train", "periodic", 1.404, 2), SMALL, 0),
         (JOB, SMALL.replace(seed=1), 0),
     ]
     for other in others:
-        assert not np.array_equal(simulate_trajectory(*other)[0]["density"][0], first["density"][0])
+        assert not np.array_equal(trajectory(*other)[0]["density"][0], first["density"][0])
 
 
 def test_unphysical_draws_are_redrawn_and_counted(tmp_path):
     """Gas that is blown apart at many times the speed of sound leaves the scheme without pressure."""
     fierce = SMALL.replace(speed=4.0, outputs=20)
-    job = EulerJob("test", "open", 1.13, 4)
-    counts = euler.write_file(job, fierce, tmp_path / "a.hdf5")
+    four = job("test", "open", 1.13, 4)
+    counts = write_file(four, fierce, tmp_path / "a.hdf5")
     assert counts["rejected"] > 0
     with h5py.File(tmp_path / "a.hdf5") as file:
         assert file.attrs["rejected_draws"] == counts["rejected"]
@@ -141,19 +152,19 @@ def test_unphysical_draws_are_redrawn_and_counted(tmp_path):
             assert np.isfinite(values).all()
             assert values.min() > 0
     with pytest.raises(ConfigError, match="draws in a row"):
-        euler.write_file(job, fierce.replace(speed=300.0), tmp_path / "b.hdf5")
+        write_file(four, fierce.replace(speed=300.0), tmp_path / "b.hdf5")
     assert [path.name for path in tmp_path.iterdir()] == ["a.hdf5"]
 
 
 def test_files_name_the_simulation_that_made_them(tmp_path):
     path = tmp_path / JOB.path
-    assert euler.write_file(JOB, SMALL, path)["trajectories"] == 2
+    assert write_file(JOB, SMALL, path)["trajectories"] == 2
     with h5py.File(path) as file:
         assert file.attrs["lola_simulation"] == fingerprint(SMALL)
         np.testing.assert_allclose(file["dimensions/time"][:], [0, 0.3, 0.6, 0.9, 1.2, 1.5], rtol=1e-6)
     split = open_split(tmp_path, EULER, "train")
     assert split.parameters(0).tolist() == pytest.approx([1.4, 2, 2, 2, 2])
-    fields, _ = simulate_trajectory(JOB, SMALL, 1)
+    fields, _ = trajectory(JOB, SMALL, 1)
     momentum = torch.from_numpy(np.moveaxis(fields["momentum"], -1, 0).copy())
     assert torch.equal(split.read(1, 0, 6)[3:], momentum)
 
@@ -166,11 +177,12 @@ def test_full_storage_leaves_nothing_behind(tmp_path, limit):
         "import resource, signal\n"
         "from lola.errors import StorageError\n"
         "from lola.simulate.euler import *\n"
+        "from lola.simulate.simulation import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "config = EulerConfig(resolution=32, outputs=20)\n"
         "try:\n"
-        f"    write_file(EulerJob('train', 'open', 1.4, 2), config, Path({str(path)!r}))\n"
+        f"    write_file(Job(euler_case('open', 1.4), 'train', 2), config, Path({str(path)!r}))\n"
         "except StorageError as error:\n"
         "    print(error)\n"
     )
@@ -179,23 +191,6 @@ def test_full_storage_leaves_nothing_behind(tmp_path, limit):
         f"cannot write in {path.parent} (File too large); free some space or give another --storage\n"
     )
     assert list(path.parent.iterdir()) == []
-
-
-def test_a_missing_clawpack_is_named(monkeypatch):
-    original = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.startswith("clawpack"):
-            raise ImportError(name)
-        return original(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    euler._clawpack.cache_clear()
-    try:
-        with pytest.raises(LolaError, match=r"pip install 'lola\[simulate\]'"):
-            simulate_trajectory(JOB, SMALL, 0)
-    finally:
-        euler._clawpack.cache_clear()
 
 
 def test_clawpack_stays_silent_and_leaves_logging_alone(tmp_path):

@@ -1,0 +1,121 @@
+"""Solvers in processes of their own, fed with initial states and asked for solutions through pipes.
+
+Some solvers do not get on with their hosts: Dedalus starts MPI, sets up logging for its whole process and
+wants one thread; JAX must not share a process with torch. Each is a module that runs as a program of its own:
+it is started once per file, so that what it compiles is used again, and ends with its host.
+
+A message is the length of what follows, as 8 bytes, and an array in NumPy's format. An empty array is the
+answer where a solution stopped being physical. This module is imported by both sides, and knows no torch.
+"""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lola.errors import LolaError
+
+Settings = Mapping[str, Any]
+Solution = Callable[[np.ndarray], np.ndarray | None]
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+"""One thread each: a task has one CPU, and sums keep their order."""
+
+
+@contextlib.contextmanager
+def solver_process(module: str, settings: Settings) -> Iterator[Solution]:
+    """Start a solver; what is yielded maps an initial state to its solution, or to None.
+
+    Arguments:
+        module: The module of the solver, which calls `serve`.
+        settings: What it is told at the start, as JSON values.
+
+    Raises:
+        LolaError: The process ended before its answer.
+    """
+    command = [sys.executable, "-P", "-m", module, json.dumps(settings)]
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        requests, answers = process.stdin, process.stdout
+
+        def solve(initial: np.ndarray) -> np.ndarray | None:
+            try:
+                send(requests, initial)
+                solution = receive(answers)
+            except (EOFError, BrokenPipeError):
+                code = process.wait()
+                complaints.seek(0)
+                lines = complaints.read().decode(errors="replace").strip().splitlines() or ["no complaint"]
+                raise LolaError(f"{module} ended with code {code}: {lines[-1]}") from None
+            return solution if solution.size else None
+
+        try:
+            yield solve
+        finally:
+            # A solver that was asked nothing more ends by itself; one at work after an error need not finish.
+            process.kill()
+            process.wait()
+            answers.close()
+            with contextlib.suppress(BrokenPipeError):
+                requests.close()
+
+
+def serve(build: Callable[[Settings], Solution]) -> None:
+    """Be a solver process: read its settings, then answer initial states until there are no more.
+
+    What the solver prints goes to the errors' stream.
+    """
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    solve = build(json.loads(sys.argv[1]))
+    with contextlib.suppress(EOFError):
+        while True:
+            solution = solve(receive(sys.stdin.buffer))
+            send(answers, np.empty(0) if solution is None else solution)
+
+
+def _end_with(host: int) -> None:
+    """End this process soon after its host, whatever it is doing."""
+    while os.getppid() == host:
+        time.sleep(1)
+    os._exit(1)
+
+
+def send(stream: BinaryIO | Any, array: np.ndarray) -> None:
+    """Write an array as a message."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    content = buffer.getbuffer()
+    stream.write(len(content).to_bytes(8, "big"))
+    stream.write(content)
+    stream.flush()
+
+
+def receive(stream: BinaryIO | Any) -> np.ndarray:
+    """Read a message; `EOFError` if there are no more."""
+    size = stream.read(8)
+    if len(size) < 8:
+        raise EOFError
+    content = stream.read(int.from_bytes(size, "big"))
+    return np.load(io.BytesIO(content), allow_pickle=False)

@@ -1,0 +1,201 @@
+"""Simulations: which files there are, and how their trajectories are drawn, solved and written.
+
+A solver with its configuration is a `SimulationConfig`. It says which constants there are to simulate (its
+cases), draws initial states and solves them; all else is the same for every solver and stands here. The
+initial state of a trajectory is a function of (seed, dataset, split, constants, index, attempt): splits share
+none, and a draw whose solution stops being physical is drawn again and counted.
+"""
+
+import abc
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from lola.config import Config, fingerprint, require
+from lola.data.well_writer import write_well_file, writing
+from lola.errors import ConfigError, LolaError
+from lola.seeding import numpy_generator
+from lola.storage import atomic_path
+
+Split = Literal["train", "valid", "test"]
+Fields = dict[str, np.ndarray]
+Solve = Callable[[np.ndarray], Fields | None]
+
+ATTEMPTS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What the simulations of a file have in common.
+
+    Arguments:
+        dataset: The Well's dataset.
+        name: The name of the file, without its ending.
+        scalars: The constants by name, in order.
+        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis.
+    """
+
+    dataset: str
+    name: str
+    scalars: tuple[tuple[str, float], ...]
+    boundary: tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One file to simulate."""
+
+    case: Case
+    split: Split
+    trajectories: int
+
+    @property
+    def dataset(self) -> str:
+        """The Well's dataset that the file belongs to."""
+        return self.case.dataset
+
+    @property
+    def path(self) -> Path:
+        """Where the file goes, under the folder of all datasets."""
+        return Path(self.dataset) / "data" / self.split / f"{self.case.name}.hdf5"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimulationConfig(Config, abc.ABC):
+    """Simulations of one physical system, a file per split and case.
+
+    Arguments:
+        train: Trajectories in each file for training.
+        valid: Trajectories in each file for validation.
+        test: Trajectories in each file for tests.
+        seed: The seed of all draws.
+    """
+
+    train: int = 16
+    valid: int = 2
+    test: int = 2
+    seed: int = 0
+
+    system: ClassVar[str]
+    """The name of the physical system."""
+
+    needs: ClassVar[tuple[str, str]]
+    """The package of the solver, and the extra of this package that installs it."""
+
+    advice: ClassVar[str] = ""
+    """What to change when draws keep failing."""
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Grid points along each axis."""
+        return tuple(len(points) for points in self.axes(self.cases()[0]).values())
+
+    def validate(self) -> None:
+        require(min(self.train, self.valid, self.test) >= 0, "train, valid and test must not be negative")
+
+    def check_solver(self) -> None:
+        """Raise `LolaError` unless the solver is installed."""
+        package, extra = self.needs
+        if importlib.util.find_spec(package) is None:
+            raise LolaError(
+                f"simulating {self.system} needs {package}; pip install 'lola[{extra}]' (see the README)"
+            )
+
+    @abc.abstractmethod
+    def cases(self) -> list[Case]:
+        """What is simulated."""
+
+    @abc.abstractmethod
+    def axes(self, case: Case) -> dict[str, np.ndarray]:
+        """The coordinates along each grid axis, by name, in order."""
+
+    @abc.abstractmethod
+    def times(self, case: Case) -> np.ndarray:
+        """The times of the states of a trajectory, with shape `(L,)`."""
+
+    @abc.abstractmethod
+    def draw(self, case: Case, generator: np.random.Generator) -> np.ndarray:
+        """Draw an initial state, as the solver takes it."""
+
+    @abc.abstractmethod
+    def solver(self, case: Case) -> AbstractContextManager[Solve]:
+        """What turns initial states into the fields of The Well, or None where they stop being physical.
+
+        Fields have shape `(L, *grid)` for scalars and `(L, *grid, d)` for vectors.
+        """
+
+
+def jobs(config: SimulationConfig) -> list[Job]:
+    """The files of an ensemble, the small splits first."""
+    counts: dict[Split, int] = {"test": config.test, "valid": config.valid, "train": config.train}
+    return [
+        Job(case, split, count) for split, count in counts.items() for case in config.cases() if count > 0
+    ]
+
+
+def write_file(job: Job, config: SimulationConfig, path: Path) -> dict[str, float]:
+    """Simulate the trajectories of one file and write it, whole or not at all.
+
+    Returns:
+        The numbers of `trajectories` and of `rejected` draws, and the `seconds` taken.
+
+    Raises:
+        LolaError: The solver is not installed, draws keep failing, or the storage is full or read-only.
+    """
+    config.check_solver()
+    begin = time.perf_counter()
+    rejected = 0
+
+    def simulations(solve: Solve) -> Iterator[Mapping[str, np.ndarray]]:
+        nonlocal rejected
+        for index in range(job.trajectories):
+            fields, failures = simulate_trajectory(job, config, index, solve)
+            rejected += failures
+            yield fields
+
+    with atomic_path(path) as aside:
+        with config.solver(job.case) as solve:
+            write_well_file(
+                aside,
+                dataset=job.dataset,
+                count=job.trajectories,
+                trajectories=simulations(solve),
+                times=config.times(job.case),
+                axes=config.axes(job.case),
+                scalars=dict(job.case.scalars),
+                boundary=np.array(job.case.boundary),
+            )
+        seconds = time.perf_counter() - begin
+        with writing(aside, "r+") as file:
+            file.attrs["lola_simulation"] = fingerprint(config)
+            file.attrs["rejected_draws"] = rejected
+            file.attrs["seconds_per_trajectory"] = seconds / job.trajectories
+    return {"trajectories": job.trajectories, "rejected": rejected, "seconds": seconds}
+
+
+def simulate_trajectory(job: Job, config: SimulationConfig, index: int, solve: Solve) -> tuple[Fields, int]:
+    """Draw and simulate the trajectory of an index, again and again until one stays physical.
+
+    Returns:
+        The fields of The Well, float32 with shape `(L, *grid)` or, of vectors, `(L, *grid, d)`; and the
+        number of rejected draws.
+
+    Raises:
+        ConfigError: Too many draws in a row failed.
+    """
+    constants = [str(value) for _, value in job.case.scalars]
+    for attempt in range(ATTEMPTS):
+        generator = numpy_generator(config.seed, job.dataset, job.split, *constants, index, attempt)
+        fields = solve(config.draw(job.case, generator))
+        if fields is not None:
+            return {name: values.astype(np.float32) for name, values in fields.items()}, attempt
+    raise ConfigError(
+        f"{ATTEMPTS} draws in a row stopped being physical ({job.case.name}){config.advice and '; '}"
+        f"{config.advice}"
+    )
