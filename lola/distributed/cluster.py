@@ -126,3 +126,13 @@ def cpus_per_gpu() -> int:
     ]
     require(bool(shares), "cpus: 0 is a GPU's share of its node's, but there are no GPUs; give a number")
     return max(1, int(min(shares)))
+
+
+def logical_cpus() -> int:
+    """Logical CPUs of the whole cluster."""
+    return int(ray.cluster_resources().get("CPU", 1))
+
+
+def gpus() -> int:
+    """GPUs of the whole cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))

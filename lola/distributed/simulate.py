@@ -35,6 +35,8 @@ def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = 
     statistics = {root / job.dataset / "stats.yaml" for job in wanted.values()}
     if all(path.exists() for path in wanted.keys() | statistics):
         return 0
+    if not all(path.exists() for path in wanted):
+        config.check_solver()
     root.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(root / ".lease"):
         return _simulate_missing(config, root, wanted, say)
@@ -48,7 +50,6 @@ def _simulate_missing(
     for dataset in {job.dataset for job in wanted.values()}:
         remove_asides(root / dataset)
     if missing:
-        config.check_solver()
         connect()
         say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
