@@ -20,7 +20,7 @@ OF_KIND = {
     "evaluations": (
         r"(metrics|spectra)\.parquet",
         r"example\.npy",
-        r"parts/\d+/((metrics|spectra)\.parquet|example\.npy|seconds)",
+        r"parts/\d+-\d+/((metrics|spectra)\.parquet|example\.npy|seconds)",
     ),
     "reports": (r"[^./][^/]*",),
 }

@@ -5,8 +5,8 @@ each, and disturbs it after a third of its steps. Workers log every step, which 
 
     steps lost     steps that were done and done again, from the last checkpoint
     seconds lost   from the last step before workers stopped to the first one of those that follow
-    deviation      of the validation losses, and of the final weights, from the undisturbed run's: the largest
-                   difference over the largest value
+    deviation      of the validation losses, and of the final weights, from those of a run of one worker that
+                   nobody disturbs: the largest difference over the largest value
 """
 
 import contextlib
@@ -30,19 +30,20 @@ from safetensors.torch import load_file
 
 from lola.autoencoder import AutoencoderConfig
 from lola.benchmark.datasets import write_well
-from lola.config import Config, require
+from lola.config import Config
 from lola.data.datasets import Datasets
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well import WellWindows
 from lola.distributed.cluster import SETTINGS
 from lola.distributed.train import Setup, TrainingRun, run_training
-from lola.spool import read_events, spool_path
+from lola.seeding import seed_process
+from lola.spool import Spool, read_events, spool_path
 from lola.storage import Stage
 from lola.training.checkpoint import WEIGHTS
-from lola.training.loop import TrainingConfig
+from lola.training.loop import TrainingConfig, train
 
-Scenario = Literal["undisturbed", "worker killed", "node lost", "node gained", "node preempted"]
+Scenario = Literal["worker killed", "node lost", "node gained", "node preempted"]
 QUICK = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -56,7 +57,7 @@ class DisturbanceConfig(Config):
     """Which scenarios are run, and on what.
 
     Arguments:
-        scenarios: What happens to the run; `undisturbed` is what the others are compared with.
+        scenarios: What happens to the runs.
         steps: Training steps.
         report_every: Steps between checkpoints.
         pace: Least seconds per step.
@@ -64,23 +65,12 @@ class DisturbanceConfig(Config):
         output: Where the results go.
     """
 
-    scenarios: tuple[Scenario, ...] = (
-        "undisturbed",
-        "worker killed",
-        "node lost",
-        "node gained",
-        "node preempted",
-    )
+    scenarios: tuple[Scenario, ...] = ("worker killed", "node lost", "node gained", "node preempted")
     steps: int = 300
     report_every: int = 25
     pace: float = 0.1
     notice: int = 15
     output: str = "experiments/results/elastic"
-
-    def validate(self) -> None:
-        require(
-            "undisturbed" in self.scenarios, "scenarios: undisturbed is what the others are compared with"
-        )
 
 
 def measure_disturbances(
@@ -97,18 +87,31 @@ def measure_disturbances(
     os.environ.update(SETTINGS | QUICK | {"RAY_TMPDIR": str(root)})
     for split in ("train", "valid"):
         write_well(root / "well", EULER, 0.0, 21, 16, split)
+    alone, log = _stage(root, "undisturbed")
+    _train_alone(_run(alone, root, log, config))
     rows = []
-    reference: Path | None = None
-    for scenario in sorted(config.scenarios, key=lambda name: name != "undisturbed"):
-        say(scenario)
-        stage, log = _stage(root, config, scenario)
+    for scenario in config.scenarios:
+        stage, log = _stage(root, scenario)
         with _nodes(1 if scenario == "node gained" else 2) as cluster, ThreadPoolExecutor(1) as thread:
             training = thread.submit(run_training, _run(stage, root, log, config))
             _disturb(scenario, cluster, training, log, config)
             training.result()
-        reference = reference or stage.folder
-        rows.append({"scenario": scenario} | _losses(log) | _deviation(stage.folder, reference))
+        rows.append({"scenario": scenario} | _losses(log) | _deviation(stage.folder, alone.folder))
+        say(json.dumps(rows[-1]))
     return rows
+
+
+def _train_alone(run: TrainingRun) -> None:
+    """Train by the loop alone, in this process, and keep the curve and the weights."""
+    folder = run.stage.folder
+    seed_process(run.training.seed, "weights")
+    setup = run.setup()
+
+    def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+        Spool(folder).metrics(step, metrics)
+        save(folder)
+
+    train(setup.model, run.training, setup.training, setup.validation, report=report)
 
 
 def disturbance_table(rows: list[dict[str, Any]]) -> str:
@@ -139,7 +142,7 @@ def _nodes(count: int) -> Iterator[Cluster]:
         cluster.shutdown()
 
 
-def _stage(root: Path, config: DisturbanceConfig, scenario: str) -> tuple[Stage, Path]:
+def _stage(root: Path, scenario: str) -> tuple[Stage, Path]:
     """The stage of a scenario's training, and the log of its steps."""
     what = scenario.replace(" ", "_")
     model = AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=2, dropout=0.0)
@@ -166,12 +169,14 @@ def _run(stage: Stage, root: Path, log: Path, config: DisturbanceConfig) -> Trai
 def _watched(
     model: AutoencoderConfig, sizes: dict[str, int], datasets: Datasets, log: Path, pace: float
 ) -> Setup:
-    """What a worker trains, with a loss that logs every step."""
+    """What is trained; with a loss that logs every step where Ray Train trains it."""
     sources = [
         WellWindows(split, Standardisation(split.system), 1, 1, None)
         for split in (datasets.open(EULER, name) for name in ("train", "valid"))
     ]
     module = model.build(**sizes)
+    if not ray.is_initialized():
+        return Setup(module, *sources)
     context, last = ray.train.get_context(), ray.train.get_checkpoint()
     entry = {
         "pid": os.getpid(),
@@ -208,7 +213,7 @@ def _disturb(
         if entries and entries[-1]["step"] > config.steps // 3:
             break
         time.sleep(0.1)
-    if training.done() or scenario == "undisturbed":
+    if training.done():
         return
     victim = next(entry for entry in reversed(entries) if entry["rank"] == entry["workers"] - 1)
     if scenario == "worker killed":

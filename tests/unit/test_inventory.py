@@ -25,7 +25,10 @@ def root(tmp_path):
             {"splits": {"train": {"shards": [{"name": "shard-00000.parquet"}]}}},
             ["train/shard-00000.parquet"],
         ),
-        "evaluations/a": ({}, ["metrics.parquet", "spectra.parquet", "example.npy", "parts/00003/seconds"]),
+        "evaluations/a": (
+            {},
+            ["metrics.parquet", "spectra.parquet", "example.npy", "parts/00003-0000/seconds"],
+        ),
         "reports/a": ({}, ["report.html", "accuracy.png"]),
     }
     for name, (manifest, files) in stages.items():
@@ -50,7 +53,7 @@ def test_finished_stages_and_datasets_account_for_their_files(root):
         "autoencoders/a/optimizer.pt",
         "latents/a/train/shard-00001.parquet",
         "latents/a/train/.shard-00000.parquet.0123abcd",
-        "evaluations/a/parts/.00003.0123abcd/seconds",
+        "evaluations/a/parts/.00003-0000.0123abcd/seconds",
         "emulators/unfinished/model.safetensors",
         "reports/.tune-01234567/state.json",
         "well/euler/data/train/.gamma_1.4.hdf5.0123abcd",
