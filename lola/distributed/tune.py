@@ -180,7 +180,8 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
     """
     with watching((step for trial in plan.trials for step in trial.steps), tracker, progress):
         pending = [trial for trial in plan.trials if not trial.finished]
-        return run_trials(pending, plan) if pending else {}
+        folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
+        return run_trials(pending, folder, plan.config.concurrency) if pending else {}
 
 
 @contextlib.contextmanager
@@ -206,17 +207,22 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress) -> None:
         tracker.pump()
 
 
-def run_trials(trials: Sequence[Trial], plan: AnyPlan) -> dict[str, str]:
-    """Run trials, as many at once as there is room for; returns why trials failed, by name."""
+def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[str, str]:
+    """Run trials, as many at once as there is room for; returns why trials failed, by name.
+
+    Arguments:
+        trials: What to run.
+        folder: Where Ray Tune keeps its files meanwhile.
+        limit: The most trials at once; 0 is no limit.
+    """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
-    folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
         tune_config=tune.TuneConfig(
-            search_alg=TrialQueue(trials, room, plan.config.concurrency),
+            search_alg=TrialQueue(trials, room, limit),
             num_samples=len(trials),
             reuse_actors=True,
         ),
