@@ -131,7 +131,7 @@ def disturbance_table(rows: list[dict[str, Any]]) -> str:
 @contextlib.contextmanager
 def _nodes(count: int) -> Iterator[Cluster]:
     """A cluster of a head without CPUs, and nodes with one each."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(count):
             cluster.add_node(num_cpus=1)
