@@ -20,5 +20,5 @@ def test_a_run_that_loses_a_node_after_a_notice_follows_the_curve_of_one_that_do
     assert row["workers"] == [2, 1]
     assert row["curve"] < 1e-4
     assert row["weights"] < 1e-3
-    # Its last regular checkpoint was that of step 60, and the node went ten seconds and more after the notice.
+    # Its last regular checkpoint was that of step 60; the node went more than ten seconds later.
     assert row["steps lost"] < 60
