@@ -21,6 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
+
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -130,6 +132,7 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         if not given:
             self.local.mkdir(parents=True, exist_ok=True)
+            _make_database(self.local / "mlflow.db")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -359,6 +362,17 @@ def tracking_uri(storage: Path) -> str:
             f"shown; leave them out, and set {remedy}"
         )
     return uri
+
+
+def _make_database(path: Path) -> None:
+    """Make MLflow's database aside: one whose making was cut off could not be opened ever again."""
+    with filelock.FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            return
+        aside = path.with_suffix(".part")
+        aside.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
+        os.replace(aside, path)
 
 
 def _unreachable(uri: str, error: Exception) -> TrackingError:

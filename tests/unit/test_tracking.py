@@ -147,3 +147,12 @@ def test_an_address_that_holds_credentials_is_refused_without_showing_them(stora
 def test_an_address_without_credentials_is_taken_as_it_is(storage, monkeypatch, uri):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert tracking_uri(storage) == uri
+
+
+def test_a_database_whose_making_was_cut_off_is_made_anew(storage):
+    (storage / "mlflow").mkdir()
+    (storage / "mlflow" / "mlflow.part").write_bytes(b"half a database")
+    first = tracker(storage)
+    assert not (storage / "mlflow" / "mlflow.part").exists()
+    assert first.client.get_experiment(first.experiment).name == "lola/euler"
+    assert tracker(storage).experiment == first.experiment
