@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke simulators test lint format clean system mpi
+.PHONY: help demo smoke simulators test longtest lint format clean system mpi
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -18,7 +18,10 @@ smoke: $(VENV)/.demo ## the same in miniature, in about a minute
 simulators: $(VENV)/.simulators ## install the solvers of the other two systems, Dedalus and astronomix
 
 test: $(VENV)/.dev ## run the tests, fast ones first
-	$(BIN)/python -m pytest tests/unit tests/regression tests/integration
+	$(BIN)/python -m pytest -m "not long" --durations=12 tests/unit tests/regression tests/integration
+
+longtest: $(VENV)/.dev ## run the tests that take longest, which `make test` leaves out
+	$(BIN)/python -m pytest -m long --durations=12
 
 lint: $(VENV)/.dev ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -110,6 +110,7 @@ def test_a_killed_driver(storage, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc")
+@pytest.mark.long
 def test_a_killed_actor_of_two(storage, tmp_path):
     root = copied(storage, tmp_path)
     process = start(root, "--actors", "2")

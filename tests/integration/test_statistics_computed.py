@@ -34,6 +34,7 @@ def run(storage, program, *options, **environment):
     )
 
 
+@pytest.mark.long
 def test_statistics_by_name_of_a_system(tmp_path, well):
     first, again = (run(tmp_path, "compute_statistics.py", "euler", "--well", str(well)) for _ in range(2))
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
@@ -53,6 +54,7 @@ def test_statistics_by_name_of_a_system(tmp_path, well):
         np.testing.assert_allclose(values["std"]["momentum"], expected[:, 3:].std((0, 2, 3, 4)))
 
 
+@pytest.mark.long
 def test_workers_read_a_bucket(tmp_path, well, monkeypatch):
     """The same bytes in a bucket are the same dataset; what opens the bucket is recorded nowhere."""
     local = run(tmp_path, "compute_statistics.py", "euler", "--well", str(well))
@@ -87,7 +89,10 @@ def test_a_dataset_that_is_not_there_is_one_line(tmp_path, well):
 
 @pytest.mark.parametrize(
     ("value", "fault"),
-    [(-3, "density holds -3, where its transform log1p"), (np.nan, "density is not finite")],
+    [
+        (-3, "density holds -3, where its transform log1p"),
+        pytest.param(np.nan, "density is not finite", marks=pytest.mark.long),
+    ],
 )
 def test_unphysical_values_are_one_line(tmp_path, well, value, fault):
     """Whether the task that reads fails, or the one that takes moments."""
@@ -104,6 +109,7 @@ def test_unphysical_values_are_one_line(tmp_path, well, value, fault):
     assert not list((tmp_path / "storage").glob("statistics/*/manifest.json"))
 
 
+@pytest.mark.long
 def test_an_emulator_is_standardised_by_computed_statistics(tmp_path, well):
     options = ("smoke", "--space", "pixel", "--model", "neural-solver", "--statistics", "computed")
     result = run(

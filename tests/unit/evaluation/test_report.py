@@ -120,6 +120,7 @@ def test_findings_are_honest(sweep):
     assert first == "Every emulator beats persistence at every range of lead times (6 of 6)."
 
 
+@pytest.mark.long
 def test_guided_models_have_a_section_of_their_own(sweep, tmp_path):
     def guided(table):
         chosen = pc.and_(pc.equal(table["model"], "diffusion"), pc.equal(table["solver_steps"], 8))
