@@ -1,16 +1,27 @@
 """Measure how fast the platform is on this machine."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import presets
 
 from lola.benchmark.data import DataBenchmark, data_table, run_data_benchmark
+from lola.benchmark.emulation import EmulationBenchmark, emulation_table, run_emulation_benchmark
 from lola.benchmark.memory import memory_table, run_memory_benchmark, write_memory
+from lola.benchmark.scoring import MetricsBenchmark, metrics_table, run_metrics_benchmark
 from lola.benchmark.training import TrainingBenchmark, run_training_benchmark, table
 from lola.cli import launch
 from lola.distributed.benchmark import time_ray
+
+Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark | MetricsBenchmark
+WAYS: dict[type, tuple[Callable[..., dict[str, Any]], Callable[[dict], str]]] = {
+    TrainingBenchmark: (run_training_benchmark, table),
+    EmulationBenchmark: (run_emulation_benchmark, emulation_table),
+    MetricsBenchmark: (run_metrics_benchmark, metrics_table),
+}
 
 
 def training() -> TrainingBenchmark:
@@ -24,13 +35,20 @@ def training() -> TrainingBenchmark:
 def data() -> DataBenchmark:
     """How fast data reach training, with the `mini` preset's neural solver."""
     config = presets.mini()
-    return DataBenchmark(
-        emulator=config.neural_solver, training=config.emulator_training.replace(steps=80, report_every=20)
-    )
+    steps = config.emulator_training.replace(steps=80, report_every=20)
+    return DataBenchmark(emulator=config.neural_solver, training=steps)
 
 
-def main(config: TrainingBenchmark | DataBenchmark) -> None:
-    """Time training steps, or the way of data to them, against the plain way; contenders take turns."""
+def emulation() -> EmulationBenchmark:
+    """Seconds per state of simulator, neural solver and diffusion, with the `mini` preset's networks."""
+    config = presets.mini()
+    codec, network = config.autoencoder.replace(latent_channels=32), config.diffusion.network
+    pixel = network.replace(patch_size=(1, 16, 16))
+    return EmulationBenchmark(autoencoder=codec, latent=network, pixel=pixel, simulation=config.simulation)
+
+
+def main(config: Benchmark) -> None:
+    """Time training, emulation, scores, or the way of data, against the plain way; contenders take turns."""
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
@@ -39,26 +57,24 @@ def main(config: TrainingBenchmark | DataBenchmark) -> None:
     print(text)
 
 
-def measure(config: TrainingBenchmark | DataBenchmark, folder: Path) -> tuple[dict[str, Any], str]:
+def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
-
-    def progress(what: str) -> None:
-        print(what, flush=True)
-
-    if isinstance(config, TrainingBenchmark):
-        result = run_training_benchmark(config, progress)
-        return result, table(result)
+    progress = functools.partial(print, flush=True)
+    if not isinstance(config, DataBenchmark):
+        run, write = WAYS[type(config)]
+        result = run(config, progress)
+        return result, write(result)
     if config.memory:
         result = run_memory_benchmark(config, progress)
         write_memory(result, folder)
         return result, memory_table(result)
     result = run_data_benchmark(config, progress)
     if config.ray:
-        result["ray"] = time_ray(
-            config.system, config.gigabytes, config.steps, config.cells, config.rounds, progress
-        )
+        sizes = (config.gigabytes, config.steps, config.cells, config.rounds)
+        result["ray"] = time_ray(config.system, *sizes, progress)
     return result, data_table(result)
 
 
 if __name__ == "__main__":
-    launch(main, {"training": training, "data": data}, default="training")
+    ways = {"training": training, "data": data, "emulation": emulation, "metrics": MetricsBenchmark}
+    launch(main, ways, default="training")

@@ -82,7 +82,7 @@ def mini(system: str = "euler") -> SweepConfig:
             sampler=SamplerConfig(),
             members=16,
             trajectories=8,
-            start=physics.starts[0],
+            starts=physics.starts[:1],
             stride=physics.stride,
         ),
     )
@@ -151,11 +151,12 @@ def paper(system: str = "euler") -> SweepConfig:
         pixel_training=emulator.replace(workers=16, accumulate=4 if system == "euler" else 1),
         window=5,
         solver_steps=(16,),
+        contexts=(2, 3),
         evaluation=EvaluationConfig(
             sampler=SamplerConfig(),
             members=16,
             trajectories=64,
-            start=physics.starts[0],
+            starts=physics.starts,
             stride=physics.stride,
         ),
     )

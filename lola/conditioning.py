@@ -39,12 +39,12 @@ def draw_mask(states: Tensor, generator: SampleGenerator) -> Tensor:
     return mask.reshape(len(mask), 1, window, *[1] * (states.ndim - 3))
 
 
-def context_mask(states: Tensor, known: int) -> Tensor:
-    """The mask of windows whose first `known` states are known, with shape `(B, 1, L, 1, ...)`."""
+def context_mask(states: Tensor, known: int, last: bool = False) -> Tensor:
+    """The mask of windows whose first (or last) `known` states are known, with shape `(B, 1, L, 1, ...)`."""
     mask = torch.zeros(
         len(states), 1, states.shape[2], *[1] * (states.ndim - 3), dtype=torch.bool, device=states.device
     )
-    mask[:, :, :known] = True
+    mask[:, :, slice(-known, None) if last else slice(known)] = True
     return mask
 
 

@@ -2,8 +2,9 @@
 
 A configuration is a frozen, keyword-only dataclass that refuses impossible values when it is built. Its
 fields are of two kinds. *What* is computed (science, precision, global batch) enters the fingerprint
-that names the stage's folder. *How* it is computed (workers, devices, storage, logging) is marked with
-`how` and never changes a fingerprint.
+that names the stage's folder; a field that came later is marked with `added` and does so unless it has its
+default. *How* it is computed (workers, devices, storage, logging) is marked with `how` and never changes a
+fingerprint.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ class Config:
         return {
             field.name: _json(getattr(self, field.name))
             for field in dataclasses.fields(self)
-            if not field.metadata.get("how")
+            if not field.metadata.get("how") and not _unchanged(field, getattr(self, field.name))
         }
 
     def replace(self, **changes: Any) -> Self:
@@ -62,6 +63,11 @@ class Config:
 def how(default: Any) -> Any:
     """A dataclass field that says how, not what: it is left out of fingerprints."""
     return dataclasses.field(default=default, metadata={"how": True})
+
+
+def added(default: Any) -> Any:
+    """A field that says what, added after others were fingerprinted: it enters unless it has its default."""
+    return dataclasses.field(default=default, metadata={"added": True})
 
 
 def require(condition: bool, message: str) -> None:
@@ -91,6 +97,10 @@ def _revive(value: Any) -> Any:
     if isinstance(value, dict) and value.get("type") in Config.classes:
         return Config.classes[value["type"]].from_json(value)
     return [_revive(item) for item in value] if isinstance(value, list) else value
+
+
+def _unchanged(field: "dataclasses.Field[Any]", value: Any) -> bool:
+    return bool(field.metadata.get("added")) and value == field.default
 
 
 def _json(value: Any) -> Any:

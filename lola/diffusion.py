@@ -26,6 +26,7 @@ from azula.noise import Schedule
 from azula.sample import Sampler
 from torch import Tensor, nn
 
+from lola.binding import BoundNetwork
 from lola.conditioning import check_window, draw_mask, unknown_mean
 from lola.config import Config
 from lola.data.state import Batch
@@ -66,10 +67,14 @@ class NoisyNetwork(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor, mask: Tensor, label: Tensor) -> Tensor:
         """Map `x` `(B, C, L, *grid)`, `noise` `(B)` or `()`, `label` `(B, P)` to the shape of `x`."""
-        modulation = self.embed_noise(noise.expand(len(x)))
-        if self.embed_parameters is not None:
-            modulation = modulation + self.embed_parameters(label)
+        embedded = None if self.embed_parameters is None else self.embed_parameters(label)
+        modulation = self.modulate(noise.expand(len(x)), embedded)
         return self.network(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
+
+    def modulate(self, noise: Tensor, embedded: Tensor | None) -> Tensor:
+        """The modulation `(B, modulation)` of noise levels `(B)` or `(1)` and embedded parameters, if any."""
+        modulation = self.embed_noise(noise)
+        return modulation if embedded is None else modulation + embedded
 
 
 class WindowDenoiser(Denoiser):
@@ -85,7 +90,9 @@ class WindowDenoiser(Denoiser):
         self.backbone = backbone
         self.schedule = schedule
 
-    def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor, mask: Tensor) -> GaussianPosterior:
+    def forward(
+        self, x_t: Tensor, t: Tensor, *, label: Tensor, mask: Tensor, bound: BoundNetwork | None = None
+    ) -> GaussianPosterior:
         """The posterior of windows given noisy ones.
 
         Arguments:
@@ -93,6 +100,7 @@ class WindowDenoiser(Denoiser):
             t: Times, with shape `()` or `(B)`, or these with trailing axes of size 1.
             label: Parameters of the simulations, with shape `(B, P)`.
             mask: True where an element is known, with a shape that expands to that of `x_t`.
+            bound: The network with this label and mask bound, if it is at hand.
 
         Returns:
             A posterior with `mean` `(B, C, L, *grid)` and `var`, which broadcasts to it.
@@ -100,7 +108,8 @@ class WindowDenoiser(Denoiser):
         alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
         square = alpha**2 + sigma**2
         c_noise = 10 * torch.log(sigma / alpha).flatten()
-        output = self.backbone(x_t * torch.rsqrt(square), c_noise, mask, label)
+        scaled = x_t * torch.rsqrt(square)
+        output = self.backbone(scaled, c_noise, mask, label) if bound is None else bound(scaled, c_noise)
         mean = alpha / square * x_t + sigma * torch.rsqrt(square) * output
         return GaussianPosterior(mean=mean, var=sigma**2 / square)
 
@@ -109,9 +118,11 @@ class WindowDenoiser(Denoiser):
         alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
         return torch.where(mask, torch.sqrt(alpha**2 + sigma**2) * known, x_t)
 
-    def condition(self, known: Tensor, mask: Tensor, label: Tensor) -> "ConditionedDenoiser":
+    def condition(
+        self, known: Tensor, mask: Tensor, label: Tensor, bound: BoundNetwork | None = None
+    ) -> "ConditionedDenoiser":
         """The denoiser of windows whose masked elements equal those of `known`."""
-        return ConditionedDenoiser(self, known, mask, label)
+        return ConditionedDenoiser(self, known, mask, label, bound)
 
 
 class ConditionedDenoiser(Denoiser):
@@ -122,18 +133,26 @@ class ConditionedDenoiser(Denoiser):
         known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
         mask: True where an element is known, with a shape that expands to that of `known`.
         label: Parameters of the simulations, with shape `(B, P)`.
+        bound: The denoiser's network with this label and mask bound, if it is at hand.
     """
 
-    def __init__(self, denoiser: WindowDenoiser, known: Tensor, mask: Tensor, label: Tensor) -> None:
+    def __init__(
+        self,
+        denoiser: WindowDenoiser,
+        known: Tensor,
+        mask: Tensor,
+        label: Tensor,
+        bound: BoundNetwork | None = None,
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
-        self.known, self.mask, self.label = known, mask, label
+        self.known, self.mask, self.label, self.bound = known, mask, label, bound
 
     def forward(self, x_t: Tensor, t: Tensor, **kwargs: object) -> GaussianPosterior:
         """The posterior of windows `(B, C, L, *grid)`, its mean that of `known` where known."""
         x_t = self.denoiser.present(x_t, t, self.known, self.mask)
-        q = self.denoiser(x_t, t, label=self.label, mask=self.mask)
+        q = self.denoiser(x_t, t, label=self.label, mask=self.mask, bound=self.bound)
         return GaussianPosterior(mean=torch.where(self.mask, self.known, q.mean), var=q.var)
 
 
@@ -171,6 +190,29 @@ class Diffusion(nn.Module):
         error = (q.mean - x).square() / q.var
         return error.mean(), {"unknown_loss": unknown_mean(error.detach(), mask)}
 
+    def bind(self, mask: Tensor, parameters: Tensor, compiled: bool = False) -> BoundNetwork | None:
+        """The network with masks and parameters bound; gradients reach its fields only.
+
+        Arguments:
+            mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            compiled: Whether the network is compiled.
+
+        Returns:
+            The network, or None for a denoiser of another kind.
+        """
+        backbone = self.denoiser.backbone
+        if not isinstance(backbone, NoisyNetwork):
+            return None
+        return BoundNetwork(
+            backbone.network,
+            mask,
+            parameters,
+            embed=backbone.embed_parameters,
+            modulate=backbone.modulate,
+            compiled=compiled,
+        )
+
     def predict(
         self,
         known: Tensor,
@@ -178,6 +220,7 @@ class Diffusion(nn.Module):
         parameters: Tensor,
         generator: SampleGenerator,
         sampler: Callable[[Denoiser], Sampler],
+        bound: BoundNetwork | None = None,
     ) -> Tensor:
         """Draw windows given their known elements.
 
@@ -187,6 +230,7 @@ class Diffusion(nn.Module):
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window, for the noise at t = 1.
             sampler: What makes a sampler of a denoiser.
+            bound: The network with this mask and these parameters bound, if it is at hand.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
@@ -194,7 +238,8 @@ class Diffusion(nn.Module):
         one = known.new_ones(())
         alpha, sigma = self.denoiser.schedule(one)
         noise = generator.normal(*known.shape[1:]).to(known)
-        x = sampler(self.denoiser.condition(known, mask, parameters))(torch.hypot(alpha, sigma) * noise)
+        denoiser = self.denoiser.condition(known, mask, parameters, bound)
+        x = sampler(denoiser)(torch.hypot(alpha, sigma) * noise)
         return torch.where(mask, known, x)
 
 

@@ -6,8 +6,17 @@ last `overlap` states of the one before and adds `L - overlap` new ones (tempora
     [x_1 ... x_K | x_{K+1} ... x_L]
                         [x_{L-overlap+1} ... x_L | x_{L+1} ... x_{2L-overlap}]
 
+Backward in time, windows end with what is known instead, as a third of those in training do (Eq. 14):
+
+    [x_{-L+1} ... x_{-K} | x_{-K+1} ... x_0]
+
 Diffusion models and neural solvers are rolled out alike. The noise of a window is drawn from the stream named
-by the row's key and the number of the window, so that a member of an ensemble is a function of its key alone.
+by the row's key and the number of the window, so that a member of an ensemble is a function of its key alone,
+whatever rows are computed together.
+
+A diffusion model's windows may be guided by observations of their physical states (Figure 6), which the
+operator sees through the decoder and the inverse of the standardisation. A window without any is drawn as
+ever.
 """
 
 import dataclasses
@@ -16,17 +25,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from azula.denoise import Denoiser
+from azula.sample import Sampler
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
+from lola.binding import BoundNetwork
 from lola.conditioning import context_mask
-from lola.config import require
+from lola.config import Config, how, require
 from lola.data.statistics import statistics_folder, with_statistics
 from lola.data.systems import SYSTEMS, System
 from lola.data.transforms import Standardisation
 from lola.diffusion import Diffusion, DiffusionConfig
 from lola.errors import ConfigError, DataError
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.observation import Observations, Observed
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
@@ -38,6 +53,27 @@ FILES: dict[Weights, str] = {"raw": WEIGHTS, "ema": EMA_WEIGHTS}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class InferenceConfig(Config):
+    """How networks are run where they do not learn.
+
+    Arguments:
+        precision: The type of the networks' products and convolutions.
+        rows: Windows completed at once: rows of a rollout, trajectories times members.
+        states: States encoded or decoded at once.
+        compile: Whether networks are compiled, which takes minutes before the first window.
+    """
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rows: int = how(64)
+    states: int = how(64)
+    compile: bool = how(False)
+
+    def validate(self) -> None:
+        require(self.rows > 0, f"rows must be positive, not {self.rows}")
+        require(self.states > 0, f"states must be positive, not {self.states}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Emulator:
     """An emulator of trajectories; it puts its networks in evaluation mode.
 
@@ -46,12 +82,16 @@ class Emulator:
         autoencoder: What maps states to latent states and back.
         sampler: How a diffusion model draws; a neural solver has no use for it.
         system: The physical system, with the statistics that the model was trained on, where it is known.
+        inference: How the networks are run.
+        guidance: How a rollout with observations is guided by them.
     """
 
     model: Diffusion | NeuralSolver
     autoencoder: Autoencoder | None = None
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     system: System | None = None
+    inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
 
     @property
     def standardisation(self) -> Standardisation:
@@ -74,8 +114,28 @@ class Emulator:
         if self.autoencoder is not None:
             self.autoencoder.eval()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
+
+    def bind(self, mask: Tensor, parameters: Tensor) -> BoundNetwork | None:
+        """The model's network with what stays the same during a rollout computed once, as for `window`."""
+        if not isinstance(self.model, Diffusion | NeuralSolver):
+            return None
+        with self._precision():
+            return self.model.bind(mask, parameters, compiled=self.inference.compile)
+
     @torch.no_grad()
-    def window(self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator) -> Tensor:
+    def window(
+        self,
+        known: Tensor,
+        mask: Tensor,
+        parameters: Tensor,
+        generator: SampleGenerator,
+        bound: BoundNetwork | None = None,
+        observed: Observed | None = None,
+    ) -> Tensor:
         """Complete windows.
 
         Arguments:
@@ -83,19 +143,62 @@ class Emulator:
             mask: True where an element is known, with a shape that expands to that of `known`.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window.
+            bound: What `bind` made of this mask and these parameters, for windows that share them.
+            observed: What is observed of the windows, if anything is.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+
+        Raises:
+            ConfigError: A neural solver cannot be guided by observations.
         """
-        if isinstance(self.model, Diffusion):
-            return self.model.predict(known, mask, parameters, generator, self.sampler.build)
-        return self.model.predict(known, mask, parameters, generator)
+        if observed is not None:
+            return self._guided(known, mask, parameters, generator, observed)
+        options = {} if bound is None else {"bound": bound}
+        with self._precision():
+            if isinstance(self.model, Diffusion):
+                return self.model.predict(known, mask, parameters, generator, self.sampler.build, **options)
+            return self.model.predict(known, mask, parameters, generator, **options)
+
+    def _guided(
+        self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator, observed: Observed
+    ) -> Tensor:
+        require(isinstance(self.model, Diffusion), "only diffusion models can be guided by observations")
+        assert isinstance(self.model, Diffusion)
+
+        def physical(z: Tensor) -> Tensor:
+            # Attention's fused kernels have no derivative along a direction
+            with sdpa_kernel(SDPBackend.MATH):
+                x = z if self.autoencoder is None else self.autoencoder.decode(z)
+            return x if self.system is None else self.standardisation.inverse(x, axis=1)
+
+        def operator(window: Tensor) -> Tensor:
+            return observed.of_window(window, physical)
+
+        def guide(denoiser: Denoiser) -> Sampler:
+            y = observed.whitened(len(known)).to(known)
+            return self.guidance.build(denoiser, y, operator, self.sampler, generator)
+
+        # Guidance follows gradients, which inference mode cannot record
+        with torch.inference_mode(False):
+            known, mask, parameters = known.clone(), mask.clone(), parameters.clone()
+            return self.model.predict(known, mask, parameters, generator, guide)
 
     @torch.no_grad()
     def rollout(
-        self, context: Tensor, parameters: Tensor, states: int, keys: Sequence[Key], overlap: int = 1
+        self,
+        context: Tensor,
+        parameters: Tensor,
+        states: int,
+        keys: Sequence[Key],
+        overlap: int = 1,
+        backward: bool = False,
+        observations: Observations | None = None,
     ) -> Iterator[Tensor]:
-        """Emulate the states that follow a context.
+        """Emulate the states that follow a context, or those before it.
+
+        Rows are completed `inference.rows` at once, window by window, so that the states next to the context
+        of all rows come first and no more than a window of each row is held.
 
         Arguments:
             context: The known states, latent or standardised, with shape `(B, C, K, *grid)`, 1 <= K < L.
@@ -103,37 +206,82 @@ class Emulator:
             states: How many states to emulate.
             keys: The key of each row, such as `(seed, trajectory, member)`.
             overlap: States that a window shares with the one before, at least 1 and below L.
+            backward: Whether to emulate the past of the context.
+            observations: What is observed of the states to emulate, in physical units.
 
         Yields:
-            The next states in order, the context apart, with shape `(B, C, n, *grid)`.
+            The next states, the context apart, with shape `(B, C, n, *grid)`; each part in the order of time,
+            and backward in time the parts follow each other into the past.
 
         Raises:
-            ConfigError: The context or the overlap leaves no state of a window to emulate.
+            ConfigError: The context or the overlap leaves no state of a window to emulate, or the model
+                cannot be guided by observations.
         """
         length = self.model.window
         for name, known in (("context", context.shape[2]), ("overlap", overlap)):
             require(1 <= known < length, f"{name} must be 1 to {length - 1} states of a window, not {known}")
         require(len(keys) == len(context), f"{len(context)} trajectories need as many keys, not {len(keys)}")
 
-        number = 0
+        require(not backward or observations is None, "rollouts back in time cannot be guided")
+        rows = [slice(i, i + self.inference.rows) for i in range(0, len(context), self.inference.rows)]
+        bound: list[BoundNetwork | None] = []
+        bound_to = number = done = 0
         while states > 0:
             known = context.shape[2]
             rest = context.new_zeros(*context.shape[:2], length - known, *context.shape[3:])
-            window = torch.cat((context, rest), dim=2)
-            generator = SampleGenerator([(*key, number) for key in keys], context.device)
-            window = self.window(window, context_mask(window, known), parameters, generator)
-            yield window[:, :, known : known + states]
-            states -= length - known
-            context = window[:, :, length - overlap :]
+            window = torch.cat((rest, context) if backward else (context, rest), dim=2)
+            mask = context_mask(window[:1], known, last=backward)
+            if known != bound_to:
+                bound, bound_to = [self.bind(mask, parameters[part]) for part in rows], known
+            new = min(states, length - known)
+            window = torch.cat(
+                [
+                    self.window(
+                        window[part],
+                        mask,
+                        parameters[part],
+                        SampleGenerator([(*key, number) for key in keys[part]], context.device),
+                        network,
+                        self._observed(observations, part, done, known, new),
+                    )
+                    for part, network in zip(rows, bound, strict=True)
+                ]
+            )
+            first = length - known - new if backward else known
+            yield window[:, :, first : first + new]
+            context = window[:, :, :overlap] if backward else window[:, :, length - overlap :]
+            states -= new
+            done += new
             number += 1
 
-    def encode(self, x: Tensor, chunk: int = 64) -> Tensor:
-        """Latents of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
-        return x if self.autoencoder is None else map_states(self.autoencoder.encode, x, chunk)
+    @staticmethod
+    def _observed(
+        observations: Observations | None, part: slice, done: int, known: int, new: int
+    ) -> Observed | None:
+        """What is observed of some rows' windows, which add `new` states to `done` ones, if anything."""
+        seen = [] if observations is None else observations.within(done + 1, new)
+        if observations is None or not seen:
+            return None
+        places = [known + i - done - 1 for i in seen]
+        return Observed(observations=observations.rows(part), numbers=seen, places=places)
 
-    def decode(self, z: Tensor, chunk: int = 64) -> Tensor:
+    def encode(self, x: Tensor, chunk: int | None = None) -> Tensor:
+        """Latents of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
+        return x if self.autoencoder is None else self._map(self.autoencoder.encode, x, chunk)
+
+    def decode(self, z: Tensor, chunk: int | None = None) -> Tensor:
         """States of `(B, C, L, *grid)`, `chunk` latents at a time; in pixel space the latents themselves."""
-        return z if self.autoencoder is None else map_states(self.autoencoder.decode, z, chunk)
+        return z if self.autoencoder is None else self._map(self.autoencoder.decode, z, chunk)
+
+    def _map(self, function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None) -> Tensor:
+        with self._precision():
+            if self.inference.compile:
+                function = torch.compile(function, dynamic=False)
+            return map_states(function, x, chunk or self.inference.states).to(x)
+
+    def _precision(self) -> torch.autocast:
+        enabled = self.inference.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
+from lola.binding import BoundNetwork
 from lola.conditioning import check_window, draw_mask, unknown_mean
 from lola.config import Config
 from lola.data.state import Batch
@@ -78,7 +79,24 @@ class NeuralSolver(nn.Module):
         error = (self(x, mask, batch.parameters).float() - x).square()
         return error.mean(), {"unknown_mse": unknown_mean(error.detach(), mask)}
 
-    def predict(self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator) -> Tensor:
+    def bind(self, mask: Tensor, parameters: Tensor, compiled: bool = False) -> BoundNetwork:
+        """The network with masks and parameters bound; gradients reach its fields only.
+
+        Arguments:
+            mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            compiled: Whether the network is compiled.
+        """
+        return BoundNetwork(self.network, mask, parameters, embed=self.embed_parameters, compiled=compiled)
+
+    def predict(
+        self,
+        known: Tensor,
+        mask: Tensor,
+        parameters: Tensor,
+        generator: SampleGenerator,
+        bound: BoundNetwork | None = None,
+    ) -> Tensor:
         """Complete windows; the solver is deterministic and leaves `generator` alone.
 
         Arguments:
@@ -86,8 +104,10 @@ class NeuralSolver(nn.Module):
             mask: True where an element is known, with a shape that expands to that of `known`.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window.
+            bound: The network with this mask and these parameters bound, if it is at hand.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
         """
-        return torch.where(mask, known, self(known, mask, parameters).to(known))
+        estimate = self(known, mask, parameters) if bound is None else bound(torch.where(mask, known, 0.0))
+        return torch.where(mask, known, estimate.to(known))

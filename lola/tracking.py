@@ -319,6 +319,25 @@ def fetch_model(storage: Path, reference: str, folder: Path) -> Path:
         raise TrackingError(f"MLflow at {uri} has no model {source} ({reason})") from None
 
 
+def fetch_stage(storage: Path, fingerprint: str, folder: Path) -> Path:
+    """Download the model of the stage of a fingerprint, as `fetch_model` does.
+
+    Raises:
+        TrackingError: MLflow has no run of it, or does not answer.
+    """
+    uri = tracking_uri(storage)
+    try:
+        client = MlflowClient(uri)
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        runs = client.search_runs(experiments, f"tags.`lola.fingerprint` = '{fingerprint}'")
+    except Exception as error:  # the client raises whatever its transport or database raises
+        reason = str(error).strip().splitlines()[0][:120]
+        raise TrackingError(f"MLflow at {uri} does not answer ({reason})") from None
+    if not runs:
+        raise TrackingError(f"MLflow at {uri} has no run of the stage {fingerprint[:8]}; copy its folder")
+    return fetch_model(storage, f"runs:/{runs[0].info.run_id}", folder)
+
+
 def tracking_uri(storage: Path) -> str:
     """Where runs are kept: the server of `MLFLOW_TRACKING_URI`, else a database in the storage root.
 

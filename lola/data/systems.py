@@ -85,6 +85,7 @@ class System:
         stride: Simulation steps between the states of a window.
         starts: Start states of the evaluation.
         ranges: Lead-time ranges of the evaluation, inclusive, in simulation steps; None is the end.
+        spectrum_ranges: Those of power spectra, if they differ.
         shown: The channel that pictures show.
         published: The size of The Well's ensemble, if it is one of the paper's.
     """
@@ -103,6 +104,7 @@ class System:
     stride: int = 1
     starts: tuple[int, ...] = (0,)
     ranges: tuple[tuple[int, int | None], ...] = ()
+    spectrum_ranges: tuple[tuple[int, int | None], ...] = ()
     shown: str = ""
     published: Ensemble | None = None
 
@@ -214,6 +216,7 @@ TURBULENCE_GRAVITY_COOLING = System(
     stride=1,
     starts=(0, 4),
     ranges=((1, 10), (11, 20), (21, 50)),
+    spectrum_ranges=((1, 10), (11, 30), (31, 50)),
     shown="temperature",
 )
 

@@ -16,6 +16,7 @@ set) is standardised as
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from lola.data.systems import System, Transform
 from lola.errors import DataError
@@ -56,7 +57,8 @@ def inverse_transform(y: Tensor, name: Transform) -> Tensor:
 
 def _elementwise(name: str, x: Tensor) -> Tensor:
     """A function of torch and NumPy; NumPy's is 20 times as fast on one core, and as exact to 3e-7."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and not x.requires_grad:
+    plain = not x.requires_grad and not is_functorch_wrapped_tensor(x)  # NumPy has no derivatives
+    if x.device.type == "cpu" and x.dtype == torch.float32 and plain:
         return torch.from_numpy(np.asarray(getattr(np, name)(x.numpy())))
     return getattr(torch, name)(x)
 

@@ -244,6 +244,11 @@ def open_split(
             faults[f"{dataset}/{split}/{name_of(path)}"] = str(error)
     if not headers and faults:
         raise DataError(f"no file of the {split} split can be read: {next(iter(faults.values()))}")
+    return join_files(headers, system)
+
+
+def join_files(headers: Sequence[Header], system: System) -> WellSplit:
+    """The trajectories of files; the first says what the others must be like."""
     first = headers[0]
     for header in headers:
         _compare(header, first, system)
@@ -256,7 +261,7 @@ def open_split(
         varying=first.varying,
         trajectories=tuple(
             TrajectoryRef(
-                id=f"{header.dataset}/{split}/{name_of(header.path)}#{index}",
+                id=f"{header.dataset}/{header.split}/{name_of(header.path)}#{index}",
                 file=header.path,
                 index=index,
                 scalars=header.scalars[index],

@@ -57,25 +57,12 @@ def write_well_file(
         StorageError: The storage is full or read-only.
     """
     with writing(path, "w") as file:
-        file.attrs.update(
-            dataset_name=dataset,
-            grid_type="cartesian",
-            n_spatial_dims=len(axes),
-            n_trajectories=count,
-            simulation_parameters=_names(scalars),
-            **scalars,
-        )
-        _write_dimensions(file.create_group("dimensions"), times, axes)
-        _write_boundary(file.create_group("boundary_conditions"), axes, boundary)
-        group = file.create_group("scalars")
-        group.attrs["field_names"] = _names(scalars)
-        for name, value in scalars.items():
-            group[name] = np.float64(value)
-            group[name].attrs.update(sample_varying=False, time_varying=False)
+        write_layout(file, dataset, count, times, axes, scalars, boundary)
         written = 0
         for index, fields in enumerate(trajectories):
             if index == 0:
-                _create_fields(file, count, fields, (len(times), *map(len, axes.values())))
+                orders = {name: values.ndim - 1 - len(axes) for name, values in fields.items()}
+                create_fields(file, count, orders, (len(times), *map(len, axes.values())))
             if index == count:
                 raise ValueError(f"{count} trajectories were announced and more are given")
             for name, values in fields.items():
@@ -83,6 +70,34 @@ def write_well_file(
             written = index + 1
         if written != count:
             raise ValueError(f"{count} trajectories were announced and {written} given")
+
+
+def write_layout(
+    file: h5py.File,
+    dataset: str,
+    count: int,
+    times: np.ndarray,
+    axes: Mapping[str, np.ndarray],
+    scalars: Mapping[str, float | np.ndarray],
+    boundary: np.ndarray,
+) -> None:
+    """Write all but the fields; scalars are as for `write_well_file`, or one per trajectory, `(N,)`."""
+    constants = {name: value for name, value in scalars.items() if np.ndim(value) == 0}
+    file.attrs.update(
+        dataset_name=dataset,
+        grid_type="cartesian",
+        n_spatial_dims=len(axes),
+        n_trajectories=count,
+        simulation_parameters=_names(scalars),
+        **constants,
+    )
+    _write_dimensions(file.create_group("dimensions"), times, axes)
+    _write_boundary(file.create_group("boundary_conditions"), axes, boundary)
+    group = file.create_group("scalars")
+    group.attrs["field_names"] = _names(scalars)
+    for name, value in scalars.items():
+        group[name] = np.asarray(value, dtype=np.float64)
+        group[name].attrs.update(sample_varying=name not in constants, time_varying=False)
 
 
 @contextlib.contextmanager
@@ -133,12 +148,11 @@ def _write_boundary(group: h5py.Group, axes: Mapping[str, np.ndarray], boundary:
             )
 
 
-def _create_fields(
-    file: h5py.File, count: int, fields: Mapping[str, np.ndarray], shape: tuple[int, ...]
-) -> None:
+def create_fields(file: h5py.File, count: int, orders: Mapping[str, int], shape: tuple[int, ...]) -> None:
+    """Make room for `count` trajectories of shape `(L, *grid)` of fields, by their tensor order."""
     for order in range(3):
         group = file.create_group(f"t{order}_fields")
-        names = [name for name, values in fields.items() if values.ndim == len(shape) + order]
+        names = [name for name, each in orders.items() if each == order]
         group.attrs["field_names"] = _names(names)
         for name in names:
             tensor = (len(shape) - 1,) * order

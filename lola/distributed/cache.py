@@ -1,8 +1,6 @@
 """One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
 
 import contextlib
-import shutil
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -22,9 +20,9 @@ from lola.distributed.tune import watching
 from lola.emulation import trained_system
 from lola.errors import DataError
 from lola.progress import Progress
-from lola.storage import Stage, atomic_path, read_manifest
-from lola.tracking import Tracker, fetch_model
-from lola.training.checkpoint import WEIGHTS
+from lola.registry import find_stage
+from lola.storage import Stage, read_manifest
+from lola.tracking import Tracker
 
 
 def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Step:
@@ -33,13 +31,13 @@ def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheCo
     Arguments:
         root: The storage root.
         datasets: The Well datasets.
-        autoencoder: Names the autoencoder, as for `find_autoencoder`.
+        autoencoder: Names the autoencoder, as for `find_stage`.
         config: What the cache holds.
 
     Raises:
         LolaError: The autoencoder or the data are not there, or faulty.
     """
-    model = find_autoencoder(root, autoencoder)
+    model = find_stage(root, autoencoder, "autoencoders")
     manifest = read_manifest(model)
     splits, _ = open_splits(datasets, trained_system(model), config)
     codec = Config.classes[manifest["model"]["type"]].from_json(manifest["model"])
@@ -114,54 +112,3 @@ def verify_cache(folder: Path) -> None:
             f"faults of {folder}: {len(faults)}, the first {faults[0]}; remove the shards that are named and "
             "manifest.json, and the same command without --verify encodes these again"
         )
-
-
-def find_autoencoder(root: Path, reference: str) -> Path:
-    """The folder of a finished autoencoder.
-
-    Arguments:
-        root: The storage root.
-        reference: The folder; or the name or the fingerprint (8 digits or more) of a stage of the storage
-            root; or a model that MLflow knows, as for `fetch_model`, which becomes a stage of the root.
-
-    Raises:
-        DataError: What was found is no autoencoder.
-        TrackingError: Nothing was found, nor does MLflow know it.
-    """
-    given = Path(reference).expanduser().resolve()
-    stages = root / "autoencoders"
-    named = [
-        path.parent
-        for path in sorted(stages.glob("*/manifest.json"))
-        if path.parent.name == reference
-        or (len(reference) >= 8 and read_manifest(path.parent)["fingerprint"].startswith(reference))
-    ]
-    if (given / "manifest.json").exists():
-        folder = given
-    elif named:
-        folder = named[0]
-    else:
-        folder = _fetch(root, reference)
-    _require_autoencoder(folder, reference)
-    return folder
-
-
-def _fetch(root: Path, reference: str) -> Path:
-    """Make a model of MLflow's a stage of the storage root, unless it is one already."""
-    with tempfile.TemporaryDirectory() as aside:
-        found = fetch_model(root, reference, Path(aside))
-        manifest = _require_autoencoder(found, reference)
-        name = f"{manifest['system']}-{manifest['what']}-{manifest['fingerprint'][:8]}"
-        folder = root / "autoencoders" / name
-        if not (folder / "manifest.json").exists():
-            for file in (WEIGHTS, "manifest.json"):
-                with atomic_path(folder / file) as path:
-                    shutil.copyfile(found / file, path)
-    return folder
-
-
-def _require_autoencoder(folder: Path, reference: str) -> dict:
-    manifest = read_manifest(folder)
-    if manifest["kind"] != "autoencoders":
-        raise DataError(f"{reference} is one of {manifest['kind']}, not an autoencoder; name the autoencoder")
-    return manifest

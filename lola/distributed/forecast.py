@@ -8,8 +8,9 @@ and, of an autoencoder, each half a sixth, and `u p` the rate that a device reac
     encoding      F / (6 u p)                                     per state and variant
     evaluation    (M W S F_emulator / 3 + M L F_autoencoder / 6) / (u p)    per trajectory
 
-with `M` members, `W` windows of `S` network evaluations each, and `L` states decoded. Evaluation on CPUs
-takes the seconds per state that an evaluation like it measured, if there is one.
+with `M` members, `W` windows of `S` network evaluations each, and `L` states decoded, over all start states;
+guidance takes a backward pass with each evaluation, at least. Evaluation on CPUs takes the seconds per state
+that one of its name measured, if there is any.
 
 The wall time is that of list scheduling (`lola.distributed.makespan`) with the needs of all stages.
 """
@@ -37,6 +38,7 @@ Source = Literal["finished", "measured", "peak"]
 TABLES = 16e3  # bytes of an evaluation's tables per trajectory and state, seen
 SHOWN = 2  # members whose states an evaluation keeps
 KEPT = 2  # checkpoints that a training keeps
+GUIDED = 3  # a forward and a backward pass over a forward pass
 CORES = 24  # per GPU, of the usual machines of 8
 
 
@@ -225,11 +227,15 @@ class _Forecaster:
         for rate in config.latent_channels:
             for weights in weights_of(config.autoencoder_training):
                 yield self._evaluation("autoencoder", rate, weights=weights)
-        for model, n in emulators:
-            steps = config.solver_steps if kind_of(model) == "diffusion" else (0,)
-            for weights in weights_of(config.pixel_training if n is None else config.emulator_training):
-                for number in steps:
-                    yield self._evaluation(kind_of(model), n, model, number, weights)
+        for context in (None, *config.contexts):
+            for model, n in emulators:
+                steps = config.solver_steps if kind_of(model) == "diffusion" else (0,)
+                for weights in weights_of(config.pixel_training if n is None else config.emulator_training):
+                    for number in steps:
+                        yield self._evaluation(kind_of(model), n, model, number, weights, context)
+        for rate in config.latent_channels if config.guidance is not None else ():
+            most = max(config.solver_steps)
+            yield self._evaluation("diffusion", rate, config.diffusion, most, guided=True)
 
     def _rate(self, n: int | None) -> str:
         rate = self.config.autoencoder.rate(len(self.extent.grid))
@@ -310,30 +316,32 @@ class _Forecaster:
         model: EmulatorModel | None = None,
         steps: int = 0,
         weights: Weights = "raw",
+        context: int | None = None,
+        guided: bool = False,
     ) -> Work:
-        config, scoring = self.config, self.config.evaluation
+        scoring, members = self.config.evaluation, 1
         name = f"{model_key(subject, weights)}-{self._rate(n)}" + (f"-s{steps}" if steps else "")
-        lead = len(range(scoring.start, self.extent.steps, scoring.stride)) - scoring.context
-        require(lead > 0, f"trajectories of {self.extent.steps} states leave nothing after the context")
+        name += ("-guided" if guided else "") + (f"-k{context}" if context else "")
+        if subject == "diffusion":
+            members = scoring.members
+        leads = [self._lead(start, context or scoring.context) for start in scoring.starts]
         trajectories = min(scoring.trajectories, self.extent.trajectories["test"])
-        members = scoring.members if subject == "diffusion" else 1
-        first, more = config.window - scoring.context, config.window - scoring.overlap
-        windows = 1 + max(0, math.ceil((lead - first) / more))
         operations = 0.0
         if model is not None:
-            operations += members * windows * max(1, steps) * self.samples[kind_of(model), n] / 3
+            windows = sum(self._windows(lead, context or scoring.context) for lead in leads)
+            passes = GUIDED if guided else 1
+            operations += members * windows * max(1, steps) * passes * self.samples[kind_of(model), n] / 3
         if n is not None:
-            operations += members * lead * self.samples["autoencoder", n] / 6
-        gpus = 1.0 if self.cluster.gpus and config.emulator_training.gpus and operations else 0.0
+            operations += members * sum(leads) * self.samples["autoencoder", n] / 6
+        gpus = scoring.gpus if scoring.gpus >= 0 else min(1, self.cluster.gpus)
         hardware, takes = self._device(gpus, 1)
-        measured = 0.0 if gpus else self.measured.evaluation(name) * members * lead
+        measured = 0.0 if gpus else self.measured.evaluation(name) * members * sum(leads)
         done = self.measured.finished("evaluations", name)
-        kept = trajectories * lead * (min(members, SHOWN) * self.extent.state + TABLES)
-        there = self.capacity["gpu" if gpus else "cpu"]
-        parts = max(1, min(trajectories, int(there)))
+        parts = max(1, min(trajectories, int(self.capacity["gpu"] / gpus if gpus else self.capacity["cpu"])))
         each = measured or operations / (hardware.utilisation * hardware.peak("float32"))
         needs = [] if n is None else [f"autoencoder-{self._rate(n)}"]
         needs += [] if model is None else [f"{kind_of(model)}-{self._rate(n)}"]
+        example = 2 * min(members, SHOWN) * leads[0] * self.extent.state
         return Work(
             name=f"evaluation {name}",
             needs=tuple(needs),
@@ -341,6 +349,17 @@ class _Forecaster:
             seconds=0.0 if done else math.ceil(trajectories / parts) * each,
             parts=parts,
             takes=takes,
-            stored=kept,
-            read=0.0 if done else trajectories * (lead + scoring.context) * self.extent.state,
+            stored=trajectories * sum(leads) * TABLES + example,
+            read=0.0 if done else trajectories * sum(leads) * self.extent.state,
         )
+
+    def _lead(self, start: int, context: int) -> int:
+        """States that are emulated from a start state on."""
+        lead = len(range(start, self.extent.steps, self.config.evaluation.stride)) - context
+        require(lead > 0, f"trajectories of {self.extent.steps} states leave nothing after the context")
+        return lead
+
+    def _windows(self, lead: int, context: int) -> int:
+        """Windows that emulate so many states."""
+        first, more = self.config.window - context, self.config.window - self.config.evaluation.overlap
+        return 1 + max(0, math.ceil((lead - first) / more))

@@ -68,6 +68,7 @@ class Plan:
             model.network.check_grid(latent, config.window)
         if config.pixel is not None:
             config.pixel.network.check_grid(self.test.grid, config.window)
+        config.evaluation.check_steps(self.test.steps, config.contexts)
         self._goal: tuple[Stage, ...] = ()
 
     @property
@@ -167,17 +168,21 @@ class Plan:
         model: EmulatorModel | None = None,
         solver_steps: int | None = None,
         weights: Weights = "raw",
+        guided: bool = False,
+        context: int | None = None,
     ) -> Stage:
-        """The stage of an evaluation, of the trained weights or of their average."""
+        """The stage of an evaluation, of weights or their average, guided or not, at a further context."""
         what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        what += ("-guided" if guided else "") + (f"-k{context}" if context else "")
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
-        config = self._scoring(subject, solver_steps).replace(weights=weights)
+        config = self._scoring(subject, solver_steps, guided).replace(weights=weights)
+        config = config.replace(context=context) if context else config
         return self._stage("evaluations", what, config, **inputs)
 
-    def _scoring(self, subject: str, solver_steps: int | None) -> EvaluationConfig:
-        config = self.config.evaluation
+    def _scoring(self, subject: str, solver_steps: int | None, guided: bool) -> EvaluationConfig:
+        config = self.config.guided() if guided else self.config.evaluation
         if solver_steps is not None:
             assert config.sampler is not None
             return config.replace(sampler=config.sampler.replace(steps=solver_steps))
@@ -267,13 +272,19 @@ class Plan:
         for n in config.latent_channels:
             for weights in weights_of(config.autoencoder_training):
                 yield self._evaluate("autoencoder", n, weights=weights)
-        for weights in weights_of(config.pixel_training) if config.pixel is not None else ():
-            yield self._evaluate("neural_solver", None, config.pixel, weights=weights)
-        for n in config.latent_channels:
-            for weights in weights_of(config.emulator_training):
-                yield self._evaluate("neural_solver", n, config.neural_solver, weights=weights)
-                for steps in config.solver_steps:
-                    yield self._evaluate("diffusion", n, config.diffusion, steps, weights)
+        # What predicts nothing has one context: further ones are of emulators.
+        for context in (None, *config.contexts):
+            evaluate = functools.partial(self._evaluate, context=context)
+            for weights in weights_of(config.pixel_training) if config.pixel is not None else ():
+                yield evaluate("neural_solver", None, config.pixel, weights=weights)
+            for n in config.latent_channels:
+                for weights in weights_of(config.emulator_training):
+                    yield evaluate("neural_solver", n, config.neural_solver, weights=weights)
+                    for steps in config.solver_steps:
+                        yield evaluate("diffusion", n, config.diffusion, steps, weights)
+        for n in config.latent_channels if config.guidance is not None else ():
+            steps = max(config.solver_steps)
+            yield self._evaluate("diffusion", n, config.diffusion, steps, guided=True)
 
     def _evaluate(
         self,
@@ -282,8 +293,10 @@ class Plan:
         model: EmulatorModel | None = None,
         steps: int | None = None,
         weights: Weights = "raw",
+        guided: bool = False,
+        context: int | None = None,
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps, weights)
+        stage = self.evaluation(subject, n, model, steps, weights, guided, context)
         subject = model_key(subject, weights)
         config = stage.config
         assert isinstance(config, EvaluationConfig)
@@ -301,16 +314,17 @@ class Plan:
                 space="pixel" if n is None else "latent",
                 compression=self.compression(n),
                 training_seed=training.seed,
-                sampler=config.sampler.name if config.sampler else "",
+                sampler=config.sampler.title if config.sampler else "",
                 solver_steps=steps or 0,
                 context=config.context,
                 overlap=config.overlap,
+                guidance=config.guided,
             ),
             self.datasets,
             autoencoder.folder if autoencoder else None,
             emulator.folder if emulator else None,
         )
-        tags = self._tags("evaluation", subject, n, solver_steps=steps or 0)
+        tags = self._tags("evaluation", subject, n, solver_steps=steps or 0, context=config.context)
         needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
         reads = Reads(f"{self.system.name}/test", self.test.fingerprint, "evaluation", self.datasets.root)
         step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))

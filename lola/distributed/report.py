@@ -78,6 +78,7 @@ def make_report(plan: Plan) -> Path:
 
 def _settings(plan: Plan) -> list[tuple[str, str]]:
     config, system = plan.config, plan.system
+    starts = " and ".join(map(str, config.evaluation.starts))
     rates = ", ".join(f"{plan.compression(n):g}" for n in config.latent_channels)
     return [
         ("System", f"{system.name}: {', '.join(system.channels)}"),
@@ -88,7 +89,7 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
         ),
         ("Compression rates", rates),
         ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
-        ("Context", f"{config.evaluation.context} state from state {config.evaluation.start}"),
+        ("Context", f"{config.evaluation.context} state from state {starts}"),
         ("Ensemble", f"{config.evaluation.members} members"),
         ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
         ("Emulator training", f"{config.emulator_training.steps} steps"),
@@ -101,7 +102,7 @@ def _examples(plan: Plan) -> list[Example]:
     config = plan.config.evaluation
     index = choose_trajectories(plan.test, config)[0]
     channel = plan.system.channels.index(plan.system.shown)
-    truth = plan.test.read(index, config.start, plan.test.steps, config.stride)[channel, config.context :]
+    truth = plan.test.read(index, config.starts[0], plan.test.steps, config.stride)[channel, config.context :]
     shown = np.unique(np.linspace(0, len(truth) - 1, SHOWN).astype(int))
     lead_times = [config.stride * (int(i) + 1) for i in shown]
     examples = []
@@ -134,7 +135,7 @@ def _timing(trial: Trial) -> Timing:
     subject = pq.read_table(stage.folder / "metrics.parquet").slice(0, 1).to_pylist()[0]
     key = {field.name: subject[field.name] for field in dataclasses.fields(Subject)}
     return Timing(
-        method=f"{NAMES[key['model']]}, {key['space']}",
+        method=f"{NAMES[key['model']]}, {key['space']}" + (", guided" if key["guidance"] else ""),
         seconds=stage.manifest()["seconds_per_state"],
         compression=key["compression"] if key["space"] == "latent" else None,
         solver_steps=key["solver_steps"],

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from lola.autoencoder import AutoencoderConfig
-from lola.config import Config, how, require
+from lola.config import Config, added, how, require
 from lola.data.augment import Symmetries
 from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
+from lola.observation import ObservationConfig
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
@@ -41,7 +43,10 @@ class SweepConfig(Config):
         window: States that an emulator sees at once.
         symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
+        contexts: Further contexts that emulators are evaluated at, beside that of `evaluation`.
         evaluation: What is scored.
+        observed: What is observed of test trajectories, if diffusion models are also evaluated guided.
+        guidance: How they are guided by it, at the most solver steps.
         statistics: Whether fields are standardised by the statistics of their system, which are those of The
             Well's training set, or by those of this training set; a system without any computes them.
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
@@ -65,7 +70,10 @@ class SweepConfig(Config):
     window: int = 5
     symmetries: Symmetries = "plain"
     solver_steps: tuple[int, ...] = (4, 8, 16)
+    contexts: tuple[int, ...] = ()
     evaluation: EvaluationConfig
+    observed: ObservationConfig | None = added(None)
+    guidance: GuidanceConfig | None = added(None)
     statistics: Statistics = "configured"
     well: str = how("well")
     include: tuple[str, ...] = how(())
@@ -82,10 +90,27 @@ class SweepConfig(Config):
             f"latent channels {self.latent_channels} name a rate twice",
         )
         require(bool(self.solver_steps), "a sweep needs at least one number of solver steps")
+        contexts = (self.evaluation.context, *self.contexts)
+        require(len(set(contexts)) == len(contexts), f"contexts {contexts} name one twice")
+        for context in contexts:
+            require(context > 0, f"a context must hold at least one state, not {context}")
+            require(
+                context < self.window,
+                f"a context of {context} states leaves nothing of a window of {self.window}",
+            )
         require(
-            self.evaluation.context < self.window,
-            f"a context of {self.evaluation.context} states leaves nothing of a window of {self.window}",
+            self.evaluation.overlap < self.window,
+            f"an overlap of {self.evaluation.overlap} states leaves nothing of a window of {self.window}",
         )
+        require(
+            self.evaluation.guidance is None,
+            "the observations of a sweep are its own, beside evaluations without any",
+        )
+        self.guided()
+
+    def guided(self) -> EvaluationConfig:
+        """The evaluation with the observations of the sweep, if it has any."""
+        return self.evaluation.replace(observed=self.observed, guidance=self.guidance)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

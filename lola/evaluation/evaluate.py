@@ -4,11 +4,14 @@ From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x
 decoded and scored in physical units, field by field, at lead times of simulation steps since `x^K`, against
 the truth and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds
 `x^K`, are scored alike.
+
+Members are kept as the emulator draws them, latent; only as many states as are decoded at once are ever held
+in physical units, and these are scored before the next are decoded.
 """
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,12 +20,16 @@ import torch
 from torch import Tensor
 
 from lola.autoencoder import Autoencoder
-from lola.config import Config, how, require
+from lola.config import Config, added, how, require
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
 from lola.emulation import Emulator, Weights, map_states
 from lola.errors import DataError
-from lola.evaluation.score import Subject, score
+from lola.evaluation.conservation import conserved
+from lola.evaluation.ensemble import Members, Scores, join_members, join_scores, score_ensemble
+from lola.evaluation.score import Subject, drifts, share_stable, tabulate
+from lola.guidance import GuidanceConfig
+from lola.observation import ObservationConfig
 from lola.sampling import SamplerConfig
 from lola.seeding import numpy_generator
 
@@ -37,12 +44,15 @@ class EvaluationConfig(Config):
         sampler: How a diffusion model is sampled.
         members: Size of the ensemble of a diffusion model; deterministic predictions have one member.
         trajectories: Test trajectories, drawn without repeats.
-        start: First state of the context.
+        starts: First states of the context; the trajectory is emulated once from each.
         context: Known states.
         overlap: States that a window shares with the one before.
         stride: Simulation steps between states.
         seed: Seeds the choice of trajectories and the members.
-        chunk: States decoded at once.
+        observed: What is observed of the test trajectories after the context, if anything is.
+        guidance: How a diffusion model is guided by it.
+        chunk: States decoded and scored at once.
+        gpus: GPUs of each worker; -1 is one where the cluster has any.
     """
 
     subject: Literal["emulator", "autoencoder", "persistence"] = "emulator"
@@ -50,23 +60,52 @@ class EvaluationConfig(Config):
     sampler: SamplerConfig | None = None
     members: int = 16
     trajectories: int = 64
-    start: int = 0
+    starts: tuple[int, ...] = (0,)
     context: int = 1
     overlap: int = 1
     stride: int = 4
     seed: int = 0
+    observed: ObservationConfig | None = added(None)
+    guidance: GuidanceConfig | None = added(None)
     chunk: int = how(64)
+    gpus: float = how(-1.0)
 
     def validate(self) -> None:
         require(self.members > 0, f"an ensemble needs at least one member, not {self.members}")
         require(self.trajectories > 0, f"at least one test trajectory is needed, not {self.trajectories}")
         require(self.context > 0, f"at least one state must be known, not {self.context}")
-        require(self.start >= 0, f"the start state must not be negative, not {self.start}")
+        require(bool(self.starts), "an evaluation needs at least one start state")
+        require(min(self.starts, default=0) >= 0, f"start states must not be negative, not {self.starts}")
+        require(len(set(self.starts)) == len(self.starts), f"start states {self.starts} name one twice")
+        require(self.overlap > 0, f"windows must share at least one state, not {self.overlap}")
+        require(self.chunk > 0, f"at least one state must be decoded at once, not {self.chunk}")
+        both = (self.observed is None) == (self.guidance is None)
+        require(both, "guidance needs something observed, and what is observed needs a guidance")
+        if self.guidance is not None:
+            require(self.sampler is not None, "only diffusion models, which have a sampler, can be guided")
+            assert self.sampler is not None
+            self.guidance.check(self.sampler)
+
+    @property
+    def guided(self) -> str:
+        """The `guidance` column: the method and what was observed, or nothing."""
+        if self.guidance is None or self.observed is None:
+            return ""
+        return f"{self.guidance.name} {self.observed.title}"
+
+    def check_steps(self, steps: int, contexts: Sequence[int] = ()) -> None:
+        """Raise `ConfigError` unless trajectories of `steps` states go on after every context and start."""
+        context, start = max(self.context, *contexts, 0), max(self.starts)
+        require(
+            start + context * self.stride < steps,
+            f"trajectories of {steps} states end before one is left to predict after a context of {context} "
+            f"states from state {start}, {self.stride} steps apart",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The scores of one trajectory.
+    """The scores of one trajectory from one start state.
 
     Arguments:
         metrics, spectra: Tidy tables.
@@ -86,88 +125,155 @@ def choose_trajectories(split: WellSplit, config: EvaluationConfig) -> list[int]
     return [int(index) for index in order[: config.trajectories]]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def evaluate_trajectory(
     config: EvaluationConfig,
     subject: Subject,
     split: WellSplit,
     index: int,
+    start: int,
     *,
     autoencoder: Autoencoder | None,
     emulator: Emulator | None,
 ) -> Evaluation:
-    """Predict one trajectory and score it.
+    """Predict one trajectory from one start state and score it.
 
     Arguments:
         config: What is scored.
         subject: The key columns; target, trajectory and start are filled in here.
         split: The test split.
         index: The trajectory's number in the split.
+        start: The first state of the context.
         autoencoder: The latent space, if there is one.
-        emulator: What makes the predictions, if it is an emulator.
+        emulator: What makes the predictions, if it is an emulator; on the device of the autoencoder.
+
+    Raises:
+        DataError: No state is left after the context.
     """
-    truth = split.read(index, config.start, split.steps, config.stride)
-    lead = truth.shape[1] - config.context
-    if lead < 1:
-        raise DataError(f"{split.trajectories[index].id} has no state left after the context")
-    space = _Space(split, autoencoder, config.chunk)
+    trajectory = split.trajectories[index]
+    if len(range(start, split.steps, config.stride)) <= config.context:
+        raise DataError(f"{trajectory.id} has no state left after a context from state {start}")
+    space = _Space(split, autoencoder, config.chunk, _device(autoencoder, emulator))
+    truth = split.read(index, start, split.steps, config.stride)
+    known, future = truth[:, config.context - 1], truth[:, config.context :]
+    z = space.encode(truth[None])
     began = time.perf_counter()
     if emulator is not None:
-        predicted = space.decode(_roll_out(config, split, index, space.encode(truth[None]), emulator))
+        drawn = _roll_out(config, split, index, truth, z, emulator)
     elif config.subject == "autoencoder":
-        predicted = space.decode(space.encode(truth[None]))[:, :, config.context :]
+        drawn = z[:, :, config.context :]
     else:
-        predicted = truth[None, :, config.context - 1 : config.context].expand(1, -1, lead, *split.grid)
-    seconds = (time.perf_counter() - began) / (len(predicted) * lead)
-    targets = {"truth": truth[:, config.context :]}
-    if autoencoder is not None and emulator is not None:
-        targets["autoencoded"] = space.decode(space.encode(truth[None]))[0, :, config.context :]
-    subject = dataclasses.replace(
-        subject, trajectory=split.trajectories[index].id, start=config.start, members=len(predicted)
-    )
-    times = config.stride * np.arange(1, lead + 1)
+        drawn = z[:, :, config.context - 1 : config.context].expand(1, -1, future.shape[1], *split.grid)
+    seconds = time.perf_counter() - began
+    twice = autoencoder is not None and emulator is not None
+    target = space.decode(z[:, :, config.context :])[0] if twice else None
+    scored = _score(space, drawn, {"truth": future} | ({} if target is None else {"autoencoded": target}))
+    subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=len(drawn))
+    channels = split.system.channels
+    rollouts: dict[str, tuple[Sequence[str], Tensor]] = {
+        "stability": (channels, share_stable(future, scored.own))
+    }
+    rollouts |= drifts(conserved(split.system.name, trajectory.boundary), channels, known, scored.own)
     tables = [
-        score(
-            dataclasses.replace(subject, target=target),
-            states,
-            predicted,
-            channels=split.system.channels,
-            lead_times=times,
+        tabulate(
+            dataclasses.replace(subject, target=name),
+            scores,
+            rollouts,
+            channels=channels,
+            lead_times=config.stride * np.arange(1, future.shape[1] + 1),
         )
-        for target, states in targets.items()
+        for name, scores in scored.scores.items()
     ]
     return Evaluation(
         metrics=pa.concat_tables([metrics for metrics, _ in tables]),
         spectra=pa.concat_tables([spectra for _, spectra in tables]),
-        example=predicted[:2].numpy(),
-        seconds=seconds,
+        example=scored.example.numpy(),
+        seconds=(seconds + scored.seconds) / (len(drawn) * future.shape[1]),
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """Scores by target, what members are by themselves, the first two of them, and the time of decoding."""
+
+    scores: dict[str, Scores]
+    own: Members
+    example: Tensor
+    seconds: float
+
+
+def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Scored:
+    """Decode and score all members, `space.chunk` states at once or all members of one lead time."""
+    seconds = 0.0
+    parts: dict[str, list[Scores]] = {name: [] for name in targets}
+    owns, examples = [], []
+    step = max(1, space.chunk // len(drawn))
+    for first in range(0, drawn.shape[2], step):
+        times = slice(first, first + step)
+        began = time.perf_counter()
+        with np.errstate(over="ignore"):  # a rollout that has blown up
+            members = space.decode(drawn[:, :, times])
+        examples.append(members[:2].cpu())
+        seconds += time.perf_counter() - began
+        states = {name: target[:, times].to(members) for name, target in targets.items()}
+        scores, own = score_ensemble(states, members, spatial=members.ndim - 3)
+        owns.append(own)
+        for name, part in scores.items():
+            parts[name].append(part)
+    joined = {name: join_scores(part, 1) for name, part in parts.items()}
+    return _Scored(joined, join_members(owns), torch.cat(examples, 2), seconds)
+
+
 def _roll_out(
-    config: EvaluationConfig, split: WellSplit, index: int, z: Tensor, emulator: Emulator
+    config: EvaluationConfig,
+    split: WellSplit,
+    index: int,
+    truth: Tensor,
+    z: Tensor,
+    emulator: Emulator,
 ) -> Tensor:
     """All members of a trajectory after the context, shape `(M, C, L - K, *grid)`."""
     members = config.members if emulator.stochastic else 1
     context = z[:, :, : config.context].expand(members, *z.shape[1:2], -1, *z.shape[3:])
-    parameters = split.parameters(index).expand(members, -1)
+    parameters = split.parameters(index).expand(members, -1).to(z.device)
     identity = split.trajectories[index].id
     keys = [(config.seed, identity, member) for member in range(members)]
+    observations = None
+    if config.observed is not None and config.guidance is not None:
+        # What is observed is in the units that this split is scored in
+        emulator = dataclasses.replace(emulator, guidance=config.guidance, system=split.system)
+        after = truth[:, config.context :]
+        observations = config.observed.observe(after, split.system.channels, identity)
     windows: Iterator[Tensor] = emulator.rollout(
-        context, parameters, z.shape[2] - config.context, keys, overlap=config.overlap
+        context,
+        parameters,
+        z.shape[2] - config.context,
+        keys,
+        overlap=config.overlap,
+        observations=observations,
     )
     return torch.cat(list(windows), dim=2)
+
+
+def _device(autoencoder: Autoencoder | None, emulator: Emulator | None) -> torch.device:
+    """Where the models are."""
+    models = (autoencoder, emulator.model if emulator else None)
+    weights = (weight for model in models if model is not None for weight in model.parameters())
+    return next((weight.device for weight in weights), torch.device("cpu"))
 
 
 class _Space:
     """Physical states to the emulator's space and back: latent with an autoencoder, else standardised."""
 
-    def __init__(self, split: WellSplit, autoencoder: Autoencoder | None, chunk: int) -> None:
-        self.standardise, self.autoencoder, self.chunk = Standardisation(split.system), autoencoder, chunk
+    def __init__(
+        self, split: WellSplit, autoencoder: Autoencoder | None, chunk: int, device: torch.device
+    ) -> None:
+        self.standardise, self.autoencoder = Standardisation(split.system), autoencoder
+        self.chunk, self.device = chunk, device
 
     def encode(self, x: Tensor) -> Tensor:
-        """`(M, C, L, *grid)` physical to `(M, C', L, *grid')`."""
-        x = self.standardise.forward(x)
+        """`(M, C, L, *grid)` physical to `(M, C', L, *grid')`, on the device."""
+        x = self.standardise.forward(x).to(self.device)
         return x if self.autoencoder is None else map_states(self.autoencoder.encode, x, self.chunk)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -173,6 +173,26 @@ def error_over_lead_time(metrics: pa.Table, metric: str = "vrmse", target: str =
 
 
 @_styled
+def guidance_over_lead_time(metrics: pa.Table, metric: str = "vrmse") -> Figure:
+    """A metric of diffusion models with and without observations over lead time, a panel per rate."""
+    curves = _curves(metrics, metric)
+    curves = curves[curves["model"] == "diffusion"]
+    names = sorted(curves["guidance"].unique())
+    rates = _rates(curves)
+    figure, panels = _panels(len(rates))
+    for axes, rate in zip(panels, rates, strict=True):
+        for name, colour, marker in zip(names, COLOURS[1:], MARKERS, strict=False):
+            rows = curves[(curves["compression"] == rate) & (curves["guidance"] == name)]
+            label = name or "Without observations"
+            _draw(axes, rows["lead_time"], rows, label, color=colour, marker=marker)
+        axes.set(title=f"{rate:.4g}× compression", xlabel="lead time (simulation steps)")
+        axes.set_ylim(bottom=0)
+    panels[0].set_ylabel("VRMSE" if metric == "vrmse" else metric.replace("_", " "))
+    _legend(figure, panels)
+    return figure
+
+
+@_styled
 def spread_skill_over_lead_time(metrics: pa.Table) -> Figure:
     """The spread-skill ratio of every ensemble over lead time; a calibrated one lies at 1."""
     curves = _curves(metrics, RATIO)

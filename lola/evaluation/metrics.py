@@ -1,4 +1,4 @@
-r"""Point-wise and ensemble metrics of emulated fields (paper, Eqs. 9 to 13).
+r"""Point-wise and ensemble metrics of emulated fields (paper, Eqs. 9 to 13), and all others by one name.
 
 For a true field u and a prediction v, with <.> the mean over the grid and Var the variance over the
 grid with Bessel's correction,
@@ -16,12 +16,32 @@ If truth and members are exchangeable, Skill and Spread are equal in expectation
 (Eqs. 10 and 13). The factor (M + 1) / (M - 1), which corrects for the finite ensemble, is applied here,
 once: the ratio Spread / Skill needs no other, and squares are averaged over trajectories before dividing.
 
+A rollout is stable until time t if its field has been finite, and within [a - (b - a), b + (b - a)], at every
+time up to t, where [a, b] is the range of the true field over all times.
+
 Everything is vectorised over the leading axes, which broadcast.
 """
 
 from torch import Tensor
 
 from lola.errors import DataError
+from lola.evaluation.distribution import crps, rank_histogram
+from lola.evaluation.spectra import coherence, power_spectrum, spectrum_rmse
+
+__all__ = [
+    "coherence",
+    "crps",
+    "nrmse",
+    "power_spectrum",
+    "rank_histogram",
+    "rmse",
+    "skill",
+    "spectrum_rmse",
+    "spread",
+    "spread_skill_ratio",
+    "stability",
+    "vrmse",
+]
 
 EPS = 1e-6
 
@@ -94,6 +114,34 @@ def spread_skill_ratio(truth: Tensor, members: Tensor, *, spatial: int) -> Tenso
     Below 1 the ensemble is too sure of itself, above 1 it is too wide. A skill of zero gives infinity.
     """
     return spread(members, spatial=spatial) / skill(truth, members, spatial=spatial)
+
+
+def stability(truth: Tensor, members: Tensor, *, spatial: int) -> Tensor:
+    """The share of rollouts that have stayed finite and in range until each time.
+
+    Arguments:
+        truth: The true field u, with shape `(..., L, *grid)`, times before the grid.
+        members: The rollouts, with shape `(M, ..., L, *grid)`.
+        spatial: The number of grid axes.
+
+    Returns:
+        The share, from 0 to 1, with shape `(..., L)`.
+    """
+    low, high = (values.unsqueeze(-1) for values in truth.flatten(-spatial - 1).aminmax(dim=-1))
+    smallest, largest = members.amin(_grid(spatial)), members.amax(_grid(spatial))
+    return stays_within(smallest, largest, low, high).double().mean(0)
+
+
+def stays_within(smallest: Tensor, largest: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Whether extremes over the grid have been within thrice a range at all times, the last axis, so far.
+
+    Arguments:
+        smallest, largest: Extremes of the field, with shape `(..., L)`; NaN is out of any range.
+        low, high: The range of the truth, which broadcasts.
+    """
+    width = high - low
+    inside = (smallest >= low - width) & (largest <= high + width)
+    return inside.cumprod(-1).bool()
 
 
 def _grid(spatial: int) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lola.data.systems import System
 from lola.evaluation.figures import (
@@ -16,6 +17,7 @@ from lola.evaluation.figures import (
     accuracy_over_steps,
     error_over_lead_time,
     example_states,
+    guidance_over_lead_time,
     spectra_at,
     spread_skill_over_lead_time,
 )
@@ -79,13 +81,14 @@ class Report:
 
 def write_report(folder: Path, report: Report) -> Path:
     """Write `report.html` and the files beside it (see `write_page`); returns the path of the page."""
+    plain = dataclasses.replace(report, metrics=_unguided(report.metrics), spectra=_unguided(report.spectra))
     return write_page(
         folder,
         Page(
             title=report.title,
             system=report.system,
-            findings=findings(report),
-            sections=[*_sections(report), *report.simulations],
+            findings=[*findings(plain), *_guided_findings(report)],
+            sections=[*_sections(plain), *_guided_sections(report), *report.simulations],
             timings=_timing_rows(report.timings),
             settings=report.settings,
             limits=report.limits,
@@ -145,6 +148,41 @@ def _sections(report: Report) -> Iterator[Section]:
             "which need one.",
             accuracy_over_steps(metrics, ranges),
         )
+
+
+def _unguided(table: pa.Table) -> pa.Table:
+    return table.filter(pc.equal(table["guidance"], ""))
+
+
+def _with_observations(report: Report) -> pd.DataFrame:
+    """Estimates of the diffusion models, guided and as many solver steps without; empty if none is."""
+    table = lead_time_table(report.metrics, "vrmse", report.system.ranges)
+    guided = table[table["guidance"] != ""]
+    return table[(table["model"] == "diffusion") & table["solver_steps"].isin(guided["solver_steps"])]
+
+
+def _guided_sections(report: Report) -> Iterator[Section]:
+    table = _with_observations(report)
+    if len(table):
+        yield Section(
+            "guidance",
+            "Emulation with observations",
+            "Diffusion models whose draws are guided by partial, noisy observations of the test trajectory, "
+            "and the same without any. The error is over all points, observed or not.",
+            guidance_over_lead_time(report.metrics),
+            table,
+        )
+
+
+def _guided_findings(report: Report) -> Iterator[str]:
+    table = _with_observations(report)
+    for (rate, name), rows in table.groupby(["compression", "range"], sort=False):
+        without = rows.loc[rows["guidance"] == "", "value"].min()
+        for _, row in rows[rows["guidance"] != ""].iterrows():
+            yield (
+                f"With observations ({row['guidance']}) the VRMSE at {rate:.4g}× over lead times "
+                f"{str(name).replace('-', '–')} is {row['value']:.3f}, without {without:.3f}."
+            )
 
 
 def _example_sections(examples: Sequence[Example]) -> Iterator[Section]:

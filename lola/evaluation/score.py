@@ -1,15 +1,16 @@
 """Scores of one trajectory as rows of the tidy tables."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from lola.emulation import Weights
-from lola.evaluation.metrics import rmse, spread, vrmse
-from lola.evaluation.spectra import power_spectrum, relative_rmse
+from lola.evaluation.conservation import Invariant, drift
+from lola.evaluation.ensemble import RANKS, Members, Scores, score_ensemble
+from lola.evaluation.metrics import stays_within
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,8 +71,7 @@ def score(
 ) -> tuple[pa.Table, pa.Table]:
     """Score an ensemble against a trajectory, field by field and lead time by lead time.
 
-    A prediction that is not finite keeps its rows, whose values are not finite either. An ensemble of one
-    has no spread.
+    A prediction that is not finite keeps its rows, whose values are not finite either, but for its stability.
 
     Arguments:
         subject: The key columns.
@@ -81,26 +81,80 @@ def score(
         lead_times: Simulation steps since the last context state, with shape `(L,)`.
 
     Returns:
-        Rows of the metrics table, and of the spectra table with the power of truth and prediction.
+        Rows of the metrics table, and of the second table: spectra, coherence and ranks.
     """
-    spatial = truth.ndim - 2
-    truth, members = truth.double(), members.double()
-    mean = members.mean(0)
-    power, edges = power_spectrum(truth, spatial=spatial)
-    predicted = power_spectrum(members, spatial=spatial)[0].mean(0)
-    values = {
-        "vrmse": vrmse(truth, mean, spatial=spatial),
-        "vrmse_member": vrmse(truth, members, spatial=spatial).mean(0),
-        "skill": rmse(truth, mean, spatial=spatial),
-    }
-    if len(members) > 1:
-        values["spread"] = spread(members, spatial=spatial)
-    errors = relative_rmse(power, predicted, edges)
-    values |= {f"spectrum_rmse_{band}": error for band, error in errors.items() if band != "tail"}
-    metrics = _table(subject, METRICS_SCHEMA, values, channels, lead_times, {})
-    bins = {"bin": np.arange(len(edges)), "coordinate": edges.numpy()}
-    spectra = {"power_truth": power, "power_prediction": predicted}
-    return metrics, _table(subject, SPECTRA_SCHEMA, spectra, channels, lead_times, bins)
+    scores, own = score_ensemble({"target": truth}, members, spatial=truth.ndim - 2)
+    rollouts = {"stability": (channels, share_stable(truth, own))}
+    return tabulate(subject, scores["target"], rollouts, channels=channels, lead_times=lead_times)
+
+
+def share_stable(truth: Tensor, own: Members) -> Tensor:
+    """The share of rollouts all of whose fields have stayed finite and in range until each lead time.
+
+    Arguments:
+        truth: The true states `(C, L, *grid)`, whose range over all times counts.
+        own: What the members are by themselves.
+
+    Returns:
+        The share, the same for every field, with shape `(C, L)`.
+    """
+    low, high = (values.unsqueeze(-1) for values in truth.flatten(1).aminmax(dim=-1))
+    stable = stays_within(own.smallest, own.largest, low.to(own.smallest), high.to(own.smallest)).all(1)
+    return stable.double().mean(0).expand(len(truth), -1)
+
+
+def drifts(
+    invariants: Sequence[Invariant], channels: Sequence[str], known: Tensor, own: Members
+) -> dict[str, tuple[Sequence[str], Tensor]]:
+    """The mean over members of the drift of what is conserved, with the fields that hold it.
+
+    Arguments:
+        invariants: What the simulation conserves.
+        channels: The names of the fields.
+        known: The last known state in physical units, with shape `(C, *grid)`.
+        own: What the members are by themselves.
+
+    Returns:
+        Metrics `drift_mass` and the like: names of fields, and values with shape `(fields, L)`.
+    """
+    found: dict[str, tuple[Sequence[str], Tensor]] = {}
+    for each in invariants:
+        numbers = [channels.index(name) for name in each.channels]
+        moved = drift(known[numbers], own.means[:, numbers].to(known.device), spatial=known.ndim - 1)
+        found[f"drift_{each.name}"] = (each.channels, moved.mean(0))
+    return found
+
+
+def tabulate(
+    subject: Subject,
+    scores: Scores,
+    rollouts: Mapping[str, tuple[Sequence[str], Tensor]],
+    *,
+    channels: Sequence[str],
+    lead_times: np.ndarray,
+) -> tuple[pa.Table, pa.Table]:
+    """Rows of scores.
+
+    Arguments:
+        subject: The key columns.
+        scores: The scores against one target.
+        rollouts: Further metrics: the names of the fields that have them, and values `(fields, L)`.
+        channels: The names of the fields.
+        lead_times: Simulation steps since the last context state, with shape `(L,)`.
+
+    Returns:
+        Rows of the metrics table and of the second table.
+    """
+    metrics = [_table(subject, METRICS_SCHEMA, scores.metrics, channels, lead_times, {})]
+    for metric, (fields, values) in rollouts.items():
+        metrics.append(_table(subject, METRICS_SCHEMA, {metric: values}, fields, lead_times, {}))
+    second = []
+    for metric, values in scores.spectra.items():
+        bins = np.arange(values.shape[-1])
+        coordinate = bins.astype(float) if metric == RANKS else scores.edges.cpu().numpy()
+        inner = {"bin": bins, "coordinate": coordinate}
+        second.append(_table(subject, SPECTRA_SCHEMA, {metric: values}, channels, lead_times, inner))
+    return pa.concat_tables(metrics), pa.concat_tables(second)
 
 
 def _table(

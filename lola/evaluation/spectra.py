@@ -1,4 +1,4 @@
-r"""Isotropic power spectra of fields and their relative error (paper, Section 3.5).
+r"""Isotropic power spectra of fields, their relative error (paper, Section 3.5), and coherence.
 
 A field u on a grid of N points has the unitary Fourier coefficients U(k), at wavenumbers k in cycles per
 pixel, each component at most 1/2. With k_max = sqrt(d) / 2 the corner of the Fourier grid in d dimensions,
@@ -13,8 +13,16 @@ ensemble v_1, ..., v_M and a band B of bins,
 
 The edges of the bands low, mid and high are spaced evenly in log k from k_1 to 1/2; the tail is what lies
 beyond 1/2, in the corners of the Fourier grid, where only diagonal waves live.
+
+The coherence of an ensemble with the truth takes the modulus after averaging over modes and members,
+
+    C(k_i) = | mean_{k in i, m} U(k) V_m(k)* | / sqrt( P_u(k_i) mean_m P_{v_m}(k_i) ),
+
+so that members with the truth's power but phases of their own have none, but for the noise of the average:
+the modulus of every mode before it, which drops the phases, would call them perfect.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -36,11 +44,8 @@ def power_spectrum(field: Tensor, *, spatial: int) -> tuple[Tensor, Tensor]:
         The power P_u in the squared unit of the field, with shape `(..., n)`, and the upper edges k_i of
         the bins in cycles per pixel, with shape `(n,)`.
     """
-    bins, weights, edges = _bins(tuple(field.shape[-spatial:]))
-    coefficients = torch.fft.rfftn(field, dim=tuple(range(-spatial, 0)), norm="ortho")
-    modes = coefficients.abs().square().flatten(-spatial) * weights.to(coefficients.real)
-    power = modes.new_zeros(*modes.shape[:-1], len(edges) + 1).index_add_(-1, bins.to(modes.device), modes)
-    return power[..., 1:], edges.to(modes)
+    binning = Binning.of(field, spatial)
+    return binning.mean(square(fourier(field, spatial))), binning.edges
 
 
 def spectrum_rmse(truth: Tensor, members: Tensor, *, spatial: int) -> dict[str, Tensor]:
@@ -59,6 +64,47 @@ def spectrum_rmse(truth: Tensor, members: Tensor, *, spatial: int) -> dict[str, 
     return relative_rmse(power, power_spectrum(members, spatial=spatial)[0].mean(0), edges)
 
 
+def coherence(truth: Tensor, members: Tensor, *, spatial: int) -> tuple[Tensor, Tensor]:
+    """The coherence of an ensemble with the truth by wavenumber, from 0 to 1.
+
+    Arguments:
+        truth: The true field u, with shape `(..., *grid)`.
+        members: The ensemble, with shape `(M, ..., *grid)`.
+        spatial: The number of grid axes.
+
+    Returns:
+        The coherence C, with shape `(..., n)`, NaN where truth or members have no power at all, and the upper
+        edges k_i of the bins in cycles per pixel, with shape `(n,)`.
+    """
+    binning = Binning.of(truth, spatial)
+    u, v = fourier(truth, spatial), fourier(members, spatial)
+    power = binning.mean(square(u)) * binning.mean(mean_square(v))
+    return cross(binning, u, v.mean(0)) / power.sqrt(), binning.edges
+
+
+def cross(binning: "Binning", u: Tensor, v: Tensor) -> Tensor:
+    """The modulus of the mean of U V* over each bin, given half spectra, with shape `(..., n)`.
+
+    A mode and its conjugate are in the same bin, so that the imaginary parts cancel.
+    """
+    return binning.mean((torch.view_as_real(u) * torch.view_as_real(v)).sum(-1)).abs()
+
+
+def fourier(field: Tensor, spatial: int) -> Tensor:
+    """The unitary Fourier coefficients of a real field, half of the last axis."""
+    return torch.fft.rfftn(field, dim=tuple(range(-spatial, 0)), norm="ortho")
+
+
+def square(coefficients: Tensor) -> Tensor:
+    """The squared modulus of complex numbers."""
+    return torch.view_as_real(coefficients).square().sum(-1)
+
+
+def mean_square(coefficients: Tensor) -> Tensor:
+    """The mean over the first axis of the squared modulus, members before parts: rows are contiguous."""
+    return torch.view_as_real(coefficients).square().mean(0).sum(-1)
+
+
 def relative_rmse(truth: Tensor, prediction: Tensor, edges: Tensor) -> dict[str, Tensor]:
     """The root mean square of the relative error of a spectrum, by band.
 
@@ -70,9 +116,15 @@ def relative_rmse(truth: Tensor, prediction: Tensor, edges: Tensor) -> dict[str,
         The error with shape `(...)` for each of low, mid, high and tail.
     """
     error = ((prediction + EPS) / (truth + EPS) - 1).square()
-    limits = torch.tensor(band_limits(float(edges[0])), dtype=torch.float64)
-    band = torch.bucketize(edges.double().cpu() * (1 + 1e-6), limits) - 1
-    return {name: error[..., (band == i).to(error.device)].mean(-1).sqrt() for i, name in enumerate(BANDS)}
+    return {name: error[..., bins].mean(-1).sqrt() for name, bins in bands_of(tuple(edges.tolist())).items()}
+
+
+@functools.cache
+def bands_of(edges: tuple[float, ...]) -> dict[str, list[int]]:
+    """The numbers of the bins of each band; coarse grids have bands without any."""
+    limits = torch.tensor(band_limits(edges[0]), dtype=torch.float64)
+    band = torch.bucketize(torch.tensor(edges, dtype=torch.float64) * (1 + 1e-6), limits) - 1
+    return {name: (band == i).nonzero().flatten().tolist() for i, name in enumerate(BANDS)}
 
 
 def band_limits(lowest: float) -> list[float]:
@@ -80,12 +132,37 @@ def band_limits(lowest: float) -> list[float]:
     return [lowest ** (1 - i / 3) * 0.5 ** (i / 3) for i in range(4)]
 
 
-@functools.cache
-def _bins(grid: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """The bin and the weight of every mode of the half spectrum, and the bins' upper edges.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Binning:
+    """The bins of a half spectrum.
 
-    Modes that stand for themselves and their conjugate count twice. Bin 0 holds the mean.
+    Arguments:
+        spatial: The number of grid axes.
+        bins: The bin of every mode, flattened; bin 0 holds the mean of the field.
+        weights: The weight of every mode in the mean of its bin; modes that stand for themselves and their
+            conjugate count twice.
+        edges: The bins' upper edges in cycles per pixel, with shape `(n,)`.
     """
+
+    spatial: int
+    bins: Tensor
+    weights: Tensor
+    edges: Tensor
+
+    @classmethod
+    def of(cls, field: Tensor, spatial: int) -> "Binning":
+        """The bins of a real field's spectrum, on its device and in its precision."""
+        return _binning(tuple(field.shape[-spatial:]), field.dtype, field.device)
+
+    def mean(self, modes: Tensor) -> Tensor:
+        """Means of `(..., *half grid)` over the bins, but for that of the mean, with shape `(..., n)`."""
+        weighted = modes.flatten(-self.spatial) * self.weights
+        means = weighted.new_zeros(*weighted.shape[:-1], len(self.edges) + 1)
+        return means.scatter_add_(-1, self.bins.expand_as(weighted), weighted)[..., 1:]
+
+
+@functools.cache
+def _binning(grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Binning:
     axes = [torch.fft.fftfreq(size, dtype=torch.float64) for size in grid[:-1]]
     axes.append(torch.fft.rfftfreq(grid[-1], dtype=torch.float64))
     squares = [axis.square() for axis in torch.meshgrid(*axes, indexing="ij")]
@@ -98,4 +175,10 @@ def _bins(grid: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     own = (last == 0) | (2 * last == grid[-1])
     count = torch.where(own, 1.0, 2.0).double().expand(*grid[:-1], -1).flatten()
     total = torch.zeros(n + 1, dtype=torch.float64).index_add_(0, bins, count)
-    return bins, count / total[bins], k_max / n * torch.arange(1, n + 1, dtype=torch.float64)
+    edges = k_max / n * torch.arange(1, n + 1, dtype=torch.float64)
+    return Binning(
+        len(grid),
+        bins.to(device),
+        (count / total[bins]).to(device, dtype),
+        edges.to(device, dtype),
+    )

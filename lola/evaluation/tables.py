@@ -129,12 +129,21 @@ def beats_persistence(table: pd.DataFrame) -> pd.Series:
     return (table["value"] < bound).astype("boolean").where(emulator)
 
 
-def summarise(metrics: pa.Table, ranges: Sequence[Range]) -> dict[str, float]:
-    """One method's metrics by range, as `test/<metric>/<range>`, and as `autoencoded/...` against that."""
+def summarise(
+    metrics: pa.Table, ranges: Sequence[Range], spectrum_ranges: Sequence[Range] = ()
+) -> dict[str, float]:
+    """One method's metrics by range, as `test/<metric>/<range>`, and as `autoencoded/...` against that.
+
+    Arguments:
+        metrics: Tidy rows of one method.
+        ranges: Inclusive ranges of lead times in simulation steps; None is the end.
+        spectrum_ranges: Those of power spectra, if they differ.
+    """
     summary: dict[str, float] = {}
     for target, prefix in (("truth", "test"), ("autoencoded", "autoencoded")):
         for metric in [*sorted(set(metrics["metric"].to_pylist())), RATIO]:
-            table = lead_time_table(metrics, metric, ranges, target=target, draws=1)
+            own = spectrum_ranges if spectrum_ranges and metric.startswith("spectrum") else ranges
+            table = lead_time_table(metrics, metric, own, target=target, draws=1)
             for where, value in zip(table["range"], table["value"], strict=True):
                 summary[f"{prefix}/{metric}/{where}"] = float(value)
     return summary

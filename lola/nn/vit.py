@@ -10,11 +10,14 @@ modulation vector and `a, b, c, d` per block either functions of `m` or free par
     x <- (y + d h) / sqrt(1 + d^2)
 
 The last two lines are computed as one weighted sum of x, y and h, since their weights are small tensors.
+Where the modulation and part of the input stay the same from call to call, `lola.nn.prepared` computes what
+follows from them once.
 """
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lola.nn.attention import SelfAttention
@@ -22,6 +25,8 @@ from lola.nn.embedding import SineEncoding, coordinates, mlp
 from lola.nn.layers import depth_to_space, scale_parameters, space_to_depth
 from lola.nn.recompute import Block
 from lola.nn.rotary import rotation
+
+Weights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class TransformerBlock(Block):
@@ -72,16 +77,32 @@ class TransformerBlock(Block):
 
     def forward(self, x: Tensor, h: Tensor, m: Tensor | None, p: Tensor) -> Tensor:
         """Map tokens `(B, N, features)`, given `h` alike, `m` `(B, modulation)`, coordinates `(N, axes)`."""
+        return self.update(x, h, self.weigh(m), self.rotation(p))
+
+    def weigh(self, m: Tensor | None) -> Weights:
+        """What the modulation makes of the formulas: 1 + a, b, and the weights of x, y and h in the sum."""
         if self.modulation is None:
             a, b, c, d = self.abcd
         else:
             a, b, c, d = self.modulation(m)[:, None].chunk(4, dim=-1)
-        y = torch.addcmul(b, 1 + a, self.norm(x))
-        y = y + self.attention(y, self._rotation(p) if self.rope else None)
-        y = self.feedforward(y)
         last = torch.rsqrt(1 + d * d)
         both = last * torch.rsqrt(1 + c * c)
-        return torch.addcmul(torch.addcmul(both * x, both * c, y), last * d, h)
+        return 1 + a, b, both, both * c, last * d
+
+    def update(self, x: Tensor, h: Tensor, weights: Weights, rotation: Tensor | None) -> Tensor:
+        """The formulas, given the weights and the rotation of tokens."""
+        scale, shift, of_x, of_y, of_h = weights
+        if scale.numel() == x.shape[-1] and not torch.is_grad_enabled():  # one modulation serves all windows
+            y = F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), self.norm.eps)
+        else:
+            y = torch.addcmul(shift, scale, self.norm(x))
+        y = y + self.attention(y, rotation)
+        y = self.feedforward(y)
+        return torch.addcmul(torch.addcmul(of_x * x, of_y, y), of_h, h)
+
+    def rotation(self, p: Tensor) -> Tensor | None:
+        """The rotation of tokens at coordinates `(N, axes)`, if attention sees their positions."""
+        return self._rotation(p) if self.rope else None
 
     def _rotation(self, p: Tensor) -> Tensor:
         """The rotation of tokens, kept between calls that do not train."""
@@ -148,3 +169,11 @@ class Transformer(nn.Module):
             x = block(x, h, m, p)
         x = self.project_out(x).transpose(1, 2).unflatten(2, shape)
         return depth_to_space(x, self.patch_size).contiguous()
+
+    def run(
+        self, x: Tensor, h: Tensor, weights: Sequence[Weights], rotations: Sequence[Tensor | None]
+    ) -> Tensor:
+        """The blocks alone, from tokens to tokens, given the weights and the rotation of each."""
+        for block, weight, turn in zip(self.blocks, weights, rotations, strict=True):
+            x = block.update(x, h, weight, turn)  # type: ignore[operator]
+        return x

@@ -1,12 +1,17 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from lola.autoencoder import AutoencoderConfig
+from lola.data.systems import EULER
 from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator, load_autoencoder, load_emulator
+from lola.emulation import Emulator, InferenceConfig, load_autoencoder, load_emulator
 from lola.errors import ConfigError, DataError
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.observation import Observations, subsample
 from lola.sampling import SamplerConfig
 from lola.seeding import SampleGenerator
 from lola.storage import Stage
@@ -36,10 +41,10 @@ class Counter(nn.Module):
     window = WINDOW
 
     def predict(self, known, mask, parameters, generator):
-        first = known[:, :, :1]
         steps = torch.arange(WINDOW).reshape(1, 1, WINDOW, 1, 1)
         self.known = int(mask[0].sum())
-        return first + steps * parameters.reshape(-1, 1, 1, 1, 1)
+        at = int(mask.flatten().nonzero()[0])
+        return known[:, :, at : at + 1] + (steps - at) * parameters.reshape(-1, 1, 1, 1, 1)
 
 
 def roll(emulator, context, parameters, states, keys, **options):
@@ -59,6 +64,58 @@ def test_windows_are_chained_in_order(known, overlap, states):
     expected = start[:, None] + torch.arange(known, known + states) * step
     assert torch.equal(rollout.reshape(2, states), expected)
     assert emulator.model.known == (known if states <= WINDOW - known else overlap)
+
+
+@pytest.mark.parametrize("known", [1, 3])
+@pytest.mark.parametrize("overlap", [1, 2])
+def test_the_past_is_chained_window_by_window(known, overlap):
+    context = torch.arange(known).reshape(1, 1, -1, 1, 1) * 2.0
+    parts = list(
+        Emulator(model=Counter()).rollout(
+            context, torch.full((1, 1), 2.0), 9, [(0,)], overlap=overlap, backward=True
+        )
+    )
+    assert parts[0].shape[2] == WINDOW - known
+    states = torch.cat(parts[::-1], dim=2).flatten()
+    assert torch.equal(states, 2.0 * torch.arange(-9, 0))
+
+
+def test_networks_see_the_known_states_at_the_end_when_they_go_back(emulator):
+    context, parameters = torch.randn(1, 2, 2, 3, 4), torch.randn(1, 3)
+    (past,) = emulator.rollout(context, parameters, 3, [(0,)], backward=True)
+    window = torch.cat((torch.zeros(1, 2, 3, 3, 4), context), dim=2)
+    mask = torch.tensor([False, False, False, True, True]).reshape(1, 1, 5, 1, 1)
+    expected = emulator.window(window, mask, parameters, SampleGenerator([(0, 0)]))
+    torch.testing.assert_close(past, expected[:, :, :3])
+
+
+def test_rows_do_not_depend_on_how_many_are_computed_together(emulator):
+    context, parameters = torch.randn(5, 2, 1, 3, 4), torch.randn(5, 3)
+    keys = [(0, i) for i in range(5)]
+    whole = roll(emulator, context, parameters, 6, keys)
+    for rows in (1, 2):
+        chunked = Emulator(
+            model=emulator.model, sampler=emulator.sampler, inference=InferenceConfig(rows=rows)
+        )
+        parts = list(chunked.rollout(context, parameters, 6, keys))
+        assert [part.shape[2] for part in parts] == [4, 2]
+        torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_stays_near(emulator):
+    context, parameters = torch.randn(2, 2, 1, 3, 4), torch.randn(2, 3)
+    half = Emulator(
+        model=emulator.model, sampler=emulator.sampler, inference=InferenceConfig(precision="bfloat16")
+    )
+    x, y = (roll(each, context, parameters, 4, [(0,), (1,)]) for each in (emulator, half))
+    assert y.dtype == torch.float32
+    assert 0 < (x - y).abs().max() < 0.3
+
+
+def test_impossible_inference():
+    for options in ({"rows": 0}, {"states": 0}):
+        with pytest.raises(ConfigError, match="positive"):
+            InferenceConfig(**options)
 
 
 def test_early_states_come_first_and_windows_are_bundled():
@@ -146,6 +203,102 @@ def test_states_are_coded_one_by_one_in_chunks():
     y = emulator.decode(z, chunk=4)
     assert y.shape == x.shape
     torch.testing.assert_close(y[0, :, 2], autoencoder.decode(z[:1, :, 2])[0])
+
+
+class Prior(nn.Module):
+    """The network of windows whose elements are independent and standard normal: F = 0."""
+
+    def forward(self, x, noise, mask, label):
+        return torch.zeros_like(x)
+
+
+class Curved(nn.Module):
+    """A decoder that is not linear: of every latent field its hyperbolic sine."""
+
+    def decode(self, z):
+        return torch.sinh(z)
+
+
+@pytest.fixture
+def prior():
+    config = DiffusionConfig(network=TRANSFORMER)
+    model = config.build(channels=2, parameters=0, spatial=2, window=WINDOW)
+    model.denoiser.backbone = Prior()
+    return Emulator(
+        model=model,
+        autoencoder=Curved(),
+        sampler=SamplerConfig(steps=16),
+        guidance=GuidanceConfig(iterations=4),
+    )
+
+
+def observe(states, numbers, noise=0.05):
+    """Every second point of some emulated states."""
+    values = {n: subsample(2)(states[:, :, n - 1]) for n in numbers}
+    return Observations(operator=subsample(2), values=values, noise=noise)
+
+
+@pytest.mark.parametrize("name", ["mmps", "tmpd", "pgdm", "jfps", "diffpir"])
+def test_guidance_through_a_decoder_draws_what_was_observed_and_nothing_else(prior, name):
+    options = {} if name == "tmpd" else {"iterations": 4}
+    emulator = dataclasses.replace(prior, guidance=GuidanceConfig(name=name, **options))
+    truth = torch.sinh(torch.randn(1, 2, 9, 6, 8))
+    context, label = torch.randn(3, 2, 1, 6, 8), torch.zeros(3, 0)
+    keys = [(0, member) for member in range(3)]
+    plain = roll(emulator, context, label, 9, keys)
+    guided = roll(emulator, context, label, 9, keys, observations=observe(truth, [2, 3, 9]))
+    errors = (emulator.decode(guided) - truth).abs(), (emulator.decode(plain) - truth).abs()
+    places = [1, 2, 8]
+    near, far = (subsample(2)(error[:, :, places].flatten(0, 1)).median() for error in errors)
+    assert near < 0.15
+    assert near < far / 5
+    # Elements are independent: points that nobody saw, and windows without observations, stay as they were
+    torch.testing.assert_close(guided[..., 1::2, :], plain[..., 1::2, :], atol=1e-4, rtol=1e-4)
+    assert torch.equal(guided[:, :, 4:8], plain[:, :, 4:8])
+
+
+def test_observations_are_of_physical_states(prior):
+    emulator = dataclasses.replace(prior, system=EULER)
+    channels = len(EULER.channels)
+    model = DiffusionConfig(network=TRANSFORMER).build(channels, 0, 2, WINDOW)
+    model.denoiser.backbone = Prior()
+    emulator = dataclasses.replace(
+        emulator, model=model, autoencoder=None, guidance=GuidanceConfig(iterations=8)
+    )
+    truth = emulator.standardisation.inverse(torch.randn(1, channels, 4, 4, 4))
+    context = torch.zeros(1, channels, 1, 4, 4)
+    observations = observe(truth, [1, 2, 3, 4], noise=0.05)
+    with torch.inference_mode():
+        plain = roll(emulator, context, torch.zeros(1, 0), 4, [(0,)])
+        guided = roll(emulator, context, torch.zeros(1, 0), 4, [(0,)], observations=observations)
+    near, far = (
+        (emulator.standardisation.inverse(states) - truth)[..., ::2, ::2].abs().median()
+        for states in (guided, plain)
+    )
+    assert near < 0.1
+    assert near < far / 5
+
+
+def test_a_row_is_guided_alike_whatever_rows_are_beside_it(prior):
+    truth = torch.randn(2, 2, 4, 6, 8)
+    context, label, keys = torch.randn(2, 2, 1, 6, 8), torch.zeros(2, 0), [(0, "a"), (0, "b")]
+    observations = observe(truth, [1, 3])
+    both = roll(prior, context, label, 4, keys, observations=observations)
+    alone = roll(prior, context[1:], label[1:], 4, keys[1:], observations=observations.rows(slice(1, 2)))
+    torch.testing.assert_close(alone, both[1:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_neural_solver_cannot_be_guided():
+    model = NeuralSolverConfig(network=TRANSFORMER).build(2, 3, 2, WINDOW)
+    with pytest.raises(ConfigError, match="only diffusion models"):
+        roll(
+            Emulator(model=model),
+            torch.zeros(1, 2, 1, 4, 4),
+            torch.zeros(1, 3),
+            4,
+            [(0,)],
+            observations=observe(torch.zeros(1, 2, 4, 4, 4), [1]),
+        )
 
 
 def commit(root, kind, what, config, sizes, model, **details):

@@ -13,7 +13,7 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 LEAVES = {"config", "errors", "seeding", "storage", "spool"}
 PHYSICS = {"data.systems", "data.transforms", "data.statistics"}
 MODELS = {
-    *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet"),
+    *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet", "binding"),
     *("conditioning", "schedule", "diffusion", "neural_solver"),
 }
 MAY_IMPORT = {
@@ -31,13 +31,18 @@ MAY_IMPORT = {
     "training": LEAVES | {"data.state"},
     "models": LEAVES | {"data.state", "nn", "models"},
     "sampling": LEAVES | {"models"},
-    "emulation": LEAVES | PHYSICS | {"models", "sampling", "training.checkpoint"},
+    "guidance": LEAVES | {"models", "sampling"},
+    "observation": LEAVES,
+    "emulation": LEAVES | PHYSICS | {"models", "sampling", "guidance", "observation", "training.checkpoint"},
+    "registry": LEAVES | {"tracking", "training.checkpoint"},
+    "ensemble": LEAVES | {"data", "sampling", "emulation", "registry"},
+    "film": LEAVES | {"data", "ensemble"},
     "reference": LEAVES | PHYSICS | {"models", "nn", "sampling", "emulation", "training.checkpoint"},
     "counting": LEAVES | {"data.state", "nn"},
     "cost": LEAVES | {"counting", "training"},
     "peak": LEAVES | {"counting", "cost"},
-    "benchmark": LEAVES | {"models", "data", "training"},
-    "evaluation": LEAVES | {"data", "models", "sampling", "emulation"},
+    "benchmark": LEAVES | {"models", "data", "training", "sampling", "emulation", "simulate", "evaluation"},
+    "evaluation": LEAVES | {"data", "models", "sampling", "guidance", "observation", "emulation"},
 }
 
 

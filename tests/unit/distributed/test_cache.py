@@ -7,10 +7,11 @@ from mlflow import MlflowClient
 from stages import ROOT
 
 from lola.data.datasets import Datasets
-from lola.distributed.cache import find_autoencoder, plan_cache, verify_cache
+from lola.distributed.cache import plan_cache, verify_cache
 from lola.distributed.encoder import CacheConfig
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError, DataError, TrackingError
+from lola.registry import find_stage
 from lola.spool import Spool
 from lola.tracking import Tracker
 
@@ -36,9 +37,9 @@ def test_a_sweep_has_the_same_stage(tmp_path, well, autoencoder, sweep):
 def test_an_autoencoder_is_found_by_folder_name_and_fingerprint(tmp_path, autoencoder):
     references = (str(autoencoder.folder), autoencoder.name, autoencoder.fingerprint)
     for reference in (*references, autoencoder.fingerprint[:8]):
-        assert find_autoencoder(tmp_path, reference) == autoencoder.folder
+        assert find_stage(tmp_path, reference, "autoencoders") == autoencoder.folder
     with pytest.raises(TrackingError, match="unknown"):
-        find_autoencoder(tmp_path, "unknown")
+        find_stage(tmp_path, "unknown", "autoencoders")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -52,7 +53,7 @@ def test_a_registered_autoencoder_becomes_a_stage(tmp_path, autoencoder):
     tracker.finish_sweep(None, failed=False)
     weights = (autoencoder.folder / "model.safetensors").read_bytes()
     shutil.rmtree(autoencoder.folder)
-    assert find_autoencoder(tmp_path, "euler-autoencoder-f8c16") == autoencoder.folder
+    assert find_stage(tmp_path, "euler-autoencoder-f8c16", "autoencoders") == autoencoder.folder
     assert autoencoder.finished
     assert (autoencoder.folder / "model.safetensors").read_bytes() == weights
 
@@ -63,7 +64,7 @@ def test_an_emulator_cannot_encode(tmp_path, autoencoder):
     manifest = (autoencoder.folder / "manifest.json").read_text()
     (emulator / "manifest.json").write_text(manifest.replace('"autoencoders"', '"emulators"'))
     with pytest.raises(DataError, match="not an autoencoder"):
-        find_autoencoder(tmp_path, str(emulator))
+        find_stage(tmp_path, str(emulator), "autoencoders")
 
 
 @pytest.mark.parametrize("change", [{"block": 0}, {"variants": 0}, {"actors": 0}, {"gpus": -1.0}])

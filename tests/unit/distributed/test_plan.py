@@ -12,7 +12,9 @@ from lola.distributed.datasource import WellDatasource, shards_of
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError, DataError
 from lola.evaluation.tables import MODELS
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
+from lola.observation import ObservationConfig
 from lola.schedule import TimePriorConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.unet import UNetConfig
@@ -47,6 +49,22 @@ def test_trials_need_only_what_earlier_ones_make(config, tmp_path, well):
 def test_every_stage_has_a_folder_of_its_own(config, tmp_path, well):
     folders = [step.stage.folder for trial in Plan(config, tmp_path, well).trials for step in trial.steps]
     assert len(set(folders)) == len(folders) == 2 * 2 + 1 + 4 + 2 + 2 * 3 + 2
+
+
+def test_observations_add_evaluations_and_change_no_other_stage(config, tmp_path, well):
+    before = fingerprints(config, tmp_path, well)
+    guided = config.replace(observed=ObservationConfig(), guidance=GuidanceConfig())
+    after = fingerprints(guided, tmp_path, well)
+    assert not changed(before, after)
+    added = [f"evaluation diffusion-{rate}-s4-guided" for rate in ("f8c16", "f8c1")]
+    assert sorted(after.keys() - before.keys()) == sorted(added)
+    other = guided.replace(guidance=GuidanceConfig(name="tmpd"))
+    assert changed(after, fingerprints(other, tmp_path, well)) == set(added)
+    with pytest.raises(ConfigError, match="needs a guidance"):
+        config.replace(observed=ObservationConfig())
+    both = {"observed": ObservationConfig(), "guidance": GuidanceConfig()}
+    with pytest.raises(ConfigError, match="observations of a sweep are its own"):
+        config.replace(evaluation=config.evaluation.replace(**both))
 
 
 def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, well):
@@ -140,6 +158,33 @@ def test_latents_that_do_not_fit_an_emulator_are_refused_before_anything_runs(co
     deep = UNetConfig(channels=(8, 8, 8), blocks=(1, 1, 1), modulation=8)
     with pytest.raises(ConfigError, match="down-sampling 4 does not divide a grid axis of 2"):
         Plan(config.replace(diffusion=DiffusionConfig(network=deep)), tmp_path, well)
+
+
+def test_contexts_are_evaluated_without_training_again(config, tmp_path, well):
+    before = fingerprints(config, tmp_path, well)
+    further = config.replace(contexts=(2, 3))
+    after = fingerprints(further, tmp_path, well)
+    assert not changed(before, after)
+    added = [trial for trial in Plan(further, tmp_path, well).evaluations if trial.name not in before]
+    emulated = [name for name in before if name.startswith(("evaluation diff", "evaluation neural"))]
+    assert len(added) == 2 * len(emulated)
+    for trial in added:
+        (step,) = trial.steps
+        assert trial.name.endswith(f"-k{step.stage.config.context}")
+        assert step.run.args[0].subject.context == step.stage.config.context == step.tags["context"]
+
+
+@pytest.mark.parametrize("contexts", [(1,), (2, 2), (0,), (5,)])
+def test_contexts_that_cannot_be_are_refused(config, contexts):
+    with pytest.raises(ConfigError, match="context"):
+        config.replace(contexts=contexts)
+
+
+def test_trajectories_must_outlast_the_contexts(config, tmp_path, well):
+    Plan(config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 12))), tmp_path, well)
+    late = config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 13)))
+    with pytest.raises(ConfigError, match=r"21 states end before .* context of 2 states from state 13"):
+        Plan(late, tmp_path, well)
 
 
 def test_missing_data_are_named(config, tmp_path):

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -7,10 +8,12 @@ from lola.data.systems import EULER
 from lola.data.well import open_split
 from lola.diffusion import DiffusionConfig
 from lola.emulation import Emulator
-from lola.errors import DataError
+from lola.errors import ConfigError, DataError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
+from lola.observation import ObservationConfig
 from lola.sampling import SamplerConfig
 from lola.transformer import TransformerConfig
 
@@ -35,8 +38,8 @@ def column(table, **where):
 
 
 def test_persistence_holds_the_last_known_state(split):
-    config = EvaluationConfig(subject="persistence", trajectories=1, context=2, start=1, stride=4)
-    scores = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=None, emulator=None)
+    config = EvaluationConfig(subject="persistence", trajectories=1, context=2, stride=4)
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, 1, autoencoder=None, emulator=None)
     truth = split.read(0, 1, 21, 4).double().numpy()
     found = column(scores.metrics, metric="vrmse", target="truth")
     assert {lead for _, lead in found} == {4, 8, 12}
@@ -49,7 +52,7 @@ def test_persistence_holds_the_last_known_state(split):
 
 def test_the_autoencoder_is_scored_on_the_states_that_emulators_predict(split, autoencoder):
     config = EvaluationConfig(subject="autoencoder", trajectories=1)
-    scores = evaluate_trajectory(config, SUBJECT, split, 1, autoencoder=autoencoder, emulator=None)
+    scores = evaluate_trajectory(config, SUBJECT, split, 1, 0, autoencoder=autoencoder, emulator=None)
     assert set(scores.metrics["target"].to_pylist()) == {"truth"}
     assert set(scores.metrics["lead_time"].to_pylist()) == {4, 8, 12, 16, 20}
     assert scores.example.shape == (1, 5, 5, 16, 16)
@@ -60,8 +63,8 @@ def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
     model = DiffusionConfig(network=TRANSFORMER).build(4, split.parameter_count, 2, 5)
     emulator = Emulator(model=model, autoencoder=autoencoder, sampler=SamplerConfig(steps=2))
     config = EvaluationConfig(trajectories=1, members=3, sampler=SamplerConfig(steps=2))
-    scores = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=autoencoder, emulator=emulator)
-    again = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=autoencoder, emulator=emulator)
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, 0, autoencoder=autoencoder, emulator=emulator)
+    again = evaluate_trajectory(config, SUBJECT, split, 0, 0, autoencoder=autoencoder, emulator=emulator)
     assert scores.metrics.equals(again.metrics)
     assert set(scores.metrics["target"].to_pylist()) == {"truth", "autoencoded"}
     assert set(scores.metrics["members"].to_pylist()) == {3}
@@ -70,12 +73,53 @@ def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
     assert scores.seconds > 0
 
 
+def test_observations_guide_an_ensemble(split, autoencoder):
+    torch.manual_seed(1)
+    model = DiffusionConfig(network=TRANSFORMER).build(4, split.parameter_count, 2, 5)
+    emulator = Emulator(model=model, autoencoder=autoencoder)
+    config = EvaluationConfig(trajectories=1, members=2, sampler=SamplerConfig(steps=2))
+    guided = config.replace(
+        observed=ObservationConfig(factor=4, every=2), guidance=GuidanceConfig(iterations=1)
+    )
+    assert (config.guided, guided.guided) == ("", "mmps subsample4-every2")
+    assert "guidance" not in config.what()
+    plain, observed = (
+        evaluate_trajectory(each, SUBJECT, split, 0, 0, autoencoder=autoencoder, emulator=emulator)
+        for each in (config, guided)
+    )
+    assert np.isfinite(observed.example).all()
+    assert not np.allclose(plain.example, observed.example)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"observed": ObservationConfig()}, "needs a guidance"),
+        ({"guidance": GuidanceConfig(), "sampler": SamplerConfig()}, "something observed"),
+        ({"observed": ObservationConfig(), "guidance": GuidanceConfig()}, "which have a sampler"),
+        (
+            {
+                "observed": ObservationConfig(),
+                "guidance": GuidanceConfig(name="dps"),
+                "sampler": SamplerConfig(),
+            },
+            "ddpm alone",
+        ),
+    ],
+)
+def test_impossible_guidance(values, message):
+    with pytest.raises(ConfigError, match=message):
+        EvaluationConfig(**values)
+
+
 def test_a_deterministic_emulator_has_one_member_and_no_spread(split):
     model = NeuralSolverConfig(network=TRANSFORMER.replace(patch_size=4)).build(
         5, split.parameter_count, 2, 5
     )
     config = EvaluationConfig(trajectories=1, members=3)
-    scores = evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=None, emulator=Emulator(model=model))
+    scores = evaluate_trajectory(
+        config, SUBJECT, split, 0, 0, autoencoder=None, emulator=Emulator(model=model)
+    )
     assert set(scores.metrics["members"].to_pylist()) == {1}
     assert not column(scores.metrics, metric="spread")
 
@@ -89,6 +133,68 @@ def test_trajectories_are_chosen_once_and_without_repeats(split):
 
 
 def test_a_context_without_a_future_is_refused(split):
-    config = EvaluationConfig(subject="persistence", start=17)
-    with pytest.raises(DataError, match="no state left"):
-        evaluate_trajectory(config, SUBJECT, split, 0, autoencoder=None, emulator=None)
+    config = EvaluationConfig(subject="persistence")
+    with pytest.raises(DataError, match="no state left after a context from state 17"):
+        evaluate_trajectory(config, SUBJECT, split, 0, 17, autoencoder=None, emulator=None)
+
+
+def test_results_do_not_depend_on_what_is_decoded_at_once(split, autoencoder):
+    torch.manual_seed(1)
+    model = DiffusionConfig(network=TRANSFORMER).build(4, split.parameter_count, 2, 5)
+    emulator = Emulator(model=model, autoencoder=autoencoder, sampler=SamplerConfig(steps=2))
+    config = EvaluationConfig(trajectories=1, members=3, context=2, overlap=2)
+    one, all_ = (
+        evaluate_trajectory(
+            config.replace(chunk=chunk), SUBJECT, split, 0, 1, autoencoder=autoencoder, emulator=emulator
+        )
+        for chunk in (1, 999)
+    )
+    np.testing.assert_allclose(one.example, all_.example, rtol=1e-4, atol=1e-5)
+    for table in ("metrics", "spectra"):
+        found, expected = (getattr(each, table).to_pandas() for each in (one, all_))
+        pd.testing.assert_frame_equal(found.drop(columns="value"), expected.drop(columns="value"))
+        np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-3, atol=1e-5)
+    assert set(one.metrics["start"].to_pylist()) == {1}
+    assert set(one.metrics["lead_time"].to_pylist()) == {4, 8, 12}
+
+
+def test_a_rollout_that_blows_up_is_scored_as_such(split, autoencoder):
+    class Exploding(torch.nn.Module):
+        window = 5
+
+        def forward(self) -> None: ...
+
+    class Blown(Emulator):
+        stochastic = True
+
+        def rollout(self, context, parameters, states, keys, overlap=1, observations=None):
+            known = context[:, :, -1:].repeat(1, 1, states, 1, 1)
+            known[1, :, 2:] = 1e30
+            known[2, :, 3:] = torch.nan
+            yield known
+
+    emulator = Blown(model=Exploding(), autoencoder=autoencoder)
+    config = EvaluationConfig(trajectories=1, members=4)
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, 0, autoencoder=autoencoder, emulator=emulator)
+    stable = column(scores.metrics, metric="stability", target="truth")
+    assert [stable["density", lead] for lead in (4, 8, 12, 16, 20)] == [1, 1, 0.75, 0.5, 0.5]
+    for metric in ("vrmse", "crps", "spread", "spectrum_rmse_high"):
+        values = column(scores.metrics, metric=metric, target="truth")
+        assert all(np.isfinite(value) == (lead < 12) for (_, lead), value in values.items()), metric
+
+
+def test_drift_is_told_where_the_domain_is_closed(split):
+    config = EvaluationConfig(subject="persistence", trajectories=1)
+    found = {}
+    for index, trajectory in enumerate(split.trajectories):
+        scores = evaluate_trajectory(config, SUBJECT, split, index, 0, autoencoder=None, emulator=None)
+        periodic = bool((trajectory.boundary == 2).all())
+        found[periodic] = (
+            column(scores.metrics, metric="drift_mass"),
+            column(scores.metrics, metric="drift_momentum"),
+        )
+    assert found.keys() == {False, True}
+    assert found[False] == ({}, {})
+    assert {field for field, _ in found[True][0]} == {"density"}
+    assert {field for field, _ in found[True][1]} == {"momentum_x", "momentum_y"}
+    assert max(max(values.values()) for values in found[True]) < 1e-5  # nothing moves

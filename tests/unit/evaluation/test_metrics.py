@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lola.errors import DataError
-from lola.evaluation.metrics import nrmse, rmse, skill, spread, spread_skill_ratio, vrmse
+from lola.evaluation.metrics import nrmse, rmse, skill, spread, spread_skill_ratio, stability, vrmse
 
 
 def test_oracle(oracle):
@@ -55,3 +55,14 @@ def test_skill_is_of_the_mean():
 def test_one_member_has_no_spread():
     with pytest.raises(DataError, match="2 members or more, not 1"):
         spread(torch.randn(1, 4, 4), spatial=2)
+
+
+def test_stability_is_lost_for_good():
+    truth = torch.tensor([0.0, 1.0]).repeat(3, 6, 4)[:, :, None].expand(-1, -1, 8, -1)  # range [0, 1]
+    members = truth.repeat(4, 1, 1, 1, 1)
+    members[0, 1, 2, 3, 3] = torch.nan
+    members[1, 1, 4, 0, 0] = 2.01
+    members[2, 1, 0, 0, 0] = -0.99
+    members[3, 2, 5] = -torch.inf
+    shares = stability(truth, members, spatial=2)
+    assert shares.tolist() == [[1] * 6, [1, 1, 0.75, 0.75, 0.5, 0.5], [1] * 5 + [0.75]]

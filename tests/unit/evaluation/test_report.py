@@ -130,6 +130,27 @@ def test_findings_are_honest(sweep):
     assert first == "Every emulator beats persistence at every range of lead times (6 of 6)."
 
 
+def test_guided_models_have_a_section_of_their_own(sweep, tmp_path):
+    def guided(table):
+        chosen = pc.and_(pc.equal(table["model"], "diffusion"), pc.equal(table["solver_steps"], 8))
+        rows = table.filter(chosen)
+        names = pa.array(["mmps subsample8"] * len(rows)).dictionary_encode()
+        return rows.set_column(rows.schema.get_field_index("guidance"), rows.schema.field("guidance"), names)
+
+    both = [pa.concat_tables([table, guided(table)]) for table in sweep]
+    with_observations = report(both)
+    folder = tmp_path / "guided"
+    text = write_report(folder, with_observations).read_text()
+    assert "Emulation with observations" in text
+    assert "With observations (mmps subsample8) the VRMSE at 16" in text
+    assert (folder / "guidance.png").exists()
+    # Elsewhere the page is that of the same sweep without
+    plain = write_report(tmp_path / "plain", report(sweep)).read_text()
+    assert "observations" not in plain
+    for name in ("vrmse.csv", "spread_skill.csv", "spectra.csv"):
+        assert (folder / name).read_text() == (tmp_path / "plain" / name).read_text()
+
+
 def test_a_sweep_without_diffusion_or_with_lost_rollouts(sweep, tmp_path):
     metrics, spectra = (
         pa.concat_tables([only(table, model=model) for model in ("persistence", "neural_solver")])

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lola.evaluation.metrics import skill, spread, vrmse
+from lola.evaluation.metrics import coherence, crps, nrmse, rank_histogram, skill, spread, vrmse
 from lola.evaluation.score import METRICS_SCHEMA, SPECTRA_SCHEMA, Subject, score
 from lola.evaluation.spectra import power_spectrum, spectrum_rmse
 
@@ -45,9 +45,12 @@ def test_every_row_is_its_metric(grid):
         "vrmse_member": vrmse(truth, members, spatial=spatial).mean(0),
         "skill": skill(truth, members, spatial=spatial),
         "spread": spread(members, spatial=spatial),
+        "nrmse": nrmse(truth, members.mean(0), spatial=spatial),
+        "crps": crps(truth, members, spatial=spatial),
+        "stability": torch.ones(3, 2),
     }
     errors = spectrum_rmse(truth, members, spatial=spatial)
-    expected |= {f"spectrum_rmse_{band}": errors[band] for band in ("low", "mid", "high")}
+    expected |= {f"spectrum_rmse_{band}": error for band, error in errors.items() if not error.isnan().any()}
     assert metrics.num_rows == 3 * 2 * len(expected)
     for metric, scores in expected.items():
         found = value(metrics, metric=metric, field="energy", lead_time=8)
@@ -62,7 +65,16 @@ def test_spectra_hold_the_power_of_truth_and_members():
     place = {"field": "pressure", "lead_time": 4, "bin": 6}
     assert value(spectra, metric="power_truth", **place) == pytest.approx(power[2, 0, 6].item())
     assert value(spectra, metric="power_prediction", **place) == pytest.approx(mean[2, 0, 6].item())
-    assert set(spectra["coordinate"].to_pylist()) == set(k.tolist())
+    assert value(spectra, metric="coherence", **place) == pytest.approx(
+        coherence(truth, members, spatial=2)[0][2, 0, 6].item()
+    )
+    ranks = spectra.filter(pa.array(spectra.to_pandas()["metric"] == "rank_histogram"))
+    assert set(ranks["coordinate"].to_pylist()) == {0, 1, 2, 3, 4}
+    assert value(ranks, field="pressure", lead_time=8, bin=4) == pytest.approx(
+        rank_histogram(truth, members, spatial=2)[2, 1, 4].item()
+    )
+    others = spectra.filter(pa.array(spectra.to_pandas()["metric"] != "rank_histogram"))
+    assert set(others["coordinate"].to_pylist()) == set(k.tolist())
 
 
 def test_schema_survives_parquet_and_joining(tmp_path):
@@ -88,7 +100,7 @@ def test_one_member_has_no_spread_rows():
     metrics, _ = score(
         dataclasses.replace(SUBJECT, members=1), truth, members, channels=CHANNELS, lead_times=LEAD_TIMES
     )
-    assert "spread" not in metrics["metric"].to_pylist()
+    assert not {"spread", "rank_histogram"} & set(metrics["metric"].to_pylist())
     assert "skill" in metrics["metric"].to_pylist()
 
 
@@ -99,6 +111,9 @@ def test_non_finite_predictions_keep_their_rows():
     whole, _ = score(SUBJECT, *draw(), channels=CHANNELS, lead_times=LEAD_TIMES)
     assert metrics.num_rows == whole.num_rows
     frame = metrics.to_pandas()
+    stable = frame["metric"] == "stability"
+    assert frame.loc[stable & (frame["lead_time"] == 8), "value"].tolist() == [0.75] * 3
+    frame = frame[~stable]
     lost = (frame["field"] == "energy") & (frame["lead_time"] == 8)
     assert not np.isfinite(frame.loc[lost, "value"]).any()
     assert np.isfinite(frame.loc[~lost, "value"]).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lola.evaluation.spectra import BANDS, band_limits, power_spectrum, spectrum_rmse
+from lola.evaluation.spectra import BANDS, band_limits, coherence, power_spectrum, spectrum_rmse
 
 GRIDS = [(16, 16), (15, 21), (40, 64), (8, 12, 10), (9, 7, 8)]
 
@@ -95,3 +95,33 @@ def test_a_band_sees_only_its_scales():
     errors = spectrum_rmse(u, (u + 20 * torch.cos(2 * torch.pi * 2 * x))[None], spatial=2)
     assert errors["low"] > 100
     assert max(errors[band] for band in BANDS[1:]) < 1e-9
+
+
+def test_coherence_of_what_is_proportional_is_one():
+    u = torch.randn(2, 20, 24, dtype=torch.float64)
+    for members in (u[None], torch.stack([-3 * u]), torch.stack([u, u])):
+        torch.testing.assert_close(
+            coherence(u, members, spatial=2)[0], torch.ones(2, 14, dtype=torch.float64)
+        )
+
+
+def test_phases_of_their_own_have_no_coherence():
+    generator = torch.Generator().manual_seed(0)
+    u, v = torch.randn(128, 128, generator=generator), torch.randn(16, 128, 128, generator=generator)
+    found, k = coherence(u, v, spatial=2)
+    many = (k > 0.1) & (k <= 0.5)  # hundreds of modes a bin
+    assert found[many].max() < 0.06  # every mode's modulus first would give pi / 4
+    assert found[many].mean() < 0.02
+
+
+@pytest.mark.parametrize("signal", [0.5, 1.0, 2.0])
+def test_coherence_of_a_noisy_member_is_the_share_of_the_signal(signal):
+    generator = torch.Generator().manual_seed(1)
+    u, noise = torch.randn(2, 256, 256, generator=generator, dtype=torch.float64)
+    found, k = coherence(u, (signal * u + noise)[None], spatial=2)
+    expected = signal / (1 + signal**2) ** 0.5
+    assert found[(k > 0.1) & (k <= 0.5)].mean().item() == pytest.approx(expected, abs=0.01)
+
+
+def test_a_field_without_waves_has_no_coherence():
+    assert coherence(torch.zeros(8, 8), torch.ones(2, 8, 8), spatial=2)[0].isnan().all()

@@ -1,0 +1,38 @@
+"""Emulate from initial states: `emulate.py EMULATOR WELL_FILE [--option value ...]`."""
+
+import dataclasses
+from pathlib import Path
+
+from lola.cli import launch_alone
+from lola.config import how
+from lola.ensemble import EnsembleConfig, write_ensemble
+from lola.film import FilmConfig, write_film
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Emulation(EnsembleConfig):
+    """What is emulated, and what is written of it.
+
+    Arguments:
+        output: The Well file that is written; films have its name beside it.
+        film: What the films show.
+        films: Whether films are written.
+    """
+
+    output: str = how("ensemble.hdf5")
+    film: FilmConfig = dataclasses.field(default_factory=FilmConfig)
+    films: bool = how(True)
+
+
+def main(config: Emulation) -> None:
+    """Draw an ensemble of trajectories and write it as a Well file, with a film as MP4 and GIF."""
+    path = write_ensemble(config, config.output)
+    print(f"ensemble: {path}")
+    if config.films:
+        truth = config.initial if "://" in config.initial else Path(config.initial).expanduser().resolve()
+        for film in write_film(path, config.film, truth):
+            print(f"film: {film}")
+
+
+if __name__ == "__main__":
+    launch_alone(main, Emulation)

@@ -1,0 +1,77 @@
+r"""Drift of what the physics conserves.
+
+Let q be the density of a quantity whose total over the domain stays the same. With <.> the mean over the
+grid, u_0 the last state that a rollout knows and v one of its later states,
+
+    drift = | <q(v)> - <q(u_0)> | / < |q(u_0)| >,
+
+where |q| of a vector's component is the length of the vector, so that a total of zero has a drift as well.
+
+What is conserved, and where:
+
+- Euler: mass and energy between walls and in periodic domains, momentum in periodic domains alone, since
+  walls push back. Through open boundaries everything flows.
+- Rayleigh-Benard: nothing of the three. The fluid has no density of its own, heated plates give energy and
+  take it, and no-slip walls take momentum.
+- Turbulence with gravity and cooling: nothing of the three. Boundaries are open, radiation takes energy.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WALL, PERIODIC = 0, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Invariant:
+    """A conserved quantity.
+
+    Arguments:
+        name: Its name in tables, behind `drift_`.
+        channels: The fields that are its density, or the components of it.
+        boundaries: The codes of boundaries that let nothing of it through.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    boundaries: frozenset[int]
+
+
+INVARIANTS = {
+    "euler": (
+        Invariant("mass", ("density",), frozenset({WALL, PERIODIC})),
+        Invariant("momentum", ("momentum_x", "momentum_y"), frozenset({PERIODIC})),
+        Invariant("energy", ("energy",), frozenset({WALL, PERIODIC})),
+    )
+}
+
+
+def conserved(system: str, boundary: np.ndarray) -> tuple[Invariant, ...]:
+    """What a simulation conserves.
+
+    Arguments:
+        system: The name of the physical system.
+        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+    """
+    codes = {int(code) for code in boundary.flat}
+    return tuple(each for each in INVARIANTS.get(system, ()) if codes <= each.boundaries)
+
+
+def drift(known: Tensor, means: Tensor, *, spatial: int) -> Tensor:
+    """The drift of a conserved quantity, without unit.
+
+    Arguments:
+        known: Its density in the last known state, with shape `(components, *grid)`.
+        means: Means over the grid of its density in predicted states, with shape `(..., components, L)`.
+        spatial: The number of grid axes.
+
+    Returns:
+        The drift, with shape `(..., components, L)`.
+    """
+    known = known.double()
+    length = torch.linalg.vector_norm(known, dim=0).mean()
+    start = known.mean(tuple(range(-spatial, 0))).unsqueeze(-1)
+    return (means.double() - start).abs() / length

@@ -1,0 +1,235 @@
+"""Films of an ensemble: the truth where it is known, mean, spread and members of one trajectory, in time.
+
+A field keeps one colour scale throughout: the extremes of its truth, or of the mean where there is none. The
+spread, the deviation between members, has a scale from zero of its own. Volumes are shown by their middle
+slice along the last axis. States are read one at a time, so that a film needs no more memory than a frame.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import imageio.v2 as imageio
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from lola.config import Config, require
+from lola.data.files import open_once
+from lola.data.systems import SYSTEMS, System
+from lola.data.well import WellSplit
+from lola.data.well_file import open_well_file
+from lola.data.well_header import infer_system
+from lola.errors import DataError
+from lola.storage import Location, atomic_path
+
+FORMATS = ("mp4", "gif")
+DPI = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FilmConfig(Config):
+    """What a film shows.
+
+    Arguments:
+        fields: Channels, a row of pictures each; without any, the one that pictures of the system show.
+        members: Members beside mean and spread.
+        trajectory: The place of the trajectory among those emulated.
+        rate: States per second.
+        size: Pixels along the first axis of a picture.
+    """
+
+    fields: tuple[str, ...] = ()
+    members: int = 2
+    trajectory: int = 0
+    rate: int = 5
+    size: int = 240
+
+    def validate(self) -> None:
+        require(self.members >= 0, f"members of a film must not be negative, not {self.members}")
+        require(self.trajectory >= 0, f"trajectory must not be negative, not {self.trajectory}")
+        require(0 < self.rate <= 60, f"rate must be 1 to 60 states per second, not {self.rate}")
+        require(self.size >= 32, f"size must be at least 32 pixels, not {self.size}")
+
+
+class Footage:
+    """The states of one trajectory of an ensemble's file, and its truth.
+
+    Arguments:
+        file: The open file, as `write_ensemble` makes it.
+        system: Its fields.
+        config: What is shown.
+        truth: The file that the initial states are from, if it is at hand.
+
+    Raises:
+        DataError: The file is no ensemble.
+        ConfigError: It has no such trajectory or field.
+    """
+
+    def __init__(self, file: h5py.File, system: System, config: FilmConfig, truth: WellSplit | None) -> None:
+        if "lola_members" not in file.attrs:
+            raise DataError(f"{file.filename} is no ensemble; films are of files that emulate.py writes")
+        self.file, self.system, self.truth = file, system, truth
+        self.members = int(file.attrs["lola_members"])
+        self.steps = [int(step) for step in file.attrs["lola_steps"]]
+        self.times = np.asarray(file["dimensions/time"])
+        trajectories = [int(index) for index in file.attrs["lola_trajectories"]]
+        require(
+            config.trajectory < len(trajectories),
+            f"the ensemble has {len(trajectories)} trajectories and none at place {config.trajectory}",
+        )
+        self.source, self.place = trajectories[config.trajectory], config.trajectory
+        shown = {each.shown for each in SYSTEMS.values() if system.name in (each.name, *each.datasets)}
+        self.fields = config.fields or tuple(shown & set(system.channels)) or system.channels[:1]
+        for name in self.fields:
+            require(
+                name in system.channels,
+                f"the ensemble has no field {name}; there are {', '.join(system.channels)}",
+            )
+
+    def ensemble(self, name: str, number: int) -> np.ndarray:
+        """All members of a channel in a state, with shape `(M, X, Y)`."""
+        channel = self.system.channels.index(name)
+        rows = slice(self.place * self.members, (self.place + 1) * self.members)
+        for field, size in zip(self.system.fields, self.system.sizes, strict=True):
+            if channel < size:
+                values = self.file[f"t{field.order}_fields"][field.name][rows, number]
+                return _flat(values.reshape(*values.shape[: 1 + self.system.dimensions], size)[..., channel])
+            channel -= size
+        raise AssertionError("a channel belongs to a field")
+
+    def true(self, name: str, number: int) -> np.ndarray | None:
+        """The truth of a channel in a state, with shape `(X, Y)`, if it is known."""
+        step = self.steps[number]
+        if self.truth is None or not 0 <= step < self.truth.steps:
+            return None
+        state = self.truth.read(self.source, step, step + 1)[self.system.channels.index(name), 0]
+        return _flat(state.numpy()[None])[0]
+
+    def scales(self, name: str) -> tuple[float, float, float]:
+        """The lowest and highest value of a channel, and the largest spread."""
+        low, high, spread = np.inf, -np.inf, 0.0
+        for number in range(len(self.steps)):
+            members, true = self.ensemble(name, number), self.true(name, number)
+            values = members.mean(axis=0) if true is None else true
+            values = values[np.isfinite(values)]
+            if values.size:
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+            deviation = members.std(axis=0)
+            spread = max(spread, float(np.max(deviation, initial=0.0, where=np.isfinite(deviation))))
+        return (low, high, spread) if low < high else (0.0, 1.0, spread)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Volumes `(M, X, Y, Z)` by their middle slice; planes `(M, X, Y)` as they are."""
+    return values if values.ndim == 3 else values[..., values.shape[-1] // 2]
+
+
+class Canvas:
+    """The pictures of a frame: a row per field, a column for the truth, mean, spread and each member.
+
+    Arguments:
+        footage: What is shown.
+        config: How.
+    """
+
+    def __init__(self, footage: Footage, config: FilmConfig) -> None:
+        self.footage = footage
+        members = [f"member {number + 1}" for number in range(min(config.members, footage.members))]
+        truth = ["truth"] if footage.truth is not None else []
+        self.columns = [*truth, *(["mean", "spread", *members] if footage.members > 1 else ["emulated"])]
+        shape = footage.ensemble(footage.fields[0], 0).shape[1:]
+        inches = config.size / DPI
+        height = inches * shape[1] / shape[0]
+        width = (inches + 0.1) * len(self.columns) + 1.2
+        self.figure = Figure((width, (height + 0.1) * len(footage.fields) + 0.8), DPI, layout="constrained")
+        self.canvas = FigureCanvasAgg(self.figure)
+        grid = self.figure.subplots(len(footage.fields), len(self.columns), squeeze=False)
+        self.images: dict[tuple[str, str], AxesImage] = {}
+        for name, line in zip(footage.fields, grid, strict=True):
+            low, high, spread = footage.scales(name)
+            for column, axes in zip(self.columns, line, strict=True):
+                own = column == "spread"
+                image = axes.imshow(
+                    np.full(shape[::-1], np.nan),
+                    origin="lower",
+                    cmap="viridis" if own else "inferno",
+                    vmin=0.0 if own else low,
+                    vmax=(spread or 1.0) if own else high,
+                )
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+                if own:
+                    axes.set_xlabel(f"0 to {spread:.3g}", fontsize=8)
+                if name == footage.fields[0]:
+                    axes.set_title(column, fontsize=10)
+                self.images[name, column] = image
+            line[0].set_ylabel(name.replace("_", " "))
+            value = next(column for column in self.columns if column != "spread")
+            self.figure.colorbar(self.images[name, value], ax=list(line), shrink=0.8, aspect=25)
+
+    def draw(self, number: int) -> np.ndarray:
+        """The frame of a state, with shape `(height, width, 3)`, both even, of bytes."""
+        footage = self.footage
+        for name in footage.fields:
+            members = footage.ensemble(name, number)
+            pictures = {"truth": footage.true(name, number), "mean": members.mean(axis=0)}
+            pictures |= {"spread": members.std(axis=0), "emulated": members[0]}
+            pictures |= {f"member {each + 1}": member for each, member in enumerate(members)}
+            for column in self.columns:
+                picture = pictures[column]
+                image = self.images[name, column]
+                image.set_data(np.full(members.shape[:0:-1], np.nan) if picture is None else picture.T)
+        self.figure.suptitle(f"time {footage.times[number]:.4g}", fontsize=11)
+        self.canvas.draw()
+        frame = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+
+
+def write_film(ensemble: Path, config: FilmConfig, truth: Location | None = None) -> list[Path]:
+    """Write the film of an ensemble as MP4 and GIF beside its file.
+
+    Arguments:
+        ensemble: The file, as `write_ensemble` makes it.
+        config: What is shown.
+        truth: The file that the initial states are from, for the truth.
+
+    Returns:
+        The films.
+
+    Raises:
+        LolaError: A file is missing or foreign, or has no such field or trajectory.
+    """
+    with open_once(ensemble) as file:
+        system = infer_system(ensemble, str(file.attrs["dataset_name"]))
+        split = None if truth is None else open_well_file(truth, system)
+        footage = Footage(file, system, config, split)
+        canvas = Canvas(footage, config)
+        paths = [ensemble.with_suffix(f".{each}") for each in FORMATS]
+        with contextlib.ExitStack() as stack:
+            writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
+            for number in range(len(footage.steps)):
+                frame = canvas.draw(number)
+                for writer in writers:
+                    writer.append_data(frame)
+    return paths
+
+
+@contextlib.contextmanager
+def _writer(path: Path, rate: int) -> Iterator[Any]:
+    """A film that takes its name when it is whole."""
+    options = {"duration": 1000 / rate, "loop": 0} if path.suffix == ".gif" else {"fps": rate}
+    if path.suffix == ".mp4":
+        options["macro_block_size"] = 2
+    with atomic_path(path) as aside:
+        named = aside.with_name(aside.name + path.suffix)  # imageio goes by the ending
+        try:
+            with imageio.get_writer(named, **options) as film:
+                yield film
+            named.replace(aside)
+        finally:
+            named.unlink(missing_ok=True)

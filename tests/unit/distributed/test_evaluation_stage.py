@@ -1,0 +1,106 @@
+"""The parts of an evaluation, with tasks that run where they are called."""
+
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import ray.exceptions
+from stages import small_sweep
+
+from lola.distributed import evaluate
+from lola.distributed.plan import Plan
+from lola.errors import DataError, LolaError
+
+
+class Inline:
+    """Stands for the remote function: a task is the number of what it ended with."""
+
+    def __init__(self, function):
+        self.function, self.calls, self.ends = function, [], []
+
+    def options(self, **options):
+        self.chosen = options
+        return self
+
+    def remote(self, told, parts):
+        self.calls.append(parts)
+        try:
+            self.ends.append(self.function(told, parts))
+        except LolaError as error:
+            self.ends.append(error)
+        return len(self.ends) - 1
+
+    def get(self, number):
+        if self.ends[number] is not None:
+            error = ray.exceptions.RayError("traceback")
+            error.cause = self.ends[number]
+            raise error
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """Two workers whose tasks run inline."""
+    task = Inline(evaluate._evaluate._function)
+    fake = SimpleNamespace(
+        put=lambda value: value,
+        wait=lambda tasks: (tasks[:1], tasks[1:]),
+        get=task.get,
+        get_gpu_ids=list,
+        exceptions=ray.exceptions,
+    )
+    monkeypatch.setattr(evaluate, "ray", fake)
+    monkeypatch.setattr(evaluate, "_evaluate", task)
+    monkeypatch.setattr(evaluate, "logical_cpus", lambda: 2)
+    monkeypatch.setattr(evaluate, "cluster_gpus", lambda: 0)
+    monkeypatch.setattr(evaluate, "TASKS_PER_WORKER", 1)
+    return task
+
+
+@pytest.fixture
+def step(tmp_path, well):
+    config = small_sweep()
+    evaluation = config.evaluation.replace(starts=(0, 3), trajectories=2)
+    return Plan(config.replace(evaluation=evaluation), tmp_path, well).evaluations[0].steps[0]
+
+
+def rows(step):
+    return pq.read_table(step.stage.folder / "metrics.parquet")
+
+
+def test_parts_are_shared_among_workers_and_joined(tasks, step):
+    step.run()
+    assert [len(parts) for parts in tasks.calls] == [2, 2]
+    assert tasks.chosen["num_gpus"] == 0
+    assert set(rows(step)["start"].to_pylist()) == {0, 3}
+    assert len(set(rows(step)["trajectory"].to_pylist())) == 2
+    assert step.stage.manifest()["rows"]["metrics"] == len(rows(step))
+    examples = list((step.stage.folder / "parts").glob("*/example.npy"))
+    assert len(examples) == 1
+    assert (step.stage.folder / "example.npy").read_bytes() == examples[0].read_bytes()
+
+
+def test_only_what_is_missing_is_computed(tasks, step):
+    step.run()
+    expected = rows(step)
+    (step.stage.folder / "manifest.json").unlink()
+    lost = sorted((step.stage.folder / "parts").iterdir())[1]
+    lost.rename(step.stage.folder / "elsewhere")
+    tasks.calls.clear()
+    step.run()
+    assert [[part.folder for part in parts] for parts in tasks.calls] == [[lost]]
+    assert rows(step).equals(expected)
+
+
+def test_a_fault_is_named_and_the_rest_is_kept(tasks, step, monkeypatch):
+    genuine = evaluate.evaluate_trajectory
+
+    def faulty(config, subject, split, index, start, **models):
+        if start == 3:
+            raise DataError("density holds -7")
+        return genuine(config, subject, split, index, start, **models)
+
+    monkeypatch.setattr(evaluate, "evaluate_trajectory", faulty)
+    with pytest.raises(LolaError, match=r"2 of the tasks .*hdf5#. from state 3: density holds -7"):
+        step.run()
+    assert len(list((step.stage.folder / "parts").iterdir())) == 2
+    assert not step.stage.finished

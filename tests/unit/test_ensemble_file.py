@@ -1,0 +1,192 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from lola.autoencoder import AutoencoderConfig
+from lola.data.systems import EULER
+from lola.data.transforms import Standardisation
+from lola.data.well_file import open_well_file
+from lola.diffusion import DiffusionConfig
+from lola.emulation import InferenceConfig, load_emulator
+from lola.ensemble import EnsembleConfig, open_ensemble, write_ensemble
+from lola.errors import ConfigError, LolaError
+from lola.neural_solver import NeuralSolverConfig
+from lola.sampling import SamplerConfig
+from lola.storage import Stage
+from lola.training.checkpoint import WEIGHTS, save_weights
+from lola.transformer import TransformerConfig
+
+NETWORK = TransformerConfig(features=16, blocks=1, heads=2, modulation=8, dropout=0.0)
+SAMPLER = SamplerConfig(steps=2)
+DATASET = "euler_multi_quadrants_openBC"
+
+
+def commit(root, kind, what, config, sizes, **details):
+    torch.manual_seed(0)
+    stage = Stage(
+        root=root, kind=kind, system="euler", what=what, config=config, inputs=details.pop("inputs", {})
+    )
+    stage.folder.mkdir(parents=True)
+    save_weights(stage.folder / WEIGHTS, config.build(**sizes))
+    stage.commit(model={"type": type(config).__name__, **config.what()}, sizes=sizes, **details)
+    return stage
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    config = AutoencoderConfig(latent_channels=4, channels=(8, 8), blocks=(1, 1))
+    codec = commit(root, "autoencoders", "autoencoder-f2c4", config, {"channels": 5, "spatial": 2})
+    sizes = {"parameters": 5, "spatial": 2, "window": 5}
+    commit(
+        root,
+        "emulators",
+        "diffusion-f2c4",
+        DiffusionConfig(network=NETWORK),
+        {"channels": 4, **sizes},
+        autoencoder=codec.name,
+        inputs={"autoencoder": codec.fingerprint},
+    )
+    pixel = NeuralSolverConfig(network=NETWORK.replace(patch_size=(1, 8, 8)))
+    commit(root, "emulators", "neural_solver-pixel", pixel, {"channels": 5, **sizes}, autoencoder=None)
+    return root
+
+
+@pytest.fixture(scope="module")
+def initial(well):
+    (path,) = (well / DATASET / "data" / "test").glob("*.hdf5")
+    return path
+
+
+@pytest.fixture
+def config(root, initial):
+    def build(what="diffusion", **options):
+        (folder,) = (root / "emulators").glob(f"euler-{what}-*")
+        options = {"members": 2, "stride": 2, "sampler": SAMPLER, **options}
+        return EnsembleConfig(emulator=folder.name, initial=str(initial), storage=str(root), **options)
+
+    return build
+
+
+def test_the_file_holds_what_the_emulator_draws(tmp_path, config, root, initial):
+    settings = config(trajectories=(1, 0), start=3, context=2, states=5, overlap=2)
+    path = write_ensemble(settings, tmp_path / "a.hdf5")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.hdf5"]
+    written, source = open_well_file(path, EULER), open_well_file(initial, EULER)
+    assert len(written.trajectories) == 4
+    assert written.steps == 7
+    (folder,) = (root / "emulators").glob("euler-diffusion-*")
+    emulator = load_emulator(folder, SAMPLER)
+    scale = Standardisation(EULER)
+    for row, (index, member) in enumerate([(1, 0), (1, 1), (0, 0), (0, 1)]):
+        known = source.read(index, 3, 6, 2)
+        assert torch.equal(written.read(row, 0, 2), known)
+        key = (0, f"{DATASET}/test/{initial.name}#{index}", member)
+        z = emulator.encode(scale.forward(known[None]))
+        parts = emulator.rollout(z, source.parameters(index)[None], 5, [key], overlap=2)
+        expected = scale.inverse(emulator.decode(torch.cat(list(parts), dim=2)))[0]
+        torch.testing.assert_close(written.read(row, 2, 7), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(written.parameters(0), source.parameters(1))
+    times = source.axis(0, "time")
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    np.testing.assert_allclose(written.axis(0, "time"), times[0] + step * (3 + 2 * np.arange(7)), rtol=1e-5)
+
+
+def test_an_ensemble_does_not_depend_on_chunks(tmp_path, config):
+    settings = config(members=3, states=4, trajectories=(0, 1))
+    whole = write_ensemble(settings, tmp_path / "a.hdf5")
+    chunks = InferenceConfig(rows=2, states=5)
+    parts = write_ensemble(settings.replace(inference=chunks), tmp_path / "b.hdf5")
+    for row in range(6):
+        a, b = (open_well_file(path, EULER).read(row, 0, 5) for path in (whole, parts))
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_the_past_ends_with_the_known_states(tmp_path, config, initial):
+    path = write_ensemble(config(start=12, context=2, backward=True), tmp_path / "past.hdf5")
+    written, source = open_well_file(path, EULER), open_well_file(initial, EULER)
+    assert written.steps == 6 + 2
+    assert torch.equal(written.read(0, 6, 8), source.read(0, 12, 15, 2))
+    np.testing.assert_allclose(written.axis(0, "time"), source.axis(0, "time")[0:15:2], rtol=1e-6)
+    assert torch.isfinite(written.read(1, 0, 6)).all()
+
+
+def test_the_well_reads_an_ensemble(tmp_path, config):
+    the_well_data = pytest.importorskip("the_well.data")
+    settings = config("neural_solver", states=6, members=8, trajectories=(0, 1), parameters=("gamma=1.5",))
+    path = write_ensemble(settings, tmp_path / "data" / "test" / "ensemble.hdf5")
+    theirs = the_well_data.WellDataset(
+        path=str(tmp_path), well_split_name="test", n_steps_output=6, use_normalization=False
+    )
+    assert len(theirs) == 2  # a neural solver has one member
+    ours = open_well_file(path, EULER)
+    for row in range(2):
+        sample = theirs[row]
+        states = torch.cat([sample["input_fields"], sample["output_fields"]])
+        assert torch.equal(torch.movedim(states, -1, 0), ours.read(row, 0, 7))
+        assert sample["constant_scalars"].item() == pytest.approx(1.5)
+
+
+def test_members_by_other_parameters_differ(tmp_path, config):
+    paths = [
+        write_ensemble(config(states=4, parameters=options), tmp_path / f"{len(options)}.hdf5")
+        for options in ((), ("gamma=2",))
+    ]
+    a, b = (open_well_file(path, EULER) for path in paths)
+    assert a.parameters(0)[0] == pytest.approx(1.4)
+    assert b.parameters(0)[0] == pytest.approx(2.0)
+    assert not torch.equal(a.read(0, 1, 5), b.read(0, 1, 5))
+
+
+def test_states_are_as_many_as_the_file_has(config):
+    assert open_ensemble(config(start=1)).states == 9
+    assert open_ensemble(config(start=1, stride=None)).states == 4
+    assert open_ensemble(config(start=5, backward=True)).states == 2
+    assert open_ensemble(config(start=20, states=50)).states == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trajectories": (2,)}, "2 trajectories and none of number 2"),
+        ({"start": 21}, "21 states and none of number 21"),
+        ({"start": 20}, "--states"),
+        ({"start": 1, "backward": True}, "before those known"),
+        ({"context": 5}, "context must be 1 to 4"),
+        ({"overlap": 5}, "overlap must be 1 to 4"),
+        ({"members": 0}, "members"),
+        ({"states": 0}, "states"),
+        ({"parameters": ("viscosity=1",)}, "no parameter viscosity; there are gamma"),
+        ({"parameters": ("gamma",)}, "NAME=VALUE"),
+        ({"parameters": ("gamma=nan",)}, "cannot be nan"),
+        ({"device": "cuda:77"}, "device"),
+    ],
+)
+def test_impossible_ensembles(config, options, message):
+    with pytest.raises(ConfigError, match=message):
+        open_ensemble(config(**options))
+
+
+def test_what_is_not_there_is_told_in_one_line(tmp_path, config):
+    for change in (
+        {"emulator": "nothing"},
+        {"emulator": str(tmp_path)},
+        {"initial": str(tmp_path / "missing.hdf5")},
+    ):
+        with pytest.raises(LolaError) as error:
+            open_ensemble(dataclasses.replace(config(), **change))
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="must end in"):
+        write_ensemble(config(), tmp_path / "a.txt")
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, config, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lola.ensemble._write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_ensemble(config(states=4), tmp_path / "a.hdf5")
+    assert not list(tmp_path.iterdir())
