@@ -34,7 +34,7 @@ from lola.evaluation.tables import summarise
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path
 
-EXAMPLE = "example.npy"
+EXAMPLE, MOMENTS = "example.npy", "moments.npy"
 TASKS_PER_WORKER = 4  # so that workers end at about the same time, and a lost task loses little
 
 
@@ -74,8 +74,10 @@ def run_evaluation(run: EvaluationRun) -> None:
         joined[name] = pa.concat_tables([pq.read_table(part.folder / f"{name}.parquet") for part in parts])
         with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
             pq.write_table(joined[name], aside, compression="zstd")
-    with atomic_path(run.stage.folder / EXAMPLE) as aside:
-        shutil.copyfile(parts[0].folder / EXAMPLE, aside)
+    for name in (EXAMPLE, MOMENTS):
+        if (parts[0].folder / name).exists():
+            with atomic_path(run.stage.folder / name) as aside:
+                shutil.copyfile(parts[0].folder / name, aside)
     timing = float(np.median([float((part.folder / "seconds").read_text()) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges)
     Spool(run.stage.folder).metrics(0, summary | {"test/seconds_per_state": timing})
@@ -143,6 +145,8 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
             pq.write_table(result.spectra, aside / "spectra.parquet")
             if part == first:
                 np.save(aside / EXAMPLE, result.example)
+                if result.moments is not None:
+                    np.save(aside / MOMENTS, result.moments)
             (aside / "seconds").write_text(repr(result.seconds))
 
 

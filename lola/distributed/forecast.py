@@ -8,9 +8,9 @@ and, of an autoencoder, each half a sixth, and `u p` the rate that a device reac
     encoding      F / (6 u p)                                     per state and variant
     evaluation    (M W S F_emulator / 3 + M L F_autoencoder / 6) / (u p)    per trajectory
 
-with `M` members, `W` windows of `S` network evaluations each, and `L` states decoded, over all start states;
-guidance takes a backward pass with each evaluation, at least. Evaluation on CPUs takes the seconds per state
-that one of its name measured, if there is any.
+with `M` members, `W` windows of `S` network evaluations each, and `L` states decoded; guidance adds gradients
+through network and decoder to every network evaluation. Evaluation on CPUs takes the seconds per state that
+an evaluation like it measured, if there is one.
 
 The wall time is that of list scheduling (`lola.distributed.makespan`) with the needs of all stages.
 """
@@ -32,13 +32,14 @@ from lola.distributed.sweep import EmulatorModel, SweepConfig, kind_of
 from lola.emulation import Weights
 from lola.errors import ConfigError
 from lola.evaluation.score import model_key
+from lola.guidance import GuidanceConfig
 from lola.peak import GPUS, processor
 
 Source = Literal["finished", "measured", "peak"]
 TABLES = 16e3  # bytes of an evaluation's tables per trajectory and state, seen
 SHOWN = 2  # members whose states an evaluation keeps
+GUIDED = 3  # forward passes that an observation, or an iteration of its solver, costs: one and its gradient
 KEPT = 2  # checkpoints that a training keeps
-GUIDED = 3  # a forward and a backward pass over a forward pass
 CORES = 24  # per GPU, of the usual machines of 8
 
 
@@ -233,9 +234,9 @@ class _Forecaster:
                 for weights in weights_of(config.pixel_training if n is None else config.emulator_training):
                     for number in steps:
                         yield self._evaluation(kind_of(model), n, model, number, weights, context)
-        for rate in config.latent_channels if config.guidance is not None else ():
+        for n in config.latent_channels if config.guidance is not None else ():
             most = max(config.solver_steps)
-            yield self._evaluation("diffusion", rate, config.diffusion, most, guided=True)
+            yield self._evaluation("diffusion", n, config.diffusion, most, guidance=config.guidance)
 
     def _rate(self, n: int | None) -> str:
         rate = self.config.autoencoder.rate(len(self.extent.grid))
@@ -317,31 +318,28 @@ class _Forecaster:
         steps: int = 0,
         weights: Weights = "raw",
         context: int | None = None,
-        guided: bool = False,
+        guidance: GuidanceConfig | None = None,
     ) -> Work:
-        scoring, members = self.config.evaluation, 1
+        scoring = self.config.evaluation
         name = f"{model_key(subject, weights)}-{self._rate(n)}" + (f"-s{steps}" if steps else "")
-        name += ("-guided" if guided else "") + (f"-k{context}" if context else "")
-        if subject == "diffusion":
-            members = scoring.members
-        leads = [self._lead(start, context or scoring.context) for start in scoring.starts]
+        name += ("-guided" if guidance else "") + (f"-k{context}" if context else "")
+        known = context or scoring.context
+        scoring.check_steps(self.extent.steps, (known,))
+        leads = [len(range(start, self.extent.steps, scoring.stride)) - known for start in scoring.starts]
+        lead = sum(leads)
         trajectories = min(scoring.trajectories, self.extent.trajectories["test"])
-        operations = 0.0
-        if model is not None:
-            windows = sum(self._windows(lead, context or scoring.context) for lead in leads)
-            passes = GUIDED if guided else 1
-            operations += members * windows * max(1, steps) * passes * self.samples[kind_of(model), n] / 3
-        if n is not None:
-            operations += members * sum(leads) * self.samples["autoencoder", n] / 6
-        gpus = scoring.gpus if scoring.gpus >= 0 else min(1, self.cluster.gpus)
+        members = scoring.members if subject == "diffusion" else 1
+        operations = self._operations(model, n, steps, leads, known, guidance) * members
+        gpus = 1.0 if self.cluster.gpus and self.config.emulator_training.gpus and operations else 0.0
         hardware, takes = self._device(gpus, 1)
-        measured = 0.0 if gpus else self.measured.evaluation(name) * members * sum(leads)
+        measured = 0.0 if gpus else self.measured.evaluation(name) * members * lead
         done = self.measured.finished("evaluations", name)
-        parts = max(1, min(trajectories, int(self.capacity["gpu"] / gpus if gpus else self.capacity["cpu"])))
+        kept = trajectories * lead * (min(members, SHOWN) * self.extent.state + TABLES)
+        there = self.capacity["gpu" if gpus else "cpu"]
+        parts = max(1, min(trajectories, int(there)))
         each = measured or operations / (hardware.utilisation * hardware.peak("float32"))
         needs = [] if n is None else [f"autoencoder-{self._rate(n)}"]
         needs += [] if model is None else [f"{kind_of(model)}-{self._rate(n)}"]
-        example = 2 * min(members, SHOWN) * leads[0] * self.extent.state
         return Work(
             name=f"evaluation {name}",
             needs=tuple(needs),
@@ -349,17 +347,26 @@ class _Forecaster:
             seconds=0.0 if done else math.ceil(trajectories / parts) * each,
             parts=parts,
             takes=takes,
-            stored=trajectories * sum(leads) * TABLES + example,
-            read=0.0 if done else trajectories * sum(leads) * self.extent.state,
+            stored=kept,
+            read=0.0 if done else trajectories * (lead + known * len(leads)) * self.extent.state,
         )
 
-    def _lead(self, start: int, context: int) -> int:
-        """States that are emulated from a start state on."""
-        lead = len(range(start, self.extent.steps, self.config.evaluation.stride)) - context
-        require(lead > 0, f"trajectories of {self.extent.steps} states leave nothing after the context")
-        return lead
-
-    def _windows(self, lead: int, context: int) -> int:
-        """Windows that emulate so many states."""
+    def _operations(
+        self,
+        model: EmulatorModel | None,
+        n: int | None,
+        steps: int,
+        leads: list[int],
+        context: int,
+        guidance: GuidanceConfig | None,
+    ) -> float:
+        """Operations of one member of a trajectory, from all of its start states."""
         first, more = self.config.window - context, self.config.window - self.config.evaluation.overlap
-        return 1 + max(0, math.ceil((lead - first) / more))
+        windows = sum(1 + max(0, math.ceil((lead - first) / more)) for lead in leads)
+        decoding = 0.0 if n is None else self.samples["autoencoder", n] / 6
+        operations = decoding * sum(leads)
+        if model is not None:
+            guided = GUIDED * (1 + guidance.options.get("iterations", 0)) if guidance else 0
+            each = self.samples[kind_of(model), n] / 3 * (1 + guided) + decoding * guided * self.config.window
+            operations += windows * max(1, steps) * each
+        return operations

@@ -1,6 +1,7 @@
 """The report of a sweep, made of its finished evaluations."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -13,10 +14,11 @@ from lola.distributed.plan import Plan
 from lola.distributed.sweep import Trial
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
 from lola.evaluation.figures import Example
+from lola.evaluation.film import Film, Row
 from lola.evaluation.frames import simulation_sections
-from lola.evaluation.report import Report, Timing, demo_limits, write_report
+from lola.evaluation.report import Report, demo_limits, write_report
 from lola.evaluation.score import Subject
-from lola.evaluation.tables import NAMES
+from lola.evaluation.speed import Timing
 from lola.storage import Stage
 
 SHOWN = 6  # lead times that the example states are pictured at
@@ -26,7 +28,7 @@ SHOWN = 6  # lead times that the example states are pictured at
 class ReportConfig(Config):
     """What a report is: the version of its looks."""
 
-    version: int = 1
+    version: int = 2
 
 
 def report_stage(plan: Plan) -> Stage:
@@ -59,6 +61,7 @@ def make_report(plan: Plan) -> Path:
             settings=_settings(plan),
             metrics=tables["metrics"],
             spectra=tables["spectra"],
+            film=_film(plan),
             examples=_examples(plan),
             timings=[*_simulator(plan), *(_timing(trial) for trial in plan.evaluations if _emulates(trial))],
             simulations=list(simulation_sections(plan.datasets.root)),
@@ -97,31 +100,67 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _examples(plan: Plan) -> list[Example]:
-    """The first scored trajectory at a few lead times, as every method at each rate sees it."""
+def _truth(plan: Plan) -> tuple[str, np.ndarray, list[int]]:
+    """The first scored trajectory: its name, its states after the context, and their lead times."""
     config = plan.config.evaluation
     index = choose_trajectories(plan.test, config)[0]
+    truth = plan.test.read(index, config.starts[0], plan.test.steps, config.stride)[:, config.context :]
+    lead_times = [config.stride * (i + 1) for i in range(truth.shape[1])]
+    return plan.test.trajectories[index].id, _flat(truth.numpy()), lead_times
+
+
+def _examples(plan: Plan) -> list[Example]:
+    """The first scored trajectory at a few lead times, as every method at each rate sees it."""
+    name, truth, lead_times = _truth(plan)
     channel = plan.system.channels.index(plan.system.shown)
-    truth = plan.test.read(index, config.starts[0], plan.test.steps, config.stride)[channel, config.context :]
-    shown = np.unique(np.linspace(0, len(truth) - 1, SHOWN).astype(int))
-    lead_times = [config.stride * (int(i) + 1) for i in shown]
+    shown = np.unique(np.linspace(0, len(lead_times) - 1, SHOWN).astype(int))
+    times = [lead_times[i] for i in shown]
     examples = []
     for n in plan.config.latent_channels:
-        steps = max(plan.config.solver_steps)
-        reconstruction = _example(plan.evaluation("autoencoder", n))
-        members = _example(plan.evaluation("diffusion", n, plan.config.diffusion, steps))
-        solver = _example(plan.evaluation("neural_solver", n, plan.config.neural_solver))
-        rows = [("Truth", truth.numpy()), ("Reconstruction", reconstruction[0, channel])]
-        rows += [(f"Diffusion, member {i + 1}", member[channel]) for i, member in enumerate(members)]
-        rows.append(("Neural solver", solver[0, channel]))
-        title = (
-            f"{plan.system.shown}, compression {plan.compression(n):g}: {plan.test.trajectories[index].id}"
-        )
-        examples.append(Example(title, [(name, states[shown]) for name, states in rows], lead_times))
+        rows = [Row("Truth", None, truth), *_rows(plan, n)]
+        pictures = [(row.name, row.states[channel, shown]) for row in rows if row.scale == "truth"]
+        title = f"{plan.system.shown}, compression {plan.compression(n):g}: {name}"
+        examples.append(Example(title, pictures, times))
     return examples
 
 
+def _film(plan: Plan) -> Film:
+    """The same trajectory at all lead times, for every field."""
+    name, truth, lead_times = _truth(plan)
+    rows = [Row("Truth", None, truth)]
+    if plan.config.pixel is not None:
+        states = _flat(_example(plan.evaluation("neural_solver", None, plan.config.pixel))[0])
+        rows.append(Row("Neural solver in pixel space", None, states))
+    for n in plan.config.latent_channels:
+        rows += _rows(plan, n)
+    return Film(name, plan.system.channels, lead_times, rows, plan.system.shown)
+
+
+def _rows(plan: Plan, n: int) -> Iterator[Row]:
+    """What every method at a rate makes of the trajectory, diffusion with the most solver steps."""
+    rate, config = plan.compression(n), plan.config
+    diffusion = plan.evaluation("diffusion", n, config.diffusion, max(config.solver_steps))
+    yield Row("Reconstruction", rate, _flat(_example(plan.evaluation("autoencoder", n))[0]))
+    moments = diffusion.folder / "moments.npy"
+    if moments.exists():  # earlier evaluations kept members alone
+        mean, deviation = np.load(moments)
+        yield Row("Diffusion, mean", rate, _flat(mean))
+    for i, member in enumerate(_example(diffusion)):
+        yield Row(f"Diffusion, member {i + 1}", rate, _flat(member))
+    if moments.exists():
+        yield Row("Diffusion, deviation of members", rate, _flat(deviation), scale="spread")
+    yield Row(
+        "Neural solver", rate, _flat(_example(plan.evaluation("neural_solver", n, config.neural_solver))[0])
+    )
+
+
+def _flat(states: np.ndarray) -> np.ndarray:
+    """States `(C, L, *grid)` in two dimensions: of three, the slice in the middle of the last axis."""
+    return states if states.ndim == 4 else states[..., states.shape[-1] // 2]
+
+
 def _example(stage: Stage) -> np.ndarray:
+    """The members of an evaluation's first trajectory that were kept, shape `(M, C, L, *grid)`."""
     return np.load(stage.folder / "example.npy")
 
 
@@ -135,8 +174,10 @@ def _timing(trial: Trial) -> Timing:
     subject = pq.read_table(stage.folder / "metrics.parquet").slice(0, 1).to_pylist()[0]
     key = {field.name: subject[field.name] for field in dataclasses.fields(Subject)}
     return Timing(
-        method=f"{NAMES[key['model']]}, {key['space']}" + (", guided" if key["guidance"] else ""),
+        model=key["model"],
+        guided=bool(key["guidance"]),
         seconds=stage.manifest()["seconds_per_state"],
+        space=key["space"],
         compression=key["compression"] if key["space"] == "latent" else None,
         solver_steps=key["solver_steps"],
     )
@@ -149,4 +190,4 @@ def _simulator(plan: Plan) -> list[Timing]:
     if seconds is None:
         return []
     states = (plan.test.steps - 1) / plan.config.evaluation.stride
-    return [Timing(method="Simulator", seconds=float(seconds) / states, simulator=True)]
+    return [Timing(model="simulator", seconds=float(seconds) / states)]

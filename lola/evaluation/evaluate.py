@@ -110,12 +110,14 @@ class Evaluation:
     Arguments:
         metrics, spectra: Tidy tables.
         example: Predicted states `(members shown, C, L, *grid)` in physical units.
+        moments: Mean and deviation of the ensemble, shape `(2, C, L, *grid)`, None of a single prediction.
         seconds: Seconds per emulated state, decoding included, with all members in one batch.
     """
 
     metrics: pa.Table
     spectra: pa.Table
     example: np.ndarray
+    moments: np.ndarray | None
     seconds: float
 
 
@@ -188,17 +190,19 @@ def evaluate_trajectory(
         metrics=pa.concat_tables([metrics for metrics, _ in tables]),
         spectra=pa.concat_tables([spectra for _, spectra in tables]),
         example=scored.example.numpy(),
+        moments=None if scored.moments is None else scored.moments.numpy(),
         seconds=(seconds + scored.seconds) / (len(drawn) * future.shape[1]),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Scored:
-    """Scores by target, what members are by themselves, the first two of them, and the time of decoding."""
+    """Scores by target, what members are by themselves, two of them, their moments, the time of decoding."""
 
     scores: dict[str, Scores]
     own: Members
     example: Tensor
+    moments: Tensor | None
     seconds: float
 
 
@@ -206,7 +210,7 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
     """Decode and score all members, `space.chunk` states at once or all members of one lead time."""
     seconds = 0.0
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
-    owns, examples = [], []
+    owns, examples, moments = [], [], []
     step = max(1, space.chunk // len(drawn))
     for first in range(0, drawn.shape[2], step):
         times = slice(first, first + step)
@@ -214,6 +218,7 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
         with np.errstate(over="ignore"):  # a rollout that has blown up
             members = space.decode(drawn[:, :, times])
         examples.append(members[:2].cpu())
+        moments.append(torch.stack([members.mean(0), members.std(0, correction=0)]).cpu())
         seconds += time.perf_counter() - began
         states = {name: target[:, times].to(members) for name, target in targets.items()}
         scores, own = score_ensemble(states, members, spatial=members.ndim - 3)
@@ -221,7 +226,8 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
         for name, part in scores.items():
             parts[name].append(part)
     joined = {name: join_scores(part, 1) for name, part in parts.items()}
-    return _Scored(joined, join_members(owns), torch.cat(examples, 2), seconds)
+    ensemble = torch.cat(moments, 2) if len(drawn) > 1 else None
+    return _Scored(joined, join_members(owns), torch.cat(examples, 2), ensemble, seconds)
 
 
 def _roll_out(

@@ -21,8 +21,18 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lola.evaluation.curves import MEAN, curves
 from lola.evaluation.spectra import BANDS, band_limits
-from lola.evaluation.tables import EMULATORS, METHOD, RATIO, Range, lead_time_table, name_method, to_frame
+from lola.evaluation.tables import (
+    EMULATORS,
+    METHOD,
+    RATIO,
+    Range,
+    in_order,
+    lead_time_table,
+    name_method,
+    to_frame,
+)
 from lola.storage import atomic_path
 
 P = ParamSpec("P")
@@ -83,55 +93,63 @@ class Example:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, aside, then renamed."""
-    with atomic_path(path) as aside:
-        figure.savefig(aside, format="png", dpi=DPI, facecolor="white")
+    """Write a figure in the format of the path's ending (PNG or SVG), aside, then renamed."""
+    # Without a date and with named marks, the same figure is the same file.
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with atomic_path(path) as aside, matplotlib.rc_context({"svg.hashsalt": path.stem}):
+        options: Any = {"dpi": DPI, "facecolor": "white", "metadata": metadata}
+        figure.savefig(aside, format=path.suffix.removeprefix("."), **options)
     return path
 
 
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw with the style of this module, and leave the global one as it is."""
 
     @functools.wraps(draw)
-    def styled(*arguments: P.args, **options: P.kwargs) -> Figure:
+    def drawn(*arguments: P.args, **options: P.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
             return draw(*arguments, **options)
 
-    return styled
+    return drawn
 
 
-def _panels(count: int, *, height: float = 3.4, sharey: bool = True) -> tuple[Figure, list[Axes]]:
+def new_panels(count: int, *, height: float = 3.4, sharey: bool = True) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(max(5.5, 3.6 * count), height), layout="constrained")
     return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 
-def _curves(metrics: pa.Table, metric: str, target: str = "truth") -> pd.DataFrame:
-    """Estimates at every lead time; of each diffusion model the finest solver."""
-    lead_times = sorted(metrics["lead_time"].unique().to_pylist())
-    curves = lead_time_table(metrics, metric, [(time, time) for time in lead_times], target=target)
-    curves["lead_time"] = curves["range"].map(lambda name: int(name.split("-")[0]))
-    return _finest(curves)
+def estimates_over_time(metrics: pa.Table, metric: str, target: str = "truth") -> pd.DataFrame:
+    """Estimates at every lead time, averaged over fields; of each diffusion model the finest solver."""
+    parts = [
+        pd.DataFrame(
+            {"lead_time": curve.lead_times, "value": curve.value, "low": curve.low, "high": curve.high}
+        ).assign(**curve.method)
+        for curve in curves(metrics, metric, target=target)
+        if curve.field == MEAN
+    ]
+    empty = pd.DataFrame(columns=[*METHOD, "lead_time", "value", "low", "high"])
+    return finest(in_order(pd.concat(parts, ignore_index=True))) if parts else empty
 
 
-def _finest(frame: pd.DataFrame) -> pd.DataFrame:
+def finest(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the most solver steps of each model and rate."""
     most = frame.groupby(["model", "space", "compression"])["solver_steps"].transform("max")
     return frame[frame["solver_steps"] == most]
 
 
-def _rates(frame: pd.DataFrame) -> list[float]:
+def latent_rates(frame: pd.DataFrame) -> list[float]:
     """The compression rates in latent space, or the pixel space alone."""
     return sorted(frame.loc[frame["space"] == "latent", "compression"].unique()) or [1.0]
 
 
-def _at_rate(frame: pd.DataFrame, rate: float) -> Iterable[tuple[pd.Series, pd.DataFrame]]:
+def at_rate(frame: pd.DataFrame, rate: float) -> Iterable[tuple[pd.Series, pd.DataFrame]]:
     """The methods of a rate, and those in pixel space beside them."""
     chosen = frame[(frame["compression"] == rate) | (frame["space"] == "pixel")]
     for _, group in chosen.groupby(METHOD, sort=False):
         yield group.iloc[0], group
 
 
-def _draw(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str, **line) -> None:
+def draw_curve(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str, **line) -> None:
     """A curve with its confidence band; it breaks off where the method is unstable."""
     value = rows["value"].where(np.isfinite(rows["value"]))
     if np.isfinite(value).any():
@@ -139,14 +157,14 @@ def _draw(axes: Axes, x: pd.Series, rows: pd.DataFrame, label: str, **line) -> N
         axes.fill_between(x, rows["low"], rows["high"], color=line["color"], alpha=0.15, linewidth=0)
 
 
-def _plain_ticks(axis: Axis) -> None:
+def plain_ticks(axis: Axis) -> None:
     """Ticks of a logarithmic axis as 0.1, 0.2, 0.5 rather than powers."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> None:
+def shared_legend(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> None:
     """One legend for all panels, above them."""
     entries: dict = {}
     for axes in panels:
@@ -155,82 +173,90 @@ def _legend(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=columns)
 
 
-@_styled
+def name_metric(metric: str) -> str:
+    """A metric's name on an axis."""
+    names = {"vrmse": "VRMSE", "crps": "CRPS", RATIO: "spread / skill"}
+    return names.get(metric, metric.replace("spectrum_rmse", "power,").replace("_", " "))
+
+
+@styled
 def error_over_lead_time(metrics: pa.Table, metric: str = "vrmse", target: str = "truth") -> Figure:
     """A metric over lead time, a panel per compression rate, with 95 % confidence bands."""
-    curves = _curves(metrics, metric, target)
-    rates = _rates(curves)
-    figure, panels = _panels(len(rates))
+    found = estimates_over_time(metrics, metric, target)
+    rates = latent_rates(found)
+    figure, panels = new_panels(len(rates))
     for axes, rate in zip(panels, rates, strict=True):
-        for method, group in _at_rate(curves, rate):
+        for method, group in at_rate(found, rate):
             line = LINES[method["model"], method["space"]]
-            _draw(axes, group["lead_time"], group, name_method(method), **line)
+            draw_curve(axes, group["lead_time"], group, name_method(method), **line)
         axes.set(title=f"{rate:.4g}× compression", xlabel="lead time (simulation steps)", yscale="log")
-        _plain_ticks(axes.yaxis)
-    panels[0].set_ylabel("VRMSE" if metric == "vrmse" else metric.replace("_", " "))
-    _legend(figure, panels)
+        plain_ticks(axes.yaxis)
+    panels[0].set_ylabel(name_metric(metric))
+    shared_legend(figure, panels)
     return figure
 
 
-@_styled
+@styled
 def guidance_over_lead_time(metrics: pa.Table, metric: str = "vrmse") -> Figure:
     """A metric of diffusion models with and without observations over lead time, a panel per rate."""
-    curves = _curves(metrics, metric)
-    curves = curves[curves["model"] == "diffusion"]
-    names = sorted(curves["guidance"].unique())
-    rates = _rates(curves)
-    figure, panels = _panels(len(rates))
+    found = estimates_over_time(metrics, metric)
+    found = found[found["model"] == "diffusion"]
+    names = sorted(found["guidance"].unique())
+    rates = latent_rates(found)
+    figure, panels = new_panels(len(rates))
     for axes, rate in zip(panels, rates, strict=True):
         for name, colour, marker in zip(names, COLOURS[1:], MARKERS, strict=False):
-            rows = curves[(curves["compression"] == rate) & (curves["guidance"] == name)]
+            rows = found[(found["compression"] == rate) & (found["guidance"] == name)]
             label = name or "Without observations"
-            _draw(axes, rows["lead_time"], rows, label, color=colour, marker=marker)
+            draw_curve(axes, rows["lead_time"], rows, label, color=colour, marker=marker)
         axes.set(title=f"{rate:.4g}× compression", xlabel="lead time (simulation steps)")
         axes.set_ylim(bottom=0)
-    panels[0].set_ylabel("VRMSE" if metric == "vrmse" else metric.replace("_", " "))
-    _legend(figure, panels)
+    panels[0].set_ylabel(name_metric(metric))
+    shared_legend(figure, panels)
     return figure
 
 
-@_styled
+@styled
 def spread_skill_over_lead_time(metrics: pa.Table) -> Figure:
     """The spread-skill ratio of every ensemble over lead time; a calibrated one lies at 1."""
-    curves = _curves(metrics, RATIO)
-    figure, (axes,) = _panels(1)
+    found = estimates_over_time(metrics, RATIO)
+    figure, (axes,) = new_panels(1)
     figure.set_figwidth(7.2)
     axes.axhline(1, color="#4a525c", linewidth=1.2)
-    methods = list(curves.groupby(METHOD, sort=False))
+    methods = list(found.groupby(METHOD, sort=False))
     shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, len(methods)))
     for (_, group), shade, marker in zip(methods, shades, MARKERS * len(methods), strict=False):
         rate = f" {group['compression'].iloc[0]:.4g}×" if group["space"].iloc[0] == "latent" else ""
-        _draw(axes, group["lead_time"], group, name_method(group.iloc[0]) + rate, color=shade, marker=marker)
+        draw_curve(
+            axes, group["lead_time"], group, name_method(group.iloc[0]) + rate, color=shade, marker=marker
+        )
     axes.set(xlabel="lead time (simulation steps)", ylabel="spread / skill")
     axes.set_ylim(0, max(1.25, axes.get_ylim()[1]))
-    _legend(figure, [axes], columns=4)
+    shared_legend(figure, [axes], columns=4)
     return figure
 
 
-@_styled
+@styled
 def spectra_at(spectra: pa.Table, field: str, lead_times: Sequence[int]) -> Figure:
     """The power spectrum of a field, truth and methods, a row per rate and a column per lead time."""
     keep = pc.and_(pc.equal(spectra["field"], field), pc.is_in(spectra["lead_time"], pa.array(lead_times)))
-    frame = _finest(to_frame(spectra.filter(keep), "truth", ["power_truth", "power_prediction"]))
+    frame = finest(to_frame(spectra.filter(keep), "truth", ["power_truth", "power_prediction"]))
     frame = frame[frame["model"] != "persistence"]
     keys = [*METHOD, "lead_time", "metric", "coordinate"]
     mean = frame.groupby(keys, as_index=False)["value"].mean()
-    rates = _rates(mean)
+    rates = latent_rates(mean)
     size = (max(5.5, 3.6 * len(lead_times)), 2.6 * len(rates) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rates), len(lead_times), sharex=True, sharey=True, squeeze=False)
     for row, rate in zip(grid, rates, strict=True):
         for axes, time in zip(row, lead_times, strict=True):
-            _draw_spectra(axes, _at_rate(mean[mean["lead_time"] == time], rate))
+            _draw_spectra(axes, at_rate(mean[mean["lead_time"] == time], rate))
             axes.set_title(f"{rate:.4g}×, lead time {time}")
         row[0].set_ylabel("power")
     for axes in grid[-1]:
         axes.set_xlabel("wavenumber (cycles per pixel)")
-        _plain_ticks(axes.xaxis)
-    _legend(figure, list(grid.flat))
+        plain_ticks(axes.xaxis)
+    shared_legend(figure, list(grid.flat))
     return figure
 
 
@@ -256,22 +282,22 @@ def _draw_spectra(axes: Axes, methods: Iterable[tuple[pd.Series, pd.DataFrame]])
         axes.text(left * 1.06, 0.98, name, fontsize=8, color="#6a727c", **place)
 
 
-@_styled
+@styled
 def accuracy_over_steps(metrics: pa.Table, ranges: Sequence[Range], metric: str = "vrmse") -> Figure:
     """A metric of the diffusion models against solver steps, and of the neural solvers for comparison."""
     table = lead_time_table(metrics, metric, ranges)
     names = list(dict.fromkeys(table["range"]))
     latent = table[(table["space"] == "latent") & table["model"].isin(EMULATORS)]
-    rates = _rates(latent)
+    rates = latent_rates(latent)
     shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.8, len(rates)))
-    figure, panels = _panels(len(names), sharey=False)
+    figure, panels = new_panels(len(names), sharey=False)
     for axes, name in zip(panels, names, strict=True):
         for rate, shade, marker in zip(rates, shades, MARKERS * len(rates), strict=False):
             rows = latent[(latent["compression"] == rate) & (latent["range"] == name)]
             rows = rows[np.isfinite(rows["value"])]
             sampled, one = rows[rows["model"] == "diffusion"], rows[rows["model"] == "neural_solver"]
             line = {"color": shade, "marker": marker}
-            _draw(axes, sampled["solver_steps"], sampled, f"Diffusion {rate:.4g}×", **line)
+            draw_curve(axes, sampled["solver_steps"], sampled, f"Diffusion {rate:.4g}×", **line)
             for value in one["value"]:
                 label = f"Neural solver {rate:.4g}×"
                 axes.axhline(value, color=shade, linestyle=(0, (4, 2)), linewidth=1.2, label=label)
@@ -280,15 +306,15 @@ def accuracy_over_steps(metrics: pa.Table, ranges: Sequence[Range], metric: str 
         axes.set_xticks(steps, [str(step) for step in steps])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-    panels[0].set_ylabel("VRMSE" if metric == "vrmse" else metric.replace("_", " "))
-    _legend(figure, panels, columns=len(rates))
+    panels[0].set_ylabel(name_metric(metric))
+    shared_legend(figure, panels, columns=len(rates))
     return figure
 
 
-@_styled
+@styled
 def training_curves(curves: pd.DataFrame, x: str, label: str) -> Figure:
     """Losses of every arm of a study against a column of its curves: means and ranges over seeds."""
-    figure, panels = _panels(2, height=3.8)
+    figure, panels = new_panels(2, height=3.8)
     figure.set_figwidth(10)
     for axes, metric, title in zip(
         panels, ("train_loss", "valid_loss"), ("Training", "Validation"), strict=True
@@ -304,15 +330,15 @@ def training_curves(curves: pd.DataFrame, x: str, label: str) -> Figure:
                 }
             )
             line = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-            _draw(axes, place.mean(axis=1), rows, str(arm), **line)
+            draw_curve(axes, place.mean(axis=1), rows, str(arm), **line)
         axes.set(title=title, xlabel=label, yscale="log")
-        _plain_ticks(axes.yaxis)
+        plain_ticks(axes.yaxis)
     panels[0].set_ylabel("loss")
-    _legend(figure, panels)
+    shared_legend(figure, panels)
     return figure
 
 
-@_styled
+@styled
 def example_states(example: Example) -> Figure:
     """Pictures of states, a row per method and a column per lead time, on the truth's colour scale."""
     rows, columns = len(example.rows), len(example.lead_times)

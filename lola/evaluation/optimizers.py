@@ -20,16 +20,10 @@ import pandas as pd
 
 from lola.evaluation.figures import training_curves
 from lola.evaluation.page import Section
+from lola.evaluation.paper import LOSSES
 
 SHARES = (0.1, 0.3, 1.0)
 """Shares of the steps at which losses are tabulated."""
-
-PRINTED = {
-    ("adam", False): (0.065, 0.029, 0.017, 19),
-    ("adam", True): (0.039, 0.023, 0.014, 19),
-    ("psgd", True): (0.023, 0.015, 0.011, 25),
-}
-"""Table 4 by optimiser and initialisation: losses after 10, 100 and 1000 of 1024 epochs, and the time."""
 
 
 def name_arm(optimizer: str, identity_init: bool) -> str:
@@ -83,10 +77,10 @@ def optimizer_table(curves: pd.DataFrame) -> pd.DataFrame:
         seconds = _seconds(run)
         row["ms per step"] = f"{1e3 * seconds / run['step'].max():.0f}"
         row["time"] = f"{seconds / base:.2f}×"
-        printed = PRINTED.get(key)
+        printed = LOSSES.get(key)
         for i, epoch in enumerate((10, 100, 1000)):
             row[f"paper, epoch {epoch}"] = f"{printed[i]:.3f}" if printed else "–"
-        row["paper, time"] = f"{printed[3] / PRINTED['adam', False][3]:.2f}×" if printed else "–"
+        row["paper, time"] = f"{printed[3] / LOSSES['adam', False][3]:.2f}×" if printed else "–"
         rows.append(row)
     return pd.DataFrame(rows)
 

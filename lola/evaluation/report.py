@@ -9,46 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lola.data.systems import System
-from lola.evaluation.figures import (
-    Example,
-    accuracy_over_steps,
-    error_over_lead_time,
-    example_states,
-    guidance_over_lead_time,
-    spectra_at,
-    spread_skill_over_lead_time,
-)
+from lola.evaluation import sections
+from lola.evaluation.figures import Example, example_states
+from lola.evaluation.film import Film
 from lola.evaluation.page import Page, Section, write_page
-from lola.evaluation.tables import (
-    EMULATORS,
-    RATIO,
-    SPECTRUM,
-    beats_persistence,
-    lead_time_table,
-    name_method,
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Timing:
-    """Seconds per state of a method.
-
-    Arguments:
-        method: Its name for people.
-        seconds: Seconds per state of one member.
-        compression: Its compression rate, if it works in latent space.
-        solver_steps: Steps of its sampler, if it has one.
-        simulator: Whether this is what the others are compared with.
-    """
-
-    method: str
-    seconds: float
-    compression: float | None = None
-    solver_steps: int = 0
-    simulator: bool = False
+from lola.evaluation.significance import paired_table
+from lola.evaluation.speed import Timing, speed_table
+from lola.evaluation.tables import EMULATORS, RATIO, beats_persistence, lead_time_table, name_method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +29,7 @@ class Report:
         system: The physical system, whose lead-time ranges the tables take.
         settings: Names and values of what was run.
         metrics, spectra: The tidy tables.
+        film: A trajectory to play.
         examples: States to picture.
         timings: Speed by method.
         simulations: Parts that show the simulations themselves.
@@ -72,6 +42,7 @@ class Report:
     settings: Sequence[tuple[str, str]]
     metrics: pa.Table
     spectra: pa.Table
+    film: Film | None = None
     examples: Sequence[Example] = ()
     timings: Sequence[Timing] = ()
     simulations: Sequence[Section] = ()
@@ -81,15 +52,16 @@ class Report:
 
 def write_report(folder: Path, report: Report) -> Path:
     """Write `report.html` and the files beside it (see `write_page`); returns the path of the page."""
-    plain = dataclasses.replace(report, metrics=_unguided(report.metrics), spectra=_unguided(report.spectra))
+    scores = sections.Scores(report.system, report.metrics, report.spectra)
+    simulator = any(timing.model == "simulator" for timing in report.timings)
     return write_page(
         folder,
         Page(
             title=report.title,
             system=report.system,
-            findings=[*findings(plain), *_guided_findings(report)],
-            sections=[*_sections(plain), *_guided_sections(report), *report.simulations],
-            timings=_timing_rows(report.timings),
+            findings=[*findings(report), *_guided(report)],
+            sections=[*_sections(report, scores), *report.simulations],
+            missing=sections.missing(scores, simulator),
             settings=report.settings,
             limits=report.limits,
             links=report.links,
@@ -97,85 +69,32 @@ def write_report(folder: Path, report: Report) -> Path:
     )
 
 
-def _sections(report: Report) -> Iterator[Section]:
-    metrics, ranges = report.metrics, report.system.ranges
-    yield Section(
-        "vrmse",
-        "Accuracy",
-        "Error of the ensemble's mean, over fields and lead times (simulation steps since the last known "
-        "state), as VRMSE: root mean squared error over standard deviation of the true field, so that "
-        "the field's mean, everywhere, scores 1. Persistence holds the last known state. The autoencoder "
-        "alone shows what compression loses before anything is predicted.",
-        error_over_lead_time(metrics),
-        lead_time_table(metrics, "vrmse", ranges),
-    )
-    autoencoded = lead_time_table(metrics, "vrmse", ranges, target="autoencoded")
-    if len(autoencoded):
+def _sections(report: Report, scores: sections.Scores) -> Iterator[Section]:
+    tables = scores.tables()
+    yield from sections.accuracy(scores)
+    if report.film is not None:
+        text = f"{report.film.title}: every field as every method sees it, on the truth's colours."
+        yield Section("film", "Film", text, film=report.film)
+    yield from _example_sections(report.examples, report.film is not None)
+    yield from sections.compression(scores, tables)
+    yield from sections.significance(scores)
+    yield from sections.calibration(scores)
+    yield from sections.spectra(scores)
+    yield from sections.sampling(scores, tables)
+    yield from sections.conditioning(scores)
+    if report.timings:
         yield Section(
-            "vrmse_autoencoded",
-            "Accuracy against the auto-encoded truth",
-            "The same error with the reconstruction of the truth as the target: what remains is the fault "
-            "of the emulator, not of compression.",
-            table=autoencoded,
-        )
-    yield from _example_sections(report.examples)
-    ratio = lead_time_table(metrics, RATIO, ranges)
-    if len(ratio):
-        yield Section(
-            "spread_skill",
-            "Calibration of the ensembles",
-            "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated "
-            "ensemble; below 1 it is too sure of itself, above 1 too wide. Squares are averaged over "
-            "trajectories before dividing.",
-            spread_skill_over_lead_time(metrics),
-            ratio,
-        )
-    shown = report.system.shown
-    yield Section(
-        "spectra",
-        "Power spectra",
-        f"Isotropic power of {shown} over wavenumber, truth in black. The table holds the relative error of "
-        "the power in three bands of wavenumbers, over all fields: near 0 every scale has its power, near 1 "
-        "the power is lost.",
-        spectra_at(report.spectra, shown, _few(report.spectra["lead_time"], 3)),
-        pd.concat([lead_time_table(metrics, metric, ranges) for metric in SPECTRUM], ignore_index=True),
-    )
-    if max(metrics["solver_steps"].unique().to_pylist()) > 0:
-        yield Section(
-            "solver_steps",
-            "Accuracy against solver steps",
-            "Each step of the sampler is one evaluation of the network. Dashed lines are the neural solvers, "
-            "which need one.",
-            accuracy_over_steps(metrics, ranges),
+            "speed",
+            "Speed",
+            "Seconds per emulated state of one member, with encoding and decoding, on the machine of this "
+            "run.",
+            plain=speed_table(report.timings, report.system.name),
         )
 
 
-def _unguided(table: pa.Table) -> pa.Table:
-    return table.filter(pc.equal(table["guidance"], ""))
-
-
-def _with_observations(report: Report) -> pd.DataFrame:
-    """Estimates of the diffusion models, guided and as many solver steps without; empty if none is."""
-    table = lead_time_table(report.metrics, "vrmse", report.system.ranges)
-    guided = table[table["guidance"] != ""]
-    return table[(table["model"] == "diffusion") & table["solver_steps"].isin(guided["solver_steps"])]
-
-
-def _guided_sections(report: Report) -> Iterator[Section]:
-    table = _with_observations(report)
-    if len(table):
-        yield Section(
-            "guidance",
-            "Emulation with observations",
-            "Diffusion models whose draws are guided by partial, noisy observations of the test trajectory, "
-            "and the same without any. The error is over all points, observed or not.",
-            guidance_over_lead_time(report.metrics),
-            table,
-        )
-
-
-def _guided_findings(report: Report) -> Iterator[str]:
-    table = _with_observations(report)
+def _guided(report: Report) -> Iterator[str]:
+    """What observations bring, over ranges of lead times."""
+    table = sections.with_observations(report.metrics, report.system.ranges)
     for (rate, name), rows in table.groupby(["compression", "range"], sort=False):
         without = rows.loc[rows["guidance"] == "", "value"].min()
         for _, row in rows[rows["guidance"] != ""].iterrows():
@@ -185,30 +104,26 @@ def _guided_findings(report: Report) -> Iterator[str]:
             )
 
 
-def _example_sections(examples: Sequence[Example]) -> Iterator[Section]:
+def _example_sections(examples: Sequence[Example], folded: bool) -> Iterator[Section]:
     for i, example in enumerate(examples):
         name = "states" if len(examples) == 1 else f"states_{i + 1}"
-        yield Section(name, "Example states" if i == 0 else "", example.title, example_states(example))
-
-
-def _few(lead_times: pa.ChunkedArray, count: int) -> list[int]:
-    """First, last and evenly spaced lead times between."""
-    times = sorted(lead_times.unique().to_pylist())
-    return sorted({times[round(i * (len(times) - 1) / (count - 1))] for i in range(count)})
+        title = "Example states" if i == 0 and not folded else ""
+        yield Section(name, title, example.title, example_states(example), folded=folded)
 
 
 def findings(report: Report) -> list[str]:
     """What the tables say, in sentences."""
     ranges = report.system.ranges
-    table = lead_time_table(report.metrics, "vrmse", ranges)
-    sentences = [*_against_persistence(table), *_best_emulators(table)]
-    whole = lead_time_table(report.metrics, "vrmse", [(1, None)])
+    metrics = sections.Scores(report.system, report.metrics, report.spectra).main
+    table = lead_time_table(metrics, "vrmse", ranges)
+    sentences = [*_against_persistence(table), *_best_emulators(table), *_paired(metrics)]
+    whole = lead_time_table(metrics, "vrmse", [(1, None)])
     alone = whole[whole["model"] == "autoencoder"]
     if len(alone):
         pairs = zip(alone["value"], alone["compression"], strict=True)
         losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for value, rate in pairs)
         sentences.append(f"Compression alone costs a VRMSE of {losses}.")
-    ratio = lead_time_table(report.metrics, RATIO, ranges)
+    ratio = lead_time_table(metrics, RATIO, ranges)
     ratio = ratio[ratio["unstable"] == 0]
     if len(ratio):
         low, high = ratio["value"].min(), ratio["value"].max()
@@ -244,6 +159,21 @@ def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
             yield f"Lead times {where}: best is {method}{rate}{steps}: VRMSE {best['value']:.3f}{against}."
 
 
+def _paired(metrics: pa.Table) -> Iterator[str]:
+    """Diffusion against the neural solver of its rate, over all lead times."""
+    table = paired_table(metrics, "vrmse", [(1, None)])
+    table = table[table["rival"] == "neural solver"]
+    if not len(table):
+        return
+    sure = table[table["p_holm"] < 0.05]
+    better = int((2 * sure["wins"] > sure["trajectories"]).sum())
+    yield (
+        f"Over all lead times diffusion is more accurate than the neural solver at {better} of "
+        f"{len(table)} rates and less at {len(sure) - better}, paired by trajectory (Wilcoxon, p < 0.05 "
+        "after correction); elsewhere the difference may be chance."
+    )
+
+
 def demo_limits(
     *,
     train_trajectories: int,
@@ -276,18 +206,4 @@ def demo_limits(
         "methods that holds here may turn over with more training.",
         "A coarse grid has few fine scales to lose. A compression rate here is not the same loss as the "
         "equal rate on a larger grid, and the high-frequency band is not the same band.",
-    ]
-
-
-def _timing_rows(timings: Sequence[Timing]) -> list[dict[str, str]]:
-    base = next((timing.seconds for timing in timings if timing.simulator), None)
-    return [
-        {
-            "method": timing.method,
-            "rate": f"{timing.compression:.4g}" if timing.compression else "–",
-            "steps": str(timing.solver_steps or "–"),
-            "seconds": f"{timing.seconds:.3g} s" if timing.seconds >= 1 else f"{1e3 * timing.seconds:.3g} ms",
-            "factor": f"{base / timing.seconds:.3g}×" if base else "–",
-        }
-        for timing in timings
     ]

@@ -92,10 +92,8 @@ def lead_time_table(
                 place = {"metric": metric, "range": name_range((first, last))}
                 rows.append(key | place | _estimate(parts, draws))
     if not rows:
-        return pd.DataFrame(
-            columns=[*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
-        )
-    return _in_order(pd.DataFrame(rows))
+        return pd.DataFrame(columns=COLUMNS)
+    return in_order(pd.DataFrame(rows))
 
 
 def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
@@ -104,14 +102,22 @@ def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
     unstable = int((~np.isfinite(parts)).any(axis=(0, 2)).sum())
     if unstable:
         return {"value": np.inf, "low": np.nan, "high": np.nan, "trajectories": count, "unstable": unstable}
-    resampled = numpy_generator("bootstrap", count).multinomial(count, np.full(count, 1 / count), size=draws)
-    means = np.concatenate([np.ones((1, count)), resampled]) / count @ parts
+    means = bootstrap_weights(count, draws) @ parts
     estimates = (np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]).mean(axis=1)
     low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
     return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
 
 
-def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
+    """The weights w of trajectories: of the estimate, then of every resampling, shape `(1 + draws, count)`.
+
+    They depend on the count alone, so that whatever is scored on the same trajectories is resampled alike.
+    """
+    resampled = numpy_generator("bootstrap", count).multinomial(count, np.full(count, 1 / count), size=draws)
+    return np.concatenate([np.ones((1, count)), resampled]) / count
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Persistence, the autoencoders, then emulators: pixel space first, by rate and solver steps."""
     order = table.assign(model=table["model"].map(MODELS.index), space=table["space"] == "latent")
     index = order.sort_values(METHOD, kind="stable").index
@@ -151,10 +157,14 @@ def summarise(
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What a table shows of one estimate: `best` of the emulators, or `flagged` for losing to persistence."""
+    """What a table shows of one estimate: `best` of the emulators, or `flagged` for losing to persistence.
+
+    `paper` is the figure that the paper prints in its place, if it has one.
+    """
 
     text: str
     interval: str = ""
+    paper: str = ""
     best: bool = False
     flagged: bool = False
 
@@ -168,10 +178,13 @@ class Layout:
 
 
 def layout(table: pd.DataFrame) -> Layout:
-    """Lay out one or several concatenated `lead_time_table`s, methods down, metrics and ranges across."""
+    """Lay out one or several concatenated `lead_time_table`s, methods down, metrics and ranges across.
+
+    A column `paper`, if there is one, holds the figures that the paper prints (see `lola.evaluation.paper`).
+    """
     columns = list(dict.fromkeys(zip(table["metric"], table["range"], strict=True)))
     table = table.reset_index(drop=True)
-    table = _in_order(table.assign(flagged=_flags(table), best=_best(table)))
+    table = in_order(table.assign(flagged=_flags(table), best=_best(table)))
     varying = [key for key in ("sampler", "members", "context", "overlap", "guidance") if _varies(table, key)]
     rows = []
     for _, group in table.groupby(METHOD, sort=False):
@@ -211,10 +224,13 @@ def _best(table: pd.DataFrame) -> pd.Series:
 
 
 def _cell(row: pd.Series) -> Cell:
+    figure = row.get("paper", np.nan)
+    paper = "" if pd.isna(figure) else f"{figure:.3f}"
+    best, flagged = bool(row["best"]), bool(row["flagged"])
     if row["unstable"]:
-        return Cell(f"unstable {row['unstable']}/{row['trajectories']}", flagged=bool(row["flagged"]))
+        return Cell(f"unstable {row['unstable']}/{row['trajectories']}", paper=paper, flagged=flagged)
     interval = "" if np.isnan(row["low"]) else f"{row['low']:.3f}–{row['high']:.3f}"
-    return Cell(f"{row['value']:.3f}", interval, bool(row["best"]), bool(row["flagged"]))
+    return Cell(f"{row['value']:.3f}", interval, paper, best, flagged)
 
 
 def heading(column: tuple[str, str]) -> str:
@@ -222,18 +238,3 @@ def heading(column: tuple[str, str]) -> str:
     metric, lead_times = column
     band = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
     return band + lead_times.replace("-", "–")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """The table in Markdown: the best emulator in bold, `*` where one does not beat persistence."""
-    shown = layout(table)
-    head = ["method", "rate", "steps", *map(heading, shown.columns)]
-    lines = [head, ["---"] * 3 + ["---:"] * len(shown.columns)]
-    for name, rate, steps, cells in shown.rows:
-        lines.append([name, rate, steps, *map(_markdown_cell, cells)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.best else cell.text
-    return text + (" *" if cell.flagged else "") + (f" ({cell.interval})" if cell.interval else "")

@@ -73,5 +73,7 @@ def test_the_comparison_shows_runs_parameters_and_charts(undisturbed, server, br
     assert parameters["model"] == {"diffusion"}
     scores = [name for name in runs[0].data.metrics if name.endswith("/1-20")]
     assert any(name in text for name in scores)  # the list shows what is in view
+    chart = page.locator(".js-plotly-plot").first
+    assert "solver_steps" in chart.text_content()  # an axis: the runs differ by it
     page.get_by_text("Scatter Plot").click()
-    page.locator(".js-plotly-plot .scatterlayer .points path").first.wait_for()
+    page.locator(".js-plotly-plot", has_text="compression").wait_for()

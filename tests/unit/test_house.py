@@ -91,3 +91,8 @@ def test_rooms_stay_small(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 80, f"{path}: {node.name} is too long"
             assert node.returns is not None or path.parent.name == "experiments", f"{path}: {node.name}"
+
+
+def test_files_of_tests_have_names_of_their_own():
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest tells test files apart by their names"

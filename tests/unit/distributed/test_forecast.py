@@ -11,6 +11,8 @@ from lola.distributed.forecast import ClusterConfig, forecast
 from lola.distributed.forecast_report import duration, show_forecast
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError
+from lola.guidance import GuidanceConfig
+from lola.observation import ObservationConfig
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "experiments"))
 import plan
@@ -157,3 +159,17 @@ def test_options_reach_the_sweep_and_its_results_keep_their_names():
 
 def test_durations_are_for_people():
     assert [duration(seconds) for seconds in (5, 3700, 90000)] == ["0 min 5 s", "1 h 1 min", "1 d 1 h"]
+
+
+def test_contexts_starts_and_guidance_are_counted(tmp_path, well):
+    config = local(presets.smoke(), well)
+    before = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
+    more = config.replace(contexts=(2,), observed=ObservationConfig(), guidance=GuidanceConfig())
+    more = more.replace(evaluation=more.evaluation.replace(starts=(0, 4)))
+    after = {work.name: work for work in forecast(more, CPUS, tmp_path, 2).works}
+    trials = Plan(more, tmp_path, well).evaluations
+    names = {step.stage.what for trial in trials for step in trial.steps}
+    assert {f"evaluation {name}" for name in names} == {name for name in after if name.startswith("eval")}
+    name = f"evaluation diffusion-f8c16-s{max(config.solver_steps)}"
+    assert before[name].seconds < after[name].seconds < 2 * before[name].seconds
+    assert after[f"{name}-guided"].seconds > 5 * after[name].seconds

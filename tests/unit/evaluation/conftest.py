@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pages import report
 
 from lola.data.systems import EULER
+from lola.evaluation.report import write_report
 from lola.evaluation.score import Subject, score
 
 LEAD_TIMES = np.array([4, 8, 24, 64])
@@ -51,3 +53,9 @@ def sweep() -> tuple[pa.Table, pa.Table]:
             parts.append(score(key, truth, prediction, channels=EULER.channels, lead_times=LEAD_TIMES))
     metrics, spectra = zip(*parts, strict=True)
     return pa.concat_tables(metrics), pa.concat_tables(spectra)
+
+
+@pytest.fixture(scope="session")
+def written(sweep, tmp_path_factory) -> Path:
+    """The page of the sweep's report."""
+    return write_report(tmp_path_factory.mktemp("report"), report(sweep))

@@ -56,6 +56,7 @@ def test_the_autoencoder_is_scored_on_the_states_that_emulators_predict(split, a
     assert set(scores.metrics["target"].to_pylist()) == {"truth"}
     assert set(scores.metrics["lead_time"].to_pylist()) == {4, 8, 12, 16, 20}
     assert scores.example.shape == (1, 5, 5, 16, 16)
+    assert scores.moments is None
 
 
 def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
@@ -70,6 +71,11 @@ def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
     assert set(scores.metrics["members"].to_pylist()) == {3}
     assert all(value > 0 for value in column(scores.metrics, metric="spread", target="truth").values())
     assert not np.array_equal(scores.example[0], scores.example[1])
+    mean, deviation = scores.moments
+    assert mean.shape == deviation.shape == scores.example.shape[1:]
+    for (field, lead), value in column(scores.metrics, metric="spread", target="truth").items():
+        variance = np.mean(deviation[EULER.channels.index(field), lead // 4 - 1].astype(float) ** 2)
+        assert value == pytest.approx(np.sqrt(4 / 2 * variance), rel=1e-4)
     assert scores.seconds > 0
 
 
@@ -150,6 +156,7 @@ def test_results_do_not_depend_on_what_is_decoded_at_once(split, autoencoder):
         for chunk in (1, 999)
     )
     np.testing.assert_allclose(one.example, all_.example, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one.moments, all_.moments, rtol=1e-4, atol=1e-4)
     for table in ("metrics", "spectra"):
         found, expected = (getattr(each, table).to_pandas() for each in (one, all_))
         pd.testing.assert_frame_equal(found.drop(columns="value"), expected.drop(columns="value"))

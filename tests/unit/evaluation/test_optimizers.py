@@ -100,10 +100,9 @@ def test_the_page_holds_it_all(curves, tmp_path):
     assert "0.050 (0.049–0.051)" in text
     assert "paper, epoch 1000" in text
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {
-        "report.html", "optimizers.csv", "optimizers.md", "rates.csv", "rates.md",
-        "curves_steps.png", "curves_seconds.png",
-    }  # fmt: skip
+    tables = {f"{stem}.{end}" for stem in ("optimizers", "rates") for end in ("csv", "md", "tex")}
+    pictures = {f"curves_{x}.{end}" for x in ("steps", "seconds") for end in ("png", "svg")}
+    assert names == {"report.html"} | tables | pictures
     lines = (tmp_path / "optimizers.md").read_text("utf-8").splitlines()
     assert len(lines) == 2 + 3
     assert len({line.count("|") for line in lines}) == 1

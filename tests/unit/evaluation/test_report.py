@@ -1,20 +1,19 @@
 import base64
 import csv
+import json
 from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from matplotlib.figure import Figure
+from pages import report
 
 from lola.data.systems import EULER
-from lola.evaluation.figures import Example
-from lola.evaluation.page import Section
-from lola.evaluation.report import Report, Timing, demo_limits, findings, write_report
+from lola.evaluation.report import findings, write_report
 from lola.evaluation.tables import lead_time_table
 
-VOID = {"meta", "img", "br", "link"}
+VOID = {"meta", "img", "br", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -37,48 +36,27 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def report(sweep, **changes):
-    defaults = {
-        "title": "Rates <b>&</b> models",
-        "system": EULER,
-        "settings": [("Grid", "16 × 16")],
-        "metrics": sweep[0],
-        "spectra": sweep[1],
-        "examples": [Example("density", [("truth", np.random.rand(2, 8, 8))], [4, 8])],
-        "timings": [Timing(method="Simulator", seconds=2.0, simulator=True),
-                    Timing(method="Diffusion", seconds=0.016, compression=16.0, solver_steps=8)],
-        "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],
-        "limits": demo_limits(
-            train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
-        ),
-        "links": [("tracking", "http://127.0.0.1:5000")],
-    }  # fmt: skip
-    return Report(**(defaults | changes))
-
-
 def only(table, **keys):
     for column, wanted in keys.items():
         table = table.filter(pc.equal(table[column], wanted))
     return table
 
 
-@pytest.fixture(scope="module")
-def written(sweep, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    return write_report(folder, report(sweep))
-
-
 def test_page_is_whole_and_needs_nothing_else(written):
     page = Page(written.read_text("utf-8"))
     assert page.open == []
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.elements}
+    assert not {"iframe"} & {tag for tag, _ in page.elements}
+    assert not [tag for tag, attributes in page.elements if tag == "script" and "src" in attributes]
+    assert [attributes["href"] for tag, attributes in page.elements if tag == "link"] == ["data:,"]
     sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
-    assert len(sources) == 6
+    assert len(sources) == 4
     for source in sources:
         head, data = source.split(",", 1)
         assert head == "data:image/png;base64"
         assert base64.b64decode(data).startswith(b"\x89PNG")
-    assert "url(" not in written.read_text("utf-8")
+    style = written.read_text("utf-8").split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
     anchors = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
     places = {"#" + attributes["id"] for _, attributes in page.elements if "id" in attributes}
     assert {anchor for anchor in anchors if anchor.startswith("#")} <= places
@@ -88,6 +66,17 @@ def test_page_escapes_what_it_is_given(written):
     text = written.read_text("utf-8")
     assert "Rates &lt;b&gt;&amp;&lt;/b&gt; models" in text
     assert "Rates <b>" not in text
+
+
+def test_data_of_charts_and_film_are_json_without_markup(written):
+    text = written.read_text("utf-8")
+    for name in ("charts", "film-data"):
+        data = text.split(f'id="{name}">')[1].split("</script>")[0]
+        assert "<" not in data
+        assert json.loads(data)
+    charts = json.loads(text.split('id="charts">')[1].split("</script>")[0])
+    shown = {"vrmse", "spread_skill", "rates", "reconstruction", "spectra", "coherence", "ranks"}
+    assert set(charts) == shown | {"solver_steps"}
 
 
 def test_page_holds_the_tables_numbers_and_flags(written, sweep):
@@ -106,11 +95,12 @@ def test_page_holds_the_tables_numbers_and_flags(written, sweep):
 def test_files_lie_beside_the_page(written, sweep):
     names = {file.name for file in written.parent.iterdir()}
     stems = ("vrmse", "spectra", "spread_skill")
-    assert {f"{stem}.{end}" for stem in stems for end in ("png", "csv", "md")} <= names
+    assert {f"{stem}.{end}" for stem in stems for end in ("png", "svg", "csv", "md", "tex")} <= names
+    assert {"significance.csv", "significance.tex", "speed.csv", "rates.png", "survey.svg"} <= names
     assert {
         "report.html",
         "states.png",
-        "simulation_euler.png",
+        "simulation_euler.svg",
         "solver_steps.png",
         "vrmse_autoencoded.csv",
     } <= names
@@ -160,7 +150,8 @@ def test_a_sweep_without_diffusion_or_with_lost_rollouts(sweep, tmp_path):
     metrics = metrics.set_column(
         column, "value", pc.if_else(pc.equal(metrics["space"], "latent"), pa.scalar(np.nan), metrics["value"])
     )
-    path = write_report(tmp_path, report((metrics, spectra), examples=(), timings=(), limits=(), links=()))
+    bare = {"film": None, "examples": (), "timings": (), "limits": (), "links": ()}
+    path = write_report(tmp_path, report((metrics, spectra), **bare))
     words = " ".join(Page(path.read_text("utf-8")).words)
     assert "3 entries have rollouts that did not stay finite" in words
     assert "unstable 3/3" in words

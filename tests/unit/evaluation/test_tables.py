@@ -3,6 +3,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from lola.evaluation.formats import markdown
 from lola.evaluation.score import METRICS_SCHEMA, model_key
 from lola.evaluation.tables import (
     RATIO,
@@ -10,7 +11,6 @@ from lola.evaluation.tables import (
     beats_persistence,
     layout,
     lead_time_table,
-    markdown,
     summarise,
 )
 

@@ -1,0 +1,320 @@
+"""The parts of a sweep's page, with their figures, tables and charts.
+
+Parts whose numbers are not there are left out. Main tables and charts are of the shortest context without
+guidance; contexts and guidance have parts of their own.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lola.data.systems import System
+from lola.evaluation.charts import Axis
+from lola.evaluation.contexts import context_table
+from lola.evaluation.explore import (
+    UNITS,
+    binned_chart,
+    lead_time_chart,
+    metric_names,
+    rate_chart,
+    reconstruction_chart,
+    spectrum_chart,
+    steps_chart,
+)
+from lola.evaluation.figures import (
+    accuracy_over_steps,
+    error_over_lead_time,
+    guidance_over_lead_time,
+    spectra_at,
+    spread_skill_over_lead_time,
+)
+from lola.evaluation.overview import (
+    error_over_rate,
+    metrics_over_time,
+    reconstruction_over_time,
+)
+from lola.evaluation.page import Section
+from lola.evaluation.paper import TABLES, beside_paper, paper_ranges, printed_table
+from lola.evaluation.significance import paired_table
+from lola.evaluation.tables import RATIO, SPECTRUM, Range, lead_time_table
+
+SURVEYED = ("vrmse", *SPECTRUM, RATIO)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """The tidy tables of one system, and what is derived from them once.
+
+    Arguments:
+        system: The physical system.
+        metrics, spectra: The tidy tables.
+    """
+
+    system: System
+    metrics: pa.Table
+    spectra: pa.Table
+
+    @functools.cached_property
+    def main(self) -> pa.Table:
+        """The metrics of the shortest context and overlap, without guidance."""
+        return _plain(self.metrics)
+
+    @property
+    def rates(self) -> list[float]:
+        """The compression rates in latent space."""
+        latent = self.metrics.filter(pc.equal(self.metrics["space"], "latent"))
+        return sorted(pc.unique(latent["compression"]).to_pylist())
+
+    def table(self, metric: str, target: str = "truth") -> pd.DataFrame:
+        """The main estimates of a metric by the paper's ranges, with the paper's figures."""
+        table = lead_time_table(self.main, metric, paper_ranges(self.system, metric), target=target)
+        figures = beside_paper(table, self.system.name)
+        return table.assign(paper=figures) if target == "truth" and figures.notna().any() else table
+
+    def tables(self) -> pd.DataFrame:
+        """The main estimates of every metric that charts show, against both targets."""
+        parts = [
+            self.table(metric, target).assign(target=target)
+            for metric in metric_names(self.main)
+            if metric not in UNITS
+            for target in ("truth", "autoencoded")
+        ]
+        return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+    def printed(self, kind: str, metrics: list[str]) -> tuple[str, pd.DataFrame] | None:
+        """The name of the paper's table of a kind, and its figures, if it studies the system."""
+        table = printed_table(self.system.name, metrics)
+        return (TABLES[kind][self.system.name], table) if len(table) else None
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    keep = pc.equal(table["guidance"], "")
+    for key in ("context", "overlap"):
+        keep = pc.and_(keep, pc.equal(table[key], pc.min(table[key])))
+    return table.filter(keep)
+
+
+def accuracy(scores: Scores) -> Iterator[Section]:
+    """Errors of all methods: over lead time, by range, against the auto-encoded truth, and against rate."""
+    yield Section(
+        "vrmse",
+        "Accuracy",
+        "Errors over lead time (simulation steps since the last known state), averaged over fields. VRMSE "
+        "is the root mean squared error of the ensemble's mean over the standard deviation of the true "
+        "field, so that the field's mean, everywhere, scores 1. Persistence holds the last known state. "
+        "The autoencoder alone shows what compression loses before anything is predicted. The table is of "
+        "the VRMSE.",
+        error_over_lead_time(scores.main),
+        scores.table("vrmse"),
+        chart=lead_time_chart(scores.main, metric_names(scores.main)),
+        printed=scores.printed("vrmse", ["vrmse"]),
+    )
+    autoencoded = scores.table("vrmse", "autoencoded")
+    if len(autoencoded):
+        yield Section(
+            "vrmse_autoencoded",
+            "Accuracy against the auto-encoded truth",
+            "The same error with the reconstruction of the truth as the target: what remains is the fault "
+            "of the emulator, not of compression. The chart above shows it as well; the picture has all "
+            "metrics.",
+            metrics_over_time(scores.main, SURVEYED, "autoencoded"),
+            autoencoded,
+            folded=True,
+        )
+
+
+def compression(scores: Scores, tables: pd.DataFrame) -> Iterator[Section]:
+    """What compression costs: errors against rate, reconstruction over lead time."""
+    if not scores.rates:
+        return
+    yield Section(
+        "rates",
+        "Cost of compression",
+        "Errors against compression rate, by range of lead times. Open points are the paper's figures, at "
+        "its rates and on its finer grid; dotted lines work in pixel space.",
+        error_over_rate(scores.table("vrmse"), scores.system.name),
+        chart=rate_chart(tables, scores.system.name),
+    )
+    if "autoencoder" in pc.unique(scores.main["model"]).to_pylist():
+        yield Section(
+            "reconstruction",
+            "Reconstruction",
+            "What compression alone loses, over lead time: the autoencoder applied to the truth.",
+            reconstruction_over_time(scores.main),
+            chart=reconstruction_chart(scores.main, metric_names(scores.main)),
+        )
+    yield Section(
+        "survey",
+        "",
+        "All metrics over lead time at every rate, as one picture",
+        metrics_over_time(scores.main, SURVEYED),
+        folded=True,
+    )
+
+
+def significance(scores: Scores) -> Iterator[Section]:
+    """Diffusion against the neural solver, trajectory by trajectory."""
+    table = paired_table(scores.main, "vrmse", scores.system.ranges)
+    if not len(table):
+        return
+    yield Section(
+        "significance",
+        "Diffusion against the neural solver",
+        "Differences in VRMSE between the two on the same trajectories, diffusion at its most solver steps: "
+        "negative where diffusion is better.",
+        plain=_paired(table),
+        note="Mean difference over trajectories with its 95 % paired bootstrap interval, as a share of the "
+        "rival's error behind; trajectories on which diffusion is better; p of Wilcoxon's signed-rank "
+        "test (SciPy), corrected for the number of rows by Holm's method.",
+    )
+
+
+def _paired(table: pd.DataFrame) -> pd.DataFrame:
+    rate = table["compression"].map("{:.4g}".format).where(table["space"] == "latent", "–")
+    difference = [
+        "undefined (not finite)"
+        if pd.isna(row.difference)
+        else f"{row.difference:+.3f}" + ("" if pd.isna(row.low) else f" ({row.low:+.3f} to {row.high:+.3f})")
+        for row in table.itertuples()
+    ]
+    relative = table["relative"].map(lambda value: "–" if pd.isna(value) else f"{100 * value:+.0f} %")
+    return pd.DataFrame(
+        {
+            "rival": table["rival"],
+            "rate": rate,
+            "lead times": table["range"].str.replace("-", "–"),
+            "difference": difference,
+            "relative": relative,
+            "better on": [f"{row.wins} of {row.trajectories}" for row in table.itertuples()],
+            "p": table["p"].map("{:.2g}".format),
+            "p, corrected": table["p_holm"].map("{:.2g}".format),
+        }
+    )
+
+
+def calibration(scores: Scores) -> Iterator[Section]:
+    """Spread over skill, and rank histograms."""
+    ratio = scores.table(RATIO)
+    if len(ratio):
+        yield Section(
+            "spread_skill",
+            "Calibration of the ensembles",
+            "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated "
+            "ensemble; below 1 it is too sure of itself, above 1 too wide. Squares are averaged over "
+            "trajectories before dividing.",
+            spread_skill_over_lead_time(scores.main),
+            ratio,
+            chart=lead_time_chart(scores.main, [RATIO]),
+        )
+    spectra = _plain(scores.spectra)
+    if "rank_histogram" in pc.unique(spectra["metric"]).to_pylist():
+        yield Section(
+            "ranks",
+            "Ranks",
+            "How often the truth has each rank among the members, point by point. A calibrated ensemble "
+            "gives every rank its equal share; heaps at both ends tell of one too sure of itself.",
+            chart=binned_chart(
+                spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown
+            ),
+        )
+
+
+def spectra(scores: Scores) -> Iterator[Section]:
+    """Power spectra and their errors, and coherence."""
+    shown, tables = scores.system.shown, _plain(scores.spectra)
+    times = sorted(pc.unique(tables["lead_time"]).to_pylist())
+    few = sorted({times[round(i * (len(times) - 1) / 2)] for i in range(3)})
+    yield Section(
+        "spectra",
+        "Power spectra",
+        "Isotropic power over wavenumber. The table holds the relative error of the power in three bands of "
+        "wavenumbers, over all fields: near 0 every scale has its power, near 1 the power is lost.",
+        spectra_at(tables, shown, few),
+        pd.concat([scores.table(metric) for metric in SPECTRUM], ignore_index=True),
+        chart=spectrum_chart(tables, shown),
+        printed=scores.printed("spectra", list(SPECTRUM)),
+    )
+    if "coherence" in pc.unique(tables["metric"]).to_pylist():
+        yield Section(
+            "coherence",
+            "Coherence",
+            "How far the modes of a wavenumber agree with the truth's in phase: 1 where structures are in "
+            "place, 0 where they are anywhere.",
+            chart=binned_chart(
+                tables, "coherence", Axis("wavenumber (cycles per pixel)", log=True), Axis("coherence"), shown
+            ),
+        )
+
+
+def sampling(scores: Scores, tables: pd.DataFrame) -> Iterator[Section]:
+    """Accuracy against solver steps."""
+    if tables.loc[tables["space"] == "latent", "solver_steps"].max() > 0:
+        yield Section(
+            "solver_steps",
+            "Accuracy against solver steps",
+            "Each step of the sampler is one evaluation of the network. Dashed lines are the neural solvers, "
+            "which need one.",
+            accuracy_over_steps(scores.main, scores.system.ranges),
+            chart=steps_chart(tables),
+        )
+
+
+def conditioning(scores: Scores) -> Iterator[Section]:
+    """Contexts (Table 7) and guidance (Figure 6)."""
+    steps = pc.max(scores.metrics["solver_steps"]).as_py()
+    one = pc.is_in(scores.metrics["solver_steps"], pa.array([0, steps], pa.int32()))
+    if len(pc.unique(scores.metrics["context"])) > 1:
+        yield Section(
+            "contexts",
+            "Accuracy by context",
+            "VRMSE of emulators in latent space by the number of states they know, averaged over "
+            "compression rates; 95 % intervals over trajectories. The paper's figures are its Table 7, "
+            "which does not name its rates.",
+            plain=context_table(scores.metrics.filter(one), scores.system.ranges, scores.system.name),
+        )
+    observed = with_observations(scores.metrics, scores.system.ranges)
+    if len(observed):
+        rates = pa.array(observed.loc[observed["guidance"] != "", "compression"].unique())
+        same = pc.and_(one, pc.is_in(scores.metrics["compression"], rates))
+        ours = scores.metrics.filter(pc.and_(same, pc.equal(scores.metrics["model"], "diffusion")))
+        yield Section(
+            "guidance",
+            "Emulation with observations",
+            "Diffusion models whose draws are guided by partial, noisy observations of the test trajectory, "
+            "and the same without any. The error is over all points, observed or not.",
+            guidance_over_lead_time(ours),
+            observed,
+            chart=lead_time_chart(ours, metric_names(ours)),
+        )
+
+
+def with_observations(metrics: pa.Table, ranges: Sequence[Range]) -> pd.DataFrame:
+    """Estimates of the diffusion models, guided and as many solver steps without; empty if none is."""
+    table = lead_time_table(metrics, "vrmse", ranges)
+    guided = table[table["guidance"] != ""]
+    return table[(table["model"] == "diffusion") & table["solver_steps"].isin(guided["solver_steps"])]
+
+
+def missing(scores: Scores, simulator: bool) -> list[tuple[str, str]]:
+    """What the paper shows and these tables lack, each with what would produce it."""
+    binned = set(pc.unique(scores.spectra["metric"]).to_pylist())
+    models = set(pc.unique(scores.metrics["model"]).to_pylist())
+    known = len(pc.unique(scores.metrics["context"])) > 1
+    guided = len(pc.unique(scores.metrics["guidance"])) > 1
+    lacks: Sequence[tuple[bool, str, str]] = (
+        (not simulator, "The simulator's time (Table 1)", "simulations whose files tell how long they took."),
+        (True, "Optimisers (Table 4)", "a page of its own, by python experiments/study_optimizers.py."),
+        (not known, "Contexts (Table 7)", "a sweep with further --contexts, which trains nothing anew."),
+        (
+            not guided,
+            "Guidance (Figure 6)",
+            "a sweep with --observed and --guidance, without training.",
+        ),
+        ("diffusion" not in models, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
+        ("rank_histogram" not in binned, "Rank histograms", "ensembles of two members or more."),
+    )
+    return [(name, remedy) for lack, name, remedy in lacks if lack]

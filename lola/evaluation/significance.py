@@ -1,0 +1,119 @@
+r"""Whether diffusion is better than the neural solver: paired by trajectory.
+
+Both predict the same trajectories t = 1 ... T, so that what makes a trajectory hard cancels in the
+differences
+
+    d_t = mean_{f, l in R} x_t(diffusion) - mean_{f, l in R} x_t(rival)
+
+of a metric x over a range R of lead times. Their mean has a 95 % interval by the bootstrap over trajectories,
+and Wilcoxon's signed-rank test asks whether they are symmetric about zero. Its p-values are corrected for the
+number of comparisons by Holm's method: p_(i) of m sorted ones becomes max_{j <= i} min(1, (m - j + 1) p_(j)).
+
+A trajectory on which a method is not finite counts as won by the other, by more than any finite difference;
+the mean and its interval are then undefined.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy.stats import wilcoxon
+
+from lola.evaluation.tables import METHOD, Range, bootstrap_weights, name_range, to_frame
+
+COLUMNS = [
+    *("space", "compression", "solver_steps", "rival", "metric", "range"),
+    *("difference", "low", "high", "relative", "wins", "trajectories", "p", "p_holm"),
+]
+
+
+def paired_table(metrics: pa.Table, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
+    """Diffusion at its most solver steps against the neural solver of its rate, and that in pixel space.
+
+    Arguments:
+        metrics: Tidy rows of one system and context, without guidance; less of the metric is better.
+        metric: The name of the metric.
+        ranges: Inclusive ranges of lead times in simulation steps; None is the end.
+
+    Returns:
+        A row per diffusion model, rival (`neural_solver`, `neural_solver in pixel space`) and range with
+        `difference, low, high` (negative where diffusion is better), `relative` to the rival's mean, `wins`
+        of diffusion over `trajectories`, and the test's `p` and `p_holm` over all rows.
+    """
+    scores = _scores(to_frame(metrics, "truth", [metric]), ranges)
+    rows = []
+    for diffusion, rival, name in _pairs(scores):
+        for where in (name_range(bounds) for bounds in ranges):
+            if where in scores[diffusion] and where in scores[rival]:
+                pair = pd.concat([scores[diffusion][where], scores[rival][where]], axis=1, join="inner")
+                key = dict(zip(METHOD, diffusion, strict=True))
+                place = {"rival": name, "metric": metric, "range": where}
+                rows.append(key | place | compare(pair.to_numpy()))
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "p_holm"])
+    return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)))
+
+
+def compare(pair: np.ndarray) -> dict[str, float]:
+    """Compare the two columns of values with shape `(T, 2)`; see `paired_table` for what is returned."""
+    finite = np.isfinite(pair)
+    count = len(pair)
+    values = np.where(finite, pair, 0)
+    difference = values[:, 0] - values[:, 1]
+    beyond = 2 * np.abs(difference).max() + 1
+    ranked = np.where(
+        finite.all(1), difference, beyond * (finite[:, 1].astype(int) - finite[:, 0].astype(int))
+    )
+    result = {
+        "difference": np.nan, "low": np.nan, "high": np.nan, "relative": np.nan,
+        "wins": int((ranked < 0).sum()), "trajectories": count,
+        "p": float(wilcoxon(ranked).pvalue) if ranked.any() else 1.0,
+    }  # fmt: skip
+    if finite.all():
+        means = bootstrap_weights(count) @ difference
+        result |= {"difference": means[0], "relative": means[0] / values[:, 1].mean()}
+        if count > 1:
+            result |= dict(zip(("low", "high"), np.quantile(means[1:], [0.025, 0.975]), strict=True))
+    return result
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's correction of p-values with shape `(m,)`."""
+    order = np.argsort(p)
+    factors = np.arange(len(p), 0, -1)
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
+    return corrected
+
+
+def _scores(frame: pd.DataFrame, ranges: Sequence[Range]) -> dict[tuple, dict[str, pd.Series]]:
+    """The mean over fields and lead times, by method, range and trajectory."""
+    scores: dict[tuple, dict[str, pd.Series]] = {}
+    frame = frame.assign(value=frame["value"].where(np.isfinite(frame["value"]), np.inf))
+    for first, last in ranges:
+        inside = frame[frame["lead_time"].between(first, np.inf if last is None else last)]
+        for method, values in inside.groupby(METHOD):
+            # Starts and training seeds are averaged, as in the tables.
+            mean = values.groupby("trajectory")["value"].mean()
+            scores.setdefault(method, {})[name_range((first, last))] = mean
+    return scores
+
+
+def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, tuple, str]]:
+    """Every diffusion model at its most solver steps, with its rivals and their names."""
+    methods = [dict(zip(METHOD, method, strict=True)) | {"key": method} for method in scores]
+    for method in methods:
+        alike = [other for other in methods if _same(method, other, "model", "space", "compression")]
+        if method["model"] != "diffusion" or method is not max(
+            alike, key=lambda other: other["solver_steps"]
+        ):
+            continue
+        for other in methods:
+            if other["model"] == "neural_solver" and _same(method, other, "space", "compression"):
+                yield method["key"], other["key"], "neural solver"
+            elif other["model"] == "neural_solver" and other["space"] == "pixel":
+                yield method["key"], other["key"], "neural solver in pixel space"
+
+
+def _same(one: dict, other: dict, *keys: str) -> bool:
+    return all(one[key] == other[key] for key in keys)

@@ -1,0 +1,39 @@
+"""A small report with everything in it."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from lola.data.systems import EULER
+from lola.evaluation.figures import Example
+from lola.evaluation.film import Film, Row
+from lola.evaluation.page import Section
+from lola.evaluation.report import Report, demo_limits
+from lola.evaluation.speed import Timing
+
+
+def film():
+    states = np.random.default_rng(0).random((2, 5, 8, 6))
+    rows = [Row("Truth", None, states), Row("Diffusion, mean", 16.0, states), Row("Else", 32.0, 1 - states),
+            Row("Deviation", 16.0, states, scale="spread")]  # fmt: skip
+    return Film("d/test/f.hdf5#0", ("density", "energy"), [4, 8, 12, 16, 20], rows, "energy")
+
+
+def report(sweep, **changes):
+    defaults = {
+        "title": "Rates <b>&</b> models",
+        "system": EULER,
+        "settings": [("Grid", "16 × 16")],
+        "metrics": sweep[0],
+        "spectra": sweep[1],
+        "examples": [Example("density", [("truth", np.random.rand(2, 8, 8))], [4, 8])],
+        "film": film(),
+        "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],
+        "timings": [Timing(model="simulator", seconds=2.0),
+                    Timing(model="diffusion", seconds=0.016, space="latent", compression=16.0,
+                           solver_steps=8)],
+        "limits": demo_limits(
+            train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
+        ),
+        "links": [("tracking", "http://127.0.0.1:5000")],
+    }  # fmt: skip
+    return Report(**(defaults | changes))
