@@ -15,12 +15,14 @@ from lola.benchmark.scoring import MetricsBenchmark, metrics_table, run_metrics_
 from lola.benchmark.training import TrainingBenchmark, run_training_benchmark, table
 from lola.cli import launch
 from lola.distributed.benchmark import time_ray
+from lola.distributed.scheduling import SchedulingBenchmark, run_scheduling_benchmark, scheduling_table
 
-Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark | MetricsBenchmark
+Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark | MetricsBenchmark | SchedulingBenchmark
 WAYS: dict[type, tuple[Callable[..., dict[str, Any]], Callable[[dict], str]]] = {
     TrainingBenchmark: (run_training_benchmark, table),
     EmulationBenchmark: (run_emulation_benchmark, emulation_table),
     MetricsBenchmark: (run_metrics_benchmark, metrics_table),
+    SchedulingBenchmark: (run_scheduling_benchmark, scheduling_table),
 }
 
 
@@ -49,8 +51,7 @@ def emulation() -> EmulationBenchmark:
 
 def main(config: Benchmark) -> None:
     """Time training, emulation, scores, or the way of data, against the plain way; contenders take turns."""
-    folder = Path(config.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder := Path(config.output)).mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
     (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1))
     (folder / f"{result['kind']}.md").write_text(text + "\n")
@@ -62,8 +63,7 @@ def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     progress = functools.partial(print, flush=True)
     if not isinstance(config, DataBenchmark):
         run, write = WAYS[type(config)]
-        result = run(config, progress)
-        return result, write(result)
+        return (result := run(config, progress)), write(result)
     if config.memory:
         result = run_memory_benchmark(config, progress)
         write_memory(result, folder)
@@ -77,4 +77,4 @@ def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
 
 if __name__ == "__main__":
     ways = {"training": training, "data": data, "emulation": emulation, "metrics": MetricsBenchmark}
-    launch(main, ways, default="training")
+    launch(main, ways | {"scheduling": SchedulingBenchmark}, default="training")

@@ -144,7 +144,7 @@ def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hard
         sample_bytes: Bytes that storage gives for a sample.
         hardware: The GPUs.
     """
-    gpus, parts, weights = training.workers, training.accumulate, FLOAT * counts.parameters
+    gpus, parts, weights = training.most_workers, training.accumulate, FLOAT * counts.parameters
     share = math.ceil(training.batch_size / gpus)
     memory = Memory(
         weights=weights,

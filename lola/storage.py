@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import urllib.parse
 import uuid
@@ -25,6 +26,7 @@ from lola.config import Config, fingerprint
 from lola.errors import StorageError
 
 SCHEMA_VERSION = 1
+ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
 Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
 Location = Path | str
 """A local path, or a URL of any filesystem that fsspec knows."""
@@ -109,6 +111,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def remove_asides(folder: Path) -> None:
+    """Remove what processes that were killed had aside in a folder and below; nobody may be writing there."""
+    for path in sorted(folder.rglob(".*")):
+        if not ASIDE.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, for people to read as well."""
     with atomic_path(path) as aside:
@@ -172,11 +185,12 @@ class Stage:
         return filelock.FileLock(self.folder / ".lease")
 
     def commit(self, **counts: Any) -> None:
-        """Write the manifest, which finishes the stage.
+        """Write the manifest, which finishes the stage; under its lease, since what was aside is removed.
 
         Arguments:
             counts: What was made: sizes, counts, statistics, timings, as JSON values.
         """
+        remove_asides(self.folder)
         write_json(
             self.folder / "manifest.json",
             {

@@ -1,6 +1,7 @@
 """The connection to a Ray cluster: the one at hand, or an embedded one that ends with the program."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ import ray.data
 import ray.exceptions
 
 import lola.errors
+from lola.config import require
 
 HEAD = "node:__internal_head__"
 """The resource that pins light driver work to the head node."""
@@ -88,6 +90,42 @@ def own_errors() -> Iterator[None]:
             raise
         name, message = found[-1]
         raise getattr(lola.errors, name)(message) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """What a cluster has.
+
+    Arguments:
+        cpus, gpus: Logical CPUs and GPUs of all nodes together.
+        grows: Whether there may be more of them when they are asked for.
+    """
+
+    cpus: float = 1
+    gpus: float = 0
+    grows: bool = False
+
+
+def room() -> Room:
+    """What the cluster has at the moment; one that this program did not start may grow."""
+    resources = ray.cluster_resources()
+    grows = "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1
+    return Room(resources.get("CPU", 1), resources.get("GPU", 0), grows)
+
+
+def cpus_per_gpu() -> int:
+    """The share of a node's CPUs that each of its GPUs has, on the node where it is least.
+
+    Raises:
+        ConfigError: There are no GPUs.
+    """
+    shares = [
+        node["Resources"].get("CPU", 0) // node["Resources"]["GPU"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU")
+    ]
+    require(bool(shares), "cpus: 0 is a GPU's share of its node's, but there are no GPUs; give a number")
+    return max(1, int(min(shares)))
 
 
 def logical_cpus() -> int:

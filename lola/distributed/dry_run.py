@@ -160,7 +160,7 @@ def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str
             f"  {job.name}",
             f"{cost.parameters / 1e6:.1f}",
             f"{cost.flops / 1e12:.4g}",
-            str(job.training.workers),
+            str(job.training.most_workers),
             f"{cost.memory.total / 1e9:.1f}",
             f"{cost.seconds:.3g}",
             f"{cost.read / 1e6:.4g}",
@@ -196,7 +196,7 @@ def _details(job: Job, cost: Estimate) -> Iterable[str]:
     sample = " x ".join(map(str, job.states))
     yield f"sample: {sample} (channels, states, grid), {job.sample_bytes / 1e6:.3g} MB in storage"
     at_once = f", {memory.samples} of them at once" if memory.samples < memory.share else ""
-    yield f"batch: {training.batch_size}, {memory.share} on each of {training.workers} GPUs{at_once}"
+    yield f"batch: {training.batch_size}, {memory.share} on each of {training.most_workers} GPUs{at_once}"
     gigabytes = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
     yield f"memory of a GPU: {memory.total / 1e9:.2f} GB of {cost.room / 1e9:.0f}: {gigabytes}"
     yield f"step: {cost.seconds:.3g} s (arithmetic {cost.arithmetic:.3g}, memory traffic {cost.traffic:.3g})"

@@ -273,7 +273,7 @@ class _Forecaster:
             needs=(f"latents-{self._rate(n)}",) if n else (),
             source="finished" if done else "measured" if measured else "peak",
             seconds=0.0 if done else training.steps * (measured or cost.seconds),
-            takes={resource: training.workers * each for resource, each in takes.items()},
+            takes={resource: training.most_workers * each for resource, each in takes.items()},
             stored=2 * weights,  # the stage's, and MLflow's copy
             read=0.0 if done else read,
             scratch=0.0 if done else (KEPT + 1) * state,

@@ -43,7 +43,7 @@ class Measured:
         found = []
         for manifest in self._manifests("autoencoders" if job.kind == "autoencoder" else "emulators"):
             speed, trained = manifest.get("speed", {}), manifest["config"].get("training", {})
-            if not speed or (speed["device"], speed["workers"]) != (device, training.workers):
+            if not speed or (speed["device"], speed["workers"]) != (device, training.most_workers):
                 continue
             what = trained["batch_size"], trained["precision"], trained["optimizer"]["name"]
             own = {"type": type(job.model).__name__, **job.model.what()}

@@ -207,8 +207,8 @@ class Plan:
             f"autoencoder {self.rate(n)}",
             (training, cached),
             self.first,
-            cpus=recipe.training.cpus * recipe.training.workers,
-            gpus=recipe.training.gpus * recipe.training.workers,
+            cpus=recipe.training.cpus * recipe.training.most_workers,
+            gpus=recipe.training.gpus * recipe.training.most_workers,
         )
 
     def _pixel(self, model: NeuralSolverConfig) -> Trial:
@@ -245,7 +245,7 @@ class Plan:
                 else Reads.of_cache(self.cache(n)),
             ),
         )
-        workers = run.training.workers
+        workers = run.training.most_workers
         return Trial(
             f"{model} {self.rate(n)}",
             (step,),

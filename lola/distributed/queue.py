@@ -1,41 +1,82 @@
 """The order in which Ray Tune starts the trials of a plan: each once everything that it needs is finished.
 
-Ray Tune asks a search algorithm for the next trial whenever there is room for one. This one answers with the
-first waiting trial whose needs are finished, with nothing while these are still being made, and with the end
-when no running trial could make them any more.
+Ray Tune asks a search algorithm for the next trial again and again. This one answers with the first waiting
+trial whose needs are finished and for which there is room; with nothing while there is none; and with the
+end when no running trial could make what the waiting ones need.
+
+Trials take nothing of Ray themselves, but what they start does, so that room is counted here: what the
+running ones take, against what the cluster has at the moment. Where it may grow, one trial more than fits is
+started: it waits for its workers, which makes an autoscaler add nodes. A trial that is larger than the
+whole cluster waits for all others, lest it keeps them waiting for ever.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray.tune.search import Searcher
 
+from lola.distributed.cluster import Room
 from lola.distributed.sweep import Trial
+
+LOOK = 2.0  # seconds between looks at the cluster, and at stages that another sweep may have made
 
 
 class TrialQueue(Searcher):
-    """Hands out trials in their order, each once its needs are finished.
+    """Hands out trials in their order, each once its needs are finished and there is room.
 
     Arguments:
         trials: What to run; a configuration names a trial as `trial`.
+        room: Tells what the cluster has.
+        limit: The most trials at once; 0 is no limit.
     """
 
-    def __init__(self, trials: Iterable[Trial]) -> None:
+    def __init__(self, trials: Iterable[Trial], room: Callable[[], Room], limit: int = 0) -> None:
         super().__init__()
-        self.waiting = list(trials)
-        self.running: set[str] = set()
+        self.waiting = {trial.name: trial for trial in trials}
+        self.ready: dict[str, Trial] = {}
+        self.running: dict[str, Trial] = {}
+        self.look, self.limit = room, limit
+        self._looked = float("-inf")
+        self._room = Room()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial's configuration; None for now, or `FINISHED` when nothing can follow."""
-        ready = next((trial for trial in self.waiting if trial.ready), None)
-        if ready is None:
+        if time.monotonic() - self._looked > LOOK:
+            self._refresh()
+        if not self.ready:
             return None if self.waiting and self.running else Searcher.FINISHED
-        self.waiting.remove(ready)
-        self.running.add(trial_id)
-        return {"trial": ready.name}
+        trial = self._fitting()
+        if trial is None:
+            return None
+        del self.ready[trial.name], self.waiting[trial.name]
+        self.running[trial_id] = trial
+        return {"trial": trial.name}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Forget a trial that ended, well or not."""
-        self.running.discard(trial_id)
+        self.running.pop(trial_id, None)
+        self._looked = float("-inf")
+
+    def _refresh(self) -> None:
+        """Look at the cluster, and for trials that have become ready."""
+        self._room, self._looked = self.look(), time.monotonic()
+        self.ready = {name: trial for name, trial in self.waiting.items() if trial.ready}
+
+    def _fitting(self) -> Trial | None:
+        """The first ready trial, unless there is no room for it now."""
+        if self.limit and len(self.running) >= self.limit:
+            return None
+        cpus = self._room.cpus - sum(trial.cpus for trial in self.running.values())
+        gpus = self._room.gpus - sum(trial.gpus for trial in self.running.values())
+        whole = [
+            trial
+            for trial in self.ready.values()
+            if trial.cpus <= self._room.cpus and trial.gpus <= self._room.gpus
+        ]
+        first = next(iter(whole or self.ready.values()))
+        over = cpus < 0 or gpus < 0  # one waits for its workers already
+        fits = first.cpus <= cpus and first.gpus <= gpus
+        return first if fits or not self.running or (self._room.grows and not over) else None

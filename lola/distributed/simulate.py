@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import h5py
 import ray
 
@@ -11,10 +12,13 @@ from lola.data.well_writer import write_statistics
 from lola.distributed.cluster import connect, own_errors
 from lola.errors import DataError
 from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
+from lola.storage import remove_asides
 
 
 def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = print) -> int:
     """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
+
+    One process at a time simulates into a folder; others wait for it and find what it made.
 
     Arguments:
         config: What to simulate.
@@ -28,9 +32,24 @@ def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = 
     wanted = {root / job.path: job for job in jobs(config)}
     if _genuine(config, root, wanted):
         return 0
-    missing = {path: job for path, job in wanted.items() if not path.exists()}
-    if missing:
+    statistics = {root / job.dataset / "stats.yaml" for job in wanted.values()}
+    if all(path.exists() for path in wanted.keys() | statistics):
+        return 0
+    if not all(path.exists() for path in wanted):
         config.check_solver()
+    root.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(root / ".lease"):
+        return _simulate_missing(config, root, wanted, say)
+
+
+def _simulate_missing(
+    config: SimulationConfig, root: Path, wanted: dict[Path, Job], say: Callable[[str], None]
+) -> int:
+    """Simulate what nobody has by now, under the lease of the folder; returns how many files."""
+    missing = {path: job for path, job in wanted.items() if not path.exists()}
+    for dataset in {job.dataset for job in wanted.values()}:
+        remove_asides(root / dataset)
+    if missing:
         connect()
         say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}

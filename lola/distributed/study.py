@@ -156,7 +156,7 @@ class StudyPlan:
             "learning_rate": rate,
             "seed": seed,
         }
-        workers = recipe.training.workers
+        workers = recipe.training.most_workers
         step = dataclasses.replace(autoencoder_step(stage, self.datasets, tags), register=False)
         return Trial(
             f"{arm.name} at {rate:g}, seed {seed}",

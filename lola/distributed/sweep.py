@@ -53,7 +53,7 @@ class SweepConfig(Config):
         include: Only files of datasets whose name contains one of these are used.
         exclude: Files of datasets whose name contains one of these are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
-        concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
+        concurrency: The most trials at once; 0 is as many as the cluster has room for.
     """
 
     system: str = "euler"

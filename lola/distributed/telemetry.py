@@ -86,11 +86,17 @@ class Telemetry:
     Arguments:
         trials: What runs, or has run.
         sweep: The fingerprint of what they are part of.
-        slots: Trials at once.
+        slots: Tells how many trials there are at once.
         emit: Takes a name, a value and labels.
     """
 
-    def __init__(self, trials: Iterable[Trial], sweep: str, slots: int = 1, emit: Emit | None = None) -> None:
+    def __init__(
+        self,
+        trials: Iterable[Trial],
+        sweep: str,
+        slots: Callable[[], int] = lambda: 1,
+        emit: Emit | None = None,
+    ) -> None:
         self.trials, self.slots, self.emit = tuple(trials), slots, emit or RayMetrics()
         steps = [step for trial in self.trials for step in trial.steps]
         self.labels = {"sweep": sweep[:8], "system": steps[0].stage.system if steps else ""}
@@ -205,7 +211,7 @@ class Telemetry:
                 continue
             seconds = sum(_left(each, told) for each in stages)
             tasks.append(Task(trial.name, seconds, self.needs[trial.name], {"slots": 1}))
-        return makespan(tasks, {"slots": max(1, self.slots)})
+        return makespan(tasks, {"slots": self.slots()})
 
 
 def _follow(step: Step) -> _Followed:

@@ -1,13 +1,14 @@
 """Training as a Ray Train run: the workers, their checkpoints, and the stage that comes of them.
 
-Workers report to the run's controller, which appends to the stage's record. Ray Train keeps the checkpoints
-in the stage's folder and hands the last one to workers that start again, after a failure
-of a worker or of the whole job alike.
+Workers report to the run's controller, which appends to the stage's record. Ray Train uploads the checkpoints
+while training goes on, and hands the last one to workers that start again: after a failure of a worker, of
+its node or of the whole job, and when there are other numbers of them. Every number of workers computes the
+same steps, so that a run that shrinks and grows follows the curve of one that does not.
 """
 
+import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import shutil
 import tempfile
@@ -19,13 +20,17 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import Checkpoint
+from ray.train import Checkpoint, CheckpointUploadMode
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import ScalingConfig
 from torch import nn
 
 from lola.config import Config
 from lola.counting import count
+from lola.distributed.checkpoints import CheckpointStore
+from lola.distributed.cluster import cpus_per_gpu
+from lola.distributed.notice import Lookout
 from lola.errors import DataError, LolaError
 from lola.peak import device_kind, peak
 from lola.seeding import seed_process
@@ -76,23 +81,31 @@ def run_training(run: TrainingRun) -> None:
     Raises:
         LolaError: The model or the data do not fit, or training failed more often than allowed.
     """
+    run = _with_cpus(run)
     stage, config = run.stage, run.training
-    _drop_torn_snapshot(stage.folder / "checkpoints")
+    store = CheckpointStore.of(stage, config)
+    store.drop_torn_snapshot()
     started = time.perf_counter()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"run": run},
-        scaling_config=ray.train.ScalingConfig(
+        scaling_config=ScalingConfig(
             num_workers=config.workers,
+            elastic_resize_monitor_interval_s=config.resize_every,
             use_gpu=config.gpus > 0,
             resources_per_worker={"CPU": config.cpus} | ({"GPU": config.gpus} if config.gpus else {}),
         ),
         run_config=ray.train.RunConfig(
-            name="checkpoints",
-            storage_path=str(stage.folder),
+            name=store.NAME,
+            storage_path=store.parent,
+            storage_filesystem=store.arrow(),
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=ray.train.CheckpointConfig(
+                num_to_keep=config.keep,
+                checkpoint_score_attribute="valid/loss",
+                checkpoint_score_order="min",
+            ),
             callbacks=[SpoolCallback(stage.folder)],  # type: ignore[list-item]
         ),
     )
@@ -102,7 +115,7 @@ def run_training(run: TrainingRun) -> None:
         raise LolaError(f"training {stage.name} failed: {_cause(error)}") from error
     metrics = result.metrics or {}
     if "refusal" in metrics:
-        shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+        store.remove()
         raise DataError(metrics["refusal"])
     assert result.checkpoint is not None
     weights = {"raw": WEIGHTS} | ({"ema": EMA_WEIGHTS} if config.ema else {})
@@ -123,7 +136,15 @@ def run_training(run: TrainingRun) -> None:
         seconds=time.perf_counter() - started,
         **run.details,
     )
-    shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+    store.remove()
+
+
+def _with_cpus(run: TrainingRun) -> TrainingRun:
+    """The run with as many CPUs as its workers' GPUs have a share in, if it names none."""
+    if run.training.cpus:
+        return run
+    training = run.training.replace(cpus=int(run.training.gpus) * cpus_per_gpu())
+    return dataclasses.replace(run, training=training)
 
 
 def _worker(loop_config: dict[str, Any]) -> None:
@@ -141,34 +162,41 @@ def _worker(loop_config: dict[str, Any]) -> None:
 
     world = context.get_world_size()
     use = Utilisation(run, setup.training, device, world) if rank == 0 else None
+    aside = CheckpointStore.of(run.stage, run.training).aside()
 
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
-        if use is not None:
+        checkpoint = None
+        if rank == 0:
+            folder = tempfile.mkdtemp(prefix=".aside-", dir=aside)
+            save(Path(folder))
+            checkpoint = Checkpoint.from_directory(folder)
+        # A checkpoint without metrics is that of a notice, which must be there before training goes on.
+        mode = CheckpointUploadMode.ASYNC if metrics else CheckpointUploadMode.SYNC
+        if metrics and use is not None:
             metrics = metrics | {"train/mfu": use(metrics["train/seconds_per_step"])}
-        with tempfile.TemporaryDirectory(dir=run.stage.folder) as folder:
-            checkpoint = None
-            if rank == 0:
-                save(Path(folder))
-                checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report(
-                {"step": step, "device": device_kind(device), "workers": world, **metrics},
-                checkpoint=checkpoint,
-                checkpoint_dir_name=f"step-{step:08d}",
-            )
+        ray.train.report(
+            {"step": step, "device": device_kind(device), "workers": world, **metrics},
+            checkpoint=checkpoint,
+            checkpoint_dir_name=f"step-{step:08d}",
+            checkpoint_upload_mode=mode,
+            delete_local_checkpoint_after_upload=True,
+        )
 
     last = ray.train.get_checkpoint()
-    train(
-        setup.model.to(device),
-        run.training,
-        setup.training,
-        setup.validation,
-        report=report,
-        wrap=ray.train.torch.prepare_model if world > 1 else None,
-        resume=Path(last.path) if last else None,
-        device=device,
-        rank=rank,
-        world=world,
-    )
+    with last.as_directory() if last else contextlib.nullcontext() as folder:
+        train(
+            setup.model.to(device),
+            run.training,
+            setup.training,
+            setup.validation,
+            report=report,
+            leaving=Lookout(device),
+            wrap=ray.train.torch.prepare_model if world > 1 else None,
+            resume=Path(folder) if folder else None,
+            device=device,
+            rank=rank,
+            world=world,
+        )
 
 
 class Utilisation:
@@ -206,15 +234,6 @@ class SpoolCallback(UserCallback):
         values = {name: value for name, value in metrics[0].items() if "/" in name}
         if values:
             Spool(self.folder).metrics(metrics[0]["step"], values)
-
-
-def _drop_torn_snapshot(folder: Path) -> None:
-    """Ray Train's list of checkpoints is not written atomically; a torn one would stop the run for good."""
-    for snapshot in folder.glob("*snapshot*.json"):
-        try:
-            json.loads(snapshot.read_text())
-        except ValueError:
-            snapshot.unlink()
 
 
 def _cause(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from ray import tune
 from rich.console import Console
 
 from lola.config import flat
-from lola.distributed.cluster import HEAD, connect, gpus, logical_cpus
+from lola.distributed.cluster import HEAD, connect, room
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
@@ -57,7 +57,7 @@ class Settings(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """Trials at once; 0 is as many as the cluster can run."""
+        """The most trials at once; 0 is as many as the cluster has room for."""
 
     def what(self) -> dict[str, Any]:
         """The fingerprinted fields."""
@@ -180,13 +180,16 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
         progress: Shows them on the console.
     """
     pending = [trial for trial in plan.trials if not trial.finished]
-    slots = plan.config.concurrency or concurrency(pending)
-    with watching(plan.trials, tracker, progress, slots):
-        return _run_trials(pending, plan, slots) if pending else {}
+    limit = plan.config.concurrency
+    with watching(plan.trials, tracker, progress, lambda: limit or concurrency(pending)):
+        folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
+        return run_trials(pending, folder, limit) if pending else {}
 
 
 @contextlib.contextmanager
-def watching(trials: Sequence[Trial], tracker: Tracker, progress: Progress, slots: int = 1) -> Iterator[None]:
+def watching(
+    trials: Sequence[Trial], tracker: Tracker, progress: Progress, slots: Callable[[], int] = lambda: 1
+) -> Iterator[None]:
     """Copy the records of stages to MLflow, show them on the console and emit live metrics meanwhile."""
     stop, telemetry = threading.Event(), Telemetry(trials, tracker.sweep, slots)
     for step in (step for trial in trials for step in trial.steps):
@@ -210,18 +213,23 @@ def _watch(stop: threading.Event, tracker: Tracker, progress: Progress, telemetr
         tracker.pump()
 
 
-def _run_trials(trials: Sequence[Trial], plan: AnyPlan, slots: int) -> dict[str, str]:
+def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[str, str]:
+    """Run trials, as many at once as there is room for; returns why trials failed, by name.
+
+    Arguments:
+        trials: What to run.
+        folder: Where Ray Tune keeps its files meanwhile.
+        limit: The most trials at once; 0 is no limit.
+    """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     by_name = {trial.name: trial for trial in trials}
-    folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
         tune_config=tune.TuneConfig(
-            search_alg=TrialQueue(trials),
+            search_alg=TrialQueue(trials, room, limit),
             num_samples=len(trials),
-            max_concurrent_trials=slots,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
@@ -237,13 +245,12 @@ def _run_trials(trials: Sequence[Trial], plan: AnyPlan, slots: int) -> dict[str,
 
 
 def concurrency(trials: Sequence[Trial]) -> int:
-    """How many of these trials the cluster can run at once; more would wait for each other's resources."""
+    """How many of these trials, if all were as large as the largest, the cluster has room for."""
     cpus = max((trial.cpus for trial in trials), default=1)
     accelerators = max((trial.gpus for trial in trials), default=0)
-    fit = [max(1, int(logical_cpus() // cpus))]
-    if accelerators:
-        fit.append(max(1, int(gpus() // accelerators)))
-    return min(fit)
+    there = room()
+    fit = [int(there.cpus // cpus)] + ([int(there.gpus // accelerators)] if accelerators else [])
+    return max(1, min(fit))
 
 
 def _reason(trial: Trial) -> str:

@@ -64,10 +64,15 @@ class TrainingConfig(Config):
         accumulate: Micro-batches that each worker splits its share of a step into, to save memory.
         recompute: Whether blocks recompute their activations in the backward pass, to save memory.
         compile: Whether the network is compiled.
-        workers: Training processes.
-        gpus: GPUs per worker.
-        cpus: CPUs per worker.
-        max_failures: How often a failed worker group is restarted from its last checkpoint.
+        workers: Training processes: a number, or the fewest and the most, which follow the cluster as it
+            loses and gains nodes.
+        gpus: GPUs per worker, whole ones.
+        cpus: CPUs per worker; 0 is the share of its GPUs in those of their node.
+        max_failures: How often failed workers are restarted from their last checkpoint, -1 for always; nodes
+            that are lost after a notice are not counted.
+        resize_every: Seconds between looks for room for more workers, where `workers` is a range.
+        checkpoints: The folder, absolute or a URL, that checkpoints go to while it trains; else the stage's.
+        keep: Checkpoints kept while it trains, the best by validation loss, beside the last.
     """
 
     steps: int
@@ -84,10 +89,23 @@ class TrainingConfig(Config):
     accumulate: int = how(1)
     recompute: bool = how(False)
     compile: bool = how(False)
-    workers: int = how(1)
+    workers: int | tuple[int, int] = how(1)
     gpus: float = how(0.0)
     cpus: int = how(1)
     max_failures: int = how(3)
+    resize_every: float = how(60.0)
+    checkpoints: str | None = how(None)
+    keep: int = how(1)
+
+    @property
+    def fewest_workers(self) -> int:
+        """How many training processes there must be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """How many training processes there may be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     def validate(self) -> None:
         require(self.steps > 0, f"steps must be positive, not {self.steps}")
@@ -96,13 +114,23 @@ class TrainingConfig(Config):
         require(0 <= self.warmup <= self.steps, f"warm-up of {self.warmup} exceeds {self.steps} steps")
         require(0 <= self.ema < 1, f"ema must be a decay in [0, 1), such as 0.999, not {self.ema}")
         require(self.report_every > 0, f"report-every must be positive, not {self.report_every}")
+        fewest, most = self.fewest_workers, self.most_workers
         require(
-            0 < self.workers <= self.batch_size,
-            f"a batch of {self.batch_size} cannot be split over {self.workers} workers",
+            fewest <= most, f"workers: at least {fewest} and at most {most} cannot be; the fewest come first"
         )
         require(
-            0 < self.accumulate <= self.batch_size // self.workers,
-            f"a batch of {self.batch_size} over {self.workers} workers cannot be split into "
+            fewest > 0 and most <= self.batch_size,
+            f"a batch of {self.batch_size} cannot be split over {most if fewest > 0 else fewest} workers",
+        )
+        require(
+            self.gpus >= 0 and float(self.gpus).is_integer(), f"a worker takes whole GPUs, not {self.gpus}"
+        )
+        require(self.cpus > 0 or (self.cpus == 0 and self.gpus > 0), f"a worker cannot have {self.cpus} CPUs")
+        require(self.keep > 0, f"keep must be positive, not {self.keep}")
+        require(self.resize_every > 0, f"resize-every must be positive, not {self.resize_every}")
+        require(
+            0 < self.accumulate <= self.batch_size // most,
+            f"a batch of {self.batch_size} over {most} workers cannot be split into "
             f"{self.accumulate} micro-batches",
         )
 
@@ -130,6 +158,7 @@ def train(
     validation: Source,
     *,
     report: Report,
+    leaving: Callable[[], bool] | None = None,
     wrap: Wrap | None = None,
     resume: Path | None = None,
     device: torch.device | str = "cpu",
@@ -142,7 +171,8 @@ def train(
         model: Has `loss`; on `device` already.
         training, validation: Where windows are read from.
         report: Called by every rank with `(step, metrics, save)` each `report_every` steps and at the end;
-            `save` writes a checkpoint into a folder.
+            `save` writes a checkpoint into a folder. Without metrics where `leaving` asked for it.
+        leaving: Asked by every rank after every other step whether to save it at once.
         wrap: Makes the module distributed; its forward pass must be called for every loss.
         resume: The folder of a checkpoint.
     """
@@ -182,6 +212,9 @@ def train(
         position = Position(step + 1, position.skipped + (not finite))
         waited = torch.tensor(stream.waited, device=device)
         meter.add(len(keys), values | {"data_wait": waited}, norm)
+        save = functools.partial(
+            save_checkpoint, model=model, optimizer=optimizer, position=position, average=averaged
+        )
         if position.step % config.report_every == 0 or position.step == config.steps:
             metrics = meter.flush() | {
                 "train/samples": float(position.step * config.batch_size),
@@ -192,11 +225,10 @@ def train(
             if averaged is not None:
                 loss = validate(Objective(averaged), validation, config, device, rank, world)
                 metrics["valid/loss_ema"] = loss
-            save = functools.partial(
-                save_checkpoint, model=model, optimizer=optimizer, position=position, average=averaged
-            )
             report(position.step, metrics, save)
             meter.restart()
+        elif leaving is not None and leaving():
+            report(position.step, {}, save)
     return position
 
 

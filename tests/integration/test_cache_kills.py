@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import write_dataset
 from stages import ROOT, finish_autoencoder
+from waves import write_dataset
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import h5py
 import pyarrow.parquet as pq
 import pytest
 import ray
-from conftest import write_dataset
 from stages import small_sweep
+from waves import write_dataset
 
 from lola.distributed.cluster import connect
 from lola.distributed.plan import Plan

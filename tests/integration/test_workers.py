@@ -1,5 +1,6 @@
-"""Several workers compute what one computes: the same gradients, and so the same weights."""
+"""Any number of workers computes what one computes, also when it changes: the same gradients and weights."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -41,15 +42,22 @@ class Regression(nn.Module):
         return (self.network(first + 0.1 * generator.normal(4)) - second).square().mean(), {}
 
 
-def work(rank, world, optimizer, accumulate, folder):
+def work(rank, worlds, optimizer, accumulate, folder):
+    """Train in stretches of 5 steps, each by as many workers as it says, from the last one's checkpoint."""
     torch.set_num_threads(1)
-    store = torch.distributed.FileStore(f"{folder}/store", world)
+    for number, world in enumerate(worlds):
+        if rank < world:
+            train_stretch(rank, world, number, len(worlds), optimizer, accumulate, Path(folder))
+
+
+def train_stretch(rank, world, number, stretches, optimizer, accumulate, folder):
+    store = torch.distributed.FileStore(f"{folder}/store-{number}", world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     seed_process(0, "weights")
     model = Regression()
-    # 7 samples are 3 for one rank and 4 for the other: the mean over ranks must weigh them.
+    # 7 samples are 3 and 4 for two ranks, 2, 2 and 3 for three: the mean over ranks must weigh them.
     config = TrainingConfig(
-        steps=10,
+        steps=5 * stretches,
         batch_size=7,
         optimizer=OptimizerConfig(name=optimizer, learning_rate=1e-2),
         report_every=5,
@@ -57,6 +65,9 @@ def work(rank, world, optimizer, accumulate, folder):
         accumulate=accumulate,
     )
     losses, exchanges = [], []
+
+    class Left(Exception):
+        """The stretch is over."""
 
     def wrap(module):
         def exchange(state, bucket):
@@ -67,34 +78,55 @@ def work(rank, world, optimizer, accumulate, folder):
         wrapped.register_comm_hook(None, exchange)
         return wrapped
 
-    train(
-        model,
-        config,
-        Ramps(),
-        Ramps(),
-        report=lambda step, metrics, save: losses.extend([metrics["valid/loss"], metrics["valid/loss_ema"]]),
-        wrap=wrap if world > 1 else None,
-        rank=rank,
-        world=world,
-    )
+    def report(step, metrics, save):
+        losses.extend([metrics["train/loss"], metrics["valid/loss"], metrics["valid/loss_ema"]])
+        if rank == 0:
+            (folder / f"{number}").mkdir()
+            save(folder / f"{number}")
+        if step == 5 * (number + 1):
+            raise Left
+
+    with contextlib.suppress(Left):
+        train(
+            model,
+            config,
+            Ramps(),
+            Ramps(),
+            report=report,
+            wrap=wrap if world > 1 else None,
+            resume=folder / f"{number - 1}" if number else None,
+            rank=rank,
+            world=world,
+        )
     # All gradients fit one bucket, which is exchanged once per step however many micro-batches there are.
-    assert len(exchanges) == (10 if world > 1 else 0)
-    torch.save({"weights": model.state_dict(), "losses": losses}, f"{folder}/{world}-{rank}.pt")
+    assert len(exchanges) == (5 if world > 1 else 0)
+    torch.save({"weights": model.state_dict(), "losses": losses}, f"{folder}/{number}-{rank}.pt")
+    torch.distributed.barrier()  # the next stretch begins with this one's checkpoint
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(("optimizer", "accumulate"), [("adamw", 1), ("psgd", 1), ("adamw", 3)])
-def test_two_workers_train_as_one(optimizer, accumulate):
-    results = {}
-    for world, micro in ((1, 1), (2, accumulate)):
-        with tempfile.TemporaryDirectory() as folder:
-            torch.multiprocessing.spawn(work, (world, optimizer, micro, folder), nprocs=world)
-            for path in Path(folder).glob("*.pt"):
-                results[path.stem] = torch.load(path, weights_only=True)
-    for name, weight in results["1-0"]["weights"].items():
-        torch.testing.assert_close(results["2-0"]["weights"][name], weight, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(
-            results["2-1"]["weights"][name], results["2-0"]["weights"][name], rtol=0, atol=0
-        )
-    assert results["2-0"]["losses"] == pytest.approx(results["1-0"]["losses"], rel=1e-4)
-    assert results["2-0"]["losses"] == results["2-1"]["losses"]
+def train_by(worlds, optimizer="adamw", accumulate=1):
+    """The results of all stretches and ranks, by `(stretch, rank)`."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(work, (worlds, optimizer, accumulate, folder), nprocs=max(worlds))
+        return {
+            tuple(map(int, path.stem.split("-"))): torch.load(path, weights_only=True)
+            for path in Path(folder).glob("*.pt")
+        }
+
+
+@pytest.mark.parametrize(
+    ("worlds", "optimizer", "accumulate"),
+    [((2, 2), "psgd", 1), ((2, 2), "adamw", 3), ((2, 3, 1, 3), "adamw", 1)],
+)
+def test_any_number_of_workers_trains_as_one(worlds, optimizer, accumulate):
+    expected, found = train_by((1,) * len(worlds), optimizer), train_by(worlds, optimizer, accumulate)
+    for number, world in enumerate(worlds):
+        one = expected[number, 0]
+        for rank in range(world):
+            result = found[number, rank]
+            assert result["losses"] == pytest.approx(one["losses"], rel=1e-4)
+            assert result["losses"] == found[number, 0]["losses"]
+            for name, weight in one["weights"].items():
+                torch.testing.assert_close(result["weights"][name], weight, rtol=1e-4, atol=1e-6)
+                assert torch.equal(result["weights"][name], found[number, 0]["weights"][name])

@@ -1,13 +1,11 @@
 """Secrets that tests put into the environment, and where these must not turn up."""
 
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
-SECRETS = {
-    "AWS_SECRET_ACCESS_KEY": "planted-key-of-a-bucket",
-    "HF_TOKEN": "planted-token-of-a-hub",
-    "MLFLOW_TRACKING_PASSWORD": "planted-password-of-a-server",
-}
+NAMES = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+SECRETS = {name: f"planted-{uuid.uuid4().hex}" for name in NAMES}  # nobody else on the machine has these
 
 
 def command_lines() -> str:

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "nn": set(),
     "config": {"errors"},
     "storage": {"config", "errors"},
+    "inventory": {"storage"},
     "spool": set(),
     "seeding": set(),
     "errors": set(),

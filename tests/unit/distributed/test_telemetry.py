@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -118,7 +119,9 @@ def test_time_to_finish_follows_slots_and_needs(tmp_path, clock):
     first = trial(tmp_path, "first")
     trials = [first, *(trial(tmp_path, f"after{i}", needs=(first,)) for i in range(3))]
     emitted = {slots: Emitted() for slots in (1, 2, 9)}
-    followers = [Telemetry(trials, "s", slots, emit) for slots, emit in emitted.items()]
+    followers = [
+        Telemetry(trials, "s", functools.partial(int, slots), emit) for slots, emit in emitted.items()
+    ]
     spool_of(first).status("RUNNING")
     clock[0] += 50
     spool_of(first).metrics(50, {"train/loss": 1.0})

@@ -212,11 +212,43 @@ def test_a_checkpoint_holds_the_position(tmp_path):
     assert load_checkpoint(tmp_path, model, optimizer) == Position(step=7, skipped=2)
 
 
+def test_a_step_is_saved_when_a_node_is_leaving(tmp_path):
+    """Without metrics or validation; the run that goes on from there ends with the same weights."""
+    answers = iter([False, True, *[False] * 9])
+    saved: dict = {}
+
+    def report(step, metrics, save):
+        saved[step] = metrics
+        (tmp_path / str(step)).mkdir()
+        save(tmp_path / str(step))
+
+    model = build()
+    train(model, config(), Waves(), Waves(), report=report, leaving=lambda: next(answers))
+    assert list(saved) == [2, 4, 8, 12]
+    assert saved[2] == {}
+    assert len(list(answers)) == 2  # it is asked after every step that is not saved anyway
+    _, found = run(build(), config(), resume=tmp_path / "2")
+    for a, b in zip(model.parameters(), found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_workers_are_a_number_or_a_range():
+    fixed, elastic = config(workers=2), config(workers=(1, 3))
+    assert (fixed.fewest_workers, fixed.most_workers) == (2, 2)
+    assert (elastic.fewest_workers, elastic.most_workers) == (1, 3)
+    assert fixed.what() == elastic.what() == config().what()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"steps": 0}, "steps"),
         ({"batch_size": 1, "workers": 2}, "workers"),
+        ({"workers": (1, 7)}, "6 cannot be split over 7 workers"),
+        ({"workers": (0, 2)}, "over 0 workers"),
+        ({"workers": (3, 2)}, "at least 3 and at most 2"),
+        ({"resize_every": 0}, "resize-every"),
+        ({"keep": 0}, "keep"),
         ({"warmup": 99}, "warm-up"),
         ({"accumulate": 0}, "micro-batches"),
         ({"accumulate": 4, "workers": 2}, "6 over 2 workers cannot be split into 4 micro-batches"),

@@ -1,0 +1,24 @@
+"""Measure what training loses when workers and nodes come and go."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from lola.cli import launch
+from lola.distributed.disturbance import DisturbanceConfig, disturbance_table, measure_disturbances
+
+
+def main(config: DisturbanceConfig) -> None:
+    """Train on nodes of this machine while workers are killed and nodes lost, gained and preempted."""
+    with tempfile.TemporaryDirectory() as root:
+        rows = measure_disturbances(config, Path(root), lambda text: print(text, flush=True))
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "elastic.json").write_text(json.dumps(rows, indent=1))
+    text = disturbance_table(rows)
+    (folder / "elastic.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    launch(main, {"all": DisturbanceConfig}, default="all")

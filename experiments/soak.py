@@ -1,0 +1,18 @@
+"""Kill random processes of the smallest sweep, and compare its tables with an undisturbed one's."""
+
+import json
+from pathlib import Path
+
+from lola.cli import launch_alone
+from lola.distributed.soak import SoakConfig, smoke, soak
+
+
+def main(config: SoakConfig) -> None:
+    """Kill random processes of a sweep at random moments; it must end with an undisturbed one's tables."""
+    command = smoke(Path(__file__).with_name("sweep_compression.py").resolve())
+    summary = soak(config, command, lambda text: print(text, flush=True))
+    print(json.dumps(summary, indent=1))
+
+
+if __name__ == "__main__":
+    launch_alone(main, SoakConfig)
