@@ -73,6 +73,9 @@ def test_the_comparison_shows_runs_parameters_and_charts(undisturbed, server, br
     assert parameters["solver_steps"] == {"2", "4"}
     assert parameters["compression"] == {"20"}
     assert parameters["model"] == {"diffusion"}
-    assert "autoencoded/skill/1-20" in text  # the first of the metrics; the list shows what is in view
+    scores = [name for name in runs[0].data.metrics if name.endswith("/1-20")]
+    assert any(name in text for name in scores)  # the list shows what is in view
+    chart = page.locator(".js-plotly-plot").first
+    assert "solver_steps" in chart.text_content()  # an axis: the runs differ by it
     page.get_by_text("Scatter Plot").click()
     page.wait_for_function(DRAWN)  # whether points are shapes or pixels is Plotly's choice

@@ -44,7 +44,7 @@ def local(config, well):
 
 def test_stages_are_those_of_the_plan(tmp_path, well):
     config = local(presets.smoke(), well)
-    averaged = config.replace(emulator_training=config.emulator_training.replace(ema=0.9))
+    averaged = config.replace(emulator_training=config.emulator_training.replace(ema=0.9), contexts=(2, 3))
     for each in (config, averaged):
         found = forecast(each, CPUS, tmp_path, 2)
         planned = [step for trial in Plan(each, tmp_path, well).trials for step in trial.steps]
