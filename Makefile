@@ -36,17 +36,17 @@ clean: ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/.demo: pyproject.toml | system $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[simulate]'
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable '.[simulate]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | system $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.simulators: pyproject.toml | system mpi $(VENV)/bin/python
 	CC=mpicc FFTW_INCLUDE_PATH=$(FFTW)/include FFTW_LIBRARY_PATH=$(dir $(FFTW_LIBRARY)) \
 	MPI_INCLUDE_PATH=$$(mpicc -showme:incdirs | cut -d' ' -f1) MPI_LIBRARY_PATH=$$(mpicc -showme:libdirs | cut -d' ' -f1) \
-		$(BIN)/pip install --quiet --editable '.[simulate,simulate-rayleigh-benard,simulate-gravity-cooling]'
+		PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable '.[simulate,simulate-rayleigh-benard,simulate-gravity-cooling]'
 	@touch $@
 
 $(VENV)/bin/python:
