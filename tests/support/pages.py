@@ -10,6 +10,8 @@ from lola.evaluation.page import Section
 from lola.evaluation.report import Report, demo_limits
 from lola.evaluation.speed import Timing
 
+LONG = "density, compression 160: euler_multi_quadrants_openBC/test/euler_multi_quadrants_openBC_gamma_1.404.hdf5#0"
+
 
 def film():
     states = np.random.default_rng(0).random((2, 5, 8, 6))
@@ -25,7 +27,7 @@ def report(sweep, **changes):
         "settings": [("Grid", "16 × 16")],
         "metrics": sweep[0],
         "spectra": sweep[1],
-        "examples": [Example("density", [("truth", np.random.rand(2, 8, 8))], [4, 8])],
+        "examples": [Example(LONG, [("truth", np.random.rand(2, 8, 8))], [4, 8])],
         "film": film(),
         "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],
         "timings": [Timing(model="simulator", seconds=2.0),
