@@ -10,7 +10,8 @@ from lola.evaluation.page import Section
 from lola.evaluation.report import Report, demo_limits
 from lola.evaluation.speed import Timing
 
-LONG = "density, compression 160: euler_multi_quadrants_openBC/test/euler_multi_quadrants_openBC_gamma_1.404.hdf5#0"
+FILE = "euler_multi_quadrants_openBC/test/euler_multi_quadrants_openBC_gamma_1.404.hdf5#0"
+LONG = f"density, compression 160: {FILE}"
 
 
 def film():
