@@ -11,6 +11,7 @@ PROGRAM = Path(__file__).parents[2] / "experiments" / "elastic.py"
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_a_run_that_loses_a_node_after_a_notice_follows_the_curve_of_one_that_does_not(tmp_path):
     options = ["--scenarios", "node preempted", "--steps", "180", "--report-every", "60", "--notice", "10"]
     command = [sys.executable, str(PROGRAM), *options, "--output", str(tmp_path)]
