@@ -19,8 +19,8 @@ OF_KIND = {
     "emulators": (),
     "evaluations": (
         r"(metrics|spectra)\.parquet",
-        r"example\.npy",
-        r"parts/\d+-\d+/((metrics|spectra)\.parquet|example\.npy|seconds)",
+        r"(example|moments)\.npy",
+        r"parts/\d+-\d+/((metrics|spectra)\.parquet|(example|moments)\.npy|seconds)",
     ),
     "reports": (r"[^./][^/]*",),
 }

@@ -27,7 +27,7 @@ def root(tmp_path):
         ),
         "evaluations/a": (
             {},
-            ["metrics.parquet", "spectra.parquet", "example.npy", "parts/00003-0000/seconds"],
+            ["metrics.parquet", "spectra.parquet", "example.npy", "moments.npy", "parts/00003-0000/seconds"],
         ),
         "reports/a": ({}, ["report.html", "accuracy.png"]),
     }
@@ -67,4 +67,4 @@ def test_leftovers_are_listed(root, name):
 
 def test_a_stage_without_a_manifest_accounts_for_nothing(root):
     (root / "evaluations" / "a" / "manifest.json").unlink()
-    assert len(unknown_files(root)) == 6
+    assert len(unknown_files(root)) == 7
