@@ -202,7 +202,9 @@ def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
     """A method's name for people, with the keys that tell it from others of its model."""
     emulator = row["model"] in EMULATORS
     where = " in pixel space" if emulator and row["space"] == "pixel" else ""
-    return NAMES[row["model"]] + where + "".join(f", {key} {row[key]}" for key in keys if emulator)
+    words = {"guidance": "guided by"}
+    told = [f", {words.get(key, key)} {row[key]}" for key in keys if emulator and row[key] != ""]
+    return NAMES[row["model"]] + where + "".join(told)
 
 
 def _varies(table: pd.DataFrame, key: str) -> bool:

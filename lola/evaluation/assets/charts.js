@@ -26,20 +26,24 @@
   const scale = (low, high, from, to, log) => {
     const f = log ? Math.log10 : (value) => value;
     const place = (value) => from + ((f(value) - f(low)) / (f(high) - f(low) || 1)) * (to - from);
-    const ticks = [];
+    const inside = (tick) => tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9);
+    let ticks = [];
     if (log) {
       const decades = Math.log10(high / low);
       const steps = decades > 6 ? [1] : decades > 2.5 ? [1, 3] : [1, 2, 5];
       const skip = Math.ceil(decades / 8);
       for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
         if (steps.length > 1 || power % skip === 0) ticks.push(...steps.map((step) => step * 10 ** power));
-    } else {
+      ticks = ticks.filter(inside);
+    }
+    if (!log || ticks.length < 3) {
+      ticks = [];
       const raw = (high - low) / 5 || 1;
       const unit = 10 ** Math.floor(Math.log10(raw));
       const step = [1, 2, 5, 10].find((factor) => factor * unit >= raw) * unit;
       for (let i = Math.ceil(low / step); i * step <= high * (1 + 1e-9); i++) ticks.push(i * step);
     }
-    return { place, ticks: ticks.filter((tick) => tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9)) };
+    return { place, ticks: ticks.filter(inside) };
   };
 
   class Chart {

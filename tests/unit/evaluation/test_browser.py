@@ -30,6 +30,18 @@ def test_a_chart_follows_its_choices(page):
     assert "spread / skill of Diffusion" in about
 
 
+def test_axes_have_numbers_however_narrow_their_range(page):
+    numbers = "[data-chart=vrmse] svg text[text-anchor=end]"
+    page.evaluate(
+        """() => document.querySelectorAll("[data-chart=vrmse] .legend button").forEach((button, i) => {
+            if (i) button.click();
+        })"""
+    )
+    values = [float(text) for text in page.locator(numbers).all_text_contents()]
+    assert len(values) >= 3
+    assert values == sorted(values)
+
+
 def test_the_legend_hides_a_curve(page):
     curves = page.locator("[data-chart=vrmse] path.curve")
     count = curves.count()

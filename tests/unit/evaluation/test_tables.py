@@ -180,3 +180,9 @@ def test_averaged_weights_are_a_model_of_their_own():
         "Diffusion", "Diffusion (EMA)",
     ]  # fmt: skip
     assert [row[3][0].flagged for row in rows] == [False] * 3 + [True] * 4
+
+
+def test_guided_methods_tell_what_guides_them_and_others_nothing():
+    parts = [tidy([[1, 1, 1]], model="diffusion", guidance=name) for name in ("", "mmps subsample8")]
+    rows = layout(lead_time_table(pa.concat_tables(parts), "vrmse", RANGES)).rows
+    assert {row[0] for row in rows} == {"Diffusion", "Diffusion, guided by mmps subsample8"}
