@@ -178,13 +178,20 @@ def soak(config: SoakConfig, command: list[str], say: Callable[[str], None]) -> 
 
 
 def kill_one(members: dict[int, str], draw: random.Random) -> str:
-    """Kill one of some processes, of a kind drawn first, since there are few drivers; returns what it was."""
+    """Kill one of some processes, of a sort drawn first, since there are few drivers; returns what it was."""
     alive = [pid for pid in sorted(members) if _alive(pid)]
-    kind = draw.choice(sorted({members[pid] for pid in alive}))
-    pid = draw.choice([pid for pid in alive if members[pid] == kind])
+    sort = draw.choice(sorted({sort_of(members[pid]) for pid in alive}))
+    pid = draw.choice([pid for pid in alive if sort_of(members[pid]) == sort])
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     return members[pid]
+
+
+def sort_of(what: str) -> str:
+    """What sort of process a name tells: driver, raylet, worker (an actor's or a task's), or service of Ray's."""
+    if what in ("driver", "raylet"):
+        return what
+    return "worker" if what.startswith("ray::") and not what.endswith("Agent") else "service"
 
 
 def tables(storage: Path) -> dict[tuple, float]:
@@ -243,13 +250,10 @@ def _what(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return "gone"
-    return " ".join(
-        words[:1] if words[0].startswith("ray::") else [Path(words[0]).name, *map(_base, words[1:3])]
-    )
-
-
-def _base(word: str) -> str:
-    return Path(word).name if "/" in word and "=" not in word else word.split("=")[0]
+    if words[0].startswith("ray::"):
+        return words[0]
+    programs = [word for word in words if word.endswith(".py")]
+    return Path((programs or words)[0]).name
 
 
 def _alive(pid: int) -> bool:

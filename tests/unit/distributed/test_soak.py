@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lola.distributed.soak import Job, compare, kill_one
+from lola.distributed.soak import Job, compare, kill_one, sort_of
 from lola.errors import LolaError
 
 
@@ -46,3 +46,19 @@ def test_a_job_that_fails_is_told(tmp_path):
     job.process.wait(30)
     with pytest.raises(LolaError, match="did not end well"):
         job.checked()
+
+
+@pytest.mark.parametrize(
+    ("what", "sort"),
+    [
+        ("driver", "driver"),
+        ("raylet", "raylet"),
+        ("ray::RayTrainWorker", "worker"),
+        ("ray::_evaluate()", "worker"),
+        ("ray::DashboardAgent", "service"),
+        ("gcs_server", "service"),
+        ("monitor.py", "service"),
+    ],
+)
+def test_processes_are_told_apart(what, sort):
+    assert sort_of(what) == sort
