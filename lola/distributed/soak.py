@@ -188,7 +188,7 @@ def kill_one(members: dict[int, str], draw: random.Random) -> str:
 
 
 def sort_of(what: str) -> str:
-    """What sort of process a name tells: driver, raylet, worker (an actor's or a task's), or service of Ray's."""
+    """The sort of process that a name tells: driver, raylet, worker (of an actor or task), or service."""
     if what in ("driver", "raylet"):
         return what
     return "worker" if what.startswith("ray::") and not what.endswith("Agent") else "service"
