@@ -68,11 +68,10 @@ def mini(system: str = "euler") -> SweepConfig:
         autoencoder_training=training.replace(
             steps=300,
             optimizer=OptimizerConfig(name="soap", learning_rate=3e-3, max_dimension=256),
-            precision="bfloat16",
             valid_samples=64,
             report_every=75,
         ),
-        cache=CacheConfig(block=51, precision="bfloat16"),
+        cache=CacheConfig(block=51),
         diffusion=DiffusionConfig(network=transformer),
         neural_solver=NeuralSolverConfig(network=transformer),
         emulator_training=training,

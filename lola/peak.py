@@ -7,8 +7,10 @@ A training step of `F` counted operations that takes `s` seconds on `G` devices 
 (model FLOP utilisation): operations that a step repeats, such as those of recomputed blocks, do not count.
 """
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -68,11 +70,16 @@ def product_rate(device: torch.device, precision: Precision, size: int = 1024, r
     return 2 * size**3 / min(seconds[1:])
 
 
+def emulates_bfloat16() -> bool:
+    """Whether this machine's processor has no arithmetic in bfloat16: products then take far longer in it."""
+    cpu = torch.device("cpu")
+    with _one_thread():
+        return product_rate(cpu, "bfloat16", 128) < product_rate(cpu, "float32", 128) / 2
+
+
 def processor(cores: int) -> Hardware:
     """This machine's processor as a device of some cores: measured on one, and taken to grow with them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _one_thread():
         cpu = torch.device("cpu")
         rates = {name: cores * product_rate(cpu, name, size=512) for name in ("float32", "bfloat16")}
         source = torch.ones(2**24)
@@ -80,7 +87,15 @@ def processor(cores: int) -> Hardware:
         started = time.perf_counter()
         source.clone()
         bandwidth = 2 * source.nbytes / (time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(threads)
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return Hardware(**rates, bandwidth=bandwidth, memory=memory)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -28,6 +28,7 @@ from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.telemetry import Telemetry
 from lola.distributed.trial import run_trial
 from lola.errors import LolaError
+from lola.peak import emulates_bfloat16
 from lola.progress import Progress
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage, resolve_storage, well_folder
@@ -147,7 +148,18 @@ def _prepare(config: Settings, build: Callable[[Path, Location], P]) -> tuple[P,
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
     connect()
+    for option in emulated_options(config):
+        progress.say(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
     return plan, tracker, progress
+
+
+def emulated_options(config: Settings) -> list[str]:
+    """The options that ask a processor for bfloat16, if this one emulates it."""
+    stages = {name: value for name, value in vars(config).items() if hasattr(value, "precision")}
+    chosen = [name for name, value in stages.items() if value.precision == "bfloat16" and not value.gpus]
+    return (
+        [f"--{name.replace('_', '-')}.precision" for name in chosen] if chosen and emulates_bfloat16() else []
+    )
 
 
 def _complete(

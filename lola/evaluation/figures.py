@@ -99,6 +99,7 @@ def save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as aside, matplotlib.rc_context({"svg.hashsalt": path.stem}):
         options: Any = {"dpi": DPI, "facecolor": "white", "metadata": metadata}
         figure.savefig(aside, format=path.suffix.removeprefix("."), **options)
+    figure.set_layout_engine("none")  # it is laid out: the next format need not do so again
     return path
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lola.peak import GPUS, device_kind, gpu_kind, peak, product_rate
+from lola import peak as module
+from lola.peak import GPUS, device_kind, emulates_bfloat16, gpu_kind, peak, product_rate
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,12 @@ def test_a_processor_is_measured():
     found = sorted(product_rate(cpu, "float32", size=256) for _ in range(3))[1]
     assert 1e8 < found < 1e13
     assert peak(cpu, "float32") > found / 20
+
+
+@pytest.mark.parametrize(("half", "emulated"), [(4.0, True), (9.0, False), (30.0, False)])
+def test_emulated_arithmetic_is_told_by_its_rate(monkeypatch, half, emulated):
+    rates = {"bfloat16": half, "float32": 10.0}
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(module, "product_rate", lambda device, precision, size: rates[precision])
+    assert emulates_bfloat16() is emulated
+    assert torch.get_num_threads() == threads
