@@ -101,16 +101,20 @@ class Room:
         grows: Whether there may be more of them when they are asked for.
     """
 
-    cpus: float = 1
+    cpus: float = 0
     gpus: float = 0
     grows: bool = False
 
 
 def room() -> Room:
-    """What the cluster has at the moment; one that this program did not start may grow."""
+    """What the cluster has at the moment; one that this program did not start may grow.
+
+    A process of a trial does not know who started it: several nodes, or none that computes, tell it.
+    """
     resources = ray.cluster_resources()
-    grows = "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1
-    return Room(resources.get("CPU", 1), resources.get("GPU", 0), grows)
+    cpus = resources.get("CPU", 0)
+    grows = "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1 or not cpus
+    return Room(cpus, resources.get("GPU", 0), grows)
 
 
 def cpus_per_gpu() -> int:
@@ -126,13 +130,3 @@ def cpus_per_gpu() -> int:
     ]
     require(bool(shares), "cpus: 0 is a GPU's share of its node's, but there are no GPUs; give a number")
     return max(1, int(min(shares)))
-
-
-def logical_cpus() -> int:
-    """Logical CPUs of the whole cluster."""
-    return int(ray.cluster_resources().get("CPU", 1))
-
-
-def gpus() -> int:
-    """GPUs of the whole cluster."""
-    return int(ray.cluster_resources().get("GPU", 0))

@@ -24,8 +24,7 @@ from lola.autoencoder import Autoencoder
 from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.data.well import WellSplit
-from lola.distributed.cluster import gpus as cluster_gpus
-from lola.distributed.cluster import logical_cpus
+from lola.distributed.cluster import Room, room
 from lola.emulation import Emulator, load_autoencoder, load_emulator
 from lola.errors import LolaError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
@@ -105,9 +104,9 @@ class _Part:
 def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     """Score what is not scored yet, reporting how many parts are."""
     left = [part for part in parts if not part.folder.exists()]
-    gpus = run.config.gpus if run.config.gpus >= 0 else min(1, cluster_gpus())
-    workers = max(1, int(cluster_gpus() / gpus) if gpus else logical_cpus())
-    size = max(1, len(left) // (TASKS_PER_WORKER * workers))
+    there = room()
+    gpus = run.config.gpus if run.config.gpus >= 0 else min(1, there.gpus)
+    size = parts_per_task(len(left), gpus, there)
     told = ray.put((run, split, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
@@ -126,6 +125,18 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         spool.metrics(done, {"progress/trajectories": done})
     if failures:
         raise LolaError(f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}")
+
+
+def parts_per_task(parts: int, gpus: float, there: Room) -> int:
+    """How many parts a task takes: one where nodes may come, which then find tasks to do.
+
+    Arguments:
+        parts: Parts to score.
+        gpus: GPUs of a task; a task takes one CPU.
+        there: What the cluster has.
+    """
+    workers = max(1, int(there.gpus / gpus if gpus else there.cpus))
+    return 1 if there.grows else max(1, parts // (TASKS_PER_WORKER * workers))
 
 
 @ray.remote(num_cpus=1, max_retries=3)

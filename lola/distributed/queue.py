@@ -5,9 +5,11 @@ trial whose needs are finished and for which there is room; with nothing while t
 end when no running trial could make what the waiting ones need.
 
 Trials take nothing of Ray themselves, but what they start does, so that room is counted here: what the
-running ones take, against what the cluster has at the moment. Where it may grow, one trial more than fits is
-started: it waits for its workers, which makes an autoscaler add nodes. A trial that is larger than the
-whole cluster waits for all others, lest it keeps them waiting for ever.
+running ones take, against what the cluster has at the moment. Where it may grow, more trials than fit are
+started: they wait for their workers, which makes an autoscaler add nodes. Nothing tells how far it may grow:
+if a limit is given, that many are started at once, and all nodes are asked for together; else one more than
+fits, and nodes come one after the other. A trial that is larger than the whole cluster waits for all others,
+lest it keeps them waiting for ever.
 """
 
 import time
@@ -79,4 +81,5 @@ class TrialQueue(Searcher):
         first = next(iter(whole or self.ready.values()))
         over = cpus < 0 or gpus < 0  # one waits for its workers already
         fits = first.cpus <= cpus and first.gpus <= gpus
-        return first if fits or not self.running or (self._room.grows and not over) else None
+        asks = self._room.grows and (bool(self.limit) or not over)
+        return first if fits or asks or not self.running else None

@@ -8,6 +8,7 @@ import ray.exceptions
 from stages import small_sweep
 
 from lola.distributed import evaluate
+from lola.distributed.cluster import Room
 from lola.distributed.plan import Plan
 from lola.errors import DataError, LolaError
 
@@ -50,8 +51,7 @@ def tasks(monkeypatch):
     )
     monkeypatch.setattr(evaluate, "ray", fake)
     monkeypatch.setattr(evaluate, "_evaluate", task)
-    monkeypatch.setattr(evaluate, "logical_cpus", lambda: 2)
-    monkeypatch.setattr(evaluate, "cluster_gpus", lambda: 0)
+    monkeypatch.setattr(evaluate, "room", lambda: Room(cpus=2))
     monkeypatch.setattr(evaluate, "TASKS_PER_WORKER", 1)
     return task
 
@@ -65,6 +65,22 @@ def step(tmp_path, well):
 
 def rows(step):
     return pq.read_table(step.stage.folder / "metrics.parquet")
+
+
+@pytest.mark.parametrize(
+    ("there", "gpus", "size"),
+    [
+        (Room(cpus=2), 0, 8),
+        (Room(cpus=192, gpus=4), 1, 4),
+        (Room(cpus=192, gpus=4), 0.5, 2),
+        (Room(cpus=1000), 0, 1),
+        (Room(), 1, 16),
+        (Room(cpus=2, grows=True), 0, 1),  # nodes that come later find tasks to do
+        (Room(grows=True), 1, 1),
+    ],
+)
+def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
+    assert evaluate.parts_per_task(64, gpus, there) == size
 
 
 def test_parts_are_shared_among_workers_and_joined(tasks, step):

@@ -112,6 +112,12 @@ def test_a_large_trial_is_not_overtaken_for_ever(tmp_path, monkeypatch):
     assert cluster.start() == ["large"]
 
 
+def test_a_limit_is_what_a_cluster_that_may_grow_is_asked_for_at_once(tmp_path):
+    trials = [trial(tmp_path, str(i), cpus=16, gpus=8) for i in range(7)]
+    queue = TrialQueue(trials, lambda: Room(grows=True), limit=4)
+    assert sum(isinstance(queue.suggest(str(i)), dict) for i in range(7)) == 4
+
+
 @pytest.mark.parametrize("limit", [1, 3])
 def test_a_limit(tmp_path, limit):
     queue = TrialQueue([trial(tmp_path, str(i)) for i in range(5)], lambda: WIDE, limit)
