@@ -31,7 +31,7 @@ from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, eval
 from lola.evaluation.score import Subject
 from lola.evaluation.tables import summarise
 from lola.spool import Spool
-from lola.storage import Stage, atomic_path
+from lola.storage import Stage, atomic_path, read_manifest
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
 TASKS_PER_WORKER = 4  # so that workers end at about the same time, and a lost task loses little
@@ -105,7 +105,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     """Score what is not scored yet, reporting how many parts are."""
     left = [part for part in parts if not part.folder.exists()]
     there = room()
-    gpus = run.config.gpus if run.config.gpus >= 0 else min(1, there.gpus)
+    gpus = run.config.gpus if run.config.gpus >= 0 else gpus_of(run, there)
     size = parts_per_task(len(left), gpus, there)
     told = ray.put((run, split, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
@@ -125,6 +125,14 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         spool.metrics(done, {"progress/trajectories": done})
     if failures:
         raise LolaError(f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}")
+
+
+def gpus_of(run: EvaluationRun, there: Room) -> float:
+    """GPUs of a task that names none: one if there are any, or if they may come and trained the models."""
+    if there.gpus or not there.grows:
+        return min(1, there.gpus)
+    models = [read_manifest(folder) for folder in (run.autoencoder, run.emulator) if folder]
+    return float(any(model.get("speed", {}).get("device", "cpu") != "cpu" for model in models))
 
 
 def parts_per_task(parts: int, gpus: float, there: Room) -> int:

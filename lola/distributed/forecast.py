@@ -23,6 +23,7 @@ from typing import Literal
 
 from lola.config import Config, require
 from lola.cost import Hardware
+from lola.data.systems import get_system
 from lola.distributed.dry_run import FLOAT, Job, autoencoder_job, emulator_job
 from lola.distributed.extent import Extent
 from lola.distributed.makespan import Task, critical_path, makespan
@@ -31,13 +32,13 @@ from lola.distributed.plan import weights_of
 from lola.distributed.sweep import EmulatorModel, SweepConfig, kind_of
 from lola.emulation import Weights
 from lola.errors import ConfigError
-from lola.evaluation.score import model_key
+from lola.evaluation.score import count_rows, model_key
 from lola.guidance import GuidanceConfig
 from lola.peak import GPUS, processor
 
 Source = Literal["finished", "measured", "peak"]
-TABLES = 16e3  # bytes of an evaluation's tables per trajectory and state, seen
-SHOWN = 2  # members whose states an evaluation keeps
+ROW = 2 * 8  # bytes of a row: a value, which does not compress, in a part's table and in the joined one
+SHOWN = 2  # members whose states an evaluation keeps of its first trajectory
 GUIDED = 3  # forward passes that an observation, or an iteration of its solver, costs: one and its gradient
 KEPT = 2  # checkpoints that a training keeps
 CORES = 24  # per GPU, of the usual machines of 8
@@ -208,6 +209,7 @@ class _Forecaster:
         self.gpu = published.replace(utilisation=cluster.utilisation)
         self.core = processor(1).replace(utilisation=cluster.utilisation)
         self.samples: dict[tuple[str, int | None], float] = {}  # operations of training on a sample
+        self.rows: dict[int, int] = {}  # of tables, by the size of the ensemble
 
     def works(self) -> Iterator[Work]:
         """Every stage, each after those it needs."""
@@ -334,7 +336,8 @@ class _Forecaster:
         hardware, takes = self._device(gpus, 1)
         measured = 0.0 if gpus else self.measured.evaluation(name) * members * lead
         done = self.measured.finished("evaluations", name)
-        kept = trajectories * lead * (min(members, SHOWN) * self.extent.state + TABLES)
+        rows = self._rows(members) * (2 if n is not None and model is not None else 1)  # two targets
+        pictures = min(members, SHOWN) + (2 if members > 1 else 0)  # with the mean and the deviation
         there = self.capacity["gpu" if gpus else "cpu"]
         parts = max(1, min(trajectories, int(there)))
         each = measured or operations / (hardware.utilisation * hardware.peak("float32"))
@@ -347,9 +350,16 @@ class _Forecaster:
             seconds=0.0 if done else math.ceil(trajectories / parts) * each,
             parts=parts,
             takes=takes,
-            stored=kept,
+            stored=ROW * rows * trajectories * lead + 2 * pictures * leads[0] * self.extent.state,
             read=0.0 if done else trajectories * (lead + known * len(leads)) * self.extent.state,
         )
+
+    def _rows(self, members: int) -> int:
+        """Rows of an evaluation's tables per state and target."""
+        if members not in self.rows:
+            channels = get_system(self.config.system).channels
+            self.rows[members] = count_rows(channels, self.extent.grid, members)
+        return self.rows[members]
 
     def _operations(
         self,

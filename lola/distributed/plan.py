@@ -17,17 +17,16 @@ from typing import Any
 
 from lola.config import Config, fingerprint
 from lola.data.datasets import Datasets
-from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System, get_system
-from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit, WellWindows
+from lola.data.well import WellSplit
 from lola.distributed.datasource import shards_of
 from lola.distributed.encode import SPLITS, dataset_fingerprint, encode
 from lola.distributed.encoder import CacheConfig
 from lola.distributed.evaluate import EvaluationRun, run_evaluation
+from lola.distributed.setups import latent_setup, pixel_setup
 from lola.distributed.statistics import compute_statistics, statistics_stage
 from lola.distributed.sweep import EmulatorModel, Reads, Recipe, Step, SweepConfig, Trial, kind_of
-from lola.distributed.train import Setup, TrainingRun, run_training
+from lola.distributed.train import TrainingRun, run_training
 from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.score import Subject, model_key
@@ -217,7 +216,7 @@ class Plan:
         assert isinstance(recipe, Recipe)
         sizes = self._emulator_sizes(self.channels)
         setup = functools.partial(
-            _pixel_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride
+            pixel_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride
         )
         run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
         return self._training_trial(stage, run, kind_of(model), None, *self.first)
@@ -227,7 +226,7 @@ class Plan:
         recipe = stage.config
         assert isinstance(recipe, Recipe)
         sizes = self._emulator_sizes(n)
-        setup = functools.partial(_latent_setup, recipe, self.cache(n).folder, sizes)
+        setup = functools.partial(latent_setup, recipe, self.cache(n).folder, sizes)
         run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(n))
         return self._training_trial(stage, run, kind_of(model), n, self.autoencoder(n), self.cache(n))
 
@@ -349,7 +348,7 @@ def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> 
     recipe, system = stage.config, get_system(stage.system)
     assert isinstance(recipe, Recipe)
     sizes = {"channels": len(system.channels), "spatial": system.dimensions}
-    setup = functools.partial(_pixel_setup, recipe, datasets, system, sizes, 1, 1)
+    setup = functools.partial(pixel_setup, recipe, datasets, system, sizes, 1, 1)
     run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
     reads = (Reads.of_well(stage, datasets, "training"),)
     return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
@@ -372,28 +371,3 @@ def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ..
             kept.insert(0, dataclasses.replace(trial, steps=tuple(steps)))
             wanted |= {stage.fingerprint for stage in trial.needs}
     return tuple(kept)
-
-
-def _pixel_setup(
-    recipe: Recipe,
-    datasets: Datasets,
-    system: System,
-    sizes: dict[str, int],
-    length: int,
-    stride: int,
-) -> Setup:
-    """A model trained on windows of fields, read from HDF5."""
-    splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
-    sources = [
-        WellWindows(split, Standardisation(split.system), length, stride, symmetries)
-        for split, symmetries in splits
-    ]
-    return Setup(recipe.model.build(**sizes), *sources)
-
-
-def _latent_setup(recipe: Recipe, cache: Path, sizes: dict[str, int]) -> Setup:
-    """A model trained on windows of latents, read from the cache."""
-    sources = [
-        LatentWindows(LatentSplit(cache, split), recipe.window, recipe.stride) for split in ("train", "valid")
-    ]
-    return Setup(recipe.model.build(**sizes), *sources)

@@ -65,7 +65,9 @@ class TrialQueue(Searcher):
     def _refresh(self) -> None:
         """Look at the cluster, and for trials that have become ready."""
         self._room, self._looked = self.look(), time.monotonic()
-        self.ready = {name: trial for name, trial in self.waiting.items() if trial.ready}
+        if len(self.ready) < len(self.waiting):
+            ready = self.ready.keys()  # and stay so
+            self.ready = {name: trial for name, trial in self.waiting.items() if name in ready or trial.ready}
 
     def _fitting(self) -> Trial | None:
         """The first ready trial, unless there is no room for it now."""
@@ -73,12 +75,12 @@ class TrialQueue(Searcher):
             return None
         cpus = self._room.cpus - sum(trial.cpus for trial in self.running.values())
         gpus = self._room.gpus - sum(trial.gpus for trial in self.running.values())
-        whole = [
+        whole = (
             trial
             for trial in self.ready.values()
             if trial.cpus <= self._room.cpus and trial.gpus <= self._room.gpus
-        ]
-        first = next(iter(whole or self.ready.values()))
+        )
+        first = next(whole, next(iter(self.ready.values())))
         over = cpus < 0 or gpus < 0  # one waits for its workers already
         fits = first.cpus <= cpus and first.gpus <= gpus
         asks = self._room.grows and (bool(self.limit) or not over)

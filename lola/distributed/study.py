@@ -61,7 +61,8 @@ class StudyConfig(Config):
         seeds: Training seeds of every optimiser and rate.
         well: The folder of Well datasets, absolute or under the storage root.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
-        concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
+        concurrency: The most trials at once, which a cluster that may grow is asked for together; 0 is as
+            many as it has room for, and there one more.
     """
 
     system: str = "euler"

@@ -53,7 +53,8 @@ class SweepConfig(Config):
         include: Only files of datasets whose name contains one of these are used.
         exclude: Files of datasets whose name contains one of these are not used.
         storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
-        concurrency: The most trials at once; 0 is as many as the cluster has room for.
+        concurrency: The most trials at once, which a cluster that may grow is asked for together; 0 is as
+            many as it has room for, and there one more.
     """
 
     system: str = "euler"

@@ -58,7 +58,7 @@ class Settings(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """The most trials at once; 0 is as many as the cluster has room for."""
+        """The most trials at once; 0 is as many as the cluster has room for, one more where it may grow."""
 
     def what(self) -> dict[str, Any]:
         """The fingerprinted fields."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from lola.emulation import Weights
@@ -86,6 +87,21 @@ def score(
     scores, own = score_ensemble({"target": truth}, members, spatial=truth.ndim - 2)
     rollouts = {"stability": (channels, share_stable(truth, own))}
     return tabulate(subject, scores["target"], rollouts, channels=channels, lead_times=lead_times)
+
+
+def count_rows(channels: Sequence[str], grid: Sequence[int], members: int) -> int:
+    """Rows of both tables per state that is scored against one target, but for what is conserved.
+
+    Arguments:
+        channels: The names of the fields.
+        grid: Cells along each grid axis.
+        members: Size of the ensemble.
+    """
+    few = min(members, 2)  # further members add ranks alone
+    truth, ensemble = torch.zeros(1, 1, *grid), torch.zeros(few, 1, 1, *grid)
+    nobody = Subject(system="", dataset="", fingerprint="", model="", space="", compression=1.0)
+    both = score(nobody, truth, ensemble, channels=channels[:1], lead_times=np.ones(1, np.int32))
+    return len(channels) * (sum(table.num_rows for table in both) + members - few)
 
 
 def share_stable(truth: Tensor, own: Members) -> Tensor:

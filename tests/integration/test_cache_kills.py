@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import below
 from stages import ROOT, finish_autoencoder
 from waves import write_dataset
 
@@ -75,18 +75,6 @@ def copied(storage: Path, root: Path) -> Path:
 def hashes(root: Path) -> dict[str, str]:
     found = sorted(root.glob("latents/*/*/*.parquet"))
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
-
-
-def below(pid: int) -> Iterator[int]:
-    """The processes that descend from one."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == pid:
-            yield int(entry.name)
-            yield from below(int(entry.name))
 
 
 def encoders(pid: int) -> list[int]:

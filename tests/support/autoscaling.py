@@ -1,7 +1,7 @@
 """A Ray cluster of one machine whose nodes are started by Ray's own autoscaler, as those of a cloud are.
 
-Ray's `AutoscalingCluster` reads a file that its packages lack, and ends every Ray process of the machine. This
-one gives the same node provider a configuration of its own, and ends the processes that it started.
+Ray's `AutoscalingCluster` reads a file that its packages lack, and ends every Ray process of the machine.
+This one gives the same node provider a configuration of its own, and ends the processes that it started.
 """
 
 import contextlib
@@ -99,7 +99,11 @@ def autoscaled(
     command = [
         *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0"),
         *(f"--port={ports[0]}", f"--temp-dir={folder / 'ray'}"),
-        *("--dashboard-host=127.0.0.1", f"--dashboard-port={ports[1]}", f"--ray-client-server-port={ports[2]}"),
+        *(
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={ports[1]}",
+            f"--ray-client-server-port={ports[2]}",
+        ),
         *(f"--autoscaling-config={configuration}", "--object-store-memory=100000000"),
         "--disable-usage-stats",
     ]

@@ -83,6 +83,24 @@ def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
     assert evaluate.parts_per_task(64, gpus, there) == size
 
 
+@pytest.mark.parametrize(
+    ("there", "device", "gpus"),
+    [
+        (Room(cpus=2), "h100", 0),
+        (Room(cpus=2, gpus=4), "cpu", 1),
+        (Room(grows=True), "h100", 1),  # they have gone, and come again when they are asked for
+        (Room(grows=True), "cpu", 0),
+    ],
+)
+def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, there, device, gpus):
+    plan = Plan(small_sweep(), tmp_path, well)
+    stage = plan.autoencoder(16)
+    stage.folder.mkdir(parents=True)
+    stage.commit(speed={"device": device})
+    run = evaluate.EvaluationRun(stage, plan.config.evaluation, None, plan.datasets, stage.folder)
+    assert evaluate.gpus_of(run, there) == gpus
+
+
 def test_parts_are_shared_among_workers_and_joined(tasks, step):
     step.run()
     assert [len(parts) for parts in tasks.calls] == [2, 2]

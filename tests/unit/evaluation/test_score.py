@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lola.evaluation.metrics import coherence, crps, nrmse, rank_histogram, skill, spread, vrmse
-from lola.evaluation.score import METRICS_SCHEMA, SPECTRA_SCHEMA, Subject, score
+from lola.evaluation.score import METRICS_SCHEMA, SPECTRA_SCHEMA, Subject, count_rows, score
 from lola.evaluation.spectra import power_spectrum, spectrum_rmse
 
 SUBJECT = Subject(
@@ -102,6 +102,14 @@ def test_one_member_has_no_spread_rows():
     )
     assert not {"spread", "rank_histogram"} & set(metrics["metric"].to_pylist())
     assert "skill" in metrics["metric"].to_pylist()
+
+
+@pytest.mark.parametrize("grid", [(12, 20), (6, 6, 8)])
+@pytest.mark.parametrize("members", [1, 2, 5])
+def test_rows_are_counted_beforehand(grid, members):
+    truth, ensemble = torch.rand(3, 4, *grid), torch.rand(members, 3, 4, *grid)
+    tables = score(SUBJECT, truth, ensemble, channels=("a", "b", "c"), lead_times=np.arange(4))
+    assert sum(table.num_rows for table in tables) == 4 * count_rows(("a", "b", "c"), grid, members)
 
 
 def test_non_finite_predictions_keep_their_rows():

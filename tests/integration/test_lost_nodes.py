@@ -1,0 +1,185 @@
+"""Encoding and evaluation use a node that arrives, and lose nothing that is finished with one that goes."""
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from processes import below
+from ray.cluster_utils import Cluster
+from stages import ROOT, finish_autoencoder
+from waves import write_dataset
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore"),  # of processes that Ray leaves to the garbage collector
+    pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc"),
+]
+ENCODE = [str(ROOT / "experiments" / "cache_latents.py"), "euler-autoencoder-f8c16", "--variants", "4"]
+EVALUATE = [
+    "-c",
+    """
+import sys
+from pathlib import Path
+from stages import small_sweep
+from lola.distributed.cluster import connect
+from lola.distributed.plan import Plan
+
+root, config = Path(sys.argv[1]), small_sweep()
+scoring = config.evaluation.replace(starts=(0, 1, 2, 3), trajectories=16, stride=1)
+plan = Plan(config.replace(evaluation=scoring), root, root / "well")
+connect()
+(step,) = [trial.steps[0] for trial in plan.evaluations if "autoencoder" in trial.name]
+step.run()
+""",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A storage root with data and an autoencoder."""
+    root = tmp_path_factory.mktemp("data")
+    write_dataset(root / "well", size=64, steps=51, count=8)
+    finish_autoencoder(root, root / "well")
+    return root
+
+
+@pytest.fixture
+def cluster(monkeypatch) -> Iterator[Cluster]:
+    """A head without CPUs, and a node with one."""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        try:
+            cluster.add_node(num_cpus=1)
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+def start(program: list[str], root: Path, **variables: str) -> subprocess.Popen:
+    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "support"]
+    environment = {**os.environ, "LOLA_STORAGE": str(root), **variables}
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    return subprocess.Popen(
+        [sys.executable, *program],
+        env=environment,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen, seconds: float = 400) -> None:
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    assert process.returncode == 0, output[-4000:]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"the moment never came:\n{process.communicate()[0][-4000:]}")
+        time.sleep(0.05)
+
+
+def works(node, name: bytes) -> bool:
+    """Whether a process of a node bears a name, as Ray calls those of tasks and actors by what they run."""
+    (raylet,) = node.all_processes["raylet"]
+    for pid in below(raylet.process.pid):
+        try:
+            if name in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+        except OSError:  # it has ended
+            continue
+    return False
+
+
+def disturb(cluster: Cluster, process: subprocess.Popen, finished: Callable[[], list[Path]], name: bytes):
+    """Once something is finished add a node, and once that works take the first away.
+
+    Returns what was finished by then, with the numbers of the files and the times of their last change.
+    """
+    (first,) = cluster.worker_nodes
+    wait_until(lambda: bool(finished()), process)
+    second = cluster.add_node(num_cpus=1)
+    wait_until(lambda: works(second, name), process)
+    before = identities(finished())
+    assert process.poll() is None
+    cluster.remove_node(first, allow_graceful=False)
+    return before
+
+
+def identities(paths: list[Path]) -> dict[Path, tuple[int, int]]:
+    return {path: ((status := path.stat()).st_ino, status.st_mtime_ns) for path in paths}
+
+
+def copied(data: Path, root: Path) -> Path:
+    shutil.copytree(data, root, dirs_exist_ok=True)
+    return root
+
+
+def test_encoding(data, cluster, tmp_path):
+    root = copied(data, tmp_path / "disturbed")
+    process = start([*ENCODE, "--actors", "2"], root, RAY_ADDRESS=cluster.address)
+    before = disturb(cluster, process, lambda: shards(root), b"MapBatches(Encoder)")
+    assert not list(root.glob("latents/*/manifest.json"))
+    finish(process)
+    assert list(root.glob("latents/*/manifest.json"))
+    assert before.items() <= identities(shards(root)).items()
+    other = copied(data, tmp_path / "alone")
+    finish(start(ENCODE, other))
+    assert hashes(root) == hashes(other)
+
+
+def shards(root: Path) -> list[Path]:
+    return sorted(root.glob("latents/*/*/shard-*.parquet"))
+
+
+def hashes(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in shards(root)
+    }
+
+
+def test_evaluation(data, cluster, tmp_path):
+    root = copied(data, tmp_path / "disturbed")
+    process = start([*EVALUATE, str(root)], root, RAY_ADDRESS=cluster.address)
+    before = disturb(cluster, process, lambda: parts(root), b"ray::_evaluate")
+    assert len(before) < 64
+    finish(process)
+    assert len(parts(root)) == 64
+    assert before.items() <= identities(parts(root)).items()
+    other = copied(data, tmp_path / "undisturbed")
+    finish(start([*EVALUATE, str(other)], other, RAY_ADDRESS=cluster.address))
+    for name in ("metrics", "spectra"):
+        found, expected = (table(each, name) for each in (root, other))
+        assert found.num_rows > 10_000
+        assert found.equals(expected)
+
+
+def parts(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("evaluations/*/parts/*") if not path.name.startswith("."))
+
+
+def table(root: Path, name: str):
+    (path,) = root.glob(f"evaluations/*/{name}.parquet")
+    return pq.read_table(path)
