@@ -136,7 +136,8 @@ def configure(address: str, workers: int, cpus: int, idle: float, version: int) 
         "upscaling_speed": 100.0,
         "idle_timeout_minutes": idle / 60,
         "provider": {
-            "type": "fake_multinode",
+            "type": "external",  # by its own name it would read the file that is not there
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "disable_node_updaters": True,
             "foreground_node_launch": True,
             "gcs_address": address,

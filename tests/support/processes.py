@@ -21,11 +21,12 @@ def below(pid: int) -> Iterator[int]:
 
 
 def name_of(pid: int) -> str:
-    """The name of a process's program, empty if it has ended."""
+    """The name of a process's program, empty if it has ended, though its parent may not know yet."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        before, _, after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
     except OSError:
         return ""
+    return "" if after.split()[0] == "Z" else before.partition("(")[2]
 
 
 def end(pids: Iterable[int], seconds: float = 10) -> None:
