@@ -43,7 +43,7 @@ def test_nodes_come_for_a_sweep_and_go(tmp_path, version, options):
         assert cluster.nodes == 0
         result = submit(cluster, "smoke", *options)
         assert result.returncode == 0, result.stdout[-6000:]
-        assert 2 <= cluster.most <= NODES, cluster.watched
+        assert cluster.most >= 2, cluster.watched
         cluster.wait(0, seconds=120)
     (report,) = tmp_path.glob("reports/*/report.html")
     assert f"report: {report}" in result.stdout.replace("\n", "")

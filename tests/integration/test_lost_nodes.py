@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of processes that Ray leaves to the garbage collector
     pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc"),
 ]
-ENCODE = [str(ROOT / "experiments" / "cache_latents.py"), "euler-autoencoder-f8c16", "--variants", "4"]
+ENCODE = [str(ROOT / "experiments" / "cache_latents.py"), "--variants", "4"]
 EVALUATE = [
     "-c",
     """
@@ -139,14 +139,15 @@ def copied(data: Path, root: Path) -> Path:
 
 def test_encoding(data, cluster, tmp_path):
     root = copied(data, tmp_path / "disturbed")
-    process = start([*ENCODE, "--actors", "2"], root, RAY_ADDRESS=cluster.address)
+    (autoencoder,) = (each.name for each in data.glob("autoencoders/*"))
+    process = start([*ENCODE, autoencoder, "--actors", "2"], root, RAY_ADDRESS=cluster.address)
     before = disturb(cluster, process, lambda: shards(root), b"MapBatches(Encoder)")
     assert not list(root.glob("latents/*/manifest.json"))
     finish(process)
     assert list(root.glob("latents/*/manifest.json"))
     assert before.items() <= identities(shards(root)).items()
     other = copied(data, tmp_path / "alone")
-    finish(start(ENCODE, other))
+    finish(start([*ENCODE, autoencoder], other))
     assert hashes(root) == hashes(other)
 
 
