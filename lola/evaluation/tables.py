@@ -136,17 +136,18 @@ def beats_persistence(table: pd.DataFrame) -> pd.Series:
 
 
 def summarise(
-    metrics: pa.Table, ranges: Sequence[Range], spectrum_ranges: Sequence[Range] = ()
+    metrics: pa.Table, ranges: Sequence[Range], spectrum_ranges: Sequence[Range] = (), split: str = "test"
 ) -> dict[str, float]:
-    """One method's metrics by range, as `test/<metric>/<range>`, and as `autoencoded/...` against that.
+    """One method's metrics by range, as `<split>/<metric>/<range>`, and as `autoencoded/...` against that.
 
     Arguments:
         metrics: Tidy rows of one method.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
         spectrum_ranges: Those of power spectra, if they differ.
+        split: The split that the rows are of.
     """
     summary: dict[str, float] = {}
-    for target, prefix in (("truth", "test"), ("autoencoded", "autoencoded")):
+    for target, prefix in (("truth", split), ("autoencoded", "autoencoded")):
         for metric in [*sorted(set(metrics["metric"].to_pylist())), RATIO]:
             own = spectrum_ranges if spectrum_ranges and metric.startswith("spectrum") else ranges
             table = lead_time_table(metrics, metric, own, target=target, draws=1)
