@@ -187,11 +187,15 @@ class SamplerPlan:
     def validation(self) -> tuple[Trial, ...]:
         """Every candidate at every number of steps, and the fine reference, on the validation split."""
         config = self.config
-        lines = [[config.at(title, steps) for steps in config.steps] for title in config.candidates()]
-        drawn = [[sampler for sampler in line if sampler is not None] for line in [*lines, [config.fine]]]
+        lines = [self._line(title) for title in config.candidates()] + [[config.fine]]
         return tuple(
-            self._trial(model, "valid", samplers) for model, samplers in itertools.product(self.models, drawn)
+            self._trial(model, "valid", line) for model, line in itertools.product(self.models, lines)
         )
+
+    def _line(self, title: str) -> list[SamplerConfig]:
+        """A candidate at every number of steps that it can take."""
+        drawn = (self.config.at(title, steps) for steps in self.config.steps)
+        return [sampler for sampler in drawn if sampler is not None]
 
     @functools.cached_property
     def test(self) -> tuple[Trial, ...]:
@@ -206,8 +210,7 @@ class SamplerPlan:
         chosen = self.chosen[self.chosen["emulator"].isin([model.name, COMMON])]
         pairs = zip(chosen["sampler"], chosen["steps"], strict=True)
         samplers = [SamplerConfig.titled(title, int(steps)) for title, steps in pairs]
-        present = [self.config.at(self.config.present.title, steps) for steps in self.config.steps]
-        samplers += [self.config.fine, *(each for each in present if each is not None)]
+        samplers += [self.config.fine, *self._line(self.config.present.title)]
         return list({(each.title, each.steps): each for each in samplers}.values())
 
     @functools.cached_property

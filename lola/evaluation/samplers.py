@@ -100,9 +100,11 @@ def ratio_table(
     """
     most = int(chosen["steps"].max())
     emulators = [name for name in chosen["emulator"].unique() if name != COMMON]
-    wide = scores.pivot_table(
-        "value", "trajectory", ["emulator", "sampler", "steps", "metric", "range"], sort=False
-    )
+    ranges = list(scores["range"].unique())
+    errors = {
+        key: rows.pivot(index="trajectory", columns="range", values="value")[ranges]
+        for key, rows in scores.groupby(["emulator", "sampler", "steps", "metric"])
+    }
     own = chosen.set_index(["emulator", "steps"])["sampler"]
     rows = []
     for place, sampler, steps, choice in _choices(chosen, emulators, present):
@@ -114,9 +116,10 @@ def ratio_table(
         }
         for reference, others in references.items():
             for metric in METRICS:
-                ones = [_errors(wide, name, sampler, steps, metric) for name in members]
+                ones = [errors.get((name, sampler, steps, metric)) for name in members]
                 twos = [
-                    _errors(wide, name, *other, metric) for name, other in zip(members, others, strict=True)
+                    errors.get((name, title, count, metric))
+                    for name, (title, count) in zip(members, others, strict=True)
                 ]
                 if any(part is None for part in (*ones, *twos)):
                     continue
@@ -137,12 +140,6 @@ def _choices(chosen: pd.DataFrame, emulators: list[str], present: str) -> Iterat
     for choice, rows in ((SHARED, common), (PRESENT, common.assign(sampler=present))):
         for row in rows.itertuples():
             yield COMMON, str(row.sampler), int(row.steps), choice
-
-
-def _errors(wide: pd.DataFrame, name: str, sampler: str, steps: int, metric: str) -> pd.DataFrame | None:
-    """Errors with shape `(T, ranges)`, if there are any."""
-    key = (name, sampler, steps, metric)
-    return wide[key] if key in wide.columns.droplevel("range") else None
 
 
 def _compared(ones: list[pd.DataFrame], twos: list[pd.DataFrame]) -> Iterator[dict]:
