@@ -70,7 +70,7 @@ def sections(study: Study) -> list[Section]:
             "How many network evaluations are enough",
             f"Each sampler was chosen on the validation split by its {error} with as many evaluations; the "
             f"figures are those of the test split. Errors are over those of the same model at {study.most} "
-            "evaluations, with 95 % intervals of a bootstrap over trajectories, paired. The last column "
+            "evaluations, with 95 % intervals of a bootstrap over trajectories, paired. A column "
             f"tells whether the error over all lead times is within {percent}: for sure if its interval is.",
             error_of_choices(study),
             plain=choice_table(study),
@@ -103,8 +103,16 @@ def sections(study: Study) -> list[Section]:
 
 
 def choice_table(study: Study) -> pd.DataFrame:
-    """Every choice and its error against the most steps, over all lead times and by range."""
+    """Every choice and its error against the most steps, over all lead times and by range.
+
+    Over all lead times there are also the other error, and the same against the fine reference.
+    """
     ratios = study.compared(f"{study.most} steps")
+    other = "crps" if study.metric == "vrmse" else "vrmse"
+    beside = {
+        f"{name_metric(other)}, all": study.compared(f"{study.most} steps", other),
+        "over the fine reference": study.compared(FINE),
+    }
     rows = []
     for (name, steps, sampler), group in ratios.groupby(["emulator", "steps", "sampler"], sort=False):
         whole = group[group["range"] == ALL].iloc[0]
@@ -116,7 +124,11 @@ def choice_table(study: Study) -> pd.DataFrame:
         }
         for span, part in group.groupby("range", sort=False):
             row["all lead times" if span == ALL else str(span)] = with_interval(part.iloc[0])
-        rows.append(row | {f"within {100 * study.tolerance:g} %": verdict(whole, study.tolerance)})
+        row[f"within {100 * study.tolerance:g} %"] = verdict(whole, study.tolerance)
+        for title, found in beside.items():
+            same = found[["emulator", "steps", "sampler", "range"]] == [name, steps, sampler, ALL]
+            row[title] = with_interval(found[same.all(axis=1)].iloc[0])
+        rows.append(row)
     return _in_order(pd.DataFrame(rows), study)
 
 
