@@ -35,13 +35,13 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path, ray_folder):
     write_dataset(tmp_path / "well")
     names = [finish_diffusion(tmp_path, tmp_path / "well", channels=n).name for n in (16, 4)]
     process = start(tmp_path, ray_folder)
-    until = time.monotonic() + 200
+    until = time.monotonic() + 400
     while not list((tmp_path / "evaluations").glob("*/manifest.json")) and time.monotonic() < until:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    output, _ = process.communicate()
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluations").glob("*/manifest.json")}
-    assert done
+    assert done, output[-4000:]
     again = start(tmp_path, ray_folder)
     output = finish(again)
     assert again.returncode == 0, output[-4000:]
