@@ -4,6 +4,7 @@ from lola.autoencoder import AutoencoderConfig
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
+from lola.distributed.samplers import SamplerStudyConfig
 from lola.distributed.study import ArmConfig, StudyConfig
 from lola.distributed.sweep import SweepConfig
 from lola.evaluation.evaluate import EvaluationConfig
@@ -202,3 +203,55 @@ def study_smoke() -> StudyConfig:
 
 
 STUDIES = {"mini": study_mini, "smoke": study_smoke}
+
+
+def samplers_mini(system: str = "euler") -> SamplerStudyConfig:
+    """Four methods of several steps at four spacings, on the models of the `mini` sweep.
+
+    One model takes a quarter of an hour on two cores: half the members of the sweep are enough to tell
+    samplers apart, since all of them start from the same noise.
+    """
+    return SamplerStudyConfig(
+        system=system,
+        samplers=(
+            "adams_bashforth",
+            "adams_bashforth_velocity",
+            "exponential_data",
+            "exponential_rosenbrock",
+        ),
+        evaluation=mini(system).evaluation.replace(members=8),
+    )
+
+
+def samplers_smoke(system: str = "euler") -> SamplerStudyConfig:
+    """The same study in miniature on the models of the `smoke` sweep: what it computes means nothing."""
+    sweep = smoke(system)
+    return samplers_mini(system).replace(
+        samplers=("adams_bashforth", "exponential_data"),
+        spacings=("time", "log_snr"),
+        steps=(2, 4),
+        fine=SamplerConfig(steps=8),
+        evaluation=sweep.evaluation,
+        well=sweep.well,
+    )
+
+
+def samplers_paper(system: str = "euler") -> SamplerStudyConfig:
+    """More methods and orders on models of the `paper` preset, scored as there; four tasks share a GPU."""
+    study = samplers_mini(system)
+    return study.replace(
+        samplers=(
+            *study.samplers,
+            "adams_bashforth-order2",
+            "adams_bashforth_velocity-order2",
+            "exponential_noise",
+            "exponential_data-order3",
+            "exponential_rosenbrock-order3",
+            "heun",
+            "euler",
+        ),
+        evaluation=paper(system).evaluation.replace(gpus=0.25),
+    )
+
+
+SAMPLERS = {"mini": samplers_mini, "smoke": samplers_smoke, "paper": samplers_paper}

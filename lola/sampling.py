@@ -23,8 +23,9 @@ Between t = 1 and 0 the `n` steps are spaced evenly, as `u = 1 ... 0`, in
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from azula.denoise import Denoiser
@@ -47,6 +48,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lola.config import Config, added, require
+from lola.errors import ConfigError
 from lola.seeding import SampleGenerator
 
 SamplerName = Literal[
@@ -181,17 +183,50 @@ class SamplerConfig(Config):
     @property
     def cost(self) -> int:
         """Evaluations of the network for one step of the method."""
-        return {"heun": 2, "predictor_corrector": 1 + self.options.get("corrections", 1)}.get(self.name, 1)
+        return _cost(self.name, self.options.get("corrections", 1))
 
     @property
     def title(self) -> str:
         """The method, its options and its spacing where they are not its own, in one word."""
         own = METHODS[self.name].options
         changed = [f"{name}{value:g}" for name, value in self.options.items() if value != own[name]]
-        spacing: list[str] = [] if self.spacing == "time" else [self.spacing]
-        if self.spacing == "power":
-            spacing.append(f"{self._exponent:g}")
+        spacing = [] if self.spacing == "time" else [self.spaced]
         return "-".join([self.name, *changed, *spacing])
+
+    @property
+    def spaced(self) -> str:
+        """The spacing and its exponent, if it has one, in one word."""
+        return f"power-{self._exponent:g}" if self.spacing == "power" else self.spacing
+
+    @classmethod
+    def titled(cls, title: str, steps: int | None = None) -> Self:
+        """The configuration of a title, such as `exponential_data-order3-power-7`; the inverse of `title`.
+
+        Arguments:
+            title: The title; options that are the method's own may stand in it.
+            steps: Evaluations of the network; None for those of one step of the method.
+
+        Raises:
+            ConfigError: No sampler has this title, or it cannot take so many steps.
+        """
+        name, *words = title.split("-")
+        given: dict[str, Any] = {}
+        while words:
+            word = words.pop(0)
+            option = re.fullmatch(f"({'|'.join(OPTIONS)})([0-9.]+)", word)
+            if option and option[1] not in given and not given.keys() & {"spacing"}:
+                given[option[1]] = _number(option[2], title)
+            elif word in get_args(Spacing) and "spacing" not in given:
+                given["spacing"] = word
+                if word == "power" and words:
+                    given["exponent"] = _number(words.pop(0), title)
+            else:
+                raise ConfigError(f"{title} is no sampler: it has no option {word!r} there")
+        for whole in given.keys() & {"order", "corrections"}:
+            require(float(given[whole]).is_integer(), f"{title} is no sampler: {whole} must be whole")
+            given[whole] = int(given[whole])
+        steps = _cost(name, given.get("corrections", 1)) if steps is None else steps
+        return cls(name=cast(SamplerName, name), steps=steps, **given)
 
     @property
     def _exponent(self) -> float:
@@ -260,6 +295,18 @@ def _times(schedule: Schedule, spacing: Spacing, count: int, exponent: float) ->
     times = (low + high) / 2
     times[0], times[-1] = ends
     return times
+
+
+def _cost(name: str, corrections: int) -> int:
+    """Evaluations of the network for one step of a method."""
+    return {"heun": 2, "predictor_corrector": 1 + corrections}.get(name, 1)
+
+
+def _number(text: str, title: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{title} is no sampler: {text!r} is no number") from None
 
 
 def _log_rho(schedule: Schedule, t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Evaluation as Ray tasks over test trajectories and start states, joined into tidy Parquet.
+"""Evaluation as Ray tasks over trajectories and start states, joined into tidy Parquet.
 
 A part, one trajectory from one start state, is committed once, as a folder that is written aside and renamed;
 what is there is never computed again. A task takes several parts and commits them one by one, so that a
@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,8 @@ from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.data.well import WellSplit
 from lola.distributed.cluster import Room, room
-from lola.emulation import Emulator, load_autoencoder, load_emulator
+from lola.distributed.sweep import Reads, Step
+from lola.emulation import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.errors import LolaError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
@@ -57,14 +59,63 @@ class EvaluationRun:
     emulator: Path | None = None
 
 
+def evaluation_step(
+    stage: Stage,
+    datasets: Datasets,
+    split: WellSplit,
+    *,
+    model: str,
+    compression: float | None = None,
+    training_seed: int = 0,
+    autoencoder: Path | None = None,
+    emulator: Path | None = None,
+) -> Step:
+    """The evaluation whose stage is configured by an `EvaluationConfig`.
+
+    Arguments:
+        stage: Where the results go.
+        datasets: The Well datasets.
+        split: The split that the configuration names.
+        model: The subject's `model` column.
+        compression: The rate of its latent space; None in pixel space.
+        training_seed: The seed of its training.
+        autoencoder, emulator: Folders of the models it needs, which are finished by the time it is made.
+    """
+    config = stage.config
+    assert isinstance(config, EvaluationConfig)
+    key: dict[str, Any] = {
+        "model": model,
+        "space": "pixel" if compression is None else "latent",
+        "sampler": config.sampler.title if config.sampler else "",
+        "solver_steps": config.sampler.steps if config.sampler else 0,
+        "context": config.context,
+    }
+    subject = Subject(
+        system=stage.system,
+        dataset=stage.inputs["dataset"],
+        fingerprint=stage.fingerprint,
+        compression=compression or 1.0,
+        training_seed=training_seed,
+        overlap=config.overlap,
+        guidance=config.guided,
+        **key,
+    )
+    run = EvaluationRun(stage, config, subject, datasets, autoencoder, emulator)
+    tags = {"system": stage.system, "stage": "evaluation", "compression": f"{subject.compression:g}", **key}
+    tags["split"] = config.split
+    reads = Reads(f"{stage.system}/{config.split}", split.fingerprint, "evaluation", datasets.root)
+    return Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))
+
+
 def run_evaluation(run: EvaluationRun) -> None:
     """Score every part that is not scored yet, join the tables and commit the stage.
 
     Raises:
         LolaError: Parts failed; they are named, and those that did not are kept.
     """
-    system, config = get_system(run.stage.system), run.config
-    split = run.datasets.open(system, "test")
+    config = run.config
+    system = trained_system(run.emulator) if run.emulator else get_system(run.stage.system)
+    split = run.datasets.open(system, config.split)
     chosen = choose_trajectories(split, config)
     parts = [_Part(run.stage.folder, index, start) for index in chosen for start in config.starts]
     _score(run, split, parts)
@@ -78,8 +129,8 @@ def run_evaluation(run: EvaluationRun) -> None:
             with atomic_path(run.stage.folder / name) as aside:
                 shutil.copyfile(parts[0].folder / name, aside)
     timing = float(np.median([float((part.folder / "seconds").read_text()) for part in parts]))
-    summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges)
-    Spool(run.stage.folder).metrics(0, summary | {"test/seconds_per_state": timing})
+    summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
+    Spool(run.stage.folder).metrics(0, summary | {f"{config.split}/seconds_per_state": timing})
     run.stage.commit(
         trajectories=[split.trajectories[index].id for index in chosen],
         rows={name: table.num_rows for name, table in joined.items()},
@@ -162,7 +213,7 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
             aside.mkdir()
             pq.write_table(result.metrics, aside / "metrics.parquet")
             pq.write_table(result.spectra, aside / "spectra.parquet")
-            if part == first:
+            if part == first and run.config.split == "test":  # reports show no others
                 np.save(aside / EXAMPLE, result.example)
                 if result.moments is not None:
                     np.save(aside / MOMENTS, result.moments)

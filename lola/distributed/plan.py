@@ -22,14 +22,14 @@ from lola.data.well import WellSplit
 from lola.distributed.datasource import shards_of
 from lola.distributed.encode import SPLITS, dataset_fingerprint, encode
 from lola.distributed.encoder import CacheConfig
-from lola.distributed.evaluate import EvaluationRun, run_evaluation
+from lola.distributed.evaluate import evaluation_step
 from lola.distributed.setups import latent_setup, pixel_setup
 from lola.distributed.statistics import compute_statistics, statistics_stage
 from lola.distributed.sweep import EmulatorModel, Reads, Recipe, Step, SweepConfig, Trial, kind_of
 from lola.distributed.train import TrainingRun, run_training
 from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
-from lola.evaluation.score import Subject, model_key
+from lola.evaluation.score import model_key
 from lola.neural_solver import NeuralSolverConfig
 from lola.storage import Kind, Location, Stage
 from lola.training.loop import TrainingConfig
@@ -297,36 +297,20 @@ class Plan:
     ) -> Trial:
         stage = self.evaluation(subject, n, model, steps, weights, guided, context)
         subject = model_key(subject, weights)
-        config = stage.config
-        assert isinstance(config, EvaluationConfig)
         autoencoder = None if n is None else self.autoencoder(n)
         emulator = None if model is None else self.emulator(model, n)
         training = self.config.pixel_training if n is None else self.config.emulator_training
-        run = EvaluationRun(
+        step = evaluation_step(
             stage,
-            config,
-            Subject(
-                system=self.system.name,
-                dataset=self.dataset,
-                fingerprint=stage.fingerprint,
-                model=subject,
-                space="pixel" if n is None else "latent",
-                compression=self.compression(n),
-                training_seed=training.seed,
-                sampler=config.sampler.title if config.sampler else "",
-                solver_steps=steps or 0,
-                context=config.context,
-                overlap=config.overlap,
-                guidance=config.guided,
-            ),
             self.datasets,
-            autoencoder.folder if autoencoder else None,
-            emulator.folder if emulator else None,
+            self.test,
+            model=subject,
+            compression=None if n is None else self.compression(n),
+            training_seed=training.seed,
+            autoencoder=autoencoder.folder if autoencoder else None,
+            emulator=emulator.folder if emulator else None,
         )
-        tags = self._tags("evaluation", subject, n, solver_steps=steps or 0, context=config.context)
         needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
-        reads = Reads(f"{self.system.name}/test", self.test.fingerprint, "evaluation", self.datasets.root)
-        step = Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 

@@ -103,6 +103,7 @@ class SweepConfig(Config):
             self.evaluation.overlap < self.window,
             f"an overlap of {self.evaluation.overlap} states leaves nothing of a window of {self.window}",
         )
+        require(self.evaluation.split == "test", "a sweep is scored on the test split")
         require(
             self.evaluation.guidance is None,
             "the observations of a sweep are its own, beside evaluations without any",

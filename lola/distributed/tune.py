@@ -65,7 +65,10 @@ class Settings(Protocol):
 
 
 class AnyPlan(Protocol):
-    """A plan: trials, of which each needs only stages of trials before it."""
+    """A plan: trials, of which each needs only stages of trials before it.
+
+    What trials find may call for more: a plan is run until it has no trial that is not finished.
+    """
 
     @property
     def config(self) -> Settings:
@@ -171,9 +174,13 @@ def _complete(
 ) -> Path | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
-    trials = plan.trials
-    progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
-    failures = run_plan(plan, tracker, progress)
+    failures: dict[str, str] = {}
+    while True:
+        trials = plan.trials
+        progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
+        failures = run_plan(plan, tracker, progress)
+        if failures or all(trial.finished for trial in plan.trials):
+            break
     page = report(plan) if report and not failures else None
     tracker.finish_sweep(page.parent if page else None, bool(failures))
     progress.say(f"runs: {tracker.command}")

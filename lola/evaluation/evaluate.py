@@ -1,4 +1,4 @@
-r"""Evaluation of one test trajectory.
+r"""Evaluation of one trajectory, of the test split or of the validation split.
 
 From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x^{K+1} ... x^L`, which are
 decoded and scored in physical units, field by field, at lead times of simulation steps since `x^K`, against
@@ -43,14 +43,15 @@ class EvaluationConfig(Config):
         weights: The subject's weights: those trained, or their moving average.
         sampler: How a diffusion model is sampled.
         members: Size of the ensemble of a diffusion model; deterministic predictions have one member.
-        trajectories: Test trajectories, drawn without repeats.
+        trajectories: Trajectories of the split, drawn without repeats.
         starts: First states of the context; the trajectory is emulated once from each.
         context: Known states.
         overlap: States that a window shares with the one before.
         stride: Simulation steps between states.
         seed: Seeds the choice of trajectories and the members.
-        observed: What is observed of the test trajectories after the context, if anything is.
+        observed: What is observed of the trajectories after the context, if anything is.
         guidance: How a diffusion model is guided by it.
+        split: Which trajectories: choices are made on `valid`, and results are those of `test`.
         chunk: States decoded and scored at once.
         gpus: GPUs of each worker; -1 is one where the cluster has any.
     """
@@ -67,6 +68,7 @@ class EvaluationConfig(Config):
     seed: int = 0
     observed: ObservationConfig | None = added(None)
     guidance: GuidanceConfig | None = added(None)
+    split: Literal["test", "valid"] = added("test")
     chunk: int = how(64)
     gpus: float = how(-1.0)
 
@@ -122,7 +124,7 @@ class Evaluation:
 
 
 def choose_trajectories(split: WellSplit, config: EvaluationConfig) -> list[int]:
-    """The test trajectories that are scored: the same for every subject."""
+    """The trajectories of a split that are scored: the same for every subject."""
     order = numpy_generator(config.seed, "evaluation").permutation(len(split.trajectories))
     return [int(index) for index in order[: config.trajectories]]
 
@@ -143,7 +145,7 @@ def evaluate_trajectory(
     Arguments:
         config: What is scored.
         subject: The key columns; target, trajectory and start are filled in here.
-        split: The test split.
+        split: The split that the configuration names.
         index: The trajectory's number in the split.
         start: The first state of the context.
         autoencoder: The latent space, if there is one.

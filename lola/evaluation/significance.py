@@ -1,4 +1,4 @@
-r"""Whether diffusion is better than the neural solver: paired by trajectory.
+r"""Comparisons paired by trajectory, such as of diffusion with the neural solver.
 
 Both predict the same trajectories t = 1 ... T, so that what makes a trajectory hard cancels in the
 differences
@@ -11,6 +11,12 @@ number of comparisons by Holm's method: p_(i) of m sorted ones becomes max_{j <=
 
 A trajectory on which a method is not finite counts as won by the other, by more than any finite difference;
 the mean and its interval are then undefined.
+
+Any two methods a, b are also compared by the ratio of their errors, over one range or several,
+
+    J = exp mean_R log( sum_t w_t a_tR / sum_t w_t b_tR ),
+
+with the weights w of `lola.evaluation.tables` for both alike: trajectories are resampled in pairs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -75,6 +81,26 @@ def compare(pair: np.ndarray) -> dict[str, float]:
         if count > 1:
             result |= dict(zip(("low", "high"), np.quantile(means[1:], [0.025, 0.975]), strict=True))
     return result
+
+
+def error_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """J of the errors of two methods on the same trajectories, and its 95 % interval.
+
+    Arguments:
+        one, other: Errors a and b, with shape `(T, K)` for K ranges.
+
+    Returns:
+        The ratio, infinite where a is not finite and NaN where b is not; and the ends of its interval, NaN if
+        anything is not finite or there is one trajectory.
+    """
+    if not np.isfinite(other).all():
+        return np.nan, np.nan, np.nan
+    if not np.isfinite(one).all():
+        return np.inf, np.nan, np.nan
+    weights = bootstrap_weights(len(one))
+    ratios = np.exp(np.log((weights @ one) / (weights @ other)).mean(axis=1))
+    low, high = np.quantile(ratios[1:], [0.025, 0.975]) if len(one) > 1 else (np.nan, np.nan)
+    return float(ratios[0]), float(low), float(high)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

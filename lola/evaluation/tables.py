@@ -41,6 +41,7 @@ MODELS = tuple(NAMES)
 EMULATORS = ("neural_solver", "neural_solver_ema", "diffusion", "diffusion_ema")
 SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
 RATIO = "spread_skill_ratio"
+_CELL = ["target", "metric", "field", "lead_time", "trajectory"]
 COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
 
 
@@ -136,22 +137,38 @@ def beats_persistence(table: pd.DataFrame) -> pd.Series:
 
 
 def summarise(
-    metrics: pa.Table, ranges: Sequence[Range], spectrum_ranges: Sequence[Range] = ()
+    metrics: pa.Table, ranges: Sequence[Range], spectrum_ranges: Sequence[Range] = (), split: str = "test"
 ) -> dict[str, float]:
-    """One method's metrics by range, as `test/<metric>/<range>`, and as `autoencoded/...` against that.
+    """One method's metrics by range, as `<split>/<metric>/<range>`, and as `autoencoded/...` against that.
 
     Arguments:
         metrics: Tidy rows of one method.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
         spectrum_ranges: Those of power spectra, if they differ.
+        split: The split that the rows are of.
     """
+    # One table of all cells: a `lead_time_table` of every metric takes as long as scoring a trajectory
+    frame = metrics.select([*_CELL, "members", "value"]).unify_dictionaries().to_pandas()
+    frame = frame.assign(value=frame["value"].where(np.isfinite(frame["value"]), np.inf))
+    cells = frame.groupby(_CELL, observed=True)["value"].mean().unstack("trajectory")
+    ensembles = frame[frame["members"] > 1].assign(value=lambda rows: rows["value"] ** 2)
+    squares = ensembles.groupby(_CELL, observed=True)["value"].mean().unstack("trajectory")
     summary: dict[str, float] = {}
-    for target, prefix in (("truth", "test"), ("autoencoded", "autoencoded")):
-        for metric in [*sorted(set(metrics["metric"].to_pylist())), RATIO]:
+    for target, prefix in (("truth", split), ("autoencoded", "autoencoded")):
+        for metric in [*sorted(set(frame["metric"])), RATIO]:
+            source, names = (squares, ["spread", "skill"]) if metric == RATIO else (cells, [metric])
+            if any((target, name) not in source.index.droplevel(["field", "lead_time"]) for name in names):
+                continue
+            # Trajectories whose domain is open conserve nothing, and lack the drift
+            parts = [source.loc[(target, name)].dropna(axis=1, how="all") for name in names]
+            lead = parts[0].index.get_level_values("lead_time")
             own = spectrum_ranges if spectrum_ranges and metric.startswith("spectrum") else ranges
-            table = lead_time_table(metrics, metric, own, target=target, draws=1)
-            for where, value in zip(table["range"], table["value"], strict=True):
-                summary[f"{prefix}/{metric}/{where}"] = float(value)
+            for first, last in own:
+                inside = (lead >= first) & (lead <= (np.inf if last is None else last))
+                if inside.any():
+                    values = np.stack([part[inside].to_numpy().T for part in parts])
+                    key = f"{prefix}/{metric}/{name_range((first, last))}"
+                    summary[key] = float(_estimate(values, 1)["value"])
     return summary
 
 

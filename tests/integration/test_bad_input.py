@@ -11,6 +11,7 @@ import h5py
 ROOT = Path(__file__).parents[2]
 SWEEP = ROOT / "experiments" / "sweep_compression.py"
 TRAIN = ROOT / "experiments" / "train_autoencoder.py"
+STUDY = ROOT / "experiments" / "study_samplers.py"
 
 
 def run(
@@ -91,3 +92,17 @@ def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "autoencoder f8c16" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sampler_that_there_is_not(tmp_path):
+    result = run(tmp_path, "--samplers", "magic", command=(STUDY, "smoke"))
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert "no sampler is called 'magic'" in line
+
+
+def test_a_study_of_models_that_are_not_there(tmp_path, well):
+    result = run(tmp_path, "--well", str(well), command=(STUDY, "smoke"))
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert f"{tmp_path} holds no diffusion model that was trained on the data of {well}" in line

@@ -320,3 +320,41 @@ def test_fingerprints_know_only_what_differs_from_the_published_sampler():
 def test_impossible_configurations(values, message):
     with pytest.raises(ConfigError, match=message):
         SamplerConfig(**values)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_titles_are_read_back(name):
+    options = METHODS[name].options
+    given = [{}] + [
+        {option: value / 2 if option in ("eta", "delta") else value + 1} for option, value in options.items()
+    ]
+    for changes in given:
+        for spacing in (
+            {},
+            {"spacing": "angle"},
+            {"spacing": "power"},
+            {"spacing": "power", "exponent": 2.5},
+        ):
+            config = SamplerConfig(name=name, steps=12, **changes, **spacing)
+            assert SamplerConfig.titled(config.title, 12).what() == config.what()
+            one = SamplerConfig.titled(config.title)
+            assert one.steps == one.cost
+
+
+@pytest.mark.parametrize(
+    ("title", "message"),
+    [
+        ("magic", "no sampler is called 'magic'"),
+        ("euler-order2", "takes no order"),
+        ("heun-fast", "no option 'fast'"),
+        ("exponential_data-order2-order3", "no option 'order3'"),
+        ("exponential_data-angle-order3", "no option 'order3'"),
+        ("exponential_data-order2.5", "order must be whole"),
+        ("ddim-eta1.2.3", "'1.2.3' is no number"),
+        ("heun-power-much", "'much' is no number"),
+        ("heun-power-0", "exponent must be positive"),
+    ],
+)
+def test_titles_of_no_sampler_are_refused(title, message):
+    with pytest.raises(ConfigError, match=message):
+        SamplerConfig.titled(title)

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from inline import Inline, run_inline
 from stages import finish_autoencoder, small_sweep
 
 from lola.distributed.sweep import SweepConfig
@@ -15,3 +16,9 @@ def sweep() -> SweepConfig:
 @pytest.fixture
 def autoencoder(tmp_path: Path, well: Path) -> Stage:
     return finish_autoencoder(tmp_path, well)
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> Inline:
+    """Two workers whose tasks run inline."""
+    return run_inline(monkeypatch)

@@ -1,59 +1,13 @@
 """The parts of an evaluation, with tasks that run where they are called."""
 
-from types import SimpleNamespace
-
 import pyarrow.parquet as pq
 import pytest
-import ray.exceptions
 from stages import small_sweep
 
 from lola.distributed import evaluate
 from lola.distributed.cluster import Room
 from lola.distributed.plan import Plan
 from lola.errors import DataError, LolaError
-
-
-class Inline:
-    """Stands for the remote function: a task is the number of what it ended with."""
-
-    def __init__(self, function):
-        self.function, self.calls, self.ends = function, [], []
-
-    def options(self, **options):
-        self.chosen = options
-        return self
-
-    def remote(self, told, parts):
-        self.calls.append(parts)
-        try:
-            self.ends.append(self.function(told, parts))
-        except LolaError as error:
-            self.ends.append(error)
-        return len(self.ends) - 1
-
-    def get(self, number):
-        if self.ends[number] is not None:
-            error = ray.exceptions.RayError("traceback")
-            error.cause = self.ends[number]
-            raise error
-
-
-@pytest.fixture
-def tasks(monkeypatch):
-    """Two workers whose tasks run inline."""
-    task = Inline(evaluate._evaluate._function)
-    fake = SimpleNamespace(
-        put=lambda value: value,
-        wait=lambda tasks: (tasks[:1], tasks[1:]),
-        get=task.get,
-        get_gpu_ids=list,
-        exceptions=ray.exceptions,
-    )
-    monkeypatch.setattr(evaluate, "ray", fake)
-    monkeypatch.setattr(evaluate, "_evaluate", task)
-    monkeypatch.setattr(evaluate, "room", lambda: Room(cpus=2))
-    monkeypatch.setattr(evaluate, "TASKS_PER_WORKER", 1)
-    return task
 
 
 @pytest.fixture

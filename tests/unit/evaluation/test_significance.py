@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from test_tables import tidy
 
-from lola.evaluation.significance import compare, holm, paired_table
+from lola.evaluation.significance import compare, error_ratio, holm, paired_table
 
 
 def exact_p(differences):
@@ -46,6 +46,35 @@ def test_what_is_not_finite_loses():
 
 def test_equal_methods_are_not_told_apart():
     assert compare(np.ones((5, 2)))["p"] == 1.0
+
+
+def test_a_ratio_is_of_means_and_its_interval_of_pairs():
+    rng = np.random.default_rng(0)
+    hardness = 1 + 9 * rng.random((400, 2))
+    other = hardness * rng.normal(1, 0.02, size=(400, 2))
+    ratio, low, high = error_ratio(1.1 * hardness, other)
+    means = (1.1 * hardness).mean(0) / other.mean(0)
+    assert ratio == pytest.approx(np.sqrt(means[0] * means[1]))
+    # Of each range the ratio deviates by 0.02 / sqrt(400), of their geometric mean by that over sqrt(2)
+    spread = np.sqrt((hardness**2).mean() / hardness.mean() ** 2)
+    assert high - low == pytest.approx(2 * 1.96 * 1.1 * 0.02 * spread / 20 / np.sqrt(2), rel=0.15)
+    assert low < ratio < high
+
+
+def test_a_ratio_of_equals_is_one_for_sure():
+    errors = np.random.default_rng(0).random((5, 3))
+    assert error_ratio(errors, errors) == pytest.approx((1, 1, 1))
+    assert error_ratio(1.5 * errors, errors) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_a_ratio_of_what_is_not_finite():
+    one, bad = np.ones((3, 1)), np.array([[1.0], [np.inf], [1.0]])
+    assert error_ratio(bad, one)[0] == np.inf
+    assert np.isnan(error_ratio(one, bad)[0])
+    ratio, low, high = error_ratio(2 * one[:1], one[:1])
+    assert ratio == 2
+    assert np.isnan(low)
+    assert np.isnan(high)
 
 
 def test_holm_multiplies_and_never_decreases():

@@ -159,6 +159,25 @@ def test_summary_of_one_method(sweep):
     assert summary["test/spread_skill_ratio/1-20"] == pytest.approx(5**0.5, rel=0.1)
 
 
+def test_a_summary_agrees_with_the_tables():
+    rng = np.random.default_rng(0)
+    parts = [tidy(rng.random((3, 3)), name, members=4, start=start, field=field, target=target)
+             for name in ("vrmse", "spread", "skill", "spectrum_rmse_low") for start in (0, 8)
+             for field in ("density", "energy") for target in ("truth", "autoencoded")]  # fmt: skip
+    parts.append(tidy(rng.random((2, 3)), "drift_mass", members=4))  # the third one's domain is open
+    parts.append(tidy([[1, np.nan, 1], [1, 1, 1]], "nrmse", members=4))
+    metrics = pa.concat_tables(parts)
+    summary, bands = summarise(metrics, RANGES, ((1, 4), (5, 24)), "valid"), ((1, 4), (5, 24))
+    expected = {}
+    for target, prefix in (("truth", "valid"), ("autoencoded", "autoencoded")):
+        for name in ("vrmse", "spread", "skill", "spectrum_rmse_low", "drift_mass", "nrmse", RATIO):
+            own = bands if name.startswith("spectrum") else RANGES
+            for where, value in values(lead_time_table(metrics, name, own, target=target, draws=1)).items():
+                expected[f"{prefix}/{name}/{where}"] = value
+    assert summary == pytest.approx(expected)
+    assert summary["valid/nrmse/1-20"] == np.inf
+
+
 def test_a_missing_metric_gives_an_empty_table(sweep):
     table = lead_time_table(sweep[0], "vrmse", RANGES, target="nothing")
     assert len(table) == 0

@@ -1,0 +1,26 @@
+"""Choose a sampler and a step spacing for few network evaluations, on finished diffusion models."""
+
+import functools
+
+import presets
+
+from lola.cli import launch
+from lola.distributed.sampler_plan import SamplerPlan
+from lola.distributed.sampler_report import report_samplers
+from lola.distributed.samplers import SamplerStudyConfig
+from lola.distributed.tune import run_reported
+
+
+def main(config: SamplerStudyConfig) -> None:
+    """Draw finished diffusion models with samplers, orders and step spacings at several numbers of network
+    evaluations; choose the best at each on the validation split, and report on the test split how it compares
+    with more evaluations and with the sampler in use.
+
+    Nothing is trained. Evaluations that are there are reused; an interrupted study goes on.
+    """
+    build = functools.partial(SamplerPlan, config)
+    run_reported(config, f"samplers {config.system}", build, report_samplers)
+
+
+if __name__ == "__main__":
+    launch(main, presets.SAMPLERS, default="mini", given=("system",))
