@@ -7,12 +7,13 @@ weights that the modulation gives to every block. Where all simulations have the
 as members of an ensemble do, it is computed for one of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lola.nn.compiling import compiled as compile_once
 from lola.nn.prepared import PreparedTransformer
 from lola.nn.vit import Transformer
 
@@ -32,6 +33,7 @@ class BoundNetwork:
         modulate: The modulation of noise levels `(B)` or `(1)` and embedded parameters; without it, that of
             the embedded parameters alone.
         compiled: Whether the network is compiled.
+        graphs: Whether GPUs replay the compiled network as a CUDA graph.
     """
 
     def __init__(
@@ -43,37 +45,70 @@ class BoundNetwork:
         embed: nn.Module | None,
         modulate: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         compiled: bool = False,
+        graphs: bool = False,
     ) -> None:
-        self.network, self.modulate, self.compiled = network, modulate, compiled
+        self.network, self.modulate = network, modulate
+        self.compiled, self.graphs = compiled, graphs
         self.mask = mask
-        with torch.no_grad():
+        self.unknown = _span(~mask)
+        # Embeddings and modulations are small: they are computed in full precision
+        with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
             same = bool((parameters == parameters[:1]).all())
             self.embedded = None if embed is None else embed(parameters[:1] if same else parameters)
         self.prepared: PreparedTransformer | None = None
         self.kept: dict[float | None, Any] = {}
 
-    def __call__(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Map fields `(B, C, L, *grid)`, at a noise level `()`, `(1)` or `(B)`, to the same shape."""
+    def __call__(self, x: Tensor, noise: Tensor | float | None = None) -> Tensor:
+        """Map fields `(B, C, L, *grid)`, at a noise level, `()`, `(1)` or `(B)`, to the same shape."""
         if not isinstance(self.network, Transformer):
             mask = self.mask.expand_as(x).to(x)
-            network = torch.compile(self.network, dynamic=False) if self.compiled else self.network
-            return network(torch.cat((x, mask), dim=1), self._modulation(noise, len(x)))
+            network = compile_once(self.network, self.graphs) if self.compiled else self.network
+            level = noise if noise is None else torch.as_tensor(noise, device=x.device)
+            return network(torch.cat((x, mask), dim=1), self._modulation(level, len(x)))
         with torch.no_grad():
-            if self.prepared is None:
-                fixed = self.mask.expand(-1, *x.shape[1:]).to(x)
-                self.prepared = PreparedTransformer(self.network, fixed, self.compiled)
-            weights = self._weights(self.prepared, noise, len(x))
-        return self.prepared(x, weights)
+            weights = self._weights(self._prepare(x), noise, len(x))
+        return self._prepare(x)(x, weights)
 
-    def _weights(self, prepared: PreparedTransformer, noise: Tensor | None, rows: int) -> Any:
-        if noise is not None and noise.numel() > 1:
-            return prepared.modulate(self._modulation(noise, rows))
-        level = None if noise is None else noise.item()
-        if level not in self.kept:
-            if len(self.kept) == LEVELS:
-                self.kept.clear()
-            self.kept[level] = prepared.modulate(self._modulation(noise, 1))
-        return self.kept[level]
+    def keep(self, x: Tensor, levels: Sequence[float]) -> None:
+        """Compute what follows from several noise levels at once, for fields alike `x`.
+
+        Where simulations have different parameters it would take much memory, and each is computed when it
+        is asked for.
+        """
+        one = self.embedded is None or len(self.embedded) == 1
+        missing = [level for level in dict.fromkeys(levels) if level not in self.kept][:LEVELS]
+        if not isinstance(self.network, Transformer) or not one or len(missing) < 2:
+            return
+        if len(self.kept) + len(missing) > LEVELS:
+            self.kept.clear()
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            assert self.modulate is not None
+            together = self._prepare(x).modulate(
+                self.modulate(torch.tensor(missing, device=x.device), self.embedded)
+            )
+        for i, level in enumerate(missing):
+            self.kept[level] = [
+                tuple(part[i : i + 1] if part.ndim == 3 else part for part in block) for block in together
+            ]
+
+    def _prepare(self, x: Tensor) -> PreparedTransformer:
+        if self.prepared is None:
+            assert isinstance(self.network, Transformer)
+            fixed = self.mask.expand(-1, *x.shape[1:]).to(x)
+            self.prepared = PreparedTransformer(self.network, fixed, self.compiled, self.graphs)
+        return self.prepared
+
+    def _weights(self, prepared: PreparedTransformer, noise: Tensor | float | None, rows: int) -> Any:
+        with torch.autocast(prepared.device.type, enabled=False):
+            if isinstance(noise, Tensor) and noise.numel() > 1:
+                return prepared.modulate(self._modulation(noise, rows))
+            level = noise.item() if isinstance(noise, Tensor) else noise
+            if level not in self.kept:
+                if len(self.kept) == LEVELS:
+                    self.kept.clear()
+                one = None if level is None else torch.tensor([level], device=prepared.device)
+                self.kept[level] = prepared.modulate(self._modulation(one, 1))
+            return self.kept[level]
 
     def _modulation(self, noise: Tensor | None, rows: int) -> Tensor | None:
         """The modulation of `rows` windows, or of one if all have the same."""
@@ -84,3 +119,13 @@ class BoundNetwork:
 
     def _rows(self, modulation: Tensor, rows: int) -> Tensor:
         return modulation.expand(rows, -1) if len(modulation) == 1 else modulation
+
+
+def _span(unknown: Tensor) -> slice | None:
+    """The states that are unknown, if these are the same in all windows, whole, and follow each other."""
+    if unknown.ndim < 3 or unknown.numel() != unknown.shape[2]:
+        return None
+    states = unknown.flatten().nonzero().flatten().tolist()
+    if not states or states[-1] - states[0] + 1 != len(states):
+        return None
+    return slice(states[0], states[-1] + 1)

@@ -18,7 +18,7 @@ Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform if not 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from azula.denoise import Denoiser, GaussianPosterior
@@ -35,6 +35,7 @@ from lola.schedule import ScheduleConfig, TimePriorConfig
 from lola.seeding import SampleGenerator
 from lola.transformer import TransformerConfig
 from lola.unet import UNetConfig
+from lola.unrolled import Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,13 +191,16 @@ class Diffusion(nn.Module):
         error = (q.mean - x).square() / q.var
         return error.mean(), {"unknown_loss": unknown_mean(error.detach(), mask)}
 
-    def bind(self, mask: Tensor, parameters: Tensor, compiled: bool = False) -> BoundNetwork | None:
+    def bind(
+        self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False
+    ) -> BoundNetwork | None:
         """The network with masks and parameters bound; gradients reach its fields only.
 
         Arguments:
             mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             compiled: Whether the network is compiled.
+            graphs: Whether GPUs replay the compiled network as a CUDA graph.
 
         Returns:
             The network, or None for a denoiser of another kind.
@@ -211,6 +215,7 @@ class Diffusion(nn.Module):
             embed=backbone.embed_parameters,
             modulate=backbone.modulate,
             compiled=compiled,
+            graphs=graphs,
         )
 
     def predict(
@@ -241,6 +246,41 @@ class Diffusion(nn.Module):
         denoiser = self.denoiser.condition(known, mask, parameters, bound)
         x = sampler(denoiser)(torch.hypot(alpha, sigma) * noise)
         return torch.where(mask, known, x)
+
+    @torch.no_grad()
+    def draw(
+        self, known: Tensor, generator: SampleGenerator, bound: BoundNetwork, steps: Sequence[Step]
+    ) -> Tensor:
+        """Draw windows as `predict` does with a deterministic sampler that is unrolled into steps.
+
+        Arguments:
+            known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+            generator: One random stream per window, for the noise at t = 1.
+            bound: The network with mask and parameters bound, the unknown states following each other.
+            steps: The steps of the sampler with the schedule of this model.
+
+        Returns:
+            Windows with known states untouched, with shape `(B, C, L, *grid)`.
+        """
+        assert bound.unknown is not None
+        part = (slice(None), slice(None), bound.unknown)
+        bound.keep(known, [step.noise for step in steps])
+        y = generator.normal(*known.shape[1:]).to(known)[part]
+        window, depth = known.clone(), max(len(step.inputs) for step in steps)
+        inputs: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for step in steps:
+            window[part] = y
+            inputs = [y, *inputs][:depth]
+            outputs = [bound(window, step.noise)[part].to(known.dtype), *outputs][:depth]
+            y = y * step.inputs[0]
+            for tensor, weight in (
+                *zip(inputs[1:], step.inputs[1:], strict=False),
+                *zip(outputs, step.outputs, strict=False),
+            ):
+                y.add_(tensor, alpha=weight)
+        window[part] = y
+        return window
 
 
 def _trailing(scales: tuple[Tensor, Tensor], ndim: int) -> tuple[Tensor, Tensor]:

@@ -20,12 +20,14 @@ ever.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from azula.denoise import Denoiser
+from azula.noise import Schedule
 from azula.sample import Sampler
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -41,12 +43,14 @@ from lola.diffusion import Diffusion, DiffusionConfig
 from lola.errors import ConfigError, DataError
 from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.nn.compiling import compiled
 from lola.observation import Observations, Observed
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS, load_weights
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.unrolled import Step, unroll
 
 Weights = Literal["raw", "ema"]
 FILES: dict[Weights, str] = {"raw": WEIGHTS, "ema": EMA_WEIGHTS}
@@ -60,17 +64,22 @@ class InferenceConfig(Config):
         precision: The type of the networks' products and convolutions.
         rows: Windows completed at once: rows of a rollout, trajectories times members.
         states: States encoded or decoded at once.
-        compile: Whether networks are compiled, which takes minutes before the first window.
+        compile: Whether the emulator's network is compiled, and on GPUs the autoencoder (on CPUs it takes
+            minutes and gains nothing), at the first window of each shape. Where nothing can compile them,
+            they run as they are.
+        graphs: Whether GPUs replay compiled networks as CUDA graphs.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
     rows: int = how(64)
     states: int = how(64)
     compile: bool = how(False)
+    graphs: bool = how(False)
 
     def validate(self) -> None:
         require(self.rows > 0, f"rows must be positive, not {self.rows}")
         require(self.states > 0, f"states must be positive, not {self.states}")
+        require(self.compile or not self.graphs, "graphs are made of compiled networks; compile them as well")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +133,8 @@ class Emulator:
         if not isinstance(self.model, Diffusion | NeuralSolver):
             return None
         with self._precision():
-            return self.model.bind(mask, parameters, compiled=self.inference.compile)
+            how = self.inference
+            return self.model.bind(mask, parameters, compiled=how.compile, graphs=how.graphs)
 
     @torch.no_grad()
     def window(
@@ -157,6 +167,9 @@ class Emulator:
         options = {} if bound is None else {"bound": bound}
         with self._precision():
             if isinstance(self.model, Diffusion):
+                if bound is not None and bound.unknown is not None and not self.sampler.stochastic:
+                    steps = _steps(self.sampler, self.model.denoiser.schedule)
+                    return self.model.draw(known, generator, bound, steps)
                 return self.model.predict(known, mask, parameters, generator, self.sampler.build, **options)
             return self.model.predict(known, mask, parameters, generator, **options)
 
@@ -275,13 +288,18 @@ class Emulator:
 
     def _map(self, function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None) -> Tensor:
         with self._precision():
-            if self.inference.compile:
-                function = torch.compile(function, dynamic=False)
+            if self.inference.compile and self.device.type != "cpu":
+                function = compiled(function)
             return map_states(function, x, chunk or self.inference.states).to(x)
 
     def _precision(self) -> torch.autocast:
         enabled = self.inference.precision == "bfloat16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@functools.lru_cache(maxsize=32)
+def _steps(sampler: SamplerConfig, schedule: Schedule) -> tuple[Step, ...]:
+    return unroll(sampler.build, schedule, sampler.steps)
 
 
 @torch.no_grad()

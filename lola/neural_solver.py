@@ -79,15 +79,25 @@ class NeuralSolver(nn.Module):
         error = (self(x, mask, batch.parameters).float() - x).square()
         return error.mean(), {"unknown_mse": unknown_mean(error.detach(), mask)}
 
-    def bind(self, mask: Tensor, parameters: Tensor, compiled: bool = False) -> BoundNetwork:
+    def bind(
+        self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False
+    ) -> BoundNetwork:
         """The network with masks and parameters bound; gradients reach its fields only.
 
         Arguments:
             mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             compiled: Whether the network is compiled.
+            graphs: Whether GPUs replay the compiled network as a CUDA graph.
         """
-        return BoundNetwork(self.network, mask, parameters, embed=self.embed_parameters, compiled=compiled)
+        return BoundNetwork(
+            self.network,
+            mask,
+            parameters,
+            embed=self.embed_parameters,
+            compiled=compiled,
+            graphs=graphs,
+        )
 
     def predict(
         self,

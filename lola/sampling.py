@@ -181,6 +181,11 @@ class SamplerConfig(Config):
         return METHODS[self.name].options | given
 
     @property
+    def stochastic(self) -> bool:
+        """Whether the method may draw noise on its way."""
+        return METHODS[self.name].stochastic
+
+    @property
     def cost(self) -> int:
         """Evaluations of the network for one step of the method."""
         return _cost(self.name, self.options.get("corrections", 1))

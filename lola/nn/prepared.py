@@ -9,39 +9,75 @@ position embedding:
 
 The bracket, `e` and the rotations of tokens are computed here; the blocks' weights follow from the modulation
 alone, and whoever calls again with the same modulation keeps them.
+
+Where gradients are not asked for, blocks are computed in place, in as few operations as there are: small
+networks spend more time between operations than in them. In half precision the matrices are cast once, where
+autocast would cast them again in every window. All blocks are the same function of their matrices, so that
+one is compiled for all.
 """
 
+import contextlib
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from lola.nn.attention import SelfAttention, attend
+from lola.nn.compiling import compiled
 from lola.nn.embedding import coordinates
 from lola.nn.layers import depth_to_space, space_to_depth
+from lola.nn.rotary import EPSILON, normalise, rotate
 from lola.nn.vit import Transformer, TransformerBlock, Weights
+
+
+class Matrices(NamedTuple):
+    """The matrices and biases of a block, and its number of heads."""
+
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: Tensor
+    out_bias: Tensor
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
+    heads: int
+    qk_norm: bool
 
 
 class PreparedTransformer:
     """A transformer with the last of its input channels fixed. Its weights must not change meanwhile.
 
+    It computes in the type that autocast has where it is made.
+
     Arguments:
         network: The transformer.
         fixed: The last input channels, with shape `(B, C, L, *grid)`; B may be 1 for any batch.
         compiled: Whether the blocks are compiled.
+        graphs: Whether the compiled blocks are replayed as one CUDA graph.
     """
 
-    def __init__(self, network: Transformer, fixed: Tensor, compiled: bool = False) -> None:
-        self.network = network
+    def __init__(
+        self, network: Transformer, fixed: Tensor, compiled: bool = False, graphs: bool = False
+    ) -> None:
+        self.network, self.compiled, self.graphs = network, compiled, graphs
         self.blocks = [block for block in network.blocks if isinstance(block, TransformerBlock)]
-        self.run = torch.compile(network.run, dynamic=False) if compiled else network.run
         patches = space_to_depth(fixed, network.patch_size)
         self.shape = patches.shape[2:]
+        self.device = fixed.device
         self.weight, rest = network.project_in.weight.tensor_split([-patches.shape[1]], dim=1)
         self.start = F.linear(patches.flatten(2).transpose(1, 2), rest, network.project_in.bias)
         p = coordinates(self.shape, fixed.device)
         self.position = network.position(network.encoding(p).flatten(-2))
         self.rotations = [block.rotation(p) for block in self.blocks]
+        kind = fixed.device.type
+        self.cast = torch.is_autocast_enabled(kind)
+        self.dtype = torch.get_autocast_dtype(kind) if self.cast else network.project_in.weight.dtype
+        self.matrices = matrices_of(network, self.dtype)
 
     def modulate(self, m: Tensor | None) -> list[Weights]:
         """The weights of every block for a modulation `(B, modulation)`; B may be 1 for any batch."""
@@ -51,6 +87,108 @@ class PreparedTransformer:
         """Map fields `(B, C, L, *grid)` as the network maps them with the fixed channels behind them."""
         tokens = space_to_depth(x, self.network.patch_size).flatten(2).transpose(1, 2)
         h = F.linear(tokens, self.weight) + self.start
-        y = self.run(h + self.position, h, weights, self.rotations)
+        y = self.run(h + self.position, h, weights)
         y = self.network.project_out(y).transpose(1, 2).unflatten(2, self.shape)
         return depth_to_space(y, self.network.patch_size).contiguous()
+
+    def run(self, x: Tensor, h: Tensor, weights: Sequence[Weights]) -> Tensor:
+        """The blocks alone, from tokens to tokens."""
+        if torch.is_grad_enabled() or self.network.training:
+            return self.network.run(x, h, weights, self.rotations)
+        with torch.autocast(self.device.type, enabled=False) if self.cast else contextlib.nullcontext():
+            x, h = x.to(torch.float32) if self.cast else x, h.to(torch.float32) if self.cast else h
+            if self.compiled and self.graphs:
+                return compiled(update_all, graphs=True)(x, h, weights, self.rotations, self.matrices)
+            step = compiled(update) if self.compiled else update
+            for weight, turn, matrices in zip(weights, self.rotations, self.matrices, strict=True):
+                x = step(x, h, weight, turn, matrices)
+            return x
+
+
+def update_all(
+    x: Tensor,
+    h: Tensor,
+    weights: Sequence[Weights],
+    rotations: Sequence[Tensor | None],
+    matrices: Sequence[Matrices],
+) -> Tensor:
+    """All blocks, one after another; arguments as of `update`, one of each per block."""
+    for weight, turn, each in zip(weights, rotations, matrices, strict=True):
+        x = update(x, h, weight, turn, each)
+    return x
+
+
+def update(x: Tensor, h: Tensor, weights: Weights, turn: Tensor | None, matrices: Matrices) -> Tensor:
+    """What `TransformerBlock.update` computes, without gradients.
+
+    Arguments:
+        x, h: Tokens and the input map's, with shape `(B, N, features)`.
+        weights: What the modulation makes of the formulas.
+        turn: The rotation of tokens, if attention sees positions.
+        matrices: The block's matrices, in the type of the products.
+    """
+    scale, shift, of_x, of_y, of_h = weights
+    if scale.numel() == x.shape[-1]:  # one modulation serves all windows
+        y = F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), EPSILON)
+    else:
+        y = torch.addcmul(shift, scale, F.layer_norm(x, x.shape[-1:], eps=EPSILON))
+    dtype = matrices.qkv.dtype
+    y = y.add_(_attention(y.to(dtype), turn, matrices))
+    y = F.silu(F.linear(y.to(dtype), matrices.up, matrices.up_bias), inplace=True)
+    y = F.linear(y, matrices.down, matrices.down_bias)
+    return (of_x * x).addcmul_(of_y, y).addcmul_(of_h, h)
+
+
+def _attention(x: Tensor, turn: Tensor | None, matrices: Matrices) -> Tensor:
+    batch, count, features = x.shape
+    qkv = F.linear(x, matrices.qkv, matrices.qkv_bias).view(batch, count, 3, matrices.heads, -1)
+    qk, v = qkv[:, :, :2], qkv[:, :, 2]
+    if torch.compiler.is_compiling() and turn is not None:
+        qk = rotate(qk, turn, norm=matrices.qk_norm)
+    elif turn is not None:
+        qk = _rotate(qk, turn, matrices.qk_norm)
+    elif matrices.qk_norm:
+        qk = normalise(qk)
+    y = attend(qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), v.transpose(1, 2))
+    return F.linear(y.transpose(1, 2).reshape(batch, count, features), matrices.out, matrices.out_bias)
+
+
+def _rotate(x: Tensor, turn: Tensor, norm: bool) -> Tensor:
+    """What `rotate` computes: a product of complex numbers, and the norm's factor of every head."""
+    wide = x.to(turn.dtype)
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
+    y = torch.view_as_real(pairs * torch.view_as_complex(turn)[:, None]).flatten(-2)
+    if norm:
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        y.mul_(length.mul_(1 / math.sqrt(x.shape[-1])).square_().add_(EPSILON).rsqrt_())
+    return y.to(x.dtype)
+
+
+_kept: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[tuple[int, ...], list[Matrices]]]] = (
+    WeakKeyDictionary()
+)
+
+
+def matrices_of(network: Transformer, dtype: torch.dtype) -> list[Matrices]:
+    """The matrices of every block in a type; those that were cast are kept until the network changes."""
+    blocks = [block for block in network.blocks if isinstance(block, TransformerBlock)]
+    weights = [weight for block in blocks for weight in block.parameters()]
+    if all(weight.dtype == dtype for weight in weights) or any(each.is_inference() for each in weights):
+        return [_matrices(block, dtype) for block in blocks]
+    state = tuple(number for weight in weights for number in (weight.data_ptr(), weight._version))
+    kept = _kept.setdefault(network, {})
+    if dtype not in kept or kept[dtype][0] != state:
+        kept[dtype] = state, [_matrices(block, dtype) for block in blocks]
+    return kept[dtype][1]
+
+
+def _matrices(block: TransformerBlock, dtype: torch.dtype) -> Matrices:
+    attention, up, down = block.attention, block.feedforward[0], block.feedforward[3]
+    assert isinstance(attention, SelfAttention) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
+    linear = (attention.qkv, attention.out, up, down)
+    both = [part for each in linear for part in (_cast(each.weight, dtype), _cast(each.bias, dtype))]
+    return Matrices(*both, heads=attention.heads, qk_norm=attention.qk_norm)
+
+
+def _cast(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if weight is None else weight.detach().to(dtype)

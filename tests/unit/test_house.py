@@ -14,7 +14,7 @@ LEAVES = {"config", "errors", "seeding", "storage", "spool"}
 PHYSICS = {"data.systems", "data.transforms", "data.statistics"}
 MODELS = {
     *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet", "binding"),
-    *("conditioning", "schedule", "diffusion", "neural_solver"),
+    *("conditioning", "schedule", "unrolled", "diffusion", "neural_solver"),
 }
 MAY_IMPORT = {
     "nn": set(),
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "sampling": LEAVES | {"models"},
     "guidance": LEAVES | {"models", "sampling"},
     "observation": LEAVES,
-    "emulation": LEAVES | PHYSICS | {"models", "sampling", "guidance", "observation", "training.checkpoint"},
+    "emulation": LEAVES | PHYSICS | {"models", "nn", "sampling", "guidance", "observation", "training.checkpoint"},
     "registry": LEAVES | {"tracking", "training.checkpoint"},
     "ensemble": LEAVES | {"data", "sampling", "emulation", "registry"},
     "film": LEAVES | {"data", "ensemble"},

@@ -28,7 +28,8 @@ CONFIG = EmulationBenchmark(
 @pytest.mark.parametrize("space", ["latent", "pixel"])
 def test_the_plain_way_gives_the_same_states(model, space):
     torch.manual_seed(0)
-    ours, plain = build_pair(CONFIG, model, space)
+    # In few steps from noise of 1000, the plain way in single precision loses digits that ours keeps
+    ours, plain = build_pair(CONFIG.replace(sampler=SamplerConfig(steps=16)), model, space)
     context = torch.randn(2, 4 if space == "latent" else 5, 1, *CONFIG.grid(space))
     parameters, keys = torch.randn(2, 5), [(0,), (1,)]
     x, y = (

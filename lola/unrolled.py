@@ -1,0 +1,96 @@
+r"""A deterministic sampler as a table of numbers.
+
+Whatever a deterministic sampler computes of noise and denoised windows are weighted sums whose weights depend
+on the times alone. With `y_i` the network's input at its i-th evaluation, `F_i` its output there, and
+`y_n` the sample,
+
+    y_0 = noise,  y_{i+1} = sum_{j >= 0} (a_ij y_{i-j} + b_ij F_{i-j}),  c_i = c_noise(t_i)
+
+The sampler itself gives the numbers: it is run once on vectors, with unit vectors for the noise and for every
+output, so that each `y_i` comes out as its own coefficients. Sums over the fewest past steps that reproduce
+them are then solved for. What is left to do between evaluations is a handful of sums, without waiting for a
+GPU to tell a time.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from azula.denoise import Denoiser, DiracPosterior
+from azula.noise import Schedule
+from azula.sample import Sampler
+from torch import Tensor
+
+EXACT = 1e-11
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What leads from an evaluation of the network to its next input, or to the sample.
+
+    Arguments:
+        noise: The noise level c of this evaluation.
+        inputs: The weights a of this input and those before it, latest first.
+        outputs: The weights b of this output and those before it, latest first.
+    """
+
+    noise: float
+    inputs: tuple[float, ...]
+    outputs: tuple[float, ...]
+
+
+class _Probe(Denoiser):
+    """A denoiser of coefficients, whose network gives a new unit vector at every evaluation."""
+
+    def __init__(self, schedule: Schedule, evaluations: int) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.rows: list[Tensor] = []
+        self.levels: list[float] = []
+        self.size = evaluations + 1
+
+    def forward(self, x_t: Tensor, t: Tensor, **kwargs: object) -> DiracPosterior:
+        alpha, sigma = self.schedule(t)
+        self.levels.append(float(10 * torch.log(sigma / alpha)))
+        alpha, sigma = alpha.double(), sigma.double()
+        square = alpha**2 + sigma**2
+        self.rows.append(x_t / square.sqrt())
+        output = torch.eye(self.size, dtype=torch.float64)[len(self.rows)]
+        return DiracPosterior(mean=alpha / square * x_t + sigma / square.sqrt() * output)
+
+
+@torch.no_grad()
+def unroll(
+    sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluations: int
+) -> tuple[Step, ...]:
+    """The steps of a deterministic sampler.
+
+    Arguments:
+        sampler: What makes the sampler of a denoiser.
+        schedule: The noise schedule.
+        evaluations: How often the sampler evaluates the network.
+    """
+    with torch.inference_mode(False):
+        probe = _Probe(schedule, evaluations)
+        alpha, sigma = schedule(torch.ones(()))
+        start = torch.eye(probe.size, dtype=torch.float64)[0] * torch.hypot(alpha.double(), sigma.double())
+        last = sampler(probe)(start)
+    rows = [*probe.rows, last]
+    units = torch.eye(probe.size, dtype=torch.float64)[1:]
+    return tuple(
+        Step(level, *_recursion(rows[i + 1], rows[: i + 1], units[: i + 1]))
+        for i, level in enumerate(probe.levels)
+    )
+
+
+def _recursion(
+    wanted: Tensor, inputs: list[Tensor], outputs: Tensor
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The weights of the fewest past inputs and outputs whose sum is the wanted vector."""
+    for count in range(1, len(inputs) + 1):
+        basis = torch.stack([*inputs[::-1][:count], *outputs.flip(0)[:count]])
+        weights = torch.linalg.lstsq(basis.T, wanted[:, None], driver="gelsd").solution[:, 0]
+        if (weights @ basis - wanted).abs().max() <= EXACT * wanted.abs().max():
+            break
+    values = weights.tolist()
+    return tuple(values[:count]), tuple(values[count:])
