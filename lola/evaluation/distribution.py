@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from lola.errors import DataError
-from lola.evaluation.sorting import sort_first
+from lola.evaluation.sorting import sort_first, sort_rows
+
+EXACT = 2**24  # whole numbers that single precision counts
 
 
 def crps(truth: Tensor, members: Tensor, *, spatial: int) -> Tensor:
@@ -46,6 +48,34 @@ def crps_of_errors(errors: Tensor) -> Tensor:
     for i, error in enumerate(sort_first(errors) if count > 1 else (), start=1):
         score.sub_(error, alpha=(2 * i - count - 1) / (count * (count - 1)))
     return score
+
+
+def distribution_of_errors(errors: Tensor, spatial: int) -> tuple[Tensor, Tensor | None]:
+    """The fair score and the histogram of the ranks, given d = v - u with shape `(M, ..., *grid)`.
+
+    One sort serves both: unless a truth equals a member, a cell has a rank of m or more if d_(m) < 0, so that
+    the histogram follows from the number of cells where that is so.
+
+    Returns:
+        The score averaged over the grid, with shape `(...)`; and the shares, with shape `(..., M + 1)`, None
+        of a single member.
+    """
+    grid, count = tuple(range(-spatial, 0)), len(errors)
+    magnitude = errors.abs()
+    score = magnitude.mean((0, *grid))
+    if count == 1:
+        return score, None
+    rows, order = sort_rows(errors)
+    ordered = rows.mean(grid)[list(order)]
+    weights = 2 * torch.arange(1, count + 1, device=errors.device) - count - 1
+    score = score - torch.einsum("m,m...->...", weights.to(errors) / (count * (count - 1)), ordered)
+    cells = errors[0].numel() // score.numel()
+    plain = bool((magnitude.amin() > 0) & ordered.isfinite().all())
+    if not plain or cells > EXACT:
+        return score, ranks_of_errors(errors, spatial)
+    signs = rows.sign().sum(grid)[list(order)].double()
+    reached = torch.cat([torch.ones_like(signs[:1]), (1 - signs / cells) / 2, torch.zeros_like(signs[:1])])
+    return score, (reached[:-1] - reached[1:]).movedim(0, -1)
 
 
 def rank_histogram(truth: Tensor, members: Tensor, *, spatial: int) -> Tensor:

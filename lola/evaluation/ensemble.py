@@ -7,14 +7,15 @@ definitions are those of `metrics`, `distribution` and `spectra`; a test compare
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from lola.evaluation.distribution import crps_of_errors, ranks_of_errors
+from lola.evaluation.distribution import distribution_of_errors
 from lola.evaluation.metrics import EPS
-from lola.evaluation.spectra import Binning, bands_of, cross, fourier, mean_square, relative_rmse, square
+from lola.evaluation.spectra import Binning, bands_of, cross, fourier, relative_rmse, square
 
 RANKS = "rank_histogram"
 BLOCK = {"cpu": 2**20, "cuda": 2**28}  # bytes of members at once
@@ -71,16 +72,14 @@ def score_ensemble(
     rows = {name: target.reshape(-1, *grid) for name, target in targets.items()}
     found: dict[str, list[Scores]] = {name: [] for name in targets}
     alone: list[Members] = []
-    for block in _blocks(members):
-        v = members[:, block]
-        common, spectrum, own = _of_members(v, spatial)
+    for own, scores in _map(lambda block: _of_block(members[:, block], rows, block, spatial), members):
         alone.append(own)
-        for name, target in rows.items():
-            found[name].append(_of_target(target[block], v, common, spectrum, spatial))
-    scores = {name: _unflatten(join_scores(parts, 0), leading) for name, parts in found.items()}
+        for name, part in scores.items():
+            found[name].append(part)
+    whole = {name: _unflatten(join_scores(parts, 0), leading) for name, parts in found.items()}
     joined = join_members(alone)
     shaped = [getattr(joined, field.name).unflatten(1, leading) for field in dataclasses.fields(Members)]
-    return scores, Members(*shaped)
+    return whole, Members(*shaped)
 
 
 def join_scores(parts: Sequence[Scores], dim: int) -> Scores:
@@ -107,18 +106,40 @@ def _blocks(members: Tensor) -> Iterator[slice]:
         yield slice(first, first + step)
 
 
+def _map(
+    function: Callable[[slice], tuple[Members, dict[str, Scores]]], members: Tensor
+) -> Iterator[tuple[Members, dict[str, Scores]]]:
+    """What a function makes of every block, in order. On CPUs threads take blocks, and not parts of each:
+    operations on a block are too short to share."""
+    blocks, threads = list(_blocks(members)), torch.get_num_threads()
+    if not members.is_cpu or min(len(blocks), threads) == 1:
+        yield from map(function, blocks)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(torch.no_grad()(function), blocks)
+
+
+def _of_block(
+    v: Tensor, rows: Mapping[str, Tensor], block: slice, spatial: int
+) -> tuple[Members, dict[str, Scores]]:
+    common, spectrum, own = _of_members(v, spatial)
+    return own, {name: _of_target(u[block], v, common, spectrum, spatial) for name, u in rows.items()}
+
+
 def _of_members(v: Tensor, spatial: int) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], Members]:
     """The spread; power by bin and the mean's coefficients; and what the members are by themselves."""
     grid, count = tuple(range(-spatial, 0)), len(v)
     metrics = {}
+    mean = v.mean(0)
     if count > 1:
-        variance = (v - v.mean(0)).square_().mean((0, *grid))
+        variance = (v - mean).square_().mean((0, *grid))
         metrics["spread"] = ((count + 1) / (count - 1) * variance).sqrt()
-    coefficients = fourier(v, spatial)
-    power = Binning.of(v, spatial).mean(mean_square(coefficients))
+    # The transform is linear: that of the mean is the mean of those of the members
+    squares = torch.view_as_real(fourier(v, spatial)).square_()
+    power = Binning.of(v, spatial).mean(squares.mean(0).sum(-1))
     # Two passes: torch's aminmax is ten times as slow as both.
     own = Members(v.mean(grid, dtype=torch.float64), v.amin(grid), v.amax(grid))
-    return metrics, (power, coefficients.mean(0)), own
+    return metrics, (power, fourier(mean, spatial)), own
 
 
 def _of_target(
@@ -127,15 +148,16 @@ def _of_target(
     grid = tuple(range(-spatial, 0))
     error = v - u
     mean = error.mean(0).square_().mean(grid)
-    each = error.square().mean(grid)
+    each = torch.linalg.vector_norm(error, dim=grid).square() / u[0].numel()
     variance = (u - u.mean(grid, keepdim=True)).square_().sum(grid) / (u[0].numel() - 1) + EPS
+    score, ranks = distribution_of_errors(error, spatial)
     metrics = {
         "vrmse": (mean / variance).sqrt(),
         "vrmse_member": (each / variance).sqrt().mean(0),
         "nrmse": (mean / (u.square().mean(grid) + EPS)).sqrt(),
         "skill": mean.sqrt(),
         **common,
-        "crps": crps_of_errors(error).mean(grid),
+        "crps": score,
     }
     binning = Binning.of(u, spatial)
     power, prediction = binning.mean(square(coefficients := fourier(u, spatial))), spectrum[0]
@@ -147,8 +169,8 @@ def _of_target(
         "power_prediction": prediction,
         "coherence": cross(binning, coefficients, spectrum[1]) / (power * prediction).sqrt(),
     }
-    if len(v) > 1:
-        spectra[RANKS] = ranks_of_errors(error, spatial)
+    if ranks is not None:
+        spectra[RANKS] = ranks
     return Scores(metrics, spectra, binning.edges)
 
 
