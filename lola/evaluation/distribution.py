@@ -50,30 +50,37 @@ def crps_of_errors(errors: Tensor) -> Tensor:
     return score
 
 
-def distribution_of_errors(errors: Tensor, spatial: int) -> tuple[Tensor, Tensor | None]:
-    """The fair score and the histogram of the ranks, given d = v - u with shape `(M, ..., *grid)`.
+def distribution_of_errors(
+    errors: Tensor, spatial: int, storage: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The fair score and the histogram of the ranks, given d = v - u, which is overwritten.
 
     One sort serves both: unless a truth equals a member, a cell has a rank of m or more if d_(m) < 0, so that
     the histogram follows from the number of cells where that is so.
+
+    Arguments:
+        errors: The errors, with shape `(M, ..., *grid)`.
+        spatial: The number of grid axes.
+        storage: Room for `M + 1` rows, which may be used.
 
     Returns:
         The score averaged over the grid, with shape `(...)`; and the shares, with shape `(..., M + 1)`, None
         of a single member.
     """
     grid, count = tuple(range(-spatial, 0)), len(errors)
-    magnitude = errors.abs()
-    score = magnitude.mean((0, *grid))
     if count == 1:
-        return score, None
-    rows, order = sort_rows(errors)
+        return errors.abs_().mean((0, *grid)), None
+    rows, order = sort_rows(errors, storage)
+    magnitude = errors.abs_()
     ordered = rows.mean(grid)[list(order)]
     weights = 2 * torch.arange(1, count + 1, device=errors.device) - count - 1
-    score = score - torch.einsum("m,m...->...", weights.to(errors) / (count * (count - 1)), ordered)
+    gaps = torch.einsum("m,m...->...", weights.to(errors) / (count * (count - 1)), ordered)
+    score = magnitude.mean((0, *grid)) - gaps
     cells = errors[0].numel() // score.numel()
     plain = bool((magnitude.amin() > 0) & ordered.isfinite().all())
     if not plain or cells > EXACT:
-        return score, ranks_of_errors(errors, spatial)
-    signs = rows.sign().sum(grid)[list(order)].double()
+        return score, ranks_of_errors(rows[list(order)], spatial)
+    signs = rows.sign_().sum(grid)[list(order)].double()
     reached = torch.cat([torch.ones_like(signs[:1]), (1 - signs / cells) / 2, torch.zeros_like(signs[:1])])
     return score, (reached[:-1] - reached[1:]).movedim(0, -1)
 

@@ -2,11 +2,14 @@
 
 Functions of their own would read the members once per score, from memory. Here fields and lead times are
 taken in blocks whose members stay in the processor's cache. Within a block, members are transformed to
-Fourier space once for all targets, and errors d = v - u are formed once for all scores of a target. The
-definitions are those of `metrics`, `distribution` and `spectra`; a test compares the numbers.
+Fourier space once for all targets, and errors d = v - u are formed and sorted once for all scores of a
+target. What is as large as a block is written to the same memory in every block: getting it anew from the
+system would take longer than most of the scores. The definitions are those of `metrics`, `distribution` and `spectra`; a test compares the numbers.
 """
 
 import dataclasses
+import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +21,7 @@ from lola.evaluation.metrics import EPS
 from lola.evaluation.spectra import Binning, bands_of, cross, fourier, relative_rmse, square
 
 RANKS = "rank_histogram"
-BLOCK = {"cpu": 2**20, "cuda": 2**28}  # bytes of members at once
+BLOCK = {"cpu": 2**22, "cuda": 2**28}  # bytes of members at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,20 @@ class Members:
     largest: Tensor
 
 
+class Room:
+    """Memory that is used again and again."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Memory of a shape for numbers of a type, which hold anything."""
+        size = math.prod(shape)
+        if name not in self.kept or len(self.kept[name]) < size:
+            self.kept[name] = like.new_empty(size)
+        return self.kept[name][:size].view(*shape)
+
+
 def score_ensemble(
     targets: Mapping[str, Tensor], members: Tensor, *, spatial: int
 ) -> tuple[dict[str, Scores], Members]:
@@ -72,7 +89,16 @@ def score_ensemble(
     rows = {name: target.reshape(-1, *grid) for name, target in targets.items()}
     found: dict[str, list[Scores]] = {name: [] for name in targets}
     alone: list[Members] = []
-    for own, scores in _map(lambda block: _of_block(members[:, block], rows, block, spatial), members):
+    scratch = threading.local()
+
+    def score(block: slice) -> tuple[Members, dict[str, Scores]]:
+        room = scratch.__dict__.setdefault("room", Room())
+        common, spectrum, own = _of_members(v := members[:, block], spatial, room)
+        return own, {
+            name: _of_target(target[block], v, common, spectrum, room) for name, target in rows.items()
+        }
+
+    for own, scores in _map(score, members):
         alone.append(own)
         for name, part in scores.items():
             found[name].append(part)
@@ -119,38 +145,40 @@ def _map(
         yield from pool.map(torch.no_grad()(function), blocks)
 
 
-def _of_block(
-    v: Tensor, rows: Mapping[str, Tensor], block: slice, spatial: int
-) -> tuple[Members, dict[str, Scores]]:
-    common, spectrum, own = _of_members(v, spatial)
-    return own, {name: _of_target(u[block], v, common, spectrum, spatial) for name, u in rows.items()}
-
-
-def _of_members(v: Tensor, spatial: int) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], Members]:
+def _of_members(
+    v: Tensor, spatial: int, room: Room
+) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], Members]:
     """The spread; power by bin and the mean's coefficients; and what the members are by themselves."""
     grid, count = tuple(range(-spatial, 0)), len(v)
     metrics = {}
     mean = v.mean(0)
     if count > 1:
-        variance = (v - mean).square_().mean((0, *grid))
+        centred = torch.sub(v, mean, out=room.take("errors", v.shape, v))
+        variance = torch.linalg.vector_norm(centred, dim=grid).square().mean(0) / mean[0].numel()
         metrics["spread"] = ((count + 1) / (count - 1) * variance).sqrt()
+    half = (*v.shape[:-1], v.shape[-1] // 2 + 1, 2)
+    modes = torch.view_as_complex(room.take("modes", half, v))
+    torch.fft.rfftn(v, dim=grid, norm="ortho", out=modes)
+    power = Binning.of(v, spatial).mean(torch.view_as_real(modes).square_().mean(0).sum(-1))
+    # Sums along an axis in the members' precision, of these in double: a cast of all would be a copy. Minima
+    # and maxima in two passes: torch's aminmax is ten times as slow as both.
+    sums = v.sum(-1).double().reshape(*v.shape[:2], -1).sum(-1)
+    own = Members(sums / mean[0].numel(), v.amin(grid), v.amax(grid))
     # The transform is linear: that of the mean is the mean of those of the members
-    squares = torch.view_as_real(fourier(v, spatial)).square_()
-    power = Binning.of(v, spatial).mean(squares.mean(0).sum(-1))
-    # Two passes: torch's aminmax is ten times as slow as both.
-    own = Members(v.mean(grid, dtype=torch.float64), v.amin(grid), v.amax(grid))
     return metrics, (power, fourier(mean, spatial)), own
 
 
 def _of_target(
-    u: Tensor, v: Tensor, common: dict[str, Tensor], spectrum: tuple[Tensor, Tensor], spatial: int
+    u: Tensor, v: Tensor, common: dict[str, Tensor], spectrum: tuple[Tensor, Tensor], room: Room
 ) -> Scores:
+    spatial = u.ndim - 1
     grid = tuple(range(-spatial, 0))
-    error = v - u
+    error = torch.sub(v, u, out=room.take("errors", v.shape, v))
     mean = error.mean(0).square_().mean(grid)
     each = torch.linalg.vector_norm(error, dim=grid).square() / u[0].numel()
     variance = (u - u.mean(grid, keepdim=True)).square_().sum(grid) / (u[0].numel() - 1) + EPS
-    score, ranks = distribution_of_errors(error, spatial)
+    storage = room.take("sorted", (len(v) + 1, *u.shape), v)
+    score, ranks = distribution_of_errors(error, spatial, storage)
     metrics = {
         "vrmse": (mean / variance).sqrt(),
         "vrmse_member": (each / variance).sqrt().mean(0),

@@ -25,11 +25,12 @@ def sort_first(x: Tensor) -> list[Tensor]:
     return [rows[i] for i in order]
 
 
-def sort_rows(x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+def sort_rows(x: Tensor, storage: Tensor | None = None) -> tuple[Tensor, tuple[int, ...]]:
     """The order statistics along the first axis, wherever sorting left them.
 
     Arguments:
         x: Values with shape `(M, ...)`.
+        storage: Room for `M + 1` rows, which may be used.
 
     Returns:
         `M` rows or one more, with shape `(M or M + 1, ...)`, and the number of the row that holds each order
@@ -45,7 +46,7 @@ def sort_rows(x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     # Of two rows the minima go to a free one, and the row of the first is free then: nothing is allocated.
     # On short rows NumPy's calls take half of torch's time.
     places, free = list(range(count)), count
-    storage = torch.empty(count + 1, *x.shape[1:], dtype=x.dtype)
+    storage = x.new_empty(count + 1, *x.shape[1:]) if storage is None else storage
     storage[:count] = x
     storage[count] = x[0]
     rows = list(storage.numpy())
