@@ -46,7 +46,15 @@ def emulation() -> EmulationBenchmark:
     config = presets.mini()
     codec, network = config.autoencoder.replace(latent_channels=32), config.diffusion.network
     pixel = network.replace(patch_size=(1, 16, 16))
-    return EmulationBenchmark(autoencoder=codec, latent=network, pixel=pixel, simulation=config.simulation)
+    others = presets.SIMULATIONS["rayleigh_benard"], presets.SIMULATIONS["turbulence_gravity_cooling"]
+    return EmulationBenchmark(
+        autoencoder=codec,
+        latent=network,
+        pixel=pixel,
+        simulation=config.simulation,
+        convection=others[0],
+        medium=others[1],
+    )
 
 
 def main(config: Benchmark) -> None:

@@ -60,9 +60,7 @@ class _Probe(Denoiser):
 
 
 @torch.no_grad()
-def unroll(
-    sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluations: int
-) -> tuple[Step, ...]:
+def unroll(sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluations: int) -> tuple[Step, ...]:
     """The steps of a deterministic sampler.
 
     Arguments:

@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import math
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -22,16 +21,19 @@ from torch import Tensor, nn
 from lola.autoencoder import AutoencoderConfig
 from lola.benchmark.plain_autoencoder import PlainAutoencoder
 from lola.benchmark.plain_transformer import PlainTransformer
+from lola.benchmark.simulators import time_simulator
 from lola.benchmark.timing import Clock, interleave, machine, ratio
 from lola.binding import BoundNetwork
 from lola.config import Config, require
 from lola.data.systems import EULER
 from lola.diffusion import Diffusion, DiffusionConfig, NoisyNetwork
 from lola.emulation import Emulator, InferenceConfig
+from lola.errors import LolaError
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.sampling import SamplerConfig
-from lola.seeding import numpy_generator
-from lola.simulate.euler import EulerConfig, draw_quadrants, solve
+from lola.simulate.euler import EulerConfig
+from lola.simulate.gravity_cooling import GravityCoolingConfig
+from lola.simulate.rayleigh_benard import RayleighBenardConfig
 from lola.transformer import TransformerConfig
 
 Space = Literal["latent", "pixel"]
@@ -52,6 +54,8 @@ class EmulationBenchmark(Config):
         latent: The network in latent space.
         pixel: The network in pixel space.
         simulation: The simulator: its grid is that of all states.
+        convection, medium: The simulators of other systems, timed where they are installed.
+        simulators: Whether these others are timed as well.
         sampler: How diffusion models are sampled.
         models: Which models.
         spaces: In which spaces.
@@ -68,6 +72,9 @@ class EmulationBenchmark(Config):
     latent: TransformerConfig
     pixel: TransformerConfig
     simulation: EulerConfig
+    convection: RayleighBenardConfig = dataclasses.field(default_factory=RayleighBenardConfig)
+    medium: GravityCoolingConfig = dataclasses.field(default_factory=GravityCoolingConfig)
+    simulators: bool = True
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     models: tuple[Model, ...] = ("neural_solver", "diffusion")
     spaces: tuple[Space, ...] = ("latent", "pixel")
@@ -129,16 +136,25 @@ def run_emulation_benchmark(config: EmulationBenchmark, progress: Callable[[str]
         progress: Called with the name of what is timed next.
 
     Returns:
-        JSON values: `machine`, `simulator` (seconds per state, every sample) and `cases` with every sample.
+        JSON values: `machine`, `simulator` (seconds per state, every sample), `simulators` of other systems
+        and `cases` with every sample.
+
+    Raises:
+        LolaError: The simulator is not installed.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     progress("simulator")
+    others = (config.convection, config.medium) if config.simulators else ()
+    timed = time_simulator(config.simulation, config.rounds, config.clock)
+    if timed.missing:
+        raise LolaError(timed.missing)
     result: dict[str, Any] = {
         "kind": "emulation",
         "machine": machine() | {"clock": config.clock},
         "steps": config.sampler.steps,
-        "simulator": _simulator(config),
+        "simulator": list(timed.seconds),
+        "simulators": [time_simulator(each, config.rounds, config.clock).json() for each in others],
         "cases": [],
     }
     for model in config.models:
@@ -146,19 +162,6 @@ def run_emulation_benchmark(config: EmulationBenchmark, progress: Callable[[str]
             progress(f"{model} {space}")
             result["cases"].append({"model": model, "space": space, **_time(config, model, space)})
     return result
-
-
-def _simulator(config: EmulationBenchmark) -> list[float]:
-    """Seconds that the simulator takes for a state, of one trajectory each."""
-    now = time.perf_counter if config.clock == "wall" else time.process_time
-    boundary, gamma = config.simulation.boundaries[0], config.simulation.gammas[0]
-    seconds = []
-    for number in range(config.rounds):
-        initial = draw_quadrants(config.simulation, boundary, numpy_generator("benchmark", number))
-        started = now()
-        if solve(initial, config.simulation, boundary, gamma) is not None:
-            seconds.append((now() - started) / config.simulation.outputs)
-    return seconds
 
 
 def _time(config: EmulationBenchmark, model: Model, space: Space) -> dict[str, Any]:
@@ -250,6 +253,11 @@ def emulation_table(result: dict[str, Any]) -> str:
     ]
     simulator = statistics.median(result["simulator"]) if result["simulator"] else math.nan
     lines.append(f"| simulator | pixel | 1 | float64 | | {1e3 * simulator:.2f} | | | 1.0 |")
+    for other in result["simulators"]:
+        name = f"simulator, {other['system']} {' x '.join(map(str, other['grid']))}"
+        if other["seconds"]:
+            told = 1e3 * statistics.median(other["seconds"])
+            lines.append(f"| {name} | pixel | 1 | float64 | | {told:.2f} | | | |")
     for case in result["cases"]:
         samples = {
             (each["writing"], each["precision"], each["rows"], each["compiled"]): each["seconds"]
@@ -273,4 +281,5 @@ def emulation_table(result: dict[str, Any]) -> str:
     note = f"Diffusion in {result['steps']} solver steps."
     if apart:
         note += f" Ours and plain are at most {max(apart):.1e} apart, of states of order 1."
-    return "\n".join([*lines, "", note])
+    missing = [f"{other['missing']}." for other in result["simulators"] if other["missing"]]
+    return "\n".join([*lines, "", " ".join([note, *missing])])

@@ -231,4 +231,5 @@ def _load(
     if emulator is None:
         return codec, None
     model = load_emulator(emulator, config.sampler, config.weights)
-    return codec, dataclasses.replace(model, model=model.model.to(device), autoencoder=codec)
+    on_device = model.model.to(device)
+    return codec, dataclasses.replace(model, model=on_device, autoencoder=codec, inference=config.inference)

@@ -186,7 +186,8 @@ class Plan:
             assert config.sampler is not None
             return config.replace(sampler=config.sampler.replace(steps=solver_steps))
         known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
-        return config.replace(sampler=None, subject=known)
+        precision = config.precision if known == "emulator" else "float32"
+        return config.replace(sampler=None, subject=known, precision=precision)
 
     def _statistics(self, stage: Stage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)

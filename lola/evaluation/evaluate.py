@@ -23,7 +23,7 @@ from lola.autoencoder import Autoencoder
 from lola.config import Config, added, how, require
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
-from lola.emulation import Emulator, Weights, map_states
+from lola.emulation import Emulator, InferenceConfig, Weights, map_states
 from lola.errors import DataError
 from lola.evaluation.conservation import conserved
 from lola.evaluation.ensemble import Members, Scores, join_members, join_scores, score_ensemble
@@ -52,6 +52,8 @@ class EvaluationConfig(Config):
         observed: What is observed of the trajectories after the context, if anything is.
         guidance: How a diffusion model is guided by it.
         split: Which trajectories: choices are made on `valid`, and results are those of `test`.
+        precision: The type of the products of the emulator's network; autoencoders decode in float32.
+        compile: Whether the emulator's network is compiled, by every worker: for many trajectories.
         chunk: States decoded and scored at once.
         gpus: GPUs of each worker; -1 is one where the cluster has any.
     """
@@ -69,6 +71,8 @@ class EvaluationConfig(Config):
     observed: ObservationConfig | None = added(None)
     guidance: GuidanceConfig | None = added(None)
     split: Literal["test", "valid"] = added("test")
+    precision: Literal["float32", "bfloat16"] = added("float32")
+    compile: bool = how(False)
     chunk: int = how(64)
     gpus: float = how(-1.0)
 
@@ -87,6 +91,11 @@ class EvaluationConfig(Config):
             require(self.sampler is not None, "only diffusion models, which have a sampler, can be guided")
             assert self.sampler is not None
             self.guidance.check(self.sampler)
+
+    @property
+    def inference(self) -> InferenceConfig:
+        """How the emulator's network is run."""
+        return InferenceConfig(precision=self.precision, compile=self.compile)
 
     @property
     def guided(self) -> str:

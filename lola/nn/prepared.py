@@ -184,7 +184,9 @@ def matrices_of(network: Transformer, dtype: torch.dtype) -> list[Matrices]:
 
 def _matrices(block: TransformerBlock, dtype: torch.dtype) -> Matrices:
     attention, up, down = block.attention, block.feedforward[0], block.feedforward[3]
-    assert isinstance(attention, SelfAttention) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear)
+    assert isinstance(attention, SelfAttention)
+    assert isinstance(up, nn.Linear)
+    assert isinstance(down, nn.Linear)
     linear = (attention.qkv, attention.out, up, down)
     both = [part for each in linear for part in (_cast(each.weight, dtype), _cast(each.bias, dtype))]
     return Matrices(*both, heads=attention.heads, qk_norm=attention.qk_norm)

@@ -34,7 +34,9 @@ MAY_IMPORT = {
     "sampling": LEAVES | {"models"},
     "guidance": LEAVES | {"models", "sampling"},
     "observation": LEAVES,
-    "emulation": LEAVES | PHYSICS | {"models", "nn", "sampling", "guidance", "observation", "training.checkpoint"},
+    "emulation": LEAVES
+    | PHYSICS
+    | {"models", "nn", "sampling", "guidance", "observation", "training.checkpoint"},
     "registry": LEAVES | {"tracking", "training.checkpoint"},
     "ensemble": LEAVES | {"data", "sampling", "emulation", "registry"},
     "film": LEAVES | {"data", "ensemble"},

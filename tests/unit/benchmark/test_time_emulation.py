@@ -5,6 +5,7 @@ import torch
 
 from lola.autoencoder import AutoencoderConfig
 from lola.benchmark.emulation import EmulationBenchmark, build_pair, emulation_table, run_emulation_benchmark
+from lola.benchmark.simulators import SimulatorTime
 from lola.errors import ConfigError
 from lola.sampling import SamplerConfig
 from lola.simulate.euler import EulerConfig
@@ -21,6 +22,7 @@ CONFIG = EmulationBenchmark(
     sampler=SamplerConfig(steps=2),
     rows=(1, 3),
     rounds=2,
+    simulators=False,
 )
 
 
@@ -56,6 +58,16 @@ def test_every_contender_is_timed():
     assert len([row for row in rows if row.startswith("| diffusion | latent")]) == 4
     plain = next(row for row in rows if "| plain |" in row and "| 1 | float32" in row)
     assert plain.split("|")[7].strip() == plain.split("|")[8].strip() == "1.00"
+
+
+def test_other_simulators_are_told_beside():
+    timed = SimulatorTime("rayleigh_benard", (64, 32), (0.2, 0.4, 0.3)).json()
+    missing = SimulatorTime("turbulence_gravity_cooling", (32, 32, 32), missing="it needs astronomix").json()
+    result = {"steps": 2, "simulator": [0.5], "simulators": [timed, missing], "cases": []}
+    table = emulation_table(result)
+    assert "| simulator, rayleigh_benard 64 x 32 | pixel | 1 | float64 | | 300.00 | | | |" in table
+    assert "astronomix." in table.splitlines()[-1]
+    assert "turbulence" not in table
 
 
 def test_impossible_benchmarks():
