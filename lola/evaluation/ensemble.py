@@ -4,7 +4,8 @@ Functions of their own would read the members once per score, from memory. Here 
 taken in blocks whose members stay in the processor's cache. Within a block, members are transformed to
 Fourier space once for all targets, and errors d = v - u are formed and sorted once for all scores of a
 target. What is as large as a block is written to the same memory in every block: getting it anew from the
-system would take longer than most of the scores. The definitions are those of `metrics`, `distribution` and `spectra`; a test compares the numbers.
+system would take longer than most of the scores. The definitions are those of `metrics`, `distribution` and
+`spectra`; a test compares the numbers.
 """
 
 import dataclasses

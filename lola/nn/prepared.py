@@ -187,10 +187,19 @@ def _matrices(block: TransformerBlock, dtype: torch.dtype) -> Matrices:
     assert isinstance(attention, SelfAttention)
     assert isinstance(up, nn.Linear)
     assert isinstance(down, nn.Linear)
-    linear = (attention.qkv, attention.out, up, down)
-    both = [part for each in linear for part in (_cast(each.weight, dtype), _cast(each.bias, dtype))]
-    return Matrices(*both, heads=attention.heads, qk_norm=attention.qk_norm)
+    return Matrices(
+        qkv=_cast(attention.qkv.weight, dtype),
+        qkv_bias=None if attention.qkv.bias is None else _cast(attention.qkv.bias, dtype),
+        out=_cast(attention.out.weight, dtype),
+        out_bias=_cast(attention.out.bias, dtype),
+        up=_cast(up.weight, dtype),
+        up_bias=_cast(up.bias, dtype),
+        down=_cast(down.weight, dtype),
+        down_bias=_cast(down.bias, dtype),
+        heads=attention.heads,
+        qk_norm=attention.qk_norm,
+    )
 
 
-def _cast(weight: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if weight is None else weight.detach().to(dtype)
+def _cast(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return weight.detach().to(dtype)

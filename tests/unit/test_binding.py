@@ -4,6 +4,7 @@ import torch
 from lola.conditioning import context_mask
 from lola.diffusion import DiffusionConfig
 from lola.neural_solver import NeuralSolverConfig
+from lola.nn.prepared import matrices_of
 from lola.transformer import TransformerConfig
 from lola.unet import UNetConfig
 
@@ -74,3 +75,53 @@ def test_gradients_reach_the_fields_of_a_bound_network():
         network(x).square().sum().backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_levels_computed_together_are_those_computed_alone(same):
+    model = DiffusionConfig(network=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=5).eval()
+    label = torch.randn(1, 3).expand(2, -1) if same else torch.randn(2, 3)
+    mask = context_mask(torch.zeros(1, 1, 5, 1, 1), 2)
+    alone, together = model.bind(mask, label), model.bind(mask, label)
+    x = torch.randn(2, 2, 5, 4, 6)
+    together.keep(x, [0.5, -3.0, 0.5])
+    assert set(together.kept) == ({0.5, -3.0} if same else set())
+    with torch.no_grad():
+        for level in (-3.0, 0.5):
+            torch.testing.assert_close(together(x, level), alone(x, torch.tensor([level])))
+
+
+def test_the_unknown_states_are_found_where_they_follow_each_other():
+    model = DiffusionConfig(network=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=5).eval()
+    states = torch.zeros(1, 1, 5, 1, 1)
+    apart = torch.tensor([True, False, True, False, True]).reshape(1, 1, 5, 1, 1)
+    for mask, expected in (
+        (context_mask(states, 2), slice(2, 5)),
+        (context_mask(states, 1, last=True), slice(0, 4)),
+        (apart, None),
+        (torch.zeros(1, 1, 5, 4, 6, dtype=torch.bool), None),
+    ):
+        assert model.bind(mask, torch.zeros(1, 3)).unknown == expected
+
+
+def test_matrices_are_cast_once_until_they_change():
+    network = TRANSFORMER.build(2, 2, modulated=True).eval()
+    first = matrices_of(network, torch.bfloat16)
+    assert matrices_of(network, torch.bfloat16) is first
+    assert first[0].qkv.dtype == torch.bfloat16
+    with torch.no_grad():
+        network.blocks[0].attention.qkv.weight.add_(1)
+    changed = matrices_of(network, torch.bfloat16)
+    assert changed is not first
+    torch.testing.assert_close(changed[0].qkv, network.blocks[0].attention.qkv.weight.bfloat16())
+    assert matrices_of(network, torch.float32)[0].qkv.data_ptr() == (
+        network.blocks[0].attention.qkv.weight.data_ptr()
+    )
+
+
+def test_a_network_that_trains_is_left_to_drop():
+    model = DiffusionConfig(network=TRANSFORMER.replace(dropout=0.5)).build(2, 3, 2, 5).train()
+    bound = model.bind(context_mask(torch.zeros(1, 1, 5, 1, 1), 2), torch.zeros(1, 3))
+    x = torch.randn(1, 2, 5, 4, 6)
+    with torch.no_grad():
+        assert not torch.equal(bound(x, 0.5), bound(x, 0.5))

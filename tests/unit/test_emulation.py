@@ -86,7 +86,8 @@ def test_networks_see_the_known_states_at_the_end_when_they_go_back(emulator):
     window = torch.cat((torch.zeros(1, 2, 3, 3, 4), context), dim=2)
     mask = torch.tensor([False, False, False, True, True]).reshape(1, 1, 5, 1, 1)
     expected = emulator.window(window, mask, parameters, SampleGenerator([(0, 0)]))
-    torch.testing.assert_close(past, expected[:, :, :3])
+    # In single precision, few steps from noise of 1000 cost digits where nothing is bound
+    torch.testing.assert_close(past, expected[:, :, :3], atol=5e-4, rtol=5e-3)
 
 
 def test_rows_do_not_depend_on_how_many_are_computed_together(emulator):
@@ -116,6 +117,30 @@ def test_impossible_inference():
     for options in ({"rows": 0}, {"states": 0}):
         with pytest.raises(ConfigError, match="positive"):
             InferenceConfig(**options)
+
+
+def test_graphs_are_made_of_compiled_networks():
+    with pytest.raises(ConfigError, match="compile them"):
+        InferenceConfig(graphs=True)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("name", ["adams_bashforth", "heun", "exponential_data"])
+def test_unrolled_samplers_draw_what_azula_does(backward, name):
+    config = DiffusionConfig(network=TRANSFORMER)
+    model = config.build(channels=2, parameters=3, spatial=2, window=WINDOW).double()
+    emulator = Emulator(model=model, sampler=SamplerConfig(name=name, steps=8))
+    context, parameters = torch.randn(2, 2, 2, 3, 4).double(), torch.randn(2, 3).double()
+    keys = [(0,), (1,)]
+    x = roll(emulator, context, parameters, 5, keys, backward=backward)
+
+    class Unbound(Emulator):
+        def bind(self, mask, parameters):
+            return None
+
+    y = roll(Unbound(model=model, sampler=emulator.sampler), context, parameters, 5, keys, backward=backward)
+    # azula's scales are in single precision, and noise of 1000 makes its last digit this large
+    torch.testing.assert_close(x, y, atol=5e-4, rtol=5e-3)
 
 
 def test_early_states_come_first_and_windows_are_bundled():

@@ -49,3 +49,46 @@ def test_single_precision_is_enough():
     double, _ = score_ensemble({"truth": truth.double()}, members.double(), spatial=2)
     for name, expected in double["truth"].metrics.items():
         torch.testing.assert_close(single["truth"].metrics[name].double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_threads_change_no_score(monkeypatch):
+    monkeypatch.setitem(ensemble.BLOCK, "cpu", 2**11)
+    truth, members = torch.randn(3, 4, 8, 8), torch.randn(5, 3, 4, 8, 8)
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(score_ensemble({"truth": truth}, members, spatial=2))
+    finally:
+        torch.set_num_threads(before)
+    (first, alone), (second, shared) = found
+    for kind in ("metrics", "spectra"):
+        one, other = getattr(first["truth"], kind), getattr(second["truth"], kind)
+        for name, expected in one.items():
+            assert torch.equal(other[name], expected), name
+    assert torch.equal(alone.means, shared.means)
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_what_is_not_finite_spoils_its_own_scores_alone(value):
+    truth, members = torch.randn(2, 3, 8, 8), torch.randn(5, 2, 3, 8, 8)
+    whole = score_ensemble({"truth": truth}, members, spatial=2)[0]["truth"]
+    members[2, 1, 0, 3, 4] = value
+    scores = score_ensemble({"truth": truth}, members, spatial=2)[0]["truth"]
+    good = torch.ones(2, 3, dtype=torch.bool)
+    good[1, 0] = False
+    for name in ("crps", "skill", "spread", "vrmse_member"):
+        assert torch.equal(scores.metrics[name].isfinite(), good), name
+        torch.testing.assert_close(scores.metrics[name][good], whole.metrics[name][good])
+    ranks = scores.spectra["rank_histogram"]
+    assert ranks[1, 0].isnan().all()
+    torch.testing.assert_close(ranks[good], whole.spectra["rank_histogram"][good])
+
+
+def test_a_truth_that_equals_members_shares_its_ranks():
+    truth = torch.zeros(1, 1, 4, 4)
+    members = torch.tensor([-1.0, 0.0, 0.0, 2.0]).reshape(4, 1, 1, 1, 1).expand(-1, 1, 1, 4, 4)
+    scores = score_ensemble({"truth": truth}, members.clone(), spatial=2)[0]["truth"]
+    expected = torch.tensor([0, 1 / 3, 1 / 3, 1 / 3, 0], dtype=torch.float64)
+    torch.testing.assert_close(scores.spectra["rank_histogram"].flatten(), expected)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lola.autoencoder import AutoencoderConfig
+from lola.config import fingerprint
 from lola.data.systems import EULER
 from lola.data.well import open_split
 from lola.diffusion import DiffusionConfig
@@ -205,3 +206,11 @@ def test_drift_is_told_where_the_domain_is_closed(split):
     assert {field for field, _ in found[True][0]} == {"density"}
     assert {field for field, _ in found[True][1]} == {"momentum_x", "momentum_y"}
     assert max(max(values.values()) for values in found[True]) < 1e-5  # nothing moves
+
+
+def test_how_the_network_runs():
+    plain = EvaluationConfig()
+    assert fingerprint(plain.replace(compile=True)) == fingerprint(plain)
+    assert fingerprint(plain.replace(precision="bfloat16")) != fingerprint(plain)
+    found = plain.replace(precision="bfloat16", compile=True).inference
+    assert (found.precision, found.compile) == ("bfloat16", True)
