@@ -46,15 +46,7 @@ def emulation() -> EmulationBenchmark:
     config = presets.mini()
     codec, network = config.autoencoder.replace(latent_channels=32), config.diffusion.network
     pixel = network.replace(patch_size=(1, 16, 16))
-    others = presets.SIMULATIONS["rayleigh_benard"], presets.SIMULATIONS["turbulence_gravity_cooling"]
-    return EmulationBenchmark(
-        autoencoder=codec,
-        latent=network,
-        pixel=pixel,
-        simulation=config.simulation,
-        convection=others[0],
-        medium=others[1],
-    )
+    return EmulationBenchmark(autoencoder=codec, latent=network, pixel=pixel, simulation=config.simulation)
 
 
 def main(config: Benchmark) -> None:

@@ -72,8 +72,8 @@ class EmulationBenchmark(Config):
     latent: TransformerConfig
     pixel: TransformerConfig
     simulation: EulerConfig
-    convection: RayleighBenardConfig = dataclasses.field(default_factory=RayleighBenardConfig)
-    medium: GravityCoolingConfig = dataclasses.field(default_factory=GravityCoolingConfig)
+    convection: RayleighBenardConfig = RayleighBenardConfig(resolution=(64, 32), rayleigh=(1e6,))
+    medium: GravityCoolingConfig = GravityCoolingConfig()
     simulators: bool = True
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     models: tuple[Model, ...] = ("neural_solver", "diffusion")
