@@ -72,8 +72,10 @@ class EmulationBenchmark(Config):
     latent: TransformerConfig
     pixel: TransformerConfig
     simulation: EulerConfig
-    convection: RayleighBenardConfig = RayleighBenardConfig(resolution=(64, 32), rayleigh=(1e6,))
-    medium: GravityCoolingConfig = GravityCoolingConfig()
+    convection: RayleighBenardConfig = dataclasses.field(
+        default_factory=lambda: RayleighBenardConfig(resolution=(64, 32), rayleigh=(1e6,))
+    )
+    medium: GravityCoolingConfig = dataclasses.field(default_factory=GravityCoolingConfig)
     simulators: bool = True
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     models: tuple[Model, ...] = ("neural_solver", "diffusion")
