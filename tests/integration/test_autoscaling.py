@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,15 @@ def submit(cluster: Autoscaled, *arguments: str) -> subprocess.CompletedProcess:
         *(sys.executable, str(ROOT / "experiments" / "sweep_compression.py"), *arguments),
     ]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return subprocess.run(
-        command, env=kept | cluster.known, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    deadline = time.monotonic() + 120
+    while True:
+        job = subprocess.run(
+            command, env=kept | cluster.known, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        # The head answers before the process that takes its jobs is there.
+        if "No available agent" not in job.stdout or time.monotonic() > deadline:
+            return job
+        time.sleep(1)
 
 
 @pytest.mark.parametrize(

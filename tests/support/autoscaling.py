@@ -75,7 +75,7 @@ class Autoscaled:
 
 @contextlib.contextmanager
 def autoscaled(
-    workers: int, cpus: int = 1, idle: float = 6.0, version: int = 1, **variables: str
+    workers: int, cpus: int = 1, idle: float = 15.0, version: int = 1, **variables: str
 ) -> Iterator[Autoscaled]:
     """A cluster of a head without CPUs, and up to so many nodes that come when they are asked for.
 
