@@ -28,6 +28,7 @@ from lola.data.well_writer import create_fields, write_layout, writing
 from lola.emulation import Emulator, InferenceConfig, Weights, load_emulator
 from lola.errors import ConfigError, DataError
 from lola.registry import find_emulator
+from lola.remote import AnyPath
 from lola.sampling import SamplerConfig
 from lola.storage import atomic_path, resolve_storage
 
@@ -218,7 +219,7 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     )
 
 
-def _system(emulator: Emulator, folder: Path) -> System:
+def _system(emulator: Emulator, folder: AnyPath) -> System:
     if emulator.system is None:
         raise DataError(f"{folder} does not tell the data of its model; import a run that does")
     return emulator.system

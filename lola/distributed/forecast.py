@@ -18,7 +18,6 @@ The wall time is that of list scheduling (`lola.distributed.makespan`) with the 
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Literal
 
 from lola.config import Config, require
@@ -34,6 +33,7 @@ from lola.errors import ConfigError
 from lola.evaluation.score import model_key
 from lola.guidance import GuidanceConfig
 from lola.peak import GPUS, processor
+from lola.remote import AnyPath
 
 Source = Literal["finished", "measured", "peak"]
 TABLES = 16e3  # bytes of an evaluation's tables per trajectory and state, seen
@@ -173,7 +173,7 @@ class Forecast:
             )
 
 
-def forecast(config: SweepConfig, cluster: ClusterConfig, root: Path, cores: int) -> Forecast:
+def forecast(config: SweepConfig, cluster: ClusterConfig, root: AnyPath, cores: int) -> Forecast:
     """What a sweep will take.
 
     Arguments:

@@ -15,6 +15,7 @@ from lola.evaluation.evaluate import EvaluationConfig
 from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.observation import ObservationConfig
+from lola.remote import AnyPath
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
@@ -155,7 +156,7 @@ class Reads:
     name: str
     digest: str
     context: Literal["training", "encoding", "evaluation"]
-    source: Location
+    source: Location | AnyPath
 
     @classmethod
     def of_well(cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]) -> "Reads":

@@ -30,6 +30,7 @@ from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.peak import emulates_bfloat16
 from lola.progress import Progress
+from lola.remote import AnyPath, is_url, scratch
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
@@ -72,7 +73,7 @@ class AnyPlan(Protocol):
         """What is planned."""
 
     @property
-    def root(self) -> Path:
+    def root(self) -> AnyPath:
         """The storage root."""
 
     @property
@@ -87,7 +88,7 @@ class AnyPlan(Protocol):
 P = TypeVar("P", bound=AnyPlan)
 
 
-def run_sweep(config: SweepConfig) -> Path:
+def run_sweep(config: SweepConfig) -> AnyPath:
     """Run a sweep to its end, from wherever an earlier call left it; returns the report.
 
     Raises:
@@ -97,8 +98,8 @@ def run_sweep(config: SweepConfig) -> Path:
 
 
 def run_reported(
-    config: Settings, title: str, build: Callable[[Path, Location], P], report: Callable[[P], Path]
-) -> Path:
+    config: Settings, title: str, build: Callable[[AnyPath, Location], P], report: Callable[[P], AnyPath]
+) -> AnyPath:
     """Run a plan to its end, from wherever an earlier call left it; returns its report.
 
     Arguments:
@@ -138,13 +139,13 @@ def run_stages(
     return stages
 
 
-def _prepare(config: Settings, build: Callable[[Path, Location], P]) -> tuple[P, Tracker, Progress]:
+def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple[P, Tracker, Progress]:
     """Open storage and tracking, see to the data, and connect to the cluster."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    if config.simulation is not None and isinstance(well, Path):
+    if config.simulation is not None and not is_url(config.well):
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
     connect()
@@ -167,8 +168,8 @@ def _complete(
     title: str,
     tracker: Tracker,
     progress: Progress,
-    report: Callable[[P], Path] | None = None,
-) -> Path | None:
+    report: Callable[[P], AnyPath] | None = None,
+) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
     trials = plan.trials
@@ -194,8 +195,13 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
     pending = [trial for trial in plan.trials if not trial.finished]
     limit = plan.config.concurrency
     with watching(plan.trials, tracker, progress, lambda: limit or concurrency(pending)):
-        folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
-        return run_trials(pending, folder, limit) if pending else {}
+        if not pending:
+            return {}
+        name = f".tune-{plan.fingerprint[:8]}"
+        if isinstance(plan.root, Path):
+            return run_trials(pending, plan.root / "reports" / name, limit)
+        with scratch() as folder:  # nothing of it is needed again
+            return run_trials(pending, folder / name, limit)
 
 
 @contextlib.contextmanager
@@ -270,7 +276,7 @@ def _reason(trial: Trial) -> str:
     if not trial.ready:
         return "an input is missing"
     for step in trial.steps:
-        path: Path = step.stage.folder / "error.txt"
+        path = step.stage.folder / "error.txt"
         if not step.stage.finished and path.exists():
             return path.read_text().strip().splitlines()[-1]
     return ""
