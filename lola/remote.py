@@ -161,6 +161,11 @@ def scratch() -> Iterator[Path]:
         ) from error
 
 
+def read_whole(path: AnyPath) -> bytes:
+    """The contents of a small file, as they were at one moment."""
+    return path.fs.cat_file(path.path) if isinstance(path, UPath) else path.read_bytes()
+
+
 def local_copy(path: AnyPath) -> Path:
     """A file of this machine with the contents and the name of a path: the path itself if it is local.
 
@@ -196,7 +201,7 @@ def local_copies(paths: Iterable[AnyPath]) -> list[Path]:
 def names_below(folder: AnyPath) -> list[str]:
     """The files of a folder and of those below it, by their paths within it, in order; or none."""
     if not isinstance(folder, UPath):
-        return [str(path.relative_to(folder)) for path in files_below(folder)]
+        return [os.path.relpath(path, folder) for path in files_below(folder)]
     with reaching(folder):
         return sorted(posixpath.relpath(name, folder.path) for name in folder.fs.find(folder.path))
 

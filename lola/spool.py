@@ -22,7 +22,7 @@ import filelock
 from upath import UPath
 
 from lola.errors import LolaError
-from lola.remote import AnyPath, mirrored, reaching, scratch, upload
+from lola.remote import AnyPath, mirrored, reaching, read_whole, scratch, upload
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 NAME = "events.jsonl"
@@ -121,7 +121,7 @@ def _fetch(folder: UPath) -> None:
     path.parent.mkdir(exist_ok=True)
     with reaching(folder), _alone(folder):
         try:
-            uploaded = (folder / NAME).read_bytes()
+            uploaded = read_whole(folder / NAME)
         except FileNotFoundError:
             return
         if path.exists() and path.read_bytes().startswith(uploaded):

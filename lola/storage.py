@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from upath import UPath
 from lola.config import Config, fingerprint
 from lola.errors import DataError, StorageError
 from lola.lease import ObjectLease, lease
-from lola.remote import AnyPath, is_url, open_root, reaching, scratch, secret_of, upload
+from lola.remote import AnyPath, is_url, open_root, reaching, read_whole, scratch, secret_of, upload
 
 SCHEMA_VERSION = 1
 FINISHED: set[str] = set()
@@ -158,6 +159,18 @@ def software() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
 
 
+def git_commit() -> str:
+    """The commit of the source, or `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
     """A content-addressed unit of work.
@@ -249,7 +262,7 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     """
     try:
         with reaching(folder) if isinstance(folder, UPath) else contextlib.nullcontext():
-            text = (folder / "manifest.json").read_text()
+            text = read_whole(folder / "manifest.json")
         manifest = json.loads(text)
     except (FileNotFoundError, DataError):
         raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from None

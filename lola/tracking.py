@@ -13,7 +13,6 @@ import dataclasses
 import json
 import logging
 import os
-import subprocess
 import threading
 import urllib.parse
 import warnings
@@ -35,6 +34,7 @@ with warnings.catch_warnings():
 from lola.errors import TrackingError
 from lola.remote import AnyPath, local_copy, local_folder
 from lola.spool import read_events
+from lola.storage import git_commit
 
 OFFSET = "lola.spool_offset"
 ALIAS = "latest-trained"
@@ -394,15 +394,3 @@ def _unreachable(uri: str, error: Exception) -> TrackingError:
     return TrackingError(
         f"MLflow at {uri} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
     )
-
-
-def git_commit() -> str:
-    """The commit of the source, or `unknown` outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()

@@ -30,7 +30,7 @@ from lola.errors import LolaError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
 from lola.evaluation.tables import summarise
-from lola.remote import AnyPath, files_below
+from lola.remote import AnyPath, files_below, read_whole
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path
 
@@ -78,8 +78,8 @@ def run_evaluation(run: EvaluationRun) -> None:
     for name in (EXAMPLE, MOMENTS):
         if (parts[0].folder / name).exists():
             with atomic_path(run.stage.folder / name) as aside:
-                aside.write_bytes((parts[0].folder / name).read_bytes())
-    timing = float(np.median([float((part.folder / LAST).read_text()) for part in parts]))
+                aside.write_bytes(read_whole(parts[0].folder / name))
+    timing = float(np.median([float(read_whole(part.folder / LAST)) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges)
     Spool(run.stage.folder).metrics(0, summary | {"test/seconds_per_state": timing})
     run.stage.commit(

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "errors": set(),
     "cli": {"config", "errors"},
     "progress": {"remote", "spool"},
-    "tracking": {"errors", "remote", "spool"},
+    "tracking": {"errors", "remote", "spool", "storage"},
     "data": LEAVES,
     "simulate": LEAVES | {"data"},
     "training": LEAVES | {"data.state"},

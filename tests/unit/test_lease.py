@@ -10,7 +10,7 @@ from upath import UPath
 
 import lola.lease
 from lola.lease import ObjectLease, machine
-from lola.remote import mirrored
+from lola.remote import mirrored, read_whole
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -30,6 +30,10 @@ def path(request, tmp_path, monkeypatch) -> UPath:
         fsspec.filesystem("memory").store.clear()
 
 
+def read(path):
+    return json.loads(read_whole(path))
+
+
 def leave(path, count=1, of="another machine"):
     """What a holder leaves that is gone, or has not renewed yet."""
     content = {"token": "another", "machine": of, "process": 1, "count": count}
@@ -38,7 +42,7 @@ def leave(path, count=1, of="another machine"):
 
 def test_one_process_of_a_machine_holds_it(path):
     with ObjectLease(path):
-        assert json.loads(path.read_text())["machine"] == machine()
+        assert read(path)["machine"] == machine()
         with pytest.raises(TimeoutError):
             ObjectLease(path).acquire(timeout=0.2)
     assert not path.exists()
@@ -50,7 +54,7 @@ def test_a_machine_whose_holder_died_takes_it_at_once(path, monkeypatch):
     leave(path, of=machine())
     monkeypatch.setattr(lola.lease, "EXPIRY", 100.0)
     with ObjectLease(path).acquire(timeout=2):
-        assert json.loads(path.read_text())["token"] != "another"
+        assert read(path)["token"] != "another"
 
 
 def test_another_machine_waits_while_it_is_renewed(path):
@@ -66,9 +70,9 @@ def test_another_machine_waits_while_it_is_renewed(path):
 
 def test_it_outlasts_its_expiry_by_renewal(path):
     with ObjectLease(path):
-        first = json.loads(path.read_text())
+        first = read(path)
         time.sleep(0.7)
-        later = json.loads(path.read_text())
+        later = read(path)
         assert later["token"] == first["token"]
         assert later["count"] > first["count"]
 
@@ -79,7 +83,7 @@ def test_a_holder_that_was_held_up_is_told_and_leaves_the_others_lease(path, cap
     time.sleep(0.7)
     lease.release()
     assert "took over" in caplog.text
-    assert json.loads(path.read_text())["token"] == "another"
+    assert read(path)["token"] == "another"
 
 
 def test_of_two_machines_one_takes_what_expired(path, monkeypatch):
@@ -90,7 +94,7 @@ def test_of_two_machines_one_takes_what_expired(path, monkeypatch):
     assert other._write(seen.version)
     assert not own._write(seen.version)
     assert not own._write(None)
-    assert json.loads(path.read_text())["token"] == other.token
+    assert read(path)["token"] == other.token
 
 
 def test_it_leaves_no_thread_and_no_lock(path):
