@@ -18,7 +18,7 @@ class Simulations(Config):
     Arguments:
         simulation: The simulations.
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
 
     simulation: Simulation

@@ -54,7 +54,7 @@ class EnsembleConfig(Config):
         sampler: How a diffusion model is sampled.
         inference: How the networks are run.
         seed: Seeds the members.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         device: Where the networks run: cpu, cuda, cuda:1; without it, the first GPU if there is one.
     """
 

@@ -60,7 +60,7 @@ class StudyConfig(Config):
         arms: The optimisers; the first is what the others are compared with.
         seeds: Training seeds of every optimiser and rate.
         well: The folder of Well datasets, absolute or under the storage root.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: Trials at once; 0 is one per CPU that a trial's training takes.
     """
 

@@ -53,7 +53,7 @@ class SweepConfig(Config):
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
         include: Only files of datasets whose name contains one of these are used.
         exclude: Files of datasets whose name contains one of these are not used.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: The most trials at once; 0 is as many as the cluster has room for.
     """
 

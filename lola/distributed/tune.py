@@ -19,7 +19,7 @@ from ray import tune
 from rich.console import Console
 
 from lola.config import flat
-from lola.distributed.cluster import HEAD, connect, room
+from lola.distributed.cluster import HEAD, connect, require_shared, room
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
@@ -140,7 +140,7 @@ def run_stages(
 
 
 def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple[P, Tracker, Progress]:
-    """Open storage and tracking, see to the data, and connect to the cluster."""
+    """Open storage and tracking, see to the data, and connect to a cluster that sees the storage."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
@@ -149,6 +149,7 @@ def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
     connect()
+    require_shared(storage)
     for option in emulated_options(config):
         progress.say(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
     return plan, tracker, progress
