@@ -28,7 +28,7 @@ from lola.data.well_writer import create_fields, write_layout, writing
 from lola.emulation import Emulator, InferenceConfig, Weights, load_emulator
 from lola.errors import ConfigError, DataError
 from lola.registry import find_emulator
-from lola.remote import AnyPath
+from lola.remote import AnyPath, is_url
 from lola.sampling import SamplerConfig
 from lola.storage import atomic_path, resolve_storage
 
@@ -277,6 +277,7 @@ def write_ensemble(config: EnsembleConfig, path: str | Path) -> Path:
     Raises:
         LolaError: Anything is missing, torn, foreign or impossible, or the storage is full.
     """
+    require(not is_url(path), f"{path} is remote; ensembles are written to files of this machine")
     path = Path(path).expanduser().resolve()
     require(path.suffix in SUFFIXES, f"{path} must end in {' or '.join(SUFFIXES)}")
     ensemble = open_ensemble(config)

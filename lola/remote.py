@@ -166,6 +166,18 @@ def read_whole(path: AnyPath) -> bytes:
     return path.fs.cat_file(path.path) if isinstance(path, UPath) else path.read_bytes()
 
 
+def is_there(path: AnyPath) -> bool:
+    """Whether a small file is; one request, where looking for an object or a folder of its name takes two."""
+    if not isinstance(path, UPath):
+        return path.exists()
+    with reaching(path):
+        try:
+            read_whole(path)
+        except FileNotFoundError:
+            return False
+    return True
+
+
 def local_copy(path: AnyPath) -> Path:
     """A file of this machine with the contents and the name of a path: the path itself if it is local.
 

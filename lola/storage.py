@@ -27,11 +27,11 @@ from upath import UPath
 from lola.config import Config, fingerprint
 from lola.errors import DataError, StorageError
 from lola.lease import ObjectLease, lease
-from lola.remote import AnyPath, is_url, open_root, reaching, read_whole, scratch, secret_of, upload
+from lola.remote import AnyPath, is_there, is_url, open_root, reaching, read_whole, scratch, secret_of, upload
 
 SCHEMA_VERSION = 1
 FINISHED: set[str] = set()
-"""Folders on object stores whose manifests this process has seen: they stay, and looking costs requests."""
+"""Manifests on object stores that this process has seen: they stay, and looking costs requests."""
 ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
 Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
 Location = Path | str
@@ -209,13 +209,13 @@ class Stage:
     @property
     def finished(self) -> bool:
         """Whether the manifest is there: it is written last."""
-        if not isinstance(self.folder, UPath):
-            return (self.folder / "manifest.json").exists()
-        if str(self.folder) not in FINISHED:
-            with reaching(self.folder):
-                if (self.folder / "manifest.json").exists():
-                    FINISHED.add(str(self.folder))
-        return str(self.folder) in FINISHED
+        manifest = self.folder / "manifest.json"
+        if str(manifest) in FINISHED:
+            return True
+        there = is_there(manifest)
+        if there and isinstance(manifest, UPath):
+            FINISHED.add(str(manifest))
+        return there
 
     def manifest(self) -> dict[str, Any]:
         """The finished stage's manifest."""

@@ -84,8 +84,8 @@ def require_shared(root: AnyPath) -> None:
     blind = [node["NodeManagerAddress"] for node, sees in zip(nodes, seen, strict=True) if not sees]
     if blind:
         raise lola.errors.StorageError(
-            f"storage {root} is not seen by the nodes {', '.join(blind)}; name a folder that all nodes share, "
-            "or a bucket, with --storage"
+            f"storage {root} is not seen by the nodes {', '.join(blind)}; name a folder that all nodes "
+            "share, or a bucket, with --storage"
         )
 
 

@@ -30,7 +30,7 @@ from lola.errors import LolaError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
 from lola.evaluation.tables import summarise
-from lola.remote import AnyPath, files_below, read_whole
+from lola.remote import AnyPath, files_below, is_there, read_whole
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path
 
@@ -108,7 +108,7 @@ class _Part:
 
     @property
     def committed(self) -> bool:
-        return (self.folder / LAST).exists()
+        return is_there(self.folder / LAST)
 
 
 def _committed(stage: AnyPath) -> set[str]:
