@@ -213,7 +213,7 @@ def local_copies(paths: Iterable[AnyPath]) -> list[Path]:
 def names_below(folder: AnyPath) -> list[str]:
     """The files of a folder and of those below it, by their paths within it, in order; or none."""
     if not isinstance(folder, UPath):
-        return [os.path.relpath(path, folder) for path in files_below(folder)]
+        return [os.path.relpath(str(path), str(folder)) for path in files_below(folder)]
     with reaching(folder):
         return sorted(posixpath.relpath(name, folder.path) for name in folder.fs.find(folder.path))
 
