@@ -23,6 +23,8 @@ from typing import Any, Literal
 import filelock
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# Its thread changes the environment, which fails a request that reads it just then.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow
