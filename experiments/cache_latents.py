@@ -22,7 +22,7 @@ class LatentCache(CacheConfig):
         exclude: Simulation files whose name contains one of these are not.
         verify: Whether to check the finished cache against its checksums, and encode nothing.
         well: The folder of Well datasets, absolute or under the storage root, or a URL.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
 
     autoencoder: tyro.conf.Positional[str]

@@ -22,7 +22,7 @@ class Statistics(Config):
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
         include: Only files whose name contains one of these are used.
         exclude: Files whose name contains one of these are not used.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         block: States read at once.
     """
 

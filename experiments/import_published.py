@@ -17,7 +17,7 @@ class Import(Config):
 
     Arguments:
         run: The folder of the run, with config.yaml and state.pth.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         name: What the stage is called; else after its network and compression.
     """
 

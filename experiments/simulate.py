@@ -7,7 +7,6 @@ import presets
 from lola.cli import launch
 from lola.config import Config, how
 from lola.distributed.simulate import simulate
-from lola.errors import StorageError
 from lola.simulate.systems import Simulation
 from lola.storage import resolve_storage, well_folder
 
@@ -18,8 +17,8 @@ class Simulations(Config):
 
     Arguments:
         simulation: The simulations.
-        well: The folder of Well datasets, absolute or under the storage root.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
 
     simulation: Simulation
@@ -33,12 +32,7 @@ def main(config: Simulations) -> None:
 
     Presets are the physical systems, as small as the `mini` sweep takes them. Files that are there are kept.
     """
-    folder = well_folder(resolve_storage(config.storage), config.well)
-    if isinstance(folder, str):
-        raise StorageError(
-            f"{folder} is remote; simulations are written to a local or shared folder: give --well"
-        )
-    simulate(config.simulation, folder)
+    simulate(config.simulation, well_folder(resolve_storage(config.storage), config.well))
 
 
 if __name__ == "__main__":

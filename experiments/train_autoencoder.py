@@ -29,7 +29,7 @@ class Autoencoders(Config):
         statistics: What fields are standardised by: the statistics of their system or of this training set.
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
         include, exclude: Only files whose name contains one of these are used; are not used.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         dry_run: Whether to print what training costs, and do nothing else.
         hardware: The GPUs of the dry run.
         sweep: The sweep that they are part of.

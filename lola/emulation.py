@@ -22,7 +22,6 @@ ever.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -45,6 +44,7 @@ from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolver, NeuralSolverConfig
 from lola.nn.compiling import compiled
 from lola.observation import Observations, Observed
+from lola.remote import AnyPath, local_copy
 from lola.sampling import SamplerConfig
 from lola.seeding import Key, SampleGenerator
 from lola.storage import read_manifest
@@ -310,7 +310,7 @@ def map_states(function: Callable[[Tensor], Tensor], x: Tensor, chunk: int) -> T
     return y.unflatten(0, rows.shape[:2]).transpose(1, 2)
 
 
-def load_autoencoder(folder: Path, weights: Weights = "raw") -> Autoencoder:
+def load_autoencoder(folder: AnyPath, weights: Weights = "raw") -> Autoencoder:
     """The trained autoencoder of a finished stage's folder, in evaluation mode.
 
     Arguments:
@@ -326,7 +326,9 @@ def load_autoencoder(folder: Path, weights: Weights = "raw") -> Autoencoder:
     return model
 
 
-def load_emulator(folder: Path, sampler: SamplerConfig | None = None, weights: Weights = "raw") -> Emulator:
+def load_emulator(
+    folder: AnyPath, sampler: SamplerConfig | None = None, weights: Weights = "raw"
+) -> Emulator:
     """The trained emulator of a finished stage's folder, with the autoencoder that it was trained on.
 
     Arguments:
@@ -351,7 +353,7 @@ def load_emulator(folder: Path, sampler: SamplerConfig | None = None, weights: W
     )
 
 
-def trained_system(folder: Path) -> System:
+def trained_system(folder: AnyPath) -> System:
     """The physical system that a finished stage's model was trained on, with the statistics that it knows.
 
     Raises:
@@ -366,7 +368,7 @@ def trained_system(folder: Path) -> System:
     return system
 
 
-def _system(folder: Path, manifest: dict[str, Any]) -> System | None:
+def _system(folder: AnyPath, manifest: dict[str, Any]) -> System | None:
     """The system of a stage: that of its name, with the statistics that were computed or imported, if any."""
     if "data" not in manifest:
         system = SYSTEMS.get(manifest["system"])
@@ -378,7 +380,7 @@ def _system(folder: Path, manifest: dict[str, Any]) -> System | None:
 
 
 def _load_model(
-    folder: Path, weights: Weights, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]
+    folder: AnyPath, weights: Weights, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]
 ) -> nn.Module:
     manifest = read_manifest(folder)
     kind = {each.__name__: each for each in kinds}.get(manifest["model"]["type"])
@@ -390,5 +392,5 @@ def _load_model(
     if weights == "ema" and not (folder / EMA_WEIGHTS).exists():
         raise DataError(f"{folder} holds no averaged weights: its training had ema 0")
     model = kind.from_json(manifest["model"]).build(**manifest["sizes"])
-    load_weights(folder / FILES[weights], model)
+    load_weights(local_copy(folder / FILES[weights]), model)
     return model.eval()

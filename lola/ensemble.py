@@ -28,6 +28,7 @@ from lola.data.well_writer import create_fields, write_layout, writing
 from lola.emulation import Emulator, InferenceConfig, Weights, load_emulator
 from lola.errors import ConfigError, DataError
 from lola.registry import find_emulator
+from lola.remote import AnyPath, is_url
 from lola.sampling import SamplerConfig
 from lola.storage import atomic_path, resolve_storage
 
@@ -53,7 +54,7 @@ class EnsembleConfig(Config):
         sampler: How a diffusion model is sampled.
         inference: How the networks are run.
         seed: Seeds the members.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         device: Where the networks run: cpu, cuda, cuda:1; without it, the first GPU if there is one.
     """
 
@@ -218,7 +219,7 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     )
 
 
-def _system(emulator: Emulator, folder: Path) -> System:
+def _system(emulator: Emulator, folder: AnyPath) -> System:
     if emulator.system is None:
         raise DataError(f"{folder} does not tell the data of its model; import a run that does")
     return emulator.system
@@ -276,6 +277,7 @@ def write_ensemble(config: EnsembleConfig, path: str | Path) -> Path:
     Raises:
         LolaError: Anything is missing, torn, foreign or impossible, or the storage is full.
     """
+    require(not is_url(path), f"{path} is remote; ensembles are written to files of this machine")
     path = Path(path).expanduser().resolve()
     require(path.suffix in SUFFIXES, f"{path} must end in {' or '.join(SUFFIXES)}")
     ensemble = open_ensemble(config)

@@ -6,9 +6,9 @@ folder without a manifest accounts for nothing: it is a stage that was not finis
 
 import json
 import re
-from pathlib import Path
 from typing import Any, get_args
 
+from lola.remote import AnyPath, names_below
 from lola.storage import Kind
 
 COMMON = ("manifest.json", "events.jsonl", ".lease")
@@ -28,7 +28,7 @@ DATASET = re.compile(r"[^/]+/(stats\.yaml|data/[^/]+/[^./][^/]*\.hdf5)|\.lease")
 TRACKING = "mlflow"
 
 
-def unknown_files(root: Path, well: str = "well") -> list[Path]:
+def unknown_files(root: AnyPath, well: str = "well") -> list[AnyPath]:
     """The files of a storage root that nothing accounts for, in order.
 
     Arguments:
@@ -36,8 +36,8 @@ def unknown_files(root: Path, well: str = "well") -> list[Path]:
         well: The folder of Well datasets in it.
     """
     unknown = []
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
-        parts = path.relative_to(root).parts
+    for name in names_below(root):
+        parts = name.split("/")
         if parts[0] == TRACKING:
             known = True
         elif parts[0] == well:
@@ -47,11 +47,11 @@ def unknown_files(root: Path, well: str = "well") -> list[Path]:
         else:
             known = False
         if not known:
-            unknown.append(path)
+            unknown.append(root / name)
     return unknown
 
 
-def _known_to_stage(folder: Path, kind: str, name: str) -> bool:
+def _known_to_stage(folder: AnyPath, kind: str, name: str) -> bool:
     """Whether a finished stage accounts for a file of its folder."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())

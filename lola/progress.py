@@ -2,13 +2,13 @@
 
 import dataclasses
 import time
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from lola.spool import read_events, spool_path
+from lola.remote import AnyPath
+from lola.spool import read_events, spool_size
 
 SHOWN = {"train/loss": "train", "valid/loss": "valid", "train/seconds_per_step": "s/step"}
 
@@ -30,23 +30,21 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.monotonic()
-        self._followed: dict[Path, _Followed] = {}
+        self._followed: dict[AnyPath, _Followed] = {}
 
     def say(self, text: str) -> None:
         """Print a line with the time since the start."""
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
         self.console.print(f"[dim]{minutes:02d}:{seconds:02d}[/dim]  {text}", highlight=False, soft_wrap=True)
 
-    def follow(self, folder: Path, name: str, total: int) -> None:
+    def follow(self, folder: AnyPath, name: str, total: int) -> None:
         """Show what a stage reports from now on, `total` being its last step."""
-        path = spool_path(folder)
-        offset = path.stat().st_size if path.exists() else 0
-        self._followed.setdefault(folder, _Followed(name, total, offset))
+        self._followed.setdefault(folder, _Followed(name, total, spool_size(folder)))
 
     def poll(self) -> None:
         """Show what is new."""
         for folder, followed in self._followed.items():
-            for offset, event in read_events(spool_path(folder), followed.offset):
+            for offset, event in read_events(folder, followed.offset):
                 followed.offset = offset
                 line = _line(event, followed.total)
                 if line:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lola.errors import DataError, StorageError, TrackingError
-from lola.storage import atomic_path, read_manifest
+from lola.remote import AnyPath, is_url, remote_path, secret_of
+from lola.storage import atomic_path, manifests, read_manifest
 from lola.tracking import fetch_model, fetch_stage
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
@@ -14,23 +15,25 @@ ModelKind = Literal["autoencoders", "emulators"]
 NAMES: dict[str, str] = {"autoencoders": "autoencoder", "emulators": "emulator"}
 
 
-def find_stage(root: Path, reference: str, kind: ModelKind) -> Path:
+def find_stage(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
     """The folder of a finished autoencoder or emulator.
 
     Arguments:
         root: The storage root.
-        reference: The folder; or the name or the fingerprint (8 digits or more) of a stage of the storage
-            root; or a model that MLflow knows, as for `fetch_model`, which becomes a stage of the root.
+        reference: The folder, a path or a URL; or the name or the fingerprint (8 digits or more) of a stage
+            of the storage root; or a model that MLflow knows, as for `fetch_model`, which becomes a stage of
+            the root.
         kind: Which kind of model is meant.
 
     Raises:
         DataError: What was found is a model of another kind.
+        StorageError: A URL holds credentials, or cannot be reached.
         TrackingError: Nothing was found, nor does MLflow know it.
     """
-    given = Path(reference).expanduser().resolve()
+    given = _given(reference)
     named = [
         path.parent
-        for path in sorted((root / kind).glob("*/manifest.json"))
+        for path in manifests(root, kind)
         if path.parent.name == reference
         or (len(reference) >= 8 and read_manifest(path.parent)["fingerprint"].startswith(reference))
     ]
@@ -38,7 +41,7 @@ def find_stage(root: Path, reference: str, kind: ModelKind) -> Path:
         folder = given
     elif named:
         folder = named[0]
-    elif given.is_dir():
+    elif isinstance(given, Path) and given.is_dir():
         raise StorageError(f"{given} holds no manifest.json: it is no finished stage")
     else:
         return _fetch(root, reference, kind)
@@ -46,7 +49,7 @@ def find_stage(root: Path, reference: str, kind: ModelKind) -> Path:
     return folder
 
 
-def find_emulator(root: Path, reference: str) -> Path:
+def find_emulator(root: AnyPath, reference: str) -> AnyPath:
     """The folder of a finished emulator, as for `find_stage`; its autoencoder is fetched too if need be."""
     folder = find_stage(root, reference, "emulators")
     manifest = read_manifest(folder)
@@ -58,7 +61,19 @@ def find_emulator(root: Path, reference: str) -> Path:
     return folder
 
 
-def _fetch(root: Path, reference: str, kind: ModelKind) -> Path:
+def _given(reference: str) -> AnyPath:
+    """A reference as a folder, which may not exist."""
+    if not is_url(reference):
+        return Path(reference).expanduser().resolve()
+    shown = secret_of(reference)
+    if shown is not None:
+        raise StorageError(
+            f"{shown} holds credentials or a query; leave them out, and set them in the environment"
+        )
+    return remote_path(reference)
+
+
+def _fetch(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
     """Make a model of MLflow's a stage of the storage root, unless it is one already."""
     with tempfile.TemporaryDirectory() as aside:
         try:
@@ -72,7 +87,7 @@ def _fetch(root: Path, reference: str, kind: ModelKind) -> Path:
         return _adopt(root, found, kind)
 
 
-def _adopt(root: Path, found: Path, kind: ModelKind) -> Path:
+def _adopt(root: AnyPath, found: Path, kind: ModelKind) -> AnyPath:
     manifest = read_manifest(found)
     folder = root / kind / f"{manifest['system']}-{manifest['what']}-{manifest['fingerprint'][:8]}"
     if not (folder / "manifest.json").exists():
@@ -83,7 +98,7 @@ def _adopt(root: Path, found: Path, kind: ModelKind) -> Path:
     return folder
 
 
-def _require(folder: Path, reference: str, kind: ModelKind) -> dict[str, Any]:
+def _require(folder: AnyPath, reference: str, kind: ModelKind) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest["kind"] != kind:
         raise DataError(

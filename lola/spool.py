@@ -2,15 +2,33 @@
 
 The record is one JSON value per line in `events.jsonl`. It is the truth about a run; a tracking server is
 a view that can be rebuilt from it. A line torn by a crash is dropped when the record is opened again.
+
+Objects cannot be appended to. The record of a stage on an object store is therefore on the disk of the
+machine that makes the stage, among its copies, and uploaded whole: at once when the stage starts or ends, and
+otherwise at most every `PUBLISH` seconds. If that machine is lost, so are the events since; the metrics of
+training come again when it goes on from its last checkpoint. Other machines look for more every `LOOK`
+seconds.
 """
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import filelock
+from upath import UPath
+
+from lola.errors import LolaError
+from lola.remote import AnyPath, mirrored, reaching, read_whole, scratch, upload
+
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+NAME = "events.jsonl"
+PUBLISH = 20.0
+LOOK = 60.0
+_looked: dict[str, float] = {}  # when this process looked last, by folder
 
 
 class Spool:
@@ -20,13 +38,22 @@ class Spool:
         folder: The stage's folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = spool_path(folder)
+    def __init__(self, folder: AnyPath) -> None:
+        self.folder, self.path = folder, spool_path(folder)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(folder, UPath) and not self.path.exists():
+            _fetch(folder)
         if self.path.exists():
             whole = self.path.read_bytes()
             with self.path.open("r+b") as file:
                 file.truncate(whole.rfind(b"\n") + 1)
+
+    @classmethod
+    def resume(cls, folder: AnyPath) -> "Spool":
+        """The writer of the record of a stage whose lease this process holds, wherever it was before."""
+        if isinstance(folder, UPath):
+            _fetch(folder)
+        return cls(folder)
 
     def describe(self, *, name: str, tags: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
         """Record what the run is."""
@@ -36,13 +63,13 @@ class Spool:
         """Record metrics at a step."""
         self._append("metrics", step=step, values=dict(values))
 
-    def artifact(self, path: Path) -> None:
+    def artifact(self, path: AnyPath) -> None:
         """Record a file of the stage's folder."""
-        self._append("artifact", path=str(path.relative_to(self.path.parent)))
+        self._append("artifact", path=_within(self.folder, path))
 
-    def model(self, path: Path, name: str) -> None:
+    def model(self, path: AnyPath, name: str) -> None:
         """Record trained weights, to be registered under a name."""
-        self._append("model", path=str(path.relative_to(self.path.parent)), name=name)
+        self._append("model", path=_within(self.folder, path), name=name)
 
     def dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
         """Record a dataset that the run reads, by its fingerprint, and what for."""
@@ -51,20 +78,90 @@ class Spool:
     def status(self, status: Status, reason: str = "") -> None:
         """Record that the run started or ended, and why it failed."""
         self._append("status", status=status, reason=reason)
+        if isinstance(self.folder, UPath):
+            self._publish(self.folder)
 
     def _append(self, kind: str, **content: Any) -> None:
         line = json.dumps({"kind": kind, "time": int(time.time() * 1000), **content})
-        with self.path.open("a") as file:
+        with _alone(self.folder), self.path.open("a") as file:
             file.write(line + "\n")
+        if isinstance(self.folder, UPath) and time.time() - _time(self._published) > PUBLISH:
+            with contextlib.suppress(LolaError):  # an outage: the next time will do
+                self._publish(self.folder)
+
+    @property
+    def _published(self) -> Path:
+        """A file of the time when the record was uploaded last, by whatever process of this machine."""
+        return self.path.with_suffix(".published")
+
+    def _publish(self, folder: UPath) -> None:
+        self._published.touch()
+        upload(self.path, folder / NAME)
 
 
-def spool_path(folder: Path) -> Path:
-    """Where a stage's record is."""
-    return folder / "events.jsonl"
+def _within(folder: AnyPath, path: AnyPath) -> str:
+    """The name of a file in a folder."""
+    return str(path)[len(str(folder)) + 1 :]
 
 
-def read_events(path: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The events from a byte offset on, each with the offset behind it; a torn last line is left alone."""
+def _time(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _alone(folder: AnyPath) -> contextlib.AbstractContextManager[Any]:
+    """Keeps this machine's copy of a record from being replaced while it is written."""
+    if not isinstance(folder, UPath):
+        return contextlib.nullcontext()
+    return filelock.FileLock(mirrored(folder) / ".lock")
+
+
+def _fetch(folder: UPath) -> None:
+    """Replace this machine's copy of a record by the uploaded one, unless it goes on from that."""
+    path = spool_path(folder)
+    path.parent.mkdir(exist_ok=True)
+    with reaching(folder), _alone(folder):
+        try:
+            uploaded = read_whole(folder / NAME)
+        except FileNotFoundError:
+            return
+        if path.exists() and path.read_bytes().startswith(uploaded):
+            return
+        with scratch() as aside:
+            (aside / NAME).write_bytes(uploaded)
+            os.replace(aside / NAME, path)
+
+
+def spool_path(folder: AnyPath) -> Path:
+    """Where a stage's record is on this machine."""
+    return (mirrored(folder) if isinstance(folder, UPath) else folder) / NAME
+
+
+def spool_size(folder: AnyPath) -> int:
+    """The bytes of a stage's record so far."""
+    if isinstance(folder, UPath):
+        _look(folder)
+    path = spool_path(folder)
+    return path.stat().st_size if path.exists() else 0
+
+
+def _look(folder: UPath) -> None:
+    """Fetch a record if more of it was uploaded than this machine has, looking every `LOOK` seconds."""
+    now = time.monotonic()
+    if now - _looked.get(str(folder), -LOOK) < LOOK:
+        return
+    _looked[str(folder)] = now
+    path, uploaded = spool_path(folder), folder / NAME
+    with contextlib.suppress(LolaError, FileNotFoundError), reaching(folder):
+        size = uploaded.fs.info(uploaded.path)["size"]
+        if size > (path.stat().st_size if path.exists() else 0):
+            _fetch(folder)
+
+
+def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The events of a stage from a byte offset on, each with the offset behind it, but for a torn line."""
+    if isinstance(folder, UPath):
+        _look(folder)
+    path = spool_path(folder)
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import logging
 import os
-import subprocess
 import threading
 import urllib.parse
 import warnings
@@ -24,6 +23,8 @@ from typing import Any, Literal
 import filelock
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# Its thread changes the environment, which fails a request that reads it just then.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow
@@ -33,7 +34,9 @@ with warnings.catch_warnings():
     from mlflow.exceptions import MlflowException
 
 from lola.errors import TrackingError
-from lola.spool import read_events, spool_path
+from lola.remote import AnyPath, local_copy, local_folder
+from lola.spool import read_events
+from lola.storage import git_commit
 
 OFFSET = "lola.spool_offset"
 ALIAS = "latest-trained"
@@ -97,7 +100,7 @@ METRICS = {
 class _Followed:
     """A record that is being copied."""
 
-    folder: Path
+    folder: AnyPath
     tags: dict[str, str]
     offset: int = 0
     run_id: str | None = None
@@ -109,30 +112,33 @@ class Tracker:
 
     Arguments:
         storage: The storage root; runs are kept in `<storage>/mlflow` unless `MLFLOW_TRACKING_URI` names a
-            server.
+            server, which a root on an object store needs.
         system: The physical system, which names the experiment.
 
     A server's user and password come from `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or from
     `~/.mlflow/credentials`.
 
     Raises:
-        TrackingError: The server does not answer, or does not know this user.
+        TrackingError: The server does not answer, does not know this user, or is needed and not named.
     """
 
-    def __init__(self, storage: Path, system: str) -> None:
-        self.local = storage / "mlflow"
+    def __init__(self, storage: AnyPath, system: str) -> None:
         given = os.environ.get("MLFLOW_TRACKING_URI")
         self.uri = tracking_uri(storage)
         self.parent: str | None = None
         self.sweep = ""
-        self._followed: dict[Path, _Followed] = {}
+        self._followed: dict[AnyPath, _Followed] = {}
         self._lock = threading.Lock()
         self._trouble = ""
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        location = None
         if not given:
-            self.local.mkdir(parents=True, exist_ok=True)
-            _make_database(self.local / "mlflow.db")
+            assert isinstance(storage, Path)
+            local = storage / "mlflow"
+            local.mkdir(parents=True, exist_ok=True)
+            _make_database(local / "mlflow.db")
+            location = (local / "artifacts").as_uri()
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -141,7 +147,6 @@ class Tracker:
         name = f"lola/{system}"
         try:
             experiment = self.client.get_experiment_by_name(name)
-            location = None if given else (self.local / "artifacts").as_uri()
             self.experiment = (
                 experiment.experiment_id
                 if experiment
@@ -165,7 +170,7 @@ class Tracker:
         self.client.log_batch(self.parent, params=_params(parameters))
         self.client.update_run(self.parent, status="RUNNING")
 
-    def finish_sweep(self, report: Path | None, failed: bool) -> None:
+    def finish_sweep(self, report: AnyPath | None, failed: bool) -> None:
         """Copy what is left, attach the report's files, and close the parent run."""
         self.pump()
         if self._trouble:
@@ -177,10 +182,11 @@ class Tracker:
             return
         assert self.parent is not None
         if report:
-            self.client.log_artifacts(self.parent, str(report), "report")
+            with local_folder(report) as folder:
+                self.client.log_artifacts(self.parent, str(folder), "report")
         self.client.set_terminated(self.parent, "FAILED" if failed else "FINISHED")
 
-    def follow(self, folder: Path, fingerprint: str) -> None:
+    def follow(self, folder: AnyPath, fingerprint: str) -> None:
         """Copy the record of a stage from now on."""
         tags = {"lola.fingerprint": fingerprint, "lola.sweep": self.sweep}
         with self._lock:
@@ -193,7 +199,7 @@ class Tracker:
                 self._copy(followed)
 
     def _copy(self, followed: _Followed) -> None:
-        events = list(read_events(spool_path(followed.folder), followed.offset))
+        events = list(read_events(followed.folder, followed.offset))
         try:
             for start in range(0, len(events), BATCH):
                 self._send(followed, events[start : start + BATCH])
@@ -232,7 +238,7 @@ class Tracker:
     def _special(self, followed: _Followed, event: dict[str, Any]) -> None:
         assert followed.run_id is not None
         if event["kind"] == "artifact":
-            self.client.log_artifact(followed.run_id, str(followed.folder / event["path"]))
+            self.client.log_artifact(followed.run_id, str(local_copy(followed.folder / event["path"])))
         elif event["kind"] == "model":
             self._register(followed, event)
         elif event["kind"] == "dataset":
@@ -252,8 +258,8 @@ class Tracker:
     def _register(self, followed: _Followed, event: dict[str, Any]) -> None:
         """Log weights and make them a version of the registered model."""
         assert followed.run_id is not None
-        self.client.log_artifact(followed.run_id, str(followed.folder / event["path"]), "model")
-        self.client.log_artifact(followed.run_id, str(followed.folder / "manifest.json"), "model")
+        for name in (event["path"], "manifest.json"):
+            self.client.log_artifact(followed.run_id, str(local_copy(followed.folder / name)), "model")
         run = self.client.get_run(followed.run_id)
         try:
             self.client.create_registered_model(event["name"])
@@ -293,7 +299,7 @@ def _dataset_input(event: Mapping[str, Any]) -> DatasetInput:
     return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", event["context"])])
 
 
-def fetch_model(storage: Path, reference: str, folder: Path) -> Path:
+def fetch_model(storage: AnyPath, reference: str, folder: Path) -> Path:
     """Download a model that MLflow knows, weights and manifest.
 
     Arguments:
@@ -322,7 +328,7 @@ def fetch_model(storage: Path, reference: str, folder: Path) -> Path:
         raise TrackingError(f"MLflow at {uri} has no model {source} ({reason})") from None
 
 
-def fetch_stage(storage: Path, fingerprint: str, folder: Path) -> Path:
+def fetch_stage(storage: AnyPath, fingerprint: str, folder: Path) -> Path:
     """Download the model of the stage of a fingerprint, as `fetch_model` does.
 
     Raises:
@@ -341,14 +347,19 @@ def fetch_stage(storage: Path, fingerprint: str, folder: Path) -> Path:
     return fetch_model(storage, f"runs:/{runs[0].info.run_id}", folder)
 
 
-def tracking_uri(storage: Path) -> str:
+def tracking_uri(storage: AnyPath) -> str:
     """Where runs are kept: the server of `MLFLOW_TRACKING_URI`, else a database in the storage root.
 
     Raises:
-        TrackingError: `MLFLOW_TRACKING_URI` holds credentials, which would be shown with it.
+        TrackingError: `MLFLOW_TRACKING_URI` holds credentials, which would be shown with it; or it is not
+            set, and the storage root is on an object store, where there can be no database.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
+        if not isinstance(storage, Path):
+            raise TrackingError(
+                f"storage {storage} can hold no database of runs; name a server with MLFLOW_TRACKING_URI"
+            )
         return f"sqlite:///{storage / 'mlflow' / 'mlflow.db'}"
     parts = urllib.parse.urlsplit(uri)
     user, _, host = parts.netloc.rpartition("@")
@@ -385,15 +396,3 @@ def _unreachable(uri: str, error: Exception) -> TrackingError:
     return TrackingError(
         f"MLflow at {uri} does not answer ({reason}); start it, or unset MLFLOW_TRACKING_URI"
     )
-
-
-def git_commit() -> str:
-    """The commit of the source, or `unknown` outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()

@@ -1,15 +1,36 @@
-"""What several tests need: a small dataset, and a browser."""
+"""What several tests need: a small dataset, an object store, and a browser."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 from browser import chromium
+from objectstore import serve
+from upath import UPath
 from waves import write_dataset
+
+from lola.storage import resolve_storage
 
 
 @pytest.fixture(scope="session")
 def well(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("well"))
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The address of a server of the S3 protocol."""
+    with serve() as address:
+        yield address
+
+
+@pytest.fixture
+def memory_root(tmp_path, monkeypatch) -> Iterator[UPath]:
+    """A storage root that is no folder, in this process alone."""
+    monkeypatch.setenv("LOLA_CACHE", str(tmp_path / "cache"))
+    yield resolve_storage(f"memory://{tmp_path.name}/lola")
+    fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,29 @@ from collections.abc import Iterator
 
 import pytest
 
+SECRET = "a-secret-that-nobody-may-see"
+
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def credentials(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Let this process reach a server."""
+    for name, value in environment(address).items():
+        monkeypatch.setenv(name, value)
+
+
+def environment(address: str) -> dict[str, str]:
+    """What lets a process reach a server, which takes anybody."""
+    return {
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+    }
 
 
 @contextlib.contextmanager

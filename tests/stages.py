@@ -7,7 +7,8 @@ import torch
 
 from lola.distributed.plan import Plan
 from lola.distributed.sweep import SweepConfig
-from lola.storage import Stage
+from lola.remote import AnyPath
+from lola.storage import Stage, atomic_path
 from lola.training.checkpoint import save_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
@@ -22,7 +23,7 @@ def small_sweep() -> SweepConfig:
     return config.replace(pixel=config.pixel.replace(network=config.pixel.network.replace(patch_size=4)))
 
 
-def finish_diffusion(root: Path, well: Path, seed: int = 0, channels: int = 16) -> Stage:
+def finish_diffusion(root: AnyPath, well: Path, seed: int = 0, channels: int = 16) -> Stage:
     """Write the stages of a diffusion model and its autoencoder as if they had been trained."""
     config = small_sweep().replace(latent_channels=(channels,))
     training = config.emulator_training.replace(seed=seed)
@@ -41,14 +42,14 @@ def finish_diffusion(root: Path, well: Path, seed: int = 0, channels: int = 16) 
     return stages[1]
 
 
-def finish_autoencoder(root: Path, well: Path, seed: int = 0) -> Stage:
+def finish_autoencoder(root: AnyPath, well: Path, seed: int = 0) -> Stage:
     """Write the stage of an autoencoder as if it had been trained."""
     config = small_sweep()
     training = config.autoencoder_training.replace(seed=seed)
     stage = Plan(config.replace(autoencoder_training=training), root, well).autoencoder(16)
     model, sizes = stage.config.model, {"channels": 5, "spatial": 2}
     torch.manual_seed(seed)
-    stage.folder.mkdir(parents=True)
-    save_weights(stage.folder / "model.safetensors", model.build(**sizes))
+    with atomic_path(stage.folder / "model.safetensors") as aside:
+        save_weights(aside, model.build(**sizes))
     stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
     return stage

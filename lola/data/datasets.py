@@ -1,12 +1,12 @@
 """A folder of Well datasets, wherever it is, and what is used of it."""
 
 import dataclasses
-from pathlib import Path
 
 from lola.data.statistics import with_statistics
 from lola.data.systems import System
 from lola.data.well import WellSplit, open_split, split_files
 from lola.data.well_header import infer_system
+from lola.remote import AnyPath
 from lola.storage import Location
 
 
@@ -24,7 +24,7 @@ class Datasets:
     root: Location
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    statistics: Path | None = None
+    statistics: AnyPath | None = None
 
     def open(self, system: System, split: str, faults: dict[str, str] | None = None) -> WellSplit:
         """A split of a system, with its statistics.

@@ -8,59 +8,24 @@ Filesystems find their credentials themselves, in the environment; no error tell
 """
 
 import atexit
-import contextlib
 import functools
 import io
 import os
 import posixpath
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import h5py
 from fsspec.caching import BlockCache, register_cache
 
-from lola.errors import DataError, LolaError, StorageError
+from lola.errors import DataError, LolaError
+from lola.remote import AnyPath, reaching, reason
 from lola.storage import Location
 
 SUFFIXES = (".hdf5", ".h5")
 BLOCK = 2**18  # bytes of a remote block
 BLOCKS = 16  # blocks kept of each open file
 OPEN = 64  # files that a process keeps open
-
-
-@contextlib.contextmanager
-def reaching(location: Location) -> Iterator[None]:
-    """Turn whatever a filesystem raises into one line that names the location.
-
-    Raises:
-        DataError: It does not exist.
-        StorageError: It cannot be reached, its filesystem is not known, or it refuses access.
-    """
-    try:
-        yield
-    except LolaError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{location} is missing; simulate or fetch it again") from None
-    except ImportError as error:
-        raise StorageError(
-            f"{location} needs a package that is not installed ({_reason(error)}); pip install 'lola[remote]'"
-        ) from None
-    except PermissionError as error:
-        raise StorageError(
-            f"{location} refuses access ({_reason(error)}); set its credentials in the environment"
-        ) from None
-    except Exception as error:  # every filesystem has errors of its own
-        raise StorageError(
-            f"{location} cannot be reached ({_reason(error)}); see to the address, the network and the "
-            "credentials in the environment, and run again"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def name_of(location: Location) -> str:
@@ -83,6 +48,7 @@ def list_files(folder: Location) -> list[Location]:
         return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     with reaching(folder):
         system, path = fsspec.url_to_fs(folder)
+        system.invalidate_cache(path)  # another process may have written there
         try:
             names = sorted(posixpath.basename(entry) for entry in system.ls(path, detail=False))
         except (FileNotFoundError, NotADirectoryError):
@@ -135,7 +101,7 @@ def _keep_open(location: Location, process: int, version: tuple[int, int]) -> h5
 atexit.register(_keep_open.cache_clear)  # HDF5 must not reach for remote files after Python has ended
 
 
-def open_once(location: Location) -> h5py.File:
+def open_once(location: Location | AnyPath) -> h5py.File:
     """Open a file for reading; the caller closes it.
 
     Raises:
@@ -143,12 +109,12 @@ def open_once(location: Location) -> h5py.File:
         StorageError: The file cannot be reached.
     """
     try:
-        return h5py.File(location if isinstance(location, Path) else RemoteFile(location), "r")
+        return h5py.File(location if isinstance(location, Path) else RemoteFile(str(location)), "r")
     except LolaError:
         raise
     except OSError as error:
         raise DataError(
-            f"{location} cannot be opened as HDF5 ({_reason(error)}); simulate or fetch it again"
+            f"{location} cannot be opened as HDF5 ({reason(error)}); simulate or fetch it again"
         ) from None
 
 

@@ -16,7 +16,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 
 from lola.data.latents import LatentTrajectory
 from lola.errors import DataError
+from lola.remote import AnyPath, local_copy
 from lola.storage import atomic_path, read_manifest
 
 LAYOUT: dict[str, Any] = {
@@ -35,12 +35,12 @@ LAYOUT: dict[str, Any] = {
 }
 
 
-def shard_path(folder: Path, split: str, number: int) -> Path:
+def shard_path(folder: AnyPath, split: str, number: int) -> AnyPath:
     """Where a shard of a cache is."""
     return folder / split / f"shard-{number:05d}.parquet"
 
 
-def write_shard(path: Path, trajectories: Iterable[LatentTrajectory]) -> None:
+def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None:
     """Write a shard atomically, each trajectory as it arrives.
 
     Raises:
@@ -88,17 +88,19 @@ def checksum(row: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def shapes(path: Path) -> tuple[tuple[int, ...], int]:
+def shapes(path: AnyPath) -> tuple[tuple[int, ...], int]:
     """The shape `(L, C, *grid)` of a shard's trajectories, and the number of their parameters."""
-    schema = pq.read_schema(path)
+    with path.open("rb") as file:
+        schema = pq.read_schema(file)
     return tuple(schema.field("latents").type.shape), schema.field("parameters").type.shape[0]
 
 
-def describe_shards(paths: Sequence[Path]) -> dict[str, Any]:
+def describe_shards(paths: Sequence[AnyPath]) -> dict[str, Any]:
     """Counts, checksums and statistics of a split's shards, for the manifest; only footers are read."""
     shards, moments = [], []
     for path in paths:
-        footer = json.loads(pq.read_metadata(path).metadata[b"lola"])
+        with path.open("rb") as file:
+            footer = json.loads(pq.read_metadata(file).metadata[b"lola"])
         shards.append(
             {"name": path.name, "bytes": path.stat().st_size, "row_groups": footer.pop("row_groups")}
         )
@@ -118,7 +120,7 @@ def describe_shards(paths: Sequence[Path]) -> dict[str, Any]:
     }
 
 
-def verify(folder: Path) -> Iterator[str]:
+def verify(folder: AnyPath) -> Iterator[str]:
     """What is wrong with the shards of a finished cache: a line for each that names shard and row group.
 
     Raises:
@@ -132,12 +134,13 @@ def verify(folder: Path) -> Iterator[str]:
             yield from _verify_shard(folder / split / shard["name"], shard)
 
 
-def _verify_shard(path: Path, described: dict[str, Any]) -> Iterator[str]:
+def _verify_shard(path: AnyPath, described: dict[str, Any]) -> Iterator[str]:
     expected = described["row_groups"]
     try:
-        size = path.stat().st_size
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
+        copy = local_copy(path)
+        size = copy.stat().st_size
+        file = pq.ParquetFile(copy)
+    except (OSError, DataError, pa.ArrowException) as error:
         yield f"{path} is missing or torn: {_first_line(error)}"
         return
     with file:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from lola.data.state import Batch
 from lola.errors import DataError
+from lola.remote import AnyPath, local_copies, local_copy
 from lola.seeding import Key
 from lola.storage import read_manifest
 
@@ -51,8 +52,10 @@ class LatentTrajectory:
 class LatentSplit:
     """The encoded trajectories of a split. Parquet is decoded by the row group: a trajectory is read whole.
 
+    Shards on an object store are copied to this machine, once for all of its processes, before one is read.
+
     Arguments:
-        folder: The folder of a finished cache.
+        folder: The folder of a finished cache, local or remote.
         split: `train`, `valid` or `test`.
 
     Attributes:
@@ -63,7 +66,7 @@ class LatentSplit:
         StorageError: The cache is not finished.
     """
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: AnyPath, split: str) -> None:
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
             raise DataError(f"{folder} holds no split {split!r}, only {', '.join(manifest['splits'])}")
@@ -78,7 +81,7 @@ class LatentSplit:
         self._paths = [folder / split / shard["name"] for shard in manifest["splits"][split]["shards"]]
         if self._paths:
             self.dtype = np.dtype(
-                self._schema(self._paths[0]).field("latents").type.value_type.to_pandas_dtype()
+                self._schema(local_copy(self._paths[0])).field("latents").type.value_type.to_pandas_dtype()
             )
 
     def _schema(self, path: Path) -> pa.Schema:
@@ -100,7 +103,7 @@ class LatentSplit:
         """Shard and row group of each trajectory and variant; parameters are read with it."""
         if not self._index:
             index, parameters = [], []
-            for path in self._paths:
+            for path in local_copies(self._paths):
                 with self._naming(path), pq.ParquetFile(path) as file:
                     index += [(path, group) for group in range(file.num_row_groups)]
                     column = file.read(["parameters"]).column("parameters")

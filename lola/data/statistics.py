@@ -9,7 +9,6 @@ which stays accurate where the difference of two large sums does not. The standa
 """
 
 import dataclasses
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from lola.data.systems import System
 from lola.data.transforms import transform_fields
+from lola.remote import AnyPath
 from lola.storage import read_manifest
 
 
@@ -102,12 +102,12 @@ def table(physical: Moments, transformed: Moments, system: System) -> dict[str, 
     return of(physical) | {"transforms": transforms, "transformed": of(transformed)}
 
 
-def statistics_folder(root: Path, system: str, fingerprint: str) -> Path:
+def statistics_folder(root: AnyPath, system: str, fingerprint: str) -> AnyPath:
     """Where the statistics of a fingerprint are, under a storage root."""
     return root / "statistics" / f"{system}-statistics-{fingerprint[:8]}"
 
 
-def with_statistics(system: System, folder: Path) -> System:
+def with_statistics(system: System, folder: AnyPath) -> System:
     """A system with the statistics of a finished stage; a channel that never changes keeps its scale.
 
     Raises:

@@ -20,8 +20,10 @@ import h5py
 import numpy as np
 import yaml
 
+from lola.data.files import open_once
 from lola.data.statistics import Moments
 from lola.errors import DataError, StorageError
+from lola.remote import AnyPath, files_below
 from lola.storage import atomic_path
 
 BOUNDARIES = ("WALL", "OPEN", "PERIODIC")  # A boundary's code is its place here.
@@ -160,19 +162,19 @@ def create_fields(file: h5py.File, count: int, orders: Mapping[str, int], shape:
             field.attrs.update(dim_varying=[True] * (len(shape) - 1), sample_varying=True, time_varying=True)
 
 
-def write_statistics(folder: Path) -> None:
+def write_statistics(folder: AnyPath) -> None:
     """Write a dataset's `stats.yaml` from its training files, which are read in blocks of a few states.
 
     Raises:
         DataError: The dataset has no training files.
     """
-    files = sorted((folder / "data" / "train").glob("*.hdf5"))
+    files = [path for path in files_below(folder / "data" / "train") if path.suffix == ".hdf5"]
     if not files:
         raise DataError(f"{folder}/data/train holds no HDF5 files to take statistics of; simulate them first")
     values: dict[str, Moments] = {}
     increments: dict[str, Moments] = {}
     for path in files:
-        with h5py.File(path, "r") as file:
+        with open_once(path) as file:
             for name, order, block, fresh in _blocks(file):
                 values.setdefault(name, Moments()).add(block[:fresh], order)
                 increments.setdefault(name, Moments()).add(np.diff(block, axis=0), order)

@@ -20,7 +20,7 @@ from lola.distributed.cluster import connect, quiet_data
 from lola.distributed.datasource import WellDatasource, shards_of
 from lola.distributed.encode import CacheConfig, encode
 from lola.emulation import load_autoencoder
-from lola.storage import Stage
+from lola.storage import Stage, atomic_path
 from lola.training.checkpoint import WEIGHTS, save_weights
 from lola.training.loop import precision
 
@@ -63,8 +63,8 @@ def _encode(root: Path, system: str) -> dict[str, float]:
     sizes = {"channels": len(physics.channels), "spatial": physics.dimensions}
     config = CacheConfig(precision="bfloat16")
     stage = Stage(root=root, kind="autoencoders", system=system, what="noise", config=model, inputs={})
-    stage.folder.mkdir(parents=True)
-    save_weights(stage.folder / WEIGHTS, model.build(**sizes))
+    with atomic_path(stage.folder / WEIGHTS) as aside:
+        save_weights(aside, model.build(**sizes))
     stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
     cache = Stage(root=root, kind="latents", system=system, what="noise", config=config, inputs={})
     cache.folder.mkdir(parents=True)

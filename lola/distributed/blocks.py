@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +27,7 @@ from lola.distributed.cluster import quiet_data
 from lola.distributed.datasource import Shard, WellDatasource
 from lola.distributed.encoder import CacheConfig, Encoder, Prepared, tensors
 from lola.errors import DataError
+from lola.remote import AnyPath
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class GuardedShard(Shard):
 
 
 def encoded_blocks(
-    shards: Mapping[int, GuardedShard], model: Path, config: CacheConfig
+    shards: Mapping[int, GuardedShard], model: AnyPath, config: CacheConfig
 ) -> Iterator[EncodedBlock]:
     """The encoded states of some shards: shards, trajectories, blocks and variants in order.
 
@@ -95,7 +95,7 @@ def encoded_blocks(
 
 
 def _here(
-    shards: Mapping[int, GuardedShard], states: int, model: Path, config: CacheConfig
+    shards: Mapping[int, GuardedShard], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
     """Encode in this process, on one core as an actor would, since arithmetic may depend on their number."""
     encoder = Encoder(model, shards, config)
@@ -105,7 +105,7 @@ def _here(
 
 
 def _by_actors(
-    shards: Mapping[int, GuardedShard], states: int, model: Path, config: CacheConfig
+    shards: Mapping[int, GuardedShard], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
     quiet_data()
     # A block of states is a few megabytes; small requests let reading and encoding share few cores.

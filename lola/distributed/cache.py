@@ -1,7 +1,6 @@
 """One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
 
 import contextlib
-from pathlib import Path
 
 from rich.console import Console
 
@@ -21,11 +20,12 @@ from lola.emulation import trained_system
 from lola.errors import DataError
 from lola.progress import Progress
 from lola.registry import find_stage
+from lola.remote import AnyPath
 from lola.storage import Stage, read_manifest
 from lola.tracking import Tracker
 
 
-def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Step:
+def plan_cache(root: AnyPath, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Step:
     """The making of the cache of a dataset by an autoencoder: a sweep with the same options has the same.
 
     Arguments:
@@ -66,7 +66,7 @@ def plan_cache(root: Path, datasets: Datasets, autoencoder: str, config: CacheCo
     return cache_step(stage, model, datasets, tags, files)
 
 
-def make_cache(cache: Step, root: Path) -> None:
+def make_cache(cache: Step, root: AnyPath) -> None:
     """Make a cache that is not finished, with a run in MLflow, from wherever an earlier call left it.
 
     Raises:
@@ -96,7 +96,7 @@ def make_cache(cache: Step, root: Path) -> None:
     progress.say(f"runs: {tracker.command}")
 
 
-def verify_cache(folder: Path) -> None:
+def verify_cache(folder: AnyPath) -> None:
     """Check every row group of a finished cache against its manifest.
 
     Raises:

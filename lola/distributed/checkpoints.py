@@ -1,4 +1,4 @@
-"""Where a run's checkpoints are while it trains: in its stage's folder, or wherever fsspec reaches.
+"""Where a run's checkpoints are while it trains: in its stage's folder, or wherever else fsspec reaches.
 
 Ray Train keeps the folder, and a list of the checkpoints in it that it resumes a run from. A checkpoint that
 is not on this list, since its upload was cut off, is written again.
@@ -40,12 +40,12 @@ class CheckpointStore:
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The filesystem; credentials and endpoints come from the environment."""
-        return fsspec.core.url_to_fs(self.url)[0]
+        return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[0]
 
     @property
     def parent(self) -> str:
         """The path in the filesystem."""
-        return fsspec.core.url_to_fs(self.url)[1]
+        return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[1]
 
     @property
     def remote(self) -> bool:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import stat
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 import ray
 import ray.data
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import lola.errors
 from lola.config import require
+from lola.remote import AnyPath
 
 HEAD = "node:__internal_head__"
 """The resource that pins light driver work to the head node."""
@@ -64,6 +67,31 @@ def protect_token() -> None:
         with contextlib.suppress(OSError):  # not there, or another's to protect
             if stat.S_IMODE(path.stat().st_mode) & 0o077:
                 path.chmod(mode)
+
+
+def require_shared(root: AnyPath) -> None:
+    """Raise `StorageError` unless every node that there is now sees what is written to a storage root."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2 or not isinstance(root, Path):
+        return
+    probe = root / f".probe-{uuid.uuid4().hex}"
+    probe.touch()
+    try:
+        strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        seen = ray.get([_sees.options(scheduling_strategy=each).remote(probe) for each in strategies])
+    finally:
+        probe.unlink()
+    blind = [node["NodeManagerAddress"] for node, sees in zip(nodes, seen, strict=True) if not sees]
+    if blind:
+        raise lola.errors.StorageError(
+            f"storage {root} is not seen by the nodes {', '.join(blind)}; name a folder that all nodes "
+            "share, or a bucket, with --storage"
+        )
+
+
+@ray.remote(num_cpus=0)
+def _sees(path: Path) -> bool:
+    return path.exists()
 
 
 def quiet_data() -> None:

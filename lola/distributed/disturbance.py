@@ -37,9 +37,10 @@ from lola.data.transforms import Standardisation
 from lola.data.well import WellWindows
 from lola.distributed.cluster import SETTINGS
 from lola.distributed.train import Setup, TrainingRun, run_training
+from lola.remote import AnyPath, local_copy
 from lola.seeding import seed_process
-from lola.spool import Spool, read_events, spool_path
-from lola.storage import Stage
+from lola.spool import Spool, read_events
+from lola.storage import Stage, writing_into
 from lola.training.checkpoint import WEIGHTS
 from lola.training.loop import TrainingConfig, train
 
@@ -109,7 +110,8 @@ def _train_alone(run: TrainingRun) -> None:
 
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         Spool(folder).metrics(step, metrics)
-        save(folder)
+        with writing_into(folder) as local:
+            save(local)
 
     train(setup.model, run.training, setup.training, setup.validation, report=report)
 
@@ -251,20 +253,20 @@ def _losses(log: Path) -> dict[str, Any]:
     return {"workers": workers, "steps lost": steps, "seconds lost": seconds}
 
 
-def _curve(folder: Path) -> dict[int, float]:
+def _curve(folder: AnyPath) -> dict[int, float]:
     """The validation losses by step; of those that were computed twice, the last."""
     return {
         event["step"]: event["values"]["valid/loss"]
-        for _, event in read_events(spool_path(folder))
+        for _, event in read_events(folder)
         if event["kind"] == "metrics"
     }
 
 
-def _deviation(folder: Path, reference: Path) -> dict[str, float]:
+def _deviation(folder: AnyPath, reference: AnyPath) -> dict[str, float]:
     found, expected = _curve(folder), _curve(reference)
     assert found.keys() == expected.keys()
     curve = max(abs(found[step] - loss) for step, loss in expected.items()) / max(expected.values())
-    own, other = load_file(folder / WEIGHTS), load_file(reference / WEIGHTS)
+    own, other = (load_file(local_copy(each / WEIGHTS)) for each in (folder, reference))
     largest = max(float(weight.abs().max()) for weight in other.values())
     weights = max(float((own[name] - weight).abs().max()) for name, weight in other.items()) / largest
     return {"curve": curve, "weights": weights}

@@ -9,7 +9,6 @@ a job that was killed goes on with the shard that it was at, and ends with the s
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from lola.distributed.datasource import shards_of
 from lola.distributed.encoder import CacheConfig, variants_of
 from lola.emulation import trained_system
 from lola.errors import DataError
+from lola.remote import AnyPath, files_below
 from lola.spool import Spool
 from lola.storage import Stage
 
@@ -48,7 +48,7 @@ def dataset_fingerprint(splits: dict[str, WellSplit]) -> str:
     return fingerprint({name: split.fingerprint for name, split in splits.items()})
 
 
-def encode(stage: Stage, model: Path, datasets: Datasets, config: CacheConfig) -> None:
+def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig) -> None:
     """Encode every split of a system's datasets and commit the cache; finished shards are kept.
 
     Arguments:
@@ -68,9 +68,12 @@ def encode(stage: Stage, model: Path, datasets: Datasets, config: CacheConfig) -
         for name in splits
         for number, shard in enumerate(shards_of(splits[name]))
     ]
-    for torn in stage.folder.glob("*/.shard-*"):  # a killed job's; the lease says that nobody writes them
-        torn.unlink()
-    missing = {i: shard for i, (_, path, shard) in enumerate(files) if not path.exists()}
+    there = set()
+    for path in files_below(stage.folder):
+        if path.name.startswith(".shard-"):  # a killed job's; the lease says that nobody writes them
+            path.unlink()
+        there.add(path)
+    missing = {i: shard for i, (_, path, shard) in enumerate(files) if path not in there}
     spool = Spool(stage.folder)
     done = len(files) - len(missing)
     if missing:
@@ -82,10 +85,11 @@ def encode(stage: Stage, model: Path, datasets: Datasets, config: CacheConfig) -
             rates = {} if fault else _rates(files[number][1], files[number][2], config, since)
             spool.metrics(done, {"progress/shards": done} | rates)
             since = time.perf_counter()
+    there = set(files_below(stage.folder))
     encoded = sum(_states(shard, config) for shard in missing.values())
     seconds = time.perf_counter() - started
     stage.commit(
-        **_describe(splits, [(name, path, shard) for name, path, shard in files if path.exists()], faults),
+        **_describe(splits, [each for each in files if each[1] in there], faults),
         autoencoder=model.name,
         seconds=seconds,
         # The encoders' own; None if there was nothing to do
@@ -101,7 +105,7 @@ def _states(shard: GuardedShard, config: CacheConfig) -> int:
     return len(shard.members) * shard.split.steps * variants_of(shard, config)
 
 
-def _rates(path: Path, shard: GuardedShard, config: CacheConfig, since: float) -> dict[str, float]:
+def _rates(path: AnyPath, shard: GuardedShard, config: CacheConfig, since: float) -> dict[str, float]:
     """How fast a shard was made."""
     seconds = time.perf_counter() - since
     return {
@@ -111,7 +115,7 @@ def _rates(path: Path, shard: GuardedShard, config: CacheConfig, since: float) -
 
 
 def _encode_shards(
-    missing: dict[int, GuardedShard], paths: list[Path], model: Path, config: CacheConfig
+    missing: dict[int, GuardedShard], paths: list[AnyPath], model: AnyPath, config: CacheConfig
 ) -> Iterator[tuple[int, str]]:
     """Write the missing shards; tells each one's number and, if it was skipped, why."""
     blocks = encoded_blocks(missing, model, config)
@@ -162,7 +166,7 @@ def _sound(blocks: Iterable[EncodedBlock]) -> Iterator[EncodedBlock]:
 
 
 def _describe(
-    splits: dict[str, WellSplit], files: list[tuple[str, Path, GuardedShard]], faults: dict[str, str]
+    splits: dict[str, WellSplit], files: list[tuple[str, AnyPath, GuardedShard]], faults: dict[str, str]
 ) -> dict:
     """What the manifest says of the shards, with the simulation files that they are of."""
     described = {}

@@ -9,7 +9,6 @@ many encoders there are.
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +24,7 @@ from lola.data.well import WellSplit
 from lola.distributed.datasource import Shard
 from lola.emulation import load_autoencoder
 from lola.errors import DataError
+from lola.remote import AnyPath
 from lola.training.loop import Precision, precision
 
 
@@ -83,7 +83,7 @@ class Encoder:
         config: What the cache holds.
     """
 
-    def __init__(self, model: Path, shards: Mapping[int, Shard], config: CacheConfig) -> None:
+    def __init__(self, model: AnyPath, shards: Mapping[int, Shard], config: CacheConfig) -> None:
         self.device = torch.device("cuda" if config.gpus else "cpu")
         self.autoencoder = load_autoencoder(model).to(self.device).eval()
         self.shards, self.config = shards, config

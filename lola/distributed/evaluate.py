@@ -1,18 +1,17 @@
 """Evaluation as Ray tasks over trajectories and start states, joined into tidy Parquet.
 
-A part, one trajectory from one start state, is committed once, as a folder that is written aside and renamed;
-what is there is never computed again. A task takes several parts and commits them one by one, so that a
-task that is lost with its node, and tried again by Ray elsewhere, goes on behind the last. Models are loaded
-once per task, and on CPUs, where Ray keeps its processes, once per process and evaluation. Tasks return
-nothing and share one copy of what they are told, so that the object store holds next to nothing.
+A part, one trajectory from one start state, is committed once, as a folder that is written aside and renamed,
+or uploaded with `LAST` at the end; what is there is never computed again. A task takes several parts and
+commits them one by one, so that a task that is lost with its node, and tried again by Ray elsewhere, goes on
+behind the last. Models are loaded once per task, and on CPUs, where Ray keeps its processes, once per process
+and evaluation. Tasks return nothing and share one copy of what they are told, so that the object store holds
+next to nothing.
 
 A part is a function of the configuration and its own trajectory and start alone, whatever task it is in.
 """
 
 import dataclasses
 import functools
-import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,10 +31,12 @@ from lola.errors import LolaError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
 from lola.evaluation.tables import summarise
+from lola.remote import AnyPath, files_below, is_there, read_whole
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path, read_manifest
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
+LAST = "seconds"  # tells that a part is whole
 TASKS_PER_WORKER = 4  # so that workers end at about the same time, and a lost task loses little
 
 
@@ -55,8 +56,8 @@ class EvaluationRun:
     config: EvaluationConfig
     subject: Subject
     datasets: Datasets
-    autoencoder: Path | None = None
-    emulator: Path | None = None
+    autoencoder: AnyPath | None = None
+    emulator: AnyPath | None = None
 
 
 def evaluation_step(
@@ -67,8 +68,8 @@ def evaluation_step(
     model: str,
     compression: float | None = None,
     training_seed: int = 0,
-    autoencoder: Path | None = None,
-    emulator: Path | None = None,
+    autoencoder: AnyPath | None = None,
+    emulator: AnyPath | None = None,
 ) -> Step:
     """The evaluation whose stage is configured by an `EvaluationConfig`.
 
@@ -121,14 +122,14 @@ def run_evaluation(run: EvaluationRun) -> None:
     _score(run, split, parts)
     joined = {}
     for name in ("metrics", "spectra"):
-        joined[name] = pa.concat_tables([pq.read_table(part.folder / f"{name}.parquet") for part in parts])
+        joined[name] = pa.concat_tables([read_table(part.folder / f"{name}.parquet") for part in parts])
         with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
             pq.write_table(joined[name], aside, compression="zstd")
     for name in (EXAMPLE, MOMENTS):
         if (parts[0].folder / name).exists():
             with atomic_path(run.stage.folder / name) as aside:
-                shutil.copyfile(parts[0].folder / name, aside)
-    timing = float(np.median([float((part.folder / "seconds").read_text()) for part in parts]))
+                aside.write_bytes(read_whole(parts[0].folder / name))
+    timing = float(np.median([float(read_whole(part.folder / LAST)) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
     Spool(run.stage.folder).metrics(0, summary | {f"{config.split}/seconds_per_state": timing})
     run.stage.commit(
@@ -143,19 +144,32 @@ def run_evaluation(run: EvaluationRun) -> None:
 class _Part:
     """A trajectory from a start state, of the evaluation in a folder."""
 
-    stage: Path
+    stage: AnyPath
     index: int
     start: int
 
     @property
-    def folder(self) -> Path:
-        return self.stage / "parts" / f"{self.index:05d}-{self.start:04d}"
+    def folder(self) -> AnyPath:
+        return self.stage / "parts" / self.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.index:05d}-{self.start:04d}"
+
+    @property
+    def committed(self) -> bool:
+        return is_there(self.folder / LAST)
+
+
+def _committed(stage: AnyPath) -> set[str]:
+    """The names of the parts that are committed, by one listing."""
+    return {path.parent.name for path in files_below(stage / "parts") if path.name == LAST}
 
 
 def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     """Score what is not scored yet, reporting how many parts are."""
-    left = [part for part in parts if not part.folder.exists()]
-    there = room()
+    committed, there = _committed(run.stage.folder), room()
+    left = [part for part in parts if part.name not in committed]
     gpus = run.config.gpus if run.config.gpus >= 0 else gpus_of(run, there)
     size = parts_per_task(len(left), gpus, there)
     told = ray.put((run, split, parts[0]))
@@ -170,9 +184,9 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             reason = str(cause) if isinstance(cause, LolaError) else f"{type(cause).__name__}: {cause}"
-            lost = next((part for part in mine if not part.folder.exists()), mine[-1])
+            lost = next((part for part in mine if not part.committed), mine[-1])
             failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {reason}")
-        done = sum(part.folder.exists() for part in parts) // len(run.config.starts)
+        done = len(_committed(run.stage.folder)) // len(run.config.starts)
         spool.metrics(done, {"progress/trajectories": done})
     if failures:
         raise LolaError(f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}")
@@ -204,12 +218,12 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
     run, split, first = told
     models = _load(run.autoencoder, run.emulator, run.config)
     for part in parts:
-        if part.folder.exists():
+        if part.committed:
             continue
         result = evaluate_trajectory(
             run.config, run.subject, split, part.index, part.start, autoencoder=models[0], emulator=models[1]
         )
-        with atomic_path(part.folder) as aside:
+        with atomic_path(part.folder, LAST) as aside:
             aside.mkdir()
             pq.write_table(result.metrics, aside / "metrics.parquet")
             pq.write_table(result.spectra, aside / "spectra.parquet")
@@ -217,12 +231,24 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
                 np.save(aside / EXAMPLE, result.example)
                 if result.moments is not None:
                     np.save(aside / MOMENTS, result.moments)
-            (aside / "seconds").write_text(repr(result.seconds))
+            (aside / LAST).write_text(repr(result.seconds))
+
+
+def read_table(path: AnyPath) -> pa.Table:
+    """A table of a stage."""
+    with path.open("rb") as file:
+        return pq.read_table(file)
+
+
+def read_array(path: AnyPath) -> np.ndarray:
+    """An array of a stage."""
+    with path.open("rb") as file:
+        return np.load(file)
 
 
 @functools.lru_cache(maxsize=1)
 def _load(
-    autoencoder: Path | None, emulator: Path | None, config: EvaluationConfig
+    autoencoder: AnyPath | None, emulator: AnyPath | None, config: EvaluationConfig
 ) -> tuple[Autoencoder | None, Emulator | None]:
     """The models of an evaluation, on the task's GPU if it has one; finished stages never change."""
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")

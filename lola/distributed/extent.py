@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 from lola.config import require
 from lola.data.systems import get_system
@@ -10,6 +9,7 @@ from lola.distributed.dry_run import FLOAT, ensemble_of, grid_of
 from lola.distributed.plan import Plan
 from lola.distributed.sweep import SweepConfig
 from lola.errors import DataError
+from lola.remote import AnyPath
 from lola.simulate.simulation import jobs
 from lola.storage import well_folder
 
@@ -37,7 +37,7 @@ class Extent:
     plan: Plan | None = None
 
     @classmethod
-    def of(cls, config: SweepConfig, root: Path) -> "Extent":
+    def of(cls, config: SweepConfig, root: AnyPath) -> "Extent":
         """The extent of a sweep's data.
 
         Raises:

@@ -18,7 +18,6 @@ The wall time is that of list scheduling (`lola.distributed.makespan`) with the 
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Literal
 
 from lola.config import Config, require
@@ -35,6 +34,7 @@ from lola.errors import ConfigError
 from lola.evaluation.score import count_rows, model_key
 from lola.guidance import GuidanceConfig
 from lola.peak import GPUS, processor
+from lola.remote import AnyPath
 
 Source = Literal["finished", "measured", "peak"]
 ROW = 2 * 8  # bytes of a row: a value, which does not compress, in a part's table and in the joined one
@@ -174,7 +174,7 @@ class Forecast:
             )
 
 
-def forecast(config: SweepConfig, cluster: ClusterConfig, root: Path, cores: int) -> Forecast:
+def forecast(config: SweepConfig, cluster: ClusterConfig, root: AnyPath, cores: int) -> Forecast:
     """What a sweep will take.
 
     Arguments:

@@ -1,8 +1,10 @@
 """What a sweep will take, on the console."""
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +28,7 @@ def show_forecast(config: SweepConfig, cluster: ClusterConfig) -> None:
     console.print(_table(found))
     for line in _summary(found, Extent.of(config, root).origin):
         console.print(line, highlight=False)
-    found.refuse(shutil.disk_usage(root).free)
+    found.refuse(shutil.disk_usage(root).free if isinstance(root, Path) else math.inf)
 
 
 def _table(found: Forecast) -> Table:

@@ -1,12 +1,12 @@
 """How fast finished stages were: times that a forecast goes by, rather than by peak figures."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from lola.distributed.dry_run import Job
 from lola.distributed.plan import Plan
-from lola.storage import Stage, read_manifest
+from lola.remote import AnyPath
+from lola.storage import Stage, manifests, read_manifest
 
 
 class Measured:
@@ -17,7 +17,7 @@ class Measured:
         plan: The plan of the sweep; None where there are no data yet, and nothing can have been measured.
     """
 
-    def __init__(self, root: Path, plan: Plan | None) -> None:
+    def __init__(self, root: AnyPath, plan: Plan | None) -> None:
         self.root, self.plan = root, plan
         self.read: dict[str, list[dict[str, Any]]] = {}
         self.stages: dict[tuple[str, str], Stage] = {}
@@ -67,7 +67,7 @@ class Measured:
         if self.plan is None:
             return
         if kind not in self.read:
-            folders = [path.parent for path in sorted((self.root / kind).glob("*/manifest.json"))]
+            folders = [path.parent for path in manifests(self.root, kind)]
             self.read[kind] = [read_manifest(folder) for folder in folders]
         for manifest in self.read[kind]:
             if manifest["inputs"].get("dataset") == self.plan.dataset:

@@ -12,7 +12,6 @@ import copy
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from lola.config import Config, fingerprint
@@ -31,6 +30,7 @@ from lola.emulation import Weights
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.score import model_key
 from lola.neural_solver import NeuralSolverConfig
+from lola.remote import AnyPath
 from lola.storage import Kind, Location, Stage
 from lola.training.loop import TrainingConfig
 
@@ -48,7 +48,7 @@ class Plan:
         ConfigError: The grid does not fit the models.
     """
 
-    def __init__(self, config: SweepConfig, root: Path, well: Location) -> None:
+    def __init__(self, config: SweepConfig, root: AnyPath, well: Location) -> None:
         self.config, self.root = config, root
         self.datasets = Datasets(well, config.include, config.exclude)
         self.system: System = get_system(config.system)
@@ -321,7 +321,7 @@ def open_dataset(datasets: Datasets, system: System) -> tuple[dict[str, WellSpli
     return splits, dataset_fingerprint(splits)
 
 
-def cache_step(stage: Stage, model: Path, datasets: Datasets, tags: dict[str, Any], files: int) -> Step:
+def cache_step(stage: Stage, model: AnyPath, datasets: Datasets, tags: dict[str, Any], files: int) -> Step:
     """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
     assert isinstance(stage.config, CacheConfig)
     run = functools.partial(encode, stage, model, datasets, stage.config)

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lola.config import Config, fingerprint
+from lola.data.files import open_once
+from lola.distributed.evaluate import read_array, read_table
 from lola.distributed.plan import Plan
 from lola.distributed.sweep import Trial
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
@@ -19,7 +19,8 @@ from lola.evaluation.frames import simulation_sections
 from lola.evaluation.report import Report, demo_limits, write_report
 from lola.evaluation.score import Subject
 from lola.evaluation.speed import Timing
-from lola.storage import Stage
+from lola.remote import AnyPath
+from lola.storage import Stage, writing_into
 
 SHOWN = 6  # lead times that the example states are pictured at
 
@@ -44,14 +45,14 @@ def report_stage(plan: Plan) -> Stage:
     )
 
 
-def make_report(plan: Plan) -> Path:
+def make_report(plan: Plan) -> AnyPath:
     """Write the report of a plan whose trials are all finished, unless it is there; returns the page."""
     stage = report_stage(plan)
     page = stage.folder / "report.html"
     if not stage.finished:
         folders = [trial.steps[0].stage.folder for trial in plan.evaluations]
         tables = {
-            name: pa.concat_tables([pq.read_table(folder / f"{name}.parquet") for folder in folders])
+            name: pa.concat_tables([read_table(folder / f"{name}.parquet") for folder in folders])
             for name in ("metrics", "spectra")
         }
         config = plan.config
@@ -72,9 +73,10 @@ def make_report(plan: Plan) -> Path:
                 training_steps=config.emulator_training.steps,
             ),
         )
-        write_report(stage.folder, report)
-        for name, table in tables.items():
-            pq.write_table(table, stage.folder / f"{name}.parquet", compression="zstd")
+        with writing_into(stage.folder) as folder:
+            write_report(folder, report)
+            for name, table in tables.items():
+                pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         stage.commit(sweep=plan.fingerprint)
     return page
 
@@ -143,7 +145,7 @@ def _rows(plan: Plan, n: int) -> Iterator[Row]:
     yield Row("Reconstruction", rate, _flat(_example(plan.evaluation("autoencoder", n))[0]))
     moments = diffusion.folder / "moments.npy"
     if moments.exists():  # earlier evaluations kept members alone
-        mean, deviation = np.load(moments)
+        mean, deviation = read_array(moments)
         yield Row("Diffusion, mean", rate, _flat(mean))
     for i, member in enumerate(_example(diffusion)):
         yield Row(f"Diffusion, member {i + 1}", rate, _flat(member))
@@ -161,7 +163,7 @@ def _flat(states: np.ndarray) -> np.ndarray:
 
 def _example(stage: Stage) -> np.ndarray:
     """The members of an evaluation's first trajectory that were kept, shape `(M, C, L, *grid)`."""
-    return np.load(stage.folder / "example.npy")
+    return read_array(stage.folder / "example.npy")
 
 
 def _emulates(trial: Trial) -> bool:
@@ -171,7 +173,7 @@ def _emulates(trial: Trial) -> bool:
 
 def _timing(trial: Trial) -> Timing:
     stage = trial.steps[0].stage
-    subject = pq.read_table(stage.folder / "metrics.parquet").slice(0, 1).to_pylist()[0]
+    subject = read_table(stage.folder / "metrics.parquet").slice(0, 1).to_pylist()[0]
     key = {field.name: subject[field.name] for field in dataclasses.fields(Subject)}
     return Timing(
         model=key["model"],
@@ -185,7 +187,7 @@ def _timing(trial: Trial) -> Timing:
 
 def _simulator(plan: Plan) -> list[Timing]:
     """Seconds per emulated state of the simulator, where the files tell."""
-    with h5py.File(plan.test.trajectories[0].file) as file:
+    with open_once(plan.test.trajectories[0].file) as file:
         seconds = file.attrs.get("seconds_per_trajectory")
     if seconds is None:
         return []

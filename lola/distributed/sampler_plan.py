@@ -14,11 +14,9 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from lola.autoencoder import CodecConfig
 from lola.config import Config, fingerprint, require
@@ -26,7 +24,7 @@ from lola.data.datasets import Datasets
 from lola.data.systems import System, get_system
 from lola.data.well import WellSplit
 from lola.diffusion import DiffusionConfig
-from lola.distributed.evaluate import evaluation_step
+from lola.distributed.evaluate import evaluation_step, read_table
 from lola.distributed.plan import open_dataset
 from lola.distributed.samplers import SamplerStudyConfig
 from lola.distributed.sweep import Trial
@@ -34,8 +32,9 @@ from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.samplers import COMMON, choose, trajectory_scores
 from lola.evaluation.score import model_key
 from lola.registry import find_emulator
+from lola.remote import AnyPath
 from lola.sampling import SamplerConfig
-from lola.storage import Location, Stage, read_manifest
+from lola.storage import Location, Stage, manifests, read_manifest
 
 Split = Literal["valid", "test"]
 DIFFUSION = DiffusionConfig.__name__
@@ -51,12 +50,12 @@ class Model:
         autoencoder: The folder of its autoencoder, None in pixel space.
     """
 
-    folder: Path
+    folder: AnyPath
     manifest: dict[str, Any]
-    autoencoder: Path | None
+    autoencoder: AnyPath | None
 
     @classmethod
-    def of(cls, folder: Path) -> "Model":
+    def of(cls, folder: AnyPath) -> "Model":
         """The model of a stage's folder."""
         manifest = read_manifest(folder)
         name = manifest["autoencoder"]
@@ -140,7 +139,7 @@ class SamplerPlan:
         TrackingError: A model is not found.
     """
 
-    def __init__(self, config: SamplerStudyConfig, root: Path, well: Location) -> None:
+    def __init__(self, config: SamplerStudyConfig, root: AnyPath, well: Location) -> None:
         self.config, self.root = config, root
         self.datasets = Datasets(well, config.include, config.exclude)
         self.system: System = get_system(config.system)
@@ -162,7 +161,7 @@ class SamplerPlan:
 
     def _found(self) -> Iterator[Model]:
         """The finished diffusion models of the storage root that were trained on these data."""
-        for path in sorted((self.root / "emulators").glob(f"{self.system.name}-*/manifest.json")):
+        for path in manifests(self.root, "emulators"):
             manifest = read_manifest(path.parent)
             alike = (
                 manifest["system"] == self.system.name and manifest["inputs"].get("dataset") == self.dataset
@@ -226,7 +225,7 @@ class SamplerPlan:
         for model, stage in self.stages(split):
             assert isinstance(stage.config, EvaluationConfig)
             assert stage.config.sampler is not None
-            metrics = pq.read_table(stage.folder / "metrics.parquet")
+            metrics = read_table(stage.folder / "metrics.parquet")
             parts.append(
                 trajectory_scores(metrics, self.system.ranges).assign(
                     emulator=model.name,

@@ -1,11 +1,10 @@
 """The report of a study of samplers, made of its evaluations."""
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 
+from lola.distributed.evaluate import read_table
 from lola.distributed.report import ReportConfig
 from lola.distributed.sampler_plan import Model, SamplerPlan
 from lola.evaluation.evaluate import choose_trajectories
@@ -13,10 +12,11 @@ from lola.evaluation.page import Page, write_page
 from lola.evaluation.sampler_sections import Study, findings, sections
 from lola.evaluation.samplers import ratio_table
 from lola.evaluation.tables import RATIO, lead_time_table
-from lola.storage import Stage, atomic_path
+from lola.remote import AnyPath
+from lola.storage import Stage, atomic_path, writing_into
 
 
-def report_samplers(plan: SamplerPlan) -> Path:
+def report_samplers(plan: SamplerPlan) -> AnyPath:
     """Write the report of a study whose trials are all finished, unless it is there; returns the page."""
     stage = Stage(
         root=plan.root,
@@ -36,16 +36,17 @@ def report_samplers(plan: SamplerPlan) -> Path:
             settings=_settings(plan),
             limits=_limits(plan),
         )
-        write_page(stage.folder, page)
         tables = {
             "scores": study.scores,
             "levels": study.levels,
             "chosen": study.chosen,
             "ratios": study.ratios,
         }
-        for name, table in tables.items():
-            with atomic_path(stage.folder / f"{name}.parquet") as aside:
-                table.to_parquet(aside, compression="zstd", index=False)
+        with writing_into(stage.folder) as folder:
+            write_page(folder, page)
+            for name, table in tables.items():
+                with atomic_path(folder / f"{name}.parquet") as aside:
+                    table.to_parquet(aside, compression="zstd", index=False)
         stage.commit(rows={name: len(table) for name, table in tables.items()})
     return stage.folder / "report.html"
 
@@ -82,7 +83,7 @@ def _levels(plan: SamplerPlan) -> pd.DataFrame:
     """Estimates of errors and calibration on the test split, by range."""
     parts = []
     for model, stage in plan.stages("test"):
-        metrics = pq.read_table(stage.folder / "metrics.parquet")
+        metrics = read_table(stage.folder / "metrics.parquet")
         for name in ("vrmse", "crps", RATIO):
             table = lead_time_table(metrics, name, plan.system.ranges)
             parts.append(table.assign(emulator=model.name))

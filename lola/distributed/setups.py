@@ -1,7 +1,5 @@
 """What the workers of a sweep's trainings build: a model, and where its windows are read from."""
 
-from pathlib import Path
-
 from lola.data.datasets import Datasets
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System
@@ -9,6 +7,7 @@ from lola.data.transforms import Standardisation
 from lola.data.well import WellWindows
 from lola.distributed.sweep import Recipe
 from lola.distributed.train import Setup
+from lola.remote import AnyPath
 
 
 def pixel_setup(
@@ -28,7 +27,7 @@ def pixel_setup(
     return Setup(recipe.model.build(**sizes), *sources)
 
 
-def latent_setup(recipe: Recipe, cache: Path, sizes: dict[str, int]) -> Setup:
+def latent_setup(recipe: Recipe, cache: AnyPath, sizes: dict[str, int]) -> Setup:
     """A model trained on windows of latents, read from the cache."""
     sources = [
         LatentWindows(LatentSplit(cache, split), recipe.window, recipe.stride) for split in ("train", "valid")

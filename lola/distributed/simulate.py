@@ -1,34 +1,36 @@
-"""Simulating a dataset: one Ray task per file, each written aside and renamed when it is whole."""
+"""Simulating a dataset: one Ray task per file, which is written aside and put in place when whole."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
-import h5py
 import ray
 
 from lola.config import fingerprint
+from lola.data.files import open_once
 from lola.data.well_writer import write_statistics
 from lola.distributed.cluster import connect, own_errors
 from lola.errors import DataError
+from lola.lease import lease
+from lola.remote import AnyPath, files_below, remote_path
 from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
-from lola.storage import remove_asides
+from lola.storage import Location, remove_asides
 
 
-def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = print) -> int:
+def simulate(config: SimulationConfig, well: Location, say: Callable[[str], None] = print) -> int:
     """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
 
     One process at a time simulates into a folder; others wait for it and find what it made.
 
     Arguments:
         config: What to simulate.
-        root: The folder of Well datasets.
+        well: The folder of Well datasets, a path or a URL.
         say: Told about progress.
 
     Raises:
         DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
         LolaError: The solver is not installed, draws keep failing, or the storage is full.
     """
+    root = well if isinstance(well, Path) else remote_path(well)
     wanted = {root / job.path: job for job in jobs(config)}
     if _genuine(config, root, wanted):
         return 0
@@ -37,13 +39,12 @@ def simulate(config: SimulationConfig, root: Path, say: Callable[[str], None] = 
         return 0
     if not all(path.exists() for path in wanted):
         config.check_solver()
-    root.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(root / ".lease"):
+    with lease(root):
         return _simulate_missing(config, root, wanted, say)
 
 
 def _simulate_missing(
-    config: SimulationConfig, root: Path, wanted: dict[Path, Job], say: Callable[[str], None]
+    config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job], say: Callable[[str], None]
 ) -> int:
     """Simulate what nobody has by now, under the lease of the folder; returns how many files."""
     missing = {path: job for path, job in wanted.items() if not path.exists()}
@@ -72,14 +73,15 @@ def _simulate_missing(
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _simulate(job: Job, config: SimulationConfig, path: Path) -> dict[str, float]:
+def _simulate(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
     return write_file(job, config, path)
 
 
-def _genuine(config: SimulationConfig, root: Path, wanted: dict[Path, Job]) -> bool:
+def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job]) -> bool:
     """Whether the datasets are there and none of their files was simulated by us."""
     folders = sorted({root / job.dataset / "data" for job in wanted.values()})
-    origins = {path: _origin(path) for folder in folders for path in sorted(folder.glob("*/*.hdf5"))}
+    files = (path for folder in folders for path in files_below(folder) if path.suffix == ".hdf5")
+    origins = {path: _origin(path) for path in files}
     if origins and set(origins.values()) == {None}:
         return True
     for path, origin in origins.items():
@@ -91,10 +93,10 @@ def _genuine(config: SimulationConfig, root: Path, wanted: dict[Path, Job]) -> b
     return False
 
 
-def _origin(path: Path) -> str | None:
+def _origin(path: AnyPath) -> str | None:
     """The fingerprint of the simulation that made a file; None if it is not ours."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_once(path) as file:
             return file.attrs.get("lola_simulation")
-    except OSError as error:
-        raise DataError(f"{path} is torn or no HDF5 file ({error}); remove it and run again") from None
+    except DataError:
+        raise DataError(f"{path} is torn or no HDF5 file; remove it and run again") from None

@@ -9,7 +9,6 @@ does not depend on workers.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from lola.data.well import WellSplit
 from lola.distributed.cluster import own_errors, quiet_data
 from lola.distributed.datasource import Shard, WellDatasource, shards_of
 from lola.errors import DataError
+from lola.remote import AnyPath
 from lola.storage import Stage, atomic_path
 
 PARTS = ("mean", "squares", "minimum", "maximum")
@@ -49,7 +49,7 @@ class StatisticsConfig(Config):
         require(self.block > 0, f"a block needs at least one state, not {self.block}")
 
 
-def statistics_stage(root: Path, split: WellSplit, block: int = 16) -> Stage:
+def statistics_stage(root: AnyPath, split: WellSplit, block: int = 16) -> Stage:
     """The stage of the statistics of a training set.
 
     Arguments:

@@ -7,7 +7,6 @@ seed and the initialisation, and need nothing of each other.
 import dataclasses
 import functools
 import itertools
-from pathlib import Path
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, fingerprint, how, require
@@ -15,6 +14,7 @@ from lola.data.datasets import Datasets
 from lola.data.systems import System, get_system
 from lola.distributed.plan import autoencoder_step, open_dataset
 from lola.distributed.sweep import Recipe, Trial, check_simulation
+from lola.remote import AnyPath
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
@@ -60,7 +60,7 @@ class StudyConfig(Config):
         arms: The optimisers; the first is what the others are compared with.
         seeds: Training seeds of every optimiser and rate.
         well: The folder of Well datasets, absolute or under the storage root.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: The most trials at once, which a cluster that may grow is asked for together; 0 is as
             many as it has room for, and there one more.
     """
@@ -107,7 +107,7 @@ class StudyPlan:
         ConfigError: The grid does not fit the autoencoder.
     """
 
-    def __init__(self, config: StudyConfig, root: Path, well: Location) -> None:
+    def __init__(self, config: StudyConfig, root: AnyPath, well: Location) -> None:
         self.config, self.root, self.datasets = config, root, Datasets(well)
         self.system: System = get_system(config.system)
         self.splits, self.dataset = open_dataset(self.datasets, self.system)

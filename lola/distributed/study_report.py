@@ -1,6 +1,5 @@
 """The report of a study of optimisers, made of its runs' records."""
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,11 +9,12 @@ from lola.distributed.report import ReportConfig
 from lola.distributed.study import StudyPlan
 from lola.evaluation.optimizers import findings, name_arm, sections
 from lola.evaluation.page import Page, write_page
-from lola.spool import read_events, spool_path
-from lola.storage import Stage
+from lola.remote import AnyPath
+from lola.spool import read_events
+from lola.storage import Stage, writing_into
 
 
-def report_study(plan: StudyPlan) -> Path:
+def report_study(plan: StudyPlan) -> AnyPath:
     """Write the report of a study whose trials are all finished, unless it is there; returns the page."""
     stages = [run.trial.steps[0].stage for run in plan.runs]
     stage = Stage(
@@ -35,8 +35,9 @@ def report_study(plan: StudyPlan) -> Path:
             settings=_settings(plan),
             limits=_limits(plan),
         )
-        write_page(stage.folder, page)
-        curves.to_parquet(stage.folder / "curves.parquet", compression="zstd", index=False)
+        with writing_into(stage.folder) as folder:
+            write_page(folder, page)
+            curves.to_parquet(folder / "curves.parquet", compression="zstd", index=False)
         stage.commit(study=plan.fingerprint, rows=len(curves))
     return stage.folder / "report.html"
 
@@ -56,10 +57,10 @@ def study_curves(plan: StudyPlan) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def read_curve(folder: Path) -> pd.DataFrame:
+def read_curve(folder: AnyPath) -> pd.DataFrame:
     """Losses and seconds of training by step, from a stage's record; of steps done twice the last counts."""
     values = {}
-    for _, event in read_events(spool_path(folder)):
+    for _, event in read_events(folder):
         if event["kind"] == "metrics" and "valid/loss" in event["values"]:
             values[event["step"]] = event["values"]
     steps = sorted(values)

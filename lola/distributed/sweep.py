@@ -15,6 +15,7 @@ from lola.evaluation.evaluate import EvaluationConfig
 from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.observation import ObservationConfig
+from lola.remote import AnyPath
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
@@ -52,7 +53,7 @@ class SweepConfig(Config):
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
         include: Only files of datasets whose name contains one of these are used.
         exclude: Files of datasets whose name contains one of these are not used.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: The most trials at once, which a cluster that may grow is asked for together; 0 is as
             many as it has room for, and there one more.
     """
@@ -157,7 +158,7 @@ class Reads:
     name: str
     digest: str
     context: Literal["training", "encoding", "evaluation"]
-    source: Location
+    source: Location | AnyPath
 
     @classmethod
     def of_well(cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]) -> "Reads":

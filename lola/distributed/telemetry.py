@@ -27,7 +27,8 @@ from ray.util import metrics as ray_metrics
 
 from lola.distributed.makespan import Task, makespan
 from lola.distributed.sweep import Step, Trial
-from lola.spool import read_events, spool_path
+from lola.remote import AnyPath
+from lola.spool import read_events, spool_size
 from lola.tracking import METRICS
 
 Emit = Callable[[str, float, Mapping[str, str]], None]
@@ -100,7 +101,7 @@ class Telemetry:
         self.trials, self.slots, self.emit = tuple(trials), slots, emit or RayMetrics()
         steps = [step for trial in self.trials for step in trial.steps]
         self.labels = {"sweep": sweep[:8], "system": steps[0].stage.system if steps else ""}
-        self.root = steps[0].stage.root if steps else Path()
+        self.root: AnyPath = steps[0].stage.root if steps else Path()
         makers = {step.stage.fingerprint: trial.name for trial in self.trials for step in trial.steps}
         self.needs = {
             trial.name: frozenset(makers[s.fingerprint] for s in trial.needs if s.fingerprint in makers)
@@ -112,7 +113,7 @@ class Telemetry:
         """Emit what is new, and what is still so."""
         for followed in self.followed.values():
             before = followed.offset
-            for offset, event in read_events(spool_path(followed.step.stage.folder), followed.offset):
+            for offset, event in read_events(followed.step.stage.folder, followed.offset):
                 followed.offset = offset
                 self._read(followed, event)
             if followed.status == "RUNNING" or followed.offset > before:
@@ -178,6 +179,8 @@ class Telemetry:
         left = self._remaining()
         if left is not None:
             self.emit("lola_sweep_remaining_seconds", left, self.labels)
+        if not isinstance(self.root, Path):  # a bucket has no size
+            return
         with contextlib.suppress(OSError):  # a storage that is away for a moment
             disk = shutil.disk_usage(self.root)
             self.emit("lola_storage_free_bytes", disk.free, self.labels)
@@ -216,8 +219,7 @@ class Telemetry:
 
 def _follow(step: Step) -> _Followed:
     """A record from its end on: what an earlier call did is no news."""
-    path, finished = spool_path(step.stage.folder), step.stage.finished
-    offset = path.stat().st_size if path.exists() else 0
+    offset, finished = spool_size(step.stage.folder), step.stage.finished
     return _Followed(step, offset, finished, resumed=offset > 0, done=step.total if finished else 0)
 
 

@@ -33,6 +33,7 @@ from lola.distributed.cluster import cpus_per_gpu
 from lola.distributed.notice import Lookout
 from lola.errors import DataError, LolaError
 from lola.peak import device_kind, peak
+from lola.remote import AnyPath
 from lola.seeding import seed_process
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path
@@ -224,7 +225,7 @@ class Utilisation:
 class SpoolCallback(UserCallback):
     """Appends what the workers report to the stage's record; runs in the controller of the run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
 
     def after_report(

@@ -25,7 +25,7 @@ def run_trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
 def make(step: Step) -> None:
     """Make a stage, under its lease, and record how it went."""
     stage = step.stage
-    spool = Spool(stage.folder)
+    spool = Spool.resume(stage.folder)
     spool.describe(
         name=step.title,
         tags=step.tags,

@@ -19,7 +19,7 @@ from ray import tune
 from rich.console import Console
 
 from lola.config import flat
-from lola.distributed.cluster import HEAD, connect, room
+from lola.distributed.cluster import HEAD, connect, require_shared, room
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.report import make_report
@@ -30,6 +30,7 @@ from lola.distributed.trial import run_trial
 from lola.errors import LolaError
 from lola.peak import emulates_bfloat16
 from lola.progress import Progress
+from lola.remote import AnyPath, is_url, scratch
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
@@ -75,7 +76,7 @@ class AnyPlan(Protocol):
         """What is planned."""
 
     @property
-    def root(self) -> Path:
+    def root(self) -> AnyPath:
         """The storage root."""
 
     @property
@@ -90,7 +91,7 @@ class AnyPlan(Protocol):
 P = TypeVar("P", bound=AnyPlan)
 
 
-def run_sweep(config: SweepConfig) -> Path:
+def run_sweep(config: SweepConfig) -> AnyPath:
     """Run a sweep to its end, from wherever an earlier call left it; returns the report.
 
     Raises:
@@ -100,8 +101,8 @@ def run_sweep(config: SweepConfig) -> Path:
 
 
 def run_reported(
-    config: Settings, title: str, build: Callable[[Path, Location], P], report: Callable[[P], Path]
-) -> Path:
+    config: Settings, title: str, build: Callable[[AnyPath, Location], P], report: Callable[[P], AnyPath]
+) -> AnyPath:
     """Run a plan to its end, from wherever an earlier call left it; returns its report.
 
     Arguments:
@@ -141,16 +142,17 @@ def run_stages(
     return stages
 
 
-def _prepare(config: Settings, build: Callable[[Path, Location], P]) -> tuple[P, Tracker, Progress]:
-    """Open storage and tracking, see to the data, and connect to the cluster."""
+def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple[P, Tracker, Progress]:
+    """Open storage and tracking, see to the data, and connect to a cluster that sees the storage."""
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
     tracker = Tracker(storage, config.system)
-    if config.simulation is not None and isinstance(well, Path):
+    if config.simulation is not None and not is_url(config.well):
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
     connect()
+    require_shared(storage)
     for option in emulated_options(config):
         progress.say(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
     return plan, tracker, progress
@@ -170,8 +172,8 @@ def _complete(
     title: str,
     tracker: Tracker,
     progress: Progress,
-    report: Callable[[P], Path] | None = None,
-) -> Path | None:
+    report: Callable[[P], AnyPath] | None = None,
+) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
     failures: dict[str, str] = {}
@@ -201,8 +203,13 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
     pending = [trial for trial in plan.trials if not trial.finished]
     limit = plan.config.concurrency
     with watching(plan.trials, tracker, progress, lambda: limit or concurrency(pending)):
-        folder = plan.root / "reports" / f".tune-{plan.fingerprint[:8]}"
-        return run_trials(pending, folder, limit) if pending else {}
+        if not pending:
+            return {}
+        name = f".tune-{plan.fingerprint[:8]}"
+        if isinstance(plan.root, Path):
+            return run_trials(pending, plan.root / "reports" / name, limit)
+        with scratch() as folder:  # nothing of it is needed again
+            return run_trials(pending, folder / name, limit)
 
 
 @contextlib.contextmanager
@@ -277,7 +284,7 @@ def _reason(trial: Trial) -> str:
     if not trial.ready:
         return "an input is missing"
     for step in trial.steps:
-        path: Path = step.stage.folder / "error.txt"
+        path = step.stage.folder / "error.txt"
         if not step.stage.finished and path.exists():
             return path.read_text().strip().splitlines()[-1]
     return ""

@@ -21,6 +21,7 @@ from lola.reference.autoencoders import autoencoder_sizes, build_autoencoder
 from lola.reference.dataset import read_system
 from lola.reference.emulators import build_emulator, emulator_sizes
 from lola.reference.run import Run, read_run
+from lola.remote import AnyPath
 from lola.spool import Spool
 from lola.storage import Kind, Stage, atomic_path
 from lola.training.checkpoint import WEIGHTS, save_weights
@@ -64,7 +65,7 @@ class Conversion:
     autoencoder: "Conversion | None" = None
 
 
-def read_conversion(folder: Path | str, root: Path, name: str | None = None) -> Conversion:
+def read_conversion(folder: Path | str, root: AnyPath, name: str | None = None) -> Conversion:
     """Read a run, and its autoencoder's if it has one, to be written under a storage root.
 
     Arguments:
@@ -105,7 +106,7 @@ def write_conversion(conversion: Conversion) -> bool:
     with stage.lease():
         if stage.finished:
             return written
-        spool, tags = Spool(stage.folder), _tags(conversion)
+        spool, tags = Spool.resume(stage.folder), _tags(conversion)
         spool.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.what()))
         spool.status("RUNNING")
         with atomic_path(stage.folder / WEIGHTS) as aside:
@@ -123,7 +124,7 @@ def write_conversion(conversion: Conversion) -> bool:
     return True
 
 
-def _autoencoder(run: Run, root: Path, system: System | None, name: str | None = None) -> Conversion:
+def _autoencoder(run: Run, root: AnyPath, system: System | None, name: str | None = None) -> Conversion:
     model = build_autoencoder(run)
     assert isinstance(model.config, AutoencoderConfig | TransformerAutoencoderConfig)
     config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
@@ -155,7 +156,7 @@ def _rate(config: Imported) -> str:
 
 def _stage(
     run: Run,
-    root: Path,
+    root: AnyPath,
     kind: Kind,
     what: str,
     system: System | None,

@@ -20,6 +20,7 @@ import numpy as np
 from lola.config import Config, fingerprint, require
 from lola.data.well_writer import write_well_file, writing
 from lola.errors import ConfigError, LolaError
+from lola.remote import AnyPath
 from lola.seeding import numpy_generator
 from lola.storage import atomic_path
 
@@ -139,7 +140,7 @@ def jobs(config: SimulationConfig) -> list[Job]:
     ]
 
 
-def write_file(job: Job, config: SimulationConfig, path: Path) -> dict[str, float]:
+def write_file(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
     """Simulate the trajectories of one file and write it, whole or not at all.
 
     Returns:

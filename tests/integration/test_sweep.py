@@ -4,45 +4,13 @@ One sweep runs undisturbed. Another is killed with SIGKILL as soon as there is a
 of an autoencoder and one of an emulator, and started again each time; its metrics must be the same.
 """
 
-import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable
-from pathlib import Path
-
-import pyarrow.parquet as pq
 import pytest
 from planted import SECRETS, holders
-from sweeps import finish, start
+from sweeps import finish, kill_when, metrics, start
 
 from lola.inventory import unknown_files
 
 pytestmark = pytest.mark.slow
-
-
-def kill_when(process: subprocess.Popen, condition: Callable[[], bool], seconds: float = 300) -> None:
-    """Kill the driver alone, as kill -9 of a person would, once the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the moment to kill never came:\n{finish(process)[-4000:]}")
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-
-
-def metrics(storage: Path) -> dict:
-    """All values, by everything that names them."""
-    (path,) = storage.glob("reports/*/metrics.parquet")
-    table = pq.read_table(path)
-    return {
-        tuple(row.values()): value
-        for row, value in zip(
-            table.drop_columns(["value"]).to_pylist(), table["value"].to_pylist(), strict=True
-        )
-    }
 
 
 def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
-LEAVES = {"config", "errors", "seeding", "storage", "spool"}
+LEAVES = {"config", "errors", "remote", "lease", "seeding", "storage", "spool"}
 PHYSICS = {"data.systems", "data.transforms", "data.statistics"}
 MODELS = {
     *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet", "binding"),
@@ -19,14 +19,16 @@ MODELS = {
 MAY_IMPORT = {
     "nn": set(),
     "config": {"errors"},
-    "storage": {"config", "errors"},
-    "inventory": {"storage"},
-    "spool": set(),
+    "remote": {"errors"},
+    "lease": {"errors", "remote"},
+    "storage": {"config", "errors", "remote", "lease"},
+    "inventory": {"remote", "storage"},
+    "spool": {"errors", "remote"},
     "seeding": set(),
     "errors": set(),
     "cli": {"config", "errors"},
-    "progress": {"spool"},
-    "tracking": {"errors", "spool"},
+    "progress": {"remote", "spool"},
+    "tracking": {"errors", "remote", "spool", "storage"},
     "data": LEAVES,
     "simulate": LEAVES | {"data"},
     "training": LEAVES | {"data.state"},

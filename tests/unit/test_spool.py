@@ -1,13 +1,17 @@
-from lola.spool import Spool, read_events, spool_path
+import pytest
+
+import lola.spool
+from lola.remote import read_whole
+from lola.spool import Spool, read_events, spool_path, spool_size
 
 
 def test_events_come_back_in_order_with_offsets(tmp_path):
     spool = Spool(tmp_path)
     spool.status("RUNNING")
     spool.metrics(10, {"train/loss": 0.5})
-    events = list(read_events(spool_path(tmp_path)))
+    events = list(read_events(tmp_path))
     assert [event["kind"] for _, event in events] == ["status", "metrics"]
-    assert [event["kind"] for _, event in read_events(spool_path(tmp_path), events[0][0])] == ["metrics"]
+    assert [event["kind"] for _, event in read_events(tmp_path, events[0][0])] == ["metrics"]
     assert events[-1][0] == spool_path(tmp_path).stat().st_size
 
 
@@ -15,10 +19,87 @@ def test_a_torn_line_is_dropped_and_the_record_goes_on(tmp_path):
     Spool(tmp_path).metrics(1, {"a": 1.0})
     with spool_path(tmp_path).open("a") as file:
         file.write('{"kind": "metr')
-    assert len(list(read_events(spool_path(tmp_path)))) == 1
+    assert len(list(read_events(tmp_path))) == 1
     Spool(tmp_path).metrics(2, {"a": 2.0})
-    assert [event["step"] for _, event in read_events(spool_path(tmp_path))] == [1, 2]
+    assert [event["step"] for _, event in read_events(tmp_path)] == [1, 2]
 
 
 def test_no_record_is_no_events(tmp_path):
-    assert list(read_events(spool_path(tmp_path))) == []
+    assert list(read_events(tmp_path)) == []
+
+
+def move(monkeypatch, tmp_path, name):
+    """Go on with another machine, which has no copies of the first's."""
+    monkeypatch.setenv("LOLA_CACHE", str(tmp_path / name))
+    monkeypatch.setattr(lola.spool, "_looked", {})
+
+
+def steps(folder):
+    return [event["step"] for _, event in read_events(folder) if event["kind"] == "metrics"]
+
+
+def uploads(folder):
+    return read_whole(folder / "events.jsonl").count(b"\n")
+
+
+def test_a_remote_record_is_uploaded_now_and_then_and_at_its_end(memory_root, monkeypatch):
+    folder = memory_root / "stage"
+    spool = Spool(folder)
+    spool.status("RUNNING")
+    for step in (1, 2, 3):
+        Spool(folder).metrics(step, {"a": 1.0})  # by whatever process
+    assert uploads(folder) == 1
+    assert steps(folder) == [1, 2, 3]
+    monkeypatch.setattr(lola.spool, "PUBLISH", 0.0)
+    spool.metrics(4, {"a": 1.0})
+    assert uploads(folder) == 5
+    monkeypatch.setattr(lola.spool, "PUBLISH", 100.0)
+    spool.artifact(folder / "deep" / "picture.png")
+    spool.status("FINISHED")
+    assert uploads(folder) == 7
+    assert "deep/picture.png" in [event.get("path") for _, event in read_events(folder)]
+    assert spool_size(folder) == len(read_whole(folder / "events.jsonl"))
+
+
+def test_another_machine_reads_a_remote_record_and_goes_on_with_it(memory_root, monkeypatch, tmp_path):
+    folder = memory_root / "stage"
+    spool = Spool(folder)
+    spool.metrics(1, {"a": 1.0})
+    spool.status("RUNNING")
+    spool.metrics(2, {"a": 1.0})  # lost with the machine
+    move(monkeypatch, tmp_path, "second")
+    assert steps(folder) == [1]
+    offset = spool_size(folder)
+    spool = Spool.resume(folder)
+    spool.metrics(2, {"a": 2.0})
+    spool.status("FINISHED")
+    assert [event["kind"] for _, event in read_events(folder, offset)] == ["metrics", "status"]
+    move(monkeypatch, tmp_path, "cache")  # the first machine again, whose copy is of another past
+    Spool.resume(folder).metrics(3, {"a": 3.0})
+    assert steps(folder) == [1, 2, 3]
+    values = [event["values"]["a"] for _, event in read_events(folder) if event["kind"] == "metrics"]
+    assert values == [1.0, 2.0, 3.0]
+
+
+def test_what_was_not_uploaded_yet_is_kept_by_its_own_machine(memory_root):
+    folder = memory_root / "stage"
+    Spool(folder).status("RUNNING")
+    Spool(folder).metrics(1, {"a": 1.0})
+    Spool.resume(folder).metrics(2, {"a": 2.0})
+    assert steps(folder) == [1, 2]
+
+
+def test_an_outage_stops_no_metrics(memory_root, monkeypatch):
+    folder, spool = memory_root / "stage", Spool(memory_root / "stage")
+    monkeypatch.setattr(lola.spool, "PUBLISH", 0.0)
+
+    def fail(*arguments):
+        raise ConnectionError("down")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(memory_root.fs, "put_file", fail)
+        spool.metrics(1, {"a": 1.0})
+        with pytest.raises(OSError, match="cannot be reached"):
+            spool.status("FAILED")
+    spool.metrics(2, {"a": 1.0})
+    assert uploads(folder) == 3

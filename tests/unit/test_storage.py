@@ -9,14 +9,8 @@ import pytest
 
 from lola.config import Config
 from lola.errors import StorageError
-from lola.storage import (
-    Stage,
-    atomic_path,
-    read_manifest,
-    resolve_storage,
-    well_folder,
-    without_secrets,
-)
+from lola.remote import without_secrets
+from lola.storage import Stage, atomic_path, read_manifest, resolve_storage, well_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,8 +77,6 @@ def test_storage_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"file.*--storage"):
         resolve_storage(str(tmp_path / "file" / "below"))
-    with pytest.raises(StorageError, match="remote"):
-        resolve_storage("s3://bucket/lola")
 
 
 def test_the_storage_root_is_absolute(tmp_path, monkeypatch):

@@ -124,6 +124,29 @@ def test_a_storage_root_without_runs_holds_no_models(storage):
     assert not list(storage.iterdir())
 
 
+def test_a_root_that_is_no_folder_needs_a_server(storage, memory_root):
+    for use in (lambda: Tracker(memory_root, "euler"), lambda: fetch_model(memory_root, "model", storage)):
+        with pytest.raises(TrackingError, match=r"storage memory://.* MLFLOW_TRACKING_URI"):
+            use()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_on_an_object_store_is_logged(storage, memory_root, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(storage))
+    Tracker(storage, "euler")  # which keeps artifacts in the storage
+    each, spool = tracker(memory_root), record(memory_root)
+    for name in ("model.safetensors", "manifest.json"):
+        (memory_root / "stage" / name).write_text(name)
+    spool.model(memory_root / "stage" / "model.safetensors", "euler-autoencoder-f8c16")
+    (memory_root / "report" / "report.html").write_text("page")
+    each.finish_sweep(memory_root / "report", failed=False)
+    run = child(each)
+    logged = [file.path for file in each.client.list_artifacts(run.info.run_id, "model")]
+    assert logged == ["model/manifest.json", "model/model.safetensors"]
+    assert run.data.metrics["train/loss"] == 0.5
+    assert [file.path for file in each.client.list_artifacts(each.parent, "report")] == ["report/report.html"]
+
+
 @pytest.mark.parametrize(
     ("uri", "remedy"),
     [

@@ -61,7 +61,7 @@ def test_ray_starts_with_tokens_and_its_servers_on_loopback(config):
 def test_secrets_travel_as_files(config):
     token, credentials = "/home/lola/.ray/auth_token", "/home/lola/.mlflow/credentials"
     assert set(config["file_mounts"]) == {token, credentials}
-    assert "LOLA_STORAGE=/lola" in " ".join(config["docker"]["run_options"])
+    assert any(option.startswith("--env=LOLA_STORAGE=") for option in config["docker"]["run_options"])
 
 
 @pytest.mark.filterwarnings("ignore")

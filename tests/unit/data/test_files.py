@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from objectstore import free_port, serve
+from objectstore import SECRET, credentials, free_port
 
 from lola.data.datasets import Datasets
 from lola.data.files import BLOCK, RemoteFile, list_files, open_once
@@ -18,28 +18,17 @@ from lola.data.well import open_split
 from lola.errors import DataError, StorageError
 from lola.storage import well_folder
 
-SECRET = "a-secret-that-nobody-may-see"
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serve() as address:
-        yield address
-
 
 @pytest.fixture
-def environment(monkeypatch):
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+def environment(monkeypatch, object_store):
+    credentials(monkeypatch, object_store)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     yield monkeypatch
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 @pytest.fixture
-def bucket(server, environment, well):
-    environment.setenv("AWS_ENDPOINT_URL", server)
+def bucket(environment, well):
     system = fsspec.filesystem("s3")
     if not system.exists("simulations"):
         system.mkdir("simulations")

@@ -1,8 +1,11 @@
 import stat
+from types import SimpleNamespace
 
 import pytest
 
-from lola.distributed.cluster import protect_token
+from lola.distributed import cluster
+from lola.distributed.cluster import protect_token, require_shared
+from lola.errors import StorageError
 
 
 def mode(path):
@@ -48,3 +51,38 @@ def test_a_home_that_is_none_is_no_error_of_ours(home, monkeypatch):
     monkeypatch.setenv("HOME", str(home / "file"))
     protect_token()
     assert [path.name for path in home.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def nodes(monkeypatch):
+    """Nodes by the folders that they see; a task runs as if on one of them."""
+    seen = {}
+
+    class Task:
+        def __init__(self, node):
+            self.node = node
+
+        def remote(self, path):
+            return path.exists() and seen[self.node] in path.parents
+
+    monkeypatch.setattr(
+        cluster,
+        "ray",
+        SimpleNamespace(
+            nodes=lambda: [{"Alive": True, "NodeID": n, "NodeManagerAddress": n} for n in seen], get=list
+        ),
+    )
+    monkeypatch.setattr(cluster, "NodeAffinitySchedulingStrategy", lambda node, soft: node)
+    options = SimpleNamespace(options=lambda scheduling_strategy: Task(scheduling_strategy))
+    monkeypatch.setattr(cluster, "_sees", options)
+    return seen
+
+
+def test_a_root_that_a_node_does_not_see_is_refused(nodes, tmp_path, memory_root):
+    nodes |= {"a": tmp_path, "b": tmp_path}
+    require_shared(tmp_path)
+    nodes["c"] = tmp_path / "elsewhere"
+    with pytest.raises(StorageError, match="is not seen by the nodes c; name a folder"):
+        require_shared(tmp_path)
+    require_shared(memory_root)
+    assert not list(tmp_path.glob(".probe-*"))

@@ -1,0 +1,218 @@
+"""Storage roots in memory and on a server of the S3 protocol: whole objects, copies, errors of one line."""
+
+import dataclasses
+import pickle
+import threading
+
+import fsspec
+import pytest
+from objectstore import credentials, free_port
+from upath import UPath
+
+from lola.config import Config
+from lola.errors import DataError, StorageError
+from lola.inventory import unknown_files
+from lola.remote import files_below, local_copies, local_copy, local_folder, names_below
+from lola.storage import (
+    Stage,
+    atomic_path,
+    manifests,
+    read_manifest,
+    resolve_storage,
+    write_json,
+    writing_into,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Depth(Config):
+    depth: int = 1
+
+
+def stage(root):
+    return Stage(root=root, kind="emulators", system="euler", what="solver", config=Depth(), inputs={})
+
+
+@pytest.fixture
+def s3(object_store, monkeypatch):
+    credentials(monkeypatch, object_store)
+    system = fsspec.filesystem("s3", use_listings_cache=False)
+    if not system.exists("results"):
+        system.mkdir("results")
+    yield f"s3://results/{free_port()}"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def root(request, tmp_path, monkeypatch) -> UPath:
+    monkeypatch.setenv("LOLA_CACHE", str(tmp_path / "cache"))
+    url = request.getfixturevalue("s3") if request.param == "s3" else f"memory://{tmp_path.name}/lola"
+    yield resolve_storage(url)
+    if request.param == "memory":
+        fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def downloads(root, monkeypatch):
+    """The names of the objects that were fetched."""
+    names, original = [], root.fs.get_file
+
+    def spy(path, *arguments):
+        names.append(path.rpartition("/")[2])
+        return original(path, *arguments)
+
+    monkeypatch.setattr(root.fs, "get_file", spy)
+    return names
+
+
+def asides(tmp_path):
+    return list((tmp_path / "cache").glob("aside-*"))
+
+
+def test_a_stage_is_finished_by_its_manifest(root):
+    first: Stage = stage(root)
+    assert not first.finished
+    with pytest.raises(StorageError, match="no finished stage"):
+        first.manifest()
+    with atomic_path(first.folder / "model.safetensors") as aside:
+        aside.write_bytes(b"weights")
+    assert not first.finished
+    first.commit(rows=3)
+    assert first.finished
+    assert pickle.loads(pickle.dumps(first)).manifest()["rows"] == 3
+    assert manifests(root, "emulators") == [first.folder / "manifest.json"]
+    assert names_below(first.folder) == ["manifest.json", "model.safetensors"]
+    assert read_manifest(first.folder)["fingerprint"] == first.fingerprint
+    (root / "stray.txt").write_text("")
+    assert unknown_files(root) == [root / "stray.txt"]
+
+
+def test_an_unfinished_write_leaves_nothing(root, tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_path(root / "deep" / "file") as aside:
+        assert aside.write_text("half") / 0
+    assert files_below(root) == []
+    assert asides(tmp_path) == []
+
+
+def test_a_folder_comes_with_its_last_file_at_the_end(root, monkeypatch):
+    order, original = [], root.fs.put_file
+
+    def put(source, target):
+        order.append(target.rpartition("/")[2])
+        return original(source, target)
+
+    monkeypatch.setattr(root.fs, "put_file", put)
+    with atomic_path(root / "parts" / "0", last="b") as aside:
+        aside.mkdir()
+        for name in "abc":
+            (aside / name).write_text(name)
+    assert order == ["a", "c", "b"]
+    with writing_into(root / "report") as folder:
+        (folder / "pictures").mkdir()
+        (folder / "pictures" / "a.png").write_bytes(b"a")
+    assert names_below(root / "report") == ["pictures/a.png"]
+    with local_folder(root / "report") as folder:
+        assert (folder / "pictures" / "a.png").read_bytes() == b"a"
+
+
+def test_an_object_is_copied_once_and_again_when_it_was_replaced(root, tmp_path, downloads):
+    path = root / "deep" / "model.safetensors"
+    for text in ("first", "other"):  # of one size
+        path.write_text(text)
+        copies = set(local_copies([path] * 6)) | {local_copy(path)}
+        assert [copy.read_text() for copy in copies] == [text]
+        assert copies.pop().name == path.name
+    assert downloads == [path.name] * 2
+    assert asides(tmp_path) == []
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
+    with pytest.raises(DataError, match=r"nothing is missing; remove"):
+        local_copy(root / "nothing")
+
+
+def test_what_another_process_writes_is_seen(root):
+    """Nothing is taken from a listing that was made before."""
+    (root / "emulators" / "a").mkdir(parents=True, exist_ok=True)
+    assert manifests(root, "emulators") == []
+    assert not (root / "emulators" / "a" / "manifest.json").exists()
+    other = fsspec.filesystem(root.protocol, skip_instance_cache=True)
+    other.pipe_file(f"{root.path}/emulators/a/manifest.json", b"{}")
+    assert (root / "emulators" / "a" / "manifest.json").exists()
+    assert len(manifests(root, "emulators")) == 1
+
+
+def test_a_local_path_is_its_own_copy(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    assert local_copy(tmp_path / "a.json") == tmp_path / "a.json"
+    with local_folder(tmp_path) as folder, writing_into(tmp_path) as same:
+        assert folder == same == tmp_path
+
+
+def test_copies_need_room(root, monkeypatch, tmp_path):
+    (root / "file").write_text("x")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOLA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="LOLA_CACHE"):
+        local_copy(root / "file")
+
+
+def refusal(url):
+    with pytest.raises(StorageError) as caught:
+        resolve_storage(url)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_roots_that_cannot_be_are_refused_in_one_line(s3, monkeypatch):
+    assert "storage s3://nowhere/lola has no bucket yet" in refusal("s3://nowhere/lola")
+    assert "cannot be reached" in refusal("unheard-of://bucket/lola")
+    assert "chain" in refusal("simplecache::s3://bucket/lola")
+    assert "cannot be" in refusal("s3://")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 0)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert "s3://results/lola cannot be reached" in refusal("s3://results/lola")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    assert "credentials" in refusal("s3://results/lola")
+
+
+def test_a_root_that_refuses_writes_is_named(root, monkeypatch):
+    def forbid(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(root), "write_bytes", forbid)
+    assert refusal(str(root)) == (
+        f"{root} refuses access (Access Denied); set its credentials in the environment"
+    )
+
+
+def test_a_download_that_is_cut_off_is_no_copy(root, tmp_path, monkeypatch):
+    (root / "file").write_bytes(b"whole")
+    original = root.fs.get_file
+
+    def cut(path, target):
+        with open(target, "wb") as file:
+            file.write(b"who")
+
+    monkeypatch.setattr(root.fs, "get_file", cut)
+    with pytest.raises(StorageError, match="replaced while it was read"):
+        local_copy(root / "file")
+    monkeypatch.setattr(root.fs, "get_file", original)
+    assert local_copy(root / "file").read_bytes() == b"whole"
+    assert asides(tmp_path) == []
+
+
+def test_processes_that_want_the_same_wait_for_one_download(root, downloads, monkeypatch):
+    (root / "file").write_bytes(b"x" * 1000)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(local_copy(root / "file"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(found)) == 1
+    assert len(found) == 4
+    assert downloads == ["file"]
