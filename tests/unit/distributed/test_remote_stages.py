@@ -6,7 +6,6 @@ import pytest
 import torch
 from stages import finish_autoencoder, small_sweep
 from test_encode import CONFIG, make
-from test_evaluation_stage import tasks  # noqa: F401
 
 from lola.data.datasets import Datasets
 from lola.data.latent_shards import verify
@@ -69,7 +68,7 @@ def test_a_cache_goes_on_behind_the_shards_that_are_there(memory_root, well, mon
     assert len(list(verify(stage.folder))) == 1
 
 
-def test_an_evaluation_has_the_same_tables(roots, well, tasks):  # noqa: F811
+def test_an_evaluation_has_the_same_tables(roots, well, tasks):
     tables = []
     for root in roots:
         config = small_sweep()
