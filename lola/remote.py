@@ -15,10 +15,11 @@ Listings are never cached, since others write too.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import posixpath
-import tempfile
+import shutil
 import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator
@@ -144,14 +145,22 @@ def mirrored(path: UPath) -> Path:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder on this machine, where the copies are, that is removed in the end.
+    """A folder on this machine, where the copies are; it is removed in the end, or after its process died.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
+    asides, name = cache_folder() / "asides", uuid.uuid4().hex
     try:
-        with tempfile.TemporaryDirectory(prefix="aside-", dir=cache_folder()) as folder:
-            yield Path(folder)
+        asides.mkdir(exist_ok=True)
+        _remove_abandoned(asides)
+        with filelock.FileLock(asides / f"{name}.lock"):
+            try:
+                (asides / name).mkdir()
+                yield asides / name
+            finally:
+                shutil.rmtree(asides / name, ignore_errors=True)
+                (asides / f"{name}.lock").unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
@@ -159,6 +168,15 @@ def scratch() -> Iterator[Path]:
             f"cannot write in {cache_folder()} ({error.strerror}); name a larger folder for copies of remote "
             "files with LOLA_CACHE"
         ) from error
+
+
+@functools.cache
+def _remove_abandoned(asides: Path) -> None:
+    """Remove what processes that were killed had aside: nobody holds its lock."""
+    for lock in asides.glob("*.lock"):
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock, timeout=0):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def read_whole(path: AnyPath) -> bytes:

@@ -1,9 +1,11 @@
 """Storage roots in memory and on a server of the S3 protocol: whole objects, copies, errors of one line."""
 
 import dataclasses
+import os
 import pickle
 import threading
 
+import filelock
 import fsspec
 import pytest
 from objectstore import credentials, free_port
@@ -12,7 +14,15 @@ from upath import UPath
 from lola.config import Config
 from lola.errors import DataError, StorageError
 from lola.inventory import unknown_files
-from lola.remote import files_below, local_copies, local_copy, local_folder, names_below
+from lola.remote import (
+    _remove_abandoned,
+    files_below,
+    local_copies,
+    local_copy,
+    local_folder,
+    names_below,
+    scratch,
+)
 from lola.storage import (
     Stage,
     atomic_path,
@@ -66,7 +76,8 @@ def downloads(root, monkeypatch):
 
 
 def asides(tmp_path):
-    return list((tmp_path / "cache").glob("aside-*"))
+    folder = tmp_path / "cache" / "asides"
+    return list(folder.iterdir()) if folder.exists() else []
 
 
 def test_a_stage_is_finished_by_its_manifest(root):
@@ -145,6 +156,22 @@ def test_a_local_path_is_its_own_copy(tmp_path):
     assert local_copy(tmp_path / "a.json") == tmp_path / "a.json"
     with local_folder(tmp_path) as folder, writing_into(tmp_path) as same:
         assert folder == same == tmp_path
+
+
+def test_what_killed_processes_had_aside_is_removed(memory_root, tmp_path):
+    folder = tmp_path / "cache" / "asides"
+    with filelock.FileLock(folder.parent / "alive.lock") as alive, scratch() as own:
+        for name in ("dead", "alive"):
+            (folder / name).mkdir()
+            (folder / name / "half").write_bytes(b"half")
+        (folder / "dead.lock").touch()
+        os.link(alive.lock_file, folder / "alive.lock")
+        _remove_abandoned.cache_clear()
+        with scratch():
+            left = {path.name for path in folder.iterdir() if path.is_dir()}
+        assert "dead" not in left
+        assert {"alive", own.name} <= left
+    assert sorted(path.name for path in folder.iterdir()) == ["alive", "alive.lock"]
 
 
 def test_copies_need_room(root, monkeypatch, tmp_path):
