@@ -132,13 +132,12 @@ class Tracker:
         self._trouble = ""
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        location = None
+        location, database = None, self.uri.removeprefix("sqlite:///").partition("?")[0]
+        if database != self.uri:  # MLflow itself would keep artifacts wherever this program was started
+            location = (Path(database).absolute().parent / "artifacts").as_uri()
         if not given:
-            assert isinstance(storage, Path)
-            local = storage / "mlflow"
-            local.mkdir(parents=True, exist_ok=True)
-            _make_database(local / "mlflow.db")
-            location = (local / "artifacts").as_uri()
+            Path(database).parent.mkdir(parents=True, exist_ok=True)
+            _make_database(Path(database))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

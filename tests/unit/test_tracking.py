@@ -132,8 +132,8 @@ def test_a_root_that_is_no_folder_needs_a_server(storage, memory_root):
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_on_an_object_store_is_logged(storage, memory_root, monkeypatch):
+    Tracker(storage, "euler")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(storage))
-    Tracker(storage, "euler")  # which keeps artifacts in the storage
     each, spool = tracker(memory_root), record(memory_root)
     for name in ("model.safetensors", "manifest.json"):
         (memory_root / "stage" / name).write_text(name)
@@ -145,6 +145,14 @@ def test_what_is_on_an_object_store_is_logged(storage, memory_root, monkeypatch)
     assert logged == ["model/manifest.json", "model/model.safetensors"]
     assert run.data.metrics["train/loss"] == 0.5
     assert [file.path for file in each.client.list_artifacts(each.parent, "report")] == ["report/report.html"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_database_that_is_named_keeps_artifacts_beside_it(storage, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{storage}/elsewhere.db")
+    each = tracker(storage / "results")
+    assert each.client.get_experiment(each.experiment).artifact_location == f"file://{storage}/artifacts"
+    assert not (storage / "results").exists()
 
 
 @pytest.mark.parametrize(
