@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from lola.cli import parse
+from lola.cost import Hardware
+from lola.distributed import forecast as module
 from lola.distributed.extent import Extent
 from lola.distributed.forecast import ClusterConfig, forecast
 from lola.distributed.forecast_report import duration, show_forecast
@@ -33,6 +35,14 @@ def paper():
 @pytest.fixture(scope="module")
 def expected(paper, tmp_path_factory):
     return forecast(paper, ClusterConfig(gpus=16, gpu_price=2.0), tmp_path_factory.mktemp("storage"), 8)
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    """A processor whose speed is not measured anew by every forecast."""
+    monkeypatch.setattr(
+        module, "processor", lambda cores: Hardware(float32=5e10 * cores, bfloat16=5e10 * cores)
+    )
 
 
 def local(config, well):
@@ -161,7 +171,7 @@ def test_durations_are_for_people():
     assert [duration(seconds) for seconds in (5, 3700, 90000)] == ["0 min 5 s", "1 h 1 min", "1 d 1 h"]
 
 
-def test_contexts_starts_and_guidance_are_counted(tmp_path, well):
+def test_contexts_starts_and_guidance_are_counted(tmp_path, well, steady):
     config = local(presets.smoke(), well)
     before = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
     more = config.replace(contexts=(2,), observed=ObservationConfig(), guidance=GuidanceConfig())
