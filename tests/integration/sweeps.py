@@ -34,7 +34,7 @@ def start(storage: Path, *options: str, **variables: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, seconds: float = 400) -> str:
+def finish(process: subprocess.Popen, seconds: float = 900) -> str:
     """What a sweep printed, once it has ended."""
     try:
         output, _ = process.communicate(timeout=seconds)
