@@ -46,7 +46,7 @@ def finish(process: subprocess.Popen, seconds: float = 900) -> str:
 
 
 def kill_when(
-    process: subprocess.Popen, condition: Callable[[], bool], seconds: float = 300, pause: float = 0.02
+    process: subprocess.Popen, condition: Callable[[], bool], seconds: float = 600, pause: float = 0.02
 ) -> None:
     """Kill the driver alone, as kill -9 of a person would, once the condition holds."""
     deadline = time.monotonic() + seconds

@@ -22,7 +22,7 @@ def run(
         env={**os.environ, "LOLA_STORAGE": str(storage), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 

@@ -46,7 +46,7 @@ def start(root: Path, *options: str) -> subprocess.Popen:
 
 def finish(process: subprocess.Popen) -> str:
     try:
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate(timeout=500)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()

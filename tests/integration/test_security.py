@@ -52,7 +52,7 @@ def status(url: str, token: str = "") -> int:
         return 0
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 400) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the process ended"

@@ -31,7 +31,7 @@ def simulate(storage: Path, system: str, *options: str) -> str:
         capture_output=True,
         text=True,
         env={**os.environ, "RAY_ADDRESS": ""},
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

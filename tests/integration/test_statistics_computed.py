@@ -30,7 +30,7 @@ def run(storage, program, *options, **environment):
         env={**os.environ, "LOLA_STORAGE": str(storage), **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 
