@@ -49,7 +49,7 @@ TINY_SIMULATIONS: dict[str, Simulation] = {
 
 
 def mini(system: str = "euler") -> SweepConfig:
-    """Euler at 64 x 64, three rates 16x apart, in a quarter of an hour on two cores."""
+    """Euler at 64 x 64, three rates 16x apart, within an hour on two cores."""
     transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
     training = TrainingConfig(
         steps=320,
@@ -208,7 +208,7 @@ STUDIES = {"mini": study_mini, "smoke": study_smoke}
 def samplers_mini(system: str = "euler") -> SamplerStudyConfig:
     """Four methods of several steps at four spacings, on the models of the `mini` sweep.
 
-    One model takes a quarter of an hour on two cores: half the members of the sweep are enough to tell
+    One model takes about half an hour on two cores: half the members of the sweep are enough to tell
     samplers apart, since all of them start from the same noise.
     """
     return SamplerStudyConfig(
