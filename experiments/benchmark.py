@@ -44,9 +44,9 @@ def data() -> DataBenchmark:
 def emulation() -> EmulationBenchmark:
     """Seconds per state of simulator, neural solver and diffusion, with the `mini` preset's networks."""
     config = presets.mini()
-    codec, network = config.autoencoder.replace(latent_channels=32), config.diffusion.network
-    pixel = network.replace(patch_size=(1, 16, 16))
-    return EmulationBenchmark(autoencoder=codec, latent=network, pixel=pixel, simulation=config.simulation)
+    codec = config.autoencoder.replace(latent_channels=32)
+    networks = {"latent": config.diffusion.network, "pixel": config.pixel.network}
+    return EmulationBenchmark(autoencoder=codec, **networks, simulation=config.simulation)
 
 
 def main(config: Benchmark) -> None:
@@ -61,9 +61,8 @@ def main(config: Benchmark) -> None:
 def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
     progress = functools.partial(print, flush=True)
-    if not isinstance(config, DataBenchmark):
-        run, write = WAYS[type(config)]
-        return (result := run(config, progress)), write(result)
+    if (way := WAYS.get(type(config))) is not None:
+        return (result := way[0](config, progress)), way[1](result)
     if config.memory:
         result = run_memory_benchmark(config, progress)
         write_memory(result, folder)

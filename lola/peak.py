@@ -73,13 +73,13 @@ def product_rate(device: torch.device, precision: Precision, size: int = 1024, r
 def emulates_bfloat16() -> bool:
     """Whether this machine's processor has no arithmetic in bfloat16: products then take far longer in it."""
     cpu = torch.device("cpu")
-    with _one_thread():
+    with one_thread():
         return product_rate(cpu, "bfloat16", 128) < product_rate(cpu, "float32", 128) / 2
 
 
 def processor(cores: int) -> Hardware:
     """This machine's processor as a device of some cores: measured on one, and taken to grow with them."""
-    with _one_thread():
+    with one_thread():
         cpu = torch.device("cpu")
         rates = {name: cores * product_rate(cpu, name, size=512) for name in ("float32", "bfloat16")}
         source = torch.ones(2**24)
@@ -92,7 +92,8 @@ def processor(cores: int) -> Hardware:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """A context in which torch computes on one thread of this process."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

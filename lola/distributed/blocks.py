@@ -10,7 +10,6 @@ once they had started. Several encoders, or GPUs, are a pool of Ray Data actors 
 feeds: reading then scales by itself, on all nodes.
 """
 
-import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 import ray.data
-import torch
 from ray.data import ActorPoolStrategy
 
 from lola.data.latent_shards import tensor_column
@@ -27,6 +25,7 @@ from lola.distributed.cluster import quiet_data
 from lola.distributed.datasource import Shard, WellDatasource
 from lola.distributed.encoder import CacheConfig, Encoder, Prepared, tensors
 from lola.errors import DataError
+from lola.peak import one_thread
 from lola.remote import AnyPath
 
 
@@ -100,7 +99,7 @@ def _here(
     """Encode in this process, on one core as an actor would, since arithmetic may depend on their number."""
     encoder = Encoder(model, shards, config)
     tables = itertools.chain.from_iterable(shard.blocks(number, states) for number, shard in shards.items())
-    with _one_thread():
+    with one_thread():
         yield from map(encoder.encode, _ahead(map(encoder.prepare, tables)))
 
 
@@ -134,13 +133,3 @@ def _ahead(items: Iterable[Prepared]) -> Iterator[Prepared]:
         while (item := upcoming.result()) is not None:
             upcoming = thread.submit(next, iterator, None)
             yield item
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

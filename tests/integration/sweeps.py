@@ -1,4 +1,4 @@
-"""The smoke sweep as a process of its own."""
+"""The smoke sweep, and other programs, as processes of their own."""
 
 import os
 import signal
@@ -18,14 +18,12 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, str(ROOT / "experiments" / "sweep_compression.py"), "smoke"]
 
 
-def start(storage: Path, *options: str, **variables: str) -> subprocess.Popen:
-    """Start the sweep, with more variables of the environment."""
+def launch(command: list[str], storage: Path, **variables: str) -> subprocess.Popen:
+    """Start a program on a storage root, in a session of its own, with more variables of the environment."""
     inherited = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-    environment = {**inherited, **SECRETS, "LOLA_STORAGE": str(storage), **variables}
-    environment["PYTHONWARNINGS"] = "default"
     return subprocess.Popen(
-        [*COMMAND, *options],
-        env=environment,
+        command,
+        env={**inherited, "LOLA_STORAGE": str(storage), **variables},
         cwd=storage,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -34,14 +32,19 @@ def start(storage: Path, *options: str, **variables: str) -> subprocess.Popen:
     )
 
 
+def start(storage: Path, *options: str, **variables: str) -> subprocess.Popen:
+    """Start the sweep, with secrets and more variables in its environment."""
+    return launch([*COMMAND, *options], storage, **(SECRETS | {"PYTHONWARNINGS": "default"} | variables))
+
+
 def finish(process: subprocess.Popen, seconds: float = 900) -> str:
-    """What a sweep printed, once it has ended."""
+    """What a program printed, once it has ended."""
     try:
         output, _ = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
-        pytest.fail(f"the sweep did not end in {seconds} s:\n{output[-4000:]}")
+        pytest.fail(f"the program did not end in {seconds} s:\n{output[-4000:]}")
     return output
 
 

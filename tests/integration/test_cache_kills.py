@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from processes import below
 from stages import ROOT, finish_autoencoder
+from sweeps import finish, launch
 from waves import write_dataset
 
 pytestmark = pytest.mark.slow
@@ -30,27 +31,8 @@ def storage(tmp_path_factory) -> Path:
 
 def start(root: Path, *options: str) -> subprocess.Popen:
     (autoencoder,) = root.glob("autoencoders/*")
-    environment = {**os.environ, "LOLA_STORAGE": str(root)}
-    environment.pop("MLFLOW_TRACKING_URI", None)
     command = [sys.executable, str(ROOT / "experiments" / "cache_latents.py"), autoencoder.name]
-    return subprocess.Popen(
-        [*command, "--block", "17", "--variants", "2", *options],
-        env=environment,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> str:
-    try:
-        output, _ = process.communicate(timeout=500)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-    return output
+    return launch([*command, "--block", "17", "--variants", "2", *options], root)
 
 
 def wait_for(process: subprocess.Popen, root: Path) -> list[Path]:

@@ -16,6 +16,7 @@ import pytest
 from processes import below
 from ray.cluster_utils import Cluster
 from stages import ROOT, finish_autoencoder
+from sweeps import finish, launch
 from waves import write_dataset
 
 pytestmark = [
@@ -68,27 +69,12 @@ def cluster(monkeypatch) -> Iterator[Cluster]:
 
 
 def start(program: list[str], root: Path, **variables: str) -> subprocess.Popen:
-    paths = [ROOT, ROOT / "tests", ROOT / "tests" / "support"]
-    environment = {**os.environ, "LOLA_STORAGE": str(root), **variables}
-    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.Popen(
-        [sys.executable, *program],
-        env=environment,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "support")))
+    return launch([sys.executable, *program], root, PYTHONPATH=paths, **variables)
 
 
-def finish(process: subprocess.Popen, seconds: float = 400) -> None:
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
+def succeed(process: subprocess.Popen) -> None:
+    output = finish(process)
     assert process.returncode == 0, output[-4000:]
 
 
@@ -143,11 +129,11 @@ def test_encoding(data, cluster, tmp_path):
     process = start([*ENCODE, autoencoder, "--actors", "2"], root, RAY_ADDRESS=cluster.address)
     before = disturb(cluster, process, lambda: shards(root), b"MapBatches(Encoder)")
     assert not list(root.glob("latents/*/manifest.json"))
-    finish(process)
+    succeed(process)
     assert list(root.glob("latents/*/manifest.json"))
     assert before.items() <= identities(shards(root)).items()
     other = copied(data, tmp_path / "alone")
-    finish(start([*ENCODE, autoencoder], other))
+    succeed(start([*ENCODE, autoencoder], other))
     assert hashes(root) == hashes(other)
 
 
@@ -166,11 +152,11 @@ def test_evaluation(data, cluster, tmp_path):
     process = start([*EVALUATE, str(root)], root, RAY_ADDRESS=cluster.address)
     before = disturb(cluster, process, lambda: parts(root), b"ray::_evaluate")
     assert len(before) < 64
-    finish(process)
+    succeed(process)
     assert len(parts(root)) == 64
     assert before.items() <= identities(parts(root)).items()
     other = copied(data, tmp_path / "undisturbed")
-    finish(start([*EVALUATE, str(other)], other, RAY_ADDRESS=cluster.address))
+    succeed(start([*EVALUATE, str(other)], other, RAY_ADDRESS=cluster.address))
     for name in ("metrics", "spectra"):
         found, expected = (table(each, name) for each in (root, other))
         assert found.num_rows > 10_000

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from stages import finish_diffusion
-from sweeps import finish
+from sweeps import finish, launch
 from waves import write_dataset
 
 ROOT = Path(__file__).parents[2]
@@ -18,17 +17,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def start(storage, ray_folder):
-    environment = {**os.environ, "LOLA_STORAGE": str(storage), "RAY_TMPDIR": str(ray_folder)}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "study_samplers.py"), "smoke", "--well", "well"],
-        env=environment,
-        cwd=storage,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    program = [sys.executable, str(ROOT / "experiments" / "study_samplers.py")]
+    return launch([*program, "smoke", "--well", "well"], storage, RAY_TMPDIR=str(ray_folder))
 
 
 def test_a_study_goes_on_where_it_was_killed(tmp_path, ray_folder):
