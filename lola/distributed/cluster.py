@@ -78,7 +78,8 @@ def require_shared(root: AnyPath) -> None:
     probe.touch()
     try:
         strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        seen = ray.get([_sees.options(scheduling_strategy=each).remote(probe) for each in strategies])
+        answers = [_sees.options(scheduling_strategy=each).remote(probe) for each in strategies]
+        seen = [_unless_gone(answer) for answer in answers]
     finally:
         probe.unlink()
     blind = [node["NodeManagerAddress"] for node, sees in zip(nodes, seen, strict=True) if not sees]
@@ -87,6 +88,14 @@ def require_shared(root: AnyPath) -> None:
             f"storage {root} is not seen by the nodes {', '.join(blind)}; name a folder that all nodes "
             "share, or a bucket, with --storage"
         )
+
+
+def _unless_gone(answer: ray.ObjectRef) -> bool:
+    """What a node answered; one that has left meanwhile need not see anything."""
+    try:
+        return ray.get(answer)
+    except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+        return True
 
 
 @ray.remote(num_cpus=0)

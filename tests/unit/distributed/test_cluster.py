@@ -2,6 +2,7 @@ import stat
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from lola.distributed import cluster
 from lola.distributed.cluster import protect_token, require_shared
@@ -55,21 +56,29 @@ def test_a_home_that_is_none_is_no_error_of_ours(home, monkeypatch):
 
 @pytest.fixture
 def nodes(monkeypatch):
-    """Nodes by the folders that they see; a task runs as if on one of them."""
+    """Nodes by the folders that they see, None of one that has left; a task runs as if on one of them."""
     seen = {}
+
+    def get(answer):
+        if answer is None:
+            raise ray.exceptions.TaskUnschedulableError("its node is gone")
+        return answer
 
     class Task:
         def __init__(self, node):
             self.node = node
 
         def remote(self, path):
-            return path.exists() and seen[self.node] in path.parents
+            folder = seen[self.node]
+            return folder and path.exists() and folder in path.parents
 
     monkeypatch.setattr(
         cluster,
         "ray",
         SimpleNamespace(
-            nodes=lambda: [{"Alive": True, "NodeID": n, "NodeManagerAddress": n} for n in seen], get=list
+            nodes=lambda: [{"Alive": True, "NodeID": n, "NodeManagerAddress": n} for n in seen],
+            get=get,
+            exceptions=ray.exceptions,
         ),
     )
     monkeypatch.setattr(cluster, "NodeAffinitySchedulingStrategy", lambda node, soft: node)
@@ -79,7 +88,7 @@ def nodes(monkeypatch):
 
 
 def test_a_root_that_a_node_does_not_see_is_refused(nodes, tmp_path, memory_root):
-    nodes |= {"a": tmp_path, "b": tmp_path}
+    nodes |= {"a": tmp_path, "b": tmp_path, "gone": None}
     require_shared(tmp_path)
     nodes["c"] = tmp_path / "elsewhere"
     with pytest.raises(StorageError, match="is not seen by the nodes c; name a folder"):
