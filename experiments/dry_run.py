@@ -8,7 +8,7 @@ from lola.cli import launch
 from lola.config import Config
 from lola.cost import Hardware
 from lola.data.systems import SYSTEMS
-from lola.distributed.dry_run import jobs, show
+from lola.distributed.forecasting.dry_run import jobs, show
 
 # Days that the paper's authors trained, on 8 GPUs, in pixel space on 16 (Appendix B)
 DAYS = {

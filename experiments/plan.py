@@ -6,8 +6,8 @@ from collections.abc import Callable
 import presets
 
 from lola.cli import launch
-from lola.distributed.forecast import ClusterConfig
-from lola.distributed.forecast_report import show_forecast
+from lola.distributed.forecasting.forecast import ClusterConfig
+from lola.distributed.forecasting.report import show_forecast
 from lola.distributed.sweep import SweepConfig
 
 

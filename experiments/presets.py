@@ -4,8 +4,8 @@ from lola.autoencoder import AutoencoderConfig
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
-from lola.distributed.samplers import SamplerStudyConfig
-from lola.distributed.study import ArmConfig, StudyConfig
+from lola.distributed.studies.optimizers import ArmConfig, OptimizerStudyConfig
+from lola.distributed.studies.samplers import SamplerStudyConfig
 from lola.distributed.sweep import SweepConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.neural_solver import NeuralSolverConfig
@@ -28,7 +28,7 @@ SIMULATIONS: dict[str, Simulation] = {
         densities=(44.5, 0.445), temperatures=(100.0,), train=2, valid=1, test=1
     ),
 }
-"""Small ensembles: seconds, a few minutes and a quarter of an hour on two cores."""
+"""Small ensembles, simulated in minutes on two cores."""
 
 TINY_SIMULATIONS: dict[str, Simulation] = {
     "euler": EulerConfig(resolution=32, gammas=(1.4, 1.76), train=2, valid=1, test=1, outputs=40, end=0.6),
@@ -165,7 +165,7 @@ def paper(system: str = "euler") -> SweepConfig:
 SWEEPS = {"mini": mini, "smoke": smoke, "paper": paper}
 
 
-def study_mini() -> StudyConfig:
+def study_mini() -> OptimizerStudyConfig:
     """Four optimisers on the data of the `mini` sweep, three seeds each.
 
     Each takes the rate that was best of three (SOAP) or four a factor of about three apart, with identity
@@ -175,7 +175,7 @@ def study_mini() -> StudyConfig:
     adam = OptimizerConfig(name="adam")
     psgd = OptimizerConfig(name="psgd", max_dimension=256)
     soap = OptimizerConfig(name="soap", max_dimension=256)
-    return StudyConfig(
+    return OptimizerStudyConfig(
         simulation=sweep.simulation,
         autoencoder=AutoencoderConfig(
             latent_channels=16, channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=4, dropout=0.0
@@ -190,7 +190,7 @@ def study_mini() -> StudyConfig:
     )
 
 
-def study_smoke() -> StudyConfig:
+def study_smoke() -> OptimizerStudyConfig:
     """The same study in miniature: what it computes means nothing."""
     sweep, study = smoke(), study_mini()
     return study.replace(

@@ -5,19 +5,19 @@ import functools
 import presets
 
 from lola.cli import launch
-from lola.distributed.study import StudyConfig, StudyPlan
-from lola.distributed.study_report import report_study
+from lola.distributed.studies.optimizer_report import report_optimizers
+from lola.distributed.studies.optimizers import OptimizerPlan, OptimizerStudyConfig
 from lola.distributed.tune import run_reported
 
 
-def main(config: StudyConfig) -> None:
+def main(config: OptimizerStudyConfig) -> None:
     """Train the same autoencoder with Adam (without and with identity initialisation), PSGD and SOAP, at a
     grid of learning rates and over seeds, and report the curves and a table beside the paper's Table 4.
 
     Missing data are simulated first. Whatever is finished is reused; an interrupted study goes on.
     """
-    build = functools.partial(StudyPlan, config)
-    run_reported(config, f"optimisers {config.system}", build, report_study)
+    build = functools.partial(OptimizerPlan, config)
+    run_reported(config, f"optimisers {config.system}", build, report_optimizers)
 
 
 if __name__ == "__main__":

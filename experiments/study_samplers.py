@@ -5,9 +5,9 @@ import functools
 import presets
 
 from lola.cli import launch
-from lola.distributed.sampler_plan import SamplerPlan
-from lola.distributed.sampler_report import report_samplers
-from lola.distributed.samplers import SamplerStudyConfig
+from lola.distributed.studies.sampler_plan import SamplerPlan
+from lola.distributed.studies.sampler_report import report_samplers
+from lola.distributed.studies.samplers import SamplerStudyConfig
 from lola.distributed.tune import run_reported
 
 

@@ -8,7 +8,7 @@ import presets
 
 from lola.cli import launch
 from lola.config import how
-from lola.distributed.forecast_report import show_forecast
+from lola.distributed.forecasting.report import show_forecast
 from lola.distributed.sweep import SweepConfig
 from lola.distributed.tune import run_sweep
 

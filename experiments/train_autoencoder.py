@@ -10,7 +10,7 @@ from lola.autoencoder import AutoencoderConfig
 from lola.cli import launch
 from lola.config import Config, how
 from lola.cost import Hardware
-from lola.distributed.dry_run import autoencoder_job, show
+from lola.distributed.forecasting.dry_run import autoencoder_job, show
 from lola.distributed.sweep import Statistics, SweepConfig
 from lola.distributed.tune import run_stages
 from lola.training.loop import TrainingConfig

@@ -9,7 +9,7 @@ import presets
 from lola.cli import launch
 from lola.config import how, require
 from lola.cost import Hardware
-from lola.distributed.dry_run import emulator_job, pixel_refusal, show
+from lola.distributed.forecasting.dry_run import emulator_job, pixel_refusal, show
 from lola.distributed.sweep import EmulatorModel, SweepConfig
 from lola.distributed.tune import run_stages
 

@@ -6,9 +6,9 @@ gauge that is not set again within twice its report interval (20 s): those of st
 every look, whatever the stage does; the others' series end. Ray drops values that are not finite: of those,
 `lola_train_nonfinite` tells.
 
-The time to finish is that of list scheduling (`lola.distributed.makespan`) of what is left on as many trials
-at once as the cluster runs. A stage that runs goes on at its rate; one that waits takes the mean of those
-like it, by kind and model, else by kind, else of all that have told a rate. Before any has, none is emitted.
+The time to finish is that of list scheduling (`makespan`) of what is left on as many trials at once as the
+cluster runs. A stage that runs goes on at its rate; one that waits takes the mean of those like it, by kind
+and model, else by kind, else of all that have told a rate. Before any has, none is emitted.
 """
 
 import collections
@@ -25,7 +25,7 @@ from typing import Any
 import ray
 from ray.util import metrics as ray_metrics
 
-from lola.distributed.makespan import Task, makespan
+from lola.distributed.forecasting.makespan import Task, makespan
 from lola.distributed.sweep import Step, Trial
 from lola.remote import AnyPath
 from lola.spool import read_events, spool_size

@@ -22,9 +22,9 @@ from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, require_shared, room
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
-from lola.distributed.report import make_report
 from lola.distributed.simulate import simulate
 from lola.distributed.sweep import SweepConfig, Trial
+from lola.distributed.sweep_report import report_sweep
 from lola.distributed.telemetry import Telemetry
 from lola.distributed.trial import run_trial
 from lola.errors import LolaError
@@ -97,7 +97,7 @@ def run_sweep(config: SweepConfig) -> AnyPath:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    return run_reported(config, f"sweep {config.system}", functools.partial(Plan, config), make_report)
+    return run_reported(config, f"sweep {config.system}", functools.partial(Plan, config), report_sweep)
 
 
 def run_reported(

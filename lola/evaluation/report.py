@@ -5,7 +5,6 @@ Every sentence that holds a number is made from the tidy tables; what the number
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +13,7 @@ from lola.data.systems import System
 from lola.evaluation import sections
 from lola.evaluation.figures import Example, example_states
 from lola.evaluation.film import Film
-from lola.evaluation.page import Page, Section, write_page
+from lola.evaluation.page import Page, Section
 from lola.evaluation.significance import paired_table
 from lola.evaluation.speed import Timing, speed_table
 from lola.evaluation.tables import EMULATORS, RATIO, beats_persistence, lead_time_table, name_method
@@ -50,22 +49,19 @@ class Report:
     links: Sequence[tuple[str, str]] = ()
 
 
-def write_report(folder: Path, report: Report) -> Path:
-    """Write `report.html` and the files beside it (see `write_page`); returns the path of the page."""
+def make_page(report: Report) -> Page:
+    """The page of a report."""
     scores = sections.Scores(report.system, report.metrics, report.spectra)
     simulator = any(timing.model == "simulator" for timing in report.timings)
-    return write_page(
-        folder,
-        Page(
-            title=report.title,
-            system=report.system,
-            findings=[*findings(report), *_guided(report)],
-            sections=[*_sections(report, scores), *report.simulations],
-            missing=sections.missing(scores, simulator),
-            settings=report.settings,
-            limits=report.limits,
-            links=report.links,
-        ),
+    return Page(
+        title=report.title,
+        system=report.system,
+        findings=[*findings(report), *_guided(report)],
+        sections=[*_sections(report, scores), *report.simulations],
+        missing=sections.missing(scores, simulator),
+        settings=report.settings,
+        limits=report.limits,
+        links=report.links,
     )
 
 

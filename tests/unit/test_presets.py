@@ -10,7 +10,7 @@ import torch
 from lola.config import ConfigError
 from lola.cost import Hardware
 from lola.data.systems import SYSTEMS
-from lola.distributed.dry_run import grid_of, jobs
+from lola.distributed.forecasting.dry_run import grid_of, jobs
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
 import presets

@@ -10,7 +10,8 @@ import torch
 from pages import report
 
 from lola.data.systems import EULER
-from lola.evaluation.report import write_report
+from lola.evaluation.page import write_page
+from lola.evaluation.report import make_page
 from lola.evaluation.score import Subject, score
 
 LEAD_TIMES = np.array([4, 8, 24, 64])
@@ -58,4 +59,4 @@ def sweep() -> tuple[pa.Table, pa.Table]:
 @pytest.fixture(scope="session")
 def written(sweep, tmp_path_factory) -> Path:
     """The page of the sweep's report."""
-    return write_report(tmp_path_factory.mktemp("report"), report(sweep))
+    return write_page(tmp_path_factory.mktemp("report"), make_page(report(sweep)))

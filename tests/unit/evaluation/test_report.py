@@ -10,7 +10,8 @@ import pytest
 from pages import report
 
 from lola.data.systems import EULER
-from lola.evaluation.report import findings, write_report
+from lola.evaluation.page import write_page
+from lola.evaluation.report import findings, make_page
 from lola.evaluation.tables import lead_time_table
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -131,12 +132,12 @@ def test_guided_models_have_a_section_of_their_own(sweep, tmp_path):
     both = [pa.concat_tables([table, guided(table)]) for table in sweep]
     with_observations = report(both)
     folder = tmp_path / "guided"
-    text = write_report(folder, with_observations).read_text()
+    text = write_page(folder, make_page(with_observations)).read_text()
     assert "Emulation with observations" in text
     assert "With observations (mmps subsample8) the VRMSE at 16" in text
     assert (folder / "guidance.png").exists()
     # Elsewhere the page is that of the same sweep without
-    plain = write_report(tmp_path / "plain", report(sweep)).read_text()
+    plain = write_page(tmp_path / "plain", make_page(report(sweep))).read_text()
     assert "observations" not in plain
     for name in ("vrmse.csv", "spread_skill.csv", "spectra.csv"):
         assert (folder / name).read_text() == (tmp_path / "plain" / name).read_text()
@@ -152,7 +153,7 @@ def test_a_sweep_without_diffusion_or_with_lost_rollouts(sweep, tmp_path):
         column, "value", pc.if_else(pc.equal(metrics["space"], "latent"), pa.scalar(np.nan), metrics["value"])
     )
     bare = {"film": None, "examples": (), "timings": (), "limits": (), "links": ()}
-    path = write_report(tmp_path, report((metrics, spectra), **bare))
+    path = write_page(tmp_path, make_page(report((metrics, spectra), **bare)))
     words = " ".join(Page(path.read_text("utf-8")).words)
     assert "3 entries have rollouts that did not stay finite" in words
     assert "unstable 3/3" in words

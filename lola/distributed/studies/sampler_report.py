@@ -3,29 +3,22 @@
 from collections import Counter
 
 import pandas as pd
+import pyarrow as pa
 
 from lola.distributed.evaluate import read_table
-from lola.distributed.report import ReportConfig
-from lola.distributed.sampler_plan import Model, SamplerPlan
+from lola.distributed.report import commit_report, page_path, report_stage
+from lola.distributed.studies.sampler_plan import Model, SamplerPlan
 from lola.evaluation.evaluate import choose_trajectories
-from lola.evaluation.page import Page, write_page
+from lola.evaluation.page import Page
 from lola.evaluation.sampler_sections import Study, findings, sections
 from lola.evaluation.samplers import ratio_table
 from lola.evaluation.tables import RATIO, lead_time_table
 from lola.remote import AnyPath
-from lola.storage import Stage, atomic_path, writing_into
 
 
 def report_samplers(plan: SamplerPlan) -> AnyPath:
     """Write the report of a study whose trials are all finished, unless it is there; returns the page."""
-    stage = Stage(
-        root=plan.root,
-        kind="reports",
-        system=plan.system.name,
-        what="samplers",
-        config=ReportConfig(),
-        inputs={"study": plan.fingerprint},
-    )
+    stage = report_stage(plan.root, plan.system.name, "samplers", {"study": plan.fingerprint})
     if not stage.finished:
         study = make_study(plan)
         page = Page(
@@ -42,13 +35,9 @@ def report_samplers(plan: SamplerPlan) -> AnyPath:
             "chosen": study.chosen,
             "ratios": study.ratios,
         }
-        with writing_into(stage.folder) as folder:
-            write_page(folder, page)
-            for name, table in tables.items():
-                with atomic_path(folder / f"{name}.parquet") as aside:
-                    table.to_parquet(aside, compression="zstd", index=False)
-        stage.commit(rows={name: len(table) for name, table in tables.items()})
-    return stage.folder / "report.html"
+        data = {name: pa.Table.from_pandas(table, preserve_index=False) for name, table in tables.items()}
+        commit_report(stage, page, data)
+    return page_path(stage)
 
 
 def make_study(plan: SamplerPlan) -> Study:

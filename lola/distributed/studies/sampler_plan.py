@@ -26,7 +26,7 @@ from lola.data.well import WellSplit
 from lola.diffusion import DiffusionConfig
 from lola.distributed.evaluate import evaluation_step, read_table
 from lola.distributed.plan import open_dataset
-from lola.distributed.samplers import SamplerStudyConfig
+from lola.distributed.studies.samplers import SamplerStudyConfig
 from lola.distributed.sweep import Trial
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.samplers import COMMON, choose, trajectory_scores

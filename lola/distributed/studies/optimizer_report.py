@@ -3,28 +3,22 @@
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from lola.config import fingerprint
-from lola.distributed.report import ReportConfig
-from lola.distributed.study import StudyPlan
+from lola.distributed.report import commit_report, page_path, report_stage
+from lola.distributed.studies.optimizers import OptimizerPlan
 from lola.evaluation.optimizers import findings, name_arm, sections
-from lola.evaluation.page import Page, write_page
+from lola.evaluation.page import Page
 from lola.remote import AnyPath
 from lola.spool import read_events
-from lola.storage import Stage, writing_into
 
 
-def report_study(plan: StudyPlan) -> AnyPath:
+def report_optimizers(plan: OptimizerPlan) -> AnyPath:
     """Write the report of a study whose trials are all finished, unless it is there; returns the page."""
     stages = [run.trial.steps[0].stage for run in plan.runs]
-    stage = Stage(
-        root=plan.root,
-        kind="reports",
-        system=plan.system.name,
-        what="optimizers",
-        config=ReportConfig(),
-        inputs={"autoencoders": fingerprint([stage.fingerprint for stage in stages])},
-    )
+    inputs = {"autoencoders": fingerprint([stage.fingerprint for stage in stages])}
+    stage = report_stage(plan.root, plan.system.name, "optimizers", inputs)
     if not stage.finished:
         curves = study_curves(plan)
         page = Page(
@@ -35,14 +29,12 @@ def report_study(plan: StudyPlan) -> AnyPath:
             settings=_settings(plan),
             limits=_limits(plan),
         )
-        with writing_into(stage.folder) as folder:
-            write_page(folder, page)
-            curves.to_parquet(folder / "curves.parquet", compression="zstd", index=False)
-        stage.commit(study=plan.fingerprint, rows=len(curves))
-    return stage.folder / "report.html"
+        data = {"curves": pa.Table.from_pandas(curves, preserve_index=False)}
+        commit_report(stage, page, data, study=plan.fingerprint)
+    return page_path(stage)
 
 
-def study_curves(plan: StudyPlan) -> pd.DataFrame:
+def study_curves(plan: OptimizerPlan) -> pd.DataFrame:
     """The curves of all runs, from their stages' records (columns as in `lola.evaluation.optimizers`)."""
     parts = []
     for run in plan.runs:
@@ -72,7 +64,7 @@ def read_curve(folder: AnyPath) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _settings(plan: StudyPlan) -> list[tuple[str, str]]:
+def _settings(plan: OptimizerPlan) -> list[tuple[str, str]]:
     config, training = plan.config, plan.config.training
     return [
         ("System", f"{plan.system.name}: {', '.join(plan.system.channels)}"),
@@ -87,7 +79,7 @@ def _settings(plan: StudyPlan) -> list[tuple[str, str]]:
     ]
 
 
-def _limits(plan: StudyPlan) -> list[str]:
+def _limits(plan: OptimizerPlan) -> list[str]:
     steps = plan.config.training.steps
     rates = (
         "The rate of each optimiser was chosen on the validation set that it is shown on, out of a grid; "

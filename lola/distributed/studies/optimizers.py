@@ -49,7 +49,7 @@ class ArmConfig(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudyConfig(Config):
+class OptimizerStudyConfig(Config):
     """A study of optimisers on one physical system.
 
     Arguments:
@@ -94,7 +94,7 @@ class Run:
     trial: Trial
 
 
-class StudyPlan:
+class OptimizerPlan:
     """All trials of a study.
 
     Arguments:
@@ -107,7 +107,7 @@ class StudyPlan:
         ConfigError: The grid does not fit the autoencoder.
     """
 
-    def __init__(self, config: StudyConfig, root: AnyPath, well: Location) -> None:
+    def __init__(self, config: OptimizerStudyConfig, root: AnyPath, well: Location) -> None:
         self.config, self.root, self.datasets = config, root, Datasets(well)
         self.system: System = get_system(config.system)
         self.splits, self.dataset = open_dataset(self.datasets, self.system)

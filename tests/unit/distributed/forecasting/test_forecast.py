@@ -7,16 +7,16 @@ import pytest
 
 from lola.cli import parse
 from lola.cost import Hardware
-from lola.distributed import forecast as module
-from lola.distributed.extent import Extent
-from lola.distributed.forecast import ClusterConfig, forecast
-from lola.distributed.forecast_report import duration, show_forecast
+from lola.distributed.forecasting import forecast as module
+from lola.distributed.forecasting.extent import Extent
+from lola.distributed.forecasting.forecast import ClusterConfig, forecast
+from lola.distributed.forecasting.report import duration, show_forecast
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError
 from lola.guidance import GuidanceConfig
 from lola.observation import ObservationConfig
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "experiments"))
+sys.path.insert(0, str(Path(__file__).parents[4] / "experiments"))
 import plan
 import presets
 import sweep_compression

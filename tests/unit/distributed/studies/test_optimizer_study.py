@@ -4,13 +4,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lola.distributed.study import ArmConfig, StudyPlan
-from lola.distributed.study_report import read_curve, report_study
+from lola.distributed.studies.optimizer_report import read_curve, report_optimizers
+from lola.distributed.studies.optimizers import ArmConfig, OptimizerPlan
 from lola.errors import ConfigError
 from lola.spool import Spool
 from lola.training.optim import OptimizerConfig
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "experiments"))
+sys.path.insert(0, str(Path(__file__).parents[4] / "experiments"))
 import presets
 
 
@@ -20,13 +20,13 @@ def config():
 
 
 def fingerprints(config, tmp_path, well):
-    plan = StudyPlan(config, tmp_path, well)
+    plan = OptimizerPlan(config, tmp_path, well)
     return {run.trial.name: run.trial.steps[0].stage.fingerprint for run in plan.runs}
 
 
 def test_every_run_is_a_stage_of_its_own(config, tmp_path, well):
     arms = (config.arms[0].replace(learning_rates=(1e-3, 1e-2)), *config.arms[1:])
-    plan = StudyPlan(config.replace(arms=arms, seeds=(0, 1, 2)), tmp_path, well)
+    plan = OptimizerPlan(config.replace(arms=arms, seeds=(0, 1, 2)), tmp_path, well)
     trials = plan.trials
     assert len({trial.steps[0].stage.folder for trial in trials}) == len(trials) == (2 + 3) * 3
     assert len({trial.name for trial in trials}) == len(trials)
@@ -34,7 +34,7 @@ def test_every_run_is_a_stage_of_its_own(config, tmp_path, well):
 
 
 def test_runs_differ_in_what_is_compared_alone(config, tmp_path, well):
-    for run in StudyPlan(config, tmp_path, well).runs:
+    for run in OptimizerPlan(config, tmp_path, well).runs:
         recipe = run.trial.steps[0].stage.config
         assert recipe.model.identity_init == run.arm.identity_init
         assert recipe.training.optimizer.learning_rate == run.learning_rate
@@ -65,7 +65,7 @@ def test_impossible_studies_are_refused(config, tmp_path, well):
     with pytest.raises(ConfigError, match="seeds"):
         config.replace(seeds=(1, 1))
     with pytest.raises(ConfigError, match="16"):
-        StudyPlan(config.replace(autoencoder=config.autoencoder.replace(patch_size=32)), tmp_path, well)
+        OptimizerPlan(config.replace(autoencoder=config.autoencoder.replace(patch_size=32)), tmp_path, well)
 
 
 def test_presets_are_complete():
@@ -93,13 +93,13 @@ def test_a_curve_counts_steps_that_were_done_twice_once(tmp_path):
 
 
 def test_the_report_is_made_of_the_runs_records(config, tmp_path, well):
-    plan = StudyPlan(config, tmp_path, well)
+    plan = OptimizerPlan(config, tmp_path, well)
     for number, run in enumerate(plan.runs):
         stage = run.trial.steps[0].stage
         for step in (5, 10, 20):
             record(stage.folder, step, 0.5 + number / step, 0.1)
         stage.commit()
-    page = report_study(plan)
+    page = report_optimizers(plan)
     curves = pd.read_parquet(page.parent / "curves.parquet")
     assert len(curves) == 3 * len(plan.runs)
     assert list(curves["arm"].unique()) == ["Adam, no identity init", "Adam", "PSGD", "SOAP"]
@@ -108,5 +108,5 @@ def test_the_report_is_made_of_the_runs_records(config, tmp_path, well):
     assert "Each optimiser has one rate, which was given" in text
     assert "After 20 steps Adam, no identity init has a validation loss of 0.6000." in text
     written = page.stat().st_mtime_ns
-    assert report_study(plan) == page
+    assert report_optimizers(plan) == page
     assert page.stat().st_mtime_ns == written

@@ -12,7 +12,7 @@ with `M` members, `W` windows of `S` network evaluations each, and `L` states de
 through network and decoder to every network evaluation. Evaluation on CPUs takes the seconds per state that
 an evaluation like it measured, if there is one.
 
-The wall time is that of list scheduling (`lola.distributed.makespan`) with the needs of all stages.
+The wall time is that of list scheduling (`makespan`) with the needs of all stages.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ from typing import Literal
 from lola.config import Config, require
 from lola.cost import Hardware
 from lola.data.systems import get_system
-from lola.distributed.dry_run import FLOAT, Job, autoencoder_job, emulator_job
-from lola.distributed.extent import Extent
-from lola.distributed.makespan import Task, critical_path, makespan
-from lola.distributed.measured import Measured
+from lola.distributed.forecasting.dry_run import FLOAT, Job, autoencoder_job, emulator_job
+from lola.distributed.forecasting.extent import Extent
+from lola.distributed.forecasting.makespan import Task, critical_path, makespan
+from lola.distributed.forecasting.measured import Measured
 from lola.distributed.plan import weights_of
 from lola.distributed.sweep import EmulatorModel, SweepConfig, kind_of
 from lola.emulation import Weights

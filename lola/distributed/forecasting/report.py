@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lola.distributed.extent import Extent
-from lola.distributed.forecast import ClusterConfig, Forecast, forecast
+from lola.distributed.forecasting.extent import Extent
+from lola.distributed.forecasting.forecast import ClusterConfig, Forecast, forecast
 from lola.distributed.sweep import SweepConfig
 from lola.storage import resolve_storage
 

@@ -9,8 +9,8 @@ from inline import run_inline
 from stages import finish_diffusion, small_sweep
 
 from lola.distributed.plan import Plan
-from lola.distributed.sampler_plan import SamplerPlan
-from lola.distributed.sampler_report import make_study, report_samplers
+from lola.distributed.studies.sampler_plan import SamplerPlan
+from lola.distributed.studies.sampler_report import make_study, report_samplers
 from lola.errors import ConfigError, DataError
 from lola.evaluation.samplers import ALL, COMMON, FINE, OWN, PRESENT
 from lola.sampling import SamplerConfig

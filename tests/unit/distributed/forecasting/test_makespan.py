@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from lola.distributed.makespan import Task, critical_path, makespan
+from lola.distributed.forecasting.makespan import Task, critical_path, makespan
 from lola.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ import math
 
 from lola.config import require
 from lola.data.systems import get_system
-from lola.distributed.dry_run import FLOAT, ensemble_of, grid_of
+from lola.distributed.forecasting.dry_run import FLOAT, ensemble_of, grid_of
 from lola.distributed.plan import Plan
 from lola.distributed.sweep import SweepConfig
 from lola.errors import DataError

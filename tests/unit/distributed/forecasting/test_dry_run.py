@@ -7,9 +7,9 @@ import pytest
 from lola.cli import parse
 from lola.cost import Hardware
 from lola.data.systems import SYSTEMS
-from lola.distributed.dry_run import autoencoder_job, emulator_job, pixel_refusal, show
+from lola.distributed.forecasting.dry_run import autoencoder_job, emulator_job, pixel_refusal, show
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "experiments"))
+sys.path.insert(0, str(Path(__file__).parents[4] / "experiments"))
 import presets
 import train_autoencoder
 import train_emulator

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from lola.distributed.dry_run import Job
+from lola.distributed.forecasting.dry_run import Job
 from lola.distributed.plan import Plan
 from lola.remote import AnyPath
 from lola.storage import Stage, manifests, read_manifest
