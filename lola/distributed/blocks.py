@@ -108,9 +108,7 @@ def _by_actors(
 ) -> Iterator[pa.Table]:
     quiet_data()
     # A block of states is a few megabytes; small requests let reading and encoding share few cores.
-    blocks = ray.data.read_datasource(
-        WellDatasource(shards, states), ray_remote_args={"num_cpus": 0.25}
-    ).map_batches(
+    blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
         Encoder,
         fn_constructor_args=(model, shards, config),
         batch_size=1,

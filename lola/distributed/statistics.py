@@ -90,9 +90,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets) -> None
 def _stream(shards: Mapping[int, Shard], block: int) -> list[dict[str, Any]]:
     """The moments of every block, in whatever order."""
     states = min(block, min(shard.split.steps for shard in shards.values()))
-    blocks = ray.data.read_datasource(
-        WellDatasource(shards, states), ray_remote_args={"num_cpus": 0.25}
-    ).map_batches(
+    blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
         functools.partial(block_moments, shards=shards),
         batch_size=1,
         batch_format="pyarrow",
