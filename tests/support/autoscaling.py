@@ -87,7 +87,7 @@ def autoscaled(
         variables: More of the environment of all nodes.
     """
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path, which sockets need
-    ports = free_ports(3)
+    ports = free_ports(4)
     address, dashboard = f"{ray.util.get_node_ip_address()}:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
     token = folder / "token"
     token.touch(mode=0o600)
@@ -99,11 +99,9 @@ def autoscaled(
     command = [
         *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0"),
         *(f"--port={ports[0]}", f"--temp-dir={folder / 'ray'}"),
-        *(
-            "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={ports[1]}",
-            f"--ray-client-server-port={ports[2]}",
-        ),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={ports[1]}"),
+        # Another cluster of this machine may have the usual port, and an agent without one takes no jobs
+        *(f"--ray-client-server-port={ports[2]}", f"--dashboard-agent-listen-port={ports[3]}"),
         *(f"--autoscaling-config={configuration}", "--object-store-memory=100000000"),
         "--disable-usage-stats",
     ]
@@ -140,6 +138,7 @@ def configure(address: str, workers: int, cpus: int, idle: float, version: int) 
             "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "disable_node_updaters": True,
             "foreground_node_launch": True,
+            "use_node_id_as_ip": True,  # nodes of one machine have one address
             "gcs_address": address,
             "launch_multiple": version == 2,
             "head_node_id": VARIABLES["RAY_CLOUD_INSTANCE_ID"],
