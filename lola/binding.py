@@ -58,16 +58,23 @@ class BoundNetwork:
         self.prepared: PreparedTransformer | None = None
         self.kept: dict[float | None, Any] = {}
 
-    def __call__(self, x: Tensor, noise: Tensor | float | None = None) -> Tensor:
-        """Map fields `(B, C, L, *grid)`, at a noise level, `()`, `(1)` or `(B)`, to the same shape."""
+    def __call__(self, x: Tensor, noise: Tensor | float | None = None, states: slice | None = None) -> Tensor:
+        """Map fields to the same shape, or to fewer states.
+
+        Arguments:
+            x: The fields, with shape `(B, C, L, *grid)`.
+            noise: The noise level, `()`, `(1)` or `(B)`, if there are any.
+            states: Those that are wanted of the L, if not all.
+        """
         if not isinstance(self.network, Transformer):
             mask = self.mask.expand_as(x).to(x)
             network = compile_once(self.network, self.graphs) if self.compiled else self.network
             level = noise if noise is None else torch.as_tensor(noise, device=x.device)
-            return network(torch.cat((x, mask), dim=1), self._modulation(level, len(x)))
+            y = network(torch.cat((x, mask), dim=1), self._modulation(level, len(x)))
+            return y if states is None else y[:, :, states]
         with torch.no_grad():
             weights = self._weights(self._prepare(x), noise, len(x))
-        return self._prepare(x)(x, weights)
+        return self._prepare(x)(x, weights, states)
 
     def keep(self, x: Tensor, levels: Sequence[float]) -> None:
         """Compute what follows from several noise levels at once, for fields alike `x`.

@@ -272,7 +272,7 @@ class Diffusion(nn.Module):
         for step in steps:
             window[part] = y
             inputs = [y, *inputs][:depth]
-            outputs = [bound(window, step.noise)[part].to(known.dtype), *outputs][:depth]
+            outputs = [bound(window, step.noise, bound.unknown).to(known.dtype), *outputs][:depth]
             y = y * step.inputs[0]
             for tensor, weight in (
                 *zip(inputs[1:], step.inputs[1:], strict=False),

@@ -12,8 +12,8 @@ alone, and whoever calls again with the same modulation keeps them.
 
 Where gradients are not asked for, blocks are computed in place, in as few operations as there are: small
 networks spend more time between operations than in them. In half precision the matrices are cast once, where
-autocast would cast them again in every window. All blocks are the same function of their matrices, so that
-one is compiled for all.
+autocast would cast them again in every window. Of the last block, only the states that are asked for are
+computed: nothing but its keys and values depends on the others.
 """
 
 import contextlib
@@ -83,26 +83,39 @@ class PreparedTransformer:
         """The weights of every block for a modulation `(B, modulation)`; B may be 1 for any batch."""
         return [block.weigh(m) for block in self.blocks]
 
-    def __call__(self, x: Tensor, weights: Sequence[Weights]) -> Tensor:
-        """Map fields `(B, C, L, *grid)` as the network maps them with the fixed channels behind them."""
-        tokens = space_to_depth(x, self.network.patch_size).flatten(2).transpose(1, 2)
-        h = F.linear(tokens, self.weight) + self.start
-        y = self.run(h + self.position, h, weights)
-        y = self.network.project_out(y).transpose(1, 2).unflatten(2, self.shape)
-        return depth_to_space(y, self.network.patch_size).contiguous()
+    def __call__(self, x: Tensor, weights: Sequence[Weights], states: slice | None = None) -> Tensor:
+        """Map fields `(B, C, L, *grid)` as the network maps them with the fixed channels behind them.
 
-    def run(self, x: Tensor, h: Tensor, weights: Sequence[Weights]) -> Tensor:
-        """The blocks alone, from tokens to tokens."""
+        Arguments:
+            x: The fields.
+            weights: What `modulate` gave.
+            states: Those that are wanted of the L, if not all.
+        """
+        patch_size = self.network.patch_size
+        tokens = space_to_depth(x, patch_size).flatten(2).transpose(1, 2)
+        h = F.linear(tokens, self.weight) + self.start
+        wanted = self._tokens(states)
+        y = self.network.project_out(self.run(h + self.position, h, weights, wanted))
+        y = depth_to_space(y.transpose(1, 2).unflatten(2, (-1, *self.shape[1:])), patch_size).contiguous()
+        return y if states is None or wanted is not None else y[:, :, states]
+
+    def _tokens(self, states: slice | None) -> slice | None:
+        """The tokens of states; None for all, as where a token has states of both kinds."""
+        each = self.network.patch_size[0]
+        if states is None or states.start % each or states.stop % each:
+            return None
+        tokens = self.shape[1:].numel()
+        return slice(states.start // each * tokens, states.stop // each * tokens)
+
+    def run(self, x: Tensor, h: Tensor, weights: Sequence[Weights], wanted: slice | None = None) -> Tensor:
+        """The blocks alone, from all tokens to those wanted."""
         if torch.is_grad_enabled() or self.network.training:
-            return self.network.run(x, h, weights, self.rotations)
+            y = self.network.run(x, h, weights, self.rotations)
+            return y if wanted is None else y[:, wanted]
         with torch.autocast(self.device.type, enabled=False) if self.cast else contextlib.nullcontext():
             x, h = x.to(torch.float32) if self.cast else x, h.to(torch.float32) if self.cast else h
-            if self.compiled and self.graphs:
-                return compiled(update_all, graphs=True)(x, h, weights, self.rotations, self.matrices)
-            step = compiled(update) if self.compiled else update
-            for weight, turn, matrices in zip(weights, self.rotations, self.matrices, strict=True):
-                x = step(x, h, weight, turn, matrices)
-            return x
+            function = compiled(update_all, self.graphs) if self.compiled else update_all
+            return function(x, h, weights, self.rotations, self.matrices, wanted)
 
 
 def update_all(
@@ -111,14 +124,18 @@ def update_all(
     weights: Sequence[Weights],
     rotations: Sequence[Tensor | None],
     matrices: Sequence[Matrices],
+    wanted: slice | None,
 ) -> Tensor:
     """All blocks, one after another; arguments as of `update`, one of each per block."""
-    for weight, turn, each in zip(weights, rotations, matrices, strict=True):
-        x = update(x, h, weight, turn, each)
+    last = len(matrices) - 1
+    for i, block in enumerate(zip(weights, rotations, matrices, strict=True)):
+        x = update(x, h, *block, wanted if i == last else None)
     return x
 
 
-def update(x: Tensor, h: Tensor, weights: Weights, turn: Tensor | None, matrices: Matrices) -> Tensor:
+def update(
+    x: Tensor, h: Tensor, weights: Weights, turn: Tensor | None, matrices: Matrices, wanted: slice | None
+) -> Tensor:
     """What `TransformerBlock.update` computes, without gradients.
 
     Arguments:
@@ -126,6 +143,7 @@ def update(x: Tensor, h: Tensor, weights: Weights, turn: Tensor | None, matrices
         weights: What the modulation makes of the formulas.
         turn: The rotation of tokens, if attention sees positions.
         matrices: The block's matrices, in the type of the products.
+        wanted: The tokens that are returned; None for all.
     """
     scale, shift, of_x, of_y, of_h = weights
     if scale.numel() == x.shape[-1]:  # one modulation serves all windows
@@ -133,13 +151,16 @@ def update(x: Tensor, h: Tensor, weights: Weights, turn: Tensor | None, matrices
     else:
         y = torch.addcmul(shift, scale, F.layer_norm(x, x.shape[-1:], eps=EPSILON))
     dtype = matrices.qkv.dtype
-    y = y.add_(_attention(y.to(dtype), turn, matrices))
+    seen = _attention(y.to(dtype), turn, matrices, wanted)
+    if wanted is not None:
+        x, h, y = x[:, wanted], h[:, wanted], y[:, wanted].contiguous()
+    y = y.add_(seen)
     y = F.silu(F.linear(y.to(dtype), matrices.up, matrices.up_bias), inplace=True)
     y = F.linear(y, matrices.down, matrices.down_bias)
     return (of_x * x).addcmul_(of_y, y).addcmul_(of_h, h)
 
 
-def _attention(x: Tensor, turn: Tensor | None, matrices: Matrices) -> Tensor:
+def _attention(x: Tensor, turn: Tensor | None, matrices: Matrices, wanted: slice | None) -> Tensor:
     batch, count, features = x.shape
     qkv = F.linear(x, matrices.qkv, matrices.qkv_bias).view(batch, count, 3, matrices.heads, -1)
     qk, v = qkv[:, :, :2], qkv[:, :, 2]
@@ -149,8 +170,9 @@ def _attention(x: Tensor, turn: Tensor | None, matrices: Matrices) -> Tensor:
         qk = _rotate(qk, turn, matrices.qk_norm)
     elif matrices.qk_norm:
         qk = normalise(qk)
-    y = attend(qk[:, :, 0].transpose(1, 2), qk[:, :, 1].transpose(1, 2), v.transpose(1, 2))
-    return F.linear(y.transpose(1, 2).reshape(batch, count, features), matrices.out, matrices.out_bias)
+    q, k = qk[:, :, 0] if wanted is None else qk[:, wanted, 0], qk[:, :, 1]
+    y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+    return F.linear(y.reshape(batch, -1, features), matrices.out, matrices.out_bias)
 
 
 def _rotate(x: Tensor, turn: Tensor, norm: bool) -> Tensor:

@@ -12,6 +12,7 @@ TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8, pa
 NETWORKS = {
     "transformer": TRANSFORMER,
     "plain positions": TRANSFORMER.replace(rope=False),
+    "all states in a token": TRANSFORMER.replace(patch_size=(5, 2, 2)),
     "unet": UNetConfig(channels=(8, 8), blocks=(1, 1), modulation=8),
 }
 
@@ -33,7 +34,9 @@ def test_a_bound_network_is_the_network(network, parameters, same):
     for level in (0.5, -3.0, 0.5):
         x, noise = torch.randn(3, 2, 5, 4, 6), torch.tensor([level])
         with torch.no_grad():
-            torch.testing.assert_close(bound(x, noise), backbone(x, noise, mask, label))
+            expected = backbone(x, noise, mask, label)
+            torch.testing.assert_close(bound(x, noise), expected)
+            torch.testing.assert_close(bound(x, noise, bound.unknown), expected[:, :, 2:])
     noise = torch.randn(3)
     with torch.no_grad():
         torch.testing.assert_close(bound(x, noise), backbone(x, noise, mask, label))
