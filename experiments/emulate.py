@@ -14,7 +14,7 @@ class Emulation(EnsembleConfig):
     """What is emulated, and what is written of it.
 
     Arguments:
-        output: The Well file that is written; films have its name beside it.
+        output: The Well file that is written, a path or a URL; films have its name beside it.
         film: What the films show.
         films: Whether films are written.
     """

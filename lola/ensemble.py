@@ -28,7 +28,7 @@ from lola.data.well_writer import create_fields, write_layout, writing
 from lola.emulation import Emulator, InferenceConfig, Weights, load_emulator
 from lola.errors import ConfigError, DataError
 from lola.registry import find_emulator
-from lola.remote import AnyPath, is_url
+from lola.remote import AnyPath, any_path
 from lola.sampling import SamplerConfig
 from lola.storage import atomic_path, resolve_storage
 
@@ -264,25 +264,24 @@ def _scalars(config: EnsembleConfig, split: WellSplit) -> np.ndarray:
     return scalars
 
 
-def write_ensemble(config: EnsembleConfig, path: str | Path) -> Path:
+def write_ensemble(config: EnsembleConfig, path: str | Path) -> AnyPath:
     """Emulate, and write a file of The Well's layout, state by state; it has its name only when it is whole.
 
     Arguments:
         config: What is emulated.
-        path: The file.
+        path: The file, or a URL; what goes to a URL is uploaded when it is whole.
 
     Returns:
-        The file's absolute path.
+        The file's absolute path, or the URL's.
 
     Raises:
         LolaError: Anything is missing, torn, foreign or impossible, or the storage is full.
     """
-    require(not is_url(path), f"{path} is remote; ensembles are written to files of this machine")
-    path = Path(path).expanduser().resolve()
-    require(path.suffix in SUFFIXES, f"{path} must end in {' or '.join(SUFFIXES)}")
+    target = any_path(path)
+    require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
     ensemble = open_ensemble(config)
     split, count = ensemble.split, len(config.trajectories) * ensemble.members
-    with atomic_path(path) as aside, writing(aside, "w") as file:
+    with atomic_path(target) as aside, writing(aside, "w") as file:
         axes = dict(zip("xyz", split.coordinates, strict=False))
         scalars: dict[str, Any] = {
             name: np.repeat(values, ensemble.members)
@@ -295,7 +294,7 @@ def write_ensemble(config: EnsembleConfig, path: str | Path) -> Path:
         file.attrs.update(_provenance(ensemble))
         for row, place, states in ensemble.emulate():
             _write(file, split.system, states.numpy(), row, place)
-    return path
+    return target
 
 
 def _write(file: h5py.File, system: System, states: np.ndarray, row: int, place: int) -> None:

@@ -25,6 +25,7 @@ from lola.data.well import WellSplit
 from lola.data.well_file import open_well_file
 from lola.data.well_header import infer_system
 from lola.errors import DataError
+from lola.remote import AnyPath
 from lola.storage import Location, atomic_path
 
 FORMATS = ("mp4", "gif")
@@ -190,7 +191,7 @@ class Canvas:
         return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
 
 
-def write_film(ensemble: Path, config: FilmConfig, truth: Location | None = None) -> list[Path]:
+def write_film(ensemble: AnyPath, config: FilmConfig, truth: Location | None = None) -> list[AnyPath]:
     """Write the film of an ensemble as MP4 and GIF beside its file.
 
     Arguments:
@@ -204,8 +205,9 @@ def write_film(ensemble: Path, config: FilmConfig, truth: Location | None = None
     Raises:
         LolaError: A file is missing or foreign, or has no such field or trajectory.
     """
-    with open_once(ensemble) as file:
-        system = infer_system(ensemble, str(file.attrs["dataset_name"]))
+    location: Location = ensemble if isinstance(ensemble, Path) else str(ensemble)
+    with open_once(location) as file:
+        system = infer_system(location, str(file.attrs["dataset_name"]))
         split = None if truth is None else open_well_file(truth, system)
         footage = Footage(file, system, config, split)
         canvas = Canvas(footage, config)
@@ -220,7 +222,7 @@ def write_film(ensemble: Path, config: FilmConfig, truth: Location | None = None
 
 
 @contextlib.contextmanager
-def _writer(path: Path, rate: int) -> Iterator[Any]:
+def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
     """A film that takes its name when it is whole."""
     options = {"duration": 1000 / rate, "loop": 0} if path.suffix == ".gif" else {"fps": rate}
     if path.suffix == ".mp4":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lola.errors import DataError, StorageError, TrackingError
-from lola.remote import AnyPath, is_url, remote_path, secret_of
+from lola.remote import AnyPath, any_path
 from lola.storage import atomic_path, manifests, read_manifest
 from lola.tracking import fetch_model, fetch_stage
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
@@ -30,7 +30,7 @@ def find_stage(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
         StorageError: A URL holds credentials, or cannot be reached.
         TrackingError: Nothing was found, nor does MLflow know it.
     """
-    given = _given(reference)
+    given = any_path(reference)
     named = [
         path.parent
         for path in manifests(root, kind)
@@ -59,18 +59,6 @@ def find_emulator(root: AnyPath, reference: str) -> AnyPath:
             found = fetch_stage(root, manifest["inputs"]["autoencoder"], Path(aside))
             _adopt(folder.parents[1], found, "autoencoders")
     return folder
-
-
-def _given(reference: str) -> AnyPath:
-    """A reference as a folder, which may not exist."""
-    if not is_url(reference):
-        return Path(reference).expanduser().resolve()
-    shown = secret_of(reference)
-    if shown is not None:
-        raise StorageError(
-            f"{shown} holds credentials or a query; leave them out, and set them in the environment"
-        )
-    return remote_path(reference)
 
 
 def _fetch(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:

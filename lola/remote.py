@@ -99,6 +99,22 @@ def remote_path(url: str) -> UPath:
         return path
 
 
+def any_path(location: str | Path) -> AnyPath:
+    """A path of this machine, absolute, or of a URL; nothing needs to be there.
+
+    Raises:
+        StorageError: A URL holds credentials, or its filesystem is not known.
+    """
+    if not is_url(location):
+        return Path(location).expanduser().resolve()
+    shown = secret_of(str(location))
+    if shown is not None:
+        raise StorageError(
+            f"{shown} holds credentials or a query; leave them out, and set them in the environment"
+        )
+    return remote_path(str(location))
+
+
 def open_root(url: str) -> UPath:
     """A storage root on an object store, which an object was written to.
 

@@ -11,7 +11,8 @@ from lola.data.well_file import open_well_file
 from lola.diffusion import DiffusionConfig
 from lola.emulation import InferenceConfig, load_emulator
 from lola.ensemble import EnsembleConfig, open_ensemble, write_ensemble
-from lola.errors import ConfigError, LolaError
+from lola.errors import ConfigError, LolaError, StorageError
+from lola.film import FilmConfig, write_film
 from lola.neural_solver import NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.storage import Stage
@@ -180,6 +181,20 @@ def test_what_is_not_there_is_told_in_one_line(tmp_path, config):
         assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="must end in"):
         write_ensemble(config(), tmp_path / "a.txt")
+
+
+def test_ensemble_and_film_go_to_an_object_store(tmp_path, config, memory_root, initial):
+    path = write_ensemble(config(states=2), memory_root / "drawn" / "a.hdf5")
+    films = write_film(path, FilmConfig(members=1, size=32), initial)
+    here = write_ensemble(config(states=2), tmp_path / "a.hdf5")
+    there = tmp_path / "there.hdf5"
+    there.write_bytes(path.read_bytes())
+    states = [open_well_file(each, EULER).read(1, 0, 3, 1) for each in (here, there)]
+    assert torch.equal(*states)
+    assert [film.read_bytes()[:6] for film in films if film.suffix == ".gif"] == [b"GIF89a"]
+    assert {each.name for each in path.parent.iterdir()} == {"a.hdf5", "a.mp4", "a.gif"}
+    with pytest.raises(StorageError, match="holds credentials"):
+        write_ensemble(config(), "s3://user:secret@bucket/a.hdf5")
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, config, monkeypatch):
