@@ -157,9 +157,7 @@ def _of_members(
         centred = torch.sub(v, mean, out=room.take("errors", v.shape, v))
         variance = torch.linalg.vector_norm(centred, dim=grid).square().mean(0) / mean[0].numel()
         metrics["spread"] = ((count + 1) / (count - 1) * variance).sqrt()
-    half = (*v.shape[:-1], v.shape[-1] // 2 + 1, 2)
-    modes = torch.view_as_complex(room.take("modes", half, v))
-    torch.fft.rfftn(v, dim=grid, norm="ortho", out=modes)
+    modes = torch.fft.rfftn(v, dim=grid, norm="ortho")
     power = Binning.of(v, spatial).mean(torch.view_as_real(modes).square_().mean(0).sum(-1))
     # Sums along an axis in the members' precision, of these in double: a cast of all would be a copy. Minima
     # and maxima in two passes: torch's aminmax is ten times as slow as both.
