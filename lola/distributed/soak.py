@@ -253,7 +253,7 @@ def _what(pid: int) -> str:
     if words[0].startswith("ray::"):
         return words[0]
     programs = [word for word in words if word.endswith(".py")]
-    return Path((programs or words)[0]).name
+    return Path((programs or words)[0].split(" ")[0]).name
 
 
 def _alive(pid: int) -> bool:
