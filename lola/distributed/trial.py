@@ -1,8 +1,10 @@
 """What runs in the process of a trial: its stages one after the other, each under its lease."""
 
 import contextlib
+import functools
 import traceback
 
+import ray
 from ray import tune
 
 from lola.config import flat
@@ -12,14 +14,24 @@ from lola.spool import Spool
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
 
-def run_trial(config: dict[str, str], trials: dict[str, Trial]) -> None:
-    """Make the stages of a trial that are not finished; a Ray Tune trainable."""
-    trial = trials[config["trial"]]
-    for step in trial.steps:
+def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
+    """Make the stages of a trial that are not finished; a Ray Tune trainable.
+
+    Arguments:
+        config: The trial's name, as `trial`.
+        told: Where all trials are, by name.
+    """
+    for step in _trials(told[0])[config["trial"]].steps:
         with step.stage.lease():
             if not step.stage.finished:
                 make(step)
     tune.report({"finished": 1})
+
+
+@functools.lru_cache(maxsize=1)
+def _trials(told: ray.ObjectRef) -> dict[str, Trial]:
+    """All trials, which a process reads once and not for every trial that it runs."""
+    return ray.get(told)
 
 
 def make(step: Step) -> None:

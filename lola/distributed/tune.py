@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import ray
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 from rich.console import Console
 
 from lola.config import flat
@@ -36,6 +38,7 @@ from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
 POLL = 2.0  # seconds between looks at the records
+STARTS = 4  # times that trials are started, if nodes run out of memory
 
 
 class Settings(Protocol):
@@ -246,13 +249,39 @@ def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[st
         trials: What to run.
         folder: Where Ray Tune keeps its files meanwhile.
         limit: The most trials at once; 0 is no limit.
+
+    Raises:
+        LolaError: Nodes ran out of memory again and again.
     """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # stages have records; these grow with every trial
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
-    by_name = {trial.name: trial for trial in trials}
+    for _ in range(STARTS):
+        try:
+            reasons = _fit([trial for trial in trials if not trial.finished], folder, limit)
+        except OutOfMemoryError:
+            continue
+        return {
+            trial.name: _reason(trial) or (reasons[0] if reasons else "its process died")
+            for trial in trials
+            if not trial.finished
+        }
+    raise LolaError(
+        f"trials were started {STARTS} times, and each time a node ran out of memory and killed one; run "
+        "again with fewer at once (--concurrency): what is finished is kept"
+    )
+
+
+def _fit(trials: Sequence[Trial], folder: Path, limit: int) -> list[str]:
+    """Run trials as one experiment of Ray Tune; returns the last lines of errors.
+
+    Raises:
+        OutOfMemoryError: A node killed the process of a trial, which ends the experiment.
+    """
+    told = [ray.put({trial.name: trial for trial in trials})]
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_trial, trials=by_name), {"CPU": 0, HEAD: 0.001}),
+        tune.with_resources(tune.with_parameters(run_trial, told=told), {"CPU": 0, HEAD: 0.001}),
         tune_config=tune.TuneConfig(
             search_alg=TrialQueue(trials, room, limit),
             num_samples=len(trials),
@@ -260,14 +289,15 @@ def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[st
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
     )
-    results = tuner.fit()
-    shutil.rmtree(folder, ignore_errors=True)
-    reasons = [str(error).strip().splitlines()[-1] for error in results.errors]
-    return {
-        trial.name: _reason(trial) or (reasons[0] if reasons else "its process died")
-        for trial in trials
-        if not trial.finished
-    }
+    try:
+        results = tuner.fit()
+    except RuntimeError as error:
+        if isinstance(error.__cause__, OutOfMemoryError):
+            raise error.__cause__ from None
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [str(error).strip().splitlines()[-1] for error in results.errors]
 
 
 def concurrency(trials: Sequence[Trial]) -> int:

@@ -1,0 +1,74 @@
+"""A node that runs out of memory kills the processes of trials; what they make is then begun again."""
+
+from types import SimpleNamespace
+
+import pytest
+from ray.exceptions import OutOfMemoryError
+
+from lola.distributed import tune
+from lola.errors import LolaError
+
+
+class Trial(SimpleNamespace):
+    steps = ()
+    ready = True
+
+
+@pytest.fixture
+def experiments(monkeypatch):
+    """What each experiment of Ray Tune was given, and what it does."""
+    given, acts = [], []
+
+    class Tuner:
+        def __init__(self, *_, tune_config, run_config):
+            self.trials = list(tune_config.search_alg.waiting.values())
+
+        def fit(self):
+            given.append([trial.name for trial in self.trials])
+            return acts.pop(0)(self.trials)
+
+    monkeypatch.setattr(tune.tune, "Tuner", Tuner)
+    monkeypatch.setattr(tune.ray, "put", lambda value: value)
+    monkeypatch.setattr(tune.tune, "with_parameters", lambda function, **_: function)
+    monkeypatch.setattr(tune.tune, "with_resources", lambda function, _: function)
+    return given, acts
+
+
+def finish(trials):
+    for trial in trials:
+        trial.finished = True
+    return SimpleNamespace(errors=[])
+
+
+def run_out(trials):
+    """Finish the first, and end as Ray Tune does when a node kills the second."""
+    trials[0].finished = True
+    raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("memory ran low")
+
+
+def test_trials_that_are_killed_for_memory_start_again(experiments, tmp_path):
+    given, acts = experiments
+    acts += [run_out, finish]
+    trials = [Trial(name=name, finished=False) for name in "abc"]
+    assert tune.run_trials(trials, tmp_path / "tune") == {}
+    assert given == [["a", "b", "c"], ["b", "c"]]
+
+
+def test_memory_that_runs_out_again_and_again_is_one_clear_error(experiments, tmp_path):
+    given, acts = experiments
+    acts += [run_out] * tune.STARTS
+    trials = [Trial(name=str(i), finished=False) for i in range(2 * tune.STARTS)]
+    with pytest.raises(LolaError, match=r"a node ran out of memory.*--concurrency"):
+        tune.run_trials(trials, tmp_path / "tune")
+    assert len(given) == tune.STARTS
+
+
+def test_other_errors_are_not_swallowed(experiments, tmp_path):
+    _, acts = experiments
+
+    def fail(trials):
+        raise RuntimeError("a bug")
+
+    acts += [fail]
+    with pytest.raises(RuntimeError, match="a bug"):
+        tune.run_trials([Trial(name="a", finished=False)], tmp_path / "tune")
