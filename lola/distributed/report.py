@@ -17,7 +17,7 @@ from lola.storage import Stage, writing_into
 class ReportConfig(Config):
     """What a report is: the version of its looks."""
 
-    version: int = 3
+    version: int = 4
 
 
 def report_stage(root: AnyPath, system: str, what: str, inputs: Mapping[str, str]) -> Stage:

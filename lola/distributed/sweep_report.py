@@ -45,7 +45,7 @@ def report_sweep(plan: Plan) -> AnyPath:
             spectra=tables["spectra"],
             film=_film(plan),
             examples=_examples(plan),
-            timings=[*_simulator(plan), *(_timing(trial) for trial in plan.evaluations if _emulates(trial))],
+            timings=list(_timings(plan)),
             simulations=list(simulation_sections(plan.datasets.root)),
             limits=demo_limits(
                 train_trajectories=len(plan.train.trajectories),
@@ -143,9 +143,14 @@ def _example(stage: Stage) -> np.ndarray:
     return read_array(stage.folder / "example.npy")
 
 
-def _emulates(trial: Trial) -> bool:
-    config = trial.steps[0].stage.config
-    return isinstance(config, EvaluationConfig) and config.subject == "emulator"
+def _timings(plan: Plan) -> Iterator[Timing]:
+    """Of the simulator, and of emulators with the sweep's own context: with others they take as long."""
+    yield from _simulator(plan)
+    for trial in plan.evaluations:
+        config = trial.steps[0].stage.config
+        assert isinstance(config, EvaluationConfig)
+        if config.subject == "emulator" and config.context == plan.config.evaluation.context:
+            yield _timing(trial)
 
 
 def _timing(trial: Trial) -> Timing:
