@@ -13,6 +13,8 @@ from lola.errors import LolaError
 from lola.spool import Spool
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
+LOW_MEMORY = "the node running low on memory"  # Ray explains at length what it killed for it
+
 
 def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
     """Make the stages of a trial that are not finished; a Ray Tune trainable.
@@ -34,6 +36,20 @@ def _trials(told: ray.ObjectRef) -> dict[str, Trial]:
     return ray.get(told)
 
 
+def reason_of(error: Exception) -> str:
+    """Why a stage failed, in one line."""
+    if LOW_MEMORY in str(error):
+        return "a node ran out of memory; take fewer at once (--concurrency), smaller batches or larger nodes"
+    reason = str(error) if isinstance(error, LolaError) else f"{type(error).__name__}: {error}"
+    return reason.strip().splitlines()[-1]
+
+
+def told_error(error: Exception) -> str:
+    """Where a stage failed, the last line telling why."""
+    trace = "".join(traceback.format_exception(error))
+    return f"{trace}\n{reason_of(error)}\n" if LOW_MEMORY in str(error) else trace
+
+
 def make(step: Step) -> None:
     """Make a stage, under its lease, and record how it went."""
     stage = step.stage
@@ -49,10 +65,9 @@ def make(step: Step) -> None:
     try:
         step.run()
     except Exception as error:
-        reason = str(error) if isinstance(error, LolaError) else f"{type(error).__name__}: {error}"
         with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
-            (stage.folder / "error.txt").write_text(traceback.format_exc())
-            spool.status("FAILED", reason.strip().splitlines()[-1])
+            (stage.folder / "error.txt").write_text(told_error(error))
+            spool.status("FAILED", reason_of(error))
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
     weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS

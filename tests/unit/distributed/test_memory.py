@@ -6,6 +6,7 @@ import pytest
 from ray.exceptions import OutOfMemoryError
 
 from lola.distributed import tune
+from lola.distributed.trial import reason_of, told_error
 from lola.errors import LolaError
 
 
@@ -61,6 +62,16 @@ def test_memory_that_runs_out_again_and_again_is_one_clear_error(experiments, tm
     with pytest.raises(LolaError, match=r"a node ran out of memory.*--concurrency"):
         tune.run_trials(trials, tmp_path / "tune")
     assert len(given) == tune.STARTS
+
+
+def test_a_stage_that_fails_for_memory_says_so_in_its_last_line():
+    error = RuntimeError("3 workers were killed due to the node running low on memory.\nRefer to the manual")
+    assert reason_of(error).startswith("a node ran out of memory; ")
+    assert told_error(error).splitlines()[-1] == reason_of(error)
+    assert "Refer to the manual" in told_error(error)
+    assert reason_of(LolaError("no data")) == "no data"
+    assert reason_of(ValueError("shape")) == "ValueError: shape"
+    assert told_error(ValueError("shape")).splitlines()[-1] == "ValueError: shape"
 
 
 def test_other_errors_are_not_swallowed(experiments, tmp_path):
