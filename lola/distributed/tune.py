@@ -28,7 +28,7 @@ from lola.distributed.simulate import simulate
 from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.sweep_report import report_sweep
 from lola.distributed.telemetry import Telemetry
-from lola.distributed.trial import run_trial
+from lola.distributed.trial import reason_of, run_trial
 from lola.errors import LolaError
 from lola.peak import emulates_bfloat16
 from lola.progress import Progress
@@ -273,7 +273,7 @@ def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[st
 
 
 def _fit(trials: Sequence[Trial], folder: Path, limit: int) -> list[str]:
-    """Run trials as one experiment of Ray Tune; returns the last lines of errors.
+    """Run trials as one experiment of Ray Tune; returns why trials failed.
 
     Raises:
         OutOfMemoryError: A node killed the process of a trial, which ends the experiment.
@@ -297,7 +297,7 @@ def _fit(trials: Sequence[Trial], folder: Path, limit: int) -> list[str]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return [str(error).strip().splitlines()[-1] for error in results.errors]
+    return [reason_of(error) for error in results.errors]
 
 
 def concurrency(trials: Sequence[Trial]) -> int:
