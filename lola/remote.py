@@ -253,9 +253,12 @@ def names_below(folder: AnyPath) -> list[str]:
 
 
 def files_below(folder: AnyPath) -> list[AnyPath]:
-    """The files of a folder and of those below it, in order; none if there is no such folder."""
+    """The files of a folder and of those below it, in order; none if there is no such folder.
+
+    What other processes rename or remove meanwhile may be there or not.
+    """
     if not isinstance(folder, UPath):
-        return sorted(path for path in folder.rglob("*") if path.is_file())
+        return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
     return [folder / name for name in names_below(folder)]
 
 

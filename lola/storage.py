@@ -137,13 +137,11 @@ def remove_asides(folder: AnyPath) -> None:
     """
     if isinstance(folder, UPath):
         return
-    for path in sorted(folder.rglob(".*")):
-        if not ASIDE.fullmatch(path.name):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for parent, folders, names in os.walk(folder):
+        for name in filter(ASIDE.fullmatch, folders):
+            shutil.rmtree(Path(parent, name), ignore_errors=True)
+        for name in filter(ASIDE.fullmatch, names):
+            Path(parent, name).unlink(missing_ok=True)
 
 
 def write_json(path: AnyPath, value: Any) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pickle
 import threading
+from pathlib import Path
 
 import filelock
 import fsspec
@@ -243,3 +244,20 @@ def test_processes_that_want_the_same_wait_for_one_download(root, downloads, mon
     assert len(set(found)) == 1
     assert len(found) == 4
     assert downloads == ["file"]
+
+
+def test_a_folder_that_is_renamed_while_it_is_listed_is_no_error(tmp_path, monkeypatch):
+    aside, kept = tmp_path / "parts" / ".0001.0123abcd", tmp_path / "parts" / "0000" / "seconds"
+    aside.mkdir(parents=True)
+    kept.parent.mkdir()
+    kept.touch()
+    scan = os.scandir
+
+    def rename(folder):
+        if Path(folder) == aside:
+            aside.rename(tmp_path / "renamed")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", rename)
+    assert files_below(tmp_path / "parts") == [kept]
+    assert not aside.exists()
