@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import tyro
 from torch import Tensor
+from upath import UPath
 
 from lola.config import Config, how, require
 from lola.data.files import SUFFIXES, name_of
@@ -28,7 +29,7 @@ from lola.data.well_writer import create_fields, write_layout, writing
 from lola.emulation import Emulator, InferenceConfig, Weights, load_emulator
 from lola.errors import ConfigError, DataError
 from lola.registry import find_emulator
-from lola.remote import AnyPath, any_path
+from lola.remote import AnyPath, any_path, require_writable
 from lola.sampling import SamplerConfig
 from lola.storage import atomic_path, resolve_storage
 
@@ -279,6 +280,8 @@ def write_ensemble(config: EnsembleConfig, path: str | Path) -> AnyPath:
     """
     target = any_path(path)
     require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
+    if isinstance(target, UPath):  # before what may take hours, not behind it
+        require_writable(target.parent, "output")
     ensemble = open_ensemble(config)
     split, count = ensemble.split, len(config.trajectories) * ensemble.members
     with atomic_path(target) as aside, writing(aside, "w") as file:

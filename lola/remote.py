@@ -130,14 +130,21 @@ def open_root(url: str) -> UPath:
     if "::" in url:
         raise StorageError(f"storage {without_secrets(url)} is a chain of filesystems; give a single one")
     path = remote_path(url)
-    probe = path / f".probe-{uuid.uuid4().hex}"
+    require_writable(path, "storage")
+    return path
+
+
+def require_writable(folder: UPath, option: str) -> None:
+    """Raise `StorageError`, which names an option, unless an object can be written to its folder."""
+    probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
-        with reaching(url):
+        with reaching(folder):
             probe.write_bytes(b"lola")
             probe.unlink()
     except DataError:
-        raise StorageError(f"storage {url} has no bucket yet; make it, or give another --storage") from None
-    return path
+        raise StorageError(
+            f"{option} {folder} has no bucket yet; make it, or give another --{option}"
+        ) from None
 
 
 def cache_folder() -> Path:

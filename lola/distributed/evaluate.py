@@ -163,7 +163,8 @@ class _Part:
 
 def _committed(stage: AnyPath) -> set[str]:
     """The names of the parts that are committed, by one listing."""
-    return {path.parent.name for path in files_below(stage / "parts") if path.name == LAST}
+    whole = (path.parent.name for path in files_below(stage / "parts") if path.name == LAST)
+    return {name for name in whole if not name.startswith(".")}  # what is aside takes its name yet
 
 
 def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:

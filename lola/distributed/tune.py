@@ -278,6 +278,7 @@ def _fit(trials: Sequence[Trial], folder: Path, limit: int) -> list[str]:
     Raises:
         OutOfMemoryError: A node killed the process of a trial, which ends the experiment.
     """
+    # In a list, since a reference by itself would be read anew for every trial
     told = [ray.put({trial.name: trial for trial in trials})]
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(

@@ -12,6 +12,7 @@ import pytest
 from objectstore import credentials, free_port
 from upath import UPath
 
+from lola import ensemble
 from lola.config import Config
 from lola.errors import DataError, StorageError
 from lola.inventory import unknown_files
@@ -261,3 +262,10 @@ def test_a_folder_that_is_renamed_while_it_is_listed_is_no_error(tmp_path, monke
     monkeypatch.setattr(os, "scandir", rename)
     assert files_below(tmp_path / "parts") == [kept]
     assert not aside.exists()
+
+
+def test_nothing_is_drawn_for_a_bucket_that_is_not_there(s3, monkeypatch):
+    monkeypatch.setattr(ensemble, "open_ensemble", lambda config: pytest.fail("it is drawn"))
+    config = ensemble.EnsembleConfig(emulator="any", initial="any.hdf5")
+    with pytest.raises(StorageError, match=r"output s3://nowhere/drawn has no bucket yet.*--output"):
+        ensemble.write_ensemble(config, "s3://nowhere/drawn/a.hdf5")

@@ -92,3 +92,12 @@ def test_a_fault_is_named_and_the_rest_is_kept(tasks, step, monkeypatch):
         step.run()
     assert len(list((step.stage.folder / "parts").iterdir())) == 2
     assert not step.stage.finished
+
+
+def test_what_is_aside_does_not_count(tasks, step):
+    step.run()
+    folder = step.stage.folder
+    aside = folder / "parts" / ".00000-0000.0123abcd"
+    aside.mkdir()
+    (aside / evaluate.LAST).write_text("0.1")
+    assert evaluate._committed(folder) == {path.parent.name for path in folder.glob("parts/0*/seconds")}
