@@ -1,4 +1,4 @@
-"""Fingerprints of all stages of all presets must stay what they were, or finished results are not found again.
+"""The stages of all presets keep their fingerprints, or finished results are not found again.
 
 The data are made up: what fingerprints depend on, and nothing else. Where a fingerprint changes on purpose,
 `LOLA_UPDATE_GOLDENS=1 python -m pytest tests/regression/test_fingerprints.py` writes the file again; say in
