@@ -1,6 +1,6 @@
 """The Grafana dashboard and the alert rules as code: `python dashboards/generate.py` writes them.
 
-Queries name metrics of `lola.tracking.METRICS`, to which Ray adds the prefix `ray_`, and a few of Ray's own.
+Queries name metrics of `lola.live_metrics.METRICS`, to which Ray adds the prefix `ray_`, and some of its own.
 Totals of a driver that died stay at Ray's agent: the largest of a run's is its present one, since they only
 grow and a run has one driver at a time.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lola.tracking import METRICS
+from lola.live_metrics import METRICS
 
 HERE = Path(__file__).parent
 DASHBOARD, RULES = HERE / "grafana" / "lola.json", HERE / "alerts.yml"
@@ -71,7 +71,7 @@ def of_run(name: str) -> str:
 def known(name: str) -> str:
     """The name of a metric that there is."""
     if name not in METRICS:
-        raise KeyError(f"lola.tracking knows no metric {name}")
+        raise KeyError(f"lola.live_metrics knows no metric {name}")
     return name
 
 

@@ -1,37 +1,36 @@
-"""Views of the stages' records: MLflow, in the only module that imports it, and the names of live metrics.
+"""MLflow as a view of the stages' records, in the only module that imports it.
 
 A run stands for one stage within one sweep and is found by its tags `lola.fingerprint` and `lola.sweep`, so
 that a sweep that is started again continues its runs, and a stage that two sweeps share appears under both.
 How far a record has been copied is a tag of the run, written together with the metrics; after an outage
 copying goes on where it stopped.
-
-Live metrics (`METRICS`) are what Prometheus and the alerts see, under names with the prefix `ray_`. They are
-gauges of the present, made by `lola.distributed.telemetry` from the same records.
 """
 
 import dataclasses
 import json
 import logging
 import os
+import shlex
 import threading
 import urllib.parse
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import filelock
+import sqlalchemy
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 # Its thread changes the environment, which fails a request that reads it just then.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import mlflow
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from lola.errors import TrackingError
 from lola.remote import AnyPath, local_copy, local_folder
@@ -42,58 +41,6 @@ OFFSET = "lola.spool_offset"
 ALIAS = "latest-trained"
 DIGEST = 16  # characters; MLflow takes up to 36
 BATCH = 500  # metrics per request; servers refuse more than 1000
-
-
-SWEEP = ("sweep", "system")
-RUN = (*SWEEP, "stage", "model", "run")
-
-
-@dataclasses.dataclass(frozen=True)
-class LiveMetric:
-    """A metric for Prometheus.
-
-    Arguments:
-        kind: Its type.
-        description: What it is; the unit is in its name, else it is a number or the loss's own.
-        record: Its name in records of stages, if it is one of theirs; a counter's is the total there.
-        labels: What tells its series apart: `run` is a stage's folder, `stage` and `model` what it makes.
-    """
-
-    kind: Literal["gauge", "counter", "histogram"]
-    description: str
-    record: str = ""
-    labels: tuple[str, ...] = RUN
-
-
-METRICS = {
-    "lola_train_loss": LiveMetric("gauge", "Training loss, if finite.", "train/loss"),
-    "lola_train_nonfinite": LiveMetric("gauge", "Whether the last loss or gradient norm was not finite."),
-    "lola_train_gradient_norm": LiveMetric("gauge", "Gradient norm.", "train/gradient_norm"),
-    "lola_train_skipped_steps_total": LiveMetric(
-        "counter", "Steps skipped for a gradient that is not finite.", "train/skipped"
-    ),
-    "lola_train_samples_total": LiveMetric("counter", "Samples trained on.", "train/samples"),
-    "lola_train_samples_per_second": LiveMetric("gauge", "Throughput.", "train/samples_per_second"),
-    "lola_train_step_seconds": LiveMetric("gauge", "Time of a step.", "train/seconds_per_step"),
-    "lola_train_data_wait_ratio": LiveMetric(
-        "gauge", "Share of time spent waiting for data.", "train/data_wait"
-    ),
-    "lola_train_memory_bytes": LiveMetric("gauge", "Largest memory of a worker.", "train/memory_bytes"),
-    "lola_train_mfu": LiveMetric("gauge", "Model operations over the devices' peak.", "train/mfu"),
-    "lola_valid_loss": LiveMetric("gauge", "Validation loss, if finite.", "valid/loss"),
-    "lola_encode_states_per_second": LiveMetric("gauge", "States encoded.", "encode/states_per_second"),
-    "lola_encode_bytes_per_second": LiveMetric("gauge", "Latents written.", "encode/bytes_per_second"),
-    "lola_encode_shards_left": LiveMetric("gauge", "Shards still to be encoded."),
-    "lola_evaluate_trajectories_left": LiveMetric("gauge", "Trajectories still to be scored."),
-    "lola_stage_running": LiveMetric("gauge", "Whether the stage is being made."),
-    "lola_stage_progress_ratio": LiveMetric("gauge", "How much of the stage is done."),
-    "lola_stage_reported_timestamp_seconds": LiveMetric("gauge", "When the stage reported last, Unix time."),
-    "lola_stage_seconds": LiveMetric("histogram", "How long stages took.", labels=(*SWEEP, "stage", "model")),
-    "lola_sweep_trials": LiveMetric("gauge", "Trials by state.", labels=(*SWEEP, "state")),
-    "lola_sweep_remaining_seconds": LiveMetric("gauge", "Expected time to finish.", labels=SWEEP),
-    "lola_storage_free_bytes": LiveMetric("gauge", "Free room of the storage root.", labels=SWEEP),
-    "lola_storage_size_bytes": LiveMetric("gauge", "Size of the storage root's disk.", labels=SWEEP),
-}
 
 
 @dataclasses.dataclass
@@ -132,17 +79,19 @@ class Tracker:
         self._trouble = ""
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        location, database = None, self.uri.removeprefix("sqlite:///").partition("?")[0]
-        if database != self.uri:  # MLflow itself would keep artifacts wherever this program was started
-            location = (Path(database).absolute().parent / "artifacts").as_uri()
-        if not given:
-            Path(database).parent.mkdir(parents=True, exist_ok=True)
-            _make_database(Path(database))
+        location = None
+        if self.uri.startswith(
+            "sqlite"
+        ):  # MLflow itself would keep artifacts wherever this program was started
+            database = Path(sqlalchemy.make_url(self.uri).database or "mlflow.db").absolute()
+            location = (database.parent / "artifacts").as_uri()
+            if not given:
+                database.parent.mkdir(parents=True, exist_ok=True)
+                _make_database(database)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        mlflow.set_tracking_uri(self.uri)
-        self.client = MlflowClient(self.uri)
+        self.client = MlflowClient(self.uri, registry_uri=self.uri)
         name = f"lola/{system}"
         try:
             experiment = self.client.get_experiment_by_name(name)
@@ -159,7 +108,7 @@ class Tracker:
         """The command that shows the runs."""
         if not self.uri.startswith("sqlite"):
             return f"open {self.uri}"
-        return f"mlflow ui --backend-store-uri {self.uri} --host 127.0.0.1 --port 5000"
+        return f"mlflow ui --backend-store-uri {shlex.quote(self.uri)} --host 127.0.0.1 --port 5000"
 
     def start_sweep(self, name: str, fingerprint: str, parameters: Mapping[str, Any]) -> None:
         """Open the parent run of a sweep, or the one that an earlier call opened."""
@@ -321,10 +270,28 @@ def fetch_model(storage: AnyPath, reference: str, folder: Path) -> Path:
     try:
         if not os.environ.get("MLFLOW_TRACKING_URI") and not (storage / "mlflow" / "mlflow.db").exists():
             raise FileNotFoundError(f"{storage} holds no runs")
-        return Path(download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=uri))
+        if source.startswith("models:/"):
+            source = _model_source(MlflowClient(uri, registry_uri=uri), source)
+        return Path(
+            download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=uri, registry_uri=uri)
+        )
     except Exception as error:  # the client raises whatever its transport or database raises
         reason = str(error).strip().splitlines()[0][:120]
         raise TrackingError(f"MLflow at {uri} has no model {source} ({reason})") from None
+
+
+def _model_source(client: MlflowClient, source: str) -> str:
+    """Where the files of `models:/...` are.
+
+    `download_artifacts` itself asks the process's default registry, whatever registry it is given.
+    """
+    name, *version = get_model_name_and_version(client, source)
+    if version:
+        found = client.get_model_version_download_uri(name, version[0])
+        if not found.startswith("models:/"):
+            return found
+        (name,) = get_model_name_and_version(client, found)
+    return client.get_logged_model(name).artifact_location
 
 
 def fetch_stage(storage: AnyPath, fingerprint: str, folder: Path) -> Path:
@@ -335,7 +302,7 @@ def fetch_stage(storage: AnyPath, fingerprint: str, folder: Path) -> Path:
     """
     uri = tracking_uri(storage)
     try:
-        client = MlflowClient(uri)
+        client = MlflowClient(uri, registry_uri=uri)
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         runs = client.search_runs(experiments, f"tags.`lola.fingerprint` = '{fingerprint}'")
     except Exception as error:  # the client raises whatever its transport or database raises
@@ -359,7 +326,7 @@ def tracking_uri(storage: AnyPath) -> str:
             raise TrackingError(
                 f"storage {storage} can hold no database of runs; name a server with MLFLOW_TRACKING_URI"
             )
-        return f"sqlite:///{storage / 'mlflow' / 'mlflow.db'}"
+        return _sqlite_uri(storage / "mlflow" / "mlflow.db")
     parts = urllib.parse.urlsplit(uri)
     user, _, host = parts.netloc.rpartition("@")
     served = parts.scheme in ("http", "https")
@@ -374,6 +341,10 @@ def tracking_uri(storage: AnyPath) -> str:
     return uri
 
 
+def _sqlite_uri(path: Path) -> str:
+    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+
+
 def _make_database(path: Path) -> None:
     """Make MLflow's database aside: one whose making was cut off could not be opened ever again."""
     with filelock.FileLock(path.with_suffix(".lock")):
@@ -381,7 +352,7 @@ def _make_database(path: Path) -> None:
             return
         aside = path.with_suffix(".part")
         aside.unlink(missing_ok=True)
-        MlflowClient(f"sqlite:///{aside}").search_experiments(max_results=1)
+        MlflowClient(_sqlite_uri(aside)).search_experiments(max_results=1)
         os.replace(aside, path)
 
 

@@ -27,9 +27,9 @@ from ray.util import metrics as ray_metrics
 
 from lola.distributed.forecasting.makespan import Task, makespan
 from lola.distributed.sweep import Step, Trial
+from lola.live_metrics import METRICS
 from lola.remote import AnyPath
 from lola.spool import read_events, spool_size
-from lola.tracking import METRICS
 
 Emit = Callable[[str, float, Mapping[str, str]], None]
 STATES = ("waiting", "running", "finished", "failed")

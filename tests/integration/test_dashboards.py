@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lola.tracking import METRICS
+from lola.live_metrics import METRICS
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "dashboards"))
 import generate

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "seeding": set(),
     "errors": set(),
     "cli": {"config", "errors"},
+    "live_metrics": set(),
     "progress": {"remote", "spool"},
     "tracking": {"errors", "remote", "spool", "storage"},
     "data": LEAVES,

@@ -1,5 +1,7 @@
 import json
+from pathlib import Path
 
+import mlflow
 import pytest
 
 from lola.errors import TrackingError
@@ -116,6 +118,32 @@ def test_a_registered_model_is_fetched_by_run_and_by_name(storage, tmp_path_fact
         assert sorted(path.name for path in found.iterdir()) == ["manifest.json", "model.safetensors"]
     with pytest.raises(TrackingError, match="has no model models:/unknown@latest-trained"):
         fetch_model(storage, "unknown", tmp_path_factory.mktemp("fetched"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_registered_models_are_those_of_the_storage_root_and_nothing_is_made_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    roots = [tmp_path / "first root", tmp_path / "second%20root"]
+    for root in roots:
+        each, spool = tracker(root), record(root)
+        for name in ("model.safetensors", "manifest.json"):
+            (root / "stage" / name).write_text(root.name)
+        spool.model(root / "stage" / "model.safetensors", "euler-autoencoder")
+        each.finish_sweep(None, failed=False)
+    for root in roots:  # the other root was the last that this process used
+        for reference in (
+            *("euler-autoencoder", "models:/euler-autoencoder/1", "models:/euler-autoencoder@latest-trained"),
+            "models:/euler-autoencoder/latest",
+        ):
+            folder = tmp_path / "fetched" / root.name / reference.replace("/", "-")
+            folder.mkdir(parents=True)
+            found = fetch_model(root, reference, folder)
+            assert (found / "manifest.json").read_text() == root.name
+    assert (mlflow.get_tracking_uri(), mlflow.get_registry_uri()) == before
+    assert not list(Path.cwd().iterdir())
 
 
 def test_a_storage_root_without_runs_holds_no_models(storage):

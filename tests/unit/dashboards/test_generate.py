@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lola.tracking import METRICS
+from lola.live_metrics import METRICS
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "dashboards"))
 import generate

@@ -6,9 +6,9 @@ import pytest
 from lola.config import Config
 from lola.distributed.sweep import Step, Trial
 from lola.distributed.telemetry import RayMetrics, Telemetry
+from lola.live_metrics import METRICS
 from lola.spool import Spool
 from lola.storage import Stage
-from lola.tracking import METRICS
 
 
 def trial(root, name, kind="emulators", total=100, needs=()):
