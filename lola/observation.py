@@ -97,6 +97,10 @@ class Observations:
         """The numbers of those observed among `count` states from the `first`."""
         return [i for i in range(first, first + count) if i in self.values]
 
+    def whiten(self, y: Tensor) -> Tensor:
+        """Observations in units of their noise, with the shape of `y` and on its device."""
+        return y / (self.noise.to(y.device) if isinstance(self.noise, Tensor) else self.noise)
+
     def rows(self, part: slice) -> "Observations":
         """The observations of some rows of the rollout."""
         values = {i: y if len(y) == 1 else y[part] for i, y in self.values.items()}
@@ -119,13 +123,13 @@ class Observed:
 
     def whitened(self, rows: int) -> Tensor:
         """Observations in units of their noise, with shape `(rows, D)`."""
-        values = [self.observations.values[i] / self.observations.noise for i in self.numbers]
+        values = [self.observations.whiten(self.observations.values[i]) for i in self.numbers]
         return torch.stack([y.expand(rows, *y.shape[1:]) for y in values], dim=1).flatten(1)
 
     def of_window(self, window: Tensor, physical: Operator) -> Tensor:
         """The same of windows `(B, C, L, *grid)`, whose states `(n, C, *grid)` a function makes physical."""
         states = window[:, :, list(self.places)].transpose(1, 2)
-        y = self.observations.operator(physical(states.flatten(0, 1))) / self.observations.noise
+        y = self.observations.whiten(self.observations.operator(physical(states.flatten(0, 1))))
         return y.unflatten(0, states.shape[:2]).flatten(1)
 
 

@@ -210,8 +210,7 @@ def train(
                 average.update(model, position.step - position.skipped)
         optimizer.zero_grad(set_to_none=True)
         position = Position(step + 1, position.skipped + (not finite))
-        waited = torch.tensor(stream.waited, device=device)
-        meter.add(len(keys), values | {"data_wait": waited}, norm)
+        meter.add(len(keys), values, norm, stream.waited)
         save = functools.partial(
             save_checkpoint, model=model, optimizer=optimizer, position=position, average=averaged
         )
@@ -285,7 +284,7 @@ def validate(
     """The mean loss over the fixed validation set, the same on every rank."""
     objective.eval()
     inner = getattr(objective, "module", objective)  # ranks may hold unequal numbers of batches: no wrapper
-    total = torch.zeros(2, dtype=torch.float64, device=device)
+    total, count = torch.zeros((), dtype=torch.float64, device=device), 0
     for batch, keys in fixed_batches(
         source,
         seed=config.seed,
@@ -296,9 +295,11 @@ def validate(
     ):
         with precision(config.precision, device):
             loss, _ = inner(batch.to(device), SampleGenerator(keys, device))
-        total += torch.tensor([float(loss) * len(keys), len(keys)], dtype=torch.float64, device=device)
-    _sum_over_workers(total)
-    return float(total[0] / total[1])
+        total += loss.double() * len(keys)
+        count += len(keys)
+    both = torch.stack([total, torch.full_like(total, count)])
+    _sum_over_workers(both)
+    return float(both[0] / both[1])
 
 
 @contextlib.contextmanager
@@ -311,43 +312,52 @@ def precision(name: Precision, device: torch.device) -> Iterator[None]:
 class Meter:
     """Means over samples since the last flush, over all workers.
 
-    `data_wait`, the seconds that a step waited for its batch, becomes a share of the steps' time.
+    The seconds that steps waited for their batches become a share of the steps' time, `data_wait`.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.sums: dict[str, Tensor] = {}
         self.samples = self.steps = 0
+        self.waited = 0.0
         self.restart()
 
     def restart(self) -> None:
         """Start the clock anew: what came before it, such as a validation, is not training."""
         self.since = time.perf_counter()
 
-    def add(self, samples: int, values: dict[str, Tensor], norm: Tensor) -> None:
-        """Count one step's share of the batch."""
+    def add(self, samples: int, values: dict[str, Tensor], norm: Tensor, waited: float) -> None:
+        """Count one step's share of the batch, without waiting for the device.
+
+        Arguments:
+            samples: Samples of the share.
+            values: Their mean loss and diagnostics, each of shape `()` on the device.
+            norm: The norm of the gradient, likewise.
+            waited: Seconds that the share was waited for.
+        """
         for name, value in {**values, "gradient_norm": norm}.items():
             term = value.detach().double() * samples
             self.sums[name] = self.sums[name] + term if name in self.sums else term
+        self.waited += samples * waited
         self.samples += samples
         self.steps += 1
 
     def flush(self) -> dict[str, float]:
         """The means as `train/<name>`, with the throughput; starts anew."""
         names = sorted(self.sums)
-        totals = torch.stack([*(self.sums[name] for name in names), torch.tensor(float(self.samples))])
-        totals = totals.to(self.device)
+        counts = torch.tensor([self.waited, self.samples], dtype=torch.float64, device=self.device)
+        totals = torch.cat([torch.stack([self.sums[name] for name in names]), counts])
         _sum_over_workers(totals)
+        *sums, waited, samples = totals.tolist()  # on a GPU the steps are done now
         seconds = time.perf_counter() - self.since
-        means = {f"train/{name}": float(totals[i] / totals[-1]) for i, name in enumerate(names)}
-        if "train/data_wait" in means:
-            means["train/data_wait"] *= self.steps / seconds
+        means = {f"train/{name}": total / samples for name, total in zip(names, sums, strict=True)}
         rates = {
+            "train/data_wait": waited / samples * self.steps / seconds,
             "train/seconds_per_step": seconds / self.steps,
-            "train/samples_per_second": float(totals[-1]) / seconds,
+            "train/samples_per_second": samples / seconds,
             "train/memory_bytes": peak_memory(self.device),
         }
-        self.sums, self.samples, self.steps = {}, 0, 0
+        self.sums, self.samples, self.steps, self.waited = {}, 0, 0, 0.0
         return means | rates
 
 

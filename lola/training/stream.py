@@ -123,7 +123,8 @@ class Stream:
             states, parameters = (
                 torch.cat([getattr(each, name) for each in batches]) for name in ("states", "parameters")
             )
-            batches = [Batch(states=states, parameters=parameters)]
+            batch = Batch(states=states, parameters=parameters)
+            batches = [batch.pin() if self.pin else batch]  # joining leaves page-locked memory
         self.waited = time.perf_counter() - started
         return batches[0]
 

@@ -112,3 +112,12 @@ def test_what_cannot_be_observed_is_refused():
         Observations(operator=subsample(1), values={0: torch.zeros(1)}, noise=1.0)
     with pytest.raises(ConfigError, match="positive"):
         Observations(operator=subsample(1), values={}, noise=torch.tensor([1.0, 0.0]))
+
+
+def test_observations_meet_windows_on_the_device_of_these():
+    observations = Observations(
+        operator=subsample(2), values={1: torch.ones(1, 3, 4, 4)}, noise=torch.ones(3, 1, 1)
+    )
+    observed = Observed(observations=observations, numbers=[1], places=[1])
+    window = torch.empty(2, 3, 5, 8, 8, device="meta")
+    assert observed.of_window(window, lambda x: x).device == window.device

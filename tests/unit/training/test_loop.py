@@ -94,7 +94,7 @@ def test_the_wait_for_data_is_a_share_of_the_time():
     meter = Meter(torch.device("cpu"))
     meter.since -= 100.0
     for waited in (10.0, 30.0):
-        meter.add(6, {"data_wait": torch.tensor(waited)}, torch.tensor(0.0))
+        meter.add(6, {"loss": torch.tensor(1.0)}, torch.tensor(0.0), waited)
     assert meter.flush()["train/data_wait"] == pytest.approx(0.4, rel=0.2)
     reports: dict = {}
     run(build(), config(), reports=reports)
