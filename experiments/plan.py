@@ -6,7 +6,7 @@ from collections.abc import Callable
 import presets
 
 from lola.cli import launch
-from lola.distributed.forecasting.forecast import ClusterConfig
+from lola.distributed.forecasting.capacity import ClusterConfig
 from lola.distributed.forecasting.report import show_forecast
 from lola.distributed.sweep import SweepConfig
 

@@ -150,6 +150,7 @@ def paper(system: str = "euler") -> SweepConfig:
         pixel=NeuralSolverConfig(network=pixel) if physics.dimensions == 2 else None,
         pixel_training=emulator.replace(workers=16, accumulate=4 if system == "euler" else 1),
         window=5,
+        well="well-paper",
         solver_steps=(16,),
         contexts=(2, 3),
         evaluation=EvaluationConfig(

@@ -68,6 +68,7 @@ class EulerConfig(SimulationConfig):
     system: ClassVar[str] = "euler"
     needs: ClassVar[tuple[str, str]] = ("clawpack", "simulate")
     advice: ClassVar[str] = "choose a smaller speed or narrower jumps"
+    measured: ClassVar[tuple[int, int, float, float]] = (64 * 64, 100, 1.0, 1.5)
 
     def validate(self) -> None:
         super().validate()

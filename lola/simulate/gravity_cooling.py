@@ -91,6 +91,7 @@ class GravityCoolingConfig(SimulationConfig):
     system: ClassVar[str] = "turbulence_gravity_cooling"
     needs: ClassVar[tuple[str, str]] = ("astronomix", "simulate-gravity-cooling")
     advice: ClassVar[str] = "choose a smaller courant number or less kinetic energy"
+    measured: ClassVar[tuple[int, int, float, float]] = (32**3, 10, 7.0, 4 / 3)
 
     def validate(self) -> None:
         super().validate()

@@ -9,6 +9,7 @@ none, and a draw whose solution stops being physical is drawn again and counted.
 import abc
 import dataclasses
 import importlib.util
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -92,6 +93,10 @@ class SimulationConfig(Config, abc.ABC):
     advice: ClassVar[str] = ""
     """What to change when draws keep failing."""
 
+    measured: ClassVar[tuple[int, int, float, float]]
+    """A trajectory that was timed on one core (AMD Zen 3): its cells, outputs and seconds, and the power of
+    the number of cells that its time grows with."""
+
     @property
     def grid(self) -> tuple[int, ...]:
         """Grid points along each axis."""
@@ -99,6 +104,16 @@ class SimulationConfig(Config, abc.ABC):
 
     def validate(self) -> None:
         require(min(self.train, self.valid, self.test) >= 0, "train, valid and test must not be negative")
+
+    def seconds_per_trajectory(self) -> float:
+        """Seconds that a trajectory takes on one core, scaled from one that was measured."""
+        cells, outputs, seconds, power = self.measured
+        return (
+            seconds
+            * (len(self.times(self.cases()[0])) - 1)
+            / outputs
+            * (math.prod(self.grid) / cells) ** power
+        )
 
     def check_solver(self) -> None:
         """Raise `LolaError` unless the solver is installed."""

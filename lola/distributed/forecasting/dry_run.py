@@ -67,13 +67,13 @@ def jobs(config: SweepConfig) -> list[Job]:
     ]
 
 
-def autoencoder_job(config: SweepConfig, n: int) -> Job:
-    """The autoencoder with `n` latent channels.
+def autoencoder_job(config: SweepConfig, n: int, grid: tuple[int, ...] | None = None) -> Job:
+    """The autoencoder with `n` latent channels, on data of a grid, by default that of `grid_of`.
 
     Raises:
         ConfigError: Its down-sampling does not divide the grid.
     """
-    system, grid = get_system(config.system), grid_of(config)
+    system, grid = get_system(config.system), grid or grid_of(config)
     config.autoencoder.check_grid(grid)
     states = (len(system.channels), 1, *grid)
     return Job(
@@ -88,13 +88,15 @@ def autoencoder_job(config: SweepConfig, n: int) -> Job:
     )
 
 
-def emulator_job(config: SweepConfig, model: EmulatorModel, n: int | None) -> Job:
-    """An emulator in the latent space with `n` channels, or (None) in pixel space.
+def emulator_job(
+    config: SweepConfig, model: EmulatorModel, n: int | None, grid: tuple[int, ...] | None = None
+) -> Job:
+    """An emulator in the latent space with `n` channels, or (None) in pixel space, on data of a grid.
 
     Raises:
         ConfigError: Its patches do not tile the grid.
     """
-    system, grid = get_system(config.system), grid_of(config)
+    system, grid = get_system(config.system), grid or grid_of(config)
     channels, number = len(system.channels), FLOAT
     if n is not None:
         config.autoencoder.check_grid(grid)

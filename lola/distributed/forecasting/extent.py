@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-from lola.config import require
 from lola.data.systems import get_system
 from lola.distributed.forecasting.dry_run import FLOAT, ensemble_of, grid_of
 from lola.distributed.plan import Plan
@@ -41,21 +40,18 @@ class Extent:
         """The extent of a sweep's data.
 
         Raises:
-            ConfigError: Nothing tells it, or the data's grid is none that costs can be told of.
+            ConfigError: Nothing tells it.
         """
-        system, grid = get_system(config.system), grid_of(config)
-        channels = len(system.channels)
+        channels = len(get_system(config.system).channels)
         try:
             plan = Plan(config, root, well_folder(root, config.well))
         except DataError:  # they are not there yet
             return cls.expected(config)
         splits = {name: plan.datasets.open(plan.system, name) for name in SHARES}
-        found = splits["test"].grid
-        require(found == grid, f"the data have a grid of {found}, and costs are told for {grid}")
         return cls(
             origin=f"the data in {plan.datasets.root}",
             channels=channels,
-            grid=grid,
+            grid=splits["test"].grid,
             steps=max(split.steps for split in splits.values()),
             trajectories={name: len(split.trajectories) for name, split in splits.items()},
             plan=plan,

@@ -12,7 +12,8 @@ with `M` members, `W` windows of `S` network evaluations each, and `L` states de
 through network and decoder to every network evaluation. Evaluation on CPUs takes the seconds per state that
 an evaluation like it measured, if there is one.
 
-The wall time is that of list scheduling (`makespan`) with the needs of all stages.
+Every stage starts processes as well, and simulations and the report come before and after (`overheads`). The
+wall time is that of list scheduling (`makespan`) with the needs of all stages.
 """
 
 import dataclasses
@@ -20,13 +21,21 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from lola.config import Config, require
 from lola.cost import Hardware
 from lola.data.systems import get_system
+from lola.distributed.forecasting.capacity import ClusterConfig
 from lola.distributed.forecasting.dry_run import FLOAT, Job, autoencoder_job, emulator_job
 from lola.distributed.forecasting.extent import Extent
 from lola.distributed.forecasting.makespan import Task, critical_path, makespan
 from lola.distributed.forecasting.measured import Measured
+from lola.distributed.forecasting.overheads import (
+    CLUSTER_S,
+    ENCODING_S,
+    EVALUATION_S,
+    REPORT_S,
+    TRAINING_S,
+    simulation_seconds,
+)
 from lola.distributed.plan import weights_of
 from lola.distributed.sweep import EmulatorModel, SweepConfig, kind_of
 from lola.emulation import Weights
@@ -41,41 +50,6 @@ ROW = 2 * 8  # bytes of a row: a value, which does not compress, in a part's tab
 SHOWN = 2  # members whose states an evaluation keeps of its first trajectory
 GUIDED = 3  # forward passes that an observation, or an iteration of its solver, costs: one and its gradient
 KEPT = 2  # checkpoints that a training keeps
-CORES = 24  # per GPU, of the usual machines of 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClusterConfig(Config):
-    """A cluster, and what it costs.
-
-    Arguments:
-        gpus: GPUs; with none, everything is planned for CPUs like this machine's.
-        kind: Their kind, for published figures.
-        utilisation: The fraction of the peak that is reached where nothing was measured: an assumption.
-        cpus: CPU cores; 0 is 24 per GPU, or this machine's.
-        storage: Gigabytes that the sweep may take; 0 is the free room of the storage root.
-        gpu_price: Of a GPU for an hour.
-        cpu_price: Of a CPU core for an hour, where there are no GPUs.
-        storage_price: Of a terabyte for a month of 30 days.
-    """
-
-    gpus: int = 8
-    kind: Literal["h100", "h100-pcie", "h200", "a100-80gb", "a100-40gb", "l40s"] = "h100"
-    utilisation: float = 0.4
-    cpus: int = 0
-    storage: float = 0.0
-    gpu_price: float = 0.0
-    cpu_price: float = 0.0
-    storage_price: float = 0.0
-
-    def validate(self) -> None:
-        for name in ("gpus", "cpus", "storage", "gpu_price", "cpu_price", "storage_price"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        require(0 < self.utilisation <= 1, f"utilisation must be in (0, 1], not {self.utilisation}")
-
-    def capacity(self, cores: int) -> dict[str, float]:
-        """CPUs and GPUs, `cores` being this machine's."""
-        return {"gpu": self.gpus, "cpu": self.cpus or (CORES * self.gpus if self.gpus else cores)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,11 +93,18 @@ class Forecast:
         works: Its stages, in order.
         capacity: CPUs and GPUs of the cluster.
         cluster: The cluster.
+        simulating: Seconds that missing data take to simulate.
     """
 
     works: tuple[Work, ...]
     capacity: Mapping[str, float]
     cluster: ClusterConfig
+    simulating: float = 0.0
+
+    @property
+    def around(self) -> float:
+        """Seconds before the first stage and after the last one."""
+        return CLUSTER_S + self.simulating + REPORT_S
 
     def hours(self, resource: str) -> float:
         """Hours of a resource that all stages occupy."""
@@ -142,12 +123,13 @@ class Forecast:
     def wall(self, gpus: float | None = None) -> float:
         """Seconds from the start to the end, on this or another number of GPUs."""
         scale = 1.0 if gpus is None else gpus / self.capacity["gpu"]
-        return makespan(self._tasks(), {name: scale * there for name, there in self.capacity.items()})
+        capacity = {name: scale * amount for name, amount in self.capacity.items()}
+        return self.around + makespan(self._tasks(), capacity)
 
     @property
     def path(self) -> float:
         """Seconds where nothing is scarce: no number of GPUs is faster."""
-        return critical_path(self._tasks())
+        return self.around + critical_path(self._tasks())
 
     def _tasks(self) -> list[Task]:
         return [
@@ -189,7 +171,9 @@ def forecast(config: SweepConfig, cluster: ClusterConfig, root: AnyPath, cores: 
     extent = Extent.of(config, root)
     capacity = cluster.capacity(cores)
     works = tuple(_Forecaster(config, cluster, capacity, extent, Measured(root, extent.plan)).works())
-    return Forecast(works, capacity, cluster)
+    missing = extent.plan is None
+    simulating = simulation_seconds(config.simulation, capacity) if missing else 0.0
+    return Forecast(works, capacity, cluster, simulating)
 
 
 class _Forecaster:
@@ -215,7 +199,7 @@ class _Forecaster:
         """Every stage, each after those it needs."""
         config = self.config
         for rate in config.latent_channels:
-            yield self._training(autoencoder_job(config, rate), self.extent.bytes("train"))
+            yield self._training(autoencoder_job(config, rate, self.extent.grid), self.extent.bytes("train"))
             yield self._encoding(rate)
         emulators: list[tuple[EmulatorModel, int | None]] = [
             (model, rate)
@@ -224,7 +208,7 @@ class _Forecaster:
         ]
         emulators += [(config.pixel, None)] if config.pixel is not None else []
         for model, n in emulators:
-            job = emulator_job(config, model, n)
+            job = emulator_job(config, model, n, self.extent.grid)
             yield self._training(job, self._cache_bytes(n, "train") if n else self.extent.bytes("train"), n)
         yield self._evaluation("persistence", None)
         for rate in config.latent_channels:
@@ -274,7 +258,7 @@ class _Forecaster:
             name=what,
             needs=(f"latents-{self._rate(n)}",) if n else (),
             source="finished" if done else "measured" if measured else "peak",
-            seconds=0.0 if done else training.steps * (measured or cost.seconds),
+            seconds=0.0 if done else TRAINING_S + training.steps * (measured or cost.seconds),
             takes={resource: training.most_workers * each for resource, each in takes.items()},
             stored=2 * weights,  # the stage's, and MLflow's copy
             read=0.0 if done else read,
@@ -305,7 +289,9 @@ class _Forecaster:
             name=name,
             needs=(f"autoencoder-{self._rate(n)}",),
             source="finished" if done else "measured" if measured else "peak",
-            seconds=0.0 if done else self._encoded() * (measured or operations / rate) / cache.actors,
+            seconds=0.0
+            if done
+            else ENCODING_S + self._encoded() * (measured or operations / rate) / cache.actors,
             parts=cache.actors,
             takes=takes,
             stored=self._cache_bytes(n),
@@ -347,7 +333,7 @@ class _Forecaster:
             name=f"evaluation {name}",
             needs=tuple(needs),
             source="finished" if done else "measured" if measured else "peak",
-            seconds=0.0 if done else math.ceil(trajectories / parts) * each,
+            seconds=0.0 if done else EVALUATION_S + math.ceil(trajectories / parts) * each,
             parts=parts,
             takes=takes,
             stored=ROW * rows * trajectories * lead + 2 * pictures * leads[0] * self.extent.state,

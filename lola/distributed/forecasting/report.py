@@ -9,8 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lola.distributed.forecasting.capacity import ClusterConfig
 from lola.distributed.forecasting.extent import Extent
-from lola.distributed.forecasting.forecast import ClusterConfig, Forecast, forecast
+from lola.distributed.forecasting.forecast import Forecast, forecast
+from lola.distributed.forecasting.overheads import CLUSTER_S, REPORT_S
 from lola.distributed.sweep import SweepConfig
 from lola.storage import resolve_storage
 
@@ -28,7 +30,16 @@ def show_forecast(config: SweepConfig, cluster: ClusterConfig) -> None:
     console.print(_table(found))
     for line in _summary(found, Extent.of(config, root).origin):
         console.print(line, highlight=False)
-    found.refuse(shutil.disk_usage(root).free if isinstance(root, Path) else math.inf)
+    free = shutil.disk_usage(root).free if isinstance(root, Path) else math.inf
+    if cluster.storage or not cluster.gpus:
+        found.refuse(free)
+    elif found.room > free:  # planned for other machines: theirs counts, which nobody has told
+        console.print(
+            f"The storage root {root} has {_bytes(free)} free here, too little for these results; "
+            "--cluster.storage tells what the cluster has.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _table(found: Forecast) -> Table:
@@ -74,6 +85,9 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     name = f"{there:g} x {cluster.kind if cluster.gpus else 'CPU'}"
     busy = used * 3600 / (there * wall) if wall else 0.0
     yield f"{unit.upper()} hours: {used:.4g}. On {name}: {duration(wall)}, {busy:.0%} of them busy."
+    parts = [f"starting {duration(CLUSTER_S)}", f"the report {duration(REPORT_S)}"]
+    parts += [f"simulating {duration(found.simulating)}"] if found.simulating else []
+    yield f"Of that, before and after the stages: {', '.join(parts)}."
     widest = max(work.takes.get("gpu", 0) for work in found.works)
     others = [n for n in (there // 2, 2 * there, 4 * there) if cluster.gpus and n >= widest]
     times = [f"on {n:g}: {duration(found.wall(n))}" for n in others]
@@ -87,7 +101,7 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     if any(work.source == "peak" for work in found.works):
         yield (
             f"Times by peak assume that {cluster.utilisation:.0%} of it is reached, and are lower bounds: "
-            "starting, element-wise operations, communication, scoring and reports are not counted."
+            "element-wise operations, the optimiser, communication and scoring are not counted."
         )
     if not cluster.gpus:
         yield "The peak of CPUs is that of a matrix product on a core of this machine."

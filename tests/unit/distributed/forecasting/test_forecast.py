@@ -8,8 +8,10 @@ import pytest
 from lola.cli import parse
 from lola.cost import Hardware
 from lola.distributed.forecasting import forecast as module
+from lola.distributed.forecasting.capacity import ClusterConfig
 from lola.distributed.forecasting.extent import Extent
-from lola.distributed.forecasting.forecast import ClusterConfig, forecast
+from lola.distributed.forecasting.forecast import forecast
+from lola.distributed.forecasting.overheads import EVALUATION_S, TRAINING_S, simulation_seconds
 from lola.distributed.forecasting.report import duration, show_forecast
 from lola.distributed.plan import Plan
 from lola.errors import ConfigError
@@ -121,10 +123,10 @@ def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp
     longer = config.replace(emulator_training=config.emulator_training.replace(steps=70))
     found = {work.name: work for work in forecast(longer, CPUS, tmp_path, 2).works}
     assert found["diffusion-f8c16"].source == "measured"
-    assert found["diffusion-f8c16"].seconds == 210
+    assert found["diffusion-f8c16"].seconds == 210 + TRAINING_S
     assert found["neural_solver-f8c16"].source == "peak"
     scored = found["evaluation diffusion-f8c16-s2"]
-    assert (scored.source, scored.seconds, scored.parts) == ("measured", 0.5 * 2 * 5, 2)
+    assert (scored.source, scored.seconds, scored.parts) == ("measured", EVALUATION_S + 0.5 * 2 * 5, 2)
     again = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
     assert (again["diffusion-f8c16"].source, again["diffusion-f8c16"].seconds) == ("finished", 0)
     for other in (
@@ -167,19 +169,65 @@ def test_options_reach_the_sweep_and_its_results_keep_their_names():
     assert (chosen.cluster.kind, chosen.cluster.gpus) == ("a100-80gb", 16)
 
 
+def test_data_of_any_grid_are_planned_for(tmp_path, well, steady):
+    """Not only those of the preset's simulation, or of the published ensemble."""
+    config = local(presets.smoke(), well)
+    other = config.replace(simulation=config.simulation.replace(resolution=256))
+    assert forecast(other, CPUS, tmp_path, 2).works == forecast(config, CPUS, tmp_path, 2).works
+
+
+def test_the_paper_s_sweep_is_planned_where_demo_data_are(tmp_path, capsys):
+    """Those lie in a folder of their own, and this machine's disk does not bound another cluster's."""
+    folder = tmp_path / "well" / "euler_multi_quadrants_openBC" / "data" / "test"
+    folder.mkdir(parents=True)
+    (folder / "demo.hdf5").write_bytes(b"of the demo")
+    config = presets.paper("rayleigh_benard").replace(
+        storage=str(tmp_path), latent_channels=(4,), pixel=None, contexts=()
+    )
+    full = type("Usage", (), {"free": 10_000_000})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: full)
+        show_forecast(config, ClusterConfig(gpus=16))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Data: The Well's published ensemble." in text
+    assert "0.01 GB free here, too little" in text
+    assert "--cluster.storage" in text
+
+
+def test_small_sweeps_take_minutes_and_no_less(tmp_path, steady):
+    """Processes that start, simulations and the report are counted."""
+    config = presets.smoke().replace(storage=str(tmp_path))
+    found = forecast(config, CPUS, tmp_path, 2)
+    assert 60 < found.wall() < 300
+    simulation = config.simulation
+    assert found.simulating == simulation_seconds(simulation, {"cpu": 2})
+    assert found.around > found.simulating > 0
+    # 16 trajectories on two cores, at (32 / 64)^3 of a second and 40 of 100 outputs each
+    assert found.simulating == pytest.approx(8 * 0.4 / 8)
+    one_file = simulation.replace(gammas=(1.4,), boundaries=("open",), train=6, valid=0, test=0)
+    assert simulation_seconds(one_file, {"cpu": 2}) == pytest.approx(6 * 0.4 / 8)
+    assert simulation_seconds(None, {"cpu": 2}) == 0
+
+
 def test_durations_are_for_people():
     assert [duration(seconds) for seconds in (5, 3700, 90000)] == ["0 min 5 s", "1 h 1 min", "1 d 1 h"]
 
 
+def scoring_seconds(found):
+    """Seconds of evaluations by name, without those that processes take to start."""
+    scored = [work for work in found.works if work.name.startswith("evaluation")]
+    return {work.name: work.seconds - EVALUATION_S for work in scored}
+
+
 def test_contexts_starts_and_guidance_are_counted(tmp_path, well, steady):
     config = local(presets.smoke(), well)
-    before = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
+    before = scoring_seconds(forecast(config, CPUS, tmp_path, 2))
     more = config.replace(contexts=(2,), observed=ObservationConfig(), guidance=GuidanceConfig())
     more = more.replace(evaluation=more.evaluation.replace(starts=(0, 4)))
-    after = {work.name: work for work in forecast(more, CPUS, tmp_path, 2).works}
+    after = scoring_seconds(forecast(more, CPUS, tmp_path, 2))
     trials = Plan(more, tmp_path, well).evaluations
     names = {step.stage.what for trial in trials for step in trial.steps}
-    assert {f"evaluation {name}" for name in names} == {name for name in after if name.startswith("eval")}
+    assert {f"evaluation {name}" for name in names} == set(after)
     name = f"evaluation diffusion-f8c16-s{max(config.solver_steps)}"
-    assert before[name].seconds < after[name].seconds < 2 * before[name].seconds
-    assert after[f"{name}-guided"].seconds > 5 * after[name].seconds
+    assert before[name] < after[name] < 2 * before[name]
+    assert after[f"{name}-guided"] > 5 * after[name]

@@ -1,0 +1,39 @@
+"""What a sweep takes beside arithmetic: processes that start, simulations, the report.
+
+The seconds were seen on CPUs (two cores of AMD Zen 3, Ray 2.60), where they decide how long small sweeps take.
+On GPUs the same steps are taken, and are a small part of the whole.
+"""
+
+import math
+from collections.abc import Mapping
+
+from lola.simulate.simulation import jobs
+from lola.simulate.systems import Simulation
+
+TRAINING_S = 20.0
+"""A Ray Train run from its start to its first step, and from its last step to its end."""
+
+ENCODING_S = 8.0
+"""Encoders that start, and the commit of a latent cache."""
+
+EVALUATION_S = 6.0
+"""An evaluation's tasks that load their models, and the commit of its tables."""
+
+CLUSTER_S = 15.0
+"""Imports, a local cluster and MLflow's database, before the first stage."""
+
+REPORT_S = 60.0
+"""The report, after the last stage."""
+
+
+def simulation_seconds(simulation: Simulation | None, capacity: Mapping[str, float]) -> float:
+    """Seconds that simulating an ensemble takes on the CPUs of a cluster; none without a simulation."""
+    if simulation is None:
+        return 0.0
+    files = [job for job in jobs(simulation) if job.trajectories]
+    if not files:
+        return 0.0
+    at_once = min(len(files), max(1, int(capacity["cpu"])))
+    most = max(job.trajectories for job in files)
+    whole = sum(job.trajectories for job in files)
+    return max(math.ceil(whole / at_once), most) * simulation.seconds_per_trajectory()
