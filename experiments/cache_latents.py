@@ -7,7 +7,7 @@ import tyro
 from lola.cli import launch_alone
 from lola.config import how
 from lola.data.datasets import Datasets
-from lola.distributed.cache import make_cache, plan_cache, verify_cache
+from lola.distributed.cache import finished_caches, make_cache, plan_cache, verify_cache
 from lola.distributed.encoder import CacheConfig
 from lola.storage import resolve_storage, well_folder
 
@@ -20,7 +20,8 @@ class LatentCache(CacheConfig):
         autoencoder: A stage's folder, name or fingerprint, runs:/RUN_ID, or the name of a registered model.
         include: Only simulation files whose name contains one of these are encoded, if there are any.
         exclude: Simulation files whose name contains one of these are not.
-        verify: Whether to check the finished cache against its checksums, and encode nothing.
+        verify: Whether to check all finished caches of the autoencoder against their checksums, and encode
+            nothing.
         well: The folder of Well datasets, absolute or under the storage root, or a URL.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
@@ -45,12 +46,13 @@ def main(config: LatentCache) -> None:
     The cache is the stage that a sweep with the same options would make, or reuse.
     """
     root = resolve_storage(config.storage)
+    if config.verify:
+        for folder in finished_caches(root, config.autoencoder):
+            verify_cache(folder)
+            print(f"every row group is whole: {folder}", flush=True)
+        return
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     cache = plan_cache(root, datasets, config.autoencoder, config.cache())
-    if config.verify:
-        verify_cache(cache.stage.folder)
-        print(f"every row group is whole: {cache.stage.folder}")
-        return
     make_cache(cache, root)
     print(f"cache: {cache.stage.folder}")
 

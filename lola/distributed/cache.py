@@ -17,11 +17,11 @@ from lola.distributed.sweep import Step, Trial
 from lola.distributed.trial import make
 from lola.distributed.tune import watching
 from lola.emulation import trained_system
-from lola.errors import DataError
+from lola.errors import DataError, StorageError
 from lola.progress import Progress
 from lola.registry import find_stage
 from lola.remote import AnyPath
-from lola.storage import Stage, read_manifest
+from lola.storage import Stage, manifests, read_manifest
 from lola.tracking import Tracker
 
 
@@ -94,6 +94,27 @@ def make_cache(cache: Step, root: AnyPath) -> None:
         for file, reason in split["skipped"].items():
             progress.say(f"left out {file}: {reason}")
     progress.say(f"runs: {tracker.command}")
+
+
+def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:
+    """The folders of all finished caches of an autoencoder, whatever their options.
+
+    Arguments:
+        root: The storage root.
+        autoencoder: Names the autoencoder, as for `find_stage`.
+
+    Raises:
+        LolaError: The autoencoder does not exist, or has no finished cache.
+    """
+    model = find_stage(root, autoencoder, "autoencoders")
+    wanted = read_manifest(model)["fingerprint"]
+    folders = [path.parent for path in manifests(root, "latents")]
+    found = [each for each in folders if read_manifest(each)["inputs"].get("autoencoder") == wanted]
+    if not found:
+        raise StorageError(
+            f"{root} holds no finished latent cache of {model.name}; the same command without --verify makes one"
+        )
+    return found
 
 
 def verify_cache(folder: AnyPath) -> None:

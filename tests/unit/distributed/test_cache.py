@@ -76,15 +76,19 @@ def test_impossible_options_are_refused(change):
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoencoder, monkeypatch, capsys):
     def command(*options):
-        storage = ("--storage", str(tmp_path), "--well", str(well), "--block", "8")
+        storage = ("--storage", str(tmp_path), "--well", str(well))
         monkeypatch.setattr(
             sys, "argv", ["cache_latents.py", autoencoder.fingerprint[:8], *storage, *options]
         )
         runpy.run_path(str(ROOT / "experiments" / "cache_latents.py"), run_name="__main__")
         return capsys.readouterr().out
 
-    assert (
-        f"cache: {plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG).stage.folder}" in command()
+    block = ("--block", "8")  # not the default: a cache is checked whatever its options
+    with pytest.raises(SystemExit) as end:
+        command("--verify")
+    assert "holds no finished latent cache" in str(end.value.code)
+    assert f"cache: {plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG).stage.folder}" in command(
+        *block
     )
     assert "every row group is whole" in command("--verify")
     (path,) = tmp_path.glob("latents/*/valid/shard-00001.parquet")
@@ -97,7 +101,7 @@ def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoenco
     assert f"{path}: row group" in capsys.readouterr().out
     path.unlink()
     (path.parents[1] / "manifest.json").unlink()
-    command()
+    command(*block)
     verify_cache(path.parents[1])
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow/mlflow.db")
