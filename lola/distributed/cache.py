@@ -112,7 +112,8 @@ def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:
     found = [each for each in folders if read_manifest(each)["inputs"].get("autoencoder") == wanted]
     if not found:
         raise StorageError(
-            f"{root} holds no finished latent cache of {model.name}; the same command without --verify makes one"
+            f"{root} holds no finished latent cache of {model.name}; "
+            "the same command without --verify makes one"
         )
     return found
 
