@@ -2,7 +2,8 @@
 
 A field keeps one colour scale throughout: the extremes of its truth, or of the mean where there is none. The
 spread, the deviation between members, has a scale from zero of its own. Volumes are shown by their middle
-slice along the last axis. States are read one at a time, so that a film needs no more memory than a frame.
+slice along the last axis. States are read one at a time, so that an MP4 needs no more memory than a frame, and
+a GIF a byte per pixel of each.
 """
 
 import contextlib
@@ -14,9 +15,12 @@ from typing import Any
 import h5py
 import imageio.v2 as imageio
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from PIL import Image
+from scipy.spatial import cKDTree
 
 from lola.config import Config, require
 from lola.data.files import open_once
@@ -30,6 +34,9 @@ from lola.storage import Location, atomic_path
 
 FORMATS = ("mp4", "gif")
 DPI = 100
+STATES, SPREAD = "inferno", "viridis"
+PALETTE = {STATES: 128, SPREAD: 96, "gray": 32}
+"""Colours of each map among the 256 of a GIF; the greys are for the text and the lines."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,7 +165,7 @@ class Canvas:
                 image = axes.imshow(
                     np.full(shape[::-1], np.nan),
                     origin="lower",
-                    cmap="viridis" if own else "inferno",
+                    cmap=SPREAD if own else STATES,
                     vmin=0.0 if own else low,
                     vmax=(spread or 1.0) if own else high,
                 )
@@ -221,16 +228,54 @@ def write_film(ensemble: AnyPath, config: FilmConfig, truth: Location | None = N
     return paths
 
 
+class GifWriter:
+    """Frames of a GIF, which is written when the block ends.
+
+    A palette chosen from the pixels of a frame spends its colours on what covers most of it, so that the
+    colour bar, and the pictures, no longer have those of their map. This palette holds the maps themselves.
+
+    Arguments:
+        path: The file.
+        rate: Frames per second.
+    """
+
+    def __init__(self, path: Path, rate: int) -> None:
+        self.path, self.rate = path, rate
+        self.frames: list[Image.Image] = []
+        colours = [colormaps[name](np.linspace(0, 1, count))[:, :3] for name, count in PALETTE.items()]
+        self.palette = (255 * np.concatenate(colours)).round().astype(np.uint8)
+        self.nearest = cKDTree(self.palette)
+
+    def __enter__(self) -> "GifWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self.frames:
+            first, *others = self.frames
+            options: Any = {"duration": 1000 / self.rate, "loop": 0}
+            first.save(self.path, "GIF", save_all=True, append_images=others, **options)
+
+    def append_data(self, frame: np.ndarray) -> None:
+        """Add a frame with shape `(height, width, 3)` of bytes."""
+        # Pillow's own search for the nearest colour is a rough one
+        packed = frame.astype(np.int32) @ (1 << 16, 1 << 8, 1)
+        colours, places = np.unique(packed, return_inverse=True)
+        numbers = self.nearest.query(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1))[1]
+        picture = Image.fromarray(numbers.astype(np.uint8)[places.reshape(packed.shape)], "P")
+        picture.putpalette(self.palette.tobytes())
+        self.frames.append(picture)
+
+
 @contextlib.contextmanager
 def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
     """A film that takes its name when it is whole."""
-    options = {"duration": 1000 / rate, "loop": 0} if path.suffix == ".gif" else {"fps": rate}
-    if path.suffix == ".mp4":
-        options["macro_block_size"] = 2
     with atomic_path(path) as aside:
         named = aside.with_name(aside.name + path.suffix)  # imageio goes by the ending
         try:
-            with imageio.get_writer(named, **options) as film:
+            gif = path.suffix == ".gif"
+            with (
+                GifWriter(named, rate) if gif else imageio.get_writer(named, fps=rate, macro_block_size=2)
+            ) as film:
                 yield film
             named.replace(aside)
         finally:

@@ -169,10 +169,10 @@ def _committed(stage: AnyPath) -> set[str]:
 
 def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     """Score what is not scored yet, reporting how many parts are."""
-    committed, there = _committed(run.stage.folder), room()
+    committed, cluster = _committed(run.stage.folder), room()
     left = [part for part in parts if part.name not in committed]
-    gpus = run.config.gpus if run.config.gpus >= 0 else gpus_of(run, there)
-    size = parts_per_task(len(left), gpus, there)
+    gpus = run.config.gpus if run.config.gpus >= 0 else gpus_of(run, cluster)
+    size = parts_per_task(len(left), gpus, cluster)
     told = ray.put((run, split, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
@@ -185,9 +185,13 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             reason = str(cause) if isinstance(cause, LolaError) else f"{type(cause).__name__}: {cause}"
-            lost = next((part for part in mine if not part.committed), mine[-1])
+            there = [part.committed for part in mine]
+            lost = mine[there.index(False)] if False in there else mine[-1]
             failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {reason}")
-        done = len(_committed(run.stage.folder)) // len(run.config.starts)
+            mine = [part for part, whole in zip(mine, there, strict=True) if whole]
+        # Only this process's tasks commit parts: looking for all of them each time would be quadratic
+        committed |= {part.name for part in mine}
+        done = len(committed) // len(run.config.starts)
         spool.metrics(done, {"progress/trajectories": done})
     if failures:
         raise LolaError(f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}")

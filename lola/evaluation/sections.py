@@ -308,11 +308,11 @@ def missing(scores: Scores, simulator: bool) -> list[tuple[str, str]]:
     lacks: Sequence[tuple[bool, str, str]] = (
         (not simulator, "The simulator's time (Table 1)", "simulations whose files tell how long they took."),
         (True, "Optimisers (Table 4)", "a page of its own, by python experiments/study_optimizers.py."),
-        (not known, "Contexts (Table 7)", "a sweep with further --contexts, which trains nothing anew."),
+        (not known, "Contexts (Table 7)", "the same command with --contexts 2 3, which trains nothing anew."),
         (
             not guided,
             "Guidance (Figure 6)",
-            "a sweep with --observed and --guidance, without training.",
+            "the same command by python experiments/guide.py, which trains nothing anew.",
         ),
         ("diffusion" not in models, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
         ("rank_histogram" not in binned, "Rank histograms", "ensembles of two members or more."),

@@ -2,11 +2,12 @@ import h5py
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from matplotlib import colormaps
 
 from lola.data.systems import EULER
 from lola.data.well_writer import create_fields, write_layout
 from lola.errors import ConfigError, DataError
-from lola.film import FilmConfig, Footage, write_film
+from lola.film import Canvas, FilmConfig, Footage, GifWriter, write_film
 
 DATASET = "euler_multi_quadrants_openBC"
 STEPS, GRID = 4, (8, 6)
@@ -51,6 +52,28 @@ def test_a_film_has_a_frame_per_state_in_both_formats(tmp_path, ensemble, known)
         assert len(frames) == STEPS
         assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
         assert np.abs(frames[0].astype(float) - frames[1]).max() > 50
+
+
+def test_a_gif_has_the_colours_of_its_maps(tmp_path, ensemble):
+    with h5py.File(ensemble) as file:
+        canvas = Canvas(Footage(file, EULER, FilmConfig(size=64), None), FilmConfig(size=64))
+        frame = canvas.draw(1)
+        bar = canvas.figure.axes[-1].get_window_extent()
+    with GifWriter(tmp_path / "film.gif", 5) as film:
+        film.append_data(frame)
+    with imageio.get_reader(tmp_path / "film.gif") as reader:
+        written = reader.get_data(0)[..., :3].astype(float)
+    assert (np.abs(written - frame).max(-1) <= 4).mean() > 0.95  # but for letters and edges
+    top, bottom = (round(canvas.figure.bbox.height - edge) for edge in (bar.y1, bar.y0))
+    seen = written[top + 2 : bottom - 2, round((bar.x0 + bar.x1) / 2)]
+    inferno = 255 * colormaps["inferno"](np.linspace(0, 1, 256))[:, :3]
+    apart = np.abs(seen[:, None] - inferno).max(-1)
+    assert apart.min(1).max() < 1
+    places = apart.argmin(1)
+    assert (np.diff(places) <= 0).all()
+    assert len(set(places)) > 0.8 * len(places)
+    assert places[0] > 240
+    assert places[-1] < 10
 
 
 def test_footage_is_that_of_the_trajectory(tmp_path, ensemble):

@@ -1,5 +1,8 @@
 """The parts of an evaluation, with tasks that run where they are called."""
 
+import os
+from types import SimpleNamespace
+
 import pyarrow.parquet as pq
 import pytest
 from stages import small_sweep
@@ -8,6 +11,7 @@ from lola.distributed import evaluate
 from lola.distributed.cluster import Room
 from lola.distributed.plan import Plan
 from lola.errors import DataError, LolaError
+from lola.spool import read_events
 
 
 @pytest.fixture
@@ -101,3 +105,28 @@ def test_what_is_aside_does_not_count(tasks, step):
     aside.mkdir()
     (aside / evaluate.LAST).write_text("0.1")
     assert evaluate._committed(folder) == {path.parent.name for path in folder.glob("parts/0*/seconds")}
+
+
+@pytest.mark.parametrize("trajectories", [4, 8])
+def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajectories):
+    """Looking for what is committed after every task would list all parts as often as there are tasks."""
+    stage = step.stage
+    parts = [evaluate._Part(stage.folder, index, 0) for index in range(trajectories)]
+
+    def commit(told, mine):
+        for part in mine:
+            part.folder.mkdir(parents=True)
+            (part.folder / evaluate.LAST).write_text("0.1")
+
+    scanned = []
+    genuine = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scanned.append(str(path)) or genuine(path))
+    monkeypatch.setattr(tasks, "function", commit)
+    monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
+    config = stage.config.replace(starts=(0,), trajectories=trajectories)
+    run = evaluate.EvaluationRun(stage, config, None, None)
+    (stage.folder / "parts").mkdir(parents=True)
+    evaluate._score(run, SimpleNamespace(), parts)
+    assert len(tasks.calls) == trajectories
+    assert len([path for path in scanned if "/parts" in path]) <= 1
+    assert [event["step"] for _, event in read_events(stage.folder)] == list(range(1, trajectories + 1))
