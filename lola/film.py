@@ -2,8 +2,8 @@
 
 A field keeps one colour scale throughout: the extremes of its truth, or of the mean where there is none. The
 spread, the deviation between members, has a scale from zero of its own. Volumes are shown by their middle
-slice along the last axis. States are read one at a time, so that an MP4 needs no more memory than a frame, and
-a GIF a byte per pixel of each.
+slice along the last axis. States are read one at a time, so that an MP4 needs no more memory than a frame,
+and a GIF a byte per pixel of each.
 """
 
 import contextlib
