@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import announce  # noqa: F401
 import presets
 
 from lola.benchmark.data import DataBenchmark, data_table, run_data_benchmark

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import announce  # noqa: F401
 import tyro
 
 from lola.cli import launch_alone

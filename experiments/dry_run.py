@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import announce  # noqa: F401
 import presets
 
 from lola.cli import launch

@@ -4,6 +4,8 @@ import json
 import tempfile
 from pathlib import Path
 
+import announce  # noqa: F401
+
 from lola.cli import launch
 from lola.distributed.disturbance import DisturbanceConfig, disturbance_table, measure_disturbances
 

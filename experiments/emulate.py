@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+import announce  # noqa: F401
+
 from lola.cli import launch_alone
 from lola.config import how
 from lola.ensemble import EnsembleConfig, write_ensemble

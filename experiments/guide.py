@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import announce  # noqa: F401
 import presets
 
 from lola.cli import launch

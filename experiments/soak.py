@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import announce  # noqa: F401
+
 from lola.cli import launch_alone
 from lola.distributed.soak import SoakConfig, smoke, soak
 

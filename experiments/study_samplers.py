@@ -2,6 +2,7 @@
 
 import functools
 
+import announce  # noqa: F401
 import presets
 
 from lola.cli import launch

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import announce  # noqa: F401
 import presets
 import tyro
 

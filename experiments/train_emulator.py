@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
+import announce  # noqa: F401
 import presets
 
 from lola.cli import launch

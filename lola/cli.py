@@ -55,6 +55,9 @@ def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
 
 def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
     program = os.path.basename(sys.argv[0])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what is said is to be read at once, also from a file
+            stream.reconfigure(line_buffering=True)
     try:
         main(read(program))
     except LolaError as error:

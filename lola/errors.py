@@ -19,3 +19,7 @@ class StorageError(LolaError, OSError):
 
 class TrackingError(LolaError, ConnectionError):
     """A tracking server that does not answer."""
+
+
+class ClusterError(LolaError, ConnectionError):
+    """A Ray cluster that does not answer, does not start, or has not what is needed."""

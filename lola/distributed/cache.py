@@ -78,7 +78,7 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     tracker = Tracker(root, stage.system)
     tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
     if config.actors > 1 or config.gpus:
-        connect()
+        connect(progress.say)
     try:
         with watching([Trial("cache", (cache,))], tracker, progress), stage.lease():
             if stage.finished:

@@ -18,7 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import lola.errors
 from lola.config import require
+from lola.distributed.address import choose_address
+from lola.distributed.start import replace_home, start_ray
 from lola.remote import AnyPath
+from lola.waiting import Say
 
 HEAD = "node:__internal_head__"
 """The resource that pins light driver work to the head node."""
@@ -37,19 +40,27 @@ EMBEDDED = {
 Processes of a cluster that is running already have the environment of its nodes, and keep it."""
 
 
-def connect() -> None:
+def connect(say: Say = print) -> None:
     """Attach to the running cluster, or start an embedded one with this machine's resources.
 
     A submitted job finds its cluster in `RAY_ADDRESS`. No resources are named, since an existing cluster
     has its own. An embedded cluster answers those alone who know its token, which Ray makes, unless
     `RAY_AUTH_MODE` says otherwise.
+
+    Arguments:
+        say: Told what is started or waited for.
+
+    Raises:
+        ClusterError: The cluster that is named does not answer, or none can be started.
     """
     for name, value in {**SETTINGS, **EMBEDDED}.items():
         os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        return
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    replace_home(say)
     protect_token()
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    start_ray(choose_address(say), say)
     protect_token()
 
 
@@ -58,9 +69,12 @@ def protect_token() -> None:
 
     Ray writes it for all to read. Its folder is closed beforehand, so that nobody reads the file meanwhile.
     """
-    folder = Path.home() / ".ray"
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    token = Path(named).expanduser() if named else folder / "auth_token"
+    try:
+        folder = Path.home() / ".ray"
+        token = Path(named).expanduser() if named else folder / "auth_token"
+    except RuntimeError:  # a user without a home: `replace_home` keeps the token elsewhere
+        return
     with contextlib.suppress(OSError):  # Ray tells what cannot be written
         folder.mkdir(mode=0o700, exist_ok=True)
     for path, mode in ((folder, 0o700), (token, 0o600)):

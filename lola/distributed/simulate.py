@@ -51,7 +51,7 @@ def _simulate_missing(
     for dataset in {job.dataset for job in wanted.values()}:
         remove_asides(root / dataset)
     if missing:
-        connect()
+        connect(say)
         say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0

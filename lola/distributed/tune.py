@@ -154,7 +154,7 @@ def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple
     if config.simulation is not None and not is_url(config.well):
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
-    connect()
+    connect(progress.say)
     require_shared(storage)
     for option in emulated_options(config):
         progress.say(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
-LEAVES = {"config", "errors", "remote", "lease", "seeding", "storage", "spool"}
+LEAVES = {"config", "errors", "remote", "lease", "seeding", "storage", "spool", "waiting"}
 PHYSICS = {"data.systems", "data.transforms", "data.statistics"}
 MODELS = {
     *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet", "binding"),
@@ -20,13 +20,14 @@ MAY_IMPORT = {
     "nn": set(),
     "config": {"errors"},
     "remote": {"errors"},
-    "lease": {"errors", "remote"},
+    "lease": {"errors", "remote", "waiting"},
+    "waiting": set(),
     "storage": {"config", "errors", "remote", "lease"},
     "inventory": {"remote", "storage"},
     "spool": {"errors", "remote"},
     "seeding": set(),
     "errors": set(),
-    "cli": {"config", "errors"},
+    "cli": {"config", "errors", "waiting"},
     "live_metrics": set(),
     "progress": {"remote", "spool"},
     "tracking": {"errors", "remote", "spool", "storage"},

@@ -1,0 +1,8 @@
+"""The first word of a program. Every program imports this before anything else, since that takes seconds."""
+
+import sys
+from pathlib import Path
+
+_program = Path(sys.argv[0])
+if _program.resolve().parent == Path(__file__).resolve().parent and not {"-h", "--help"} & set(sys.argv):
+    print(f"{_program.name}: starting", flush=True)

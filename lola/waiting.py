@@ -1,0 +1,75 @@
+"""Saying what a program waits for: after some seconds, and again at growing intervals.
+
+Whatever waits, for a cluster, a lock or a server, says so by a `Reminder`, so that no command is silent for
+more than a minute. Where the wait can be polled, `Reminder.poll` is called in its loop; where it cannot,
+`reminding` calls it from a thread.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+FIRST_S = 10.0  # seconds before the first line
+LONGEST_S = 60.0  # seconds between two lines, at most
+POLL_INTERVAL_S = 0.5
+
+Say = Callable[[str], None]
+
+
+class Reminder:
+    """Says what is waited for once that has lasted for some seconds, then at intervals that double.
+
+    Arguments:
+        describe: Tells what is waited for; if nothing is, an empty text, which begins to count anew.
+        say: Takes the line.
+        first: Seconds before the first line.
+        clock: Tells seconds.
+    """
+
+    def __init__(
+        self,
+        describe: Callable[[], str],
+        say: Say,
+        first: float = FIRST_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.describe, self.say, self.first, self.clock = describe, say, first, clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin to count anew: what was waited for has come."""
+        self.since = self.said = self.clock()
+        self.interval = self.first
+
+    def poll(self) -> None:
+        """Say what is waited for, if it is time to."""
+        now = self.clock()
+        if now - self.said < self.interval:
+            return
+        text = self.describe()
+        if text:
+            self.say(f"{text} ({now - self.since:.0f} s so far)")
+            self.interval = self.first if self.said == self.since else min(2 * self.interval, LONGEST_S)
+            self.said = now
+        else:
+            self.restart()
+
+
+@contextlib.contextmanager
+def reminding(describe: Callable[[], str], say: Say, first: float = FIRST_S) -> Iterator[Reminder]:
+    """Say from a thread what is waited for while the block runs, as a `Reminder` does."""
+    stop, reminder = threading.Event(), Reminder(describe, say, first)
+
+    def watch() -> None:
+        while not stop.wait(min(POLL_INTERVAL_S, first)):
+            with contextlib.suppress(Exception):  # a word that cannot be said must not end the work
+                reminder.poll()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield reminder
+    finally:
+        stop.set()
+        thread.join()
