@@ -55,10 +55,10 @@ class Named:
 
 
 def choose_address(say: Say) -> str:
-    """The address for `ray.init`: of the cluster that is named and answers, else `LOCAL`.
+    """The address of the cluster that is named and answers, else `LOCAL`.
 
-    `RAY_ADDRESS` comes first, then the file that `ray start` leaves. A file that names a cluster which is
-    certainly gone, since its port is closed, is ignored with a message.
+    `RAY_ADDRESS` comes first, then the file that `ray start` leaves, as for Ray. A file that names a cluster
+    which is certainly gone, since its port is closed, is ignored with a message.
 
     Raises:
         ClusterError: The cluster that is named does not answer.

@@ -11,17 +11,20 @@ import stat
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
 from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 from ray._private.node import Node
+from ray.exceptions import AuthenticationError, RpcError
 
 from lola.distributed.address import LOCAL
 from lola.errors import ClusterError
 from lola.waiting import Say, reminding
 
 TRIES = 3
+UNAUTHENTICATED = 16  # a status of gRPC
 PAUSE_S = 3.0  # between two tries
 SOCKET_BYTES = 107  # the longest path of a socket (AF_UNIX)
 BELOW = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
@@ -51,11 +54,18 @@ def start_ray(address: str, say: Say) -> None:
     for number in range(1, TRIES + 1):
         try:
             with reminding(lambda: f"still {doing}; {load()}", say):
-                ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False)
+                # Ray finds others itself: it takes a token along to those alone that it was not given
+                given = LOCAL if address == LOCAL else None
+                ray.init(address=given, logging_level=logging.WARNING, log_to_driver=False)
             return
         except (Exception, SystemExit) as error:  # Ray raises whatever its parts do, and may end the program
             stop_processes(error)
             reason = _reason(error)
+            if any(map(_unauthenticated, _causes(error))):
+                raise ClusterError(
+                    f"the Ray cluster at {address} refuses this program's token; set RAY_AUTH_MODE=token, and "
+                    "RAY_AUTH_TOKEN_PATH to the file of that cluster's token"
+                ) from error
             if number == TRIES:
                 raise ClusterError(_failure(address, reason)) from error
             say(f"Ray did not start ({reason}); trying again, {number + 1} of {TRIES}")
@@ -68,6 +78,20 @@ def _reason(error: BaseException) -> str:
         return "it does not answer"
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what caused it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _unauthenticated(error: BaseException) -> bool:
+    """Whether a cluster did not take a token."""
+    return isinstance(error, AuthenticationError) or (
+        isinstance(error, RpcError) and error.rpc_code == UNAUTHENTICATED
+    )
 
 
 def _failure(address: str, reason: str) -> str:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.exceptions import AuthenticationError, RpcError
 
 from lola.distributed import cluster, start
 from lola.distributed.address import LOCAL
@@ -51,7 +52,7 @@ def test_a_start_that_fails_twice_is_tried_a_third_time(starts):
     errors += [Exception(TIMED_OUT), ValueError("Port 6379 is in use"), None]
     said = []
     start_ray(LOCAL, said.append)
-    assert addresses == [LOCAL] * 3
+    assert addresses == [LOCAL] * 3  # and none but that: others are found by Ray, with their token
     assert Node.ended == 2
     assert [line.split(";")[-1].strip() for line in said] == [
         "starting Ray on this machine",
@@ -78,6 +79,24 @@ def test_a_start_that_fails_again_and_again_is_one_line(starts, error, address, 
     assert all(word in line for word in words), line
     assert len(addresses) == start.TRIES
     assert Node.ended == start.TRIES
+
+
+def test_an_address_is_left_to_ray_which_takes_a_token_along(starts):
+    errors, addresses = starts
+    errors += [None]
+    start_ray("10.0.0.1:6379", lambda _: None)
+    assert addresses == [None]
+
+
+@pytest.mark.parametrize("error", [AuthenticationError("no token"), RpcError("refused", rpc_code=16)])
+def test_a_token_that_is_refused_is_told_at_once(starts, error):
+    errors, addresses = starts
+    failed = ConnectionError("Failed to connect to Ray cluster")
+    failed.__cause__ = error
+    errors += [failed]
+    with pytest.raises(ClusterError, match=r"10.0.0.1:6379 refuses this program's token; set RAY_AUTH_MODE"):
+        start_ray("10.0.0.1:6379", lambda _: None)
+    assert len(addresses) == 1
 
 
 def test_an_interrupt_is_no_failure(starts):
