@@ -13,14 +13,16 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from lola.data.state import Batch
 from lola.nn.recompute import Block
@@ -93,12 +95,97 @@ def _step(
         parameters=torch.empty(samples, parameters, device=META),
     )
     saved = _Saved(model)
-    with FlopCounterMode(display=False) as counter:
+    with _Operations() as counter:
         with saved.watch(), _Autocast(precision):
             loss, _ = cast(Any, model).loss(batch, _Shapes(samples))
         loss.backward()
     model.zero_grad(set_to_none=True)
-    return counter.get_total_flops(), saved.bytes, saved.recomputed
+    return counter.total, saved.bytes, saved.recomputed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What an operation makes of inputs of some shapes: new tensors, and how many operations that takes.
+
+    Arguments:
+        outputs: Shape, strides and type of each, None for what is no tensor; None if they share memory with
+            inputs, so that the operation is done anew each time.
+        single: Whether it is one tensor by itself.
+        flops: Operations.
+    """
+
+    outputs: tuple[tuple[Any, ...] | None, ...] | None
+    single: bool
+    flops: int
+
+    def build(self) -> Any:
+        """The outputs, as new tensors."""
+        assert self.outputs is not None
+        made = [
+            torch.empty_strided(each[0], each[1], dtype=each[2], device=META) if each else None
+            for each in self.outputs
+        ]
+        return made[0] if self.single else tuple(made)
+
+
+class _Operations(TorchDispatchMode):
+    """Adds up the operations of whatever is computed, by torch's formulas.
+
+    Networks repeat their blocks, and torch tells the shape of a result in Python, which takes long: what an
+    operation made of inputs of the same shapes is looked up instead.
+    """
+
+    known: ClassVar[dict[Any, _Made]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        key = (func, _key(args), _key(tuple(kwargs.items())))
+        made = self.known.get(key)
+        if made is not None and made.outputs is not None:
+            self.total += made.flops
+            return made.build()
+        result = func(*args, **kwargs)
+        if made is None:
+            made = self.known[key] = _made(func, args, kwargs, result)
+        self.total += made.flops
+        return result
+
+
+def _key(value: Any) -> Any:
+    """What of an operation's inputs decides on its outputs."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device.type
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_key, value))
+    return type(value), value
+
+
+def _made(func: Any, args: Any, kwargs: Any, result: Any) -> _Made:
+    """How the result of an operation is made again."""
+    formula = flop_registry.get(func._overloadpacket)
+    flops = formula(*args, **kwargs, out_val=result) if formula else 0
+    single = isinstance(result, Tensor)
+    outputs = (result,) if single else tuple(result) if isinstance(result, (list, tuple)) else ()
+    inputs = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+    new = (
+        not func._schema.is_mutable
+        and bool(outputs)
+        and all(x is None or _is_new(x, inputs) for x in outputs)
+        and (single or isinstance(result, tuple))
+    )
+    if not new:
+        return _Made(None, single, flops)
+    described = tuple(None if x is None else (x.shape, x.stride(), x.dtype) for x in outputs)
+    return _Made(described, single, flops)
+
+
+def _is_new(output: Any, inputs: set[int]) -> bool:
+    """Whether an output is a tensor without memory that no input is a view of."""
+    return isinstance(output, Tensor) and output.device == META and _storage(output) not in inputs
 
 
 class _Shapes(SampleGenerator):

@@ -1,8 +1,8 @@
-"""Saying what a program waits for: after some seconds, and again at growing intervals.
+"""Saying what a program waits for, after some seconds and again at growing intervals, or what it works on.
 
-Whatever waits, for a cluster, a lock or a server, says so by a `Reminder`, so that no command is silent for
-more than a minute. Where the wait can be polled, `Reminder.poll` is called in its loop; where it cannot,
-`reminding` calls it from a thread.
+Whatever waits, for a cluster, a lock or a server, says so by a `Reminder`, so that no command waits for more
+than a minute without a word; whatever works for long does by one whose intervals do not grow (`working`).
+Where a loop goes round often enough, it calls `Reminder.poll`; elsewhere `reminding` does, from a thread.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 FIRST_S = 10.0  # seconds before the first line
 LONGEST_S = 60.0  # seconds between two lines, at most
+WORKING_S = 10.0  # seconds between two lines of what works
 POLL_INTERVAL_S = 0.5
 
 Say = Callable[[str], None]
@@ -24,6 +25,7 @@ class Reminder:
         describe: Tells what is waited for; if nothing is, an empty text, which begins to count anew.
         say: Takes the line.
         first: Seconds before the first line.
+        longest: Seconds between two lines, at most.
         clock: Tells seconds.
     """
 
@@ -32,9 +34,11 @@ class Reminder:
         describe: Callable[[], str],
         say: Say,
         first: float = FIRST_S,
+        longest: float = LONGEST_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.describe, self.say, self.first, self.clock = describe, say, first, clock
+        self.describe, self.say, self.clock = describe, say, clock
+        self.first, self.longest = first, longest
         self.restart()
 
     def restart(self) -> None:
@@ -50,16 +54,23 @@ class Reminder:
         text = self.describe()
         if text:
             self.say(f"{text} ({now - self.since:.0f} s so far)")
-            self.interval = self.first if self.said == self.since else min(2 * self.interval, LONGEST_S)
+            self.interval = self.first if self.said == self.since else min(2 * self.interval, self.longest)
             self.said = now
         else:
             self.restart()
 
 
+def working(describe: Callable[[], str], say: Say, clock: Callable[[], float] = time.monotonic) -> Reminder:
+    """What says how far work has come, every few seconds."""
+    return Reminder(describe, say, WORKING_S, WORKING_S, clock)
+
+
 @contextlib.contextmanager
-def reminding(describe: Callable[[], str], say: Say, first: float = FIRST_S) -> Iterator[Reminder]:
+def reminding(
+    describe: Callable[[], str], say: Say, first: float = FIRST_S, longest: float = LONGEST_S
+) -> Iterator[Reminder]:
     """Say from a thread what is waited for while the block runs, as a `Reminder` does."""
-    stop, reminder = threading.Event(), Reminder(describe, say, first)
+    stop, reminder = threading.Event(), Reminder(describe, say, first, longest)
 
     def watch() -> None:
         while not stop.wait(min(POLL_INTERVAL_S, first)):

@@ -63,8 +63,8 @@ def start_ray(address: str, say: Say) -> None:
             reason = _reason(error)
             if any(map(_unauthenticated, _causes(error))):
                 raise ClusterError(
-                    f"the Ray cluster at {address} refuses this program's token; set RAY_AUTH_MODE=token, and "
-                    "RAY_AUTH_TOKEN_PATH to the file of that cluster's token"
+                    f"the Ray cluster at {address} refuses this program's token; set RAY_AUTH_MODE=token "
+                    "and RAY_AUTH_TOKEN_PATH to the file of that cluster's token"
                 ) from error
             if number == TRIES:
                 raise ClusterError(_failure(address, reason)) from error

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lola.autoencoder import AutoencoderConfig
-from lola.counting import count
+from lola.counting import _Operations, count
 from lola.data.state import Batch
 from lola.diffusion import DiffusionConfig
 from lola.neural_solver import NeuralSolverConfig
@@ -161,3 +161,32 @@ def test_recomputed_blocks_keep_their_inputs_and_one_block():
     assert eight.activations.each - four.activations.each > 10 * 4 * tokens * features
     one = eight.activations.each - four.activations.each
     assert four.recomputed.each < one / 4 + 6 * 4 * tokens * features
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "model", [DiffusionConfig(network=TRANSFORMER), NeuralSolverConfig(network=TRANSFORMER)]
+)
+def test_what_is_looked_up_is_what_is_computed(monkeypatch, model, precision):
+    """The same counts whether or not an operation on the same shapes was seen before."""
+    build = lambda: model.build(**EMULATOR)  # noqa: E731
+    states = (4, 5, 8, 8)
+    first = count(build, states, 3, precision)
+    assert count(build, states, 3, precision) == first
+    assert any(made.outputs for made in _Operations.known.values())
+
+    class Forgetful(dict):
+        def get(self, key, default=None):
+            return default
+
+    monkeypatch.setattr(_Operations, "known", Forgetful())
+    assert count(build, states, 3, precision) == first
+
+
+def test_an_operation_that_shares_memory_is_not_looked_up():
+    x = torch.empty(4, 6, device="meta")
+    with _Operations():
+        for _ in range(2):
+            assert x.view(24).untyped_storage()._cdata == x.untyped_storage()._cdata
+            assert (x + 1).untyped_storage()._cdata != x.untyped_storage()._cdata
+            assert x.mul_(2) is x

@@ -2,7 +2,7 @@ import itertools
 import time
 
 from lola import waiting
-from lola.waiting import LONGEST_S, Reminder, reminding
+from lola.waiting import LONGEST_S, WORKING_S, Reminder, reminding, working
 
 
 class Clock:
@@ -42,6 +42,15 @@ def test_what_came_in_time_is_not_told():
 
 def test_nothing_to_tell_is_nothing_said():
     assert lines_of(lambda: "", 100) == []
+
+
+def test_work_is_told_of_at_even_intervals():
+    clock, said = Clock(), []
+    reminder = working(lambda: "counted 3 of 29", lambda _: said.append(clock.now), clock)
+    for clock.now in map(float, range(60)):
+        reminder.poll()
+    assert said == [10, 20, 30, 40, 50]
+    assert WORKING_S < 15
 
 
 def test_a_block_that_cannot_poll_is_watched(monkeypatch):

@@ -20,6 +20,7 @@ from lola.data.systems import Ensemble, System, get_system
 from lola.distributed.sweep import EmulatorModel, SweepConfig, kind_of
 from lola.errors import ConfigError
 from lola.training.loop import TrainingConfig
+from lola.waiting import Say, working
 
 Kind = Literal["autoencoder", "latent", "pixel"]
 PIXEL_FEATURES = 2048  # of the paper's tokens in pixel space
@@ -145,7 +146,7 @@ def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str
         published: GPU hours that were published, by system and kind, to stand beside.
     """
     console = Console(width=max(Console().width, 130))
-    estimates = [job.estimate(hardware) for job in chosen]
+    estimates = estimate_all(chosen, hardware, console.print)
     table = Table(box=None, pad_edge=False)
     headings = ["model", "million", "TFLOP/step", "GPUs", "GB/GPU", "s/step", "read MB/s", "GPU hours"]
     headings += ["published"] if published else []
@@ -176,6 +177,16 @@ def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str
             console.print(line, highlight=False)
     for line in _assumptions(hardware):
         console.print(line, style="dim", highlight=False)
+
+
+def estimate_all(chosen: Sequence[Job], hardware: Hardware, say: Say) -> list[Estimate]:
+    """What each training costs, saying every few seconds how many models are counted."""
+    estimates: list[Estimate] = []
+    reminder = working(lambda: f"counted {len(estimates)} of {len(chosen)} models", say)
+    for job in chosen:
+        estimates.append(job.estimate(hardware))
+        reminder.poll()
+    return estimates
 
 
 def _fits(training: TrainingConfig) -> str:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from lola import waiting
 from lola.cli import parse
 from lola.cost import Hardware
 from lola.data.systems import SYSTEMS
+from lola.distributed.forecasting import dry_run
 from lola.distributed.forecasting.dry_run import autoencoder_job, emulator_job, pixel_refusal, show
 
 sys.path.insert(0, str(Path(__file__).parents[4] / "experiments"))
@@ -57,6 +59,15 @@ def test_what_is_printed_is_complete(capsys):
         "Not counted",
     ):
         assert word in text
+
+
+def test_it_says_how_far_it_is(monkeypatch):
+    clock, said = iter(range(0, 100, 6)), []
+    monkeypatch.setattr(dry_run, "working", lambda *args: waiting.working(*args, clock=lambda: next(clock)))
+    smoke = presets.smoke()
+    monkeypatch.setattr(dry_run.Job, "estimate", lambda *_: None)
+    dry_run.estimate_all([autoencoder_job(smoke, 16)] * 5, Hardware(), said.append)
+    assert said == ["counted 2 of 5 models (12 s so far)", "counted 4 of 5 models (24 s so far)"]
 
 
 def test_what_a_batch_fits_with_is_printed(capsys):
