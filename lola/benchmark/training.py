@@ -20,7 +20,7 @@ from lola.benchmark.cases import Case, Network, Size, build_case, check_plain
 from lola.benchmark.roofline import roofline
 from lola.benchmark.timing import Clock, interleave, machine, ratio
 from lola.config import Config, require
-from lola.training.loop import precision
+from lola.training.precision import precision
 from lola.transformer import TransformerConfig
 
 Writing = Literal["plain", "plain-channels-last", "ours"]

@@ -127,6 +127,13 @@ class LatentSplit:
             column = file.read_row_group(group, columns=["latents"]).column("latents")
         return column.chunk(0).to_numpy_ndarray()[0]
 
+    def describe(self, index: int) -> str:
+        """Name, variant and shard of a trajectory, for people."""
+        path, group = self.index[index]
+        with self._naming(path), pq.ParquetFile(path) as file:
+            row = file.read_row_group(group, columns=["trajectory", "variant"]).to_pylist()[0]
+        return f"{row['trajectory']}, variant {row['variant']} ({path}, row group {group})"
+
     def read(self, index: int, start: int, stop: int, stride: int = 1) -> Tensor:
         """Latent states of a trajectory, float32, shape `(C, L, *grid)`."""
         latents = self.latents(index)[start:stop:stride]
@@ -160,6 +167,11 @@ class LatentWindows:
         trajectory, start = divmod(index, self.starts)
         states = self.split.read(trajectory, start, start + self.span, self.stride)
         return states, self.split.parameters(trajectory)
+
+    def describe(self, index: int) -> str:
+        """Trajectory, variant, shard and states of a window, for people."""
+        trajectory, start = divmod(index, self.starts)
+        return f"{self.split.describe(trajectory)}, states {start} to {start + self.span - 1}"
 
     @property
     def state_bytes(self) -> int:

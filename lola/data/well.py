@@ -341,6 +341,12 @@ class WellWindows:
         states, parameters = self._augment(i, states, key)
         return self._standardise(states, [i]), parameters
 
+    def describe(self, index: int) -> str:
+        """Trajectory, file and states of a window, for people."""
+        i, start = divmod(index, self.starts)
+        source = self.split.trajectories[i]
+        return f"{source.id} ({source.file}), states {start} to {start + self.span - 1}"
+
     @property
     def state_bytes(self) -> int:
         """Bytes of a state in memory."""

@@ -22,7 +22,7 @@ from lola.distributed.encode import CacheConfig, encode
 from lola.emulation import load_autoencoder
 from lola.storage import Stage, atomic_path
 from lola.training.checkpoint import WEIGHTS, save_weights
-from lola.training.loop import precision
+from lola.training.precision import precision
 
 STATES = 16  # of a block
 

@@ -25,7 +25,7 @@ from lola.distributed.datasource import Shard
 from lola.emulation import load_autoencoder
 from lola.errors import DataError
 from lola.remote import AnyPath
-from lola.training.loop import Precision, precision
+from lola.training.precision import Precision, precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

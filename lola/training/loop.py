@@ -6,8 +6,8 @@ gradients over workers is the gradient of the global batch however it is split. 
 `b_r` samples in micro-batches, whose gradients add up; workers exchange gradients once, after the last.
 Dropout alone is drawn anew for each worker and micro-batch.
 
-A step whose gradient norm is not finite changes nothing and is counted. The norm is taken after workers
-have exchanged gradients, so that all of them skip together.
+A step whose gradient norm is not finite changes nothing and is counted; `lola.training.divergence` says how
+many are too many. Means are those of the steps that were not skipped.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ import functools
 import itertools
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 import torch.distributed
@@ -29,12 +29,12 @@ from lola.data.state import Batch
 from lola.seeding import SampleGenerator, seed_process
 from lola.training.average import Average
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
+from lola.training.divergence import DivergenceCheck
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
 from lola.training.order import OrderConfig
+from lola.training.precision import Precision, precision
 from lola.training.rooms import Source
 from lola.training.stream import Stream, fixed_batches
-
-Precision = Literal["float32", "bfloat16"]
 
 
 class Model(Protocol):
@@ -158,6 +158,7 @@ def train(
     validation: Source,
     *,
     report: Report,
+    told: Callable[[str], None] = lambda line: None,
     leaving: Callable[[], bool] | None = None,
     wrap: Wrap | None = None,
     resume: Path | None = None,
@@ -172,9 +173,14 @@ def train(
         training, validation: Where windows are read from.
         report: Called by every rank with `(step, metrics, save)` each `report_every` steps and at the end;
             `save` writes a checkpoint into a folder. Without metrics where `leaving` asked for it.
+        told: Called by every rank with a line that tells why a step was skipped, for the first of these.
         leaving: Asked by every rank after every other step whether to save it at once.
         wrap: Makes the module distributed; its forward pass must be called for every loss.
         resume: The folder of a checkpoint.
+
+    Raises:
+        DivergedError: Too many steps were skipped, or a validation loss is not finite; on every rank.
+        DataError: A file cannot be read, or a checkpoint is of another network; perhaps on one rank alone.
     """
     device = torch.device(device)
     optimizer = build_optimizer(config.optimizer, model.parameters())
@@ -183,34 +189,26 @@ def train(
     position = load_checkpoint(resume, model, optimizer, averaged) if resume else Position()
     _prepare(model, config)
     objective = wrap(Objective(model)) if wrap else Objective(model)
-    stream = Stream(
-        training,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        order=config.order,
-        rank=rank,
-        world=world,
-        threads=config.cpus,
-        pin=device.type == "cuda",
-    )
+    stream = _stream(training, config, device, rank, world)
     meter = Meter(device)
+    check = DivergenceCheck(model, stream, validation, config, device, told)
+    objectives = {"valid/loss": objective, "valid/loss_ema": Objective(averaged) if averaged else None}
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
         seed_process(config.seed, "dropout", step, rank)
         values = _gradient(objective, batch, keys, config, device, world)
         norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         finite = bool(norm.isfinite())
         if finite:
-            # Preconditioned optimisers draw random numbers, which must be the same on all ranks.
-            seed_process(config.seed, "optimizer", step)
-            rate = learning_rate(config.optimizer, step, config.steps, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
+            _apply(optimizer, config, step)
             if average is not None:
                 average.update(model, position.step - position.skipped)
         optimizer.zero_grad(set_to_none=True)
         position = Position(step + 1, position.skipped + (not finite))
-        meter.add(len(keys), values, norm, stream.waited)
+        if finite:
+            meter.add(len(keys), values, norm, stream.waited)
+        else:
+            meter.skip()
+        check.step(position, not finite, batch, keys)
         save = functools.partial(
             save_checkpoint, model=model, optimizer=optimizer, position=position, average=averaged
         )
@@ -219,16 +217,30 @@ def train(
                 "train/samples": float(position.step * config.batch_size),
                 "train/skipped": float(position.skipped),
                 "train/learning_rate": learning_rate(config.optimizer, step, config.steps, config.warmup),
-                "valid/loss": validate(objective, validation, config, device, rank, world),
             }
-            if averaged is not None:
-                loss = validate(Objective(averaged), validation, config, device, rank, world)
-                metrics["valid/loss_ema"] = loss
+            for name, module in objectives.items():
+                if module is not None:
+                    metrics[name] = validate(module, validation, config, device, rank, world)
+                    check.validation(name, metrics[name], position, module)
             report(position.step, metrics, save)
             meter.restart()
         elif leaving is not None and leaving():
             report(position.step, {}, save)
     return position
+
+
+def _stream(source: Source, config: TrainingConfig, device: torch.device, rank: int, world: int) -> Stream:
+    """A rank's share of the batches."""
+    return Stream(
+        source,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        order=config.order,
+        rank=rank,
+        world=world,
+        threads=config.cpus,
+        pin=device.type == "cuda",
+    )
 
 
 def _prepare(model: nn.Module, config: TrainingConfig) -> None:
@@ -264,6 +276,15 @@ def _gradient(
             term = value.detach() * ((stop - start) / samples)
             means[name] = means[name] + term if name in means else term
     return means
+
+
+def _apply(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) -> None:
+    """Change the weights by their gradients, at the rate of a step."""
+    # Preconditioned optimisers draw random numbers, which must be the same on all ranks.
+    seed_process(config.seed, "optimizer", step)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config.optimizer, step, config.steps, config.warmup)
+    optimizer.step()
 
 
 def _exchange(objective: nn.Module, last: bool) -> contextlib.AbstractContextManager:
@@ -302,13 +323,6 @@ def validate(
     return float(both[0] / both[1])
 
 
-@contextlib.contextmanager
-def precision(name: Precision, device: torch.device) -> Iterator[None]:
-    """Run networks in a precision; float32 is left alone."""
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=name == "bfloat16"):
-        yield
-
-
 class Meter:
     """Means over samples since the last flush, over all workers.
 
@@ -342,17 +356,21 @@ class Meter:
         self.samples += samples
         self.steps += 1
 
+    def skip(self) -> None:
+        """Count a step that was skipped, whose values may not be finite; its time counts."""
+        self.steps += 1
+
     def flush(self) -> dict[str, float]:
         """The means as `train/<name>`, with the throughput; starts anew."""
         names = sorted(self.sums)
         counts = torch.tensor([self.waited, self.samples], dtype=torch.float64, device=self.device)
-        totals = torch.cat([torch.stack([self.sums[name] for name in names]), counts])
+        totals = torch.cat([*(self.sums[name].view(1) for name in names), counts])
         _sum_over_workers(totals)
         *sums, waited, samples = totals.tolist()  # on a GPU the steps are done now
         seconds = time.perf_counter() - self.since
         means = {f"train/{name}": total / samples for name, total in zip(names, sums, strict=True)}
         rates = {
-            "train/data_wait": waited / samples * self.steps / seconds,
+            "train/data_wait": waited / max(samples, 1) * self.steps / seconds,
             "train/seconds_per_step": seconds / self.steps,
             "train/samples_per_second": samples / seconds,
             "train/memory_bytes": peak_memory(self.device),

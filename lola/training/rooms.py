@@ -30,6 +30,9 @@ class Source(Geometry, Protocol):
     def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
         """One window, read for itself: its states `(C, L, *grid)` and parameters `(P,)`."""
 
+    def describe(self, index: int) -> str:
+        """Where a window is from, for people: trajectory, file and states."""
+
 
 class Room:
     """The states of some windows; where they will be is known before they are read.

@@ -74,6 +74,12 @@ class Stream:
         """This rank's slice of a step, and the key of each sample's random numbers."""
         return next(self.batches(step, step + 1))
 
+    def windows(self, step: int) -> list[int]:
+        """The windows of this rank's slice of a step."""
+        numbers = [step * self.batch_size + i for i in self.slice]
+        groups = [self.order.at(n) for n in numbers]
+        return [int(group.windows[n - group.first]) for n, group in zip(numbers, groups, strict=True)]
+
     def batches(self, start: int, stop: int) -> Iterator[tuple[Batch, list[Key]]]:
         """The steps from `start` to `stop`, in order.
 

@@ -10,6 +10,9 @@ class Single:
 
     starts, span, state_bytes, whole = 1, 1, 8, False
 
+    def describe(self, index):
+        return f"window {index}"
+
     def allocate(self, states):
         return np.empty(states, dtype=np.int64)
 

@@ -1,0 +1,200 @@
+r"""When training ends because values are not finite, and which samples are at fault.
+
+A step is skipped if the norm of its gradient is not finite; the norm is taken after workers have exchanged
+gradients, so that all of them skip together. Training ends with an error
+
+- after `PATIENCE` skipped steps in a row;
+- when at least `PATIENCE` steps, and more than `SHARE` of all steps so far, were skipped;
+- at its last step, if more than `SHARE` of all steps were skipped, however few they are;
+- at a validation loss that is not finite.
+
+The first `TRACED` skipped steps of a process, and the one that ends training, are traced: the samples of the
+batch go through the model one by one, and those whose input, loss or gradient is not finite are named. If
+this is so for all of them, it is the model that has diverged. Steps that are not skipped cost nothing.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from lola.data.state import Batch
+from lola.errors import DivergedError
+from lola.seeding import Key, SampleGenerator
+from lola.training.checkpoint import Position
+from lola.training.precision import precision
+from lola.training.rooms import Source
+from lola.training.stream import Stream, fixed_batches
+
+if TYPE_CHECKING:
+    from lola.training.loop import TrainingConfig
+
+PATIENCE = 10  # skipped steps
+SHARE = 0.1  # of all steps
+TRACED = 3  # skipped steps
+
+Samples = Iterable[tuple[Batch, Key, str]]
+"""Batches of one sample, the keys of their random numbers, and where they are from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What was found in the samples of one rank.
+
+    Arguments:
+        samples: How many there are.
+        faults: What is wrong with some of them, and where they are from.
+        data: Whether the input of one of them is not finite.
+    """
+
+    samples: int
+    faults: tuple[str, ...]
+    data: bool
+
+
+class DivergenceCheck:
+    """Follows one training run, on every rank alike.
+
+    Arguments:
+        model: What is trained, without a wrapper that exchanges gradients.
+        stream: This rank's share of the batches.
+        validation: Where the windows of the validation set are read from.
+        config: How it is trained.
+        device: Where the model is.
+        told: Called on every rank with a line for each skipped step that is traced.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stream: Stream,
+        validation: Source,
+        config: "TrainingConfig",
+        device: torch.device,
+        told: Callable[[str], None],
+    ) -> None:
+        self.model, self.stream, self.source = model, stream, validation
+        self.config, self.device, self.told = config, device, told
+        self.in_a_row = self.traced = 0
+        self.cause = "in an earlier part of the training"
+        rate = f"--optimizer.learning-rate {config.optimizer.learning_rate:g}"
+        self.remedy = f"the model has diverged: lower {rate} or --clip {config.clip:g}, or train in float32"
+
+    def step(self, position: Position, skipped: bool, batch: Batch, keys: list[Key]) -> None:
+        """Note a step.
+
+        Arguments:
+            position: Where training stands after it.
+            skipped: Whether it was skipped.
+            batch: This rank's samples of the step.
+            keys: The keys of their random numbers.
+
+        Raises:
+            DivergedError: Too many steps were skipped.
+        """
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+        over = position.skipped > SHARE * position.step
+        ends = over and position.step == self.config.steps
+        if skipped:
+            ends |= self.in_a_row >= PATIENCE or (over and position.skipped >= PATIENCE)
+            if ends or self.traced < TRACED:
+                self.traced += 1
+                self.cause = self._cause(self._of_step(position.step - 1, batch, keys), self.model)
+                self.told(f"step {position.step} was skipped, its gradient is not finite: {self.cause}")
+        if ends:
+            raise DivergedError(
+                f"training diverged: {position.skipped} of {position.step} steps were skipped, their "
+                f"gradients are not finite: {self.cause}"
+            )
+
+    def validation(self, name: str, value: float, position: Position, objective: nn.Module) -> None:
+        """Check a validation loss.
+
+        Arguments:
+            name: What it is called.
+            value: The loss.
+            position: Where training stands.
+            objective: What was validated, perhaps in a wrapper.
+
+        Raises:
+            DivergedError: It is not finite.
+        """
+        if math.isfinite(value):
+            return
+        model = getattr(objective, "module", objective).model
+        cause = self._cause(self._of_validation(), model, gradients=False)
+        raise DivergedError(f"training diverged: {name} is {value:g} after {position.step} steps: {cause}")
+
+    def _of_step(self, step: int, batch: Batch, keys: list[Key]) -> Iterator[tuple[Batch, Key, str]]:
+        for i, (key, window) in enumerate(zip(keys, self.stream.windows(step), strict=True)):
+            yield batch.rows(i, i + 1), key, self.stream.source.describe(window)
+
+    def _of_validation(self) -> Iterator[tuple[Batch, Key, str]]:
+        config, (rank, world) = self.config, _ranks()
+        for batch, (key,) in fixed_batches(
+            self.source, seed=config.seed, samples=config.valid_samples, batch_size=1, rank=rank, world=world
+        ):
+            yield batch, key, self.source.describe(cast(int, key[-1]))
+
+    def _cause(self, samples: Samples, model: nn.Module, gradients: bool = True) -> str:
+        """What the samples of all ranks tell, the same on every rank."""
+        for name, weight in model.named_parameters():
+            if not weight.isfinite().all():
+                return f"the weight {name} is not finite; {self.remedy}"
+        traces = _gather(self._trace(samples, model, gradients))
+        faults = [fault for trace in traces for fault in trace.faults]
+        count = sum(trace.samples for trace in traces)
+        if not faults:
+            return f"each of the {count} samples is finite by itself; {self.remedy}"
+        if len(faults) == count > 1 and not any(trace.data for trace in traces):
+            return f"so are all of the {count} samples, such as {faults[0]}; {self.remedy}"
+        more = f" and {len(faults) - 1} more of {count} samples" if len(faults) > 1 else ""
+        return f"{faults[0]}{more}; simulate or fetch that file again, or exclude it"
+
+    def _trace(self, samples: Samples, model: nn.Module, gradients: bool) -> Trace:
+        faults, count, data = [], 0, False
+        model.eval()  # so that no buffer changes; every step and every validation sets its own mode
+        with torch.compiler.set_stance("force_eager"):  # batches of one sample would be compiled anew
+            for batch, key, place in samples:
+                count += 1
+                finite = bool(batch.states.isfinite().all() & batch.parameters.isfinite().all())
+                data |= not finite
+                fault = self._fault(model, batch, key, gradients) if finite else "an input is not finite"
+                if fault:
+                    faults.append(f"{place} ({fault})")
+        return Trace(count, tuple(faults), data)
+
+    def _fault(self, model: nn.Module, batch: Batch, key: Key, gradients: bool) -> str:
+        """What is not finite in a sample's loss or gradient, if anything is."""
+        largest = f"its largest input is {float(batch.states.abs().max()):.3g}"
+        with torch.set_grad_enabled(gradients), precision(self.config.precision, self.device):
+            generator = SampleGenerator([key], self.device)
+            loss: Tensor = cast(Any, model).loss(batch.to(self.device), generator)[0]
+        if not loss.isfinite():
+            return f"its loss is {float(loss):g}, {largest}"
+        if gradients:
+            parameters = [each for each in model.parameters() if each.requires_grad]
+            parts = torch.autograd.grad(loss, parameters, allow_unused=True)
+            if not nn.utils.get_total_norm([part for part in parts if part is not None]).isfinite():
+                return f"its gradient is not finite, {largest}"
+        return ""
+
+
+def _ranks() -> tuple[int, int]:
+    """This process's rank and the number of ranks."""
+    if not torch.distributed.is_initialized():
+        return 0, 1
+    return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def _gather(trace: Trace) -> list[Trace]:
+    """The traces of all ranks, in their order."""
+    if not torch.distributed.is_initialized():
+        return [trace]
+    traces: list[Trace] = [trace] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(traces, trace)
+    return traces
