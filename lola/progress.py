@@ -59,6 +59,13 @@ def _line(event: dict[str, Any], total: int) -> str:
         return ""
     values = event["values"]
     shown = [f"{label} {values[name]:.4g}" for name, label in SHOWN.items() if name in values]
+    shown += [
+        f"{count:.0f} rollouts did not stay finite"
+        for name, count in values.items()
+        if name.endswith("/diverged_rollouts") and count
+    ]
+    if values.get("train/skipped"):
+        shown.append(f"skipped {values['train/skipped']:.0f}")
     if not shown and not any(name.startswith("progress/") for name in values):
         return ""
     return "  ".join([f"{event['step']}/{total}", *shown])

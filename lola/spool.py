@@ -12,6 +12,7 @@ seconds.
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from upath import UPath
 
 from lola.errors import LolaError
 from lola.remote import AnyPath, mirrored, reaching, read_whole, scratch, upload
+from lola.strict_json import dumps, null_if_not_finite
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 NAME = "events.jsonl"
@@ -60,8 +62,8 @@ class Spool:
         self._append("describe", name=name, tags=dict(tags), parameters=dict(parameters))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record metrics at a step."""
-        self._append("metrics", step=step, values=dict(values))
+        """Record metrics at a step; those that are not finite are null, since JSON has no word for them."""
+        self._append("metrics", step=step, values=null_if_not_finite(dict(values)))
 
     def artifact(self, path: AnyPath) -> None:
         """Record a file of the stage's folder."""
@@ -82,7 +84,7 @@ class Spool:
             self._publish(self.folder)
 
     def _append(self, kind: str, **content: Any) -> None:
-        line = json.dumps({"kind": kind, "time": int(time.time() * 1000), **content})
+        line = dumps({"kind": kind, "time": int(time.time() * 1000), **content})
         with _alone(self.folder), self.path.open("a") as file:
             file.write(line + "\n")
         if isinstance(self.folder, UPath) and time.time() - _time(self._published) > PUBLISH:
@@ -170,4 +172,12 @@ def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[st
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            yield offset, json.loads(line)
+            yield offset, _event(json.loads(line))
+
+
+def _event(content: dict[str, Any]) -> dict[str, Any]:
+    """An event as it was recorded: what is null among its metrics was not finite, and is NaN."""
+    if content["kind"] == "metrics":
+        values = content["values"].items()
+        content["values"] = {name: math.nan if value is None else value for name, value in values}
+    return content

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -28,6 +27,7 @@ from lola.config import Config, fingerprint
 from lola.errors import DataError, StorageError
 from lola.lease import ObjectLease, lease
 from lola.remote import AnyPath, is_there, is_url, open_root, reaching, read_whole, scratch, secret_of, upload
+from lola.strict_json import dumps, loads
 
 SCHEMA_VERSION = 1
 FINISHED: set[str] = set()
@@ -145,9 +145,15 @@ def remove_asides(folder: AnyPath) -> None:
 
 
 def write_json(path: AnyPath, value: Any) -> None:
-    """Write JSON atomically, for people to read as well."""
+    """Write JSON atomically, for people to read as well.
+
+    Raises:
+        DivergedError: A number is not finite; nothing is written.
+        StorageError: The storage is full, read-only or out of reach.
+    """
+    text = dumps(value, indent=2) + "\n"
     with atomic_path(path) as aside:
-        aside.write_text(json.dumps(value, indent=2) + "\n")
+        aside.write_text(text)
 
 
 @functools.cache
@@ -261,7 +267,7 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     try:
         with reaching(folder) if isinstance(folder, UPath) else contextlib.nullcontext():
             text = read_whole(folder / "manifest.json")
-        manifest = json.loads(text)
+        manifest = loads(text)
     except (FileNotFoundError, DataError):
         raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from None
     except ValueError:

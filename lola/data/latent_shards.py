@@ -13,7 +13,6 @@ or for float16, it saves 10 % and slows reading by two fifths. Mantissas are mos
 
 import contextlib
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -26,6 +25,7 @@ from lola.data.latents import LatentTrajectory
 from lola.errors import DataError
 from lola.remote import AnyPath, local_copy
 from lola.storage import atomic_path, read_manifest
+from lola.strict_json import dumps, loads
 
 LAYOUT: dict[str, Any] = {
     "compression": "none",
@@ -58,7 +58,7 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
                 moments.add(each, checksum(row))
             if writer is None:
                 raise ValueError(f"a shard needs at least one trajectory: {path}")
-            writer.add_key_value_metadata({"lola": json.dumps(moments.values())})
+            writer.add_key_value_metadata({"lola": dumps(moments.values())})
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong first is what is told
                 if writer is not None:
@@ -100,7 +100,7 @@ def describe_shards(paths: Sequence[AnyPath]) -> dict[str, Any]:
     shards, moments = [], []
     for path in paths:
         with path.open("rb") as file:
-            footer = json.loads(pq.read_metadata(file).metadata[b"lola"])
+            footer = loads(pq.read_metadata(file).metadata[b"lola"])
         shards.append(
             {"name": path.name, "bytes": path.stat().st_size, "row_groups": footer.pop("row_groups")}
         )

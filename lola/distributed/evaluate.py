@@ -30,10 +30,11 @@ from lola.emulation import Emulator, load_autoencoder, load_emulator, trained_sy
 from lola.errors import LolaError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
-from lola.evaluation.tables import summarise
+from lola.evaluation.tables import count_diverged, summarise
 from lola.remote import AnyPath, files_below, is_there, read_whole
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path, read_manifest
+from lola.strict_json import null_if_not_finite
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
 LAST = "seconds"  # tells that a part is whole
@@ -131,11 +132,15 @@ def run_evaluation(run: EvaluationRun) -> None:
                 aside.write_bytes(read_whole(parts[0].folder / name))
     timing = float(np.median([float(read_whole(part.folder / LAST)) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
-    Spool(run.stage.folder).metrics(0, summary | {f"{config.split}/seconds_per_state": timing})
+    diverged = count_diverged(joined["metrics"])
+    beside = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
+    beside = {f"{config.split}/{name}": value for name, value in beside.items()}
+    Spool(run.stage.folder).metrics(0, summary | beside)
     run.stage.commit(
         trajectories=[split.trajectories[index].id for index in chosen],
         rows={name: table.num_rows for name, table in joined.items()},
-        metrics=summary,
+        diverged={"rollouts": diverged, "of": len(parts)},
+        metrics=null_if_not_finite(summary),
         seconds_per_state=timing,
     )
 

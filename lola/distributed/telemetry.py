@@ -34,6 +34,7 @@ from lola.spool import read_events, spool_size
 Emit = Callable[[str, float, Mapping[str, str]], None]
 STATES = ("waiting", "running", "finished", "failed")
 BOUNDARIES = [10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0]
+SKIPPED = "lola_train_skipped_steps_total"
 LEFT = {"latents": "lola_encode_shards_left", "evaluations": "lola_evaluate_trajectories_left"}
 
 
@@ -148,6 +149,7 @@ class Telemetry:
         followed.status = status
 
     def _report(self, followed: _Followed, values: Mapping[str, float]) -> None:
+        before = followed.totals.get(SKIPPED, 0.0)
         for name, metric in METRICS.items():
             value = values.get(metric.record, math.nan)
             if not math.isfinite(value):
@@ -158,8 +160,9 @@ class Telemetry:
                 self.emit(name, value - followed.totals.get(name, 0.0), self._labels(followed))
                 followed.totals[name] = value
         judged = [values[name] for name in ("train/loss", "train/gradient_norm") if name in values]
-        if judged:
-            followed.gauges["lola_train_nonfinite"] = float(not all(map(math.isfinite, judged)))
+        skipped = followed.totals.get(SKIPPED, 0.0) > before
+        if judged or skipped:
+            followed.gauges["lola_train_nonfinite"] = float(skipped or not all(map(math.isfinite, judged)))
         self._progress(followed)
 
     def _progress(self, followed: _Followed) -> None:

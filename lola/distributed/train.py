@@ -31,7 +31,7 @@ from lola.counting import count
 from lola.distributed.checkpoints import CheckpointStore
 from lola.distributed.cluster import cpus_per_gpu
 from lola.distributed.notice import Lookout
-from lola.errors import DataError, LolaError
+from lola.errors import DataError, LolaError, StorageError
 from lola.peak import device_kind, peak
 from lola.remote import AnyPath
 from lola.seeding import seed_process
@@ -113,6 +113,9 @@ def run_training(run: TrainingRun) -> None:
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
+        final = getattr(error, "controller_failure", None)
+        if isinstance(final, LolaError):  # of `SpoolCallback`
+            raise final from None
         raise LolaError(f"training {stage.name} failed: {_cause(error)}") from error
     metrics = result.metrics or {}
     if "refusal" in metrics:
@@ -223,7 +226,10 @@ class Utilisation:
 
 
 class SpoolCallback(UserCallback):
-    """Appends what the workers report to the stage's record; runs in the controller of the run."""
+    """Appends what the workers report to the stage's record; runs in the controller of the run.
+
+    It ends the run where starting workers again would not help.
+    """
 
     def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
@@ -235,6 +241,16 @@ class SpoolCallback(UserCallback):
         values = {name: value for name, value in metrics[0].items() if "/" in name}
         if values:
             Spool(self.folder).metrics(metrics[0]["step"], values)
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise a worker's error that is of the data, the options or a training that diverged.
+
+        Ray Train then ends the run with it, whatever `max_failures` is. Storage that is out of reach may be
+        there again, and is tried again.
+        """
+        for _, error in sorted(worker_exceptions.items()):
+            if isinstance(error, LolaError) and not isinstance(error, StorageError):
+                raise error
 
 
 def _cause(error: BaseException) -> str:

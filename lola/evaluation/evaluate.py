@@ -24,7 +24,7 @@ from lola.config import Config, added, how, require
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
 from lola.emulation import Emulator, InferenceConfig, Weights, map_states
-from lola.errors import DataError
+from lola.errors import DataError, DivergedError
 from lola.evaluation.conservation import conserved
 from lola.evaluation.ensemble import Members, Scores, join_members, join_scores, score_ensemble
 from lola.evaluation.score import Subject, drifts, share_stable, tabulate
@@ -162,6 +162,8 @@ def evaluate_trajectory(
 
     Raises:
         DataError: No state is left after the context.
+        DivergedError: The autoencoder makes latents that are not finite. Rollouts may: their scores are not
+            finite either, and count as lost.
     """
     trajectory = split.trajectories[index]
     if len(range(start, split.steps, config.stride)) <= config.context:
@@ -170,6 +172,11 @@ def evaluate_trajectory(
     truth = split.read(index, start, split.steps, config.stride)
     known, future = truth[:, config.context - 1], truth[:, config.context :]
     z = space.encode(truth[None])
+    if not z.isfinite().all():
+        raise DivergedError(
+            f"{trajectory.id} ({trajectory.file}): its latents are not finite; the autoencoder has "
+            "diverged, or a value of the trajectory is far out of range"
+        )
     began = time.perf_counter()
     if emulator is not None:
         drawn = _roll_out(config, split, index, truth, z, emulator)

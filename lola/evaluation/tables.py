@@ -172,6 +172,13 @@ def summarise(
     return summary
 
 
+def count_diverged(metrics: pa.Table) -> int:
+    """The rollouts of one method, one per trajectory and start, with an error that is not finite."""
+    errors = metrics.filter(pc.equal(metrics["metric"], "vrmse"))
+    lost = errors.filter(pc.invert(pc.is_finite(errors["value"])))
+    return lost.unify_dictionaries().group_by(["trajectory", "start"]).aggregate([]).num_rows
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """What a table shows of one estimate: `best` of the emulators, or `flagged` for losing to persistence.

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lola.errors import DataError, StorageError
+from lola.errors import DataError, DivergedError, StorageError
 
 WEIGHTS = "model.safetensors"
 EMA_WEIGHTS = "model_ema.safetensors"
@@ -67,8 +67,18 @@ def load_checkpoint(
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a module's parameters and buffers as safetensors."""
+    """Write a module's parameters and buffers as safetensors.
+
+    Raises:
+        DivergedError: One of them is not finite; names the first.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise DivergedError(
+                f"{name} holds values that are not finite, and is not written to {path}: training diverged; "
+                "lower its learning rate"
+            )
     save_file(state, path)
 
 

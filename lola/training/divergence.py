@@ -170,12 +170,12 @@ class DivergenceCheck:
 
     def _fault(self, model: nn.Module, batch: Batch, key: Key, gradients: bool) -> str:
         """What is not finite in a sample's loss or gradient, if anything is."""
-        largest = f"its largest input is {float(batch.states.abs().max()):.3g}"
+        largest = f"its largest input is {batch.states.abs().max().item():.3g}"
         with torch.set_grad_enabled(gradients), precision(self.config.precision, self.device):
             generator = SampleGenerator([key], self.device)
             loss: Tensor = cast(Any, model).loss(batch.to(self.device), generator)[0]
         if not loss.isfinite():
-            return f"its loss is {float(loss):g}, {largest}"
+            return f"its loss is {loss.item():g}, {largest}"
         if gradients:
             parameters = [each for each in model.parameters() if each.requires_grad]
             parts = torch.autograd.grad(loss, parameters, allow_unused=True)

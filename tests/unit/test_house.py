@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
-LEAVES = {"config", "errors", "remote", "lease", "seeding", "storage", "spool", "waiting"}
+LEAVES = {"config", "errors", "strict_json", "remote", "lease", "seeding", "storage", "spool", "waiting"}
 PHYSICS = {"data.systems", "data.transforms", "data.statistics"}
 MODELS = {
     *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet", "binding"),
@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "remote": {"errors"},
     "lease": {"errors", "remote", "waiting"},
     "waiting": set(),
-    "storage": {"config", "errors", "remote", "lease"},
+    "storage": {"config", "errors", "strict_json", "remote", "lease"},
     "inventory": {"remote", "storage"},
-    "spool": {"errors", "remote"},
+    "spool": {"errors", "strict_json", "remote"},
+    "strict_json": {"errors"},
     "seeding": set(),
     "errors": set(),
     "cli": {"config", "errors", "waiting"},

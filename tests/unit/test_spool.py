@@ -1,8 +1,11 @@
+import math
+
 import pytest
 
 import lola.spool
 from lola.remote import read_whole
 from lola.spool import Spool, read_events, spool_path, spool_size
+from lola.strict_json import loads
 
 
 def test_events_come_back_in_order_with_offsets(tmp_path):
@@ -13,6 +16,16 @@ def test_events_come_back_in_order_with_offsets(tmp_path):
     assert [event["kind"] for _, event in events] == ["status", "metrics"]
     assert [event["kind"] for _, event in read_events(tmp_path, events[0][0])] == ["metrics"]
     assert events[-1][0] == spool_path(tmp_path).stat().st_size
+
+
+def test_metrics_that_are_not_finite_are_null_in_the_record(tmp_path):
+    Spool(tmp_path).metrics(1, {"train/loss": math.nan, "valid/loss": math.inf, "train/skipped": 3.0})
+    line = spool_path(tmp_path).read_text()
+    assert loads(line)["values"] == {"train/loss": None, "valid/loss": None, "train/skipped": 3.0}
+    ((_, event),) = read_events(tmp_path)
+    assert math.isnan(event["values"]["train/loss"])
+    assert math.isnan(event["values"]["valid/loss"])
+    assert event["values"]["train/skipped"] == 3
 
 
 def test_a_torn_line_is_dropped_and_the_record_goes_on(tmp_path):

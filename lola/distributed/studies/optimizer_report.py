@@ -1,5 +1,6 @@
 """The report of a study of optimisers, made of its runs' records."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -59,7 +60,8 @@ def read_curve(folder: AnyPath) -> pd.DataFrame:
     rows, seconds = [], 0.0
     for before, step in zip([0, *steps], steps, strict=False):
         seconds += values[step]["train/seconds_per_step"] * (step - before)
-        losses = {"train_loss": values[step]["train/loss"], "valid_loss": values[step]["valid/loss"]}
+        train_loss = values[step].get("train/loss", math.nan)  # none where all steps since were skipped
+        losses = {"train_loss": train_loss, "valid_loss": values[step]["valid/loss"]}
         rows.append({"step": step, "seconds": seconds, **losses})
     return pd.DataFrame(rows)
 

@@ -1,16 +1,21 @@
 """The parts of an evaluation, with tasks that run where they are called."""
 
+import dataclasses
+import math
 import os
 from types import SimpleNamespace
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from stages import small_sweep
 
 from lola.distributed import evaluate
 from lola.distributed.cluster import Room
 from lola.distributed.plan import Plan
 from lola.errors import DataError, LolaError
+from lola.progress import Progress
 from lola.spool import read_events
 
 
@@ -69,6 +74,38 @@ def test_parts_are_shared_among_workers_and_joined(tasks, step):
     examples = list((step.stage.folder / "parts").glob("*/example.npy"))
     assert len(examples) == 1
     assert (step.stage.folder / "example.npy").read_bytes() == examples[0].read_bytes()
+
+
+def test_rollouts_that_diverge_are_counted_and_null_in_the_manifest(tasks, step, monkeypatch):
+    """Their rows keep what is not finite, which every mean over them shows."""
+    real = evaluate.evaluate_trajectory
+
+    def diverging(config, subject, split, index, start, **models):
+        result = real(config, subject, split, index, start, **models)
+        if start == 0:
+            return result
+        rows = result.metrics
+        lost = pc.and_(pc.greater(rows["lead_time"], 8), pc.equal(rows["metric"], "vrmse"))
+        values = pc.if_else(lost, math.nan, rows["value"])
+        return dataclasses.replace(result, metrics=rows.set_column(rows.num_columns - 1, "value", values))
+
+    monkeypatch.setattr(evaluate, "evaluate_trajectory", diverging)
+    step.run()
+    manifest = step.stage.manifest()
+    assert manifest["diverged"] == {"rollouts": 2, "of": 4}
+    assert manifest["metrics"]["test/vrmse/1-20"] is None
+    assert any(value is not None for value in manifest["metrics"].values())
+    assert math.isnan(max(rows(step)["value"].to_pylist(), key=math.isnan))
+    console = Console(record=True, width=200)
+    progress = Progress(console)
+    progress.follow(step.stage.folder, "evaluation persistence", 2)
+    progress._followed[step.stage.folder].offset = 0
+    progress.poll()
+    assert "2 rollouts did not stay finite" in console.export_text()
+    for name in ("manifest.json", "events.jsonl"):
+        text = (step.stage.folder / name).read_text()
+        assert "NaN" not in text
+        assert "Infinity" not in text
 
 
 def test_only_what_is_missing_is_computed(tasks, step):

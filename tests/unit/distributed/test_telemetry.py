@@ -78,11 +78,17 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     assert emitted.of("lola_stage_reported_timestamp_seconds", run) == 1100
     assert emitted.of("lola_sweep_remaining_seconds") == pytest.approx(300)
     clock[0] += 100
-    norm = {"train/gradient_norm": math.inf}
-    spool.metrics(50, {"train/loss": math.nan, "train/samples": 800.0, "train/skipped": 3.0} | norm)
+    spool.metrics(50, {"train/samples": 800.0, "train/skipped": 3.0})  # no step since was applied
     telemetry.poll()
     assert emitted.of("lola_train_nonfinite", run) == 1
     assert emitted.of("lola_train_loss", run) == 0.5  # the last that was finite
+    spool.metrics(75, {"train/loss": 0.25, "train/samples": 800.0, "train/skipped": 3.0})
+    telemetry.poll()
+    assert emitted.of("lola_train_nonfinite", run) == 0
+    spool.metrics(75, {"train/loss": math.nan, "train/samples": 800.0, "train/skipped": 3.0})
+    telemetry.poll()
+    assert emitted.of("lola_train_nonfinite", run) == 1
+    assert emitted.of("lola_train_loss", run) == 0.25
     assert emitted.of("lola_train_samples_total", run) == 800
     assert emitted.of("lola_train_skipped_steps_total", run) == 3
     one.steps[0].run()

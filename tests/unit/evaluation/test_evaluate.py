@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from lola.data.systems import EULER
 from lola.data.well import open_split
 from lola.diffusion import DiffusionConfig
 from lola.emulation import Emulator
-from lola.errors import ConfigError, DataError
+from lola.errors import ConfigError, DataError, DivergedError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
 from lola.guidance import GuidanceConfig
@@ -58,6 +60,14 @@ def test_the_autoencoder_is_scored_on_the_states_that_emulators_predict(split, a
     assert set(scores.metrics["lead_time"].to_pylist()) == {4, 8, 12, 16, 20}
     assert scores.example.shape == (1, 5, 5, 16, 16)
     assert scores.moments is None
+
+
+def test_an_autoencoder_that_diverged_is_told(split, autoencoder):
+    diverged = copy.deepcopy(autoencoder)
+    next(diverged.parameters()).data.fill_(1e30)
+    config = EvaluationConfig(subject="autoencoder", trajectories=1)
+    with pytest.raises(DivergedError, match=r"#1 .*latents are not finite"):
+        evaluate_trajectory(config, SUBJECT, split, 1, 0, autoencoder=diverged, emulator=None)
 
 
 def test_an_ensemble_has_members_and_two_targets(split, autoencoder):
