@@ -125,7 +125,7 @@ class DivergenceCheck:
         """
         if math.isfinite(value):
             return
-        model = getattr(objective, "module", objective).model
+        model = cast(nn.Module, getattr(objective, "module", objective).model)
         cause = self._cause(self._of_validation(), model, gradients=False)
         raise DivergedError(f"training diverged: {name} is {value:g} after {position.step} steps: {cause}")
 
