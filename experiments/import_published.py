@@ -37,7 +37,7 @@ def main(config: Import) -> None:
     conversion = read_conversion(config.run, root, config.name)
     written = write_conversion(conversion)
     stages = [each.stage for each in (conversion.autoencoder, conversion) if each is not None]
-    tracker = Tracker(root, conversion.stage.system)
+    tracker = Tracker(root, conversion.stage.system, print)
     tracker.start_sweep(
         f"import {conversion.stage.what}",
         fingerprint("import", conversion.stage.fingerprint),
@@ -46,8 +46,10 @@ def main(config: Import) -> None:
     for stage in stages:
         tracker.follow(stage.folder, stage.fingerprint)
         print(f"{'imported' if written else 'reused'}: {stage.folder}")
-    tracker.finish_sweep(None, failed=False)
+    tracker.finish_sweep(None, "FINISHED")
     print(f"runs: {tracker.command}")
+    if tracker.missing:
+        print(tracker.missing)
 
 
 if __name__ == "__main__":

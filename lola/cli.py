@@ -62,8 +62,9 @@ def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
         main(read(program))
     except LolaError as error:
         sys.exit(f"{program}: error: {error}")
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        left = f"; {interrupt}" if str(interrupt) else ""
+        print(f"{program}: interrupted; the same command goes on from here{left}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -26,6 +26,7 @@ OF_KIND = {
 }
 DATASET = re.compile(r"[^/]+/(stats\.yaml|data/[^/]+/[^./][^/]*\.hdf5)|\.lease")
 TRACKING = "mlflow"
+SWEEPS = re.compile(r"sweeps/[^/]+/(events\.jsonl|\.lease)")
 
 
 def unknown_files(root: AnyPath, well: str = "well") -> list[AnyPath]:
@@ -38,7 +39,7 @@ def unknown_files(root: AnyPath, well: str = "well") -> list[AnyPath]:
     unknown = []
     for name in names_below(root):
         parts = name.split("/")
-        if parts[0] == TRACKING:
+        if parts[0] == TRACKING or SWEEPS.fullmatch(name):
             known = True
         elif parts[0] == well:
             known = DATASET.fullmatch("/".join(parts[1:])) is not None

@@ -1,36 +1,31 @@
 """Progress of a sweep on the console, read from the stages' records."""
 
-import dataclasses
 import time
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from lola.follow import Events
 from lola.remote import AnyPath
-from lola.spool import read_events, spool_size
+from lola.spool import end_offset
 
 SHOWN = {"train/loss": "train", "valid/loss": "valid", "train/seconds_per_step": "s/step"}
 
 
-@dataclasses.dataclass
-class _Followed:
-    name: str
-    total: int
-    offset: int
-
-
 class Progress:
-    """Prints one line for whatever a stage reports.
+    """Prints one line for whatever a stage reports; a sink of event logs.
 
     Arguments:
         console: Where to print.
     """
 
+    name = "the console"
+
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.monotonic()
-        self._followed: dict[AnyPath, _Followed] = {}
+        self._shown: dict[AnyPath, tuple[str, int]] = {}  # names and last steps
 
     def say(self, text: str) -> None:
         """Print a line with the time since the start."""
@@ -38,17 +33,24 @@ class Progress:
         self.console.print(f"[dim]{minutes:02d}:{seconds:02d}[/dim]  {text}", highlight=False, soft_wrap=True)
 
     def follow(self, folder: AnyPath, name: str, total: int) -> None:
-        """Show what a stage reports from now on, `total` being its last step."""
-        self._followed.setdefault(folder, _Followed(name, total, spool_size(folder)))
+        """Name a stage whose log is shown, `total` being its last step."""
+        self._shown.setdefault(folder, (name, total))
 
-    def poll(self) -> None:
+    def start_offset(self, folder: AnyPath) -> int:
+        """What a stage reported before is not shown again."""
+        return end_offset(folder)
+
+    def take(self, folder: AnyPath, offset: int, events: Events) -> int:
         """Show what is new."""
-        for folder, followed in self._followed.items():
-            for offset, event in read_events(folder, followed.offset):
-                followed.offset = offset
-                line = _line(event, followed.total)
-                if line:
-                    self.say(f"[bold]{escape(followed.name)}[/bold]  {escape(line)}")
+        name, total = self._shown[folder]
+        for _, event in events:
+            line = _line(event, total)
+            if line:
+                self.say(f"[bold]{escape(name)}[/bold]  {escape(line)}")
+        return events[-1][0]
+
+    def end_poll(self) -> None:
+        """Nothing is shown of stages that report nothing."""
 
 
 def _line(event: dict[str, Any], total: int) -> str:

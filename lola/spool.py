@@ -11,6 +11,8 @@ seconds.
 """
 
 import contextlib
+import hashlib
+import io
 import json
 import math
 import os
@@ -30,6 +32,10 @@ Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 NAME = "events.jsonl"
 PUBLISH = 20.0
 LOOK = 60.0
+START = b'{"kind": '  # of every event
+STATUS = START + b'"status"'
+TAIL = 65536  # bytes of a log that hold its last event
+DIGESTED = 4096  # bytes before an offset that identify a log
 _looked: dict[str, float] = {}  # when this process looked last, by folder
 
 
@@ -76,6 +82,14 @@ class Spool:
     def dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
         """Record a dataset that the run reads, by its fingerprint, and what for."""
         self._append("dataset", name=name, digest=digest, context=context, source=source)
+
+    def stage(self, path: str, fingerprint: str) -> None:
+        """Record that a stage belongs to a sweep, by its folder in the storage root."""
+        self._append("stage", path=path, fingerprint=fingerprint)
+
+    def report(self, path: str) -> None:
+        """Record the folder of a sweep's report, in the storage root."""
+        self._append("report", path=path)
 
     def status(self, status: Status, reason: str = "") -> None:
         """Record that the run started or ended, and why it failed."""
@@ -160,7 +174,11 @@ def _look(folder: UPath) -> None:
 
 
 def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The events of a stage from a byte offset on, each with the offset behind it, but for a torn line."""
+    """The events of a stage from a byte offset on, each with the offset behind it.
+
+    A line that is not complete yet is left for later. Of a line that a crash cut off and that another process
+    went on with, the part that is an event is read.
+    """
     if isinstance(folder, UPath):
         _look(folder)
     path = spool_path(folder)
@@ -172,12 +190,64 @@ def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[st
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            yield offset, _event(json.loads(line))
+            event = _event(line)
+            if event is not None:
+                yield offset, event
 
 
-def _event(content: dict[str, Any]) -> dict[str, Any]:
+def _event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line, or of its end; None if it holds none."""
+    for text in (line, line[line.rfind(START) :]):
+        with contextlib.suppress(ValueError):
+            event = json.loads(text)
+            if isinstance(event, dict) and "kind" in event:
+                return _with_nan(event)
+    return None
+
+
+def _with_nan(event: dict[str, Any]) -> dict[str, Any]:
     """An event as it was recorded: what is null among its metrics was not finite, and is NaN."""
-    if content["kind"] == "metrics":
-        values = content["values"].items()
-        content["values"] = {name: math.nan if value is None else value for name, value in values}
-    return content
+    if event["kind"] == "metrics":
+        values = event["values"].items()
+        event["values"] = {name: math.nan if value is None else value for name, value in values}
+    return event
+
+
+def last_status(folder: AnyPath) -> Status | None:
+    """The last status of a stage's log; None if it has none."""
+    if isinstance(folder, UPath):
+        _look(folder)
+    path = spool_path(folder)
+    log = path.read_bytes() if path.exists() else b""
+    end = log.rfind(b"\n") + 1
+    while (start := log.rfind(STATUS, 0, end)) >= 0:
+        event = _event(log[start : log.index(b"\n", start) + 1])
+        if event is not None:
+            return event["status"]
+        end = start
+    return None
+
+
+def end_offset(folder: AnyPath) -> int:
+    """The offset behind the last event of a stage's log."""
+    size = spool_size(folder)
+    for length in (min(size, TAIL), size):
+        with spool_path(folder).open("rb") if size else io.BytesIO() as file:
+            file.seek(size - length)
+            tail = file.read(length)
+        end = tail.rfind(b"\n") + 1
+        while end:
+            start = tail.rfind(b"\n", 0, end - 1) + 1
+            if _event(tail[start:end]) is not None:
+                return size - length + end
+            end = start
+    return 0
+
+
+def log_digest(folder: AnyPath, offset: int) -> str:
+    """What tells a log from another up to an offset, by its last events; empty if the log is shorter."""
+    path = spool_path(folder)
+    with path.open("rb") as file:
+        file.seek(max(0, offset - DIGESTED))
+        before = file.read(min(offset, DIGESTED))
+    return hashlib.sha256(before).hexdigest()[:16] if len(before) == min(offset, DIGESTED) else ""

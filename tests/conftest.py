@@ -1,5 +1,6 @@
 """What several tests need: a small dataset, an object store, and a browser."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def object_store() -> Iterator[str]:
     """The address of a server of the S3 protocol."""
     with serve() as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory) -> Path:
+    """A database of MLflow's without runs, to be copied: making one takes seconds."""
+    from lola.tracking.server import make_database
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_database(path)
+    return path
 
 
 @pytest.fixture

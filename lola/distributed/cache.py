@@ -1,8 +1,7 @@
 """One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
 
-import contextlib
-
 from rich.console import Console
+from rich.markup import escape
 
 from lola.autoencoder import CodecConfig
 from lola.config import Config, fingerprint, flat
@@ -75,25 +74,31 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     progress, stage = Progress(Console()), cache.stage
     config = stage.config
     assert isinstance(config, CacheConfig)
-    tracker = Tracker(root, stage.system)
+    tracker = Tracker(root, stage.system, lambda text: progress.say(escape(text)))
     tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
     if config.actors > 1 or config.gpus:
         connect(progress.say)
     try:
         with watching([Trial("cache", (cache,))], tracker, progress), stage.lease():
             if stage.finished:
-                progress.say(f"{stage.name} is finished already")
+                progress.say(escape(f"{stage.name} is finished already"))
             else:
                 make(cache)
+    except KeyboardInterrupt:
+        tracker.finish_sweep(None, "KILLED")
+        raise KeyboardInterrupt(tracker.missing) from None
     except Exception:
-        with contextlib.suppress(Exception):  # a full disk, perhaps: what failed first is what is told
-            tracker.finish_sweep(None, failed=True)
+        tracker.finish_sweep(None, "FAILED")
+        if tracker.missing:
+            progress.say(escape(tracker.missing))
         raise
-    tracker.finish_sweep(None, failed=False)
+    tracker.finish_sweep(None, "FINISHED")
     for split in stage.manifest()["splits"].values():
         for file, reason in split["skipped"].items():
-            progress.say(f"left out {file}: {reason}")
-    progress.say(f"runs: {tracker.command}")
+            progress.say(escape(f"left out {file}: {reason}"))
+    progress.say(escape(f"runs: {tracker.command}"))
+    if tracker.missing:
+        progress.say(escape(tracker.missing))
 
 
 def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:

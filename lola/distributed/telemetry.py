@@ -27,9 +27,10 @@ from ray.util import metrics as ray_metrics
 
 from lola.distributed.forecasting.makespan import Task, makespan
 from lola.distributed.sweep import Step, Trial
+from lola.follow import Events
 from lola.live_metrics import METRICS
 from lola.remote import AnyPath
-from lola.spool import read_events, spool_size
+from lola.spool import end_offset
 
 Emit = Callable[[str, float, Mapping[str, str]], None]
 STATES = ("waiting", "running", "finished", "failed")
@@ -58,13 +59,14 @@ class RayMetrics:
 
 
 @dataclasses.dataclass
-class _Followed:
-    """A stage's record, and what it has told since the start."""
+class StageState:
+    """What a stage's log has told since its offset `start`; `news` says whether anything at the last look."""
 
     step: Step
-    offset: int
+    start: int
     finished: bool
     resumed: bool
+    news: bool = False
     status: str = ""
     began: float = 0.0
     first: int | None = None
@@ -83,7 +85,7 @@ class _Followed:
 
 
 class Telemetry:
-    """Emits the live metrics of trials.
+    """Emits the live metrics of trials; a sink of event logs.
 
     Arguments:
         trials: What runs, or has run.
@@ -91,6 +93,8 @@ class Telemetry:
         slots: Tells how many trials there are at once.
         emit: Takes a name, a value and labels.
     """
+
+    name = "live metrics"
 
     def __init__(
         self,
@@ -108,71 +112,79 @@ class Telemetry:
             trial.name: frozenset(makers[s.fingerprint] for s in trial.needs if s.fingerprint in makers)
             for trial in self.trials
         }
-        self.followed = {step.stage.folder: _follow(step) for step in steps}
+        self.stages = {step.stage.folder: _follow(step) for step in steps}
 
-    def poll(self) -> None:
-        """Emit what is new, and what is still so."""
-        for followed in self.followed.values():
-            before = followed.offset
-            for offset, event in read_events(followed.step.stage.folder, followed.offset):
-                followed.offset = offset
-                self._read(followed, event)
-            if followed.status == "RUNNING" or followed.offset > before:
-                for name, value in followed.gauges.items():
-                    self.emit(name, value, self._labels(followed))
+    def start_offset(self, folder: AnyPath) -> int:
+        """What an earlier call did is no news."""
+        return self.stages[folder].start
+
+    def take(self, folder: AnyPath, offset: int, events: Events) -> int:
+        """Emit what is new of counters, and keep the rest for the end of the poll."""
+        for _, event in events:
+            self._read(self.stages[folder], event)
+        self.stages[folder].news = True
+        return events[-1][0]
+
+    def end_poll(self) -> None:
+        """Emit gauges, which are forgotten if they are not set again."""
+        for state in self.stages.values():
+            if state.status == "RUNNING" or state.news:
+                for name, value in state.gauges.items():
+                    self.emit(name, value, self._labels(state))
+            state.news = False
         self._sweep()
 
-    def _read(self, followed: _Followed, event: Mapping[str, Any]) -> None:
+    def _read(self, state: StageState, event: Mapping[str, Any]) -> None:
         at = event["time"] / 1000
         if event["kind"] == "status":
-            self._status(followed, event["status"], at)
+            self._status(state, event["status"], at)
         elif event["kind"] == "metrics":
-            followed.done, followed.reported = max(followed.done, event["step"]), at
-            if followed.first is None:  # it goes on from an earlier call
-                followed.first, followed.since = followed.done, at
-            self._report(followed, event["values"])
+            state.done, state.reported = max(state.done, event["step"]), at
+            if state.first is None:  # it goes on from an earlier call
+                state.first, state.since = state.done, at
+            self._report(state, event["values"])
         else:
             return
-        followed.gauges["lola_stage_running"] = float(followed.status == "RUNNING")
-        followed.gauges["lola_stage_reported_timestamp_seconds"] = at
+        state.gauges["lola_stage_running"] = float(state.status == "RUNNING")
+        state.gauges["lola_stage_reported_timestamp_seconds"] = at
 
-    def _status(self, followed: _Followed, status: str, at: float) -> None:
+    def _status(self, state: StageState, status: str, at: float) -> None:
         if status == "RUNNING":
-            followed.began = followed.since = at
-            followed.first = None if followed.resumed else 0
+            state.began = state.since = at
+            state.first = None if state.resumed else 0
         elif status == "FINISHED":
-            followed.finished, followed.done = True, followed.step.total
-            self._progress(followed)
-            if followed.began:
-                labels = {k: v for k, v in self._labels(followed).items() if k != "run"}
-                self.emit("lola_stage_seconds", at - followed.began, labels)
-        followed.status = status
+            state.finished, state.done = True, state.step.total
+            self._progress(state)
+            if state.began:
+                labels = {k: v for k, v in self._labels(state).items() if k != "run"}
+                self.emit("lola_stage_seconds", at - state.began, labels)
+        state.status = status
 
-    def _report(self, followed: _Followed, values: Mapping[str, float]) -> None:
-        before = followed.totals.get(SKIPPED, 0.0)
+    def _report(self, state: StageState, values: Mapping[str, float]) -> None:
+        before = state.totals.get(SKIPPED, 0.0)
         for name, metric in METRICS.items():
             value = values.get(metric.record, math.nan)
             if not math.isfinite(value):
                 continue
             if metric.kind == "gauge":
-                followed.gauges[name] = value
-            elif value > followed.totals.get(name, 0.0):
-                self.emit(name, value - followed.totals.get(name, 0.0), self._labels(followed))
-                followed.totals[name] = value
+                state.gauges[name] = value
+            elif value > state.totals.get(name, 0.0):
+                self.emit(name, value - state.totals.get(name, 0.0), self._labels(state))
+                state.totals[name] = value
         judged = [values[name] for name in ("train/loss", "train/gradient_norm") if name in values]
-        skipped = followed.totals.get(SKIPPED, 0.0) > before
+        skipped = state.totals.get(SKIPPED, 0.0) > before
         if judged or skipped:
-            followed.gauges["lola_train_nonfinite"] = float(skipped or not all(map(math.isfinite, judged)))
-        self._progress(followed)
+            state.gauges["lola_train_nonfinite"] = float(skipped or not all(map(math.isfinite, judged)))
+        self._progress(state)
 
-    def _progress(self, followed: _Followed) -> None:
-        step = followed.step
-        followed.gauges["lola_stage_progress_ratio"] = followed.done / step.total
+    def _progress(self, state: StageState) -> None:
+        step = state.step
+        state.gauges["lola_stage_progress_ratio"] = state.done / step.total
         if step.stage.kind in LEFT:
-            followed.gauges[LEFT[step.stage.kind]] = step.total - followed.done
+            state.gauges[LEFT[step.stage.kind]] = step.total - state.done
 
-    def _labels(self, followed: _Followed) -> dict[str, str]:
-        tags, stage = followed.step.tags, followed.step.stage
+    def _labels(self, state: StageState) -> dict[str, str]:
+        tags, stage = state.step.tags, state.step.stage
         return self.labels | {"stage": tags["stage"], "model": tags["model"], "run": stage.name}
 
     def _sweep(self) -> None:
@@ -196,13 +208,13 @@ class Telemetry:
         status = {each.status for each in stages if not each.finished}
         return "failed" if "FAILED" in status else "running" if "RUNNING" in status else "waiting"
 
-    def _of(self, trial: Trial) -> list[_Followed]:
-        return [self.followed[step.stage.folder] for step in trial.steps]
+    def _of(self, trial: Trial) -> list[StageState]:
+        return [self.stages[step.stage.folder] for step in trial.steps]
 
     def _remaining(self) -> float | None:
         """Expected seconds until all trials are done."""
         rates: dict[tuple[str, ...], list[float]] = collections.defaultdict(list)
-        for each in self.followed.values():
+        for each in self.stages.values():
             if each.seconds is not None:
                 for key in _likes(each):
                     rates[key].append(each.seconds)
@@ -220,13 +232,13 @@ class Telemetry:
         return makespan(tasks, {"slots": self.slots()})
 
 
-def _follow(step: Step) -> _Followed:
-    """A record from its end on: what an earlier call did is no news."""
-    offset, finished = spool_size(step.stage.folder), step.stage.finished
-    return _Followed(step, offset, finished, resumed=offset > 0, done=step.total if finished else 0)
+def _follow(step: Step) -> StageState:
+    """A log from its end on."""
+    offset, finished = end_offset(step.stage.folder), step.stage.finished
+    return StageState(step, offset, finished, resumed=offset > 0, done=step.total if finished else 0)
 
 
-def _left(each: _Followed, told: Mapping[tuple[str, ...], float]) -> float:
+def _left(each: StageState, told: Mapping[tuple[str, ...], float]) -> float:
     """Expected seconds until a stage is done, from the mean seconds of those like it."""
     own = each.seconds
     if own is not None:
@@ -235,7 +247,7 @@ def _left(each: _Followed, told: Mapping[tuple[str, ...], float]) -> float:
     return max(0.0, likely - (time.time() - each.began if each.status == "RUNNING" else 0.0))
 
 
-def _likes(each: _Followed) -> Sequence[tuple[str, ...]]:
+def _likes(each: StageState) -> Sequence[tuple[str, ...]]:
     """What a stage is like, the narrowest first."""
     tags = each.step.tags
     return (tags["stage"], tags["model"]), (tags["stage"],), ()

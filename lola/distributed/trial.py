@@ -10,7 +10,7 @@ from ray import tune
 from lola.config import flat
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
-from lola.spool import Spool
+from lola.spool import Spool, last_status
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
 LOW_MEMORY = "the node running low on memory"  # Ray explains at length what it killed for it
@@ -70,6 +70,27 @@ def make(step: Step) -> None:
             spool.status("FAILED", reason_of(error))
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
+    _record_end(step, spool)
+
+
+def complete_record(step: Step) -> None:
+    """Record the end of a stage whose process died after it had finished the stage, before it could."""
+    stage = step.stage
+    if last_status(stage.folder) != "RUNNING" or not stage.finished:
+        return
+    held = stage.lease()
+    with contextlib.suppress(OSError):  # another process has it in hand, and records its end
+        held.acquire(timeout=0)
+        try:
+            if last_status(stage.folder) == "RUNNING":
+                _record_end(step, Spool.resume(stage.folder))
+        finally:
+            held.release()
+
+
+def _record_end(step: Step, spool: Spool) -> None:
+    """Record what a finished stage made."""
+    stage = step.stage
     weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
     if step.register and weights.exists():
         spool.model(weights, f"{stage.system}-{stage.what}")

@@ -10,8 +10,7 @@ import functools
 import logging
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +18,7 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 from rich.console import Console
+from rich.markup import escape
 
 from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, require_shared, room
@@ -28,8 +28,9 @@ from lola.distributed.simulate import simulate
 from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.sweep_report import report_sweep
 from lola.distributed.telemetry import Telemetry
-from lola.distributed.trial import reason_of, run_trial
+from lola.distributed.trial import complete_record, reason_of, run_trial
 from lola.errors import LolaError
+from lola.follow import Follower, polling
 from lola.peak import emulates_bfloat16
 from lola.progress import Progress
 from lola.remote import AnyPath, is_url, scratch
@@ -37,7 +38,6 @@ from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 
-POLL = 2.0  # seconds between looks at the records
 STARTS = 4  # times that trials are started, if nodes run out of memory
 
 
@@ -120,7 +120,8 @@ def run_reported(
     plan, tracker, progress = _prepare(config, build)
     page = _complete(plan, title, tracker, progress, report)
     assert page is not None
-    progress.say(f"report: {page}")
+    progress.say(escape(f"report: {page}"))
+    _say_missing(tracker, progress)
     return page
 
 
@@ -141,8 +142,15 @@ def run_stages(
     stages = tuple(choose(plan))
     _complete(plan.towards(*stages), title, tracker, progress)
     for stage in stages:
-        progress.say(f"{stage.what}: {stage.folder}")
+        progress.say(escape(f"{stage.what}: {stage.folder}"))
+    _say_missing(tracker, progress)
     return stages
+
+
+def _say_missing(tracker: Tracker, progress: Progress) -> None:
+    """Say, as the last line, what MLflow lacks and which command sends it."""
+    if tracker.missing:
+        progress.say(escape(tracker.missing))
 
 
 def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple[P, Tracker, Progress]:
@@ -150,7 +158,7 @@ def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
-    tracker = Tracker(storage, config.system)
+    tracker = Tracker(storage, config.system, lambda text: progress.say(escape(text)))
     if config.simulation is not None and not is_url(config.well):
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
@@ -179,20 +187,34 @@ def _complete(
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
-    failures: dict[str, str] = {}
+    try:
+        failures = _make(plan, tracker, progress)
+        page = report(plan) if report and not failures else None
+    except KeyboardInterrupt:
+        ray.shutdown()  # the processes of trials end, and release what they hold
+        tracker.finish_sweep(None, "KILLED")
+        raise KeyboardInterrupt(tracker.missing) from None
+    except Exception:
+        tracker.finish_sweep(None, "FAILED")
+        _say_missing(tracker, progress)
+        raise
+    tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
+    progress.say(escape(f"runs: {tracker.command}"))
+    if failures:
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
+        missing = f"; {tracker.missing}" if tracker.missing else ""
+        raise LolaError(f"{len(failures)} of {len(plan.trials)} trials failed: {reasons}{missing}")
+    return page
+
+
+def _make(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
+    """Run a plan until it has no trial that is not finished, or trials failed; returns why, by name."""
     while True:
         trials = plan.trials
         progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
         failures = run_plan(plan, tracker, progress)
         if failures or all(trial.finished for trial in plan.trials):
-            break
-    page = report(plan) if report and not failures else None
-    tracker.finish_sweep(page.parent if page else None, bool(failures))
-    progress.say(f"runs: {tracker.command}")
-    if failures:
-        reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
-        raise LolaError(f"{len(failures)} of {len(trials)} trials failed: {reasons}")
-    return page
+            return failures
 
 
 def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
@@ -215,31 +237,19 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
             return run_trials(pending, folder / name, limit)
 
 
-@contextlib.contextmanager
 def watching(
     trials: Sequence[Trial], tracker: Tracker, progress: Progress, slots: Callable[[], int] = lambda: 1
-) -> Iterator[None]:
-    """Copy the records of stages to MLflow, show them on the console and emit live metrics meanwhile."""
-    stop, telemetry = threading.Event(), Telemetry(trials, tracker.sweep, slots)
-    for step in (step for trial in trials for step in trial.steps):
+) -> contextlib.AbstractContextManager[None]:
+    """Copy the logs of stages to MLflow, show them on the console and emit live metrics meanwhile."""
+    steps = [step for trial in trials for step in trial.steps]
+    for step in steps:
+        complete_record(step)
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
-    watch = threading.Thread(target=_watch, args=(stop, tracker, progress, telemetry), daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watch.join()
-        progress.poll()
-        telemetry.poll()
-
-
-def _watch(stop: threading.Event, tracker: Tracker, progress: Progress, telemetry: Telemetry) -> None:
-    while not stop.wait(POLL):
-        progress.poll()
-        telemetry.poll()
-        tracker.pump()
+    folders = [step.stage.folder for step in steps]
+    sinks = (progress, Telemetry(trials, tracker.sweep, slots))
+    followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
+    return polling(followers, lambda text: progress.say(escape(text)))
 
 
 def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[str, str]:

@@ -150,7 +150,7 @@ def test_a_server_with_passwords_takes_runs_of_those_who_know_one(tmp_path, serv
         (stage / name).write_text(name)
     spool.model(stage / "model.safetensors", "euler-autoencoder")
     spool.status("FINISHED")
-    tracker.finish_sweep(None, failed=False)
+    tracker.finish_sweep(None, "FINISHED")
     runs = {run.info.run_name: run for run in tracker.client.search_runs([tracker.experiment])}
     assert runs["autoencoder"].data.metrics == {"train/loss": 0.5}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}

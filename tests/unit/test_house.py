@@ -30,8 +30,9 @@ MAY_IMPORT = {
     "errors": set(),
     "cli": {"config", "errors", "waiting"},
     "live_metrics": set(),
-    "progress": {"remote", "spool"},
-    "tracking": {"errors", "remote", "spool", "storage"},
+    "follow": {"remote", "spool"},
+    "progress": {"follow", "remote", "spool"},
+    "tracking": {"errors", "follow", "lease", "remote", "spool", "storage"},
     "data": LEAVES,
     "simulate": LEAVES | {"data"},
     "training": LEAVES | {"data.state"},
@@ -87,7 +88,7 @@ def test_imports_follow_the_layers(path):
 def test_ray_and_mlflow_have_one_home(path):
     roots = {name.split(".")[0] for name in imports(path)}
     assert "ray" not in roots or path.parent.name == "distributed"
-    assert "mlflow" not in roots or path.name == "tracking.py"
+    assert "mlflow" not in roots or path.parent.name == "tracking"
 
 
 @pytest.mark.parametrize("path", LIBRARY + EXPERIMENTS, ids=lambda path: str(path.relative_to(ROOT)))

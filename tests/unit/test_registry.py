@@ -71,7 +71,7 @@ def test_a_registered_emulator_brings_its_autoencoder(tmp_path, stages):
         spool = Spool(stage.folder)
         spool.describe(name=name, tags={}, parameters={})
         spool.model(stage.folder / WEIGHTS, name)
-    tracker.finish_sweep(None, failed=False)
+    tracker.finish_sweep(None, "FINISHED")
     weights = [(stage.folder / WEIGHTS).read_bytes() for stage in stages]
     for stage in stages:
         shutil.rmtree(stage.folder)

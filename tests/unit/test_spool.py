@@ -4,7 +4,7 @@ import pytest
 
 import lola.spool
 from lola.remote import read_whole
-from lola.spool import Spool, read_events, spool_path, spool_size
+from lola.spool import Spool, end_offset, last_status, log_digest, read_events, spool_path, spool_size
 from lola.strict_json import loads
 
 
@@ -116,3 +116,48 @@ def test_an_outage_stops_no_metrics(memory_root, monkeypatch):
             spool.status("FAILED")
     spool.metrics(2, {"a": 1.0})
     assert uploads(folder) == 3
+
+
+def test_events_after_a_line_that_was_cut_off_are_read(tmp_path):
+    """A process is killed while it writes; another, which has the log open, goes on with the same line."""
+    spool = Spool(tmp_path)
+    spool.metrics(1, {"a": 1.0})
+    for rest in ('{"kind": "metrics", "time": 1, "st', "\0\0\0\0", '{"kind": "status"', "\n", "[]\n"):
+        with spool_path(tmp_path).open("a") as file:
+            file.write(rest)
+        assert last_status(tmp_path) is None
+        assert end_offset(tmp_path) == next(iter(read_events(tmp_path)))[0]
+    spool.metrics(2, {"a": 2.0})
+    with spool_path(tmp_path).open("a") as file:
+        file.write('{"kind": "sta')
+    spool.status("FAILED", "killed")
+    spool.metrics(3, {"a": 2.0})
+    events = list(read_events(tmp_path))
+    assert [event.get("step") for _, event in events] == [1, 2, None, 3]
+    assert last_status(tmp_path) == "FAILED"
+    assert end_offset(tmp_path) == events[-1][0] == spool_size(tmp_path)
+    with spool_path(tmp_path).open("a") as file:
+        file.write('{"kind": "metr')
+    assert end_offset(tmp_path) == events[-1][0]
+
+
+def test_the_last_event_is_found_far_from_the_end(tmp_path):
+    assert end_offset(tmp_path) == 0
+    assert last_status(tmp_path) is None
+    Spool(tmp_path).status("RUNNING")
+    size = spool_size(tmp_path)
+    with spool_path(tmp_path).open("a") as file:
+        file.write("x" * 100_000)
+    assert end_offset(tmp_path) == size
+    assert last_status(tmp_path) == "RUNNING"
+
+
+def test_a_log_is_told_from_another_by_what_is_before_an_offset(tmp_path):
+    for name, value in (("one", 1.0), ("two", 2.0)):
+        for step in range(100):
+            Spool(tmp_path / name).metrics(step, {"a": value})
+    size = spool_size(tmp_path / "one")
+    digest = log_digest(tmp_path / "one", size)
+    Spool(tmp_path / "one").metrics(100, {"a": 1.0})
+    assert log_digest(tmp_path / "one", size) == digest != log_digest(tmp_path / "two", size)
+    assert log_digest(tmp_path / "two", 2 * size) == ""

@@ -50,7 +50,7 @@ def test_a_registered_autoencoder_becomes_a_stage(tmp_path, autoencoder):
     spool = Spool(autoencoder.folder)
     spool.describe(name="autoencoder", tags={}, parameters={})
     spool.model(autoencoder.folder / "model.safetensors", "euler-autoencoder-f8c16")
-    tracker.finish_sweep(None, failed=False)
+    tracker.finish_sweep(None, "FINISHED")
     weights = (autoencoder.folder / "model.safetensors").read_bytes()
     shutil.rmtree(autoencoder.folder)
     assert find_stage(tmp_path, "euler-autoencoder-f8c16", "autoencoders") == autoencoder.folder

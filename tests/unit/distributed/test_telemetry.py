@@ -6,6 +6,7 @@ import pytest
 from lola.config import Config
 from lola.distributed.sweep import Step, Trial
 from lola.distributed.telemetry import RayMetrics, Telemetry
+from lola.follow import Follower
 from lola.live_metrics import METRICS
 from lola.spool import Spool
 from lola.storage import Stage
@@ -49,10 +50,16 @@ def spool_of(trial):
     return Spool(trial.steps[0].stage.folder)
 
 
+def following(trials, *arguments, **options):
+    """Reads the logs of trials for live metrics."""
+    telemetry = Telemetry(trials, *arguments, **options)
+    return Follower(telemetry, telemetry.stages)
+
+
 def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     one = trial(tmp_path, "diffusion-f8c16")
     run, emitted = one.steps[0].stage.name, Emitted()
-    telemetry = Telemetry([one], "s" * 64, emit=emitted)
+    telemetry = following([one], "s" * 64, emit=emitted)
     telemetry.poll()
     assert emitted.of("lola_sweep_trials", "waiting") == 1
     assert emitted.of("lola_sweep_remaining_seconds") is None  # nobody knows yet
@@ -105,7 +112,7 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
 def test_gauges_of_stages_that_run_are_set_again_at_every_look(tmp_path):
     quiet, ended = trial(tmp_path, "quiet"), trial(tmp_path, "ended")
     emitted = Emitted()
-    telemetry = Telemetry([quiet, ended], "s", emit=emitted)
+    telemetry = following([quiet, ended], "s", emit=emitted)
     for each in (quiet, ended):
         spool_of(each).status("RUNNING")
         spool_of(each).metrics(1, {"train/loss": 1.0, "train/samples": 4.0})
@@ -126,7 +133,7 @@ def test_time_to_finish_follows_slots_and_needs(tmp_path, clock):
     trials = [first, *(trial(tmp_path, f"after{i}", needs=(first,)) for i in range(3))]
     emitted = {slots: Emitted() for slots in (1, 2, 9)}
     followers = [
-        Telemetry(trials, "s", functools.partial(int, slots), emit) for slots, emit in emitted.items()
+        following(trials, "s", functools.partial(int, slots), emit) for slots, emit in emitted.items()
     ]
     spool_of(first).status("RUNNING")
     clock[0] += 50
@@ -141,7 +148,7 @@ def test_a_resumed_stage_is_not_thought_faster_than_it_is(tmp_path, clock):
     one = trial(tmp_path, "one")
     spool_of(one).metrics(50, {"train/loss": 1.0})  # by an earlier call
     emitted = Emitted()
-    telemetry = Telemetry([one], "s", emit=emitted)
+    telemetry = following([one], "s", emit=emitted)
     spool_of(one).status("RUNNING")
     for step in (60, 80):
         clock[0] += 10
@@ -155,7 +162,7 @@ def test_states_shards_and_trajectories_left_are_told(tmp_path):
     broken, done = trial(tmp_path, "broken"), trial(tmp_path, "done")
     done.steps[0].run()
     emitted = Emitted()
-    telemetry = Telemetry([cache, scored, broken, done], "s", emit=emitted)
+    telemetry = following([cache, scored, broken, done], "s", emit=emitted)
     spool_of(cache).status("RUNNING")
     spool_of(cache).metrics(3, {"progress/shards": 3, "encode/states_per_second": 300.0})
     spool_of(scored).status("RUNNING")

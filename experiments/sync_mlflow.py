@@ -1,0 +1,28 @@
+"""Send MLflow everything that it lacks: `sync_mlflow.py [--storage ROOT]`; needs no cluster."""
+
+import dataclasses
+
+from lola.cli import launch_alone
+from lola.config import Config, how
+from lola.storage import resolve_storage
+from lola.tracking import sync
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sync(Config):
+    """What to send.
+
+    Arguments:
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
+    """
+
+    storage: str | None = how(None)
+
+
+def main(config: Sync) -> None:
+    """Send everything of all sweeps that MLflow lacks, and correct the status of runs whose process ended."""
+    sync(resolve_storage(config.storage), lambda text: print(text, flush=True))
+
+
+if __name__ == "__main__":
+    launch_alone(main, Sync)

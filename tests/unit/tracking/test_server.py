@@ -1,0 +1,144 @@
+import os
+import shlex
+import stat
+
+import pytest
+import sqlalchemy
+from fakemlflow import FakeMlflow
+
+from lola.errors import TrackingError
+from lola.tracking import Tracker, fetch_model, tracking_uri
+from lola.tracking.server import database_path, make_database, open_experiment, show_command
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def test_a_root_that_is_no_folder_needs_a_server(storage, memory_root):
+    for use in (lambda: Tracker(memory_root, "euler"), lambda: fetch_model(memory_root, "model", storage)):
+        with pytest.raises(TrackingError, match=r"storage memory://.* MLFLOW_TRACKING_URI"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("https://me:planted@mlflow.example.org", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://planted@mlflow.example.org:8443/runs", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://mlflow.example.org/?token=planted", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql://me:planted@mlflow.example.org/runs", "PGPASSWORD"),
+        ("postgresql://mlflow.example.org/runs?password=planted", "PGPASSWORD"),
+    ],
+)
+def test_an_address_that_holds_credentials_is_refused_without_showing_them(storage, monkeypatch, uri, remedy):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for use in (lambda: Tracker(storage, "euler"), lambda: fetch_model(storage, "model", storage)):
+        with pytest.raises(TrackingError, match=remedy) as refusal:
+            use()
+        assert "planted" not in str(refusal.value)
+        assert "mlflow.example.org" in str(refusal.value)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "postgresql://me@host/runs?sslmode=require"])
+def test_an_address_without_credentials_is_taken_as_it_is(storage, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_uri(storage) == uri
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_does_not_answer_is_named(storage, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9 does not answer"):
+        Tracker(storage, "euler")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("/home/me/mlruns", "mlruns", "file:", "file:///home/me/mlruns", "  ", "http:", "http://"),
+        *("https:///runs", "sqlite:", "sqlite://", "sqlite:///:memory:", "ftp://host/runs", "http://[::1"),
+    ],
+)
+def test_an_address_of_no_server_and_no_database_is_refused(storage, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for use in (lambda: Tracker(storage, "euler"), lambda: fetch_model(storage, "model", storage)):
+        with pytest.raises(TrackingError, match=r"is neither a server .* nor a database") as refusal:
+            use()
+        assert "\n" not in str(refusal.value)
+    assert not list(storage.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("mysql+oursql://me@127.0.0.1/runs", "needs a driver that is not installed"),
+        ("mssql+pymssql://me@127.0.0.1/runs", "needs a driver that is not installed"),
+        ("sqlite:////nowhere/mlflow.db", "unable to open database file"),
+        ("sqlite:////proc/version", "does not answer"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_told_at_once_in_one_line(storage, monkeypatch, uri, reason):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=reason) as refusal:
+        Tracker(storage, "euler")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_damaged_database_is_told_with_what_to_do(storage):
+    (storage / "mlflow").mkdir()
+    (storage / "mlflow" / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    with pytest.raises(TrackingError, match=r"mlflow\.db is damaged, move it away and run again"):
+        Tracker(storage, "euler")
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "a?b=c", "a#b", "a'b", "$HOME", "[x]", "größe", "a%20b"])
+def test_the_command_names_the_database_whatever_the_folder_is_called(storage, name):
+    path = storage / name / "mlflow" / "mlflow.db"
+    uri = tracking_uri(storage / name)
+    assert database_path(uri) == path
+    command = show_command(uri)
+    assert shlex.split(command) == [
+        *("mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", "5000")
+    ]
+    assert command.endswith("--host 127.0.0.1 --port 5000")
+    path.parent.mkdir(parents=True)
+    engine = sqlalchemy.create_engine(uri)
+    with engine.connect():
+        assert path.exists()
+    engine.dispose()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(storage):
+    storage.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(TrackingError, match="cannot be made"):
+        make_database(storage / "mlflow" / "mlflow.db")
+
+
+def test_a_file_in_place_of_the_folder_is_told(storage):
+    (storage / "mlflow").write_text("")
+    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be made"):
+        make_database(storage / "mlflow" / "mlflow.db")
+
+
+def test_two_drivers_make_one_experiment():
+    """Another driver makes the experiment between the look and the making."""
+    fake, told = FakeMlflow(), []
+    get, answers = fake.get_experiment_by_name, [None]
+    fake.get_experiment_by_name = lambda name: answers.pop() if answers else get(name)
+    theirs = FakeMlflow.create_experiment(fake, "lola/euler")
+    answers.append(None)
+    assert open_experiment(fake, "http://fake", "lola/euler", told.append) == theirs
+    assert not told
+
+
+def test_an_experiment_that_was_deleted_is_restored_and_told():
+    fake, told = FakeMlflow(), []
+    key = open_experiment(fake, "http://fake", "lola/euler", told.append)
+    fake.delete_experiment(key)
+    assert open_experiment(fake, "http://fake", "lola/euler", told.append) == key
+    assert fake.experiments[key].lifecycle_stage == "active"
+    assert told == ["MLflow's experiment lola/euler had been deleted; it is restored with its runs"]
