@@ -211,7 +211,8 @@ class Tracker:
     def _index(self) -> dict[str, Run]:
         """The sweep's runs by fingerprint; of several of one stage the others are deleted."""
         if self._runs is None:
-            query, runs, token = f"tags.`lola.sweep` = '{self.sweep}'", {}, None
+            query, token = f"tags.`lola.sweep` = '{self.sweep}'", None
+            runs: dict[str, Run] = {}
             while True:
                 page = self.client.search_runs([self.experiment], query, max_results=1000, page_token=token)
                 for run in page:
