@@ -27,7 +27,7 @@ from lola.data.well import WellSplit
 from lola.data.well_file import open_well_file
 from lola.data.well_writer import create_fields, write_layout, writing
 from lola.emulation import Emulator, InferenceConfig, Weights, load_emulator
-from lola.errors import ConfigError, DataError
+from lola.errors import ConfigError, DataError, DivergedError
 from lola.registry import find_emulator
 from lola.remote import AnyPath, any_path, require_writable
 from lola.sampling import SamplerConfig
@@ -296,17 +296,30 @@ def write_ensemble(config: EnsembleConfig, path: str | Path) -> AnyPath:
         create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
         file.attrs.update(_provenance(ensemble))
         for row, place, states in ensemble.emulate():
-            _write(file, split.system, states.numpy(), row, place)
+            _write(file, ensemble, states.numpy(), row, place)
     return target
 
 
-def _write(file: h5py.File, system: System, states: np.ndarray, row: int, place: int) -> None:
-    """Write states `(rows, C, n, *grid)`: components come last in The Well."""
+def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, place: int) -> None:
+    """Write states `(rows, C, n, *grid)`: components come last in The Well.
+
+    Raises:
+        DivergedError: A value is not finite; names the first field, trajectory, member and step.
+    """
     rows, steps = slice(row, row + len(states)), slice(place, place + states.shape[2])
-    channel = 0
+    system, channel = ensemble.split.system, 0
     for field, size in zip(system.fields, system.sizes, strict=True):
         values = np.moveaxis(states[:, channel : channel + size], 1, -1)
         shape = values.shape[:-1] + (system.dimensions,) * field.order
+        if not np.isfinite(values).all():
+            lost = ~np.isfinite(values.reshape(*values.shape[:2], -1)).all(-1)
+            i, state = np.argwhere(lost)[0]
+            number, member = divmod(row + int(i), ensemble.members)
+            raise DivergedError(
+                f"{field.name} of trajectory {ensemble.config.trajectories[number]}, member {member}, is not "
+                f"finite at step {ensemble.steps[place + state]}: the emulator has diverged; emulate fewer "
+                "--states, or choose another emulator"
+            )
         file[f"t{field.order}_fields"][field.name][rows, steps] = values.reshape(shape)
         channel += size
 

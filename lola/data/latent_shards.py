@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lola.data.casting import cast_checked
 from lola.data.latents import LatentTrajectory
 from lola.errors import DataError
 from lola.remote import AnyPath, local_copy
@@ -44,6 +45,7 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
     """Write a shard atomically, each trajectory as it arrives.
 
     Raises:
+        DataError: A value is not finite; nothing is left behind.
         StorageError: The storage is full or read-only; nothing is left behind.
     """
     moments = _Moments()
@@ -51,6 +53,9 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
         writer: pq.ParquetWriter | None = None
         try:
             for each in trajectories:
+                for name in ("parameters", "latents"):
+                    values = getattr(each, name)
+                    cast_checked(values, values.dtype, f"{each.id}, variant {each.variant}: {name}")
                 row = _row(each)
                 if writer is None:
                     writer = pq.ParquetWriter(aside, row.schema, **LAYOUT)

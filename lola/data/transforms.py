@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from lola.data.casting import cast_checked
 from lola.data.systems import System, Transform
 from lola.errors import DataError
 
@@ -89,7 +90,7 @@ class Standardisation:
         system: The physical system, with its transforms and statistics.
 
     Raises:
-        DataError: The system has no statistics.
+        DataError: The system has no statistics, or float32 cannot hold them.
     """
 
     def __init__(self, system: System) -> None:
@@ -98,6 +99,10 @@ class Standardisation:
                 f"{system.name} has statistics of {len(system.mean)} of its {len(system.channels)} channels; "
                 "compute them with compute_statistics.py"
             )
+        for name, mean, std in zip(system.channels, system.mean, system.std, strict=True):
+            both = cast_checked(np.array([mean, std]), np.float32, f"the mean or deviation of {name}")
+            if not both[1] > 0:
+                raise DataError(f"the deviation of {name} is {std:g}, which float32 takes for zero")
         self.system = system
         self.axis = -(system.dimensions + 2)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lola.config import fingerprint
 from lola.data.augment import Augmentation, Symmetries, draw
+from lola.data.casting import cast_fault
 from lola.data.files import exists, join, list_files, name_of, open_file
 from lola.data.state import Batch
 from lola.data.systems import System
@@ -112,12 +113,11 @@ class WellSplit:
             with _reading(source, field.name):
                 array = file[f"t{field.order}_fields/{field.name}"]
                 values = read_field(array, source.index, slice(start, stop, stride), length, self.grid)
-            if not np.isfinite(values).all():
-                raise DataError(
-                    f"{source.id} ({source.file}): {field.name} is not finite in states {start} to "
-                    f"{stop - 1}; simulate or fetch the file again, or exclude it"
-                )
-            x[channel : channel + len(values)] = values
+            with np.errstate(over="ignore"):
+                (target := x[channel : channel + len(values)])[:] = values
+            if fault := cast_fault(values, target):
+                place = f"{source.id} ({source.file}): {field.name} {fault} in states {start} to {stop - 1}"
+                raise DataError(f"{place}; simulate or fetch the file again, or exclude it")
             channel += len(values)
         return torch.from_numpy(x)
 

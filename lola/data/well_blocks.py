@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
+from lola.data.casting import cast_fault
 from lola.data.well_fields import varies
 
 PIECE = 2**20  # bytes
@@ -51,6 +52,7 @@ def read_plain(fields: Sequence[h5py.Dataset], index: int, start: int, stop: int
             field.id.read(h5py.h5s.create_simple(values.shape), space, values)
             if not np.isfinite(values).all():
                 name = field.name.rsplit("/", 1)[-1]
-                raise ValueError(f"{name} is not finite in states {begin} to {end - 1}")
+                fault = cast_fault(field[index, begin:end], values)  # which HDF5 has cast
+                raise ValueError(f"{name} {fault} in states {begin} to {end - 1}")
             if not scalar:
                 part[:] = np.moveaxis(values.reshape(*values.shape[: 1 + grid], -1), -1, 0)

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from lola.config import fingerprint
+from lola.data.casting import cast_checked
 from lola.data.files import name_of, open_once, size_of
 from lola.data.systems import Field, System
 from lola.data.well_fields import fields_of, read_axis, read_row, stored_shape
@@ -109,8 +110,7 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
     fault = _fault(file, system, count, steps, grid)
     if fault:
         raise DataError(f"{path} ({dataset}) {fault}; remove it or fetch data of {system.name}")
-    if not np.isfinite(scalars).all():
-        raise DataError(f"{path} ({dataset}) holds non-finite scalars; simulate or fetch it again")
+    cast_checked(scalars, np.float32, f"a constant of {path} ({dataset})")  # which parameters are
     identity = [
         dataset,
         split,

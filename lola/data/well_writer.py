@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import yaml
 
+from lola.data.casting import cast_checked
 from lola.data.files import open_once
 from lola.data.statistics import Moments
 from lola.errors import DataError, StorageError
@@ -56,6 +57,7 @@ def write_well_file(
 
     Raises:
         ValueError: There are more or fewer trajectories than `count`, or their shapes do not fit.
+        DataError: A value is not finite, or float32 cannot hold it.
         StorageError: The storage is full or read-only.
     """
     with writing(path, "w") as file:
@@ -68,6 +70,7 @@ def write_well_file(
             if index == count:
                 raise ValueError(f"{count} trajectories were announced and more are given")
             for name, values in fields.items():
+                values = cast_checked(values, np.float32, f"{name} of trajectory {index} for {path}")
                 file[f"t{values.ndim - 1 - len(axes)}_fields"][name][index] = values
             written = index + 1
         if written != count:

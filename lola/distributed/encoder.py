@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lola.config import Config, how, require
 from lola.data.augment import Symmetries, draw_variant
+from lola.data.casting import cast_checked
 from lola.data.latent_shards import tensor_column
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
@@ -116,7 +117,7 @@ class Encoder:
         for x, _ in prepared.variants:
             with precision(self.config.precision, self.device):
                 z = self.autoencoder.encode(x)
-            latents.append(z.float().cpu().numpy().astype(self.config.dtype, copy=False))
+            latents.append(self._cast(z.float().cpu().numpy(), prepared.entry))
         rows = len(latents)
         entry = {name: value for name, value in prepared.entry.items() if name != "fault"}
         return pa.table(
@@ -128,6 +129,20 @@ class Encoder:
                 "fault": pa.array([prepared.entry["fault"]] * rows),
             }
         )
+
+    def _cast(self, latents: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+        """Latents in the type that they are stored in; a value that does not survive is the block's fault."""
+        try:
+            return cast_checked(latents, self.config.dtype, "a latent")
+        except DataError as error:
+            source = self.shards[entry["shard"]].split.trajectories[entry["trajectory"]]
+            remedy = (
+                "the autoencoder has diverged, or a value of the file is far out of range"
+                if not np.isfinite(latents).all()
+                else "store the cache as float32 (--dtype, --cache.dtype in a sweep)"
+            )
+            entry["fault"] = entry["fault"] or f"{source.id} ({source.file}): {error}; {remedy}"
+            return np.zeros(latents.shape, self.config.dtype)
 
     def _variant(self, states: Tensor, split: WellSplit, index: int, variant: int) -> tuple[Tensor, Tensor]:
         """States and parameters of a variant, the same augmentation at all times."""

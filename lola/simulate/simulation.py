@@ -19,6 +19,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from lola.config import Config, fingerprint, require
+from lola.data.casting import cast_checked
 from lola.data.well_writer import write_well_file, writing
 from lola.errors import ConfigError, LolaError
 from lola.remote import AnyPath
@@ -204,13 +205,19 @@ def simulate_trajectory(job: Job, config: SimulationConfig, index: int, solve: S
 
     Raises:
         ConfigError: Too many draws in a row failed.
+        DataError: A value is not finite, or float32 cannot hold it.
     """
     constants = [str(value) for _, value in job.case.scalars]
     for attempt in range(ATTEMPTS):
         generator = numpy_generator(config.seed, job.dataset, job.split, *constants, index, attempt)
         fields = solve(config.draw(job.case, generator))
         if fields is not None:
-            return {name: values.astype(np.float32) for name, values in fields.items()}, attempt
+            where = f"trajectory {index} of {job.case.name}"
+            cast = {
+                name: cast_checked(values, np.float32, f"{name} of {where}")
+                for name, values in fields.items()
+            }
+            return cast, attempt
     raise ConfigError(
         f"{ATTEMPTS} draws in a row stopped being physical ({job.case.name}){config.advice and '; '}"
         f"{config.advice}"

@@ -105,3 +105,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
                 "it was trained with other channels or widths"
             )
     model.load_state_dict(weights)
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise DataError(
+                f"{path}: {name} holds values that are not finite, or beyond {tensor.dtype}; train it again"
+            )

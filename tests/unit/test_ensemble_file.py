@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well_file import open_well_file
 from lola.diffusion import DiffusionConfig
-from lola.emulation import InferenceConfig, load_emulator
+from lola.emulation import Emulator, InferenceConfig, load_emulator
 from lola.ensemble import EnsembleConfig, open_ensemble, write_ensemble
-from lola.errors import ConfigError, LolaError, StorageError
+from lola.errors import ConfigError, DivergedError, LolaError, StorageError
 from lola.film import FilmConfig, write_film
 from lola.neural_solver import NeuralSolverConfig
 from lola.sampling import SamplerConfig
@@ -103,6 +104,24 @@ def test_an_ensemble_does_not_depend_on_chunks(tmp_path, config):
     for row in range(6):
         a, b = (open_well_file(path, EULER).read(row, 0, 5) for path in (whole, parts))
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_members_that_diverge_are_named_and_nothing_is_written(tmp_path, config, monkeypatch):
+    """A rollout whose states are not finite from its second window on, of the second member alone."""
+    rollout = Emulator.rollout
+
+    def diverging(self, *positional, **named):
+        for i, part in enumerate(rollout(self, *positional, **named)):
+            if i:
+                part[3] = math.inf
+            yield part
+
+    monkeypatch.setattr(Emulator, "rollout", diverging)
+    message = "energy of trajectory 1, member 1, is not finite at step 10"
+    with pytest.raises(DivergedError, match=message) as error:
+        write_ensemble(config(states=8, trajectories=(0, 1)), tmp_path / "ensemble.hdf5")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_past_ends_with_the_known_states(tmp_path, config, initial):

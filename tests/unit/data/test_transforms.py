@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -81,3 +82,11 @@ def test_values_without_a_logarithm_are_refused(system, channel, value, name):
 def test_a_momentum_may_have_any_sign():
     x = torch.full((5, 1, 2, 2), -0.9)
     assert Standardisation(EULER).forward(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("std", "message"), [(1e-60, "deviation of energy is 1e-60"), (1e39, "1e\\+39, beyond")]
+)
+def test_statistics_that_float32_cannot_hold_are_refused(std, message):
+    with pytest.raises(DataError, match=message):
+        Standardisation(dataclasses.replace(EULER, std=(std, *EULER.std[1:])))

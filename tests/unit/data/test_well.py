@@ -215,6 +215,38 @@ def test_non_finite_fields(root):
         split.read(1, 4, 7)
 
 
+@pytest.mark.parametrize("value", [1e39, -1e200])
+def test_fields_beyond_float32_are_named(root, value):
+    split = open_split(root, EULER, "train")
+    with h5py.File(split.trajectories[0].file, "r+") as file:
+        values, attributes = (
+            file["t0_fields/pressure"][:].astype(np.float64),
+            file["t0_fields/pressure"].attrs,
+        )
+        attributes = dict(attributes)
+        del file["t0_fields/pressure"]
+        values[1, 5, 2, 2] = value
+        file["t0_fields"].create_dataset("pressure", data=values).attrs.update(attributes)
+    message = (
+        rf"{OPEN}/train/a.hdf5#1 .*pressure holds {value:g}".replace("+", r"\+") + ", beyond the largest"
+    )
+    with pytest.raises(DataError, match=message):
+        split.read(1, 4, 7)
+    room = np.empty((5, 3, *split.grid), np.float32)
+    with pytest.raises(DataError, match=message):
+        split.read_into(room, 1, 4, 7)
+
+
+def test_constants_beyond_float32_are_named(root):
+    (path, *_) = sorted((root / OPEN / "data" / "train").iterdir())
+    with h5py.File(path, "r+") as file:
+        attributes = dict(file["scalars/gamma"].attrs)
+        del file["scalars/gamma"]
+        file["scalars"].create_dataset("gamma", data=1e300).attrs.update(attributes)
+    with pytest.raises(DataError, match=rf"a constant of .*{path.name} .*holds 1e\+300"):
+        open_split(root, EULER, "train")
+
+
 def convection_fields(seed, grid=GRID):
     generator = np.random.default_rng(seed)
     fields = {name: generator.normal(size=(STEPS, *grid)) for name in ("buoyancy", "pressure")}

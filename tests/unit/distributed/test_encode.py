@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import math
 import shutil
 
 import h5py
@@ -164,6 +165,30 @@ def test_a_faulty_file_stops_the_job_and_nothing_is_half_written(tmp_path, data,
         encode(stage, autoencoder.folder, Datasets(data), CONFIG)
     assert not stage.finished
     assert [path.name for path in sorted((stage.folder / "train").iterdir())] == ["shard-00000.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "message"),
+    [(math.inf, "float32", "diverged"), (1e8, "float16", "holds .*beyond the largest float16.*as float32")],
+)
+def test_latents_that_are_not_finite_are_not_stored(
+    tmp_path, well, autoencoder, monkeypatch, scale, dtype, message
+):
+    """Those of an autoencoder that diverged, or too large for the type they are stored in."""
+
+    def scaled(folder):
+        model = load_autoencoder(folder)
+        encode = model.encode
+        model.encode = lambda x: scale * encode(x)
+        return model
+
+    monkeypatch.setattr("lola.distributed.encoder.load_autoencoder", scaled)
+    with pytest.raises(DataError, match=rf"_gamma_1.4.hdf5#0 .*{message}") as error:
+        make(tmp_path, well, autoencoder, CacheConfig(dtype=dtype))
+    assert "\n" not in str(error.value)
+    stage = cache_of(tmp_path, well, autoencoder, CacheConfig(dtype=dtype))
+    assert not stage.finished
+    assert not list(stage.folder.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize("kind", ["values", "not finite", "header"])

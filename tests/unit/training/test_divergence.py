@@ -3,13 +3,14 @@ import math
 import pytest
 import torch
 import torch.multiprocessing
+from safetensors.torch import save_file
 from sources import Single
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lola.errors import DivergedError
+from lola.errors import DataError, DivergedError
 from lola.seeding import seed_process
-from lola.training.checkpoint import Position, save_checkpoint, save_weights
+from lola.training.checkpoint import Position, load_weights, save_checkpoint, save_weights
 from lola.training.divergence import PATIENCE
 from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
@@ -136,6 +137,15 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
     with pytest.raises(DivergedError, match=r"network\.bias"):
         save_checkpoint(tmp_path, model, optimizer, Position())
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_loaded(tmp_path):
+    model = Regression()
+    state = {name: tensor.double() for name, tensor in model.state_dict().items()}
+    state["network.weight"][1, 2] = 1e39  # finite as stored
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(DataError, match=r"network\.weight holds .*beyond torch.float32"):
+        load_weights(tmp_path / "model.safetensors", model)
 
 
 def work(rank, folder):

@@ -1,0 +1,40 @@
+"""Changes of dtype that every value must survive: what is not finite, or too large, is named."""
+
+import numpy as np
+
+from lola.errors import DataError
+
+
+def cast_fault(values: np.ndarray, cast: np.ndarray) -> str:
+    """Why values do not survive a change of dtype, as `is not finite` or `holds ...`; empty if they do.
+
+    Arguments:
+        values: The values; looked at only where `cast` holds one that is not finite.
+        cast: The same in another dtype.
+    """
+    finite = np.isfinite(cast)
+    if finite.all():
+        return ""
+    if not np.isfinite(values).all():
+        return "is not finite"
+    largest = np.finfo(cast.dtype).max
+    return f"holds {values[~finite].flat[0]:g}, beyond the largest {cast.dtype}, {largest:g}"
+
+
+def cast_checked(values: np.ndarray, dtype: np.dtype | type | str, name: str) -> np.ndarray:
+    """Values in another dtype, all finite.
+
+    Arguments:
+        values: Any shape; not copied if they have the dtype.
+        dtype: A dtype of floating-point numbers.
+        name: What they are and where they are from, for the error.
+
+    Raises:
+        DataError: A value is not finite, or the dtype cannot hold it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = np.asarray(values).astype(dtype, copy=False)
+    fault = cast_fault(values, cast)
+    if fault:
+        raise DataError(f"{name} {fault}")
+    return cast
