@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from lola import tracking
+from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
 DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot')].some(
@@ -53,7 +52,7 @@ def server(undisturbed, tmp_path_factory) -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_comparison_shows_runs_parameters_and_charts(undisturbed, server, browser):
-    client = tracking.MlflowClient(f"sqlite:///{undisturbed[0]}/mlflow/mlflow.db")
+    client = MlflowClient(f"sqlite:///{undisturbed[0]}/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("lola/euler").experiment_id
     query = "tags.`lola.stage` = 'evaluation' and tags.`lola.model` = 'diffusion'"
     runs = client.search_runs([experiment], query)

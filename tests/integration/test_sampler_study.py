@@ -42,9 +42,9 @@ def test_a_study_goes_on_where_it_was_killed(tmp_path, ray_folder):
     scores = pd.read_parquet(page.parent / "scores.parquet")
     assert set(scores["emulator"]) == set(names)
     assert set(scores["split"]) == {"valid", "test"}
-    from lola import tracking
+    from mlflow import MlflowClient
 
-    client = tracking.MlflowClient(f"sqlite:///{tmp_path}/mlflow/mlflow.db")
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("lola/euler").experiment_id])
     (parent,) = (run for run in runs if run.data.tags["lola.stage"] == "sweep")
     assert parent.info.status == "FINISHED"

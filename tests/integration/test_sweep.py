@@ -36,9 +36,9 @@ def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):
 
 
 def test_mlflow_shows_a_parent_with_a_child_per_stage(undisturbed):
-    from lola import tracking
+    from mlflow import MlflowClient
 
-    client = tracking.MlflowClient(f"sqlite:///{undisturbed[0]}/mlflow/mlflow.db")
+    client = MlflowClient(f"sqlite:///{undisturbed[0]}/mlflow/mlflow.db")
     experiment = client.get_experiment_by_name("lola/euler")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     (parent,) = [run for run in runs if run.data.tags["lola.stage"] == "sweep"]

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from lola.errors import TrackingError
+from lola.follow import Watch
 from lola.lease import lease
 from lola.spool import Spool, end_offset, spool_path
 from lola.tracking import Tracker, fetch_model, sync, tracking_uri
@@ -530,3 +531,23 @@ def test_the_command_tells_of_a_root_without_sweeps(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["sync_mlflow.py", "--storage", str(tmp_path)])
     with pytest.raises(SystemExit, match="holds no sweeps; name the storage root of one"):
         runpy.run_path(str(Path(__file__).parents[3] / "experiments" / "sync_mlflow.py"), run_name="__main__")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_database_that_fails_is_told_in_one_line_and_mlflow_prints_nothing(storage, caplog, capfd):
+    each = tracker(storage)
+    record(storage)
+    path = storage / "mlflow" / "mlflow.db"
+    path.write_bytes(b"x" * path.stat().st_size)  # in place, as seen by connections that are open
+    told = []
+    watch = Watch(each.follower, told.append)
+    for _ in range(2):
+        watch.poll()
+        each._outage.clear()
+    assert len(told) == 1
+    assert told[0].startswith("MLflow cannot be updated now (TrackingError: ")
+    assert "\n" not in told[0]
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    each.finish_sweep(None, "FINISHED")
+    assert each.missing.startswith("MLflow at sqlite:")
