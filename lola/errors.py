@@ -21,6 +21,10 @@ class StorageError(LolaError, OSError):
     """Storage that cannot be read or written."""
 
 
+class CorruptError(StorageError):
+    """A file of ours that is empty, cut or changed."""
+
+
 class TrackingError(LolaError, ConnectionError):
     """A tracking server that does not answer."""
 

@@ -33,6 +33,7 @@ import filelock
 from upath import UPath
 
 from lola.errors import StorageError
+from lola.filesystem import Lock, make_folder, refusals
 from lola.remote import AnyPath, cache_folder, mirrored, reaching
 
 RENEW = 15.0  # seconds between renewals
@@ -46,8 +47,9 @@ def lease(folder: AnyPath) -> "filelock.BaseFileLock | ObjectLease":
     """A context for one process at a time; it ends with a process that died."""
     if isinstance(folder, UPath):
         return ObjectLease(folder / ".lease")
-    folder.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(folder / ".lease")
+    with refusals(folder):
+        make_folder(folder)
+    return Lock(folder / ".lease")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,7 @@ class ObjectLease:
         self._version: str | None = None
         beside = mirrored(path)
         beside.mkdir(exist_ok=True)
-        self._here = filelock.FileLock(beside / "lease")
+        self._here = Lock(beside / "lease")
 
     def acquire(self, timeout: float = -1) -> Self:
         """Wait for the lease, and keep it until it is released.
@@ -206,7 +208,7 @@ def machine() -> str:
 def _name(folder: Path) -> str:
     """A random name that a folder was given."""
     path = folder / "machine"
-    with filelock.FileLock(folder / ".machine.lock"):
+    with Lock(folder / ".machine.lock"):
         if not path.exists() or not path.read_text():
             path.write_text(uuid.uuid4().hex)
         return path.read_text()

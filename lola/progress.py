@@ -28,9 +28,14 @@ class Progress:
         self._shown: dict[AnyPath, tuple[str, int]] = {}  # names and last steps
 
     def say(self, text: str) -> None:
-        """Print a line with the time since the start."""
+        """Print a line with the time since the start, as it is."""
+        self._print(escape(text))
+
+    def _print(self, markup: str) -> None:
         minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
-        self.console.print(f"[dim]{minutes:02d}:{seconds:02d}[/dim]  {text}", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"[dim]{minutes:02d}:{seconds:02d}[/dim]  {markup}", highlight=False, soft_wrap=True
+        )
 
     def follow(self, folder: AnyPath, name: str, total: int) -> None:
         """Name a stage whose log is shown, `total` being its last step."""
@@ -46,7 +51,7 @@ class Progress:
         for _, event in events:
             line = _line(event, total)
             if line:
-                self.say(f"[bold]{escape(name)}[/bold]  {escape(line)}")
+                self._print(f"[bold]{escape(name)}[/bold]  {escape(line)}")
         return events[-1][0]
 
     def end_poll(self) -> None:
@@ -57,6 +62,8 @@ def _line(event: dict[str, Any], total: int) -> str:
     if event["kind"] == "status":
         reason = event.get("reason", "")
         return event["status"].lower() + (f": {reason}" if reason else "")
+    if event["kind"] == "notice":
+        return event["text"]
     if event["kind"] != "metrics":
         return ""
     values = event["values"]

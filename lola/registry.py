@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from lola.errors import DataError, StorageError, TrackingError
 from lola.remote import AnyPath, any_path
-from lola.storage import atomic_path, manifests, read_manifest
+from lola.storage import atomic_path, manifests, read_manifest, read_manifests
 from lola.tracking import fetch_model, fetch_stage
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
@@ -31,12 +31,10 @@ def find_stage(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
         TrackingError: Nothing was found, nor does MLflow know it.
     """
     given = any_path(reference)
-    named = [
-        path.parent
-        for path in manifests(root, kind)
-        if path.parent.name == reference
-        or (len(reference) >= 8 and read_manifest(path.parent)["fingerprint"].startswith(reference))
-    ]
+    named = [path.parent for path in manifests(root, kind) if path.parent.name == reference]
+    if not named and len(reference) >= 8:
+        stages = read_manifests(root, kind)
+        named = [folder for folder, manifest in stages if manifest["fingerprint"].startswith(reference)]
     if (given / "manifest.json").exists():
         folder = given
     elif named:

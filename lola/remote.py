@@ -17,24 +17,57 @@ import contextlib
 import errno
 import functools
 import hashlib
+import logging
 import os
 import posixpath
+import re
 import shutil
 import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import filelock
+import fsspec
 from upath import UPath
 
 from lola.errors import DataError, LolaError, StorageError
+from lola.filesystem import Lock, expand, home, private_folder, refusal, replace
 
 AnyPath = Path | UPath
 """A path of a storage root, on a local or shared filesystem or on an object store."""
 
 AT_ONCE = 8  # objects that are fetched or uploaded at once
+CLIENTS = (
+    *("fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "adlfs", "azure", "ossfs", "paramiko"),
+    *("aiohttp", "requests", "urllib3", "http", "ssl", "smbprotocol", "pyarrow"),
+)
+"""Packages whose own errors, not all of which are `OSError`, are those of filesystems."""
+SCHEMES = (
+    "s3",
+    "s3a",
+    "gs",
+    "gcs",
+    "az",
+    "abfs",
+    "abfss",
+    "adl",
+    "oss",
+    "http",
+    "https",
+    "ftp",
+    "sftp",
+    "ssh",
+    "hdfs",
+    "webhdfs",
+    "hf",
+    "smb",
+    "memory",
+    "dropbox",
+    "file",
+)
 
 
 def is_url(text: object) -> bool:
@@ -64,7 +97,9 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def reaching(location: object, remedy: str = "simulate or fetch it again") -> Iterator[None]:
-    """Turn whatever a filesystem raises into one line that names the location, and a remedy if it is missing.
+    """Turn what a filesystem raises into one line that names the location, and a remedy if it is missing.
+
+    Errors of programs, which no filesystem raises, pass.
 
     Raises:
         DataError: It does not exist.
@@ -74,29 +109,73 @@ def reaching(location: object, remedy: str = "simulate or fetch it again") -> It
         yield
     except LolaError:
         raise
-    except FileNotFoundError:
-        raise DataError(f"{location} is missing; {remedy}") from None
-    except ImportError as error:
-        raise StorageError(
-            f"{location} needs a package that is not installed ({reason(error)}); pip install 'lola[remote]'"
-        ) from None
+    except FileNotFoundError as error:
+        raise DataError(f"{location} is missing; {remedy}") from error
     except PermissionError as error:
         raise StorageError(
             f"{location} refuses access ({reason(error)}); set its credentials in the environment"
-        ) from None
-    except Exception as error:  # every filesystem has errors of its own
+        ) from error
+    except Exception as error:
+        if not _of_filesystem(error):
+            raise
         raise StorageError(
-            f"{location} cannot be reached ({reason(error)}); see to the address, the network and the "
+            refusal(error)
+            or f"{location} cannot be reached ({reason(error)}); see to the address, the network and the "
             "credentials in the environment, and run again"
-        ) from None
+        ) from error
+
+
+def _of_filesystem(error: BaseException) -> bool:
+    """Whether a filesystem, or what it speaks with its server through, raised an error."""
+    packages = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+    return isinstance(error, (OSError, EOFError)) or not packages.isdisjoint(CLIENTS)
 
 
 def remote_path(url: str) -> UPath:
     """The path of a URL."""
-    with reaching(without_secrets(url)):
+    shown = without_secrets(url)
+    if not url.partition("://")[2].strip("/"):
+        raise StorageError(f"{url} cannot be used: it names no bucket")
+    with knowing(shown):
+        fsspec.get_filesystem_class(url.partition("::")[0].partition("://")[0])  # else it is a local path
         path = UPath(url.rstrip("/"), use_listings_cache=False)
         path.fs  # noqa: B018 its package may not be installed
         return path
+
+
+def filesystem_of(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The filesystem of a URL, and the path in it.
+
+    Raises:
+        StorageError: No filesystem has its scheme, or it cannot be reached.
+    """
+    with knowing(without_secrets(url)):
+        return fsspec.url_to_fs(url, **options)
+
+
+@contextlib.contextmanager
+def knowing(shown: str) -> Iterator[None]:
+    """Turn what finding a URL's filesystem raises into one line that names the URL."""
+    try:
+        with reaching(shown):
+            yield
+    except ImportError as error:
+        raise StorageError(
+            f"{shown} needs a package that is not installed ({reason(error)}); pip install 'lola[remote]'"
+        ) from error
+    except ValueError as error:  # fsspec does not know the scheme
+        if isinstance(error, LolaError):
+            raise
+        raise StorageError(f"{shown} cannot be reached ({reason(error)}); see to the address") from error
+
+
+def require_no_typo(path: str, option: str) -> None:
+    """Raise `StorageError` if what is taken for a path of this machine looks like a URL: `s3:/bucket`."""
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*):/*(.*)", path)
+    if path.startswith("file://"):
+        return
+    if found and found[1].lower() in SCHEMES and not os.path.lexists(path):
+        raise StorageError(f"--{option} {path} is no folder; did you mean {found[1].lower()}://{found[2]}?")
 
 
 def any_path(location: str | Path) -> AnyPath:
@@ -106,7 +185,7 @@ def any_path(location: str | Path) -> AnyPath:
         StorageError: A URL holds credentials, or its filesystem is not known.
     """
     if not is_url(location):
-        return Path(location).expanduser().resolve()
+        return expand(str(location))
     shown = secret_of(str(location))
     if shown is not None:
         raise StorageError(
@@ -141,23 +220,27 @@ def require_writable(folder: UPath, option: str) -> None:
         with reaching(folder):
             probe.write_bytes(b"lola")
             probe.unlink()
-    except DataError:
+    except DataError as error:
         raise StorageError(
             f"{option} {folder} has no bucket yet; make it, or give another --{option}"
-        ) from None
+        ) from error
 
 
 def cache_folder() -> Path:
     """The folder of this machine's copies, for its owner alone."""
-    named = os.environ.get("LOLA_CACHE")
-    folder = Path(named).expanduser().resolve() if named else Path.home() / ".cache" / "lola"
+    named, own = os.environ.get("LOLA_CACHE"), home()
+    folder = expand(named) if named else own / ".cache" / "lola" if own else private_folder("lola-cache")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not named and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
+        if not named:
+            return private_folder("lola-cache")  # a container's user, whose home is another's
         raise StorageError(
             f"{folder} cannot be written ({error.strerror}); name a folder for copies of remote files with "
             "LOLA_CACHE"
-        ) from None
+        ) from error
     return folder
 
 
@@ -177,7 +260,7 @@ def scratch() -> Iterator[Path]:
     try:
         asides.mkdir(exist_ok=True)
         _remove_abandoned(asides)
-        with filelock.FileLock(asides / f"{name}.lock"):
+        with Lock(asides / f"{name}.lock"):
             try:
                 (asides / name).mkdir()
                 yield asides / name
@@ -197,7 +280,7 @@ def scratch() -> Iterator[Path]:
 def _remove_abandoned(asides: Path) -> None:
     """Remove what processes that were killed had aside: nobody holds its lock."""
     for lock in asides.glob("*.lock"):
-        with contextlib.suppress(filelock.Timeout), filelock.FileLock(lock, timeout=0):
+        with contextlib.suppress(filelock.Timeout), Lock(lock, timeout=0):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             lock.unlink(missing_ok=True)
 
@@ -233,16 +316,29 @@ def local_copy(path: AnyPath) -> Path:
         version = path.fs.ukey(path.path) if "ETag" not in found else found["ETag"]
         key = hashlib.sha256(f"{path} {version} {found['size']}".encode()).hexdigest()[:24]
         copy = cache_folder() / key / path.name
-        if copy.exists():
+        if _is_whole(copy, found["size"]):
             return copy
-        with filelock.FileLock(cache_folder() / f".{key}.lock"), scratch() as aside:
-            if not copy.exists():
+        with Lock(cache_folder() / f".{key}.lock"), scratch() as aside:
+            if not _is_whole(copy, found["size"]):
                 path.fs.get_file(path.path, str(aside / path.name))
                 if (aside / path.name).stat().st_size != found["size"]:
                     raise StorageError(f"{path} was replaced while it was read; run again")
                 copy.parent.mkdir(exist_ok=True)
-                os.replace(aside / path.name, copy)
+                replace(aside / path.name, copy)
     return copy
+
+
+def _is_whole(copy: Path, size: int) -> bool:
+    """Whether there is a copy of a size; one that a power cut has cut is told, and fetched again."""
+    try:
+        found = copy.stat().st_size
+    except FileNotFoundError:
+        return False
+    if found != size:
+        logging.getLogger(__name__).warning(
+            "%s is corrupt (%d bytes, not %d) and is fetched again", copy, found, size
+        )
+    return found == size
 
 
 def local_copies(paths: Iterable[AnyPath]) -> list[Path]:

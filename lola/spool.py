@@ -1,7 +1,8 @@
 """An append-only record of what happened in a stage: parameters, tags, metrics, artifacts, status.
 
 The record is one JSON value per line in `events.jsonl`. It is the truth about a run; a tracking server is
-a view that can be rebuilt from it. A line torn by a crash is dropped when the record is opened again.
+a view that can be rebuilt from it. A line torn by a crash is dropped when the record is opened again. After a
+power cut the last metrics may be missing; everything else was on the disk before the work went on.
 
 Objects cannot be appended to. The record of a stage on an object store is therefore on the disk of the
 machine that makes the stage, among its copies, and uploaded whole: at once when the stage starts or ends, and
@@ -15,21 +16,21 @@ import hashlib
 import io
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
 from upath import UPath
 
 from lola.errors import LolaError
+from lola.filesystem import Lock, make_folder, refusals, replace, sync
 from lola.remote import AnyPath, mirrored, reaching, read_whole, scratch, upload
 from lola.strict_json import dumps, null_if_not_finite
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 NAME = "events.jsonl"
+LOSABLE = ("metrics",)  # events that a power cut may take: waiting for the disk with each would cost steps
 PUBLISH = 20.0
 LOOK = 60.0
 START = b'{"kind": '  # of every event
@@ -48,13 +49,12 @@ class Spool:
 
     def __init__(self, folder: AnyPath) -> None:
         self.folder, self.path = folder, spool_path(folder)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(folder, UPath) and not self.path.exists():
-            _fetch(folder)
-        if self.path.exists():
-            whole = self.path.read_bytes()
-            with self.path.open("r+b") as file:
-                file.truncate(whole.rfind(b"\n") + 1)
+        with refusals(self.path):
+            make_folder(self.path.parent)
+            if isinstance(folder, UPath) and not self.path.exists():
+                _fetch(folder)
+            if self.path.exists():
+                _drop_torn_end(self.path)
 
     @classmethod
     def resume(cls, folder: AnyPath) -> "Spool":
@@ -70,6 +70,10 @@ class Spool:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record metrics at a step; those that are not finite are null, since JSON has no word for them."""
         self._append("metrics", step=step, values=null_if_not_finite(dict(values)))
+
+    def notice(self, text: str) -> None:
+        """Record what people should know: what was corrupt, and is made again."""
+        self._append("notice", text=text)
 
     def artifact(self, path: AnyPath) -> None:
         """Record a file of the stage's folder."""
@@ -99,8 +103,11 @@ class Spool:
 
     def _append(self, kind: str, **content: Any) -> None:
         line = dumps({"kind": kind, "time": int(time.time() * 1000), **content})
-        with _alone(self.folder), self.path.open("a") as file:
-            file.write(line + "\n")
+        with refusals(self.path), _alone(self.folder):
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+            if kind not in LOSABLE:
+                sync(self.path)
         if isinstance(self.folder, UPath) and time.time() - _time(self._published) > PUBLISH:
             with contextlib.suppress(LolaError):  # an outage: the next time will do
                 self._publish(self.folder)
@@ -113,6 +120,24 @@ class Spool:
     def _publish(self, folder: UPath) -> None:
         self._published.touch()
         upload(self.path, folder / NAME)
+
+
+def _drop_torn_end(path: Path) -> None:
+    """Cut a record behind its last whole line: a crash tears what follows, a power cut makes it zeros."""
+    whole = path.read_bytes()
+    end = whole.rfind(b"\n") + 1
+    while end and not _is_event(whole[whole.rfind(b"\n", 0, end - 1) + 1 : end]):
+        end = whole.rfind(b"\n", 0, end - 1) + 1
+    if end < len(whole):
+        with path.open("r+b") as file:
+            file.truncate(end)
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _within(folder: AnyPath, path: AnyPath) -> str:
@@ -128,7 +153,7 @@ def _alone(folder: AnyPath) -> contextlib.AbstractContextManager[Any]:
     """Keeps this machine's copy of a record from being replaced while it is written."""
     if not isinstance(folder, UPath):
         return contextlib.nullcontext()
-    return filelock.FileLock(mirrored(folder) / ".lock")
+    return Lock(mirrored(folder) / ".lock")
 
 
 def _fetch(folder: UPath) -> None:
@@ -144,7 +169,7 @@ def _fetch(folder: UPath) -> None:
             return
         with scratch() as aside:
             (aside / NAME).write_bytes(uploaded)
-            os.replace(aside / NAME, path)
+            replace(aside / NAME, path)
 
 
 def spool_path(folder: AnyPath) -> Path:

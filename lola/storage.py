@@ -1,15 +1,21 @@
 """Where results live: the storage root, atomic files, content-addressed stages and their leases.
 
 A stage is one folder `<root>/<kind>/<system>-<what>-<fingerprint8>/`. It is finished when its
-`manifest.json` exists: the manifest is written last, aside, and renamed. Everything else in the folder
-is either whole (renamed into place) or resumable. On an object store, files are uploaded instead of renamed
-(`lola/remote.py`), and leases are objects that expire (`lola/lease.py`).
+`manifest.json` exists: the manifest is written last, to a temporary path, and renamed. Everything else in the
+folder is either whole (renamed into place) or resumable. On an object store, files are uploaded instead of
+renamed (`lola/remote.py`), and leases are objects that expire (`lola/lease.py`).
+
+What `atomic_path` has written survives a power cut: file, folder and name are on the disk when it returns,
+and the manifest comes after everything that it tells of. The record of events may lose its last metrics, no
+more. Disks lie, and roots are copied: a stage whose manifest is not whole, or whose files are not of the size
+that it tells, is not finished, and is made again after a warning.
 """
 
 import contextlib
 import dataclasses
 import functools
 import importlib.metadata
+import logging
 import os
 import platform
 import re
@@ -24,14 +30,28 @@ import filelock
 from upath import UPath
 
 from lola.config import Config, fingerprint
-from lola.errors import DataError, StorageError
+from lola.errors import CorruptError, DataError, StorageError
+from lola.filesystem import expand, home, make_folder, refusal, refusals, sync, sync_folder
+from lola.integrity import damage, require_same, sizes_below
 from lola.lease import ObjectLease, lease
-from lola.remote import AnyPath, is_there, is_url, open_root, reaching, read_whole, scratch, secret_of, upload
+from lola.remote import (
+    AnyPath,
+    is_url,
+    open_root,
+    reaching,
+    read_whole,
+    require_no_typo,
+    scratch,
+    secret_of,
+    upload,
+)
 from lola.strict_json import dumps, loads
 
 SCHEMA_VERSION = 1
-FINISHED: set[str] = set()
-"""Manifests on object stores that this process has seen: they stay, and looking costs requests."""
+_whole: dict[tuple[str, str], tuple[int, ...]] = {}
+"""Stages that this process found whole, by folder and fingerprint, with what told: looking costs time."""
+_told: set[str] = set()
+"""Damages that this process has told of."""
 ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
 Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
 Location = Path | str
@@ -44,20 +64,30 @@ def resolve_storage(option: str | None) -> AnyPath:
     Raises:
         StorageError: The root cannot be written, or its URL holds credentials.
     """
-    root = option or os.environ.get("LOLA_STORAGE") or "~/lola-storage"
+    root = option or os.environ.get("LOLA_STORAGE")
+    if not root:
+        folder = home()
+        if folder is None:
+            raise StorageError(
+                "this user has no home folder to keep results in; name one with --storage or LOLA_STORAGE"
+            )
+        root = str(folder / "lola-storage")
     if is_url(root):
         return open_root(root)
-    path = Path(root.removeprefix("file://")).expanduser().resolve()
+    require_no_typo(root, "storage")
+    path = expand(root.removeprefix("file://"))
     probe = path / f".probe-{uuid.uuid4().hex}"
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         probe.write_bytes(b"lola")
         probe.unlink()
     except OSError as error:
-        reason = error.strerror or error
-        raise StorageError(
-            f"storage {path} cannot be written ({reason}); give another with --storage"
-        ) from None
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        line = (
+            refusal(error, path) or f"cannot use {path} ({error.strerror or error}); give another --storage"
+        )
+        raise StorageError(f"storage: {line}") from error
     return path
 
 
@@ -75,6 +105,7 @@ def well_folder(storage: AnyPath, option: str) -> Location:
                 "would be recorded; leave them out, and set them in the environment"
             )
         return option.rstrip("/")
+    require_no_typo(option, "well")
     option = option.removeprefix("file://")
     if isinstance(storage, UPath) and not Path(option).is_absolute():
         return str(storage / option)
@@ -87,11 +118,16 @@ def well_folder(storage: AnyPath, option: str) -> Location:
 
 
 @contextlib.contextmanager
-def atomic_path(path: AnyPath, last: str = "") -> Iterator[Path]:
-    """A path aside that becomes `path` when the block ends without an error.
+def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path that becomes `path` when the block ends without an error, and survives a power cut.
 
     It is in the folder of a local path, and renamed; that of an object is elsewhere on this machine, and
     uploaded. A folder is not there at once then: its files appear one by one, `last` at the end.
+
+    Arguments:
+        path: The file or folder that is written.
+        last: The file of a folder that is uploaded last.
+        durable: Whether it is on the disk when the block ends; if not, the caller syncs its folder.
 
     Raises:
         StorageError: The storage is full, read-only or out of reach; nothing is left behind.
@@ -103,20 +139,20 @@ def atomic_path(path: AnyPath, last: str = "") -> Iterator[Path]:
         return
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        os.replace(aside, path)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise StorageError(
-            f"cannot write {path} ({error.strerror}); free some space or give another --storage"
-        ) from error
+        with refusals(path, "write"):
+            make_folder(path.parent)
+            yield aside
+            if durable:
+                sync(aside)
+            os.replace(aside, path)
+            if durable:
+                sync_folder(path.parent)
     finally:
         if aside.is_dir():
             shutil.rmtree(aside, ignore_errors=True)
         else:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what was refused first is what is told
+                aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -212,14 +248,40 @@ class Stage:
 
     @property
     def finished(self) -> bool:
-        """Whether the manifest is there: it is written last."""
-        manifest = self.folder / "manifest.json"
-        if str(manifest) in FINISHED:
+        """Whether the manifest, which is written last, and all files that it tells of are there and whole.
+
+        A damage is told by a warning, once.
+
+        Raises:
+            StorageError: The folder holds another stage, or cannot be reached.
+        """
+        key, state = (str(self.folder), self.fingerprint), self._state()
+        if state is None:
+            return False
+        if _whole.get(key) == state:
             return True
-        there = is_there(manifest)
-        if there and isinstance(manifest, UPath):
-            FINISHED.add(str(manifest))
-        return there
+        try:
+            with reaching(self.folder) if isinstance(self.folder, UPath) else refusals(self.folder):
+                text = read_whole(self.folder / "manifest.json")
+        except (FileNotFoundError, DataError):
+            return False
+        fault = damage(self.folder, text)
+        if fault:
+            _warn(f"{fault}; {self.name} is made again")
+            return False
+        require_same(self.folder, text, self.fingerprint)
+        _whole[key] = state
+        return True
+
+    def _state(self) -> tuple[int, ...] | None:
+        """What tells one manifest from another; None if there is none, empty on an object store."""
+        if isinstance(self.folder, UPath):
+            return ()
+        try:
+            status = os.stat(self.folder / "manifest.json")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def manifest(self) -> dict[str, Any]:
         """The finished stage's manifest."""
@@ -236,6 +298,7 @@ class Stage:
             counts: What was made: sizes, counts, statistics, timings, as JSON values.
         """
         remove_asides(self.folder)
+        files = sizes_below(self.folder)
         write_json(
             self.folder / "manifest.json",
             {
@@ -247,15 +310,40 @@ class Stage:
                 "config": {"type": type(self.config).__name__, **self.config.what()},
                 "inputs": dict(self.inputs),
                 "software": software(),
+                "files": files,
                 **counts,
             },
         )
 
 
+def _warn(line: str) -> None:
+    """Tell of a damage, once in a process."""
+    if line not in _told:
+        _told.add(line)
+        logging.getLogger(__name__).warning("%s", line)
+
+
 def manifests(root: AnyPath, kind: str) -> list[AnyPath]:
     """The manifests of the finished stages of a kind, in order of their names."""
-    with reaching(root) if isinstance(root, UPath) else contextlib.nullcontext():
+    if not isinstance(root, UPath):
         return sorted((root / kind).glob("*/manifest.json"), key=str)
+    folder = root / kind  # not by a pattern: the root may hold brackets
+    with reaching(root):
+        names = folder.fs.find(folder.path, maxdepth=2)
+    return [
+        root / kind / name.rsplit("/", 2)[1] / "manifest.json"
+        for name in sorted(names)
+        if name.endswith("/manifest.json")
+    ]
+
+
+def read_manifests(root: AnyPath, kind: str) -> Iterator[tuple[AnyPath, dict[str, Any]]]:
+    """Folder and manifest of the finished stages of a kind; a corrupt one is told and left out."""
+    for path in manifests(root, kind):
+        try:
+            yield path.parent, read_manifest(path.parent)
+        except CorruptError as error:
+            _warn(str(error))
 
 
 def read_manifest(folder: AnyPath) -> dict[str, Any]:
@@ -265,16 +353,19 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         StorageError: There is none, it is torn, cannot be reached, or another schema version wrote it.
     """
     try:
-        with reaching(folder) if isinstance(folder, UPath) else contextlib.nullcontext():
+        with reaching(folder) if isinstance(folder, UPath) else refusals(folder):
             text = read_whole(folder / "manifest.json")
+    except (FileNotFoundError, NotADirectoryError, DataError) as error:
+        raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from error
+    try:
         manifest = loads(text)
-    except (FileNotFoundError, DataError):
-        raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from None
-    except ValueError:
-        raise StorageError(f"{folder}/manifest.json is not JSON; remove the folder and run again") from None
-    if manifest.get("schema") != SCHEMA_VERSION:
+        schema = manifest.get("schema")
+    except (ValueError, AttributeError) as error:
+        raise CorruptError(
+            f"{folder}/manifest.json is corrupt (not JSON); remove it and run again to make the stage anew"
+        ) from error
+    if schema != SCHEMA_VERSION:
         raise StorageError(
-            f"{folder} has schema {manifest.get('schema')}, not {SCHEMA_VERSION}; "
-            "use the version of lola that wrote it"
+            f"{folder} has schema {schema}, not {SCHEMA_VERSION}; use the version of lola that wrote it"
         )
     return manifest

@@ -14,12 +14,11 @@ import os
 import posixpath
 from pathlib import Path
 
-import fsspec
 import h5py
 from fsspec.caching import BlockCache, register_cache
 
 from lola.errors import DataError, LolaError
-from lola.remote import AnyPath, reaching, reason
+from lola.remote import AnyPath, filesystem_of, reaching, reason
 from lola.storage import Location
 
 SUFFIXES = (".hdf5", ".h5")
@@ -47,7 +46,7 @@ def list_files(folder: Location) -> list[Location]:
     if isinstance(folder, Path):
         return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     with reaching(folder):
-        system, path = fsspec.url_to_fs(folder)
+        system, path = filesystem_of(folder)
         system.invalidate_cache(path)  # another process may have written there
         try:
             names = sorted(posixpath.basename(entry) for entry in system.ls(path, detail=False))
@@ -61,7 +60,7 @@ def exists(location: Location) -> bool:
     if isinstance(location, Path):
         return location.exists()
     with reaching(location):
-        system, path = fsspec.url_to_fs(location)
+        system, path = filesystem_of(location)
         return bool(system.exists(path))
 
 
@@ -70,7 +69,7 @@ def size_of(location: Location) -> int:
     with reaching(location):
         if isinstance(location, Path):
             return location.stat().st_size
-        system, path = fsspec.url_to_fs(location)
+        system, path = filesystem_of(location)
         return int(system.size(path))
 
 
@@ -133,7 +132,7 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         self.location = location
         with reaching(location):
-            system, path = fsspec.url_to_fs(location)
+            system, path = filesystem_of(location)
             self.inner = system.open(
                 path, "rb", block_size=BLOCK, cache_type=PieceCache.name, cache_options={"maxblocks": BLOCKS}
             )

@@ -65,7 +65,7 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
                 raise ValueError(f"a shard needs at least one trajectory: {path}")
             writer.add_key_value_metadata({"lola": dumps(moments.values())})
         except BaseException:
-            with contextlib.suppress(Exception):  # what went wrong first is what is told
+            with contextlib.suppress(OSError, pa.ArrowException):  # what went wrong first is what is told
                 if writer is not None:
                     writer.close()
             raise
@@ -123,6 +123,15 @@ def describe_shards(paths: Sequence[AnyPath]) -> dict[str, Any]:
             "max": max(each["max"] for each in moments),
         },
     }
+
+
+def shard_fault(path: AnyPath) -> str:
+    """What is wrong with a shard that a footer can tell; empty if it is whole."""
+    try:
+        describe_shards([path])
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as error:
+        return f"latent shard {path} is corrupt ({_first_line(error)})"
+    return ""
 
 
 def verify(folder: AnyPath) -> Iterator[str]:

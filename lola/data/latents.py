@@ -95,8 +95,9 @@ class LatentSplit:
             yield
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(
-                f"latent shard {path} is missing or torn ({error}); remove {self.folder} and run again"
-            ) from None
+                f"latent shard {path} is missing or corrupt ({error}); remove {self.folder}/manifest.json, "
+                "and run again to encode it anew"
+            ) from error
 
     @property
     def index(self) -> list[tuple[Path, int]]:

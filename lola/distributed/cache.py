@@ -1,7 +1,6 @@
 """One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
 
 from rich.console import Console
-from rich.markup import escape
 
 from lola.autoencoder import CodecConfig
 from lola.config import Config, fingerprint, flat
@@ -74,14 +73,14 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     progress, stage = Progress(Console()), cache.stage
     config = stage.config
     assert isinstance(config, CacheConfig)
-    tracker = Tracker(root, stage.system, lambda text: progress.say(escape(text)))
+    tracker = Tracker(root, stage.system, progress.say)
     tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
     if config.actors > 1 or config.gpus:
         connect(progress.say)
     try:
         with watching([Trial("cache", (cache,))], tracker, progress), stage.lease():
             if stage.finished:
-                progress.say(escape(f"{stage.name} is finished already"))
+                progress.say(f"{stage.name} is finished already")
             else:
                 make(cache)
     except KeyboardInterrupt:
@@ -90,15 +89,15 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     except Exception:
         tracker.finish_sweep(None, "FAILED")
         if tracker.missing:
-            progress.say(escape(tracker.missing))
+            progress.say(tracker.missing)
         raise
     tracker.finish_sweep(None, "FINISHED")
     for split in stage.manifest()["splits"].values():
         for file, reason in split["skipped"].items():
-            progress.say(escape(f"left out {file}: {reason}"))
-    progress.say(escape(f"runs: {tracker.command}"))
+            progress.say(f"left out {file}: {reason}")
+    progress.say(f"runs: {tracker.command}")
     if tracker.missing:
-        progress.say(escape(tracker.missing))
+        progress.say(tracker.missing)
 
 
 def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:

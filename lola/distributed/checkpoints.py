@@ -2,20 +2,34 @@
 
 Ray Train keeps the folder, and a list of the checkpoints in it that it resumes a run from. A checkpoint that
 is not on this list, since its upload was cut off, is written again.
+
+Neither is written to survive a power cut by Ray Train itself. So a worker syncs what it has uploaded to a
+folder (`persist`), and before a run starts, checkpoints that are corrupt are removed from folder and list,
+and a list that is corrupt is made anew from the checkpoints (`repair`): the run resumes from the newest whole
+one.
 """
 
 import contextlib
 import dataclasses
 import json
+import shutil
 import tempfile
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow.fs
+import ray
+from ray.train import Checkpoint
 
-from lola.storage import Stage
+from lola.errors import DataError
+from lola.filesystem import make_folder, refusals, sync, sync_folder
+from lola.remote import filesystem_of, is_url
+from lola.storage import Stage, write_json
+from lola.training.checkpoint import read_position
 from lola.training.loop import TrainingConfig
+
+LIST = "checkpoint_manager_snapshot.json"  # Ray Train's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +54,19 @@ class CheckpointStore:
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The filesystem; credentials and endpoints come from the environment."""
-        return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[0]
+        return self._found[0]
+
+    @property
+    def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Filesystem and path; a folder's name may hold what means something in a URL, such as `::`."""
+        if not is_url(self.url):
+            return fsspec.filesystem("file"), self.url.removeprefix("file://")
+        return filesystem_of(self.url, use_listings_cache=False)
 
     @property
     def parent(self) -> str:
         """The path in the filesystem."""
-        return fsspec.core.url_to_fs(self.url, use_listings_cache=False)[1]
+        return self._found[1]
 
     @property
     def remote(self) -> bool:
@@ -61,18 +82,88 @@ class CheckpointStore:
         if self.remote:
             return Path(tempfile.gettempdir())
         folder = Path(self.parent) / self.NAME
-        folder.mkdir(parents=True, exist_ok=True)
+        with refusals(folder):
+            make_folder(folder)
         return folder
 
-    def drop_torn_snapshot(self) -> None:
-        """Ray Train's list is not written atomically to a folder; a torn one would stop the run for good."""
-        for snapshot in () if self.remote else (Path(self.parent) / self.NAME).glob("*snapshot*.json"):
+    def persist(self, storage: Any, checkpoint: Checkpoint, name: str) -> Checkpoint:
+        """Upload a checkpoint under a name as Ray Train's storage does, and sync it if that is a folder."""
+        done = storage.persist_current_checkpoint(checkpoint, name)
+        if not self.remote:
+            with refusals(done.path):
+                sync(Path(done.path))
+                sync_folder(Path(done.path).parent)
+        return done
+
+    def repair(self) -> list[str]:
+        """Remove what is corrupt from a folder and from Ray Train's list; tells what it was, a line for each.
+
+        The run's lease says that nobody writes there. Objects appear whole: nothing is done about them.
+        """
+        folder = Path(self.parent) / self.NAME
+        if self.remote or not folder.is_dir():
+            return []
+        for left in folder.glob(".aside-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        whole, faults = {}, {}
+        for path in sorted(folder.glob("step-*")):
             try:
-                json.loads(snapshot.read_text())
-            except ValueError:
-                snapshot.unlink()
+                whole[path.name] = read_position(path).step
+            except DataError as error:
+                faults[path.name] = str(error).partition(";")[0]
+                shutil.rmtree(path)
+        results, fault = _read_list(folder / LIST)
+        for name in (each["checkpoint_dir_name"] for each in results):
+            if name not in whole:
+                fault = faults.get(name, f"checkpoint {folder / name} is missing")
+        if not fault:
+            return []
+        if results:  # others were never listed, since their upload was cut off
+            listed = {each["checkpoint_dir_name"] for each in results}
+            whole = {name: step for name, step in whole.items() if name in listed}
+        if not whole:
+            (folder / LIST).unlink(missing_ok=True)
+            return [fault, "training starts again"]
+        write_json(folder / LIST, _list_of(results, whole))
+        return [fault, f"training resumes from step {max(whole.values())}"]
 
     def remove(self) -> None:
         """Remove all checkpoints."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm(f"{self.parent}/{self.NAME}", recursive=True)
+
+
+def _read_list(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The checkpoints of Ray Train's list, none if there is no list, and what is wrong with it."""
+    try:
+        results = json.loads(path.read_text())["checkpoint_results"]
+        return [each for each in results if each["checkpoint_dir_name"]], ""
+    except FileNotFoundError:
+        return [], ""
+    except (ValueError, LookupError, TypeError):
+        return [], f"the list of checkpoints {path} is corrupt"
+
+
+def _list_of(results: list[dict[str, Any]], whole: dict[str, int]) -> dict[str, Any]:
+    """Ray Train's list of the checkpoints that are whole.
+
+    Arguments:
+        results: The entries of an earlier list, with their metrics, in order of their scores.
+        whole: The steps of the checkpoints, by name.
+    """
+    kept = [each for each in results if each["checkpoint_dir_name"] in whole] or [
+        {"version": 0, "checkpoint_dir_name": name, "metrics": {"step": step}} for name, step in whole.items()
+    ]
+    steps = [whole[each["checkpoint_dir_name"]] for each in kept]
+    return {
+        "ray_version": ray.__version__,
+        "checkpoint_results": kept,
+        "checkpoint_report_indices": [sorted(steps).index(step) for step in steps],
+        "latest_checkpoint_result": kept[steps.index(max(steps))],
+        "pending_training_results": [],
+        "pending_validation_specs": [],
+        "current_report_index": len(kept),
+        "validated_checkpoint_dir_names": [],
+        "timed_out_validation_checkpoint_dir_names": [],
+        "failed_validation_checkpoint_dir_names": [],
+    }

@@ -9,12 +9,13 @@ a job that was killed goes on with the shard that it was at, and ends with the s
 import itertools
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
 from lola.config import fingerprint
 from lola.data.datasets import Datasets
-from lola.data.latent_shards import describe_shards, shapes, shard_path, write_shard
+from lola.data.latent_shards import describe_shards, shapes, shard_fault, shard_path, write_shard
 from lola.data.latents import LatentTrajectory
 from lola.data.systems import System
 from lola.data.well import WellSplit
@@ -68,13 +69,18 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
         for name in splits
         for number, shard in enumerate(shards_of(splits[name]))
     ]
-    there = set()
+    spool, there = Spool(stage.folder), set()
     for path in files_below(stage.folder):
         if path.name.startswith(".shard-"):  # a killed job's; the lease says that nobody writes them
             path.unlink()
-        there.add(path)
+        elif path.suffix == ".parquet":
+            fault = shard_fault(path) if isinstance(path, Path) else ""  # objects appear whole
+            if fault:
+                spool.notice(f"{fault}; it is encoded again")
+                path.unlink()
+            else:
+                there.add(path)
     missing = {i: shard for i, (_, path, shard) in enumerate(files) if path not in there}
-    spool = Spool(stage.folder)
     done = len(files) - len(missing)
     if missing:
         since = time.perf_counter()
@@ -129,7 +135,7 @@ def _encode_shards(
             if not config.skip_bad_shards:
                 raise DataError(
                     f"{error}; --skip-bad-shards (--cache.skip-bad-shards in a sweep) leaves it out"
-                ) from None
+                ) from error
             fault = str(error)
         yield number, fault
 

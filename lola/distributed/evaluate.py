@@ -10,8 +10,12 @@ next to nothing.
 A part is a function of the configuration and its own trajectory and start alone, whatever task it is in.
 """
 
+import contextlib
 import dataclasses
 import functools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
+from upath import UPath
 
 from lola.autoencoder import Autoencoder
 from lola.data.datasets import Datasets
@@ -27,11 +32,12 @@ from lola.data.well import WellSplit
 from lola.distributed.cluster import Room, room
 from lola.distributed.sweep import Reads, Step
 from lola.emulation import Emulator, load_autoencoder, load_emulator, trained_system
-from lola.errors import LolaError
+from lola.errors import DataError, LolaError, StorageError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.score import Subject
 from lola.evaluation.tables import count_diverged, summarise
-from lola.remote import AnyPath, files_below, is_there, read_whole
+from lola.filesystem import refusal
+from lola.remote import AnyPath, files_below, is_there, reaching, read_whole, reason
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path, read_manifest
 from lola.strict_json import null_if_not_finite
@@ -120,6 +126,7 @@ def run_evaluation(run: EvaluationRun) -> None:
     split = run.datasets.open(system, config.split)
     chosen = choose_trajectories(split, config)
     parts = [_Part(run.stage.folder, index, start) for index in chosen for start in config.starts]
+    _remove_corrupt(run, parts)
     _score(run, split, parts)
     joined = {}
     for name in ("metrics", "spectra"):
@@ -172,6 +179,37 @@ def _committed(stage: AnyPath) -> set[str]:
     return {name for name in whole if not name.startswith(".")}  # what is aside takes its name yet
 
 
+def _remove_corrupt(run: EvaluationRun, parts: list[_Part]) -> None:
+    """Remove the parts in a folder that are not whole, which are scored again; objects appear whole."""
+    folder = run.stage.folder / "parts"
+    there = (
+        {path.name for path in folder.iterdir()} if isinstance(folder, Path) and folder.is_dir() else set()
+    )
+    for part in (part for part in parts if part.name in there):
+        # Reports show the states of the first alone, and those of the test split
+        kept = (EXAMPLE,) if part == parts[0] and run.config.split == "test" else ()
+        fault = _fault(part, ("metrics.parquet", "spectra.parquet", LAST, *kept))
+        if fault:
+            Spool(run.stage.folder).notice(f"{fault}; its trajectory is scored again")
+            shutil.rmtree(part.folder)
+
+
+def _fault(part: _Part, names: tuple[str, ...]) -> str:
+    """What is wrong with a file of a part in a folder; empty if nothing is. Of tables, footers are read."""
+    optional = tuple(name for name in (EXAMPLE, MOMENTS) if (part.folder / name).exists())
+    for path in (part.folder / name for name in dict.fromkeys(names + optional)):
+        try:
+            if path.suffix == ".parquet":
+                pq.read_metadata(path)
+            elif path.suffix == ".npy":
+                np.load(path, mmap_mode="r")
+            else:
+                float(path.read_text())
+        except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+            return f"{path} is corrupt ({reason(error)})"
+    return ""
+
+
 def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     """Score what is not scored yet, reporting how many parts are."""
     committed, cluster = _committed(run.stage.folder), room()
@@ -189,10 +227,11 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
             ray.get(finished)
         except ray.exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
-            reason = str(cause) if isinstance(cause, LolaError) else f"{type(cause).__name__}: {cause}"
+            why = refusal(cause) or f"{type(cause).__name__}: {cause}"
+            why = str(cause) if isinstance(cause, LolaError) else why
             there = [part.committed for part in mine]
             lost = mine[there.index(False)] if False in there else mine[-1]
-            failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {reason}")
+            failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {why}")
             mine = [part for part, whole in zip(mine, there, strict=True) if whole]
         # Only this process's tasks commit parts: looking for all of them each time would be quadratic
         committed |= {part.name for part in mine}
@@ -245,15 +284,38 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
 
 
 def read_table(path: AnyPath) -> pa.Table:
-    """A table of a stage."""
-    with path.open("rb") as file:
+    """A table of a stage.
+
+    Raises:
+        DataError: It is missing or corrupt.
+    """
+    with _reading(path), path.open("rb") as file:
         return pq.read_table(file)
 
 
 def read_array(path: AnyPath) -> np.ndarray:
-    """An array of a stage."""
-    with path.open("rb") as file:
+    """An array of a stage.
+
+    Raises:
+        DataError: It is missing or corrupt.
+    """
+    with _reading(path), path.open("rb") as file:
         return np.load(file)
+
+
+@contextlib.contextmanager
+def _reading(path: AnyPath) -> Iterator[None]:
+    """Turn errors of reading a file of a stage into one that names it."""
+    try:
+        with reaching(path) if isinstance(path, UPath) else contextlib.nullcontext():
+            yield
+    except StorageError:
+        raise
+    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} is missing or corrupt ({reason(error)}); remove manifest.json beside it, and run what "
+            "made it again"
+        ) from error
 
 
 @functools.lru_cache(maxsize=1)

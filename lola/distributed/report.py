@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from lola.config import Config
 from lola.evaluation.page import Page, write_page
+from lola.filesystem import refusals, sync
 from lola.remote import AnyPath
 from lola.storage import Stage, writing_into
 
@@ -50,4 +51,6 @@ def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **coun
         write_page(folder, page)
         for name, table in data.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        with refusals(folder, "write"):
+            sync(folder)
     stage.commit(**counts, rows={name: table.num_rows for name, table in data.items()})

@@ -11,8 +11,8 @@ import dataclasses
 import functools
 import logging
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from lola.counting import count
 from lola.distributed.checkpoints import CheckpointStore
 from lola.distributed.cluster import cpus_per_gpu
 from lola.distributed.notice import Lookout
-from lola.errors import DataError, LolaError, StorageError
+from lola.errors import CorruptError, LolaError, StorageError
+from lola.filesystem import refusal
 from lola.peak import device_kind, peak
 from lola.remote import AnyPath
 from lola.seeding import seed_process
@@ -85,7 +86,8 @@ def run_training(run: TrainingRun) -> None:
     run = _with_cpus(run)
     stage, config = run.stage, run.training
     store = CheckpointStore.of(stage, config)
-    store.drop_torn_snapshot()
+    for line in store.repair():
+        Spool(stage.folder).notice(line)
     started = time.perf_counter()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = TorchTrainer(
@@ -115,13 +117,14 @@ def run_training(run: TrainingRun) -> None:
     except ray.train.TrainingFailedError as error:
         final = getattr(error, "controller_failure", None)
         if isinstance(final, LolaError):  # of `SpoolCallback`
-            raise final from None
+            raise final from error
         raise LolaError(f"training {stage.name} failed: {_cause(error)}") from error
     metrics = result.metrics or {}
-    if "refusal" in metrics:
-        store.remove()
-        raise DataError(metrics["refusal"])
-    assert result.checkpoint is not None
+    if result.checkpoint is None or metrics.get("step") != config.steps:
+        raise LolaError(
+            f"training {stage.name} ended at step {metrics.get('step', 0)} of {config.steps}; "
+            "run again to resume it"
+        )
     weights = {"raw": WEIGHTS} | ({"ema": EMA_WEIGHTS} if config.ema else {})
     with result.checkpoint.as_directory() as folder:
         for name in weights.values():
@@ -157,22 +160,20 @@ def _worker(loop_config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     device = ray.train.torch.get_device()
-    try:
-        seed_process(run.training.seed, "weights")
-        setup = run.setup()
-    except LolaError as error:  # all ranks alike: trying again would not help
-        ray.train.report({"refusal": str(error)})
-        return
-
     world = context.get_world_size()
+    store = CheckpointStore.of(run.stage, run.training)
+    seed_process(run.training.seed, "weights")
+    setup = run.setup()
     use = Utilisation(run, setup.training, device, world) if rank == 0 else None
-    aside = CheckpointStore.of(run.stage, run.training).aside()
+    aside = store.aside()
+    persist = functools.partial(store.persist, context.get_storage())
 
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         checkpoint = None
         if rank == 0:
-            folder = tempfile.mkdtemp(prefix=".aside-", dir=aside)
-            save(Path(folder))
+            folder = aside / f".aside-{uuid.uuid4().hex}"  # not by tempfile, whose folders no group may read
+            folder.mkdir()
+            save(folder)
             checkpoint = Checkpoint.from_directory(folder)
         # A checkpoint without metrics is that of a notice, which must be there before training goes on.
         mode = CheckpointUploadMode.ASYNC if metrics else CheckpointUploadMode.SYNC
@@ -184,6 +185,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
             checkpoint_dir_name=f"step-{step:08d}",
             checkpoint_upload_mode=mode,
             delete_local_checkpoint_after_upload=True,
+            checkpoint_upload_fn=persist,
         )
 
     last = ray.train.get_checkpoint()
@@ -246,10 +248,11 @@ class SpoolCallback(UserCallback):
         """Raise a worker's error that is of the data, the options or a training that diverged.
 
         Ray Train then ends the run with it, whatever `max_failures` is. Storage that is out of reach may be
-        there again, and is tried again.
+        there again, and is tried again; a file that is corrupt stays so.
         """
         for _, error in sorted(worker_exceptions.items()):
-            if isinstance(error, LolaError) and not isinstance(error, StorageError):
+            again = isinstance(error, StorageError) and not isinstance(error, CorruptError)
+            if isinstance(error, LolaError) and not again:
                 raise error
 
 
@@ -259,5 +262,8 @@ def _cause(error: BaseException) -> str:
     inner: BaseException = next(iter(failures.values())) if failures else error
     inner = getattr(inner, "_base_exc", None) or inner
     inner = getattr(inner, "cause", None) or inner
+    refused = refusal(inner)
+    if refused or isinstance(inner, LolaError):
+        return refused or str(inner)
     lines = str(inner).strip().splitlines() or [""]
     return f"{type(inner).__name__}: {lines[-1]}"

@@ -10,6 +10,7 @@ from ray import tune
 from lola.config import flat
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
+from lola.filesystem import refusal
 from lola.spool import Spool, last_status
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
@@ -40,7 +41,8 @@ def reason_of(error: Exception) -> str:
     """Why a stage failed, in one line."""
     if LOW_MEMORY in str(error):
         return "a node ran out of memory; take fewer at once (--concurrency), smaller batches or larger nodes"
-    reason = str(error) if isinstance(error, LolaError) else f"{type(error).__name__}: {error}"
+    reason = f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, LolaError) else refusal(error) or reason
     return reason.strip().splitlines()[-1]
 
 
@@ -62,11 +64,13 @@ def make(step: Step) -> None:
     for reads in step.reads:
         spool.dataset(name=reads.name, digest=reads.digest, context=reads.context, source=str(reads.source))
     spool.status("RUNNING")
+    # What makes the stage anew is no finished stage: its manifest was corrupt, or a file that it tells of is
+    (stage.folder / "manifest.json").unlink(missing_ok=True)
     try:
         step.run()
     except Exception as error:
         with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
-            (stage.folder / "error.txt").write_text(told_error(error))
+            (stage.folder / "error.txt").write_text(told_error(error), "utf-8")
             spool.status("FAILED", reason_of(error))
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)

@@ -18,7 +18,6 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 from rich.console import Console
-from rich.markup import escape
 
 from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, require_shared, room
@@ -120,7 +119,7 @@ def run_reported(
     plan, tracker, progress = _prepare(config, build)
     page = _complete(plan, title, tracker, progress, report)
     assert page is not None
-    progress.say(escape(f"report: {page}"))
+    progress.say(f"report: {page}")
     _say_missing(tracker, progress)
     return page
 
@@ -142,7 +141,7 @@ def run_stages(
     stages = tuple(choose(plan))
     _complete(plan.towards(*stages), title, tracker, progress)
     for stage in stages:
-        progress.say(escape(f"{stage.what}: {stage.folder}"))
+        progress.say(f"{stage.what}: {stage.folder}")
     _say_missing(tracker, progress)
     return stages
 
@@ -150,7 +149,7 @@ def run_stages(
 def _say_missing(tracker: Tracker, progress: Progress) -> None:
     """Say, as the last line, what MLflow lacks and which command sends it."""
     if tracker.missing:
-        progress.say(escape(tracker.missing))
+        progress.say(tracker.missing)
 
 
 def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple[P, Tracker, Progress]:
@@ -158,7 +157,7 @@ def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple
     progress = Progress(Console())
     storage = resolve_storage(config.storage)
     well = well_folder(storage, config.well)
-    tracker = Tracker(storage, config.system, lambda text: progress.say(escape(text)))
+    tracker = Tracker(storage, config.system, progress.say)
     if config.simulation is not None and not is_url(config.well):
         simulate(config.simulation, well, progress.say)
     plan = build(storage, well)
@@ -199,7 +198,7 @@ def _complete(
         _say_missing(tracker, progress)
         raise
     tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
-    progress.say(escape(f"runs: {tracker.command}"))
+    progress.say(f"runs: {tracker.command}")
     if failures:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
         missing = f"; {tracker.missing}" if tracker.missing else ""
@@ -249,7 +248,7 @@ def watching(
     folders = [step.stage.folder for step in steps]
     sinks = (progress, Telemetry(trials, tracker.sweep, slots))
     followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
-    return polling(followers, lambda text: progress.say(escape(text)))
+    return polling(followers, progress.say)
 
 
 def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[str, str]:
@@ -327,5 +326,5 @@ def _reason(trial: Trial) -> str:
     for step in trial.steps:
         path = step.stage.folder / "error.txt"
         if not step.stage.finished and path.exists():
-            return path.read_text().strip().splitlines()[-1]
+            return path.read_text("utf-8", "replace").strip().splitlines()[-1]
     return ""

@@ -134,7 +134,7 @@ def _asset(name: str) -> str:
 
 
 def _write_text(path: Path, text: str) -> Path:
-    with atomic_path(path) as aside:
+    with atomic_path(path, durable=False) as aside:  # who commits the report syncs its folder once
         aside.write_text(text, "utf-8")
     return path
 

@@ -2,20 +2,31 @@
 
 The order of samples, the learning rate and all random numbers are functions of the step, so that
 the position is the step. Nothing is unpickled: optimiser state loads with `weights_only=True`.
+
+`position.json` is written last, with a checksum of every other file: a checkpoint that a power cut has
+emptied, cut or filled with zeros is corrupt, and never resumed from.
 """
 
 import dataclasses
+import hashlib
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lola.errors import DataError, DivergedError, StorageError
+from lola.filesystem import refusal
+from lola.remote import reason
 
 WEIGHTS = "model.safetensors"
 EMA_WEIGHTS = "model_ema.safetensors"
+OPTIMIZER = "optimizer.pt"
+POSITION = "position.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +56,44 @@ def save_checkpoint(
             save_weights(folder / EMA_WEIGHTS, average)
         state = optimizer.state_dict()
         state.get("heavyball", {}).pop("precond_schedule", None)  # a pickle of what the configuration says
-        torch.save(state, folder / "optimizer.pt")
-        (folder / "position.json").write_text(json.dumps(dataclasses.asdict(position)))
-    except (OSError, RuntimeError) as error:  # torch and safetensors wrap a full disk in errors of their own
-        raise StorageError(f"cannot write a checkpoint to {folder}: {error}") from error
+        torch.save(state, folder / OPTIMIZER)
+        files = {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.name != POSITION}
+        (folder / POSITION).write_text(json.dumps(dataclasses.asdict(position) | {"files": files}))
+    except (OSError, RuntimeError, SafetensorError) as error:  # some wrap a full disk in their own
+        raise StorageError(
+            refusal(error, folder, "write")
+            or f"cannot write a checkpoint to {folder} ({error}); free some space or give another --storage"
+        ) from error
+
+
+def read_position(folder: Path) -> Position:
+    """The position of a checkpoint whose files are all whole.
+
+    Raises:
+        DataError: A file is missing, or is not as it was written.
+    """
+    try:
+        described: dict[str, Any] = json.loads((folder / POSITION).read_text())
+        files: dict[str, str] = described.pop("files", dict.fromkeys((WEIGHTS, OPTIMIZER), ""))
+        position = Position(**described)
+        found = {name: _checksum(folder / name) for name in files}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise _corrupt(folder, error) from error
+    for name, expected in files.items():
+        if found[name] != expected and expected:  # earlier checkpoints hold no checksums
+            raise _corrupt(folder, f"{name} has another checksum than when it was written")
+    return position
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _corrupt(folder: Path, fault: object) -> DataError:
+    return DataError(
+        f"checkpoint {folder} is corrupt ({fault}); remove it and run again to resume from the one before"
+    )
 
 
 def load_checkpoint(
@@ -57,13 +102,19 @@ def load_checkpoint(
     """Restore a run in place and return its position.
 
     Raises:
-        DataError: The checkpoint is of another network, or lacks the averaged weights that are asked for.
+        DataError: The checkpoint is corrupt, of another network, or lacks the averaged weights that are asked
+            for.
     """
+    position = read_position(folder)
     load_weights(folder / WEIGHTS, model)
     if average is not None:
         load_weights(folder / EMA_WEIGHTS, average)
-    optimizer.load_state_dict(torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True))
-    return Position(**json.loads((folder / "position.json").read_text()))
+    try:
+        state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise _corrupt(folder, f"{OPTIMIZER}: {reason(error)}") from error
+    optimizer.load_state_dict(state)
+    return position
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -90,8 +141,10 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """
     try:
         weights = load_file(path)
-    except Exception as error:  # safetensors raises several types, none of them public
-        raise DataError(f"{path} holds no readable weights ({error})") from None
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{path} holds no readable weights ({error}); remove it, and run what trained it again"
+        ) from error
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):

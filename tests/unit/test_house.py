@@ -10,7 +10,10 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = sorted((ROOT / "lola").rglob("*.py"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
 
-LEAVES = {"config", "errors", "strict_json", "remote", "lease", "seeding", "storage", "spool", "waiting"}
+LEAVES = {
+    *("config", "errors", "filesystem", "integrity", "remote", "lease", "seeding", "storage", "spool"),
+    *("strict_json", "waiting"),
+}
 PHYSICS = {"data.systems", "data.transforms", "data.statistics"}
 MODELS = {
     *("autoencoder", "transformer_autoencoder", "levels", "network", "transformer", "unet", "binding"),
@@ -19,20 +22,22 @@ MODELS = {
 MAY_IMPORT = {
     "nn": set(),
     "config": {"errors"},
-    "remote": {"errors"},
-    "lease": {"errors", "remote", "waiting"},
+    "filesystem": {"errors"},
+    "remote": {"errors", "filesystem"},
+    "integrity": {"errors", "remote"},
+    "lease": {"errors", "filesystem", "remote", "waiting"},
     "waiting": set(),
-    "storage": {"config", "errors", "strict_json", "remote", "lease"},
+    "storage": {"config", "errors", "filesystem", "integrity", "strict_json", "remote", "lease"},
     "inventory": {"remote", "storage"},
-    "spool": {"errors", "strict_json", "remote"},
+    "spool": {"errors", "filesystem", "strict_json", "remote"},
     "strict_json": {"errors"},
     "seeding": set(),
     "errors": set(),
-    "cli": {"config", "errors", "waiting"},
     "live_metrics": set(),
+    "cli": {"config", "errors", "filesystem", "waiting"},
     "follow": {"remote", "spool"},
     "progress": {"follow", "remote", "spool"},
-    "tracking": {"errors", "follow", "lease", "remote", "spool", "storage"},
+    "tracking": {"errors", "filesystem", "follow", "lease", "remote", "spool", "storage"},
     "data": LEAVES,
     "simulate": LEAVES | {"data"},
     "training": LEAVES | {"data.state"},

@@ -18,11 +18,13 @@ from lola.errors import DataError, StorageError
 from lola.inventory import unknown_files
 from lola.remote import (
     _remove_abandoned,
+    cache_folder,
     files_below,
     local_copies,
     local_copy,
     local_folder,
     names_below,
+    reaching,
     scratch,
 )
 from lola.storage import (
@@ -31,6 +33,7 @@ from lola.storage import (
     manifests,
     read_manifest,
     resolve_storage,
+    well_folder,
     write_json,
     writing_into,
 )
@@ -197,7 +200,7 @@ def test_roots_that_cannot_be_are_refused_in_one_line(s3, monkeypatch):
     assert "chain" in refusal("simplecache::s3://bucket/lola")
     assert "cannot be" in refusal("s3://")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setattr("s3fs.S3FileSystem.retries", 0)
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     assert "s3://results/lola cannot be reached" in refusal("s3://results/lola")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -269,3 +272,64 @@ def test_nothing_is_drawn_for_a_bucket_that_is_not_there(s3, monkeypatch):
     config = ensemble.EnsembleConfig(emulator="any", initial="any.hdf5")
     with pytest.raises(StorageError, match=r"output s3://nowhere/drawn has no bucket yet.*--output"):
         ensemble.write_ensemble(config, "s3://nowhere/drawn/a.hdf5")
+
+
+def test_errors_of_programs_are_not_taken_for_those_of_filesystems(tmp_path):
+    for error in (TypeError("a program's"), KeyError("key"), AssertionError("claim"), ValueError("value")):
+        with pytest.raises(type(error)), reaching("s3://bucket/file"):
+            raise error
+
+
+class ClientError(Exception):
+    """Named and placed as the errors of a client of object stores."""
+
+    __module__ = "botocore.exceptions"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("hung up"), TimeoutError("late"), ClientError("denied"), EOFError()]
+)
+def test_what_filesystems_raise_is_one_line_with_its_cause(error):
+    with (
+        pytest.raises(StorageError, match=r"s3://bucket/file cannot be reached") as caught,
+        reaching("s3://bucket/file"),
+    ):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("s3:/bucket/lola", "s3://bucket/lola"), ("gs:bucket", "gs://bucket")]
+)
+def test_a_url_with_a_slash_too_few_is_no_folder(given, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=rf"--storage {given} is no folder; did you mean {meant}\?"):
+        resolve_storage(given)
+    with pytest.raises(StorageError, match=rf"--well {given} is no folder"):
+        well_folder(tmp_path, given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_of_a_root_with_brackets_are_listed(memory_root):
+    root = memory_root / "a [x] b*"
+    (root / "emulators" / "euler-a-01234567" / "manifest.json").write_bytes(b"{}")
+    (root / "emulators" / "euler-a-01234567" / "parts" / "manifest.json").write_bytes(b"{}")
+    assert manifests(root, "emulators") == [root / "emulators" / "euler-a-01234567" / "manifest.json"]
+
+
+def test_a_copy_that_a_power_cut_has_cut_is_fetched_again(memory_root, caplog):
+    path = memory_root / "file"
+    path.write_bytes(b"whole")
+    copy = local_copy(path)
+    for contents in (b"", b"who"):
+        copy.write_bytes(contents)
+        assert local_copy(path).read_bytes() == b"whole"
+    assert caplog.text.count("is corrupt") >= 2
+
+
+@pytest.mark.parametrize("home", [None, Path("/proc/1")])
+def test_copies_have_a_folder_where_there_is_no_home(home, tmp_path, monkeypatch):
+    monkeypatch.delenv("LOLA_CACHE", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("lola.remote.home", lambda: home)
+    assert cache_folder() == tmp_path / f"lola-cache-{os.getuid()}"

@@ -6,7 +6,7 @@ from typing import Any
 from lola.distributed.forecasting.dry_run import Job
 from lola.distributed.plan import Plan
 from lola.remote import AnyPath
-from lola.storage import Stage, manifests, read_manifest
+from lola.storage import Stage, read_manifests
 
 
 class Measured:
@@ -67,8 +67,7 @@ class Measured:
         if self.plan is None:
             return
         if kind not in self.read:
-            folders = [path.parent for path in manifests(self.root, kind)]
-            self.read[kind] = [read_manifest(folder) for folder in folders]
+            self.read[kind] = [manifest for _, manifest in read_manifests(self.root, kind)]
         for manifest in self.read[kind]:
             if manifest["inputs"].get("dataset") == self.plan.dataset:
                 yield manifest

@@ -34,7 +34,7 @@ from lola.evaluation.score import model_key
 from lola.registry import find_emulator
 from lola.remote import AnyPath
 from lola.sampling import SamplerConfig
-from lola.storage import Location, Stage, manifests, read_manifest
+from lola.storage import Location, Stage, read_manifest, read_manifests
 
 Split = Literal["valid", "test"]
 DIFFUSION = DiffusionConfig.__name__
@@ -161,13 +161,12 @@ class SamplerPlan:
 
     def _found(self) -> Iterator[Model]:
         """The finished diffusion models of the storage root that were trained on these data."""
-        for path in manifests(self.root, "emulators"):
-            manifest = read_manifest(path.parent)
+        for folder, manifest in read_manifests(self.root, "emulators"):
             alike = (
                 manifest["system"] == self.system.name and manifest["inputs"].get("dataset") == self.dataset
             )
             if alike and manifest["model"]["type"] == DIFFUSION:
-                yield Model.of(path.parent)
+                yield Model.of(folder)
 
     @property
     def fingerprint(self) -> str:

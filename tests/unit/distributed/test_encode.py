@@ -22,6 +22,7 @@ from lola.distributed.encode import dataset_fingerprint, encode, open_splits
 from lola.distributed.encoder import CacheConfig
 from lola.emulation import load_autoencoder
 from lola.errors import DataError
+from lola.spool import read_events
 from lola.storage import Stage
 
 CONFIG = CacheConfig(block=8, variants=3)
@@ -240,3 +241,19 @@ def test_blocks_divide_a_trajectory_evenly(tmp_path, well, autoencoder, monkeypa
     monkeypatch.setattr(encoding, "encoded_blocks", counting)
     make(tmp_path, well, autoencoder, CacheConfig(block=20))
     assert set(lengths) == {11, 10}  # 21 states
+
+
+@pytest.mark.parametrize("kept", [0, 5000, -1])
+def test_a_shard_that_a_power_cut_has_cut_is_encoded_again(tmp_path, well, autoencoder, kept):
+    stage = make(tmp_path, well, autoencoder)
+    before, path = hashes(stage), next((stage.folder / "train").glob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:kept])
+    assert not stage.finished
+    with pytest.raises(DataError, match=rf"{path} is missing or corrupt .*manifest.json, and run again"):
+        LatentSplit(stage.folder, "train").latents(0)
+    encode(stage, autoencoder.folder, Datasets(well), CONFIG)
+    assert stage.finished
+    assert hashes(stage) == before
+    (notice,) = (event["text"] for _, event in read_events(stage.folder) if event["kind"] == "notice")
+    assert f"latent shard {path} is corrupt" in notice
+    assert notice.endswith("it is encoded again")

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from stages import small_sweep
 
+from lola import storage
 from lola.distributed import evaluate
 from lola.distributed.cluster import Room
 from lola.distributed.plan import Plan
@@ -167,3 +168,55 @@ def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajector
     assert len(tasks.calls) == trajectories
     assert len([path for path in scanned if "/parts" in path]) <= 1
     assert [event["step"] for _, event in read_events(stage.folder)] == list(range(1, trajectories + 1))
+
+
+NAMES = ("metrics.parquet", "spectra.parquet", "example.npy", "seconds")
+
+
+def notices(step):
+    return [event["text"] for _, event in read_events(step.stage.folder) if event["kind"] == "notice"]
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, None])
+def test_a_part_with_a_file_that_is_cut_is_scored_again(tasks, step, kept):
+    step.run()
+    expected, example = rows(step), (step.stage.folder / "example.npy").read_bytes()
+    (first,) = [path.parent for path in step.stage.folder.glob("parts/*/example.npy")]
+    for told, name in enumerate(NAMES, 1):
+        path = first / name
+        whole = path.read_bytes()
+        path.unlink() if kept is None else path.write_bytes(whole[: int(kept * len(whole))])
+        if name == "seconds" and kept == 0.5:
+            path.write_text("0.1x")
+        (step.stage.folder / "manifest.json").unlink()
+        tasks.calls.clear()
+        step.run()
+        assert len(notices(step)) == told
+        assert f"{path} is corrupt" in notices(step)[-1]
+        assert "scored again" in notices(step)[-1]
+        assert [[part.folder for part in parts] for parts in tasks.calls] == [[first]]
+        assert step.stage.finished
+        assert rows(step).equals(expected)
+        assert (step.stage.folder / "example.npy").read_bytes() == example
+
+
+@pytest.mark.parametrize("name", ["metrics.parquet", "spectra.parquet", "example.npy", "manifest.json"])
+def test_a_finished_evaluation_with_a_file_that_is_cut_is_joined_again(tasks, step, name, caplog):
+    step.run()
+    expected = rows(step)
+    for kept in (0, 20):
+        storage._told.clear()
+        storage._whole.clear()
+        path = step.stage.folder / name
+        path.write_bytes(path.read_bytes()[:kept])
+        assert not step.stage.finished
+        assert f"{path} is " in caplog.text
+        if name != "manifest.json":
+            read = evaluate.read_array if name.endswith("npy") else evaluate.read_table
+            with pytest.raises(DataError, match=rf"{path} is missing or corrupt .*; remove manifest.json"):
+                read(path)
+        tasks.calls.clear()
+        step.run()
+        assert not tasks.calls
+        assert step.stage.finished
+        assert rows(step).equals(expected)

@@ -1,0 +1,100 @@
+import errno
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from lola.errors import DataError, StorageError
+from lola.training import checkpoint
+from lola.training.checkpoint import Position, load_checkpoint, load_weights, read_position, save_checkpoint
+
+FILES = ("model.safetensors", "optimizer.pt", "position.json")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = nn.Linear(3, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path, model, optimizer, Position(step=7, skipped=2))
+    return tmp_path, model, optimizer
+
+
+def damaged(whole):
+    yield b""
+    yield whole[: len(whole) // 2]
+    yield b"\0" * len(whole)
+    yield whole[: len(whole) // 2] + b"\0" * (len(whole) - len(whole) // 2)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_checkpoint_with_a_damaged_file_is_one_error(saved, name):
+    folder, model, optimizer = saved
+    whole = (folder / name).read_bytes()
+    for contents in (None, *damaged(whole)):
+        (folder / name).unlink() if contents is None else (folder / name).write_bytes(contents)
+        with pytest.raises(DataError, match=rf"checkpoint {folder} is corrupt .*run again") as caught:
+            load_checkpoint(folder, model, optimizer)
+        assert len(str(caught.value).splitlines()) == 1
+    (folder / name).write_bytes(whole)
+    assert load_checkpoint(folder, model, optimizer) == Position(step=7, skipped=2)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+def test_earlier_checkpoints_without_checksums_are_checked_as_far_as_they_can_be(saved, name):
+    folder, model, optimizer = saved
+    position = json.loads((folder / "position.json").read_text())
+    del position["files"]
+    (folder / "position.json").write_text(json.dumps(position))
+    assert load_checkpoint(folder, model, optimizer).step == 7
+    whole = (folder / name).read_bytes()
+    for contents in (b"", whole[: len(whole) // 2]):
+        (folder / name).write_bytes(contents)
+        with pytest.raises(DataError, match=r"corrupt|no readable weights"):
+            load_checkpoint(folder, model, optimizer)
+    (folder / name).unlink()
+    with pytest.raises(DataError, match="is corrupt"):
+        read_position(folder)
+
+
+def test_weights_that_are_cut_name_the_file_and_the_remedy(saved):
+    folder, model, _ = saved
+    path = folder / "model.safetensors"
+    for contents in damaged(path.read_bytes()):
+        if len(contents) < 20 or not contents[0]:
+            path.write_bytes(contents)
+            with pytest.raises(DataError, match=rf"{path} holds no readable weights .*run what trained it"):
+                load_weights(path, model)
+
+
+def test_errors_of_programs_are_not_taken_for_those_of_files(saved, monkeypatch):
+    folder, model, _ = saved
+
+    def wrong(path):
+        raise TypeError("a program's")
+
+    monkeypatch.setattr(checkpoint, "load_file", wrong)
+    with pytest.raises(TypeError, match="a program's"):
+        load_weights(folder / "model.safetensors", model)
+
+
+@pytest.mark.parametrize("nth", range(4))
+def test_a_full_disk_at_each_file_is_one_error(saved, monkeypatch, nth):
+    folder, model, optimizer = saved
+    count, full = [0], OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for owner, name in ((checkpoint, "save_file"), (torch, "save"), (checkpoint.Path, "write_text")):
+        genuine = getattr(owner, name)
+
+        def failing(*arguments, genuine=genuine, **options):
+            count[0] += 1
+            if count[0] == nth + 1:
+                raise full
+            return genuine(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, failing)
+    arguments = (folder, model, optimizer, Position(step=8), nn.Linear(2, 2))
+    with pytest.raises(StorageError, match=rf"cannot write {folder} \(No space left.*--storage"):
+        save_checkpoint(*arguments)
