@@ -83,6 +83,11 @@ class CodecConfig(Config, abc.ABC):
         """The encoder of `channels` fields on `spatial` grid axes to `outputs` channels, and the decoder."""
 
     @property
+    def random(self) -> bool:
+        """Whether training draws latents or noise on them."""
+        return self.variational or self.latent_noise > 0
+
+    @property
     def variational(self) -> bool:
         """Whether the encoder gives a distribution."""
         return self.kl_weight > 0

@@ -40,6 +40,12 @@ class Config:
             if not field.metadata.get("how") and not _unchanged(field, getattr(self, field.name))
         }
 
+    @property
+    def random(self) -> bool:
+        """Whether what it configures draws numbers from streams of samples (`lola.seeding`)."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return any(value.random for value in values if isinstance(value, Config))
+
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated again."""
         return dataclasses.replace(self, **changes)

@@ -192,12 +192,9 @@ class _Shapes(SampleGenerator):
     """Random numbers of which the shape is all that matters."""
 
     def __init__(self, samples: int) -> None:
-        self.device, self.generators = META, [torch.Generator()] * samples
+        super().__init__([(i,) for i in range(samples)], META)
 
-    def poisson(self, rate: float, *shape: int) -> Tensor:
-        return torch.empty(len(self), *shape, dtype=torch.int64, device=META)
-
-    def _draw(self, sampler: Any, shape: tuple[int, ...]) -> Tensor:
+    def normal(self, *shape: int) -> Tensor:
         return torch.empty(len(self), *shape, device=META)
 
 

@@ -52,6 +52,11 @@ class DiffusionConfig(Config):
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
     times: TimePriorConfig = dataclasses.field(default_factory=TimePriorConfig)
 
+    @property
+    def random(self) -> bool:
+        """Masks, times and noise are drawn."""
+        return True
+
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "Diffusion":
         """The model of windows of `window` states of `channels` fields on `spatial` grid axes."""
         return Diffusion(self, channels, parameters, spatial, window)

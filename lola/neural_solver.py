@@ -31,6 +31,11 @@ class NeuralSolverConfig(Config):
 
     network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
 
+    @property
+    def random(self) -> bool:
+        """Masks are drawn."""
+        return True
+
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "NeuralSolver":
         """The solver of windows of `window` states of `channels` fields on `spatial` grid axes."""
         return NeuralSolver(self, channels, parameters, spatial, window)

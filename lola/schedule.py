@@ -130,12 +130,10 @@ class TimePriorConfig(Config):
 
     def draw(self, generator: SampleGenerator) -> Tensor:
         """One time in [0, 1] per sample, float32, with shape `(B)`."""
-        u = generator.uniform()
         match self.name:
             case "uniform":
-                return self.a + (self.b - self.a) * u
+                return self.a + (self.b - self.a) * generator.uniform()
             case "beta":
-                quantiles = scipy.special.betaincinv(self.a, self.b, u.double().cpu().numpy())
-                return torch.from_numpy(quantiles).to(u)
+                return generator.uniform(quantile=lambda u: scipy.special.betaincinv(self.a, self.b, u))
             case "kumaraswamy":
-                return ((1 - (1 - u.double()) ** (1 / self.b)) ** (1 / self.a)).to(u)
+                return generator.uniform(quantile=lambda u: (1 - (1 - u) ** (1 / self.b)) ** (1 / self.a))

@@ -1,20 +1,40 @@
-"""Randomness as a pure function of integers and names.
+r"""Randomness as a pure function of integers and names.
 
 Every random number of the platform is drawn from a stream named by a key, such as
 `(seed, "train", step, i)` for the i-th sample of a global training step, or
 `(seed, trajectory, member, window)` for a member of an ensemble. A key never contains a worker,
 a rank or an order of arrival, so that results do not depend on how the work was spread.
+
+The streams of a batch are drawn together, in a few operations on tensors. With `s` the hash of a sample's key,
+its n-th word, n = 1, 2, ..., is that of SplitMix64 (Steele, Lea and Flood, 2014; here with one increment for all
+streams), in integers modulo 2^64:
+
+    x = s + n g,  x <- (x ^ (x >> 30)) a,  x <- (x ^ (x >> 27)) b,  x <- x ^ (x >> 31)
+
+a function of the key and the number alone, and the same on every device. Streams are parts of one sequence of
+2^64 words: two of N streams of L words overlap with a probability of about N^2 L / 2^64. The upper 24 bits of
+a word make a uniform number; both its halves, as uniform numbers u in (0, 1] and v, make two normal numbers
+(Box and Muller), whose last digits depend on the device's logarithm and cosine:
+
+    sqrt(-2 log u) cos(2 pi v),  sqrt(-2 log u) sin(2 pi v)
 """
 
+import functools
 import hashlib
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Key = tuple[int | str, ...]
+
+INCREMENT = 0x9E3779B97F4A7C15
+MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
+HALF = 2**32
+MOST_RATE = 100.0
 
 
 def derive(*key: int | str) -> int:
@@ -39,29 +59,102 @@ class SampleGenerator:
     """One random stream per sample of a batch.
 
     Arguments:
-        keys: One key per sample; the i-th row of everything drawn depends on the i-th key alone.
-        device: Where the numbers are drawn. Streams differ between kinds of devices.
+        keys: One key per sample; the i-th row of everything drawn depends on the i-th key alone, and on what
+            was drawn before.
+        device: Where the numbers are wanted.
     """
 
     def __init__(self, keys: Sequence[Key], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.generators = [torch.Generator(self.device).manual_seed(derive(*key)) for key in keys]
+        self.seeds = torch.tensor([derive(*key) for key in keys], dtype=torch.int64)
+        self.drawn = 0
 
     def __len__(self) -> int:
-        return len(self.generators)
+        return len(self.seeds)
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, float32, with shape `(B, *shape)`."""
-        return self._draw(torch.randn, shape)
+        """Standard normal numbers, float32, with shape `(B, *shape)`, drawn on the device."""
+        size = math.prod(shape)
+        words = self._words(self._seeds, (size + 1) // 2)
+        radius = (words >> 32).bitwise_and_(HALF - 1).float().add_(0.5).div_(HALF).log_().mul_(-2).sqrt_()
+        angle = words.bitwise_and_(HALF - 1).float().mul_(2 * math.pi / HALF)
+        numbers = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
+        return numbers[:, :size].reshape(len(self), *shape)
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), float32, with shape `(B, *shape)`."""
-        return self._draw(torch.rand, shape)
+    def uniform(self, *shape: int, quantile: Callable[[np.ndarray], np.ndarray] | None = None) -> Tensor:
+        """Uniform numbers in [0, 1), float32, with shape `(B, *shape)`: few, since they are drawn on the host.
+
+        Arguments:
+            shape: The shape of a sample's numbers.
+            quantile: What they are mapped by in double precision, if by anything.
+        """
+        numbers = self._uniform(shape)
+        if quantile is not None:
+            numbers = torch.from_numpy(quantile(numbers.numpy()))
+        return on_device(numbers.float(), self.device)
 
     def poisson(self, rate: float, *shape: int) -> Tensor:
-        """Poisson counts, int64, with shape `(B, *shape)`."""
-        rates = torch.full(shape, rate, device=self.device)
-        return torch.stack([torch.poisson(rates, generator=g) for g in self.generators]).long()
+        """Poisson counts of a rate up to 100, int64, with shape `(B, *shape)`: few, drawn on the host."""
+        counts = torch.bucketize(self._uniform(shape), _cumulative(rate), right=True)
+        return on_device(counts, self.device)
 
-    def _draw(self, sampler, shape: tuple[int, ...]) -> Tensor:
-        return torch.stack([sampler(shape, generator=g, device=self.device) for g in self.generators])
+    @functools.cached_property
+    def _seeds(self) -> Tensor:
+        return on_device(self.seeds, self.device)
+
+    def _uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Uniform numbers in [0, 1), float64 with 24 bits, on the host."""
+        words = self._words(self.seeds, math.prod(shape))
+        return ((words >> 40).bitwise_and_(2**24 - 1).double() / 2**24).reshape(len(self), *shape)
+
+    def _words(self, seeds: Tensor, count: int) -> Tensor:
+        """The next words of every stream, int64 of 64 random bits, with shape `(B, count)`."""
+        words = splitmix64(seeds, self.drawn + 1, count)
+        self.drawn += count
+        return words
+
+
+def splitmix64(seeds: Tensor, first: int, count: int) -> Tensor:
+    """Words of the streams of some seeds.
+
+    Arguments:
+        seeds: The seeds, int64 with shape `(B,)`.
+        first: The number of the first word, 1 or more.
+        count: How many.
+
+    Returns:
+        Words, int64 whose bits are those of the unsigned word, with shape `(B, count)`.
+    """
+    numbers = torch.arange(first, first + count, device=seeds.device)
+    words = seeds[:, None] + numbers * _signed(INCREMENT)
+    for shift, factor in MIXING:
+        # Shifts of signed numbers repeat the sign
+        words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (64 - shift) - 1))
+        if factor != 1:
+            words.mul_(_signed(factor))
+    return words
+
+
+def on_device(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; the host does not wait for a GPU to take it."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+@functools.cache
+def _cumulative(rate: float) -> Tensor:
+    """The probabilities of at most 0, 1, ... counts, float64, up to where they are 1."""
+    if not 0 <= rate <= MOST_RATE:
+        raise ValueError(f"rates of counts must be from 0 to {MOST_RATE:g}, not {rate}")
+    count, term, total = 0, math.exp(-rate), 0.0
+    sums = []
+    while total + term > total:
+        total += term
+        sums.append(total)
+        count += 1
+        term *= rate / count
+    return torch.tensor(sums, dtype=torch.float64)
+
+
+def _signed(word: int) -> int:
+    """The signed integer of the same 64 bits."""
+    return word - 2**64 if word >= 2**63 else word

@@ -48,6 +48,8 @@ from lola.remote import (
 from lola.strict_json import dumps, loads
 
 SCHEMA_VERSION = 1
+STREAMS = "splitmix64"
+"""The streams of samples that random results come of: another name where the same keys give other numbers."""
 _whole: dict[tuple[str, str], tuple[int, ...]] = {}
 """Stages that this process found whole, by folder and fingerprint, with what told: looking costs time."""
 _told: set[str] = set()
@@ -233,8 +235,9 @@ class Stage:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of the configuration, the inputs' fingerprints and the schema version."""
-        return fingerprint(SCHEMA_VERSION, self.kind, self.system, self.config, dict(self.inputs))
+        """A hash of the configuration, the inputs' fingerprints, the schema version and any random streams."""
+        streams = (STREAMS,) if self.config.random else ()
+        return fingerprint(SCHEMA_VERSION, self.kind, self.system, self.config, dict(self.inputs), *streams)
 
     @property
     def name(self) -> str:

@@ -93,6 +93,11 @@ class EvaluationConfig(Config):
             self.guidance.check(self.sampler)
 
     @property
+    def random(self) -> bool:
+        """Whether members are drawn: those of a diffusion model are."""
+        return self.sampler is not None
+
+    @property
     def inference(self) -> InferenceConfig:
         """How the emulator's network is run."""
         return InferenceConfig(precision=self.precision, compile=self.compile)

@@ -45,6 +45,11 @@ class Imported(Config):
     sizes: dict[str, int]
     data: dict[str, Any] | None
 
+    @property
+    def random(self) -> bool:
+        """Nothing is drawn: weights are imported."""
+        return False
+
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
