@@ -56,7 +56,7 @@ def save_checkpoint(
             save_weights(folder / EMA_WEIGHTS, average)
         state = optimizer.state_dict()
         state.get("heavyball", {}).pop("precond_schedule", None)  # a pickle of what the configuration says
-        torch.save(state, folder / OPTIMIZER)
+        torch.save(_on_host(state), folder / OPTIMIZER)
         files = {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.name != POSITION}
         (folder / POSITION).write_text(json.dumps(dataclasses.asdict(position) | {"files": files}))
     except (OSError, RuntimeError, SafetensorError) as error:  # some wrap a full disk in their own
@@ -115,6 +115,15 @@ def load_checkpoint(
         raise _corrupt(folder, f"{OPTIMIZER}: {reason(error)}") from error
     optimizer.load_state_dict(state)
     return position
+
+
+def _on_host(state: Any) -> Any:
+    """Nested dictionaries and lists with their tensors on the CPU: the same file from every device."""
+    if isinstance(state, dict):
+        return {key: _on_host(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(_on_host, state))
+    return state.cpu() if isinstance(state, torch.Tensor) else state
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
