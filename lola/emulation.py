@@ -170,7 +170,8 @@ class Emulator:
                 if bound is not None and bound.unknown is not None and not self.sampler.stochastic:
                     steps = _steps(self.sampler, self.model.denoiser.schedule)
                     return self.model.draw(known, generator, bound, steps)
-                return self.model.predict(known, mask, parameters, generator, self.sampler.build, **options)
+                sampler = functools.partial(self.sampler.build, generator=generator)
+                return self.model.predict(known, mask, parameters, generator, sampler, **options)
             return self.model.predict(known, mask, parameters, generator, **options)
 
     def _guided(

@@ -99,6 +99,15 @@ def test_rows_do_not_depend_on_how_many_are_computed_together(emulator):
         torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-5, rtol=1e-5)
 
 
+def test_members_drawn_by_a_stochastic_sampler_are_functions_of_their_keys(emulator):
+    context, parameters, keys = torch.randn(3, 2, 1, 3, 4), torch.randn(3, 3), [(0, i) for i in range(3)]
+    noisy = dataclasses.replace(emulator, sampler=SamplerConfig(name="ddpm", steps=4))
+    whole = roll(noisy, context, parameters, 6, keys)
+    torch.manual_seed(1)
+    again = roll(noisy, context[1:], parameters[1:], 6, keys[1:])
+    torch.testing.assert_close(again, whole[1:], atol=1e-4, rtol=1e-4)
+
+
 def test_half_precision_stays_near(emulator):
     context, parameters = torch.randn(2, 2, 1, 3, 4), torch.randn(2, 3)
     half = Emulator(
