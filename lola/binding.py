@@ -71,6 +71,8 @@ class BoundNetwork:
             network = compile_once(self.network, self.graphs) if self.compiled else self.network
             level = noise if noise is None else torch.as_tensor(noise, device=x.device)
             y = network(torch.cat((x, mask), dim=1), self._modulation(level, len(x)))
+            if self.compiled and self.graphs:
+                y = y.clone()  # the next call writes over it, and samplers keep several
             return y if states is None else y[:, :, states]
         with torch.no_grad():
             weights = self._weights(self._prepare(x), noise, len(x))

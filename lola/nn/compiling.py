@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
 
@@ -41,7 +42,32 @@ class Compiled:
             return self.function(*inputs)
 
 
-@functools.lru_cache(maxsize=32)
+class _Kept(dict[tuple[str, bool], Compiled]):
+    """What was compiled for an object; copies of the object start without."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Kept":
+        return _Kept()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Kept, ()
+
+
 def compiled(function: Callable[..., Any], graphs: bool = False) -> Compiled:
-    """A function compiled once for all who ask for it."""
+    """A function compiled once for all who ask for it.
+
+    That of a model, or of a method of it, lives as long as the model.
+    """
+    owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+    if owner is None:
+        return _compiled(function, graphs)
+    kept = vars(owner).setdefault("_compiled_functions", _Kept())
+    name = "" if owner is function else function.__name__
+    if (name, graphs) not in kept:
+        kept[name, graphs] = Compiled(function, graphs)
+    return kept[name, graphs]
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], graphs: bool) -> Compiled:
+    """A function of a module; there are few."""
     return Compiled(function, graphs)
