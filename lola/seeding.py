@@ -5,9 +5,9 @@ Every random number of the platform is drawn from a stream named by a key, such 
 `(seed, trajectory, member, window)` for a member of an ensemble. A key never contains a worker,
 a rank or an order of arrival, so that results do not depend on how the work was spread.
 
-The streams of a batch are drawn together, in a few operations on tensors. With `s` the hash of a sample's key,
-its n-th word, n = 1, 2, ..., is that of SplitMix64 (Steele, Lea and Flood, 2014; here with one increment for all
-streams), in integers modulo 2^64:
+The streams of a batch are drawn together, in a few operations on tensors. With `s` the hash of a sample's
+key, its n-th word, n = 1, 2, ..., is that of SplitMix64 (Steele, Lea and Flood, 2014; here with one increment
+for all streams), in integers modulo 2^64:
 
     x = s + n g,  x <- (x ^ (x >> 30)) a,  x <- (x ^ (x >> 27)) b,  x <- x ^ (x >> 31)
 
@@ -82,7 +82,7 @@ class SampleGenerator:
         return numbers[:, :size].reshape(len(self), *shape)
 
     def uniform(self, *shape: int, quantile: Callable[[np.ndarray], np.ndarray] | None = None) -> Tensor:
-        """Uniform numbers in [0, 1), float32, with shape `(B, *shape)`: few, since they are drawn on the host.
+        """Uniform numbers in [0, 1), float32, with shape `(B, *shape)`: few, drawn on the host.
 
         Arguments:
             shape: The shape of a sample's numbers.

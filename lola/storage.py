@@ -235,7 +235,7 @@ class Stage:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of the configuration, the inputs' fingerprints, the schema version and any random streams."""
+        """A hash of configuration, inputs, schema version and, if numbers are drawn, the streams."""
         streams = (STREAMS,) if self.config.random else ()
         return fingerprint(SCHEMA_VERSION, self.kind, self.system, self.config, dict(self.inputs), *streams)
 

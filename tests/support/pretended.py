@@ -1,8 +1,8 @@
 """A GPU that is not there: tensors hold their values on the CPU and say that they are on `cuda:0`.
 
-Within `PretendedGPU` torch's functions take and give such tensors wherever `cuda` is asked for, so that whole
-training steps and rollouts run, with true values, on a machine without a GPU. Whatever would stop on a GPU for
-its tensors being on two devices raises `MixedDevices`, and `waits` lists where the host would wait for the GPU.
+Within `PretendedGPU` torch's functions take and give such tensors wherever `cuda` is asked for, so that
+whole training steps and rollouts run, with true values, on a machine without a GPU. Whatever would stop on a
+GPU for its tensors being on two devices raises `MixedDevices`, and `waits` lists where the host would wait.
 
 What it cannot see: kernels (what CUDA does not implement, or computes otherwise), streams, memory, automatic
 mixed precision, which it leaves alone, compiled code and CUDA graphs; functions that make a tensor in C++
@@ -11,13 +11,14 @@ axes it is stricter than CUDA: on the CPU they may meet tensors of the GPU in ar
 """
 
 import contextlib
+import itertools
 import traceback
 from pathlib import Path
 from unittest import mock
 
 import torch
 from torch import Tensor
-from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
 from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import return_and_correct_aliasing
@@ -97,9 +98,7 @@ def wrap(x):
 
 
 def held(x):
-    """Whether a tensor is on the GPU, also within derivatives along a direction."""
-    while is_functorch_wrapped_tensor(x):
-        x = get_unwrapped(x)
+    """Whether a tensor is on the GPU."""
     return isinstance(x, OnGPU)
 
 
@@ -107,7 +106,7 @@ def check(func, args, kwargs):
     """Raise unless an operation's tensors are where CUDA wants them; note whether the host would wait."""
     name = func._overloadpacket.__name__.rstrip("_")
     strangers = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and not isinstance(x, OnGPU)]
-    wrong = [x for x in strangers if x.ndim or name not in SCALARS]
+    wrong = [x for x in strangers if (x.ndim or name not in SCALARS) and not no_tangent(x)]
     if wrong and name not in CROSSING:
         shapes = ", ".join(str(tuple(x.shape)) for x in wrong)
         raise MixedDevices(f"{func}: tensors on {GPU} meet tensors of shape {shapes} on the CPU")
@@ -116,6 +115,19 @@ def check(func, args, kwargs):
     )
     if name in WAITING or masks or wrong:
         PretendedGPU.wait(str(func))
+
+
+def no_tangent(x):
+    """Whether a tensor may be the derivative of a constant, which C++ makes of zeros on the CPU."""
+    return forward_ad._current_level >= 0 and (x.is_meta or not x.any())
+
+
+def derivative(function, primals, tangents):
+    """What `torch.func.jvp` computes, which knows no such tensors."""
+    with forward_ad.dual_level():
+        value = function(*itertools.starmap(forward_ad.make_dual, zip(primals, tangents, strict=True)))
+        primal, tangent = forward_ad.unpack_dual(value)
+        return primal, torch.zeros_like(primal) if tangent is None else tangent
 
 
 class PretendedGPU(TorchFunctionMode):
@@ -135,6 +147,10 @@ class PretendedGPU(TorchFunctionMode):
         self.patches = contextlib.ExitStack()
         self.patches.enter_context(
             mock.patch.object(clip_grad, GROUPING, self.group(getattr(clip_grad, GROUPING)))
+        )
+        self.patches.enter_context(mock.patch.object(torch.func, "jvp", derivative))
+        self.patches.enter_context(
+            mock.patch.object(torch.cuda, "synchronize", lambda device: self.wait("clock"))
         )
         # Modules that move must take the moved parameters themselves
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()

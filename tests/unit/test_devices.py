@@ -4,19 +4,30 @@
 CPU's, which take another: memory formats, kinds of attention, sorting, unrolled samplers.
 """
 
-import itertools
+import copy
+import dataclasses
+import functools
+from types import SimpleNamespace
 
 import heavyball
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from pretended import GPU, HOST, MixedDevices, OnGPU, PretendedGPU, held
+from pretended import MixedDevices, PretendedGPU, held
 from sources import Single
 
 from lola.autoencoder import AutoencoderConfig
+from lola.data.latent_shards import tensor_column
 from lola.data.systems import EULER
+from lola.data.well import open_split
 from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator, InferenceConfig
-from lola.guidance import GuidanceConfig, GuidanceName
+from lola.distributed import encoder
+from lola.emulation import Emulator
+from lola.evaluation import metrics
+from lola.evaluation.evaluate import EvaluationConfig, evaluate_trajectory
+from lola.evaluation.score import Subject
+from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.observation import ObservationConfig
 from lola.sampling import METHODS, SamplerConfig
@@ -101,8 +112,8 @@ def run(name, config, device, resume=None, folder=None):
 
 def assert_alike(found, expected, tolerance=1e-3):
     """Metrics of both, but for times and memory."""
-    for step, metrics in expected.items():
-        for name, value in metrics.items():
+    for step, values in expected.items():
+        for name, value in values.items():
             if not any(word in name for word in ("second", "wait", "memory")):
                 assert found[step][name] == pytest.approx(value, rel=tolerance), (step, name)
 
@@ -151,3 +162,211 @@ def test_the_host_waits_for_the_gpu_at_most_once_a_step(name):
             run(name, config, "cuda")
             waits.append(list(gpu.waits))
     assert len(waits[1]) - len(waits[0]) <= 4, "\n".join(waits[1])
+
+
+def moved(emulator, device):
+    """A copy of an emulator on a device."""
+    model, codec = (
+        copy.deepcopy(each).to(device)
+        for each in (emulator.model, emulator.autoencoder or torch.nn.Identity())
+    )
+    return dataclasses.replace(emulator, model=model, autoencoder=codec if emulator.autoencoder else None)
+
+
+def roll_out(emulator, device, observations=None):
+    """Two windows of two rows."""
+    spatial = emulator.model.spatial
+    generator = torch.Generator().manual_seed(1)
+    context = torch.randn(2, 2, 1, *[8] * spatial, generator=generator).to(device)
+    parameters = torch.randn(2, 3, generator=generator).to(device)
+    windows = moved(emulator, device).rollout(
+        context, parameters, WINDOW + 1, [(0,), (1,)], observations=observations
+    )
+    states = torch.cat(list(windows), dim=2)
+    assert held(states) == (device == "cuda")
+    return states.cpu()
+
+
+def emulator(name, **options):
+    model = build(name)
+    model.spatial = MODELS[name][1]
+    return Emulator(model=model, **options)
+
+
+@pytest.mark.parametrize("name", EMULATORS)
+def test_rollouts_on_a_gpu_are_those_of_the_cpu(name):
+    drawn = emulator(name, sampler=SamplerConfig(steps=4))
+    expected = roll_out(drawn, "cpu")
+    with PretendedGPU():
+        found = roll_out(drawn, "cuda")
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_sampler_draws_on_a_gpu_what_it_draws_on_the_cpu(method):
+    """Deterministic samplers are unrolled in rollouts, so here windows are drawn by samplers themselves."""
+    model = build("diffusion")
+    known, parameters = torch.randn(2, 2, WINDOW, 8, 8), torch.randn(2, 3)
+    mask = (torch.arange(WINDOW) == 0).reshape(1, 1, -1, 1, 1)
+    sampler = SamplerConfig(name=method, steps=4, spacing="log_snr")
+
+    def draw(device):
+        inputs = (each.to(device) for each in (known, mask, parameters))
+        generator = SampleGenerator([(0,), (1,)], device)
+        with torch.no_grad():
+            build = functools.partial(sampler.build, generator=generator)
+            return copy.deepcopy(model).to(device).predict(*inputs, generator, build).cpu()
+
+    expected = draw("cpu")
+    with PretendedGPU():
+        found = draw("cuda")
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+GUIDED = [
+    *(("mmps", operator) for operator in ("subsample", "block_mean", "mask")),
+    *((method, "sensors") for method in ("mmps", "tmpd", "pgdm", "jfps", "diffpir", "dps")),
+]
+
+
+@pytest.mark.parametrize("space", ["pixel", "latent"])
+@pytest.mark.parametrize(("method", "operator"), GUIDED)
+def test_guided_rollouts_on_a_gpu_are_those_of_the_cpu(method, operator, space):
+    """Observations are made of files, on the CPU."""
+    if space == "latent" and operator != "sensors":
+        pytest.skip("operators see the same fields in both spaces")
+    sampler = SamplerConfig(name="ddpm" if method == "dps" else "adams_bashforth", steps=2)
+    codec = build("autoencoder") if space == "latent" else None
+    drawn = emulator("diffusion", sampler=sampler, guidance=GuidanceConfig(name=method), autoencoder=codec)
+    size = 16 if space == "latent" else 8
+    truth = torch.randn(2, WINDOW + 1, size, size, generator=torch.Generator().manual_seed(2))
+    observed = ObservationConfig(operator=operator, factor=4, count=5, noise=0.5)
+    observations = observed.observe(truth, ["a", "b"], "trajectory")
+    expected = roll_out(drawn, "cpu", observations)
+    with PretendedGPU():
+        found = roll_out(drawn, "cuda", observations)
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+def table_of(evaluation):
+    """The values of an evaluation's tables."""
+    return [np.asarray(table["value"]) for table in (evaluation.metrics, evaluation.spectra)]
+
+
+@pytest.mark.parametrize("subject", ["emulator", "guided", "autoencoder", "persistence"])
+def test_trajectories_are_scored_on_a_gpu_as_on_the_cpu(well, subject):
+    split = open_split(well, EULER, "test")
+    seed_process(0, "weights")
+    codec = CONV.build(5, 2).eval()
+    model = DiffusionConfig(network=TRANSFORMER).build(2, split.parameter_count, 2, WINDOW)
+    sampler = SamplerConfig(steps=2)
+    whole = (
+        Emulator(model=model, autoencoder=codec, sampler=sampler)
+        if subject in ("emulator", "guided")
+        else None
+    )
+    config = EvaluationConfig(
+        subject=subject if subject in ("autoencoder", "persistence") else "emulator",
+        sampler=sampler if whole else None,
+        members=3,
+        observed=ObservationConfig() if subject == "guided" else None,
+        guidance=GuidanceConfig() if subject == "guided" else None,
+        chunk=6,
+    )
+    key = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)
+
+    def evaluate(device):
+        inner = None if subject == "persistence" else copy.deepcopy(codec).to(device)
+        outer = whole and dataclasses.replace(whole, model=copy.deepcopy(model).to(device), autoencoder=inner)
+        return evaluate_trajectory(config, key, split, 0, 0, autoencoder=inner, emulator=outer)
+
+    expected = evaluate("cpu")
+    with PretendedGPU():
+        found = evaluate("cuda")
+    for ours, theirs in zip(table_of(found), table_of(expected), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("spatial", [2, 3])
+def test_every_metric_is_computed_on_a_gpu_as_on_the_cpu(spatial):
+    generator = torch.Generator().manual_seed(0)
+    truth, members = (torch.randn(*shape, 2, 3, *[8] * spatial, generator=generator) for shape in ((), (4,)))
+    members[0, 0, 0] = truth[0, 0]  # ties
+
+    def scores(u, v):
+        found = {
+            name: getattr(metrics, name)(u, v, spatial=spatial)
+            for name in ("skill", "spread_skill_ratio", "stability", "crps", "rank_histogram", "coherence")
+        }
+        found |= {
+            name: getattr(metrics, name)(u, v[0], spatial=spatial) for name in ("rmse", "nrmse", "vrmse")
+        }
+        found["spread"] = metrics.spread(v, spatial=spatial)
+        found |= {"power": metrics.power_spectrum(u, spatial=spatial)}
+        return found | metrics.spectrum_rmse(u, v, spatial=spatial)
+
+    expected = scores(truth, members)
+    with PretendedGPU():
+        found = {
+            name: [each.cpu() for each in values] if isinstance(values, tuple) else values.cpu()
+            for name, values in scores(truth.to("cuda"), members.to("cuda")).items()
+        }
+    for name, values in expected.items():
+        torch.testing.assert_close(
+            found[name], list(values) if isinstance(values, tuple) else values, equal_nan=True
+        )
+
+
+def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch):
+    split = open_split(well, EULER, "train")
+    seed_process(0, "weights")
+    codec = CONV.build(5, 2).eval()
+    monkeypatch.setattr(encoder, "load_autoencoder", lambda folder: copy.deepcopy(codec))
+    states = split.read(0, 0, 4).movedim(1, 0).numpy()
+    block = pa.table(
+        {
+            **{name: pa.array([0], pa.int32()) for name in ("shard", "trajectory", "start")},
+            "fault": pa.array([""]),
+            "states": tensor_column([states]),
+        }
+    )
+
+    def encode(gpus):
+        config = encoder.CacheConfig(variants=3, gpus=gpus)
+        shards = {0: SimpleNamespace(split=split, members=(0,))}
+        return encoder.tensors(encoder.Encoder("folder", shards, config)(block), "latents")
+
+    expected = encode(0.0)
+    with PretendedGPU():
+        found = encode(1.0)
+    assert len(found) == 3
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_random_numbers_are_those_of_the_cpu():
+    keys = [(0, i) for i in range(5)]
+    with PretendedGPU() as gpu:
+        there = SampleGenerator(keys, "cuda")
+        found = [there.poisson(1.0, 3), there.uniform(2), there.normal(7, 3)]
+        assert all(held(each) for each in found)
+        assert not gpu.waits
+        found = [each.cpu() for each in found]
+    here = SampleGenerator(keys)
+    for ours, theirs in zip(found, [here.poisson(1.0, 3), here.uniform(2), here.normal(7, 3)], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_mixed_devices_are_seen():
+    with PretendedGPU():
+        x = torch.ones(3, device="cuda")
+        for mix in (
+            lambda: x + torch.ones(3),
+            lambda: torch.stack([x[0], torch.tensor(1.0)]),
+            lambda: torch.cat([x, torch.ones(1)]),
+            lambda: torch.where(x > 0, x, torch.zeros(3)),
+        ):
+            with pytest.raises(MixedDevices):
+                mix()
+        assert held(x * torch.tensor(2.0))
+        with pytest.raises(TypeError, match="numpy"):
+            np.asarray(x)
