@@ -48,10 +48,18 @@ def interleave(
 
 def _seconds(step: Callable[[], object], repeats: int, clock: Clock) -> float:
     now = time.perf_counter if clock == "wall" else time.process_time
+    _synchronize()
     started = now()
     for _ in range(repeats):
         step()
+    _synchronize()
     return (now() - started) / repeats
+
+
+def _synchronize() -> None:
+    """Wait until a GPU, if this process uses one, has done what it was asked for."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:

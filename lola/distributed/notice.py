@@ -66,4 +66,5 @@ class Lookout:
             return due, pause
         answer = torch.tensor([int(due), pause], device=self.device)
         torch.distributed.broadcast(answer, 0)
-        return bool(answer[0]), int(answer[1])
+        due, pause = answer.tolist()  # a GPU is waited for once
+        return bool(due), pause

@@ -10,7 +10,6 @@ in physical units, and these are scored before the next are decoded.
 """
 
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -28,6 +27,7 @@ from lola.errors import DataError, DivergedError
 from lola.evaluation.conservation import conserved
 from lola.evaluation.ensemble import Members, Scores, join_members, join_scores, score_ensemble
 from lola.evaluation.score import Subject, drifts, share_stable, tabulate
+from lola.evaluation.speed import clock
 from lola.guidance import GuidanceConfig
 from lola.observation import ObservationConfig
 from lola.sampling import SamplerConfig
@@ -182,14 +182,14 @@ def evaluate_trajectory(
             f"{trajectory.id} ({trajectory.file}): its latents are not finite; the autoencoder has "
             "diverged, or a value of the trajectory is far out of range"
         )
-    began = time.perf_counter()
+    began = clock(space.device)
     if emulator is not None:
         drawn = _roll_out(config, split, index, truth, z, emulator)
     elif config.subject == "autoencoder":
         drawn = z[:, :, config.context :]
     else:
         drawn = z[:, :, config.context - 1 : config.context].expand(1, -1, future.shape[1], *split.grid)
-    seconds = time.perf_counter() - began
+    seconds = clock(space.device) - began
     twice = autoencoder is not None and emulator is not None
     target = space.decode(z[:, :, config.context :])[0] if twice else None
     scored = _score(space, drawn, {"truth": future} | ({} if target is None else {"autoencoded": target}))
@@ -237,12 +237,12 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
     step = max(1, space.chunk // len(drawn))
     for first in range(0, drawn.shape[2], step):
         times = slice(first, first + step)
-        began = time.perf_counter()
+        began = clock(space.device)
         with np.errstate(over="ignore"):  # a rollout that has blown up
             members = space.decode(drawn[:, :, times])
         examples.append(members[:2].cpu())
         moments.append(torch.stack([members.mean(0), members.std(0, correction=0)]).cpu())
-        seconds += time.perf_counter() - began
+        seconds += clock(space.device) - began
         states = {name: target[:, times].to(members) for name, target in targets.items()}
         scores, own = score_ensemble(states, members, spatial=members.ndim - 3)
         owns.append(own)

@@ -1,9 +1,11 @@
 """Speed by method, as the paper's Table 1."""
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 import pandas as pd
+import torch
 
 from lola.evaluation.paper import SECONDS
 from lola.evaluation.tables import NAMES
@@ -57,3 +59,10 @@ def show_seconds(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def clock(device: torch.device) -> float:
+    """Seconds of a clock, read when a device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

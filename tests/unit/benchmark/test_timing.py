@@ -47,3 +47,16 @@ def test_the_machine_is_named():
     found = machine()
     assert found["processor"]
     assert found["threads"] >= 1
+
+
+def test_work_of_a_gpu_is_done_before_the_clock_is_read(clock, monkeypatch):
+    """A GPU takes a second for what a contender asks of it at once."""
+    asked = []
+
+    def synchronize():
+        clock.now += len(asked)
+        asked.clear()
+
+    monkeypatch.setattr(timing.torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(timing.torch.cuda, "synchronize", synchronize)
+    assert interleave({"a": lambda: asked.append(1)}, rounds=2)["a"] == [1.0, 1.0]
