@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from lola.waiting import begin_loading
+
 _program = Path(sys.argv[0])
 if _program.resolve().parent == Path(__file__).resolve().parent and not {"-h", "--help"} & set(sys.argv):
-    print(f"{_program.name}: starting", flush=True)
+    begin_loading(_program.name)

@@ -28,11 +28,11 @@ class Emulation(EnsembleConfig):
 
 def main(config: Emulation) -> None:
     """Draw an ensemble of trajectories and write it as a Well file, with a film as MP4 and GIF."""
-    path = write_ensemble(config, config.output)
+    path = write_ensemble(config, config.output, print)
     print(f"ensemble: {path}")
     if config.films:
         truth = config.initial if "://" in config.initial else Path(config.initial).expanduser().resolve()
-        for film in write_film(path, config.film, truth):
+        for film in write_film(path, config.film, truth, print):
             print(f"film: {film}")
 
 

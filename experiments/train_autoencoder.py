@@ -73,7 +73,8 @@ def main(config: Autoencoders) -> None:
     sweep = config.whole()
     if config.dry_run:
         return show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
-    run_stages(sweep, f"autoencoders {sweep.system}", lambda p: map(p.autoencoder, sweep.latent_channels))
+    title, channels = f"autoencoders {sweep.system}", sweep.latent_channels
+    run_stages(sweep, title, lambda plan: map(plan.autoencoder, channels), ["autoencoder_training"])
 
 
 if __name__ == "__main__":

@@ -61,7 +61,9 @@ def main(config: Emulators) -> None:
         show([emulator_job(config, *choice) for choice in config.chosen()], config.hardware)
         return
     title = f"{config.model} {config.space} {config.system}"
-    run_stages(config, title, lambda plan: [plan.emulator(*choice) for choice in config.chosen()])
+    latent = ["autoencoder_training", "cache", "emulator_training"]
+    parts = latent if config.space == "latent" else ["pixel_training"]
+    run_stages(config, title, lambda plan: [plan.emulator(*choice) for choice in config.chosen()], parts)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import tyro
 
 from lola.config import Config
 from lola.errors import ConfigError, LolaError
+from lola.waiting import end_loading
 
 C = TypeVar("C", bound=Config)
 
@@ -54,6 +55,7 @@ def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
 
 
 def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
+    end_loading()
     program = os.path.basename(sys.argv[0])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what is said is to be read at once, also from a file

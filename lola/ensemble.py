@@ -32,6 +32,7 @@ from lola.registry import find_emulator
 from lola.remote import AnyPath, any_path, require_writable
 from lola.sampling import SamplerConfig
 from lola.storage import atomic_path, resolve_storage
+from lola.waiting import WORKING_S, Reminder, Say, reminding
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -265,12 +266,13 @@ def _scalars(config: EnsembleConfig, split: WellSplit) -> np.ndarray:
     return scalars
 
 
-def write_ensemble(config: EnsembleConfig, path: str | Path) -> AnyPath:
+def write_ensemble(config: EnsembleConfig, path: str | Path, say: Say = lambda _: None) -> AnyPath:
     """Emulate, and write a file of The Well's layout, state by state; it has its name only when it is whole.
 
     Arguments:
         config: What is emulated.
         path: The file, or a URL; what goes to a URL is uploaded when it is whole.
+        say: Told what is done, and every few seconds how far it is.
 
     Returns:
         The file's absolute path, or the URL's.
@@ -282,7 +284,9 @@ def write_ensemble(config: EnsembleConfig, path: str | Path) -> AnyPath:
     require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
     if isinstance(target, UPath):  # before what may take hours, not behind it
         require_writable(target.parent, "output")
-    ensemble = open_ensemble(config)
+    say(f"loading {config.emulator}")
+    with reminding(lambda: f"still loading {config.emulator}", say, WORKING_S, WORKING_S):
+        ensemble = open_ensemble(config)
     split, count = ensemble.split, len(config.trajectories) * ensemble.members
     with atomic_path(target) as aside, writing(aside, "w") as file:
         axes = dict(zip("xyz", split.coordinates, strict=False))
@@ -295,9 +299,21 @@ def write_ensemble(config: EnsembleConfig, path: str | Path) -> AnyPath:
         orders = {field.name: field.order for field in split.system.fields}
         create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
         file.attrs.update(_provenance(ensemble))
-        for row, place, states in ensemble.emulate():
-            _write(file, ensemble, states.numpy(), row, place)
+        total, done = count * ensemble.states, 0
+        say(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
+        with reminding(lambda: _progress(done, total, reminder), say, WORKING_S, WORKING_S) as reminder:
+            for number, (row, place, states) in enumerate(ensemble.emulate()):
+                _write(file, ensemble, states.numpy(), row, place)
+                done += len(states) * states.shape[2] if number else 0  # the first are known
+        say(f"all {total} states are drawn")
     return target
+
+
+def _progress(done: int, total: int, reminder: Reminder) -> str:
+    """How many states are drawn, and how long the others will take at the same rate."""
+    seconds = reminder.clock() - reminder.since
+    left = f"; about {seconds * (total - done) / done:.0f} s left" if done else ""
+    return f"emulated {done} of {total} states{left}"
 
 
 def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, place: int) -> None:

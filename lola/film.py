@@ -31,6 +31,7 @@ from lola.data.well_header import infer_system
 from lola.errors import DataError
 from lola.remote import AnyPath
 from lola.storage import Location, atomic_path
+from lola.waiting import Say, working
 
 FORMATS = ("mp4", "gif")
 DPI = 100
@@ -198,13 +199,19 @@ class Canvas:
         return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
 
 
-def write_film(ensemble: AnyPath, config: FilmConfig, truth: Location | None = None) -> list[AnyPath]:
+def write_film(
+    ensemble: AnyPath,
+    config: FilmConfig,
+    truth: Location | None = None,
+    say: Say = lambda _: None,
+) -> list[AnyPath]:
     """Write the film of an ensemble as MP4 and GIF beside its file.
 
     Arguments:
         ensemble: The file, as `write_ensemble` makes it.
         config: What is shown.
         truth: The file that the initial states are from, for the truth.
+        say: Told every few seconds how far it is.
 
     Returns:
         The films.
@@ -221,7 +228,9 @@ def write_film(ensemble: AnyPath, config: FilmConfig, truth: Location | None = N
         paths = [ensemble.with_suffix(f".{each}") for each in FORMATS]
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
+            reminder = working(lambda: f"drew {number} of {len(footage.steps)} frames", say)
             for number in range(len(footage.steps)):
+                reminder.poll()
                 frame = canvas.draw(number)
                 for writer in writers:
                     writer.append_data(frame)

@@ -16,6 +16,7 @@ since stages are content-addressed and objects appear whole. But what the first 
 checkpoints, may fail the other, which finds the stage finished when it is started again.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -25,6 +26,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +37,7 @@ from upath import UPath
 from lola.errors import StorageError
 from lola.filesystem import Lock, make_folder, refusals
 from lola.remote import AnyPath, cache_folder, mirrored, reaching
+from lola.waiting import Reminder, Say
 
 RENEW = 15.0  # seconds between renewals
 EXPIRY = 60.0  # seconds without one after which another may take over
@@ -50,6 +53,64 @@ def lease(folder: AnyPath) -> "filelock.BaseFileLock | ObjectLease":
     with refusals(folder):
         make_folder(folder)
     return Lock(folder / ".lease")
+
+
+@contextlib.contextmanager
+def told_lease(folder: AnyPath, say: Say, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """A lease, as for `lease`, which says after some seconds who has it, if it is not to be had.
+
+    Arguments:
+        folder: What the lease is for.
+        say: Told the line.
+        clock: Tells seconds.
+    """
+    reminder = Reminder(lambda: f"waiting for {folder}: {holder(folder)} has its lease", say, clock=clock)
+    own = lease(folder)
+    if isinstance(own, ObjectLease):
+        own.acquire(waiting=reminder.poll)
+    else:
+        _acquire(own, reminder.poll)
+        with contextlib.suppress(OSError):  # another user's file: then nobody learns since when
+            os.utime(own.lock_file)
+    try:
+        yield
+    finally:
+        own.release()
+
+
+def _acquire(lock: filelock.BaseFileLock, waiting: Callable[[], None], timeout: float = -1) -> None:
+    """Wait for a lock of the system's, calling a function every now and then."""
+    deadline = float("inf") if timeout < 0 else time.monotonic() + timeout
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            lock.acquire(timeout=max(0.0, min(LOOK, left)))
+            return
+        except filelock.Timeout:
+            if left <= LOOK:
+                raise
+        waiting()
+
+
+def holder(folder: AnyPath) -> str:
+    """Who has the lease of a folder, and since when, as far as can be seen."""
+    if isinstance(folder, UPath):
+        try:
+            content = json.loads((folder / ".lease").read_text())
+        except (OSError, ValueError):
+            return "another process of this machine"
+        return f"process {content['process']} on {content.get('host')} since {content.get('since')}"
+    try:
+        found = (folder / ".lease").stat()
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return "another process"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.st_mtime))
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    owners = [fields[4] for line in locks if (fields := line.split())[1] != "->" and fields[5] == place]
+    return (
+        f"process {owners[0]} of this machine since {since}" if owners else f"another machine since {since}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +136,7 @@ class ObjectLease:
         self.token = uuid.uuid4().hex
         self.conditional = "s3" in path.fs.protocol
         self.count = 0
+        self.since = time.strftime("%Y-%m-%d %H:%M:%S")
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._version: str | None = None
@@ -82,19 +144,20 @@ class ObjectLease:
         beside.mkdir(exist_ok=True)
         self._here = Lock(beside / "lease")
 
-    def acquire(self, timeout: float = -1) -> Self:
+    def acquire(self, timeout: float = -1, waiting: Callable[[], None] = lambda: None) -> Self:
         """Wait for the lease, and keep it until it is released.
 
         Arguments:
             timeout: Seconds to wait; negative is for ever.
+            waiting: Called about every second meanwhile.
 
         Raises:
             TimeoutError: Another holds it.
         """
         deadline = float("inf") if timeout < 0 else time.monotonic() + timeout
-        self._here.acquire(timeout=timeout)
+        _acquire(self._here, waiting, timeout)
         try:
-            self._wait(deadline)
+            self._wait(deadline, waiting)
         except BaseException:
             self._here.release()
             raise
@@ -127,7 +190,7 @@ class ObjectLease:
     ) -> None:
         self.release()
 
-    def _wait(self, deadline: float) -> None:
+    def _wait(self, deadline: float, waiting: Callable[[], None]) -> None:
         """Write the lease as soon as nobody has it."""
         version, since = None, time.monotonic()
         while True:
@@ -143,6 +206,7 @@ class ObjectLease:
                 return
             if now > deadline:
                 raise TimeoutError(f"{self.path} is held by another")
+            waiting()
             self._ended.wait(LOOK)
 
     def _keep(self) -> None:
@@ -172,7 +236,8 @@ class ObjectLease:
     def _write(self, version: str | None) -> bool:
         """Write the lease if it is of a version, or if there is none; returns whether it is ours."""
         self.count += 1
-        content = {"token": self.token, "machine": machine(), "process": os.getpid(), "count": self.count}
+        content: dict[str, Any] = {"token": self.token, "machine": machine(), "process": os.getpid()}
+        content |= {"host": socket.gethostname(), "since": self.since, "count": self.count}
         condition: dict[str, str] = {}
         if self.conditional:
             condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}

@@ -1,6 +1,9 @@
 """Progress of a sweep on the console, read from the stages' records."""
 
+import contextlib
+import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +13,8 @@ from lola.follow import Events
 from lola.remote import AnyPath
 from lola.spool import end_offset
 
+SILENCE_S = 11.0  # seconds without a word after which the console says what is at work
+LOOK_S = 1.0
 SHOWN = {"train/loss": "train", "valid/loss": "valid", "train/seconds_per_step": "s/step"}
 
 
@@ -24,7 +29,7 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.started = time.monotonic()
+        self.started = self.said = time.monotonic()
         self._shown: dict[AnyPath, tuple[str, int]] = {}  # names and last steps
 
     def say(self, text: str) -> None:
@@ -32,10 +37,30 @@ class Progress:
         self._print(escape(text))
 
     def _print(self, markup: str) -> None:
-        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        self.said = time.monotonic()
+        minutes, seconds = divmod(int(self.said - self.started), 60)
         self.console.print(
             f"[dim]{minutes:02d}:{seconds:02d}[/dim]  {markup}", highlight=False, soft_wrap=True
         )
+
+    @contextlib.contextmanager
+    def speaking(self, at_work: Callable[[], str]) -> Iterator[None]:
+        """Say what is at work whenever nothing was said for `SILENCE_S` seconds, while the block runs."""
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(LOOK_S):
+                if time.monotonic() - self.said > SILENCE_S:
+                    with contextlib.suppress(Exception):  # a word that cannot be said must not end the work
+                        self.say(at_work())
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def follow(self, folder: AnyPath, name: str, total: int) -> None:
         """Name a stage whose log is shown, `total` being its last step."""

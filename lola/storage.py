@@ -33,7 +33,7 @@ from lola.config import Config, fingerprint
 from lola.errors import CorruptError, DataError, StorageError
 from lola.filesystem import expand, home, make_folder, refusal, refusals, sync, sync_folder
 from lola.integrity import damage, require_same, sizes_below
-from lola.lease import ObjectLease, lease
+from lola.lease import ObjectLease, lease, told_lease
 from lola.remote import (
     AnyPath,
     is_url,
@@ -46,6 +46,7 @@ from lola.remote import (
     upload,
 )
 from lola.strict_json import dumps, loads
+from lola.waiting import Say
 
 SCHEMA_VERSION = 1
 STREAMS = "splitmix64"
@@ -293,6 +294,10 @@ class Stage:
     def lease(self) -> filelock.BaseFileLock | ObjectLease:
         """A context for one process at a time; the lease of a process that died ends."""
         return lease(self.folder)
+
+    def told_lease(self, say: Say) -> contextlib.AbstractContextManager[None]:
+        """The lease, as a context that says after some seconds who has it."""
+        return told_lease(self.folder, say)
 
     def commit(self, **counts: Any) -> None:
         """Write the manifest, which finishes the stage; under its lease, since what was aside is removed.

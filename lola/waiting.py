@@ -84,3 +84,18 @@ def reminding(
     finally:
         stop.set()
         thread.join()
+
+
+_loading = contextlib.ExitStack()
+
+
+def begin_loading(program: str) -> None:
+    """Say that a program starts, and then that it still loads what it imports, until `end_loading`."""
+    print(f"{program}: starting", flush=True)
+    describe = lambda: f"{program}: loading libraries"  # noqa: E731
+    _loading.enter_context(reminding(describe, lambda text: print(text, flush=True), WORKING_S, WORKING_S))
+
+
+def end_loading() -> None:
+    """Everything is imported."""
+    _loading.close()

@@ -18,6 +18,8 @@ from lola.errors import ClusterError
 from lola.waiting import Say
 
 LOCAL = "local"  # Ray's name for a cluster that the program starts itself
+EMBEDDED = "LOLA_EMBEDDED_CLUSTER"
+"""Set for all processes of a cluster that the program has started itself: it does not grow."""
 TIMEOUT_S = 4.0
 TRIES = 3  # a busy machine answers late
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings

@@ -24,9 +24,14 @@ from lola.data.latent_shards import tensor_column
 from lola.distributed.cluster import quiet_data
 from lola.distributed.datasource import Shard, WellDatasource
 from lola.distributed.encoder import CacheConfig, Encoder, Prepared, tensors
+from lola.distributed.resources import Demand
+from lola.distributed.waits import watched
 from lola.errors import DataError
 from lola.peak import one_thread
 from lola.remote import AnyPath
+from lola.waiting import Say
+
+ENCODER_CPUS = 0.5  # small requests let reading and encoding share few cores
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,8 +72,14 @@ class GuardedShard(Shard):
             )
 
 
+def encoder_demand(config: CacheConfig) -> Demand | None:
+    """What an encoder takes of the cluster; None if it is the calling process."""
+    alone = config.actors == 1 and not config.gpus
+    return None if alone else Demand("encoders", "", 1, ENCODER_CPUS, config.gpus)
+
+
 def encoded_blocks(
-    shards: Mapping[int, GuardedShard], model: AnyPath, config: CacheConfig
+    shards: Mapping[int, GuardedShard], model: AnyPath, config: CacheConfig, say: Say = print
 ) -> Iterator[EncodedBlock]:
     """The encoded states of some shards: shards, trajectories, blocks and variants in order.
 
@@ -76,11 +87,13 @@ def encoded_blocks(
         shards: The shards by number.
         model: The folder of the finished autoencoder.
         config: What the cache holds.
+        say: Told what is waited for.
     """
     steps = min(shard.split.steps for shard in shards.values())
     states = -(-steps // -(-steps // config.block))
-    alone = config.actors == 1 and not config.gpus
-    for table in (_here if alone else _by_actors)(shards, states, model, config):
+    demand, title = encoder_demand(config), f"encoding by {model.name}"
+    tables = (_by_actors if demand else _here)(shards, states, model, config)
+    for table in watched(tables, title, demand, say) if demand else tables:
         latents, parameters = tensors(table, "latents"), tensors(table, "parameters")
         for row, entry in enumerate(table.drop_columns(["latents", "parameters"]).to_pylist()):
             yield EncodedBlock(
@@ -107,14 +120,13 @@ def _by_actors(
     shards: Mapping[int, GuardedShard], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
     quiet_data()
-    # A block of states is a few megabytes; small requests let reading and encoding share few cores.
     blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
         Encoder,
         fn_constructor_args=(model, shards, config),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=config.actors),
-        num_cpus=0.5,
+        num_cpus=ENCODER_CPUS,
         num_gpus=config.gpus or None,
     )
     blocks.context.execution_options.preserve_order = True

@@ -78,7 +78,7 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     if config.actors > 1 or config.gpus:
         connect(progress.say)
     try:
-        with watching([Trial("cache", (cache,))], tracker, progress), stage.lease():
+        with watching([Trial("cache", (cache,))], tracker, progress), stage.told_lease(progress.say):
             if stage.finished:
                 progress.say(f"{stage.name} is finished already")
             else:

@@ -27,6 +27,7 @@ from lola.errors import DataError
 from lola.remote import AnyPath, files_below
 from lola.spool import Spool
 from lola.storage import Stage
+from lola.waiting import Say
 
 SPLITS = ("train", "valid", "test")
 
@@ -84,7 +85,8 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     done = len(files) - len(missing)
     if missing:
         since = time.perf_counter()
-        for number, fault in _encode_shards(missing, [path for _, path, _ in files], model, config):
+        paths = [path for _, path, _ in files]
+        for number, fault in _encode_shards(missing, paths, model, config, spool.notice):
             if fault:
                 faults[_name(files[number][2])] = fault
             done += 1
@@ -121,10 +123,14 @@ def _rates(path: AnyPath, shard: GuardedShard, config: CacheConfig, since: float
 
 
 def _encode_shards(
-    missing: dict[int, GuardedShard], paths: list[AnyPath], model: AnyPath, config: CacheConfig
+    missing: dict[int, GuardedShard],
+    paths: list[AnyPath],
+    model: AnyPath,
+    config: CacheConfig,
+    say: Say,
 ) -> Iterator[tuple[int, str]]:
     """Write the missing shards; tells each one's number and, if it was skipped, why."""
-    blocks = encoded_blocks(missing, model, config)
+    blocks = encoded_blocks(missing, model, config, say)
     for number, own in itertools.groupby(blocks, key=lambda block: block.shard):
         fault = ""
         try:

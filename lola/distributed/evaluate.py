@@ -30,7 +30,9 @@ from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.data.well import WellSplit
 from lola.distributed.cluster import Room, room
+from lola.distributed.resources import Demand, describe_wait
 from lola.distributed.sweep import Reads, Step
+from lola.distributed.waits import patient_wait
 from lola.emulation import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.errors import DataError, LolaError, StorageError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
@@ -41,6 +43,7 @@ from lola.remote import AnyPath, files_below, is_there, reaching, read_whole, re
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path, read_manifest
 from lola.strict_json import null_if_not_finite
+from lola.waiting import Reminder
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
 LAST = "seconds"  # tells that a part is whole
@@ -220,8 +223,11 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     spool, failures = Spool(run.stage.folder), []
+    demand = task_demand(gpus)
+    reminder = Reminder(lambda: describe_wait(run.stage.name, demand), spool.notice)
     while tasks:
-        (finished,), _ = ray.wait(list(tasks))
+        finished = patient_wait(ray.wait, tasks, reminder)
+        reminder.restart()
         mine = tasks.pop(finished)
         try:
             ray.get(finished)
@@ -239,6 +245,11 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         spool.metrics(done, {"progress/trajectories": done})
     if failures:
         raise LolaError(f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}")
+
+
+def task_demand(gpus: float) -> Demand:
+    """What a task of an evaluation takes."""
+    return Demand("evaluation tasks", "", 1, 1, gpus)
 
 
 def gpus_of(run: EvaluationRun, there: Room) -> float:

@@ -20,6 +20,8 @@ from ray.tune.search import Searcher
 
 from lola.distributed.cluster import Room
 from lola.distributed.sweep import Trial
+from lola.distributed.trial import WAITING
+from lola.waiting import Say
 
 LOOK = 2.0  # seconds between looks at the cluster, and at stages that another sweep may have made
 
@@ -31,14 +33,21 @@ class TrialQueue(Searcher):
         trials: What to run; a configuration names a trial as `trial`.
         room: Tells what the cluster has.
         limit: The most trials at once; 0 is no limit.
+        say: Told what a trial waits for.
     """
 
-    def __init__(self, trials: Iterable[Trial], room: Callable[[], Room], limit: int = 0) -> None:
+    def __init__(
+        self,
+        trials: Iterable[Trial],
+        room: Callable[[], Room],
+        limit: int = 0,
+        say: Say = lambda _: None,
+    ) -> None:
         super().__init__()
         self.waiting = {trial.name: trial for trial in trials}
         self.ready: dict[str, Trial] = {}
         self.running: dict[str, Trial] = {}
-        self.look, self.limit = room, limit
+        self.look, self.limit, self.say = room, limit, say
         self._looked = float("-inf")
         self._room = Room()
 
@@ -54,6 +63,11 @@ class TrialQueue(Searcher):
         del self.ready[trial.name], self.waiting[trial.name]
         self.running[trial_id] = trial
         return {"trial": trial.name}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on what a trial says that it waits for."""
+        if WAITING in result:
+            self.say(result[WAITING])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

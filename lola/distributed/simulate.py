@@ -9,14 +9,24 @@ from lola.config import fingerprint
 from lola.data.files import open_once
 from lola.data.well_writer import write_statistics
 from lola.distributed.cluster import connect, own_errors
+from lola.distributed.resources import Demand, describe_wait, look, refuse_impossible
+from lola.distributed.waits import patient_wait
 from lola.errors import DataError
-from lola.lease import lease
+from lola.lease import told_lease
 from lola.remote import AnyPath, files_below, remote_path
 from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
 from lola.storage import Location, remove_asides
+from lola.waiting import Say, working
+
+SIMULATING = Demand("simulation tasks", "", 1, 1)
 
 
-def simulate(config: SimulationConfig, well: Location, say: Callable[[str], None] = print) -> int:
+def simulate(
+    config: SimulationConfig,
+    well: Location,
+    say: Say = print,
+    before: Callable[[], None] = lambda: None,
+) -> int:
     """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
 
     One process at a time simulates into a folder; others wait for it and find what it made.
@@ -25,6 +35,7 @@ def simulate(config: SimulationConfig, well: Location, say: Callable[[str], None
         config: What to simulate.
         well: The folder of Well datasets, a path or a URL.
         say: Told about progress.
+        before: Called when a cluster is there and something is about to be simulated.
 
     Raises:
         DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
@@ -39,12 +50,16 @@ def simulate(config: SimulationConfig, well: Location, say: Callable[[str], None
         return 0
     if not all(path.exists() for path in wanted):
         config.check_solver()
-    with lease(root):
-        return _simulate_missing(config, root, wanted, say)
+    with told_lease(root, say):
+        return _simulate_missing(config, root, wanted, say, before)
 
 
 def _simulate_missing(
-    config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job], say: Callable[[str], None]
+    config: SimulationConfig,
+    root: AnyPath,
+    wanted: dict[AnyPath, Job],
+    say: Say,
+    before: Callable[[], None],
 ) -> int:
     """Simulate what nobody has by now, under the lease of the folder; returns how many files."""
     missing = {path: job for path, job in wanted.items() if not path.exists()}
@@ -52,11 +67,16 @@ def _simulate_missing(
         remove_asides(root / dataset)
     if missing:
         connect(say)
+        refuse_impossible({"the simulation": SIMULATING}, look())
+        before()
         say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0
+    doing = lambda: f"simulating: {len(missing) - len(tasks)} of {len(missing)} files are done"  # noqa: E731
+    reminder = working(lambda: describe_wait("the simulation", SIMULATING) or doing(), say)
     while tasks:
-        (done,), _ = ray.wait(list(tasks), num_returns=1)
+        done = patient_wait(ray.wait, tasks, reminder)
+        reminder.restart()
         with own_errors():
             counts = ray.get(done)
         path = tasks.pop(done)

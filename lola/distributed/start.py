@@ -19,7 +19,7 @@ from ray._private.authentication.authentication_token_generator import generate_
 from ray._private.node import Node
 from ray.exceptions import AuthenticationError, RpcError
 
-from lola.distributed.address import LOCAL
+from lola.distributed.address import EMBEDDED, LOCAL
 from lola.errors import ClusterError
 from lola.waiting import Say, reminding
 
@@ -47,8 +47,10 @@ def start_ray(address: str, say: Say) -> None:
     """
     if address == LOCAL:
         choose_temporary_folder(say)
+        os.environ[EMBEDDED] = "1"
         doing = "starting Ray on this machine"
     else:
+        os.environ.pop(EMBEDDED, None)
         doing = f"connecting to the Ray cluster at {address}"
     say(doing)
     for number in range(1, TRIES + 1):

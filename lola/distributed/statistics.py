@@ -24,10 +24,15 @@ from lola.data.systems import System
 from lola.data.well import WellSplit
 from lola.distributed.cluster import own_errors, quiet_data
 from lola.distributed.datasource import Shard, WellDatasource, shards_of
+from lola.distributed.resources import Demand
+from lola.distributed.waits import watched
 from lola.errors import DataError
 from lola.remote import AnyPath
+from lola.spool import Spool
 from lola.storage import Stage, atomic_path
+from lola.waiting import Say
 
+READING = Demand("reading tasks", "", 1, 0.25)
 PARTS = ("mean", "squares", "minimum", "maximum")
 
 
@@ -65,8 +70,14 @@ def statistics_stage(root: AnyPath, split: WellSplit, block: int = 16) -> Stage:
     )
 
 
-def compute_statistics(stage: Stage, system: System, datasets: Datasets) -> None:
+def compute_statistics(stage: Stage, system: System, datasets: Datasets, say: Say | None = None) -> None:
     """Take the statistics of a system's training set, write them to `stats.yaml` and commit the stage.
+
+    Arguments:
+        stage: The statistics.
+        system: Its fields.
+        datasets: The Well datasets.
+        say: Told what is waited for; without it, the stage's record is.
 
     Raises:
         DataError: A file cannot be read, or holds values that no physical field has.
@@ -76,7 +87,9 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets) -> None
     assert isinstance(config, StatisticsConfig)
     quiet_data()
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
-    physical, transformed = merged(_stream(dict(enumerate(shards_of(split))), config.block))
+    physical, transformed = merged(
+        _stream(dict(enumerate(shards_of(split))), config.block, say or Spool(stage.folder).notice)
+    )
     with atomic_path(stage.folder / "stats.yaml") as aside:
         aside.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
     stage.commit(
@@ -87,7 +100,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets) -> None
     )
 
 
-def _stream(shards: Mapping[int, Shard], block: int) -> list[dict[str, Any]]:
+def _stream(shards: Mapping[int, Shard], block: int, say: Say) -> list[dict[str, Any]]:
     """The moments of every block, in whatever order."""
     states = min(block, min(shard.split.steps for shard in shards.values()))
     blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
@@ -98,7 +111,8 @@ def _stream(shards: Mapping[int, Shard], block: int) -> list[dict[str, Any]]:
     )
     rows: list[dict[str, Any]] = []
     with own_errors():
-        for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
+        batches = blocks.iter_batches(batch_size=None, batch_format="pyarrow")
+        for batch in watched(batches, "the reading of the training set", READING, say):
             assert isinstance(batch, pa.Table)
             rows += batch.to_pylist()
     return rows

@@ -208,6 +208,13 @@ class Telemetry:
         status = {each.status for each in stages if not each.finished}
         return "failed" if "FAILED" in status else "running" if "RUNNING" in status else "waiting"
 
+    def at_work(self) -> str:
+        """What is being made and how far it is, for people."""
+        running = [each for each in self.stages.values() if each.status == "RUNNING" and not each.finished]
+        stages = ", ".join(f"{each.step.title} {each.done}/{each.step.total}" for each in running)
+        finished = sum(self._state(trial) == "finished" for trial in self.trials)
+        return f"{finished} of {len(self.trials)} trials finished; at work: {stages or 'trials are starting'}"
+
     def _of(self, trial: Trial) -> list[StageState]:
         return [self.stages[step.stage.folder] for step in trial.steps]
 

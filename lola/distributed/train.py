@@ -31,6 +31,8 @@ from lola.counting import count
 from lola.distributed.checkpoints import CheckpointStore
 from lola.distributed.cluster import cpus_per_gpu
 from lola.distributed.notice import Lookout
+from lola.distributed.resources import Demand
+from lola.distributed.waits import WorkersCallback
 from lola.errors import CorruptError, LolaError, StorageError
 from lola.filesystem import refusal
 from lola.peak import device_kind, peak
@@ -109,7 +111,10 @@ def run_training(run: TrainingRun) -> None:
                 checkpoint_score_attribute="valid/loss",
                 checkpoint_score_order="min",
             ),
-            callbacks=[SpoolCallback(stage.folder)],  # type: ignore[list-item]
+            callbacks=[  # type: ignore[list-item]
+                SpoolCallback(stage.folder),
+                WorkersCallback(stage.what, stage.folder, workers_demand(config)),
+            ],
         ),
     )
     try:
@@ -144,6 +149,11 @@ def run_training(run: TrainingRun) -> None:
         **run.details,
     )
     store.remove()
+
+
+def workers_demand(config: TrainingConfig) -> Demand:
+    """What the workers of a training take at least."""
+    return Demand("training workers", "workers", config.fewest_workers, config.cpus, config.gpus)
 
 
 def _with_cpus(run: TrainingRun) -> TrainingRun:

@@ -17,6 +17,9 @@ from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 LOW_MEMORY = "the node running low on memory"  # Ray explains at length what it killed for it
 
 
+WAITING = "waiting"  # what a trial reports to its driver while another process has a lease
+
+
 def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
     """Make the stages of a trial that are not finished; a Ray Tune trainable.
 
@@ -25,7 +28,7 @@ def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
         told: Where all trials are, by name.
     """
     for step in _trials(told[0])[config["trial"]].steps:
-        with step.stage.lease():
+        with step.stage.told_lease(lambda text: tune.report({WAITING: text})):
             if not step.stage.finished:
                 make(step)
     tune.report({"finished": 1})

@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from rich.console import Console
 
 from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, require_shared, room
+from lola.distributed.demands import refuse_parts, refuse_stages
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
 from lola.distributed.simulate import simulate
@@ -36,6 +37,7 @@ from lola.remote import AnyPath, is_url, scratch
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
+from lola.waiting import Say
 
 STARTS = 4  # times that trials are started, if nodes run out of memory
 
@@ -125,7 +127,10 @@ def run_reported(
 
 
 def run_stages(
-    config: SweepConfig, title: str, choose: Callable[[Plan], Iterable[Stage]]
+    config: SweepConfig,
+    title: str,
+    choose: Callable[[Plan], Iterable[Stage]],
+    parts: Sequence[str] = (),
 ) -> tuple[Stage, ...]:
     """Make some stages of a sweep, and what they need, from wherever an earlier call left them.
 
@@ -133,11 +138,12 @@ def run_stages(
         config: The sweep that they belong to.
         title: A name for people.
         choose: Tells the stages of the sweep's plan.
+        parts: The parts of the configuration that they follow from; all if none is named.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config, functools.partial(Plan, config))
+    plan, tracker, progress = _prepare(config, functools.partial(Plan, config), parts)
     stages = tuple(choose(plan))
     _complete(plan.towards(*stages), title, tracker, progress)
     for stage in stages:
@@ -152,17 +158,22 @@ def _say_missing(tracker: Tracker, progress: Progress) -> None:
         progress.say(tracker.missing)
 
 
-def _prepare(config: Settings, build: Callable[[AnyPath, Location], P]) -> tuple[P, Tracker, Progress]:
+def _prepare(
+    config: Settings, build: Callable[[AnyPath, Location], P], parts: Sequence[str] = ()
+) -> tuple[P, Tracker, Progress]:
     """Open storage and tracking, see to the data, and connect to a cluster that sees the storage."""
     progress = Progress(Console())
-    storage = resolve_storage(config.storage)
-    well = well_folder(storage, config.well)
-    tracker = Tracker(storage, config.system, progress.say)
+    with progress.speaking(lambda: f"opening storage {config.storage or ''} and MLflow"):
+        storage = resolve_storage(config.storage)
+        well = well_folder(storage, config.well)
+        tracker = Tracker(storage, config.system, progress.say)
     if config.simulation is not None and not is_url(config.well):
-        simulate(config.simulation, well, progress.say)
-    plan = build(storage, well)
+        simulate(config.simulation, well, progress.say, functools.partial(refuse_parts, config, parts))
+    with progress.speaking(lambda: f"reading the headers of the datasets in {well}"):
+        plan = build(storage, well)
     connect(progress.say)
-    require_shared(storage)
+    with progress.speaking(lambda: f"asking the nodes whether they see {storage}"):
+        require_shared(storage)
     for option in emulated_options(config):
         progress.say(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
     return plan, tracker, progress
@@ -185,10 +196,12 @@ def _complete(
     report: Callable[[P], AnyPath] | None = None,
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
+    refuse_stages(plan.config, plan.trials)
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
     try:
         failures = _make(plan, tracker, progress)
-        page = report(plan) if report and not failures else None
+        with progress.speaking(lambda: "writing the report"):
+            page = report(plan) if report and not failures else None
     except KeyboardInterrupt:
         ray.shutdown()  # the processes of trials end, and release what they hold
         tracker.finish_sweep(None, "KILLED")
@@ -197,7 +210,8 @@ def _complete(
         tracker.finish_sweep(None, "FAILED")
         _say_missing(tracker, progress)
         raise
-    tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
+    with progress.speaking(lambda: f"copying what is left to MLflow at {tracker.uri}"):
+        tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
     progress.say(f"runs: {tracker.command}")
     if failures:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
@@ -231,14 +245,15 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
             return {}
         name = f".tune-{plan.fingerprint[:8]}"
         if isinstance(plan.root, Path):
-            return run_trials(pending, plan.root / "reports" / name, limit)
+            return run_trials(pending, plan.root / "reports" / name, limit, progress.say)
         with scratch() as folder:  # nothing of it is needed again
-            return run_trials(pending, folder / name, limit)
+            return run_trials(pending, folder / name, limit, progress.say)
 
 
+@contextlib.contextmanager
 def watching(
     trials: Sequence[Trial], tracker: Tracker, progress: Progress, slots: Callable[[], int] = lambda: 1
-) -> contextlib.AbstractContextManager[None]:
+) -> Iterator[None]:
     """Copy the logs of stages to MLflow, show them on the console and emit live metrics meanwhile."""
     steps = [step for trial in trials for step in trial.steps]
     for step in steps:
@@ -246,18 +261,23 @@ def watching(
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     folders = [step.stage.folder for step in steps]
-    sinks = (progress, Telemetry(trials, tracker.sweep, slots))
+    telemetry = Telemetry(trials, tracker.sweep, slots)
+    sinks = (progress, telemetry)
     followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
-    return polling(followers, progress.say)
+    with polling(followers, progress.say), progress.speaking(telemetry.at_work):
+        yield
 
 
-def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[str, str]:
+def run_trials(
+    trials: Sequence[Trial], folder: Path, limit: int = 0, say: Say = lambda _: None
+) -> dict[str, str]:
     """Run trials, as many at once as there is room for; returns why trials failed, by name.
 
     Arguments:
         trials: What to run.
         folder: Where Ray Tune keeps its files meanwhile.
         limit: The most trials at once; 0 is no limit.
+        say: Told what trials wait for.
 
     Raises:
         LolaError: Nodes ran out of memory again and again.
@@ -267,7 +287,7 @@ def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[st
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     for _ in range(STARTS):
         try:
-            reasons = _fit([trial for trial in trials if not trial.finished], folder, limit)
+            reasons = _fit([trial for trial in trials if not trial.finished], folder, limit, say)
         except OutOfMemoryError:
             continue
         return {
@@ -281,7 +301,7 @@ def run_trials(trials: Sequence[Trial], folder: Path, limit: int = 0) -> dict[st
     )
 
 
-def _fit(trials: Sequence[Trial], folder: Path, limit: int) -> list[str]:
+def _fit(trials: Sequence[Trial], folder: Path, limit: int, say: Say) -> list[str]:
     """Run trials as one experiment of Ray Tune; returns why trials failed.
 
     Raises:
@@ -293,7 +313,7 @@ def _fit(trials: Sequence[Trial], folder: Path, limit: int) -> list[str]:
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, told=told), {"CPU": 0, HEAD: 0.001}),
         tune_config=tune.TuneConfig(
-            search_alg=TrialQueue(trials, room, limit),
+            search_alg=TrialQueue(trials, room, limit, say),
             num_samples=len(trials),
             reuse_actors=True,
         ),

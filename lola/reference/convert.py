@@ -108,7 +108,7 @@ def write_conversion(conversion: Conversion) -> bool:
     """
     inner, stage = conversion.autoencoder, conversion.stage
     written = inner is not None and write_conversion(inner)
-    with stage.lease():
+    with stage.told_lease(print):
         if stage.finished:
             return written
         spool, tags = Spool.resume(stage.folder), _tags(conversion)

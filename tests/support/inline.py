@@ -40,7 +40,7 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> Inline:
     task = Inline(evaluate._evaluate._function)
     fake = SimpleNamespace(
         put=lambda value: value,
-        wait=lambda tasks: (tasks[:1], tasks[1:]),
+        wait=lambda tasks, **_: (tasks[:1], tasks[1:]),
         get=task.get,
         get_gpu_ids=list,
         exceptions=ray.exceptions,

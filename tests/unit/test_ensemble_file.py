@@ -1,10 +1,12 @@
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
+from lola import ensemble, waiting
 from lola.autoencoder import AutoencoderConfig
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
@@ -94,6 +96,20 @@ def test_the_file_holds_what_the_emulator_draws(tmp_path, config, root, initial)
     times = source.axis(0, "time")
     step = (times[-1] - times[0]) / (len(times) - 1)
     np.testing.assert_allclose(written.axis(0, "time"), times[0] + step * (3 + 2 * np.arange(7)), rtol=1e-5)
+
+
+def test_it_says_how_far_it_is(tmp_path, config, monkeypatch):
+    """Work that goes on for long is told of, with the time that is left; the last word is that it is done."""
+    monkeypatch.setattr(ensemble, "WORKING_S", 0.001)
+    monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.001)
+    said = []
+    write_ensemble(config(states=8), tmp_path / "a.hdf5", said.append)
+    assert said[0].startswith("loading euler-diffusion")
+    assert "emulating 8 states of 2 samples on cpu" in said
+    assert any(re.match(r"emulated \d+ of 16 states", line) for line in said)
+    assert said[-1].startswith("all 16 states are drawn")
+    reminder = waiting.Reminder(str, print, clock=iter([0.0, 30.0]).__next__)
+    assert ensemble._progress(4, 16, reminder) == "emulated 4 of 16 states; about 90 s left"
 
 
 def test_an_ensemble_does_not_depend_on_chunks(tmp_path, config):

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "integrity": {"errors", "remote"},
     "lease": {"errors", "filesystem", "remote", "waiting"},
     "waiting": set(),
-    "storage": {"config", "errors", "filesystem", "integrity", "strict_json", "remote", "lease"},
+    "storage": {"config", "errors", "filesystem", "integrity", "strict_json", "remote", "lease", "waiting"},
     "inventory": {"remote", "storage"},
     "spool": {"errors", "filesystem", "strict_json", "remote"},
     "strict_json": {"errors"},

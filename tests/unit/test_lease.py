@@ -1,6 +1,9 @@
 """Leases on object stores: one holder at a time, whoever died or was held up."""
 
+import itertools
 import json
+import os
+import threading
 import time
 
 import fsspec
@@ -9,7 +12,7 @@ from objectstore import credentials
 from upath import UPath
 
 import lola.lease
-from lola.lease import ObjectLease, machine
+from lola.lease import ObjectLease, holder, machine, told_lease
 from lola.remote import mirrored, read_whole
 
 
@@ -104,3 +107,34 @@ def test_it_leaves_no_thread_and_no_lock(path):
             assert lease._thread.is_alive()
         assert lease._thread is None
     assert (mirrored(path) / "lease").exists()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_who_waits_says_who_has_the_lease_and_since_when(tmp_path, memory_root, monkeypatch, remote):
+    monkeypatch.setattr(lola.lease, "LOOK", 0.01)
+    monkeypatch.setattr(lola.lease, "SETTLE", 0.1)
+    folder = memory_root / "stage" if remote else tmp_path / "stage"
+    clock, said, had = itertools.count(0, 6), [], []
+
+    def wait():
+        with told_lease(folder, said.append, lambda: next(clock)):
+            had.append(True)
+
+    with told_lease(folder, pytest.fail):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not had
+    thread.join(10)
+    assert had
+    assert said[0].startswith(f"waiting for {folder}: process {os.getpid()} ")
+    assert f" since {time.strftime('%Y-%m-')}" in said[0]
+    assert said[0].endswith(" has its lease (12 s so far)")
+
+
+def test_a_lease_that_is_free_is_had_without_a_word(tmp_path):
+    with told_lease(tmp_path, pytest.fail):
+        assert holder(tmp_path).startswith(f"process {os.getpid()} of this machine")
+    assert holder(tmp_path / "missing") == "another process"

@@ -8,6 +8,7 @@ from lola.distributed import queue as queues
 from lola.distributed.cluster import Room
 from lola.distributed.queue import TrialQueue
 from lola.distributed.sweep import Step, Trial
+from lola.distributed.trial import WAITING
 from lola.storage import Stage
 
 WIDE = Room(cpus=100, gpus=100)
@@ -122,3 +123,12 @@ def test_a_limit_is_what_a_cluster_that_may_grow_is_asked_for_at_once(tmp_path):
 def test_a_limit(tmp_path, limit):
     queue = TrialQueue([trial(tmp_path, str(i)) for i in range(5)], lambda: WIDE, limit)
     assert sum(isinstance(queue.suggest(str(i)), dict) for i in range(5)) == limit
+
+
+def test_what_a_trial_waits_for_is_passed_on(tmp_path):
+    said = []
+    queue = TrialQueue([trial(tmp_path, "only")], lambda: WIDE, say=said.append)
+    queue.suggest("1")
+    queue.on_trial_result("1", {WAITING: "waiting for a lease"})
+    queue.on_trial_result("1", {"finished": 1})
+    assert said == ["waiting for a lease"]
