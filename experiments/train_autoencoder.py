@@ -70,11 +70,10 @@ def of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
 
 def main(config: Autoencoders) -> None:
     """Train autoencoders, each from its last checkpoint if there is one; finished ones are kept."""
-    sweep = config.whole()
-    if config.dry_run:
+    if (sweep := config.whole()) and config.dry_run:
         return show([autoencoder_job(sweep, n) for n in sweep.latent_channels], config.hardware)
-    title, channels = f"autoencoders {sweep.system}", sweep.latent_channels
-    run_stages(sweep, title, lambda plan: map(plan.autoencoder, channels), ["autoencoder_training"])
+    choose = lambda plan: map(plan.autoencoder, sweep.latent_channels)  # noqa: E731
+    run_stages(sweep, f"autoencoders {sweep.system}", choose, ["autoencoder_training"])
 
 
 if __name__ == "__main__":
