@@ -126,18 +126,11 @@ def _drop_torn_end(path: Path) -> None:
     """Cut a record behind its last whole line: a crash tears what follows, a power cut makes it zeros."""
     whole = path.read_bytes()
     end = whole.rfind(b"\n") + 1
-    while end and not _is_event(whole[whole.rfind(b"\n", 0, end - 1) + 1 : end]):
+    while end and _event(whole[whole.rfind(b"\n", 0, end - 1) + 1 : end]) is None:
         end = whole.rfind(b"\n", 0, end - 1) + 1
     if end < len(whole):
         with path.open("r+b") as file:
             file.truncate(end)
-
-
-def _is_event(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
 
 
 def _within(folder: AnyPath, path: AnyPath) -> str:

@@ -15,7 +15,7 @@ from lola.distributed.sweep import Step, Trial
 from lola.distributed.trial import make
 from lola.distributed.tune import watching
 from lola.emulation import trained_system
-from lola.errors import DataError, StorageError
+from lola.errors import DataError, LolaError, StorageError
 from lola.progress import Progress
 from lola.registry import find_stage
 from lola.remote import AnyPath
@@ -86,10 +86,10 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     except KeyboardInterrupt:
         tracker.finish_sweep(None, "KILLED")
         raise KeyboardInterrupt(tracker.missing) from None
-    except Exception:
+    except Exception as error:
         tracker.finish_sweep(None, "FAILED")
-        if tracker.missing:
-            progress.say(tracker.missing)
+        if isinstance(error, LolaError) and tracker.missing:
+            raise LolaError(f"{error}; {tracker.missing}") from error
         raise
     tracker.finish_sweep(None, "FINISHED")
     for split in stage.manifest()["splits"].values():

@@ -206,9 +206,10 @@ def _complete(
         ray.shutdown()  # the processes of trials end, and release what they hold
         tracker.finish_sweep(None, "KILLED")
         raise KeyboardInterrupt(tracker.missing) from None
-    except Exception:
+    except Exception as error:
         tracker.finish_sweep(None, "FAILED")
-        _say_missing(tracker, progress)
+        if isinstance(error, LolaError) and tracker.missing:
+            raise LolaError(f"{error}; {tracker.missing}") from error
         raise
     with progress.speaking(lambda: f"copying what is left to MLflow at {tracker.uri}"):
         tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")

@@ -157,3 +157,15 @@ def test_errors_of_users_become_one_line(monkeypatch):
     with pytest.raises(SystemExit) as end:
         launch(main, PRESETS, "small")
     assert end.value.code == "program.py: error: the disk is full"
+
+
+@pytest.mark.parametrize(("left", "said"), [("", ""), ("MLflow lacks a run", "; MLflow lacks a run")])
+def test_an_interrupt_tells_what_is_left_to_do(monkeypatch, capsys, left, said):
+    def interrupted(config):
+        raise KeyboardInterrupt(left) if left else KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(SystemExit) as stopped:
+        launch(interrupted, PRESETS, "small")
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == f"train.py: interrupted; the same command goes on from here{said}\n"
