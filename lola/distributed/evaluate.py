@@ -36,10 +36,10 @@ from lola.distributed.waits import patient_wait
 from lola.emulation import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.errors import DataError, LolaError, StorageError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
-from lola.evaluation.score import Subject
+from lola.evaluation.score import KEYS, PARQUET, Subject, with_lists
 from lola.evaluation.tables import count_diverged, summarise
 from lola.filesystem import refusal
-from lola.remote import AnyPath, files_below, is_there, reaching, read_whole, reason
+from lola.remote import AnyPath, files_below, is_there, local_copy, reaching, read_whole, reason
 from lola.spool import Spool
 from lola.storage import Stage, atomic_path, read_manifest
 from lola.strict_json import null_if_not_finite
@@ -135,7 +135,7 @@ def run_evaluation(run: EvaluationRun) -> None:
     for name in ("metrics", "spectra"):
         joined[name] = pa.concat_tables([read_table(part.folder / f"{name}.parquet") for part in parts])
         with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
-            pq.write_table(joined[name], aside, compression="zstd")
+            pq.write_table(joined[name], aside, **PARQUET)
     for name in (EXAMPLE, MOMENTS):
         if (parts[0].folder / name).exists():
             with atomic_path(run.stage.folder / name) as aside:
@@ -285,8 +285,8 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
         )
         with atomic_path(part.folder, LAST) as aside:
             aside.mkdir()
-            pq.write_table(result.metrics, aside / "metrics.parquet")
-            pq.write_table(result.spectra, aside / "spectra.parquet")
+            pq.write_table(result.metrics, aside / "metrics.parquet", **PARQUET)
+            pq.write_table(result.spectra, aside / "spectra.parquet", **PARQUET)
             if part == first and run.config.split == "test":  # reports show no others
                 np.save(aside / EXAMPLE, result.example)
                 if result.moments is not None:
@@ -295,23 +295,36 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
 
 
 def read_table(path: AnyPath) -> pa.Table:
-    """A table of a stage.
+    """A table of a stage; spectra of earlier versions, which had a row per bin, in today's form.
 
     Raises:
         DataError: It is missing or corrupt.
     """
     with _reading(path), path.open("rb") as file:
-        return pq.read_table(file)
+        return with_lists(pq.read_table(file))
+
+
+def read_subject(path: AnyPath) -> dict[str, Any]:
+    """The key columns of the first row of a table.
+
+    Raises:
+        DataError: It is missing or corrupt.
+    """
+    columns = [field.name for field in KEYS]
+    with _reading(path), path.open("rb") as file:
+        for rows in pq.ParquetFile(file).iter_batches(1, columns=columns):
+            return rows.to_pylist()[0]
+        raise ValueError("it has no rows")
 
 
 def read_array(path: AnyPath) -> np.ndarray:
-    """An array of a stage.
+    """An array of a stage, on disk: what is used of it is read.
 
     Raises:
         DataError: It is missing or corrupt.
     """
-    with _reading(path), path.open("rb") as file:
-        return np.load(file)
+    with _reading(path):
+        return np.load(local_copy(path), mmap_mode="r")
 
 
 @contextlib.contextmanager

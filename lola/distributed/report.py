@@ -1,7 +1,9 @@
 """A report as a stage: its page, with figures and tables beside it, and the data that it was made of."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,16 +11,20 @@ import pyarrow.parquet as pq
 
 from lola.config import Config
 from lola.evaluation.page import Page, write_page
+from lola.evaluation.score import PARQUET
 from lola.filesystem import refusals, sync
 from lola.remote import AnyPath
-from lola.storage import Stage, writing_into
+from lola.storage import Stage, atomic_path, writing_into
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportConfig(Config):
     """What a report is: the version of its looks."""
 
-    version: int = 4
+    version: int = 5
+
+
+TABLES = ("metrics", "spectra")
 
 
 def report_stage(root: AnyPath, system: str, what: str, inputs: Mapping[str, str]) -> Stage:
@@ -54,3 +60,25 @@ def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **coun
         with refusals(folder, "write"):
             sync(folder)
     stage.commit(**counts, rows={name: table.num_rows for name, table in data.items()})
+
+
+def copied(
+    tables: Iterable[tuple[pa.Table, pa.Table]], folder: Path, rows: dict[str, int]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Write metrics and spectra into two Parquet files while they pass, so that none is kept.
+
+    Arguments:
+        tables: Rows, pair by pair.
+        folder: Where the files are when all have passed.
+        rows: Is given the rows of each file.
+    """
+    with contextlib.ExitStack() as stack:
+        writers: list[pq.ParquetWriter] = []
+        for pair in tables:
+            for i, (name, table) in enumerate(zip(TABLES, pair, strict=True)):
+                if len(writers) == i:
+                    aside = stack.enter_context(atomic_path(folder / f"{name}.parquet"))
+                    writers.append(stack.enter_context(pq.ParquetWriter(aside, table.schema, **PARQUET)))
+                writers[i].write_table(table)
+                rows[name] = rows.get(name, 0) + len(table)
+            yield pair

@@ -200,9 +200,11 @@ def tables(storage: Path) -> dict[tuple, float]:
     for name in ("metrics", "spectra"):
         (path,) = storage.glob(f"reports/*/{name}.parquet")
         table = pq.read_table(path)
-        keys = table.drop_columns(["value"]).to_pylist()
-        for key, value in zip(keys, table["value"].to_pylist(), strict=True):
-            values[name, *key.values()] = value
+        column = "value" if name == "metrics" else "values"
+        keys = table.drop_columns([column]).to_pylist()
+        for key, value in zip(keys, table[column].to_pylist(), strict=True):
+            for i, each in enumerate([value] if name == "metrics" else value):
+                values[name, *key.values(), i] = each
     return values
 
 

@@ -8,54 +8,74 @@ import pyarrow as pa
 
 from lola.config import fingerprint
 from lola.data.files import open_once
-from lola.distributed.evaluate import read_array, read_table
+from lola.distributed.evaluate import EXAMPLE, MOMENTS, read_array, read_subject, read_table
 from lola.distributed.plan import Plan
-from lola.distributed.report import commit_report, page_path, report_stage
+from lola.distributed.report import TABLES, copied, page_path, report_stage
 from lola.distributed.sweep import Trial
+from lola.evaluation.aggregates import Aggregates
+from lola.evaluation.cells import METHOD
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
 from lola.evaluation.figures import Example
-from lola.evaluation.film import Film, Row
+from lola.evaluation.film import Film, Row, choose_frames, limits_of, thin
 from lola.evaluation.frames import simulation_sections
+from lola.evaluation.page import write_page
 from lola.evaluation.report import Report, demo_limits, make_page
-from lola.evaluation.score import Subject
 from lola.evaluation.speed import Timing
 from lola.remote import AnyPath
-from lola.storage import Stage
+from lola.storage import Stage, writing_into
 
 SHOWN = 6  # lead times that the example states are pictured at
 
 
 def report_sweep(plan: Plan) -> AnyPath:
-    """Write the report of a sweep whose trials are all finished, unless it is there; returns the page."""
+    """Write the report of a sweep whose trials are all finished, unless it is there; returns the page.
+
+    Evaluations are read one after the other: of each there remains what the page shows, and its rows go into
+    the tables beside the page.
+    """
     evaluations = {trial.name: trial.steps[0].stage.fingerprint for trial in plan.evaluations}
     inputs = {"evaluations": fingerprint(evaluations)}
     stage = report_stage(plan.root, plan.system.name, "sweep", inputs)
     if not stage.finished:
-        folders = [trial.steps[0].stage.folder for trial in plan.evaluations]
-        tables = {
-            name: pa.concat_tables([read_table(folder / f"{name}.parquet") for folder in folders])
-            for name in ("metrics", "spectra")
-        }
-        config = plan.config
-        report = Report(
-            title="What compression costs",
-            system=plan.system,
-            settings=_settings(plan),
-            metrics=tables["metrics"],
-            spectra=tables["spectra"],
-            film=_film(plan),
-            examples=_examples(plan),
-            timings=list(_timings(plan)),
-            simulations=list(simulation_sections(plan.datasets.root)),
-            limits=demo_limits(
-                train_trajectories=len(plan.train.trajectories),
-                test_trajectories=min(config.evaluation.trajectories, len(plan.test.trajectories)),
-                grid=plan.test.grid,
-                training_steps=config.emulator_training.steps,
-            ),
-        )
-        commit_report(stage, make_page(report), tables, sweep=plan.fingerprint)
+        rows: dict[str, int] = {}
+        with writing_into(stage.folder) as folder:
+            tables = copied(_tables(plan), folder, rows)
+            write_page(folder, make_page(_report(plan, Aggregates.of(plan.system, tables))))
+        stage.commit(sweep=plan.fingerprint, rows=rows)
     return page_path(stage)
+
+
+def _report(plan: Plan, scores: Aggregates) -> Report:
+    config, truth = plan.config, _truth(plan)
+    return Report(
+        title="What compression costs",
+        settings=_settings(plan),
+        scores=scores,
+        film=_film(plan, truth),
+        examples=_examples(plan, truth),
+        timings=list(_timings(plan)),
+        simulations=list(simulation_sections(plan.datasets.root)),
+        limits=demo_limits(
+            train_trajectories=len(plan.train.trajectories),
+            test_trajectories=min(config.evaluation.trajectories, len(plan.test.trajectories)),
+            grid=plan.test.grid,
+            training_steps=config.emulator_training.steps,
+        ),
+    )
+
+
+def _tables(plan: Plan) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Metrics and spectra, all evaluations of a method at once: these differ in the seed of a training."""
+    folders: dict[tuple, list[AnyPath]] = {}
+    for trial in plan.evaluations:
+        folder = trial.steps[0].stage.folder
+        subject = read_subject(folder / "metrics.parquet")
+        folders.setdefault(tuple(subject[key] for key in METHOD), []).append(folder)
+    for alike in folders.values():
+        metrics, spectra = (
+            pa.concat_tables([read_table(folder / f"{name}.parquet") for folder in alike]) for name in TABLES
+        )
+        yield metrics, spectra
 
 
 def _settings(plan: Plan) -> list[tuple[str, str]]:
@@ -79,58 +99,65 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _truth(plan: Plan) -> tuple[str, np.ndarray, list[int]]:
+@dataclasses.dataclass(frozen=True)
+class _Truth:
     """The first scored trajectory: its name, its states after the context, and their lead times."""
+
+    name: str
+    states: np.ndarray
+    lead_times: list[int]
+
+
+def _truth(plan: Plan) -> _Truth:
     config = plan.config.evaluation
     index = choose_trajectories(plan.test, config)[0]
     truth = plan.test.read(index, config.starts[0], plan.test.steps, config.stride)[:, config.context :]
     lead_times = [config.stride * (i + 1) for i in range(truth.shape[1])]
-    return plan.test.trajectories[index].id, _flat(truth.numpy()), lead_times
+    return _Truth(plan.test.trajectories[index].id, _flat(truth.numpy()), lead_times)
 
 
-def _examples(plan: Plan) -> list[Example]:
+def _examples(plan: Plan, truth: _Truth) -> list[Example]:
     """The first scored trajectory at a few lead times, as every method at each rate sees it."""
-    name, truth, lead_times = _truth(plan)
     channel = plan.system.channels.index(plan.system.shown)
-    shown = np.unique(np.linspace(0, len(lead_times) - 1, SHOWN).astype(int))
-    times = [lead_times[i] for i in shown]
+    shown = np.unique(np.linspace(0, len(truth.lead_times) - 1, SHOWN).astype(int))
+    times = [truth.lead_times[i] for i in shown]
     examples = []
     for n in plan.config.latent_channels:
-        rows = [Row("Truth", None, truth), *_rows(plan, n)]
-        pictures = [(row.name, row.states[channel, shown]) for row in rows if row.scale == "truth"]
-        title = f"{plan.system.shown}, compression {plan.compression(n):g}: {name}"
+        pictures = [("Truth", truth.states[channel, shown])]
+        pictures += [
+            (row.name, np.array(row.states[channel, shown])) for row in _rows(plan, n) if row.scale == "truth"
+        ]
+        title = f"{plan.system.shown}, compression {plan.compression(n):g}: {truth.name}"
         examples.append(Example(title, pictures, times))
     return examples
 
 
-def _film(plan: Plan) -> Film:
+def _film(plan: Plan, truth: _Truth) -> Film:
     """The same trajectory at all lead times, for every field."""
-    name, truth, lead_times = _truth(plan)
-    rows = [Row("Truth", None, truth)]
+    rows = [thin(Row("Truth", None, truth.states))]
     if plan.config.pixel is not None:
-        states = _flat(_example(plan.evaluation("neural_solver", None, plan.config.pixel))[0])
-        rows.append(Row("Neural solver in pixel space", None, states))
+        stage = plan.evaluation("neural_solver", None, plan.config.pixel)
+        rows.append(thin(Row("Neural solver in pixel space", None, _states(stage))))
     for n in plan.config.latent_channels:
-        rows += _rows(plan, n)
-    return Film(name, plan.system.channels, lead_times, rows, plan.system.shown)
+        rows += map(thin, _rows(plan, n))
+    times = [truth.lead_times[i] for i in choose_frames(len(truth.lead_times))]
+    limits = limits_of(truth.states)
+    return Film(truth.name, plan.system.channels, times, rows, plan.system.shown, limits)
 
 
 def _rows(plan: Plan, n: int) -> Iterator[Row]:
     """What every method at a rate makes of the trajectory, diffusion with the most solver steps."""
     rate, config = plan.compression(n), plan.config
     diffusion = plan.evaluation("diffusion", n, config.diffusion, max(config.solver_steps))
-    yield Row("Reconstruction", rate, _flat(_example(plan.evaluation("autoencoder", n))[0]))
-    moments = diffusion.folder / "moments.npy"
-    if moments.exists():  # earlier evaluations kept members alone
-        mean, deviation = read_array(moments)
-        yield Row("Diffusion, mean", rate, _flat(mean))
-    for i, member in enumerate(_example(diffusion)):
-        yield Row(f"Diffusion, member {i + 1}", rate, _flat(member))
-    if moments.exists():
-        yield Row("Diffusion, deviation of members", rate, _flat(deviation), scale="spread")
-    yield Row(
-        "Neural solver", rate, _flat(_example(plan.evaluation("neural_solver", n, config.neural_solver))[0])
-    )
+    yield Row("Reconstruction", rate, _states(plan.evaluation("autoencoder", n)))
+    kept = (diffusion.folder / MOMENTS).exists()  # earlier evaluations kept members alone
+    if kept:
+        yield Row("Diffusion, mean", rate, _states(diffusion, MOMENTS))
+    for i in range(len(read_array(diffusion.folder / EXAMPLE))):
+        yield Row(f"Diffusion, member {i + 1}", rate, _states(diffusion, number=i))
+    if kept:
+        yield Row("Diffusion, deviation of members", rate, _states(diffusion, MOMENTS, 1), scale="spread")
+    yield Row("Neural solver", rate, _states(plan.evaluation("neural_solver", n, config.neural_solver)))
 
 
 def _flat(states: np.ndarray) -> np.ndarray:
@@ -138,9 +165,12 @@ def _flat(states: np.ndarray) -> np.ndarray:
     return states if states.ndim == 4 else states[..., states.shape[-1] // 2]
 
 
-def _example(stage: Stage) -> np.ndarray:
-    """The members of an evaluation's first trajectory that were kept, shape `(M, C, L, *grid)`."""
-    return read_array(stage.folder / "example.npy")
+def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:
+    """One of the members, or of the moments, that an evaluation kept of its first trajectory.
+
+    They stay on disk, so that only what is shown is read.
+    """
+    return _flat(read_array(stage.folder / name)[number])
 
 
 def _timings(plan: Plan) -> Iterator[Timing]:
@@ -155,8 +185,7 @@ def _timings(plan: Plan) -> Iterator[Timing]:
 
 def _timing(trial: Trial) -> Timing:
     stage = trial.steps[0].stage
-    subject = read_table(stage.folder / "metrics.parquet").slice(0, 1).to_pylist()[0]
-    key = {field.name: subject[field.name] for field in dataclasses.fields(Subject)}
+    key = read_subject(stage.folder / "metrics.parquet")
     return Timing(
         model=key["model"],
         guided=bool(key["guidance"]),

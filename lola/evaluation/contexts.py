@@ -3,31 +3,40 @@
 from collections.abc import Sequence
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from lola.evaluation.cells import METHOD
 from lola.evaluation.paper import printed
-from lola.evaluation.tables import NAMES, Range, lead_time_table
+from lola.evaluation.tables import NAMES, Range, estimate_means, in_order, name_range
 
 
-def context_table(metrics: pa.Table, ranges: Sequence[Range], system: str) -> pd.DataFrame:
+def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) -> pd.DataFrame:
     """VRMSE of the emulators in latent space by context, averaged over rates, with the paper's figures.
 
     Arguments:
-        metrics: Tidy rows of one system, of each diffusion model at one number of solver steps.
+        errors: `trajectory_errors` of one system, of each diffusion model at one number of solver steps.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
         system: The system's name, for the paper's figures.
 
     Returns:
         Rows of strings: `method`, `context`, a column per range (with its 95 % interval) and the paper's.
     """
-    models = pa.array(["diffusion", "neural_solver"])
-    keep = pc.and_(pc.is_in(metrics["model"], models), pc.equal(metrics["space"], "latent"))
-    rows = metrics.filter(pc.and_(keep, pc.equal(metrics["guidance"], "")))
+    rows = errors[errors["model"].isin(["diffusion", "neural_solver"]) & (errors["space"] == "latent")]
+    rows = rows[(rows["guidance"] == "") & (rows["metric"] == "vrmse")]
     # What has one rate for all is averaged over it: a trajectory is resampled with all its rates.
-    at = rows.column_names.index("compression")
-    rows = rows.set_column(at, "compression", pa.array([0.0] * len(rows)))
-    table = lead_time_table(rows, "vrmse", ranges)
+    keys = [key for key in METHOD if key != "compression"]
+    names = [name_range(bounds) for bounds in ranges]
+    found = [
+        dict(zip([*keys, "range"], key, strict=True))
+        | {"compression": 0.0}
+        | estimate_means(group.groupby("trajectory")["cells"].mean().to_numpy())
+        for key, group in rows.groupby([*keys, "range"])
+        if key[-1] in names
+    ]
+    if not found:
+        return pd.DataFrame()
+    table = pd.DataFrame(found)
+    table = table.assign(place=table["range"].map(names.index)).sort_values("place", kind="stable")
+    table = in_order(table)
     figures = printed(system)
     known = figures[figures["context"].notna()].set_index(["model", "context", "first"])["value"].to_dict()
     shown = []

@@ -8,13 +8,13 @@ so that curves and tables agree where a range is one lead time.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from lola.evaluation.tables import METHOD, RATIO, bootstrap_weights
+from lola.evaluation.cells import METHOD, Cells, CellTable
+from lola.evaluation.tables import bootstrap_weights
 
 MEAN = "mean of all fields"
 
@@ -24,12 +24,15 @@ class Curve:
     """A metric of one method over lead time.
 
     Arguments:
+        metric, target: What was scored, against what.
         method: The values of the columns `METHOD`, by name.
         field: The field, or `MEAN`.
         lead_times: Simulation steps since the last context state, with shape `(L,)`.
         value, low, high: Estimate and 95 % interval with shape `(L,)`; NaN where a trajectory is not finite.
     """
 
+    metric: str
+    target: str
     method: dict
     field: str
     lead_times: np.ndarray
@@ -47,44 +50,21 @@ def curves(metrics: pa.Table, metric: str, *, target: str = "truth", draws: int 
         target: What was scored against, `truth` or `autoencoded`.
         draws: Resamplings of the bootstrap.
     """
-    names = ["spread", "skill"] if metric == RATIO else [metric]
-    chosen = pc.and_(pc.equal(metrics["target"], target), pc.is_in(metrics["metric"], pa.array(names)))
-    rows = metrics.filter(chosen)
-    if metric == RATIO:
-        square = pc.multiply(rows["value"], rows["value"])
-        rows = rows.set_column(rows.column_names.index("value"), "value", square)
-        rows = rows.filter(pc.greater(rows["members"], 1))
-    fields = list(dict.fromkeys(rows["field"].to_pylist()))
-    keys = [*METHOD, "trajectory", "field", "lead_time", "metric"]
-    # Starts and training seeds are averaged: the trajectory is what is drawn independently.
-    frame = rows.unify_dictionaries().group_by(keys).aggregate([("value", "mean")]).to_pandas()
-    frame = frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
-    for values, group in frame.groupby(METHOD):
-        cells = group.pivot_table("value_mean", "trajectory", ["metric", "field", "lead_time"], dropna=False)
-        method = dict(zip(METHOD, values, strict=True))
-        yield from _of_method(
-            method, cells, names, [name for name in fields if name in set(group["field"])], draws
-        )
+    return curves_of(CellTable(metrics).of(metric, target), metric, target, draws)
 
 
-def _of_method(method: dict, cells, names: list[str], fields: list[str], draws: int) -> Iterator[Curve]:
-    lead_times = np.unique(cells.columns.get_level_values("lead_time").to_numpy())
-    count = len(cells)
-    parts = np.stack(
-        [
-            np.stack(
-                [cells[name, field].reindex(columns=lead_times).to_numpy(dtype=float) for field in fields]
-            )
-            for name in names
-        ]
-    )
-    means = bootstrap_weights(count, draws) @ np.where(np.isfinite(parts), parts, np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        estimates = np.sqrt(means[0] / means[1]) if len(names) == 2 else means[0]
-    for field, values in [(MEAN, estimates.mean(0)), *zip(fields, estimates, strict=True)]:
-        interval = (
-            np.quantile(values[1:], [0.025, 0.975], axis=0)
-            if count > 1
-            else np.full((2, *lead_times.shape), np.nan)
-        )
-        yield Curve(method, field, lead_times, values[0], interval[0], interval[1])
+def curves_of(cells: Sequence[Cells], metric: str, target: str, draws: int = 1000) -> Iterator[Curve]:
+    """The curves of cells of one metric and target."""
+    for each in cells:
+        method = dict(zip(METHOD, each.method, strict=True))
+        count = len(each.trajectories)
+        parts = np.where(np.isfinite(each.values), each.values, np.nan).swapaxes(1, 2)
+        means = bootstrap_weights(count, draws) @ parts
+        with np.errstate(divide="ignore", invalid="ignore"):
+            estimates = np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]
+        estimates = np.concatenate([estimates.mean(0, keepdims=True), estimates])
+        interval = np.full((2, len(estimates), len(each.lead_times)), np.nan)
+        if count > 1:
+            interval = np.quantile(estimates[:, 1:], [0.025, 0.975], axis=1)
+        for field, values, low, high in zip([MEAN, *each.fields], estimates, *interval, strict=True):
+            yield Curve(metric, target, method, field, each.lead_times, values[0], low, high)

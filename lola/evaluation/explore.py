@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from lola.evaluation.cells import METHOD, RATIO
 from lola.evaluation.charts import Axis, Chart, Choice, Series
-from lola.evaluation.curves import MEAN, curves
+from lola.evaluation.curves import MEAN, Curve
 from lola.evaluation.paper import printed
-from lola.evaluation.tables import EMULATORS, METHOD, RATIO, name_method
+from lola.evaluation.tables import EMULATORS, name_method
 
 AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
@@ -42,27 +41,24 @@ MOST_LEAD_TIMES, MOST_BINS = 8, 64
 Varying = dict[tuple[str, str], set[str]]
 
 
-def metric_names(metrics: pa.Table) -> list[str]:
-    """The metrics that charts show, known ones first, with the ratio where there are ensembles."""
-    found = set(pc.unique(metrics["metric"]).to_pylist())
-    found |= {RATIO} if "spread" in found else set()
+def metric_names(found: Iterable[str]) -> list[str]:
+    """The metrics of all these that charts show, known ones first."""
+    found = set(found)
     known = [name for name in AXES if name in found]
     return known + sorted(found - set(known) - set(PARTS))
 
 
-def lead_time_chart(metrics: pa.Table, names: Sequence[str]) -> Chart:
+def lead_time_chart(curves: Iterable[Curve], names: Sequence[str]) -> Chart:
     """Some metrics of every method over lead time, by field, target and rate."""
-    found = [
-        (metric, target, curve)
-        for metric in names
-        for target in TARGETS
-        for curve in curves(metrics, metric, target=target)
-        if metric not in UNITS or curve.field != MEAN
-    ]
-    varying = _varying(pd.DataFrame([curve.method for _, _, curve in found], columns=METHOD))
+    targets = list(TARGETS)
+    found = sorted(
+        _shown(curves, names),
+        key=lambda curve: (names.index(curve.metric), targets.index(curve.target)),
+    )
+    varying = _varying(pd.DataFrame([curve.method for curve in found], columns=METHOD))
     series = []
-    for metric, target, curve in found:
-        place = {"metric": metric, "field": curve.field, "target": target}
+    for curve in found:
+        place = {"metric": curve.metric, "field": curve.field, "target": curve.target}
         line = _line(curve.method, varying, place)
         series.append(Series(**line, x=curve.lead_times, y=curve.value, low=curve.low, high=curve.high))
     return Chart(
@@ -74,30 +70,36 @@ def lead_time_chart(metrics: pa.Table, names: Sequence[str]) -> Chart:
     )
 
 
-def reconstruction_chart(metrics: pa.Table, names: Sequence[str]) -> Chart:
+def reconstruction_chart(curves: Iterable[Curve], names: Sequence[str]) -> Chart:
     """Some metrics of the autoencoders alone over lead time, a curve per rate, by field."""
-    rows = metrics.filter(pc.equal(metrics["model"], "autoencoder"))
-    rates = sorted(pc.unique(rows["compression"]).to_pylist())
+    found = [curve for curve in curves if curve.method["model"] == "autoencoder" and curve.target == "truth"]
+    rates = sorted({curve.method["compression"] for curve in found})
     series = []
-    for metric in names:
-        for curve in curves(rows, metric):
-            if metric in UNITS and curve.field == MEAN:
-                continue
-            rate = curve.method["compression"]
-            series.append(
-                Series(
-                    f"{rate:.4g}×",
-                    f"shade-{rates.index(rate) % 6}",
-                    {"metric": metric, "field": curve.field},
-                    *(curve.lead_times, curve.value, curve.low, curve.high),
-                )
+    for curve in sorted(_shown(found, names), key=lambda curve: names.index(curve.metric)):
+        rate = curve.method["compression"]
+        series.append(
+            Series(
+                f"{rate:.4g}×",
+                f"shade-{rates.index(rate) % 6}",
+                {"metric": curve.metric, "field": curve.field},
+                *(curve.lead_times, curve.value, curve.low, curve.high),
             )
+        )
     return Chart(
         "Metrics of the autoencoders over lead time, with 95 % intervals over trajectories",
         Axis("lead time (simulation steps)"),
         _axes(names),
         series,
         _choices(series, "metric", "field"),
+    )
+
+
+def _shown(curves: Iterable[Curve], names: Sequence[str]) -> Iterable[Curve]:
+    """The curves of some metrics, but for means over fields that differ in their unit."""
+    return (
+        curve
+        for curve in curves
+        if curve.metric in names and not (curve.metric in UNITS and curve.field == MEAN)
     )
 
 
@@ -154,18 +156,18 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
     )
 
 
-def spectrum_chart(spectra: pa.Table, shown: str) -> Chart:
+def spectrum_chart(spectra: pd.DataFrame, shown: str) -> Chart:
     """The power spectrum of truth and methods, by field (one is shown first), lead time and rate."""
-    frame = _binned(spectra, ["power_truth", "power_prediction"])
-    varying = _varying(frame)
+    rows = spectra[spectra["metric"].isin(["power_truth", "power_prediction"])]
+    rows = _thinned(rows[(rows["target"] == "truth") & (rows["model"] != "persistence")])
+    varying = _varying(rows)
     series = []
-    for (field, time), rows in frame.groupby(["field", "lead_time"], sort=False):
+    for (field, time), group in rows.groupby(["field", "lead_time"], sort=False):
         place = {"field": str(field), "lead_time": str(time)}
-        truth = rows[rows["metric"] == "power_truth"].groupby("coordinate", as_index=False)["value"].first()
-        series.append(Series("Truth", "truth", place, **_points(truth, "coordinate")))
-        for _, curve in rows[rows["metric"] == "power_prediction"].groupby(METHOD, sort=False):
-            line = _line(curve.iloc[0], varying, place)
-            series.append(Series(**line, **_points(curve, "coordinate")))
+        truth = group[group["metric"] == "power_truth"].iloc[0]
+        series.append(Series("Truth", "truth", place, x=truth["x"], y=truth["y"]))
+        for _, row in group[group["metric"] == "power_prediction"].iterrows():
+            series.append(Series(**_line(row, varying, place), x=row["x"], y=row["y"]))
     return Chart(
         "Isotropic power of the truth and of every method over wavenumber",
         Axis("wavenumber (cycles per pixel)", log=True),
@@ -175,34 +177,28 @@ def spectrum_chart(spectra: pa.Table, shown: str) -> Chart:
     )
 
 
-def binned_chart(spectra: pa.Table, metric: str, x: Axis, y: Axis, shown: str) -> Chart:
+def binned_chart(spectra: pd.DataFrame, metric: str, x: Axis, y: Axis, shown: str) -> Chart:
     """Another metric of the second table by bin, such as the coherence or the rank histogram."""
-    frame = _binned(spectra, [metric])
-    varying = _varying(frame)
+    rows = _thinned(spectra[spectra["metric"] == metric])
+    varying = _varying(rows)
     series = []
-    for keys, rows in frame.groupby(["field", "lead_time", "target", *METHOD], sort=False):
-        place = dict(zip(("field", "lead_time", "target"), map(str, keys), strict=False))
-        series.append(Series(**_line(rows.iloc[0], varying, place), **_points(rows, "coordinate")))
+    for _, row in rows.iterrows():
+        place = {key: str(row[key]) for key in ("field", "lead_time", "target")}
+        series.append(Series(**_line(row, varying, place), x=row["x"], y=row["y"]))
     choices = _choices(series, "field", "lead_time", "target", *VARIED, first=shown)
     return Chart(f"{y.label} of every method over {x.label}", x, y, series, choices)
 
 
-def _binned(spectra: pa.Table, names: Sequence[str]) -> pd.DataFrame:
-    """Means over trajectories, starts and seeds of the second table, at a few lead times and bins."""
-    spectra = spectra.filter(pc.is_in(spectra["metric"], pa.array(names)))
-    times = _spaced(pc.unique(spectra["lead_time"]).to_numpy(), MOST_LEAD_TIMES)
-    bins = pc.unique(spectra["bin"]).to_numpy()
-    if len(bins) > MOST_BINS:
-        bins = np.unique(np.geomspace(bins.min() + 1, bins.max() + 1, MOST_BINS).astype(int)) - 1
-    keep = pc.and_(pc.is_in(spectra["lead_time"], pa.array(times)), pc.is_in(spectra["bin"], pa.array(bins)))
-    rows = spectra.filter(keep).unify_dictionaries()
-    keys = [*METHOD, "target", "field", "lead_time", "metric", "bin"]
-    frame = rows.group_by(keys).aggregate([("coordinate", "mean"), ("value", "mean")]).to_pandas()
-    frame = frame.rename(columns={"coordinate_mean": "coordinate", "value_mean": "value"})
-    frame = frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
-    if "power_truth" in names:
-        frame = frame[(frame["target"] == "truth") & (frame["model"] != "persistence")]
-    return frame.sort_values(["lead_time", "bin"], kind="stable")
+def _thinned(spectra: pd.DataFrame) -> pd.DataFrame:
+    """`mean_spectra` at a few lead times and bins, in order of lead times."""
+    times = _spaced(spectra["lead_time"].unique(), MOST_LEAD_TIMES)
+    rows = spectra[spectra["lead_time"].isin(times)].sort_values("lead_time", kind="stable")
+    most = max(map(len, rows["x"]), default=0)
+    bins = np.arange(most)
+    if most > MOST_BINS:
+        bins = np.unique(np.geomspace(1, most, MOST_BINS).astype(int)) - 1
+    x, y = ([values[bins[bins < len(values)]] for values in rows[key]] for key in ("x", "y"))
+    return rows.assign(x=x, y=y)
 
 
 def _spaced(values: np.ndarray, most: int) -> np.ndarray:

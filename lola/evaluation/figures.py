@@ -13,26 +13,16 @@ from typing import Any, ParamSpec
 import matplotlib
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from lola.evaluation.curves import MEAN, curves
+from lola.evaluation.cells import METHOD, RATIO
+from lola.evaluation.curves import MEAN, Curve
 from lola.evaluation.spectra import BANDS, band_limits
-from lola.evaluation.tables import (
-    EMULATORS,
-    METHOD,
-    RATIO,
-    Range,
-    in_order,
-    lead_time_table,
-    name_method,
-    to_frame,
-)
+from lola.evaluation.tables import EMULATORS, in_order, name_method
 from lola.storage import atomic_path
 
 P = ParamSpec("P")
@@ -119,14 +109,14 @@ def new_panels(count: int, *, height: float = 3.4, sharey: bool = True) -> tuple
     return figure, list(figure.subplots(1, count, sharey=sharey, squeeze=False)[0])
 
 
-def estimates_over_time(metrics: pa.Table, metric: str, target: str = "truth") -> pd.DataFrame:
+def estimates_over_time(curves: Iterable[Curve], metric: str, target: str = "truth") -> pd.DataFrame:
     """Estimates at every lead time, averaged over fields; of each diffusion model the finest solver."""
     parts = [
         pd.DataFrame(
             {"lead_time": curve.lead_times, "value": curve.value, "low": curve.low, "high": curve.high}
         ).assign(**curve.method)
-        for curve in curves(metrics, metric, target=target)
-        if curve.field == MEAN
+        for curve in curves
+        if (curve.metric, curve.target, curve.field) == (metric, target, MEAN)
     ]
     empty = pd.DataFrame(columns=[*METHOD, "lead_time", "value", "low", "high"])
     return finest(in_order(pd.concat(parts, ignore_index=True))) if parts else empty
@@ -181,9 +171,9 @@ def name_metric(metric: str) -> str:
 
 
 @styled
-def error_over_lead_time(metrics: pa.Table, metric: str = "vrmse", target: str = "truth") -> Figure:
+def error_over_lead_time(curves: Iterable[Curve], metric: str = "vrmse", target: str = "truth") -> Figure:
     """A metric over lead time, a panel per compression rate, with 95 % confidence bands."""
-    found = estimates_over_time(metrics, metric, target)
+    found = estimates_over_time(curves, metric, target)
     rates = latent_rates(found)
     figure, panels = new_panels(len(rates))
     for axes, rate in zip(panels, rates, strict=True):
@@ -198,9 +188,9 @@ def error_over_lead_time(metrics: pa.Table, metric: str = "vrmse", target: str =
 
 
 @styled
-def guidance_over_lead_time(metrics: pa.Table, metric: str = "vrmse") -> Figure:
+def guidance_over_lead_time(curves: Iterable[Curve], metric: str = "vrmse") -> Figure:
     """A metric of diffusion models with and without observations over lead time, a panel per rate."""
-    found = estimates_over_time(metrics, metric)
+    found = estimates_over_time(curves, metric)
     found = found[found["model"] == "diffusion"]
     names = sorted(found["guidance"].unique())
     rates = latent_rates(found)
@@ -218,9 +208,9 @@ def guidance_over_lead_time(metrics: pa.Table, metric: str = "vrmse") -> Figure:
 
 
 @styled
-def spread_skill_over_lead_time(metrics: pa.Table) -> Figure:
+def spread_skill_over_lead_time(curves: Iterable[Curve]) -> Figure:
     """The spread-skill ratio of every ensemble over lead time; a calibrated one lies at 1."""
-    found = estimates_over_time(metrics, RATIO)
+    found = estimates_over_time(curves, RATIO)
     figure, (axes,) = new_panels(1)
     figure.set_figwidth(7.2)
     axes.axhline(1, color="#4a525c", linewidth=1.2)
@@ -238,13 +228,17 @@ def spread_skill_over_lead_time(metrics: pa.Table) -> Figure:
 
 
 @styled
-def spectra_at(spectra: pa.Table, field: str, lead_times: Sequence[int]) -> Figure:
-    """The power spectrum of a field, truth and methods, a row per rate and a column per lead time."""
-    keep = pc.and_(pc.equal(spectra["field"], field), pc.is_in(spectra["lead_time"], pa.array(lead_times)))
-    frame = finest(to_frame(spectra.filter(keep), "truth", ["power_truth", "power_prediction"]))
-    frame = frame[frame["model"] != "persistence"]
-    keys = [*METHOD, "lead_time", "metric", "coordinate"]
-    mean = frame.groupby(keys, as_index=False)["value"].mean()
+def spectra_at(spectra: pd.DataFrame, field: str, lead_times: Sequence[int]) -> Figure:
+    """The power spectrum of a field, truth and methods, a row per rate and a column per lead time.
+
+    Arguments:
+        spectra: `mean_spectra`.
+        field: The field.
+        lead_times: Simulation steps since the last context state.
+    """
+    chosen = (spectra["field"] == field) & spectra["lead_time"].isin(lead_times)
+    chosen &= (spectra["target"] == "truth") & (spectra["model"] != "persistence")
+    mean = finest(spectra[chosen & spectra["metric"].isin(["power_truth", "power_prediction"])])
     rates = latent_rates(mean)
     size = (max(5.5, 3.6 * len(lead_times)), 2.6 * len(rates) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
@@ -264,18 +258,18 @@ def spectra_at(spectra: pa.Table, field: str, lead_times: Sequence[int]) -> Figu
 def _draw_spectra(axes: Axes, methods: Iterable[tuple[pd.Series, pd.DataFrame]]) -> None:
     truth = None
     for method, group in methods:
-        parts: dict[Any, pd.DataFrame] = dict(iter(group.groupby("metric")))
-        prediction, truth = parts["power_prediction"], parts["power_truth"]
+        parts = group.set_index("metric")
+        prediction, truth = parts.loc["power_prediction"], parts.loc["power_truth"]
         line = {"linewidth": 1.6} | LINES[method["model"], method["space"]] | {"marker": ""}
-        power = prediction["value"].where(np.isfinite(prediction["value"]))
-        axes.plot(prediction["coordinate"], power, label=name_method(method), **line)
+        power = np.where(np.isfinite(prediction["y"]), prediction["y"], np.nan)
+        axes.plot(prediction["x"], power, label=name_method(method), **line)
     axes.set(xscale="log", yscale="log")
-    if truth is None:
+    if truth is None or not len(truth["x"]):
         return
-    axes.plot(truth["coordinate"], truth["value"], color="#1b1f24", linewidth=1.1, label="Truth", zorder=3)
+    axes.plot(truth["x"], truth["y"], color="#1b1f24", linewidth=1.1, label="Truth", zorder=3)
     # Methods that lose fine scales fall far below the truth, whose range is what matters.
-    axes.set_ylim(truth["value"].min() / 30, truth["value"].max() * 30)
-    edges = band_limits(truth["coordinate"].min())
+    axes.set_ylim(truth["y"].min() / 30, truth["y"].max() * 30)
+    edges = band_limits(truth["x"].min())
     for edge in edges[1:]:
         axes.axvline(edge, color="#b9c0c8", linewidth=0.8, linestyle=(0, (2, 2)))
     for name, left in zip(BANDS, edges, strict=True):
@@ -284,9 +278,8 @@ def _draw_spectra(axes: Axes, methods: Iterable[tuple[pd.Series, pd.DataFrame]])
 
 
 @styled
-def accuracy_over_steps(metrics: pa.Table, ranges: Sequence[Range], metric: str = "vrmse") -> Figure:
-    """A metric of the diffusion models against solver steps, and of the neural solvers for comparison."""
-    table = lead_time_table(metrics, metric, ranges)
+def accuracy_over_steps(table: pd.DataFrame) -> Figure:
+    """The metric of a `lead_time_table` of diffusion models against solver steps, beside neural solvers."""
     names = list(dict.fromkeys(table["range"]))
     latent = table[(table["space"] == "latent") & table["model"].isin(EMULATORS)]
     rates = latent_rates(latent)
@@ -307,7 +300,7 @@ def accuracy_over_steps(metrics: pa.Table, ranges: Sequence[Range], metric: str 
         axes.set_xticks(steps, [str(step) for step in steps])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
-    panels[0].set_ylabel(name_metric(metric))
+    panels[0].set_ylabel(name_metric(table["metric"].iloc[0]))
     shared_legend(figure, panels, columns=len(rates))
     return figure
 

@@ -51,6 +51,7 @@ class Film:
         lead_times: Simulation steps since the last context state, with shape `(L,)`.
         rows: The truth, then the methods.
         shown: The field that is shown first.
+        limits: The range of each field's colours; those that hold 99 % of the truth if none are given.
     """
 
     title: str
@@ -58,12 +59,13 @@ class Film:
     lead_times: Sequence[int]
     rows: Sequence[Row]
     shown: str = ""
+    limits: np.ndarray | None = None
 
 
 def pack(film: Film) -> dict[str, Any]:
     """The film as JSON: pictures as data URLs, and what the player must know of them."""
-    frames = np.unique(np.linspace(0, len(film.lead_times) - 1, FRAMES).round().astype(int))
-    limits = np.array([_limits(field) for field in film.rows[0].states])
+    frames = choose_frames(len(film.lead_times))
+    limits = limits_of(film.rows[0].states) if film.limits is None else film.limits
     width, height = shrink(film.rows[0].states[:1, :1]).shape[-2:]
     rows = []
     for row in film.rows:
@@ -86,6 +88,18 @@ def pack(film: Film) -> dict[str, Any]:
         "rows": rows,
         "maps": {name: colour_map(name) for name in ("inferno", "RdBu_r")},
     }
+
+
+def choose_frames(count: int) -> np.ndarray:
+    """The frames that are shown of so many lead times."""
+    return np.unique(np.linspace(0, count - 1, FRAMES).round().astype(int))
+
+
+def thin(row: Row) -> Row:
+    """A row as the film shows it, which holds no more than that: of states on disk no others are read."""
+    frames = choose_frames(row.states.shape[1])
+    states = np.stack([shrink(row.states[:, frame]) for frame in frames], 1)
+    return dataclasses.replace(row, states=states)
 
 
 def shrink(states: np.ndarray, size: int = SIZE) -> np.ndarray:
@@ -114,6 +128,6 @@ def colour_map(name: str) -> str:
     return "".join(f"{r:02x}{g:02x}{b:02x}" for r, g, b in colours)
 
 
-def _limits(field: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(field, [0.005, 0.995])
-    return float(low), float(high)
+def limits_of(truth: np.ndarray) -> np.ndarray:
+    """The range that holds 99 % of each field of `(C, L, X, Y)`, shape `(C, 2)`."""
+    return np.array([np.quantile(field, [0.005, 0.995]) for field in truth], float)

@@ -1,14 +1,15 @@
 """Figures that survey a sweep, as the paper's Figures 3, 5, 6, 8 and 9."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lola.evaluation.cells import METHOD, RATIO
+from lola.evaluation.curves import Curve
 from lola.evaluation.figures import (
     LINES,
     MARKERS,
@@ -23,18 +24,18 @@ from lola.evaluation.figures import (
     styled,
 )
 from lola.evaluation.paper import printed
-from lola.evaluation.tables import METHOD, RATIO, name_method
+from lola.evaluation.tables import name_method
 
 
 @styled
-def reconstruction_over_time(metrics: pa.Table, metric: str = "vrmse") -> Figure:
+def reconstruction_over_time(curves: Iterable[Curve], metric: str = "vrmse") -> Figure:
     """What compression alone loses over lead time, a line per rate (Figure 3)."""
-    curves = estimates_over_time(metrics, metric)
-    curves = curves[curves["model"] == "autoencoder"]
-    rates = latent_rates(curves)
+    found = estimates_over_time(curves, metric)
+    found = found[found["model"] == "autoencoder"]
+    rates = latent_rates(found)
     figure, (axes,) = new_panels(1)
     for rate, shade, marker in zip(rates, _shades(len(rates)), MARKERS * len(rates), strict=False):
-        rows = curves[curves["compression"] == rate]
+        rows = found[found["compression"] == rate]
         draw_curve(axes, rows["lead_time"], rows, f"{rate:.4g}×", color=shade, marker=marker)
     axes.set(xlabel="lead time (simulation steps)", ylabel=name_metric(metric), yscale="log")
     plain_ticks(axes.yaxis)
@@ -94,17 +95,17 @@ def _draw_printed(axes: Axes, system: str, metric: str, first: int) -> None:
 
 
 @styled
-def metrics_over_time(metrics: pa.Table, names: Sequence[str], target: str = "truth") -> Figure:
+def metrics_over_time(curves: Sequence[Curve], names: Sequence[str], target: str = "truth") -> Figure:
     """Metrics over lead time: a row per metric, a column per rate (Figures 8 and 9)."""
-    parts = [(name, estimates_over_time(metrics, name, target)) for name in names]
+    parts = [(name, estimates_over_time(curves, name, target)) for name in names]
     parts = [(name, part) for name, part in parts if len(part)]
     rates = latent_rates(pd.concat([part for _, part in parts], ignore_index=True))
     size = (max(5.5, 3.4 * len(rates)), 2.3 * len(parts) + 0.8)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(parts), len(rates), sharex=True, sharey="row", squeeze=False)
-    for row, (name, curves) in zip(grid, parts, strict=True):
+    for row, (name, found) in zip(grid, parts, strict=True):
         for axes, rate in zip(row, rates, strict=True):
-            chosen = curves[(curves["compression"] == rate) | (curves["space"] == "pixel")]
+            chosen = found[(found["compression"] == rate) | (found["space"] == "pixel")]
             for (model, space, *_), group in chosen.groupby(METHOD, sort=False):
                 line = LINES[str(model), str(space)]
                 draw_curve(axes, group["lead_time"], group, name_method(group.iloc[0]), **line)

@@ -7,16 +7,16 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
-import pyarrow as pa
 
-from lola.data.systems import System
 from lola.evaluation import sections
+from lola.evaluation.aggregates import WHOLE, Aggregates
+from lola.evaluation.cells import RATIO
 from lola.evaluation.figures import Example, example_states
 from lola.evaluation.film import Film
 from lola.evaluation.page import Page, Section
 from lola.evaluation.significance import paired_table
 from lola.evaluation.speed import Timing, speed_table
-from lola.evaluation.tables import EMULATORS, RATIO, beats_persistence, lead_time_table, name_method
+from lola.evaluation.tables import EMULATORS, beats_persistence, name_method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,8 @@ class Report:
 
     Arguments:
         title: The headline.
-        system: The physical system, whose lead-time ranges the tables take.
         settings: Names and values of what was run.
-        metrics, spectra: The tidy tables.
+        scores: What was scored.
         film: A trajectory to play.
         examples: States to picture.
         timings: Speed by method.
@@ -37,10 +36,8 @@ class Report:
     """
 
     title: str
-    system: System
     settings: Sequence[tuple[str, str]]
-    metrics: pa.Table
-    spectra: pa.Table
+    scores: Aggregates
     film: Film | None = None
     examples: Sequence[Example] = ()
     timings: Sequence[Timing] = ()
@@ -51,13 +48,13 @@ class Report:
 
 def make_page(report: Report) -> Page:
     """The page of a report."""
-    scores = sections.Scores(report.system, report.metrics, report.spectra)
+    scores = report.scores
     simulator = any(timing.model == "simulator" for timing in report.timings)
     return Page(
         title=report.title,
-        system=report.system,
+        system=scores.system,
         findings=[*findings(report), *_guided(report)],
-        sections=[*_sections(report, scores), *report.simulations],
+        sections=[*_sections(report), *report.simulations],
         missing=sections.missing(scores, simulator),
         settings=report.settings,
         limits=report.limits,
@@ -65,8 +62,9 @@ def make_page(report: Report) -> Page:
     )
 
 
-def _sections(report: Report, scores: sections.Scores) -> Iterator[Section]:
-    tables = scores.tables()
+def _sections(report: Report) -> Iterator[Section]:
+    scores = report.scores
+    tables = scores.main.tables()
     yield from sections.accuracy(scores)
     if report.film is not None:
         text = f"{report.film.title}: every field as every method sees it, on the truth's colours."
@@ -84,13 +82,13 @@ def _sections(report: Report, scores: sections.Scores) -> Iterator[Section]:
             "Speed",
             "Seconds per emulated state of one member, with encoding and decoding, on the machine of this "
             "run.",
-            plain=speed_table(report.timings, report.system.name),
+            plain=speed_table(report.timings, scores.system.name),
         )
 
 
 def _guided(report: Report) -> Iterator[str]:
     """What observations bring, over ranges of lead times."""
-    table = sections.with_observations(report.metrics, report.system.ranges)
+    table = sections.with_observations(report.scores)
     for (rate, name), rows in table.groupby(["compression", "range"], sort=False):
         without = rows.loc[rows["guidance"] == "", "value"].min()
         for _, row in rows[rows["guidance"] != ""].iterrows():
@@ -109,17 +107,17 @@ def _example_sections(examples: Sequence[Example], folded: bool) -> Iterator[Sec
 
 def findings(report: Report) -> list[str]:
     """What the tables say, in sentences."""
-    ranges = report.system.ranges
-    metrics = sections.Scores(report.system, report.metrics, report.spectra).main
-    table = lead_time_table(metrics, "vrmse", ranges)
-    sentences = [*_against_persistence(table), *_best_emulators(table), *_paired(metrics)]
-    whole = lead_time_table(metrics, "vrmse", [(1, None)])
+    main = report.scores.main
+    ranges = main.system.ranges
+    table = main.estimated("vrmse", ranges)
+    sentences = [*_against_persistence(table), *_best_emulators(table), *_paired(main)]
+    whole = main.estimated("vrmse", [WHOLE])
     alone = whole[whole["model"] == "autoencoder"]
     if len(alone):
         pairs = zip(alone["value"], alone["compression"], strict=True)
         losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for value, rate in pairs)
         sentences.append(f"Compression alone costs a VRMSE of {losses}.")
-    ratio = lead_time_table(metrics, RATIO, ranges)
+    ratio = main.estimated(RATIO, ranges)
     ratio = ratio[ratio["unstable"] == 0]
     if len(ratio):
         low, high = ratio["value"].min(), ratio["value"].max()
@@ -155,9 +153,9 @@ def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
             yield f"Lead times {where}: best is {method}{rate}{steps}: VRMSE {best['value']:.3f}{against}."
 
 
-def _paired(metrics: pa.Table) -> Iterator[str]:
+def _paired(main: Aggregates) -> Iterator[str]:
     """Diffusion against the neural solver of its rate, over all lead times."""
-    table = paired_table(metrics, "vrmse", [(1, None)])
+    table = paired_table(main.errors, "vrmse", [WHOLE])
     table = table[table["rival"] == "neural solver"]
     if not len(table):
         return

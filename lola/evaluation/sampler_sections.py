@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from lola.evaluation.cells import RATIO
 from lola.evaluation.figures import COLOURS, MARKERS, draw_curve, name_metric, new_panels, styled
 from lola.evaluation.page import Section
 from lola.evaluation.samplers import ALL, COMMON, FINE, OWN, PRESENT, SHARED, fewest_steps, log_errors
-from lola.evaluation.tables import RATIO
 
 DASHES: Any = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (2, 2)))
 CHOICES = {OWN: "this model", SHARED: "all models", PRESENT: "in use"}

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lola.evaluation.significance import compare, error_ratio
-from lola.evaluation.tables import Range, name_range, to_frame
+from lola.evaluation.significance import compare, error_ratio, trajectory_errors
+from lola.evaluation.tables import Range
 
 METRICS = ("vrmse", "crps")
 ALL = "all"
@@ -41,14 +41,8 @@ def trajectory_scores(metrics: pa.Table, ranges: Sequence[Range]) -> pd.DataFram
     Returns:
         Rows `metric, range, trajectory, value`; a value that is not finite is infinite.
     """
-    frame = to_frame(metrics, "truth", METRICS)
-    frame = frame.assign(value=frame["value"].where(np.isfinite(frame["value"]), np.inf))
-    parts = []
-    for first, last in ranges:
-        inside = frame[frame["lead_time"].between(first, np.inf if last is None else last)]
-        means = inside.groupby(["metric", "trajectory"])["value"].mean().reset_index()
-        parts.append(means.assign(range=name_range((first, last))))
-    return pd.concat(parts, ignore_index=True)[["metric", "range", "trajectory", "value"]]
+    errors = trajectory_errors(metrics, METRICS, ranges)
+    return errors[["metric", "range", "trajectory", "value"]]
 
 
 def log_errors(scores: pd.DataFrame, metric: str) -> pd.DataFrame:

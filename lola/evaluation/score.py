@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,9 +58,11 @@ _TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int32(), float: p
 KEYS = [pa.field(field.name, _TYPES[field.type]) for field in dataclasses.fields(Subject)]  # type: ignore[index]
 PLACE = [("field", _TYPES[str]), ("lead_time", pa.int32()), ("metric", _TYPES[str])]
 METRICS_SCHEMA = pa.schema([*KEYS, *PLACE, ("value", pa.float64())])
-SPECTRA_SCHEMA = pa.schema(
-    [*KEYS, *PLACE, ("bin", pa.int32()), ("coordinate", pa.float64()), ("value", pa.float64())]
-)
+# The i-th of the values is that of the bin at `coordinate + i step`: a wavenumber, or a rank.
+_BINS = [("coordinate", pa.float64()), ("step", pa.float64()), ("values", pa.list_(pa.float32()))]
+SPECTRA_SCHEMA = pa.schema([*KEYS, *PLACE, *_BINS])
+PARQUET: Any = {"compression": "zstd", "use_dictionary": [*(field.name for field in KEYS), *dict(PLACE)]}
+"""How both tables are written: what the rows are of repeats, and the numbers do not."""
 
 
 def model_key(model: str, weights: Weights) -> str:
@@ -89,8 +92,10 @@ def score(
     return tabulate(subject, scores["target"], rollouts, channels=channels, lead_times=lead_times)
 
 
-def count_rows(channels: Sequence[str], grid: Sequence[int], members: int) -> int:
-    """Rows of both tables per state that is scored against one target, but for what is conserved.
+def stored_bytes(channels: Sequence[str], grid: Sequence[int], members: int) -> int:
+    """Bytes of both tables per state that is scored against one target, but for what is conserved.
+
+    Only the numbers count: what they are of hardly takes room.
 
     Arguments:
         channels: The names of the fields.
@@ -100,8 +105,9 @@ def count_rows(channels: Sequence[str], grid: Sequence[int], members: int) -> in
     few = min(members, 2)  # further members add ranks alone
     truth, ensemble = torch.zeros(1, 1, *grid), torch.zeros(few, 1, 1, *grid)
     nobody = Subject(system="", dataset="", fingerprint="", model="", space="", compression=1.0)
-    both = score(nobody, truth, ensemble, channels=channels[:1], lead_times=np.ones(1, np.int32))
-    return len(channels) * (sum(table.num_rows for table in both) + members - few)
+    metrics, spectra = score(nobody, truth, ensemble, channels=channels[:1], lead_times=np.ones(1, np.int32))
+    values = len(spectra["values"].combine_chunks().flatten()) + members - few
+    return len(channels) * (8 * metrics.num_rows + 4 * values)
 
 
 def share_stable(truth: Tensor, own: Members) -> Tensor:
@@ -161,38 +167,58 @@ def tabulate(
     Returns:
         Rows of the metrics table and of the second table.
     """
-    metrics = [_table(subject, METRICS_SCHEMA, scores.metrics, channels, lead_times, {})]
+    place = _places(subject, channels, lead_times)
+    metrics = [_table(METRICS_SCHEMA, place, name, {"value": _flat(x)}) for name, x in scores.metrics.items()]
     for metric, (fields, values) in rollouts.items():
-        metrics.append(_table(subject, METRICS_SCHEMA, {metric: values}, fields, lead_times, {}))
-    second = []
+        own = _places(subject, fields, lead_times)
+        metrics.append(_table(METRICS_SCHEMA, own, metric, {"value": _flat(values)}))
+    edges = scores.edges.double()
+    spectra = []
     for metric, values in scores.spectra.items():
-        bins = np.arange(values.shape[-1])
-        coordinate = bins.astype(float) if metric == RANKS else scores.edges.cpu().numpy()
-        inner = {"bin": bins, "coordinate": coordinate}
-        second.append(_table(subject, SPECTRA_SCHEMA, {metric: values}, channels, lead_times, inner))
-    return pa.concat_tables(metrics), pa.concat_tables(second)
+        first, step = (0.0, 1.0) if metric == RANKS else (float(edges[0]), float(edges[-1] / len(edges)))
+        rows, bins = values.shape[:-1].numel(), values.shape[-1]
+        offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * bins)
+        lists = pa.ListArray.from_arrays(offsets, _flat(values).astype(np.float32))
+        more = {"coordinate": np.full(rows, first), "step": np.full(rows, step), "values": lists}
+        spectra.append(_table(SPECTRA_SCHEMA, place, metric, more))
+    return pa.concat_tables(metrics), pa.concat_tables(spectra)
 
 
-def _table(
-    subject: Subject,
-    schema: pa.Schema,
-    values: dict[str, Tensor],
-    channels: Sequence[str],
-    lead_times: np.ndarray,
-    inner: dict[str, np.ndarray],
-) -> pa.Table:
-    """Rows of values with shape `(C, L)`, or `(C, L, n)` with columns along the last axis."""
-    shape = (len(channels), len(lead_times), *(len(column) for column in list(inner.values())[:1]))
-    axes = np.indices(shape, dtype=np.int32).reshape(len(shape), -1)
+def _places(subject: Subject, fields: Sequence[str], lead_times: np.ndarray) -> dict[str, Any]:
+    """The key columns, the field and the lead time of values with shape `(fields, L)`."""
+    axes = np.indices((len(fields), len(lead_times)), dtype=np.int32).reshape(2, -1)
     constant = np.zeros(axes.shape[1], np.int32)
     keys = {name: _choose(constant, [value]) for name, value in dataclasses.asdict(subject).items()}
-    place = {"field": _choose(axes[0], channels), "lead_time": _choose(axes[1], lead_times)}
-    inner = {name: column[axes[-1]] for name, column in inner.items()}
-    tables = []
-    for metric, tensor in values.items():
-        columns = {"metric": _choose(constant, [metric]), "value": tensor.flatten().cpu().numpy()}
-        tables.append(pa.table(keys | place | inner | columns, schema=schema))
-    return pa.concat_tables(tables)
+    return keys | {"field": _choose(axes[0], fields), "lead_time": _choose(axes[1], lead_times)}
+
+
+def _table(schema: pa.Schema, place: dict[str, Any], metric: str, values: dict[str, Any]) -> pa.Table:
+    """Rows of a metric."""
+    constant = np.zeros(len(place["field"]), np.int32)
+    return pa.table(place | {"metric": _choose(constant, [metric])} | values, schema=schema)
+
+
+def _flat(values: Tensor) -> np.ndarray:
+    return values.flatten().cpu().numpy()
+
+
+def with_lists(spectra: pa.Table) -> pa.Table:
+    """The second table with a row per list, as it is stored, of one with a row per bin, as it once was."""
+    if "bin" not in spectra.column_names:
+        return spectra
+    spectra = spectra.unify_dictionaries().combine_chunks()
+    starts = np.flatnonzero(spectra["bin"].to_numpy() == 0)
+    # The numbers of a list follow each other, from bin 0
+    ends = np.append(starts[1:], len(spectra))
+    coordinate = spectra["coordinate"].to_numpy()
+    first = coordinate[starts]
+    step = (coordinate[ends - 1] - first) / np.maximum(1, ends - starts - 1)
+    offsets = pa.array(np.append(starts, len(spectra)).astype(np.int32))
+    lists = pa.ListArray.from_arrays(offsets, spectra["value"].combine_chunks().cast(pa.float32()))
+    rows = spectra.take(pa.array(starts)).drop_columns(["bin", "coordinate", "value"])
+    for name, column in (("coordinate", first), ("step", step), ("values", lists)):
+        rows = rows.append_column(name, pa.array(column) if name != "values" else column)
+    return rows.cast(SPECTRA_SCHEMA)
 
 
 def _choose(index: np.ndarray, values: Sequence | np.ndarray) -> pa.Array | np.ndarray:

@@ -4,22 +4,17 @@ Parts whose numbers are not there are left out. Main tables and charts are of th
 guidance; contexts and guidance have parts of their own.
 """
 
-import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from lola.data.systems import System
+from lola.evaluation.aggregates import Aggregates
+from lola.evaluation.cells import RATIO
 from lola.evaluation.charts import Axis
 from lola.evaluation.contexts import context_table
 from lola.evaluation.explore import (
-    UNITS,
     binned_chart,
     lead_time_chart,
-    metric_names,
     rate_chart,
     reconstruction_chart,
     spectrum_chart,
@@ -38,68 +33,15 @@ from lola.evaluation.overview import (
     reconstruction_over_time,
 )
 from lola.evaluation.page import Section
-from lola.evaluation.paper import TABLES, beside_paper, paper_ranges, printed_table
 from lola.evaluation.significance import paired_table
-from lola.evaluation.tables import RATIO, SPECTRUM, Range, lead_time_table
+from lola.evaluation.tables import SPECTRUM
 
 SURVEYED = ("vrmse", *SPECTRUM, RATIO)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """The tidy tables of one system, and what is derived from them once.
-
-    Arguments:
-        system: The physical system.
-        metrics, spectra: The tidy tables.
-    """
-
-    system: System
-    metrics: pa.Table
-    spectra: pa.Table
-
-    @functools.cached_property
-    def main(self) -> pa.Table:
-        """The metrics of the shortest context and overlap, without guidance."""
-        return _plain(self.metrics)
-
-    @property
-    def rates(self) -> list[float]:
-        """The compression rates in latent space."""
-        latent = self.metrics.filter(pc.equal(self.metrics["space"], "latent"))
-        return sorted(pc.unique(latent["compression"]).to_pylist())
-
-    def table(self, metric: str, target: str = "truth") -> pd.DataFrame:
-        """The main estimates of a metric by the paper's ranges, with the paper's figures."""
-        table = lead_time_table(self.main, metric, paper_ranges(self.system, metric), target=target)
-        figures = beside_paper(table, self.system.name)
-        return table.assign(paper=figures) if target == "truth" and figures.notna().any() else table
-
-    def tables(self) -> pd.DataFrame:
-        """The main estimates of every metric that charts show, against both targets."""
-        parts = [
-            self.table(metric, target).assign(target=target)
-            for metric in metric_names(self.main)
-            if metric not in UNITS
-            for target in ("truth", "autoencoded")
-        ]
-        return pd.concat([part for part in parts if len(part)], ignore_index=True)
-
-    def printed(self, kind: str, metrics: list[str]) -> tuple[str, pd.DataFrame] | None:
-        """The name of the paper's table of a kind, and its figures, if it studies the system."""
-        table = printed_table(self.system.name, metrics)
-        return (TABLES[kind][self.system.name], table) if len(table) else None
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    keep = pc.equal(table["guidance"], "")
-    for key in ("context", "overlap"):
-        keep = pc.and_(keep, pc.equal(table[key], pc.min(table[key])))
-    return table.filter(keep)
-
-
-def accuracy(scores: Scores) -> Iterator[Section]:
+def accuracy(scores: Aggregates) -> Iterator[Section]:
     """Errors of all methods: over lead time, by range, against the auto-encoded truth, and against rate."""
+    main = scores.main
     yield Section(
         "vrmse",
         "Accuracy",
@@ -108,12 +50,12 @@ def accuracy(scores: Scores) -> Iterator[Section]:
         "field, so that the field's mean, everywhere, scores 1. Persistence holds the last known state. "
         "The autoencoder alone shows what compression loses before anything is predicted. The table is of "
         "the VRMSE.",
-        error_over_lead_time(scores.main),
-        scores.table("vrmse"),
-        chart=lead_time_chart(scores.main, metric_names(scores.main)),
+        error_over_lead_time(main.curves),
+        main.table("vrmse"),
+        chart=lead_time_chart(main.curves, main.metrics),
         printed=scores.printed("vrmse", ["vrmse"]),
     )
-    autoencoded = scores.table("vrmse", "autoencoded")
+    autoencoded = main.table("vrmse", "autoencoded")
     if len(autoencoded):
         yield Section(
             "vrmse_autoencoded",
@@ -121,14 +63,15 @@ def accuracy(scores: Scores) -> Iterator[Section]:
             "The same error with the reconstruction of the truth as the target: what remains is the fault "
             "of the emulator, not of compression. The chart above shows it as well; the picture has all "
             "metrics.",
-            metrics_over_time(scores.main, SURVEYED, "autoencoded"),
+            metrics_over_time(main.curves, SURVEYED, "autoencoded"),
             autoencoded,
             folded=True,
         )
 
 
-def compression(scores: Scores, tables: pd.DataFrame) -> Iterator[Section]:
+def compression(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
     """What compression costs: errors against rate, reconstruction over lead time."""
+    main = scores.main
     if not scores.rates:
         return
     yield Section(
@@ -136,29 +79,29 @@ def compression(scores: Scores, tables: pd.DataFrame) -> Iterator[Section]:
         "Cost of compression",
         "Errors against compression rate, by range of lead times. Open points are the paper's figures, at "
         "its rates and on its finer grid; dotted lines work in pixel space.",
-        error_over_rate(scores.table("vrmse"), scores.system.name),
+        error_over_rate(main.table("vrmse"), scores.system.name),
         chart=rate_chart(tables, scores.system.name),
     )
-    if "autoencoder" in pc.unique(scores.main["model"]).to_pylist():
+    if (main.estimates["model"] == "autoencoder").any():
         yield Section(
             "reconstruction",
             "Reconstruction",
             "What compression alone loses, over lead time: the autoencoder applied to the truth.",
-            reconstruction_over_time(scores.main),
-            chart=reconstruction_chart(scores.main, metric_names(scores.main)),
+            reconstruction_over_time(main.curves),
+            chart=reconstruction_chart(main.curves, main.metrics),
         )
     yield Section(
         "survey",
         "",
         "All metrics over lead time at every rate, as one picture",
-        metrics_over_time(scores.main, SURVEYED),
+        metrics_over_time(main.curves, SURVEYED),
         folded=True,
     )
 
 
-def significance(scores: Scores) -> Iterator[Section]:
+def significance(scores: Aggregates) -> Iterator[Section]:
     """Diffusion against the neural solver, trajectory by trajectory."""
-    table = paired_table(scores.main, "vrmse", scores.system.ranges)
+    table = paired_table(scores.main.errors, "vrmse", scores.system.ranges)
     if not len(table):
         return
     yield Section(
@@ -196,9 +139,10 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def calibration(scores: Scores) -> Iterator[Section]:
+def calibration(scores: Aggregates) -> Iterator[Section]:
     """Spread over skill, and rank histograms."""
-    ratio = scores.table(RATIO)
+    main = scores.main
+    ratio = main.table(RATIO)
     if len(ratio):
         yield Section(
             "spread_skill",
@@ -206,27 +150,27 @@ def calibration(scores: Scores) -> Iterator[Section]:
             "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated "
             "ensemble; below 1 it is too sure of itself, above 1 too wide. Squares are averaged over "
             "trajectories before dividing.",
-            spread_skill_over_lead_time(scores.main),
+            spread_skill_over_lead_time(main.curves),
             ratio,
-            chart=lead_time_chart(scores.main, [RATIO]),
+            chart=lead_time_chart(main.curves, [RATIO]),
         )
-    spectra = _plain(scores.spectra)
-    if "rank_histogram" in pc.unique(spectra["metric"]).to_pylist():
+    if (main.spectra["metric"] == "rank_histogram").any():
         yield Section(
             "ranks",
             "Ranks",
             "How often the truth has each rank among the members, point by point. A calibrated ensemble "
             "gives every rank its equal share; heaps at both ends tell of one too sure of itself.",
             chart=binned_chart(
-                spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown
+                main.spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown
             ),
         )
 
 
-def spectra(scores: Scores) -> Iterator[Section]:
+def spectra(scores: Aggregates) -> Iterator[Section]:
     """Power spectra and their errors, and coherence."""
-    shown, tables = scores.system.shown, _plain(scores.spectra)
-    times = sorted(pc.unique(tables["lead_time"]).to_pylist())
+    shown, main = scores.system.shown, scores.main
+    tables = main.spectra
+    times = sorted(tables["lead_time"].unique().tolist())
     few = sorted({times[round(i * (len(times) - 1) / 2)] for i in range(3)})
     yield Section(
         "spectra",
@@ -234,11 +178,11 @@ def spectra(scores: Scores) -> Iterator[Section]:
         "Isotropic power over wavenumber. The table holds the relative error of the power in three bands of "
         "wavenumbers, over all fields: near 0 every scale has its power, near 1 the power is lost.",
         spectra_at(tables, shown, few),
-        pd.concat([scores.table(metric) for metric in SPECTRUM], ignore_index=True),
+        pd.concat([main.table(metric) for metric in SPECTRUM], ignore_index=True),
         chart=spectrum_chart(tables, shown),
         printed=scores.printed("spectra", list(SPECTRUM)),
     )
-    if "coherence" in pc.unique(tables["metric"]).to_pylist():
+    if (tables["metric"] == "coherence").any():
         yield Section(
             "coherence",
             "Coherence",
@@ -250,7 +194,7 @@ def spectra(scores: Scores) -> Iterator[Section]:
         )
 
 
-def sampling(scores: Scores, tables: pd.DataFrame) -> Iterator[Section]:
+def sampling(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
     """Accuracy against solver steps."""
     if tables.loc[tables["space"] == "latent", "solver_steps"].max() > 0:
         yield Section(
@@ -258,54 +202,60 @@ def sampling(scores: Scores, tables: pd.DataFrame) -> Iterator[Section]:
             "Accuracy against solver steps",
             "Each step of the sampler is one evaluation of the network. Dashed lines are the neural solvers, "
             "which need one.",
-            accuracy_over_steps(scores.main, scores.system.ranges),
+            accuracy_over_steps(scores.main.table("vrmse")),
             chart=steps_chart(tables),
         )
 
 
-def conditioning(scores: Scores) -> Iterator[Section]:
+def conditioning(scores: Aggregates) -> Iterator[Section]:
     """Contexts (Table 7) and guidance (Figure 6)."""
-    steps = pc.max(scores.metrics["solver_steps"]).as_py()
-    one = pc.is_in(scores.metrics["solver_steps"], pa.array([0, steps], pa.int32()))
-    if len(pc.unique(scores.metrics["context"])) > 1:
+    found = scores.estimates
+    steps = found["solver_steps"].max()
+    if found["context"].nunique() > 1:
+        finest = scores.errors[scores.errors["solver_steps"].isin([0, steps])]
         yield Section(
             "contexts",
             "Accuracy by context",
             "VRMSE of emulators in latent space by the number of states they know, averaged over "
             "compression rates; 95 % intervals over trajectories. The paper's figures are its Table 7, "
             "which does not name its rates.",
-            plain=context_table(scores.metrics.filter(one), scores.system.ranges, scores.system.name),
+            plain=context_table(finest, scores.system.ranges, scores.system.name),
         )
-    observed = with_observations(scores.metrics, scores.system.ranges)
+    observed = with_observations(scores)
     if len(observed):
-        rates = pa.array(observed.loc[observed["guidance"] != "", "compression"].unique())
-        same = pc.and_(one, pc.is_in(scores.metrics["compression"], rates))
-        ours = scores.metrics.filter(pc.and_(same, pc.equal(scores.metrics["model"], "diffusion")))
+        rates = set(observed.loc[observed["guidance"] != "", "compression"])
+        ours = scores.where(
+            lambda method: (
+                method["model"] == "diffusion"
+                and method["solver_steps"] in (0, steps)
+                and method["compression"] in rates
+            )
+        )
         yield Section(
             "guidance",
             "Emulation with observations",
             "Diffusion models whose draws are guided by partial, noisy observations of the test trajectory, "
             "and the same without any. The error is over all points, observed or not.",
-            guidance_over_lead_time(ours),
+            guidance_over_lead_time(ours.curves),
             observed,
-            chart=lead_time_chart(ours, metric_names(ours)),
+            chart=lead_time_chart(ours.curves, ours.metrics),
         )
 
 
-def with_observations(metrics: pa.Table, ranges: Sequence[Range]) -> pd.DataFrame:
+def with_observations(scores: Aggregates) -> pd.DataFrame:
     """Estimates of the diffusion models, guided and as many solver steps without; empty if none is."""
-    table = lead_time_table(metrics, "vrmse", ranges)
+    table = scores.estimated("vrmse", scores.system.ranges)
     guided = table[table["guidance"] != ""]
     return table[(table["model"] == "diffusion") & table["solver_steps"].isin(guided["solver_steps"])]
 
 
-def missing(scores: Scores, simulator: bool) -> list[tuple[str, str]]:
+def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
     """What the paper shows and these tables lack, each with what would produce it."""
-    binned = set(pc.unique(scores.spectra["metric"]).to_pylist())
-    models = set(pc.unique(scores.metrics["model"]).to_pylist())
-    known = len(pc.unique(scores.metrics["context"])) > 1
-    guided = len(pc.unique(scores.metrics["guidance"])) > 1
-    lacks: Sequence[tuple[bool, str, str]] = (
+    binned = set(scores.spectra["metric"])
+    models = set(scores.estimates["model"])
+    known = scores.estimates["context"].nunique() > 1
+    guided = scores.estimates["guidance"].nunique() > 1
+    lacks = (
         (not simulator, "The simulator's time (Table 1)", "simulations whose files tell how long they took."),
         (True, "Optimisers (Table 4)", "a page of its own, by python experiments/study_optimizers.py."),
         (not known, "Contexts (Table 7)", "the same command with --contexts 2 3, which trains nothing anew."),

@@ -26,19 +26,45 @@ import pandas as pd
 import pyarrow as pa
 from scipy.stats import wilcoxon
 
-from lola.evaluation.tables import METHOD, Range, bootstrap_weights, name_range, to_frame
+from lola.evaluation.cells import METHOD
+from lola.evaluation.tables import Range, bootstrap_weights, name_range, to_frame
 
+ERRORS = [*METHOD, "metric", "range", "trajectory", "value", "cells"]
 COLUMNS = [
     *("space", "compression", "solver_steps", "rival", "metric", "range"),
     *("difference", "low", "high", "relative", "wins", "trajectories", "p", "p_holm"),
 ]
 
 
-def paired_table(metrics: pa.Table, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
+def trajectory_errors(metrics: pa.Table, names: Sequence[str], ranges: Sequence[Range]) -> pd.DataFrame:
+    """Errors by method and trajectory over ranges of lead times; starts and training seeds are averaged.
+
+    Arguments:
+        metrics: Tidy rows of one system.
+        names: The metrics.
+        ranges: Inclusive ranges of lead times in simulation steps; None is the end.
+
+    Returns:
+        The columns `METHOD`, `metric, range, trajectory`; `value`, the mean over rows; and `cells`, the mean
+        over fields and lead times of means over starts and seeds. What is not finite is infinite.
+    """
+    rows = to_frame(metrics, "truth", names)
+    rows = rows.assign(value=rows["value"].where(np.isfinite(rows["value"]), np.inf))
+    keys = [*METHOD, "metric", "trajectory"]
+    parts = []
+    for first, last in ranges:
+        within = rows[rows["lead_time"].between(first, np.inf if last is None else last)]
+        cells = within.groupby([*keys, "field", "lead_time"])["value"].mean()
+        means = within.groupby(keys)["value"].mean().to_frame().assign(cells=cells.groupby(keys).mean())
+        parts.append(means.reset_index().assign(range=name_range((first, last))))
+    return pd.concat(parts, ignore_index=True)[ERRORS]
+
+
+def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
     """Diffusion at its most solver steps against the neural solver of its rate, and that in pixel space.
 
     Arguments:
-        metrics: Tidy rows of one system and context, without guidance; less of the metric is better.
+        errors: `trajectory_errors` of one context, without guidance; less of the metric is better.
         metric: The name of the metric.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
 
@@ -47,7 +73,10 @@ def paired_table(metrics: pa.Table, metric: str, ranges: Sequence[Range]) -> pd.
         `difference, low, high` (negative where diffusion is better), `relative` to the rival's mean, `wins`
         of diffusion over `trajectories`, and the test's `p` and `p_holm` over all rows.
     """
-    scores = _scores(to_frame(metrics, "truth", [metric]), ranges)
+    errors = errors[errors["metric"] == metric]
+    scores: dict[tuple, dict[str, pd.Series]] = {}
+    for (*method, where), rows in errors.groupby([*METHOD, "range"]):
+        scores.setdefault(tuple(method), {})[str(where)] = rows.set_index("trajectory")["value"]
     rows = []
     for diffusion, rival, name in _pairs(scores):
         for where in (name_range(bounds) for bounds in ranges):
@@ -110,19 +139,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(1, np.maximum.accumulate(factors * p[order]))
     return corrected
-
-
-def _scores(frame: pd.DataFrame, ranges: Sequence[Range]) -> dict[tuple, dict[str, pd.Series]]:
-    """The mean over fields and lead times, by method, range and trajectory."""
-    scores: dict[tuple, dict[str, pd.Series]] = {}
-    frame = frame.assign(value=frame["value"].where(np.isfinite(frame["value"]), np.inf))
-    for first, last in ranges:
-        inside = frame[frame["lead_time"].between(first, np.inf if last is None else last)]
-        for method, values in inside.groupby(METHOD):
-            # Starts and training seeds are averaged, as in the tables.
-            mean = values.groupby("trajectory")["value"].mean()
-            scores.setdefault(method, {})[name_range((first, last))] = mean
-    return scores
 
 
 def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, tuple, str]]:

@@ -14,20 +14,19 @@ method's estimate over R is then infinite.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lola.evaluation.cells import METHOD, RATIO, Cells, CellTable
 from lola.seeding import numpy_generator
 
 Range = tuple[int, int | None]
 
-METHOD = [
-    "model", "space", "compression", "sampler", "solver_steps", "members", "context", "overlap", "guidance"
-]  # fmt: skip
 NAMES = {
     "persistence": "Persistence",
     "autoencoder": "Autoencoder alone",
@@ -40,7 +39,6 @@ NAMES = {
 MODELS = tuple(NAMES)
 EMULATORS = ("neural_solver", "neural_solver_ema", "diffusion", "diffusion_ema")
 SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
-RATIO = "spread_skill_ratio"
 _CELL = ["target", "metric", "field", "lead_time", "trajectory"]
 COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
 
@@ -52,7 +50,7 @@ def name_range(lead_times: Range) -> str:
 
 
 def to_frame(table: pa.Table, target: str, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of some metrics against one target, of either tidy table, strings as plain columns."""
+    """The rows of some metrics against one target, strings as plain columns."""
     chosen = pc.and_(pc.equal(table["target"], target), pc.is_in(table["metric"], pa.array(names)))
     frame = table.filter(chosen).to_pandas()
     return frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
@@ -75,26 +73,29 @@ def lead_time_table(
         `metric`, `range`, `value`, `low`, `high` (the interval, NaN for one trajectory), `trajectories`
         and `unstable` (how many of these are). Methods that lack the metric have no rows.
     """
-    names = ["spread", "skill"] if metric == RATIO else [metric]
-    frame = to_frame(metrics, target, names)
-    frame = frame.assign(value=frame["value"].where(np.isfinite(frame["value"]), np.inf))
-    if metric == RATIO:
-        frame = frame[frame["members"] > 1].assign(value=frame["value"] ** 2)
-    rows = []
-    for method, group in frame.groupby(METHOD):
-        # Starts and training seeds are averaged: the trajectory is what is drawn independently.
-        cells = group.pivot_table("value", "trajectory", ["metric", "field", "lead_time"])
-        lead = cells.columns.get_level_values("lead_time")
-        for first, last in ranges:
-            inside = cells.loc[:, (lead >= first) & (lead <= (np.inf if last is None else last))]
-            if inside.size:
-                parts = np.stack([inside[name].to_numpy() for name in names])
-                key = dict(zip(METHOD, method, strict=True))
-                place = {"metric": metric, "range": name_range((first, last))}
-                rows.append(key | place | _estimate(parts, draws))
-    if not rows:
-        return pd.DataFrame(columns=COLUMNS)
-    return in_order(pd.DataFrame(rows))
+    return estimate(CellTable(metrics).of(metric, target), metric, ranges, draws)
+
+
+def estimate(cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = 1000) -> pd.DataFrame:
+    """The `lead_time_table` of cells of one metric."""
+    rows = [row for each in cells for row in _over_ranges(each, metric, ranges, draws)]
+    return in_order(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
+
+
+def _over_ranges(cells: Cells, metric: str, ranges: Sequence[Range], draws: int) -> Iterator[dict]:
+    key = dict(zip(METHOD, cells.method, strict=True)) | {"metric": metric}
+    for bounds in ranges:
+        parts = inside(cells, bounds)
+        if parts.size:
+            yield key | {"range": name_range(bounds)} | _estimate(parts, draws)
+
+
+def inside(cells: Cells, bounds: Range) -> np.ndarray:
+    """The values in a range of lead times, with shape `(P, T, K)`, of the K cells that any trajectory has."""
+    first, last = bounds
+    lead = (cells.lead_times >= first) & (cells.lead_times <= (np.inf if last is None else last))
+    values = cells.values[..., lead].reshape(*cells.values.shape[:2], -1)
+    return values[..., ~np.isnan(values).all((0, 1))]
 
 
 def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
@@ -109,13 +110,21 @@ def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
     return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
 
 
+def estimate_means(means: np.ndarray, draws: int = 1000) -> dict[str, float]:
+    """The estimate, with its interval, of means over lead times and fields, with shape `(T,)`."""
+    return _estimate(means[None, :, None], draws)
+
+
+@functools.lru_cache(maxsize=16)
 def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
     """The weights w of trajectories: of the estimate, then of every resampling, shape `(1 + draws, count)`.
 
     They depend on the count alone, so that whatever is scored on the same trajectories is resampled alike.
     """
     resampled = numpy_generator("bootstrap", count).multinomial(count, np.full(count, 1 / count), size=draws)
-    return np.concatenate([np.ones((1, count)), resampled]) / count
+    weights = np.concatenate([np.ones((1, count)), resampled]) / count
+    weights.flags.writeable = False  # it is kept for all that ask
+    return weights
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -147,28 +156,13 @@ def summarise(
         spectrum_ranges: Those of power spectra, if they differ.
         split: The split that the rows are of.
     """
-    # One table of all cells: a `lead_time_table` of every metric takes as long as scoring a trajectory
-    frame = metrics.select([*_CELL, "members", "value"]).unify_dictionaries().to_pandas()
-    frame = frame.assign(value=frame["value"].where(np.isfinite(frame["value"]), np.inf))
-    cells = frame.groupby(_CELL, observed=True)["value"].mean().unstack("trajectory")
-    ensembles = frame[frame["members"] > 1].assign(value=lambda rows: rows["value"] ** 2)
-    squares = ensembles.groupby(_CELL, observed=True)["value"].mean().unstack("trajectory")
+    cells = CellTable(metrics)
     summary: dict[str, float] = {}
     for target, prefix in (("truth", split), ("autoencoded", "autoencoded")):
-        for metric in [*sorted(set(frame["metric"])), RATIO]:
-            source, names = (squares, ["spread", "skill"]) if metric == RATIO else (cells, [metric])
-            if any((target, name) not in source.index.droplevel(["field", "lead_time"]) for name in names):
-                continue
-            # Trajectories whose domain is open conserve nothing, and lack the drift
-            parts = [source.loc[(target, name)].dropna(axis=1, how="all") for name in names]
-            lead = parts[0].index.get_level_values("lead_time")
+        for metric in cells.metrics(target):
             own = spectrum_ranges if spectrum_ranges and metric.startswith("spectrum") else ranges
-            for first, last in own:
-                inside = (lead >= first) & (lead <= (np.inf if last is None else last))
-                if inside.any():
-                    values = np.stack([part[inside].to_numpy().T for part in parts])
-                    key = f"{prefix}/{metric}/{name_range((first, last))}"
-                    summary[key] = float(_estimate(values, 1)["value"])
+            for row in estimate(cells.of(metric, target), metric, own, draws=1).itertuples():
+                summary[f"{prefix}/{metric}/{row.range}"] = float(row.value)
     return summary
 
 

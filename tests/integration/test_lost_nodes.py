@@ -170,6 +170,7 @@ def parts(root: Path) -> list[Path]:
 
 
 def table(root: Path, name: str):
-    """Rows as a frame, in which missing values are equal."""
+    """Numbers as a frame, in which missing values are equal."""
     (path,) = root.glob(f"evaluations/*/{name}.parquet")
-    return pq.read_table(path).to_pandas()
+    frame = pq.read_table(path).to_pandas()
+    return frame if name == "metrics" else frame.explode("values")

@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lola.data.systems import EULER
+from lola.evaluation.aggregates import Aggregates
 from lola.evaluation.figures import Example
 from lola.evaluation.film import Film, Row
 from lola.evaluation.page import Section
@@ -21,13 +22,15 @@ def film():
     return Film("d/test/f.hdf5#0", ("density", "energy"), [4, 8, 12, 16, 20], rows, "energy")
 
 
+def aggregates(*tables):
+    return Aggregates.of(EULER, [tables])
+
+
 def report(sweep, **changes):
     defaults = {
         "title": "Rates <b>&</b> models",
-        "system": EULER,
         "settings": [("Grid", "16 × 16")],
-        "metrics": sweep[0],
-        "spectra": sweep[1],
+        "scores": aggregates(*sweep),
         "examples": [Example(LONG, [("truth", np.random.rand(2, 8, 8))], [4, 8])],
         "film": film(),
         "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],

@@ -40,13 +40,15 @@ from lola.distributed.plan import weights_of
 from lola.distributed.sweep import EmulatorModel, SweepConfig, kind_of
 from lola.emulation import Weights
 from lola.errors import ConfigError
-from lola.evaluation.score import count_rows, model_key
+from lola.evaluation.score import model_key, stored_bytes
 from lola.guidance import GuidanceConfig
 from lola.peak import GPUS, processor
 from lola.remote import AnyPath
 
 Source = Literal["finished", "measured", "peak"]
-ROW = 2 * 8  # bytes of a row: a value, which does not compress, in a part's table and in the joined one
+COPIES = (
+    2  # of the numbers of an evaluation, which do not compress: in a part's tables and in the joined ones
+)
 SHOWN = 2  # members whose states an evaluation keeps of its first trajectory
 GUIDED = 3  # forward passes that an observation, or an iteration of its solver, costs: one and its gradient
 KEPT = 2  # checkpoints that a training keeps
@@ -193,7 +195,7 @@ class _Forecaster:
         self.gpu = published.replace(utilisation=cluster.utilisation)
         self.core = processor(1).replace(utilisation=cluster.utilisation)
         self.samples: dict[tuple[str, int | None], float] = {}  # operations of training on a sample
-        self.rows: dict[int, int] = {}  # of tables, by the size of the ensemble
+        self.scores: dict[int, int] = {}  # bytes of tables, by the size of the ensemble
 
     def works(self) -> Iterator[Work]:
         """Every stage, each after those it needs."""
@@ -322,7 +324,7 @@ class _Forecaster:
         hardware, takes = self._device(gpus, 1)
         measured = 0.0 if gpus else self.measured.evaluation(name) * members * lead
         done = self.measured.finished("evaluations", name)
-        rows = self._rows(members) * (2 if n is not None and model is not None else 1)  # two targets
+        scores = self._scores(members) * (2 if n is not None and model is not None else 1)  # two targets
         pictures = min(members, SHOWN) + (2 if members > 1 else 0)  # with the mean and the deviation
         there = self.capacity["gpu" if gpus else "cpu"]
         parts = max(1, min(trajectories, int(there)))
@@ -336,16 +338,16 @@ class _Forecaster:
             seconds=0.0 if done else EVALUATION_S + math.ceil(trajectories / parts) * each,
             parts=parts,
             takes=takes,
-            stored=ROW * rows * trajectories * lead + 2 * pictures * leads[0] * self.extent.state,
+            stored=COPIES * scores * trajectories * lead + 2 * pictures * leads[0] * self.extent.state,
             read=0.0 if done else trajectories * (lead + known * len(leads)) * self.extent.state,
         )
 
-    def _rows(self, members: int) -> int:
-        """Rows of an evaluation's tables per state and target."""
-        if members not in self.rows:
+    def _scores(self, members: int) -> int:
+        """Bytes of an evaluation's tables per state and target."""
+        if members not in self.scores:
             channels = get_system(self.config.system).channels
-            self.rows[members] = count_rows(channels, self.extent.grid, members)
-        return self.rows[members]
+            self.scores[members] = stored_bytes(channels, self.extent.grid, members)
+        return self.scores[members]
 
     def _operations(
         self,

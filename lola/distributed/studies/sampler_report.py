@@ -8,11 +8,12 @@ import pyarrow as pa
 from lola.distributed.evaluate import read_table
 from lola.distributed.report import commit_report, page_path, report_stage
 from lola.distributed.studies.sampler_plan import Model, SamplerPlan
+from lola.evaluation.cells import RATIO
 from lola.evaluation.evaluate import choose_trajectories
 from lola.evaluation.page import Page
 from lola.evaluation.sampler_sections import Study, findings, sections
 from lola.evaluation.samplers import ratio_table
-from lola.evaluation.tables import RATIO, lead_time_table
+from lola.evaluation.tables import lead_time_table
 from lola.remote import AnyPath
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from pages import report
+from pages import aggregates, report
 
 from lola.data.systems import EULER
+from lola.evaluation.aggregates import Aggregates
 from lola.evaluation.page import write_page
 from lola.evaluation.report import make_page
 from lola.evaluation.score import Subject, score
@@ -54,6 +55,12 @@ def sweep() -> tuple[pa.Table, pa.Table]:
             parts.append(score(key, truth, prediction, channels=EULER.channels, lead_times=LEAD_TIMES))
     metrics, spectra = zip(*parts, strict=True)
     return pa.concat_tables(metrics), pa.concat_tables(spectra)
+
+
+@pytest.fixture(scope="session")
+def scores(sweep) -> Aggregates:
+    """The sweep, reduced."""
+    return aggregates(*sweep)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,11 @@ import pyarrow as pa
 import pytest
 from test_tables import tidy
 
+from lola.evaluation.cells import METHOD, RATIO
 from lola.evaluation.contexts import context_table
 from lola.evaluation.curves import MEAN, curves
-from lola.evaluation.tables import METHOD, RATIO, lead_time_table
+from lola.evaluation.significance import trajectory_errors
+from lola.evaluation.tables import lead_time_table
 
 
 @pytest.mark.parametrize("metric", ["vrmse", RATIO, "spectrum_rmse_low"])
@@ -44,7 +46,9 @@ def test_contexts_are_averaged_over_rates_beside_the_papers():
             ("neural_solver", 1, 10.0, 0.7),
         )
     ]  # fmt: skip
-    table = context_table(pa.concat_tables(parts), [(1, 20), (21, None)], "euler")
+    ranges = [(1, 20), (21, None)]
+    errors = trajectory_errors(pa.concat_tables(parts), ["vrmse"], ranges)
+    table = context_table(errors, ranges, "euler")
     assert list(table.columns) == ["method", "context", "1–20", "21–end", "paper, 1–20", "paper, 21–end"]
     rows = {tuple(row[:2]): tuple(row[2:]) for row in table.itertuples(index=False)}
     assert rows["Diffusion", "1"] == ("0.300 (0.300–0.300)", "0.300 (0.300–0.300)", "0.085", "0.204")

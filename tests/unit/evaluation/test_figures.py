@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from lola.evaluation.curves import curves
 from lola.evaluation.figures import (
     Example,
     accuracy_over_steps,
@@ -13,6 +14,7 @@ from lola.evaluation.figures import (
     spectra_at,
     spread_skill_over_lead_time,
 )
+from lola.evaluation.mean_spectra import mean_spectra
 from lola.evaluation.tables import lead_time_table
 
 RANGES = ((1, 20), (21, None))
@@ -25,9 +27,8 @@ def lines(axes):
 def unstable(table):
     """The table with latent neural solvers gone astray."""
     lost = pc.and_(pc.equal(table["model"], "neural_solver"), pc.equal(table["space"], "latent"))
-    return table.set_column(
-        table.column_names.index("value"), "value", pc.if_else(lost, pa.scalar(float("nan")), table["value"])
-    )
+    name = table.column_names[-1]
+    return table.set_column(len(table.column_names) - 1, name, pc.if_else(lost, None, table[name]))
 
 
 def averaged(table, model):
@@ -37,8 +38,8 @@ def averaged(table, model):
     return rows.set_column(table.column_names.index("model"), table.schema.field("model"), name)
 
 
-def test_curves_are_the_tables_estimates(sweep):
-    figure = error_over_lead_time(sweep[0])
+def test_curves_are_the_tables_estimates(sweep, scores):
+    figure = error_over_lead_time(scores.curves)
     (axes,) = figure.axes
     drawn = lines(axes)
     assert set(drawn) == {
@@ -50,16 +51,16 @@ def test_curves_are_the_tables_estimates(sweep):
     assert drawn["Diffusion"].get_ydata()[1] == pytest.approx(finest)
 
 
-def test_ratio_and_steps_have_their_lines(sweep):
-    (axes,) = spread_skill_over_lead_time(sweep[0]).axes
+def test_ratio_and_steps_have_their_lines(sweep, scores):
+    (axes,) = spread_skill_over_lead_time(scores.curves).axes
     assert "Diffusion 16×" in lines(axes)
-    panels = accuracy_over_steps(sweep[0], RANGES).axes
+    panels = accuracy_over_steps(lead_time_table(sweep[0], "vrmse", RANGES)).axes
     assert len(panels) == 2
     assert list(lines(panels[0])["Diffusion 16×"].get_xdata()) == [4, 8]
 
 
 def test_spectra_draw_truth_and_methods(sweep):
-    figure = spectra_at(sweep[1], "density", (4, 64))
+    figure = spectra_at(mean_spectra(sweep[1]), "density", (4, 64))
     assert len(figure.axes) == 2
     drawn = lines(figure.axes[0])
     assert {"Truth", "Autoencoder alone", "Diffusion", "Neural solver"} <= set(drawn)
@@ -71,18 +72,19 @@ def test_averaged_weights_have_lines_of_their_own(sweep):
         pa.concat_tables([table, averaged(table, "diffusion"), averaged(table, "neural_solver")])
         for table in sweep
     )
-    (axes,) = error_over_lead_time(metrics).axes
+    (axes,) = error_over_lead_time(curves(metrics, "vrmse")).axes
     drawn = lines(axes)
     assert {"Diffusion", "Diffusion (EMA)", "Neural solver (EMA)"} <= set(drawn)
     assert drawn["Diffusion"].get_linewidth() > drawn["Diffusion (EMA)"].get_linewidth()
-    spectra_at(spectra, "density", (4,)).canvas.draw()
+    spectra_at(mean_spectra(spectra), "density", (4,)).canvas.draw()
 
 
 def test_unstable_methods_break_off(sweep):
-    (axes,) = error_over_lead_time(unstable(sweep[0])).axes
+    lost = unstable(sweep[0]), unstable(sweep[1])
+    (axes,) = error_over_lead_time(curves(lost[0], "vrmse")).axes
     assert "Neural solver" not in lines(axes)
-    accuracy_over_steps(unstable(sweep[0]), RANGES).canvas.draw()
-    spectra_at(unstable(sweep[1]), "density", (4,)).canvas.draw()
+    accuracy_over_steps(lead_time_table(lost[0], "vrmse", RANGES)).canvas.draw()
+    spectra_at(mean_spectra(lost[1]), "density", (4,)).canvas.draw()
 
 
 def test_pictures_share_the_truths_scale(tmp_path):
@@ -98,9 +100,9 @@ def test_pictures_share_the_truths_scale(tmp_path):
     assert images[0].origin == "lower"
 
 
-def test_saving_leaves_one_png_and_no_trace(tmp_path, sweep):
+def test_saving_leaves_one_png_and_no_trace(tmp_path, scores):
     before = dict(matplotlib.rcParams)
-    path = save(error_over_lead_time(sweep[0]), tmp_path / "figure.png")
+    path = save(error_over_lead_time(scores.curves), tmp_path / "figure.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
     assert dict(matplotlib.rcParams) == before

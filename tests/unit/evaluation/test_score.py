@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lola.evaluation.metrics import coherence, crps, nrmse, rank_histogram, skill, spread, vrmse
-from lola.evaluation.score import METRICS_SCHEMA, SPECTRA_SCHEMA, Subject, count_rows, score
+from lola.evaluation.score import METRICS_SCHEMA, SPECTRA_SCHEMA, Subject, score, stored_bytes, with_lists
 from lola.evaluation.spectra import power_spectrum, spectrum_rmse
 
 SUBJECT = Subject(
@@ -27,11 +27,11 @@ def draw(members=4, grid=(16, 20)):
     return truth, truth + 0.3 * torch.randn(members, 3, 2, *grid, dtype=torch.float64)
 
 
-def value(table, **place):
+def value(table, column="value", **place):
     frame = table.to_pandas()
-    for column, wanted in place.items():
-        frame = frame[frame[column] == wanted]
-    (found,) = frame["value"]
+    for key, wanted in place.items():
+        frame = frame[frame[key] == wanted]
+    (found,) = frame[column]
     return found
 
 
@@ -62,19 +62,43 @@ def test_spectra_hold_the_power_of_truth_and_members():
     _, spectra = score(SUBJECT, truth, members, channels=CHANNELS, lead_times=LEAD_TIMES)
     power, k = power_spectrum(truth, spatial=2)
     mean = power_spectrum(members, spatial=2)[0].mean(0)
-    place = {"field": "pressure", "lead_time": 4, "bin": 6}
-    assert value(spectra, metric="power_truth", **place) == pytest.approx(power[2, 0, 6].item())
-    assert value(spectra, metric="power_prediction", **place) == pytest.approx(mean[2, 0, 6].item())
-    assert value(spectra, metric="coherence", **place) == pytest.approx(
-        coherence(truth, members, spatial=2)[0][2, 0, 6].item()
-    )
-    ranks = spectra.filter(pa.array(spectra.to_pandas()["metric"] == "rank_histogram"))
-    assert set(ranks["coordinate"].to_pylist()) == {0, 1, 2, 3, 4}
-    assert value(ranks, field="pressure", lead_time=8, bin=4) == pytest.approx(
-        rank_histogram(truth, members, spatial=2)[2, 1, 4].item()
-    )
-    others = spectra.filter(pa.array(spectra.to_pandas()["metric"] != "rank_histogram"))
-    assert set(others["coordinate"].to_pylist()) == set(k.tolist())
+    place = {"field": "pressure", "lead_time": 4, "column": "values"}
+    expected = {
+        "power_truth": power,
+        "power_prediction": mean,
+        "coherence": coherence(truth, members, spatial=2)[0],
+    }
+    for metric, values in expected.items():
+        np.testing.assert_allclose(value(spectra, metric=metric, **place), values[2, 0], rtol=1e-6)
+    expected = rank_histogram(truth, members, spatial=2)[2, 1]
+    found = value(spectra, metric="rank_histogram", field="pressure", lead_time=8, column="values")
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for metric, bins in {"rank_histogram": np.arange(5), "power_truth": k, "coherence": k}.items():
+        first, step = (
+            value(spectra, metric=metric, **place | {"column": name}) for name in ("coordinate", "step")
+        )
+        np.testing.assert_allclose(first + step * np.arange(len(bins)), bins, rtol=1e-12)
+    assert spectra.num_rows == 3 * 2 * 4
+
+
+def test_tables_with_a_row_per_bin_are_read_as_lists():
+    """As evaluations before version 0.1 was released stored them."""
+    truth, members = draw()
+    _, spectra = score(SUBJECT, truth, members, channels=CHANNELS, lead_times=LEAD_TIMES)
+    frame = spectra.to_pandas()
+    frame["bin"] = [np.arange(len(values)) for values in frame["values"]]
+    frame = frame.explode(["bin", "values"]).rename(columns={"values": "value"})
+    frame["coordinate"] += frame["step"] * frame["bin"].astype(float)
+    kinds = {"bin": pa.int32(), "coordinate": pa.float64(), "value": pa.float64()}
+    fields = [field for field in SPECTRA_SCHEMA if field.name not in ("coordinate", "step", "values")]
+    schema = pa.schema([*fields, *kinds.items()])
+    bins = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    bins = pa.concat_tables([bins.slice(0, 100), bins.slice(100)])
+    found = with_lists(bins)
+    assert found.schema == SPECTRA_SCHEMA
+    assert found.drop_columns("step").to_pylist() == spectra.drop_columns("step").to_pylist()
+    np.testing.assert_allclose(found["step"], spectra["step"], rtol=1e-12)
+    assert with_lists(found) is found
 
 
 def test_schema_survives_parquet_and_joining(tmp_path):
@@ -106,10 +130,11 @@ def test_one_member_has_no_spread_rows():
 
 @pytest.mark.parametrize("grid", [(12, 20), (6, 6, 8)])
 @pytest.mark.parametrize("members", [1, 2, 5])
-def test_rows_are_counted_beforehand(grid, members):
+def test_bytes_are_counted_beforehand(grid, members):
     truth, ensemble = torch.rand(3, 4, *grid), torch.rand(members, 3, 4, *grid)
-    tables = score(SUBJECT, truth, ensemble, channels=("a", "b", "c"), lead_times=np.arange(4))
-    assert sum(table.num_rows for table in tables) == 4 * count_rows(("a", "b", "c"), grid, members)
+    metrics, spectra = score(SUBJECT, truth, ensemble, channels=("a", "b", "c"), lead_times=np.arange(4))
+    numbers = sum(map(len, spectra["values"].to_pylist()))
+    assert 8 * metrics.num_rows + 4 * numbers == 4 * stored_bytes(("a", "b", "c"), grid, members)
 
 
 def test_non_finite_predictions_keep_their_rows():

@@ -1,11 +1,13 @@
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from pages import aggregates
 from test_tables import tidy
 
-from lola.data.systems import EULER
+from lola.evaluation.curves import curves
 from lola.evaluation.explore import lead_time_chart, rate_chart
-from lola.evaluation.sections import Scores, conditioning, missing
+from lola.evaluation.sections import conditioning, missing
 from lola.evaluation.tables import lead_time_table
 
 
@@ -32,7 +34,7 @@ def metrics():
 
 
 def test_contexts_and_guidance_have_parts_of_their_own(metrics, sweep):
-    scores = Scores(EULER, metrics, sweep[1])
+    scores = aggregates(metrics, sweep[1])
     contexts, guidance = conditioning(scores)
     errors = contexts.plain.set_index(["method", "context"])["1–20"].str[:5].to_dict()
     assert errors == {
@@ -48,11 +50,12 @@ def test_contexts_and_guidance_have_parts_of_their_own(metrics, sweep):
 
 
 def test_the_main_part_has_neither(metrics, sweep):
-    main = Scores(EULER, metrics, sweep[1]).main
-    assert set(main["context"].to_pylist()) == {1}
-    assert set(main["guidance"].to_pylist()) == {""}
-    assert list(conditioning(Scores(EULER, main, sweep[1]))) == []
-    lacks = {name for name, _ in missing(Scores(EULER, main, sweep[1]), False)}
+    main = aggregates(metrics, sweep[1]).main
+    for frame in (main.estimates, main.errors, pd.DataFrame([curve.method for curve in main.curves])):
+        assert set(frame["context"]) == {1}
+        assert set(frame["guidance"]) == {""}
+    assert list(conditioning(main)) == []
+    lacks = {name for name, _ in missing(main, False)}
     assert {"Contexts (Table 7)", "Guidance (Figure 6)", "The simulator's time (Table 1)"} <= lacks
 
 
@@ -67,7 +70,7 @@ def test_rates_stand_beside_the_papers(metrics):
 
 
 def test_choices_are_what_curves_differ_in(metrics):
-    chart = lead_time_chart(metrics, ["vrmse"])
+    chart = lead_time_chart(list(curves(metrics, "vrmse")), ["vrmse"])
     offered = {one.key: [value for value, _ in one.options] for one in chart.choices}
     assert offered["rate"] == ["80", "320"]
     assert offered["context"] == ["1", "2"]

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from test_tables import tidy
 
-from lola.evaluation.significance import compare, error_ratio, holm, paired_table
+from lola.evaluation.significance import compare, error_ratio, holm, paired_table, trajectory_errors
 
 
 def exact_p(differences):
@@ -93,7 +93,8 @@ def test_pairs_are_of_one_rate_and_the_finest_solver():
         tidy(base, model="diffusion", solver_steps=8, compression=64.0),
         tidy(base, model="persistence", space="pixel"),
     ]
-    table = paired_table(pa.concat_tables(parts), "vrmse", [(1, 20), (21, None)])
+    ranges = [(1, 20), (21, None)]
+    table = paired_table(trajectory_errors(pa.concat_tables(parts), ["vrmse"], ranges), "vrmse", ranges)
     assert len(table) == 6  # the second rate has a rival in pixel space alone
     first = table[(table["compression"] == 16) & (table["rival"] == "neural solver")]
     assert list(first["range"]) == ["1-20", "21-end"]
@@ -105,4 +106,5 @@ def test_pairs_are_of_one_rate_and_the_finest_solver():
 
 
 def test_without_a_rival_there_is_an_empty_table():
-    assert len(paired_table(tidy([[1, 2, 3]], model="neural_solver"), "vrmse", [(1, 20)])) == 0
+    errors = trajectory_errors(tidy([[1, 2, 3]], model="neural_solver"), ["vrmse"], [(1, 20)])
+    assert len(paired_table(errors, "vrmse", [(1, 20)])) == 0

@@ -3,10 +3,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from lola.evaluation.cells import RATIO
 from lola.evaluation.formats import markdown
 from lola.evaluation.score import METRICS_SCHEMA, model_key
 from lola.evaluation.tables import (
-    RATIO,
     SPECTRUM,
     beats_persistence,
     layout,

@@ -1,0 +1,124 @@
+r"""Rows of the metrics table as arrays: of every method, target and metric the values
+
+    x_tfl = mean over starts and training seeds,
+
+of trajectory t, field f and lead time l: the trajectory is what is drawn independently. A value that is not
+finite, or null, is infinite; a cell without a row is NaN.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+METHOD = [
+    "model", "space", "compression", "sampler", "solver_steps", "members", "context", "overlap", "guidance"
+]  # fmt: skip
+RATIO = "spread_skill_ratio"
+PARTS_OF_RATIO = ("spread", "skill")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+    """The values of one method, target and metric.
+
+    Arguments:
+        method: The values of the columns `METHOD`.
+        trajectories, fields, lead_times: What the axes are; fields in order of appearance, others sorted.
+        values: With shape `(P, T, F, L)`: `P` is 1, or 2 for the squares of spread and skill.
+    """
+
+    method: tuple
+    trajectories: list[str]
+    fields: list[str]
+    lead_times: np.ndarray
+    values: np.ndarray
+
+
+class CellTable:
+    """All cells of some rows of the metrics table, by metric and target.
+
+    Arguments:
+        metrics: Rows of one system; all rows of every method that they are of.
+    """
+
+    def __init__(self, metrics: pa.Table) -> None:
+        self.found: dict[tuple[str, str], list[Cells]] = {}
+        metrics = metrics.unify_dictionaries()
+        values = metrics["value"].to_numpy()
+        values = np.where(np.isfinite(values), values, np.inf)
+        place = [numbered(metrics, name) for name in ("trajectory", "field", "lead_time")]
+        squares: dict[tuple, dict[str, Cells]] = {}
+        for (target, metric, *key), rows in grouped(metrics, ["target", "metric", *METHOD]):
+            method = tuple(key)
+            axes = [(numbers[rows], names) for numbers, names in place]
+            self.found.setdefault((metric, target), []).append(_cells(method, axes, values[rows]))
+            if metric in PARTS_OF_RATIO and method[METHOD.index("members")] > 1:
+                part = _cells(method, axes, values[rows] ** 2)
+                squares.setdefault((target, method), {})[metric] = part
+        for (target, _), parts in squares.items():
+            if len(parts) == len(PARTS_OF_RATIO):
+                spread, skill = (parts[name] for name in PARTS_OF_RATIO)
+                both = np.concatenate([spread.values, skill.values])
+                self.found.setdefault((RATIO, target), []).append(dataclasses.replace(spread, values=both))
+
+    def of(self, metric: str, target: str = "truth") -> list[Cells]:
+        """The cells of every method that has a metric, or `spread_skill_ratio`, in order of the methods."""
+        return self.found.get((metric, target), [])
+
+    def metrics(self, target: str) -> list[str]:
+        """The metrics that there are against a target, sorted but for `spread_skill_ratio`, the last."""
+        found = [metric for metric, other in self.found if other == target]
+        return sorted(found, key=lambda metric: (metric == RATIO, metric))
+
+
+def numbered(table: pa.Table, name: str) -> tuple[np.ndarray, list]:
+    """The distinct values of a column in order of appearance, and the number of that of each row.
+
+    Arguments:
+        table: Rows; columns of strings are dictionaries that all chunks share.
+        name: The column.
+    """
+    column = table[name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # without any chunk
+        return np.zeros(0, int), []
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    present, numbers = np.unique(column.indices.to_numpy(), return_inverse=True)
+    return numbers, column.dictionary.take(pa.array(present)).to_pylist()
+
+
+def grouped(table: pa.Table, names: Sequence[str]) -> list[tuple[tuple, np.ndarray]]:
+    """The distinct values of several columns, sorted, each with the numbers of its rows in order."""
+    if not len(table):
+        return []
+    group = np.zeros(len(table), np.int64)
+    columns = [numbered(table, name) for name in names]
+    for numbers, values in columns:
+        if len(values) > 1:
+            group = group * len(values) + numbers
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
+    keys = [tuple(values[numbers[row]] for numbers, values in columns) for row in first]
+    rows = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    return sorted(zip(keys, rows, strict=True), key=lambda pair: pair[0])
+
+
+def _cells(method: tuple, axes: Sequence[tuple[np.ndarray, list]], values: np.ndarray) -> Cells:
+    """The means of rows with numbers along three axes, of which only what has rows is kept."""
+    names, places = [], []
+    for i, (numbers, known) in enumerate(axes):
+        present, place = np.unique(numbers, return_inverse=True)
+        own = [known[number] for number in present]
+        if i != 1:  # fields stay in order of appearance
+            order = sorted(range(len(own)), key=own.__getitem__)
+            place = np.argsort(order)[place]
+            own = [own[j] for j in order]
+        names.append(own)
+        places.append(place)
+    shape = tuple(map(len, names))
+    flat = np.ravel_multi_index(places, shape)
+    count = np.bincount(flat, minlength=np.prod(shape))
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(flat, values, minlength=len(count)) / count
+    return Cells(method, names[0], names[1], np.array(names[2]), means.reshape(1, *shape))
