@@ -1,6 +1,7 @@
 """The report of a sweep, made of its finished evaluations."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ from lola.evaluation.aggregates import Aggregates
 from lola.evaluation.cells import METHOD
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
 from lola.evaluation.figures import Example
-from lola.evaluation.film import Film, Row, choose_frames, limits_of, thin
+from lola.evaluation.film import Film, Row, choose_frames, limits_of, shrink, thin
 from lola.evaluation.frames import simulation_sections
 from lola.evaluation.page import write_page
 from lola.evaluation.report import Report, demo_limits, make_page
@@ -25,6 +26,7 @@ from lola.remote import AnyPath
 from lola.storage import Stage, writing_into
 
 SHOWN = 6  # lead times that the example states are pictured at
+PICTURE = 256  # points along the longest side of each; finer grids are averaged over blocks
 
 
 def report_sweep(plan: Plan) -> AnyPath:
@@ -123,9 +125,10 @@ def _examples(plan: Plan, truth: _Truth) -> list[Example]:
     times = [truth.lead_times[i] for i in shown]
     examples = []
     for n in plan.config.latent_channels:
-        pictures = [("Truth", truth.states[channel, shown])]
-        pictures += [
-            (row.name, np.array(row.states[channel, shown])) for row in _rows(plan, n) if row.scale == "truth"
+        pictures = [
+            (row.name, shrink(row.states[channel, shown], PICTURE))
+            for row in itertools.chain([Row("Truth", None, truth.states)], _rows(plan, n))
+            if row.scale == "truth"
         ]
         title = f"{plan.system.shown}, compression {plan.compression(n):g}: {truth.name}"
         examples.append(Example(title, pictures, times))

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -84,7 +85,7 @@ class Aggregates:
             return keep(dict(zip(METHOD, values, strict=True)))
 
         frames = [
-            frame[[kept(*values) for values in frame[METHOD].itertuples(index=False, name=None)]]
+            frame[np.array([kept(*key) for key in frame[METHOD].itertuples(index=False, name=None)], bool)]
             for frame in (self.estimates, self.errors, self.spectra)
         ]
         curves = [curve for curve in self.curves if kept(*curve.method.values())]

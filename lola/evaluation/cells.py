@@ -85,8 +85,14 @@ def numbered(table: pa.Table, name: str) -> tuple[np.ndarray, list]:
         return np.zeros(0, int), []
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    present, numbers = np.unique(column.indices.to_numpy(), return_inverse=True)
+    present, numbers = _renumbered(column.indices.to_numpy())
     return numbers, column.dictionary.take(pa.array(present)).to_pylist()
+
+
+def _renumbered(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct ones of small whole numbers, and the place of each number among them."""
+    there = np.bincount(numbers) > 0
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[numbers]
 
 
 def grouped(table: pa.Table, names: Sequence[str]) -> list[tuple[tuple, np.ndarray]]:
@@ -108,7 +114,7 @@ def _cells(method: tuple, axes: Sequence[tuple[np.ndarray, list]], values: np.nd
     """The means of rows with numbers along three axes, of which only what has rows is kept."""
     names, places = [], []
     for i, (numbers, known) in enumerate(axes):
-        present, place = np.unique(numbers, return_inverse=True)
+        present, place = _renumbered(numbers)
         own = [known[number] for number in present]
         if i != 1:  # fields stay in order of appearance
             order = sorted(range(len(own)), key=own.__getitem__)

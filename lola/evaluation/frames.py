@@ -1,5 +1,6 @@
 """Pictures of simulations: some states of a trajectory, as they are in the files."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,10 +12,13 @@ from lola.data.systems import SYSTEMS
 from lola.data.well import WellSplit, open_split
 from lola.errors import DataError
 from lola.evaluation.figures import STYLE
+from lola.evaluation.film import shrink
 from lola.evaluation.page import Section
 from lola.storage import Location
 
 FRAMES = 6
+SIZE = 256
+"""Points along the longest side of a picture at most; finer grids are averaged over blocks."""
 
 
 def trajectory_frames(
@@ -54,8 +58,10 @@ def trajectory_frames(
         else:
             rows[f"log10 {name}"] = np.log10(np.maximum(values, 1e-30))
     times = split.axis(index, "time")
+    rows = {name: shrink(values, SIZE) for name, values in rows.items()}
+    axes = [_shrunk(axis, split.grid[:2]) for axis in split.coordinates[:2]]
     with matplotlib.rc_context(STYLE):
-        return _draw(rows, split.coordinates, [f"t = {times[step]:.3g}" for step in shown])
+        return _draw(rows, axes, [f"t = {times[step]:.3g}" for step in shown])
 
 
 def simulation_sections(root: Location) -> Iterator[Section]:
@@ -85,6 +91,12 @@ def simulation_sections(root: Location) -> Iterator[Section]:
             f"and at their true proportions; logarithms where networks are given logarithms{slices}.",
             trajectory_frames(split),
         )
+
+
+def _shrunk(axis: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+    """The coordinates of a picture's points along an axis."""
+    block = math.ceil(max(grid) / SIZE)
+    return axis[: len(axis) // block * block].reshape(-1, block).mean(1)
 
 
 def _draw(rows: dict[str, np.ndarray], axes: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:

@@ -7,6 +7,7 @@ import pyarrow as pa
 from lola.evaluation.cells import METHOD, grouped
 
 PLACE = ["metric", "target", "field", "lead_time"]
+BINS = ["coordinate", "step", "values"]
 COLUMNS = [*METHOD, *PLACE, "x", "y"]
 
 
@@ -23,7 +24,7 @@ def mean_spectra(spectra: pa.Table) -> pd.DataFrame:
     spectra = spectra.unify_dictionaries()
     rows = []
     for (metric, *method), chosen in grouped(spectra, ["metric", *METHOD]):
-        part = spectra.take(pa.array(chosen)).unify_dictionaries()
+        part = spectra.select([*PLACE[1:], *BINS]).take(pa.array(chosen))
         values = list_matrix(part["values"])
         # Targets and fields stay in order of appearance
         for place, each in sorted(grouped(part, PLACE[1:]), key=lambda pair: pair[1][0]):

@@ -169,7 +169,7 @@ def summarise(
 def count_diverged(metrics: pa.Table) -> int:
     """The rollouts of one method, one per trajectory and start, with an error that is not finite."""
     errors = metrics.filter(pc.equal(metrics["metric"], "vrmse"))
-    lost = errors.filter(pc.invert(pc.is_finite(errors["value"])))
+    lost = errors.filter(pc.invert(pc.fill_null(pc.is_finite(errors["value"]), False)))
     return lost.unify_dictionaries().group_by(["trajectory", "start"]).aggregate([]).num_rows
 
 

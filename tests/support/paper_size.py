@@ -141,7 +141,6 @@ def make(root: Path, plan: Plan) -> dict:
     """Write every evaluation of a sweep; returns what there is."""
     rng = np.random.default_rng(0)
     made = {"evaluations": 0, "rows": 0, "numbers": 0}
-    fill_well(plan)
     for trial in plan.evaluations:
         stage = trial.steps[0].stage
         stage.folder.mkdir(parents=True)
@@ -177,6 +176,9 @@ def main(what: str, root: Path, name: str) -> None:
         write_well(root / "well", system)
     config = dataclasses.replace(presets.paper(name), storage=str(root))
     plan = Plan(config, root, root / "well")
+    if what == "make":
+        fill_well(plan)
+        plan = Plan(config, root, root / "well")  # which its files are part of
     print(json.dumps(make(root, plan) if what == "make" else report(plan)))
 
 
