@@ -36,7 +36,7 @@ from lola.distributed.waits import patient_wait
 from lola.emulation import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.errors import DataError, LolaError, StorageError
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
-from lola.evaluation.score import KEYS, PARQUET, Subject, with_lists
+from lola.evaluation.score import KEYS, PARQUET, ROWS, Subject, with_lists
 from lola.evaluation.tables import count_diverged, summarise
 from lola.filesystem import refusal
 from lola.remote import AnyPath, files_below, is_there, local_copy, reaching, read_whole, reason
@@ -135,7 +135,7 @@ def run_evaluation(run: EvaluationRun) -> None:
     for name in ("metrics", "spectra"):
         joined[name] = pa.concat_tables([read_table(part.folder / f"{name}.parquet") for part in parts])
         with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
-            pq.write_table(joined[name], aside, **PARQUET)
+            pq.write_table(joined[name], aside, row_group_size=ROWS, **PARQUET)
     for name in (EXAMPLE, MOMENTS):
         if (parts[0].folder / name).exists():
             with atomic_path(run.stage.folder / name) as aside:

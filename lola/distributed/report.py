@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lola.config import Config
 from lola.evaluation.page import Page, write_page
-from lola.evaluation.score import PARQUET
+from lola.evaluation.score import PARQUET, ROWS
 from lola.filesystem import refusals, sync
 from lola.remote import AnyPath
 from lola.storage import Stage, atomic_path, writing_into
@@ -79,6 +79,8 @@ def copied(
                 if len(writers) == i:
                     aside = stack.enter_context(atomic_path(folder / f"{name}.parquet"))
                     writers.append(stack.enter_context(pq.ParquetWriter(aside, table.schema, **PARQUET)))
-                writers[i].write_table(table)
+                writers[i].write_table(table, row_group_size=ROWS)
                 rows[name] = rows.get(name, 0) + len(table)
             yield pair
+            del pair, table  # before the next are read
+            pa.default_memory_pool().release_unused()

@@ -74,10 +74,14 @@ def _tables(plan: Plan) -> Iterator[tuple[pa.Table, pa.Table]]:
         subject = read_subject(folder / "metrics.parquet")
         folders.setdefault(tuple(subject[key] for key in METHOD), []).append(folder)
     for alike in folders.values():
-        metrics, spectra = (
-            pa.concat_tables([read_table(folder / f"{name}.parquet") for folder in alike]) for name in TABLES
-        )
-        yield metrics, spectra
+        yield _read(alike)
+
+
+def _read(folders: list[AnyPath]) -> tuple[pa.Table, pa.Table]:
+    metrics, spectra = (
+        pa.concat_tables([read_table(folder / f"{name}.parquet") for folder in folders]) for name in TABLES
+    )
+    return metrics, spectra
 
 
 def _settings(plan: Plan) -> list[tuple[str, str]]:

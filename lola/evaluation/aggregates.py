@@ -51,17 +51,20 @@ class Aggregates:
     @classmethod
     def of(cls, system: System, tables: Iterable[tuple[pa.Table, pa.Table]]) -> "Aggregates":
         """Reduce pairs of metrics and spectra, each with all rows of the methods that it holds."""
-        estimates, curves, errors, spectra = [], [], [], []
-        for metrics, second in tables:
-            cells = CellTable(metrics)
+        estimates: list[pd.DataFrame] = []
+        curves: list[Curve] = []
+        errors, spectra = [], []
+        for pair in tables:
+            cells = CellTable(pair[0])
             for target in TARGETS:
                 for metric in metric_names(cells.metrics(target)):
                     found = cells.of(metric, target)
                     rows = estimate(found, metric, _ranges(system, metric))
                     estimates.append(rows.assign(target=target))
                     curves += curves_of(found, metric, target)
-            errors.append(trajectory_errors(metrics, [PAIRED], _ranges(system, PAIRED)))
-            spectra.append(mean_spectra(second))
+            errors.append(trajectory_errors(pair[0], [PAIRED], _ranges(system, PAIRED)))
+            spectra.append(mean_spectra(pair[1]))
+            del pair, cells  # before the next are read
         return cls(
             system,
             in_order(_joined(estimates, [*COLUMNS, "target"])),

@@ -63,6 +63,8 @@ _BINS = [("coordinate", pa.float64()), ("step", pa.float64()), ("values", pa.lis
 SPECTRA_SCHEMA = pa.schema([*KEYS, *PLACE, *_BINS])
 PARQUET: Any = {"compression": "zstd", "use_dictionary": [*(field.name for field in KEYS), *dict(PLACE)]}
 """How both tables are written: what the rows are of repeats, and the numbers do not."""
+ROWS = 2**14
+"""Rows of a row group, which are encoded and decoded in memory."""
 
 
 def model_key(model: str, weights: Weights) -> str:

@@ -30,7 +30,7 @@ from lola.distributed.sweep import Trial
 from lola.distributed.sweep_report import report_sweep
 from lola.evaluation.ensemble import RANKS
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
-from lola.evaluation.score import KEYS, METRICS_SCHEMA, PARQUET, PLACE, SPECTRA_SCHEMA
+from lola.evaluation.score import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
 from lola.evaluation.spectra import Binning
 
 SPECTRA = ("power_truth", "power_prediction", "coherence")
@@ -145,7 +145,7 @@ def make(root: Path, plan: Plan) -> dict:
         stage = trial.steps[0].stage
         stage.folder.mkdir(parents=True)
         for name, table in zip(("metrics", "spectra"), tables_of(plan, trial, rng), strict=True):
-            pq.write_table(table, stage.folder / f"{name}.parquet", **PARQUET)
+            pq.write_table(table, stage.folder / f"{name}.parquet", row_group_size=ROWS, **PARQUET)
             made["rows"] += len(table)
             lists = name == "spectra"
             made["numbers"] += sum(len(c.flatten()) for c in table["values"].chunks) if lists else len(table)
