@@ -44,6 +44,15 @@ def page_path(stage: Stage) -> AnyPath:
     return stage.folder / "report.html"
 
 
+@contextlib.contextmanager
+def report_folder(stage: Stage) -> Iterator[Path]:
+    """A folder of this machine whose files are on disk in a report's when the block ends."""
+    with writing_into(stage.folder) as folder:
+        yield folder
+        with refusals(folder, "write"):
+            sync(folder)
+
+
 def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **counts: Any) -> None:
     """Write a report and finish its stage.
 
@@ -53,12 +62,10 @@ def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **coun
         data: What it was made of, each a Parquet file, by name.
         counts: What its manifest tells beside.
     """
-    with writing_into(stage.folder) as folder:
+    with report_folder(stage) as folder:
         write_page(folder, page)
         for name, table in data.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        with refusals(folder, "write"):
-            sync(folder)
     stage.commit(**counts, rows={name: table.num_rows for name, table in data.items()})
 
 

@@ -11,7 +11,7 @@ from lola.config import fingerprint
 from lola.data.files import open_once
 from lola.distributed.evaluate import EXAMPLE, MOMENTS, read_array, read_subject, read_table
 from lola.distributed.plan import Plan
-from lola.distributed.report import TABLES, copied, page_path, report_stage
+from lola.distributed.report import TABLES, copied, page_path, report_folder, report_stage
 from lola.distributed.sweep import Trial
 from lola.evaluation.aggregates import Aggregates
 from lola.evaluation.cells import METHOD
@@ -23,7 +23,7 @@ from lola.evaluation.page import write_page
 from lola.evaluation.report import Report, demo_limits, make_page
 from lola.evaluation.speed import Timing
 from lola.remote import AnyPath
-from lola.storage import Stage, writing_into
+from lola.storage import Stage
 
 SHOWN = 6  # lead times that the example states are pictured at
 PICTURE = 256  # points along the longest side of each; finer grids are averaged over blocks
@@ -40,7 +40,7 @@ def report_sweep(plan: Plan) -> AnyPath:
     stage = report_stage(plan.root, plan.system.name, "sweep", inputs)
     if not stage.finished:
         rows: dict[str, int] = {}
-        with writing_into(stage.folder) as folder:
+        with report_folder(stage) as folder:
             tables = copied(_tables(plan), folder, rows)
             write_page(folder, make_page(_report(plan, Aggregates.of(plan.system, tables))))
         stage.commit(sweep=plan.fingerprint, rows=rows)

@@ -67,4 +67,5 @@ def curves_of(cells: Sequence[Cells], metric: str, target: str, draws: int = 100
         if count > 1:
             interval = np.quantile(estimates[:, 1:], [0.025, 0.975], axis=1)
         for field, values, low, high in zip([MEAN, *each.fields], estimates, *interval, strict=True):
-            yield Curve(metric, target, method, field, each.lead_times, values[0], low, high)
+            # A view would keep all resamplings
+            yield Curve(metric, target, method, field, each.lead_times, values[0].copy(), low, high)

@@ -26,11 +26,11 @@ def mean_spectra(spectra: pa.Table) -> pd.DataFrame:
     for (metric, *method), chosen in grouped(spectra, ["metric", *METHOD]):
         part = spectra.select([*PLACE[1:], *BINS]).take(pa.array(chosen))
         values = list_matrix(part["values"])
+        axes: dict[tuple[float, float], np.ndarray] = {}
         # Targets and fields stay in order of appearance
         for place, each in sorted(grouped(part, PLACE[1:]), key=lambda pair: pair[1][0]):
-            first = each[0]
-            begin, step = part["coordinate"][first].as_py(), part["step"][first].as_py()
-            x = begin + step * np.arange(values.shape[1])
+            begin, step = (part[name][int(each[0])].as_py() for name in ("coordinate", "step"))
+            x = axes.setdefault((begin, step), begin + step * np.arange(values.shape[1]))
             y = values[each].mean(0, dtype=np.float64)
             rows.append((*method, metric, *place, x, y))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -208,6 +208,16 @@ def test_no_more_than_one_evaluation_is_held(tables):
     assert max(held) < rows.nbytes / 2, "what was read before is still held"
 
 
+def test_no_array_that_is_kept_holds_a_larger_one(reduced):
+    kept = [array for curve in reduced.curves for array in (curve.value, curve.low, curve.high)]
+    kept += [array for name in ("x", "y") for array in reduced.spectra[name]]
+    for array in kept:
+        root = array
+        while root.base is not None:
+            root = root.base
+        assert root.nbytes <= 2 * (1 + len(FIELDS)) * array.nbytes
+
+
 def test_cells_keep_fields_in_order_and_know_what_is_absent(tables):
     metrics, _ = tables[1]
     (cells,) = CellTable(metrics).of("vrmse")
