@@ -75,8 +75,8 @@ def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> 
     """
     errors = errors[errors["metric"] == metric]
     scores: dict[tuple, dict[str, pd.Series]] = {}
-    for (*method, where), rows in errors.groupby([*METHOD, "range"]):
-        scores.setdefault(tuple(method), {})[str(where)] = rows.set_index("trajectory")["value"]
+    for (*method, where), group in errors.groupby([*METHOD, "range"]):
+        scores.setdefault(tuple(method), {})[str(where)] = group.set_index("trajectory")["value"]
     rows = []
     for diffusion, rival, name in _pairs(scores):
         for where in (name_range(bounds) for bounds in ranges):
