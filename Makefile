@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo smoke simulators test longtest lint format clean system mpi
+.PHONY: help demo smoke simulators test longtest gputest lint format clean system mpi
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -22,6 +22,11 @@ test: $(VENV)/.dev ## run the tests, fast ones first
 
 longtest: $(VENV)/.dev ## run the tests that take longest, which `make test` leaves out
 	$(BIN)/python -m pytest -m long --durations=12
+
+gputest: ## run the tests of tests/gpu on this machine's GPU, with the packages that $(PYTHON) has
+	@$(PYTHON) -W ignore tests/gpu/ready.py
+	PYTHONPATH=$(CURDIR) PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 \
+		$(PYTHON) -m pytest -W default -p no:cacheprovider --durations=8 tests/gpu
 
 lint: $(VENV)/.dev ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -26,7 +26,6 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-import scipy.special
 import torch
 from azula.noise import Schedule, VESchedule
 from torch import Tensor
@@ -134,6 +133,8 @@ class TimePriorConfig(Config):
             case "uniform":
                 return self.a + (self.b - self.a) * generator.uniform()
             case "beta":
+                import scipy.special  # here, since it is large and no other prior needs it
+
                 return generator.uniform(quantile=lambda u: scipy.special.betaincinv(self.a, self.b, u))
             case "kumaraswamy":
                 return generator.uniform(quantile=lambda u: (1 - (1 - u) ** (1 / self.b)) ** (1 / self.a))

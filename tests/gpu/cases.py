@@ -1,0 +1,187 @@
+"""The small models of the tests on a GPU, and what they are trained on."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from sources import Single
+from torch import Tensor, nn
+
+from lola.autoencoder import AutoencoderConfig
+from lola.data.systems import EULER
+from lola.diffusion import DiffusionConfig
+from lola.emulation import Emulator, InferenceConfig
+from lola.neural_solver import NeuralSolverConfig
+from lola.sampling import SamplerConfig
+from lola.schedule import ScheduleConfig
+from lola.seeding import SampleGenerator, seed_process
+from lola.training.loop import Position, TrainingConfig, train
+from lola.training.optim import OptimizerConfig
+from lola.transformer import TransformerConfig
+from lola.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.unet import UNetConfig
+
+
+class Waves(Single):
+    """Windows of waves in memory, the phase of each field shifted by the key.
+
+    Arguments:
+        shape: The shape `(C, L, *grid)` of a window.
+        parameters: The length `P` of a window's parameters.
+    """
+
+    def __init__(self, shape: tuple[int, ...], parameters: int = 0) -> None:
+        self.shape, self.parameters = shape, parameters
+
+    def __len__(self) -> int:
+        return 24
+
+    def read(self, index: int, key: Any) -> tuple[Tensor, Tensor]:
+        channels, states, *grid = self.shape
+        phase = 6.3 * SampleGenerator([key]).uniform(channels)[0].reshape(-1, *[1] * (len(grid) + 1))
+        place = sum(
+            torch.linspace(0, 6.3, size).reshape(-1, *[1] * (len(grid) - axis - 1))
+            for axis, size in enumerate(grid)
+        )
+        time = torch.arange(states).reshape(-1, *[1] * len(grid))
+        states = torch.sin(place + 0.3 * time + phase + index / 4)
+        return states, torch.full((self.parameters,), index / 24)
+
+
+Report = Callable[[int, dict[str, float], Callable[[Path], None]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A small model with what it is trained on.
+
+    Arguments:
+        model: Its configuration, and `sizes` the arguments of its `build`.
+        shape: The shape `(C, L, *grid)` of a window.
+    """
+
+    model: Any
+    sizes: dict[str, int]
+    shape: tuple[int, ...]
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The model with the same weights on every device."""
+        seed_process(0, "weights")
+        return self.model.build(**self.sizes).to(device)
+
+    @property
+    def source(self) -> Waves:
+        """What it is trained on."""
+        return Waves(self.shape, self.sizes.get("parameters", 0))
+
+    def train(
+        self,
+        device: torch.device,
+        config: TrainingConfig,
+        folder: Path | None = None,
+        resume: Path | None = None,
+        **options: Any,
+    ) -> tuple[dict[str, list[float]], Position]:
+        """Train it; returns every metric's curve.
+
+        Arguments:
+            device: Where.
+            config: How.
+            folder: Where checkpoints go to, in a folder `<step>` each.
+            resume: The folder of a checkpoint.
+            options: Of `train`.
+        """
+        curves: dict[str, list[float]] = {}
+
+        def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+            for name, value in metrics.items():
+                curves.setdefault(name, []).append(value)
+            if folder is not None:
+                (folder / str(step)).mkdir(parents=True)
+                save(folder / str(step))
+
+        options = {"report": report, "resume": resume, "device": device} | options
+        return curves, train(self.build(device), config, self.source, self.source, **options)
+
+
+BLOCKS = {"features": 64, "blocks": 2, "heads": 4, "dropout": 0.0}
+TRANSFORMER = TransformerConfig(modulation=32, **BLOCKS)
+WINDOW = {"channels": 8, "parameters": 3, "spatial": 2, "window": 5}
+PLAIN = {"channels": (16, 32), "blocks": (1, 1), "dropout": 0.0}
+CASES = {
+    "autoencoder-2d": Case(
+        AutoencoderConfig(latent_channels=4, patch_size=2, attention_heads=((1, 2),), **PLAIN),
+        {"channels": 5, "spatial": 2},
+        (5, 1, 32, 32),
+    ),
+    "autoencoder-3d": Case(
+        AutoencoderConfig(latent_channels=4, patch_size=2, **PLAIN),
+        {"channels": 6, "spatial": 3},
+        (6, 1, 16, 16, 16),
+    ),
+    "diffusion": Case(DiffusionConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
+    "neural_solver": Case(NeuralSolverConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
+}
+OTHERS = {
+    "autoencoder-variational": Case(
+        AutoencoderConfig(latent_channels=4, kl_weight=1e-3, latent_noise=0.1, **PLAIN),
+        {"channels": 5, "spatial": 2},
+        (5, 1, 16, 16),
+    ),
+    "autoencoder-transformer": Case(
+        TransformerAutoencoderConfig(latent_channels=4, patch_size=4, **BLOCKS),
+        {"channels": 5, "spatial": 2},
+        (5, 1, 32, 32),
+    ),
+    "diffusion-unet": Case(
+        DiffusionConfig(network=UNetConfig(channels=(16, 32), blocks=(1, 1), modulation=32, dropout=0.0)),
+        WINDOW,
+        (8, 5, 8, 8),
+    ),
+}
+CONFIG = TrainingConfig(
+    steps=8,
+    batch_size=8,
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+    warmup=2,
+    ema=0.9,
+    valid_samples=8,
+    report_every=2,
+)
+SMALL = TransformerConfig(features=32, blocks=2, heads=2, modulation=16)
+UNET = UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=16)
+ADAMS, DDPM = SamplerConfig(steps=3), SamplerConfig(name="ddpm", steps=3)
+# Guided by observations, untrained networks diverge from noise of deviation 1000
+MILD = DiffusionConfig(network=SMALL, schedule=ScheduleConfig(sigma_max=5.0))
+EMULATORS = {
+    "diffusion": (DiffusionConfig(network=SMALL), ADAMS),
+    "diffusion-ddpm": (DiffusionConfig(network=SMALL), DDPM),
+    "diffusion-unet": (DiffusionConfig(network=UNET), ADAMS),
+    "neural_solver": (NeuralSolverConfig(network=SMALL), ADAMS),
+    "mild": (MILD, ADAMS),
+    "mild-ddpm": (MILD, DDPM),
+}
+CODEC = AutoencoderConfig(latent_channels=4, channels=(8, 16), blocks=(1, 1), patch_size=2)
+ROWS, STATES, GRID, LATENT = 4, 6, (16, 16), (4, 4)
+KEYS = [(0, "trajectory", member) for member in range(ROWS)]
+
+
+def emulator(name: str, device: torch.device, parameters: int = 3, **how: object) -> Emulator:
+    """An untrained emulator of latent states of the Euler equations, the same on every device."""
+    model, sampler = EMULATORS[name]
+    seed_process(0, "weights")
+    return Emulator(
+        model=model.build(channels=4, parameters=parameters, spatial=2, window=5).to(device),
+        autoencoder=CODEC.build(5, 2).to(device),
+        sampler=sampler,
+        system=EULER,
+        inference=InferenceConfig(rows=2, **how),
+    )
+
+
+def context(count: int = 1) -> tuple[Tensor, Tensor]:
+    """Known states and parameters of every row."""
+    generator = SampleGenerator(KEYS)
+    return generator.normal(4, count, *LATENT), generator.uniform(3)

@@ -1,0 +1,108 @@
+"""The cost model's memory against what training takes, for models of the `paper` preset at a GPU's batch.
+
+Training is eager, which the cost model describes; what is compiled keeps less, and is held to be no more.
+PSGD's own steps are not compiled here, which would take minutes and changes nothing of its state.
+"""
+
+import functools
+
+import pytest
+import torch
+from cases import Waves
+from paper import MODELS
+
+from lola.cost import Hardware, estimate
+from lola.counting import count
+from lola.training.loop import train
+
+MARGIN = 0.2
+STEPS = 2
+COMPILED = "rayleigh_benard diffusion f32c64"
+pytestmark = pytest.mark.cuda
+
+
+class Constant(Waves):
+    """One window again and again: it is only read for its size."""
+
+    def __len__(self):
+        return 64
+
+    def read(self, index, key):
+        return self.window, self.told
+
+    @functools.cached_property
+    def window(self):
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(0))
+
+    @functools.cached_property
+    def told(self):
+        return torch.ones(self.parameters)
+
+
+@functools.cache
+def forecast(name):
+    """Bytes by the cost model, and their parts."""
+    of = MODELS[name]
+    build = functools.partial(of.model.build, **of.sizes)
+    counts = count(build, of.shape, of.sizes.get("parameters", 0), of.training.precision)
+    return estimate(counts, of.of_a_gpu, 0, Hardware()).memory
+
+
+def measure(name, device, compiled):
+    of = MODELS[name]
+    training = of.of_a_gpu.replace(
+        steps=STEPS, report_every=STEPS, valid_samples=1, compile=compiled, warmup=0, cpus=1
+    )
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with torch.device(device):
+        model = of.model.build(**of.sizes)
+    source = Constant(of.shape, of.sizes.get("parameters", 0))
+    metrics = {}
+    train(
+        model,
+        training,
+        source,
+        source,
+        report=lambda step, values, save: metrics.update(values),
+        device=device,
+    )
+    assert metrics["train/skipped"] == 0
+    return metrics["train/memory_bytes"] - before
+
+
+def fits(name, record):
+    """Skip what the GPU at hand cannot hold."""
+    torch.cuda.empty_cache()
+    needed, (free, _) = forecast(name).total, torch.cuda.mem_get_info()
+    if needed * (1 + MARGIN) > free:
+        reason = f"needs about {needed / 1e9:.0f} GB of which {free / 1e9:.0f} are free"
+        record.notes.append(f"memory of {name}: not measured, {reason}")
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_memory_is_as_forecast(device, record, monkeypatch, name):
+    fits(name, record)
+    import heavyball
+
+    monkeypatch.setattr(heavyball.utils, "compile_mode", None)
+    memory = forecast(name)
+    taken = measure(name, device, compiled=False)
+    record.notes.append(
+        f"memory of {name}: {taken / 1e9:.2f} GB taken, {memory.total / 1e9:.2f} GB forecast "
+        f"({memory.activations.at(memory.samples) / 1e9:.2f} of activations), {taken / memory.total - 1:+.1%}"
+    )
+    assert abs(taken / memory.total - 1) <= MARGIN
+
+
+def test_compiled_training_takes_no_more_than_forecast(device, record):
+    fits(COMPILED, record)
+    memory = forecast(COMPILED)
+    taken = measure(COMPILED, device, compiled=True)
+    record.notes.append(
+        f"memory of {COMPILED}, compiled: {taken / 1e9:.2f} GB taken, {memory.total / 1e9:.2f} GB forecast, "
+        f"{taken / memory.total - 1:+.1%}"
+    )
+    assert taken <= (1 + MARGIN) * memory.total

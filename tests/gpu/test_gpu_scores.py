@@ -1,0 +1,133 @@
+"""Every metric on the GPU against the CPU, and whole evaluations where pyarrow is installed."""
+
+import dataclasses
+
+import pytest
+import torch
+from cases import ADAMS, emulator
+from lane import CPU
+from torch import Tensor
+
+from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
+from lola.data.transforms import Standardisation
+from lola.evaluation import metrics
+from lola.evaluation.conservation import drift
+from lola.evaluation.ensemble import score_ensemble
+from lola.seeding import SampleGenerator
+
+TOLERANCE = 1e-4
+GRIDS = {2: (32, 24), 3: (12, 16, 8)}
+OF_MEMBERS = ("spread",)
+
+
+def ensemble(spatial: int, members: int) -> tuple[Tensor, Tensor]:
+    """A truth `(C, L, *grid)` and members around it, which equal it here and there."""
+    shape = (2, 3, *GRIDS[spatial])
+    truth, noise = SampleGenerator([("truth",)]).normal(*shape)[0], SampleGenerator([("noise",)])
+    truth = truth.cumsum(-1) / 4
+    drawn = truth + 0.3 * noise.normal(members, *shape)[0]
+    drawn[0, 0, 0, :2] = truth[0, 0, :2]
+    return truth, drawn
+
+
+@pytest.mark.parametrize("spatial", GRIDS)
+@pytest.mark.parametrize("members", [1, 2, 5])
+@pytest.mark.parametrize("broken", [False, True], ids=["finite", "broken"])
+def test_scores_are_those_of_the_cpu(device, record, spatial, members, broken):
+    truth, drawn = ensemble(spatial, members)
+    if broken:
+        drawn[0, 1, 2] = torch.nan
+        drawn[-1, 1, 1] = torch.inf
+    targets = {"truth": truth, "other": truth.flip(0)}
+    wanted, own = score_ensemble(targets, drawn, spatial=spatial)
+    moved = {name: target.to(device) for name, target in targets.items()}
+    found, alone = score_ensemble(moved, drawn.to(device), spatial=spatial)
+    assert found.keys() == wanted.keys()
+    for target, scores in wanted.items():
+        for kind in ("metrics", "spectra"):
+            ours, theirs = getattr(found[target], kind), getattr(scores, kind)
+            assert ours.keys() == theirs.keys()
+            for name, value in theirs.items():
+                assert ours[name].device.type == device.type
+                record.near(f"score {name}", ours[name], value, TOLERANCE)
+        record.near("score edges of bins", found[target].edges, scores.edges, TOLERANCE)
+    for field in dataclasses.fields(own):
+        record.near(f"members' {field.name}", getattr(alone, field.name), getattr(own, field.name), TOLERANCE)
+
+
+@pytest.mark.parametrize("name", metrics.__all__)
+@pytest.mark.parametrize("spatial", GRIDS)
+def test_every_metric_is_that_of_the_cpu(device, record, name, spatial):
+    truth, drawn = ensemble(spatial, 5)
+    function = getattr(metrics, name)
+
+    def score(device: torch.device) -> Tensor | tuple | dict:
+        u, v = truth.to(device), drawn.to(device)
+        if name in OF_MEMBERS or name == "power_spectrum":
+            return function(v, spatial=spatial)
+        return function(u, v[0] if name in ("rmse", "nrmse", "vrmse") else v, spatial=spatial)
+
+    found, wanted = score(device), score(CPU)
+    if isinstance(wanted, dict):
+        found, wanted = list(found.values()), list(wanted.values())
+    if isinstance(wanted, Tensor):
+        found, wanted = [found], [wanted]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.device.type == device.type
+        record.near(f"metric {name}", ours, theirs, TOLERANCE)
+
+
+def test_the_drift_of_what_is_conserved_is_that_of_the_cpu(device, record):
+    truth, drawn = ensemble(2, 3)
+    known, means = truth[:, 0], drawn.mean((-1, -2), dtype=torch.float64)
+    found = drift(known.to(device), means.to(device), spatial=2)
+    record.near("drift", found, drift(known, means, spatial=2), TOLERANCE)
+
+
+@pytest.mark.parametrize("system", [EULER, TURBULENCE_GRAVITY_COOLING], ids=lambda system: system.name)
+def test_standardisation_is_that_of_the_cpu(device, record, system):
+    standardise = Standardisation(system)
+    shape = (len(system.channels), 2, *GRIDS[system.dimensions])
+    x = 1e-2 + SampleGenerator([("x",)]).uniform(*shape)
+    y = standardise.forward(x)
+    record.near(f"standardisation {system.name}", standardise.forward(x.to(device)), y, TOLERANCE)
+    record.near(f"its inverse {system.name}", standardise.inverse(y.to(device)), x, TOLERANCE)
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["plain", "guided"])
+@pytest.mark.parametrize("subject", ["emulator", "autoencoder", "persistence"])
+def test_evaluations_are_those_of_the_cpu(well, device, record, subject, guided):
+    """From files: read, encoded, emulated, decoded and scored; the tables have the same rows."""
+    pytest.importorskip("pyarrow")  # which the tables are of, and which is large to carry
+    if guided and subject != "emulator":
+        pytest.skip("only emulators are guided")
+    from lola.data.well import open_split
+    from lola.evaluation.evaluate import EvaluationConfig, evaluate_trajectory
+    from lola.evaluation.score import Subject
+    from lola.guidance import GuidanceConfig
+    from lola.observation import ObservationConfig
+
+    split = open_split(well, EULER, "test")
+    config = EvaluationConfig(subject=subject, trajectories=1, members=3, sampler=ADAMS, chunk=8)
+    if guided:
+        observed = ObservationConfig(operator="subsample", factor=4, every=2, noise=0.2)
+        config = config.replace(observed=observed, guidance=GuidanceConfig())
+    key = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)
+
+    def tables(device: torch.device) -> list:
+        whole = emulator("diffusion", device, parameters=split.parameter_count)
+        models = {"autoencoder": whole.autoencoder, "emulator": whole if subject == "emulator" else None}
+        if subject == "persistence":
+            models = {"autoencoder": None, "emulator": None}
+        done = evaluate_trajectory(config, key, split, 0, 0, **models)
+        return [done.metrics, done.spectra, done.example, done.moments]
+
+    found, wanted = tables(device), tables(CPU)
+    what = f"evaluation of {subject}{' guided' if guided else ''}"
+    for ours, theirs in zip(found[:2], wanted[:2], strict=True):
+        assert ours.drop_columns(["value"]).equals(theirs.drop_columns(["value"]))
+        for name in dict.fromkeys(theirs["metric"].to_pylist()):
+            rows = [i for i, each in enumerate(theirs["metric"].to_pylist()) if each == name]
+            record.near(f"{what}: {name}", ours["value"].take(rows).to_numpy(),
+                        theirs["value"].take(rows).to_numpy(), 5e-2)  # fmt: skip
+    record.near(f"{what}: states", found[2], wanted[2], 2e-2)
