@@ -12,7 +12,9 @@ one.
 import contextlib
 import dataclasses
 import json
+import math
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,10 +28,12 @@ from lola.errors import DataError
 from lola.filesystem import make_folder, refusals, sync, sync_folder
 from lola.remote import filesystem_of, is_url
 from lola.storage import Stage, write_json
+from lola.strict_json import dumps
 from lola.training.checkpoint import read_position
 from lola.training.loop import TrainingConfig
 
 LIST = "checkpoint_manager_snapshot.json"  # Ray Train's
+SCORE = "valid/loss"  # what checkpoints are kept by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +102,12 @@ class CheckpointStore:
     def repair(self) -> list[str]:
         """Remove what is corrupt from a folder and from Ray Train's list; tells what it was, a line for each.
 
-        The run's lease says that nobody writes there. Objects appear whole: nothing is done about them.
+        The run's lease says that nobody writes there. Objects appear whole; their scores may be null.
         """
         folder = Path(self.parent) / self.NAME
-        if self.remote or not folder.is_dir():
+        if self.remote:
+            return self._repair_scores()
+        if not folder.is_dir():
             return []
         for left in folder.glob(".aside-*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -113,6 +119,7 @@ class CheckpointStore:
                 faults[path.name] = str(error).partition(";")[0]
                 shutil.rmtree(path)
         results, fault = _read_list(folder / LIST)
+        fault = give_worst_scores(results) or fault
         for name in (each["checkpoint_dir_name"] for each in results):
             if name not in whole:
                 fault = faults.get(name, f"checkpoint {folder / name} is missing")
@@ -126,6 +133,19 @@ class CheckpointStore:
             return [fault, "training starts again"]
         write_json(folder / LIST, _list_of(results, whole))
         return [fault, f"training resumes from step {max(whole.values())}"]
+
+    def _repair_scores(self) -> list[str]:
+        """Repair a list of checkpoints that is an object."""
+        path = f"{self.parent}/{self.NAME}/{LIST}"
+        try:
+            listed = json.loads(self.filesystem.cat_file(path))
+        except FileNotFoundError:
+            return []
+        fault = give_worst_scores([*listed["checkpoint_results"], listed["latest_checkpoint_result"]])
+        if not fault:
+            return []
+        self.filesystem.pipe_file(path, dumps(listed).encode())
+        return [fault]
 
     def remove(self) -> None:
         """Remove all checkpoints."""
@@ -167,3 +187,17 @@ def _list_of(results: list[dict[str, Any]], whole: dict[str, int]) -> dict[str, 
         "timed_out_validation_checkpoint_dir_names": [],
         "failed_validation_checkpoint_dir_names": [],
     }
+
+
+def give_worst_scores(results: list[dict[str, Any]]) -> str:
+    """Give checkpoints whose validation loss is not finite the worst finite one, in place; tells of the last.
+
+    Ray Train writes such a loss as null, and cannot order checkpoints by that.
+    """
+    fault = ""
+    for each in results:
+        metrics = each["metrics"]
+        if SCORE in metrics and (metrics[SCORE] is None or not math.isfinite(metrics[SCORE])):
+            metrics[SCORE] = sys.float_info.max
+            fault = f"the validation loss of checkpoint {each['checkpoint_dir_name']} was not finite"
+    return fault

@@ -12,7 +12,7 @@ from lola.data.files import open_once
 from lola.distributed.evaluate import EXAMPLE, MOMENTS, read_array, read_subject, read_table
 from lola.distributed.plan import Plan
 from lola.distributed.report import TABLES, copied, page_path, report_folder, report_stage
-from lola.distributed.sweep import Trial
+from lola.distributed.sweep import Recipe, Trial
 from lola.evaluation.aggregates import Aggregates
 from lola.evaluation.cells import METHOD
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
@@ -101,8 +101,20 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
         ("Ensemble", f"{config.evaluation.members} members"),
         ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
         ("Emulator training", f"{config.emulator_training.steps} steps"),
+        ("Skipped training steps", _skipped(plan)),
         ("Sweep", plan.fingerprint[:8]),
     ]
+
+
+def _skipped(plan: Plan) -> str:
+    """How many steps of which trainings changed nothing, since their gradients were not finite."""
+    counts = {}
+    for stage in (step.stage for trial in plan.trials for step in trial.steps):
+        if isinstance(stage.config, Recipe):
+            count = stage.manifest().get("metrics", {}).get("train/skipped", 0)
+            if count:
+                counts[stage.name] = f"{stage.what} {count:.0f} of {stage.config.training.steps}"
+    return "; ".join(counts.values()) or "none"
 
 
 @dataclasses.dataclass(frozen=True)

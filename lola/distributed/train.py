@@ -28,7 +28,7 @@ from torch import nn
 
 from lola.config import Config
 from lola.counting import count
-from lola.distributed.checkpoints import CheckpointStore
+from lola.distributed.checkpoints import SCORE, CheckpointStore
 from lola.distributed.cluster import cpus_per_gpu
 from lola.distributed.notice import Lookout
 from lola.distributed.resources import Demand
@@ -108,7 +108,7 @@ def run_training(run: TrainingRun) -> None:
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=config.keep,
-                checkpoint_score_attribute="valid/loss",
+                checkpoint_score_attribute=SCORE,
                 checkpoint_score_order="min",
             ),
             callbacks=[  # type: ignore[list-item]
@@ -140,6 +140,7 @@ def run_training(run: TrainingRun) -> None:
         model={"type": type(run.model).__name__, **run.model.what()},
         sizes=run.sizes,
         metrics={name: value for name, value in metrics.items() if "/" in name},
+        skipped={"steps": int(metrics["train/skipped"]), "of": metrics["step"]},
         speed={
             "seconds_per_step": metrics["train/seconds_per_step"],
             "workers": metrics["workers"],
@@ -178,6 +179,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
     aside = store.aside()
     persist = functools.partial(store.persist, context.get_storage())
 
+    notices: list[str] = []
+
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         checkpoint = None
         if rank == 0:
@@ -190,13 +193,14 @@ def _worker(loop_config: dict[str, Any]) -> None:
         if metrics and use is not None:
             metrics = metrics | {"train/mfu": use(metrics["train/seconds_per_step"])}
         ray.train.report(
-            {"step": step, "device": device_kind(device), "workers": world, **metrics},
+            {"step": step, "device": device_kind(device), "workers": world, "notices": notices[:], **metrics},
             checkpoint=checkpoint,
             checkpoint_dir_name=f"step-{step:08d}",
             checkpoint_upload_mode=mode,
             delete_local_checkpoint_after_upload=True,
             checkpoint_upload_fn=persist,
         )
+        notices.clear()
 
     last = ray.train.get_checkpoint()
     with last.as_directory() if last else contextlib.nullcontext() as folder:
@@ -206,6 +210,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
             setup.training,
             setup.validation,
             report=report,
+            told=notices.append,
             leaving=Lookout(device),
             wrap=ray.train.torch.prepare_model if world > 1 else None,
             resume=Path(folder) if folder else None,
@@ -249,7 +254,9 @@ class SpoolCallback(UserCallback):
     def after_report(
         self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
     ) -> None:
-        """Record the first worker's metrics, which are those of all workers."""
+        """Record the first worker's metrics and notices, which are those of all workers."""
+        for line in metrics[0].get("notices", ()):
+            Spool(self.folder).notice(line)
         values = {name: value for name, value in metrics[0].items() if "/" in name}
         if values:
             Spool(self.folder).metrics(metrics[0]["step"], values)

@@ -10,7 +10,7 @@ import functools
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +39,7 @@ from lola.storage import Location, Stage, resolve_storage, well_folder
 from lola.tracking import Tracker
 from lola.waiting import Say
 
+INPUT_MISSING = "an input is missing"
 STARTS = 4  # times that trials are started, if nodes run out of memory
 
 
@@ -215,10 +216,24 @@ def _complete(
         tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
     progress.say(f"runs: {tracker.command}")
     if failures:
-        reasons = "; ".join(f"{name} ({reason})" for name, reason in failures.items())
         missing = f"; {tracker.missing}" if tracker.missing else ""
-        raise LolaError(f"{len(failures)} of {len(plan.trials)} trials failed: {reasons}{missing}")
+        raise LolaError(f"{describe_failures(failures, len(plan.trials))}{missing}")
     return page
+
+
+def describe_failures(failures: Mapping[str, str], trials: int) -> str:
+    """One line of what failed and why, and of the trials that were not run since they need what that makes.
+
+    Arguments:
+        failures: Reasons by the names of trials.
+        trials: How many there are in all.
+    """
+    waiting = [name for name, reason in failures.items() if reason == INPUT_MISSING]
+    own = [f"{name} ({reason})" for name, reason in failures.items() if reason != INPUT_MISSING]
+    failed = f"{len(own)} of {trials} trials failed: {'; '.join(own)}"
+    if not waiting:
+        return failed
+    return f"{failed}; {len(waiting)} that need what is missing were not run: {', '.join(waiting)}"
 
 
 def _make(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
@@ -343,9 +358,9 @@ def concurrency(trials: Sequence[Trial]) -> int:
 def _reason(trial: Trial) -> str:
     """The last line of a failed trial's error, or what kept it from starting."""
     if not trial.ready:
-        return "an input is missing"
+        return INPUT_MISSING
     for step in trial.steps:
         path = step.stage.folder / "error.txt"
         if not step.stage.finished and path.exists():
-            return path.read_text("utf-8", "replace").strip().splitlines()[-1]
+            return path.read_text("utf-8", "replace").strip().splitlines()[-1].removeprefix("lola.errors.")
     return ""

@@ -82,7 +82,9 @@ class DivergenceCheck:
         self.in_a_row = self.traced = 0
         self.cause = "in an earlier part of the training"
         rate = f"--optimizer.learning-rate {config.optimizer.learning_rate:g}"
-        self.remedy = f"the model has diverged: lower {rate} or --clip {config.clip:g}, or train in float32"
+        self.remedy = f"the model has diverged; lower {rate} or --clip {config.clip:g}" + (
+            "" if config.precision == "float32" else ", or train in float32"
+        )
 
     def step(self, position: Position, skipped: bool, batch: Batch, keys: list[Key]) -> None:
         """Note a step.
@@ -104,10 +106,10 @@ class DivergenceCheck:
             if ends or self.traced < TRACED:
                 self.traced += 1
                 self.cause = self._cause(self._of_step(position.step - 1, batch, keys), self.model)
-                self.told(f"step {position.step} was skipped, its gradient is not finite: {self.cause}")
+                self.told(f"step {position.step} was skipped, since its gradient is not finite: {self.cause}")
         if ends:
             raise DivergedError(
-                f"training diverged: {position.skipped} of {position.step} steps were skipped, their "
+                f"training diverged: {position.skipped} of {position.step} steps were skipped, since their "
                 f"gradients are not finite: {self.cause}"
             )
 
@@ -144,14 +146,14 @@ class DivergenceCheck:
         """What the samples of all ranks tell, the same on every rank."""
         for name, weight in model.named_parameters():
             if not weight.isfinite().all():
-                return f"the weight {name} is not finite; {self.remedy}"
+                return f"the weight {name} is not finite: {self.remedy}"
         traces = _gather(self._trace(samples, model, gradients))
         faults = [fault for trace in traces for fault in trace.faults]
         count = sum(trace.samples for trace in traces)
         if not faults:
-            return f"each of the {count} samples is finite by itself; {self.remedy}"
+            return f"each of its {count} samples is finite by itself: {self.remedy}"
         if len(faults) == count > 1 and not any(trace.data for trace in traces):
-            return f"so are all of the {count} samples, such as {faults[0]}; {self.remedy}"
+            return f"none of its {count} samples is finite by itself: {self.remedy}"
         more = f" and {len(faults) - 1} more of {count} samples" if len(faults) > 1 else ""
         return f"{faults[0]}{more}; simulate or fetch that file again, or exclude it"
 

@@ -46,7 +46,12 @@ def study_curves(plan: OptimizerPlan) -> pd.DataFrame:
             "learning_rate": run.learning_rate,
             "seed": run.seed,
         }
-        parts.append(read_curve(run.trial.steps[0].stage.folder).assign(**key))
+        stage = run.trial.steps[0].stage
+        curve = read_curve(stage.folder)
+        if "diverged" in stage.manifest():  # ended early: its last loss counts as infinite
+            last = {"step": plan.config.training.steps, "seconds": math.nan, "train_loss": math.nan}
+            curve = pd.concat([curve, pd.DataFrame([last | {"valid_loss": math.inf}])], ignore_index=True)
+        parts.append(curve.assign(**key))
     return pd.concat(parts, ignore_index=True)
 
 

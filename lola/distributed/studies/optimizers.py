@@ -7,15 +7,19 @@ seed and the initialisation, and need nothing of each other.
 import dataclasses
 import functools
 import itertools
+from typing import cast
 
 from lola.autoencoder import AutoencoderConfig
 from lola.config import Config, fingerprint, how, require
 from lola.data.datasets import Datasets
 from lola.data.systems import System, get_system
+from lola.distributed.checkpoints import CheckpointStore
 from lola.distributed.plan import autoencoder_step, open_dataset
-from lola.distributed.sweep import Recipe, Trial, check_simulation
+from lola.distributed.sweep import Recipe, Step, Trial, check_simulation
+from lola.errors import DivergedError
 from lola.remote import AnyPath
 from lola.simulate.systems import Simulation
+from lola.spool import Spool
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
@@ -158,10 +162,23 @@ class OptimizerPlan:
             "seed": seed,
         }
         workers = recipe.training.most_workers
-        step = dataclasses.replace(autoencoder_step(stage, self.datasets, tags), register=False)
+        step = autoencoder_step(stage, self.datasets, tags)
+        step = dataclasses.replace(step, run=functools.partial(train_or_diverge, step), register=False)
         return Trial(
             f"{arm.name} at {rate:g}, seed {seed}",
             (step,),
             cpus=recipe.training.cpus * workers,
             gpus=recipe.training.gpus * workers,
         )
+
+
+def train_or_diverge(step: Step) -> None:
+    """Make a run's stage. A training that diverges is a result of the study, of a rate that is too high: its
+    stage is committed without weights, and says why."""
+    try:
+        step.run()
+    except DivergedError as error:
+        training = cast(Recipe, step.stage.config).training
+        Spool(step.stage.folder).notice(str(error))
+        step.stage.commit(diverged=str(error))
+        CheckpointStore.of(step.stage, training).remove()

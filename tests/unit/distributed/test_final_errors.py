@@ -1,12 +1,21 @@
+import json
+import math
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import ray.train
+from ray.train._internal.checkpoint_manager import _CheckpointManager as CheckpointManager
 
-from lola.distributed import train
+from lola.distributed import checkpoints, train
+from lola.distributed.checkpoints import LIST, SCORE, CheckpointStore
 from lola.distributed.train import SpoolCallback, TrainingRun, run_training
+from lola.distributed.tune import INPUT_MISSING, describe_failures
 from lola.errors import ConfigError, DataError, DivergedError, LolaError, StorageError
+from lola.spool import read_events
 from lola.storage import Stage
+from lola.strict_json import loads
+from lola.training.checkpoint import Position
 from lola.training.loop import TrainingConfig
 
 
@@ -40,3 +49,51 @@ def test_a_final_error_is_that_of_the_training(tmp_path, monkeypatch, inner):
     else:
         assert str(error.value).startswith("training euler-test-")
     assert not stage.finished
+
+
+def test_the_line_of_failed_trials_tells_dependent_ones_apart():
+    failures = {"autoencoder": "DivergedError: too fast", "diffusion": INPUT_MISSING, "solver": INPUT_MISSING}
+    assert describe_failures(failures, 5) == (
+        "1 of 5 trials failed: autoencoder (DivergedError: too fast); "
+        "2 that need what is missing were not run: diffusion, solver"
+    )
+    assert describe_failures({"autoencoder": "a"}, 5) == "1 of 5 trials failed: autoencoder (a)"
+
+
+def listing(loss):
+    """Ray Train's list of two checkpoints."""
+    entries = [
+        {"checkpoint_dir_name": name, "metrics": {"step": step, "valid/loss": value}}
+        for name, step, value in (("step-1", 1, 0.5), ("step-2", 2, loss))
+    ]
+    return {"checkpoint_results": entries, "latest_checkpoint_result": entries[1], "current_report_index": 2}
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize("loss", [None, math.nan])
+def test_a_validation_loss_that_ray_wrote_as_null_is_the_worst(tmp_path, monkeypatch, loss, remote):
+    """Ray Train orders checkpoints by it, and cannot order null."""
+    store = CheckpointStore(f"memory://{tmp_path.name}" if remote else str(tmp_path))
+    path = f"{store.parent}/checkpoints/{LIST}"
+    for name in ("step-1", "step-2"):
+        store.filesystem.makedirs(f"{store.parent}/checkpoints/{name}")
+    store.filesystem.pipe_file(path, json.dumps(listing(loss)).encode())
+    monkeypatch.setattr(checkpoints, "read_position", lambda folder: Position(int(folder.name[-1])))
+    assert "the validation loss of checkpoint step-2 was not finite" in store.repair()
+    found = loads(store.filesystem.cat_file(path))
+    manager = CheckpointManager.__new__(CheckpointManager)
+    manager._checkpoint_config = ray.train.CheckpointConfig(
+        checkpoint_score_attribute=SCORE, checkpoint_score_order="min"
+    )
+    scores = [
+        manager._get_checkpoint_score(SimpleNamespace(metrics=each["metrics"]))
+        for each in [*found["checkpoint_results"], found["latest_checkpoint_result"]]
+    ]
+    assert scores[0] > scores[1] == scores[2]
+    assert store.repair() == []
+
+
+def test_notices_of_the_workers_are_recorded(tmp_path):
+    SpoolCallback(tmp_path).after_report(None, 2 * [{"step": 4, "notices": ["step 3 was skipped"]}], None)
+    ((_, event),) = read_events(tmp_path)
+    assert (event["kind"], event["text"]) == ("notice", "step 3 was skipped")

@@ -1,12 +1,14 @@
+import dataclasses
+import math
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lola.distributed.studies.optimizer_report import read_curve, report_optimizers
-from lola.distributed.studies.optimizers import ArmConfig, OptimizerPlan
-from lola.errors import ConfigError
+from lola.distributed.studies.optimizer_report import read_curve, report_optimizers, study_curves
+from lola.distributed.studies.optimizers import ArmConfig, OptimizerPlan, train_or_diverge
+from lola.errors import ConfigError, DataError, DivergedError
 from lola.spool import Spool
 from lola.training.optim import OptimizerConfig
 
@@ -110,3 +112,39 @@ def test_the_report_is_made_of_the_runs_records(config, tmp_path, well):
     written = page.stat().st_mtime_ns
     assert report_optimizers(plan) == page
     assert page.stat().st_mtime_ns == written
+
+
+def test_a_training_that_diverges_is_a_result_of_a_study(config, tmp_path, well):
+    """Its stage is finished without weights, and its loss at the end is infinite."""
+    plan = OptimizerPlan(config, tmp_path, well)
+    for number, run in enumerate(plan.runs):
+        stage = run.trial.steps[0].stage
+        record(stage.folder, 5, 0.5, 0.1)
+        if number:
+            record(stage.folder, 20, 0.5 + number / 20, 0.1)
+            stage.commit()
+            continue
+
+        def diverge():
+            raise DivergedError("training diverged: 10 of 15 steps were skipped")
+
+        (stage.folder / "checkpoints").mkdir()
+        train_or_diverge(dataclasses.replace(run.trial.steps[0], run=diverge))
+        assert stage.finished
+        assert not (stage.folder / "checkpoints").exists()
+    curves = study_curves(plan)
+    first = curves[curves["seed"].eq(plan.runs[0].seed) & curves["arm"].eq("Adam, no identity init")]
+    assert list(first["valid_loss"]) == [0.5, math.inf]
+    assert list(first["step"]) == [5, 20]
+    assert "a validation loss of inf" in report_optimizers(plan).read_text("utf-8")
+
+
+def test_other_faults_are_none(config, tmp_path, well):
+    step = OptimizerPlan(config, tmp_path, well).runs[0].trial.steps[0]
+
+    def fail():
+        raise DataError("a file is torn")
+
+    with pytest.raises(DataError):
+        train_or_diverge(dataclasses.replace(step, run=fail))
+    assert not step.stage.finished
