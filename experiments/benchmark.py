@@ -54,7 +54,7 @@ def main(config: Benchmark) -> None:
     """Time training, emulation, scores, or the way of data, against the plain way; contenders take turns."""
     (folder := Path(config.output)).mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
-    (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1))
+    (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1, allow_nan=False))
     (folder / f"{result['kind']}.md").write_text(text + "\n")
     print(text)
 

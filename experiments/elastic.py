@@ -16,7 +16,7 @@ def main(config: DisturbanceConfig) -> None:
         rows = measure_disturbances(config, Path(root), lambda text: print(text, flush=True))
     folder = Path(config.output)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "elastic.json").write_text(json.dumps(rows, indent=1))
+    (folder / "elastic.json").write_text(json.dumps(rows, indent=1, allow_nan=False))
     text = disturbance_table(rows)
     (folder / "elastic.md").write_text(text + "\n")
     print(text)

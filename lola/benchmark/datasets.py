@@ -72,7 +72,7 @@ def write_latents(folder: Path, trajectories: int, shape: tuple[int, ...]) -> La
         paths.append(path)
     manifest = {"schema": SCHEMA_VERSION, "shape": list(shape), "parameters": 5}
     manifest["splits"] = {"train": describe_shards(paths)}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(json.dumps(manifest, allow_nan=False))
     return LatentSplit(folder, "train")
 
 

@@ -194,7 +194,7 @@ def _watched(
             time.sleep(pace)
             entry["step"] += 1
             with log.open("a") as file:
-                file.write(json.dumps(entry | {"time": time.time()}) + "\n")
+                file.write(json.dumps(entry | {"time": time.time()}, allow_nan=False) + "\n")
         return loss(*arguments)
 
     module.loss = logged  # type: ignore[assignment, method-assign]

@@ -100,8 +100,7 @@ def test_rollouts_that_diverge_are_counted_and_null_in_the_manifest(tasks, step,
     console = Console(record=True, width=200)
     progress = Progress(console)
     progress.follow(step.stage.folder, "evaluation persistence", 2)
-    progress._followed[step.stage.folder].offset = 0
-    progress.poll()
+    progress.take(step.stage.folder, 0, list(read_events(step.stage.folder)))
     assert "2 rollouts did not stay finite" in console.export_text()
     for name in ("manifest.json", "events.jsonl"):
         text = (step.stage.folder / name).read_text()
