@@ -22,6 +22,7 @@ import tyro
 
 from lola.config import Config
 from lola.errors import ConfigError, LolaError
+from lola.filesystem import refusal
 from lola.waiting import end_loading
 
 C = TypeVar("C", bound=Config)
@@ -59,11 +60,17 @@ def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
     program = os.path.basename(sys.argv[0])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what is said is to be read at once, also from a file
-            stream.reconfigure(line_buffering=True)
+            # Names of files may hold what a console of ASCII, such as LC_ALL=C has, cannot show
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         main(read(program))
     except LolaError as error:
         sys.exit(f"{program}: error: {error}")
+    except OSError as error:
+        line = refusal(error)
+        if not line:
+            raise
+        sys.exit(f"{program}: error: {line}")
     except KeyboardInterrupt as interrupt:
         left = f"; {interrupt}" if str(interrupt) else ""
         print(f"{program}: interrupted; the same command goes on from here{left}", file=sys.stderr)

@@ -68,7 +68,7 @@ def _fetch(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
             raise TrackingError(
                 f"{reference} is no {NAMES[kind]} of {root}, and {error}; name a stage's folder, its name or "
                 "fingerprint, runs:/RUN_ID or a registered model"
-            ) from None
+            ) from error
         _require(found, reference, kind)
         return _adopt(root, found, kind)
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import h5py
 from fsspec.caching import BlockCache, register_cache
 
-from lola.errors import DataError, LolaError
+from lola.errors import DataError, LolaError, StorageError
+from lola.filesystem import refusal
 from lola.remote import AnyPath, filesystem_of, reaching, reason
 from lola.storage import Location
 
@@ -86,8 +87,10 @@ def open_file(location: Location) -> h5py.File:
     if isinstance(location, Path):
         try:
             status = os.stat(location)
-        except OSError:
-            raise DataError(f"{location} is missing; simulate or fetch it again") from None
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DataError(f"{location} is missing; simulate or fetch it again") from error
+        except OSError as error:
+            raise StorageError(refusal(error, location, "read") or str(error)) from error
         version = (status.st_ino, status.st_mtime_ns)
     return _keep_open(location, os.getpid(), version)
 
@@ -108,13 +111,18 @@ def open_once(location: Location | AnyPath) -> h5py.File:
         StorageError: The file cannot be reached.
     """
     try:
-        return h5py.File(location if isinstance(location, Path) else RemoteFile(str(location)), "r")
+        if isinstance(location, Path):
+            # Without a lock, which some filesystems refuse: nobody writes a file that has its name
+            return h5py.File(location, "r", locking=False)
+        return h5py.File(RemoteFile(str(location)), "r")
     except LolaError:
         raise
     except OSError as error:
+        if isinstance(location, Path) and refusal(error):
+            raise StorageError(refusal(error, location, "read")) from error
         raise DataError(
             f"{location} cannot be opened as HDF5 ({reason(error)}); simulate or fetch it again"
-        ) from None
+        ) from error
 
 
 class RemoteFile(io.RawIOBase):

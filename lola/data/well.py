@@ -141,7 +141,7 @@ class WellSplit:
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{source.id} ({source.file}): {error}; simulate or fetch the file again, or exclude it"
-            ) from None
+            ) from error
         out[:] = self.read(i, start, stop).numpy()
 
     def scalars(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
@@ -179,9 +179,9 @@ def _reading(source: TrajectoryRef, name: str) -> Iterator[None]:
     try:
         yield
     except LolaError as error:
-        raise type(error)(f"{source.id}: {name}: {error}") from None
+        raise type(error)(f"{source.id}: {name}: {error}") from error
     except (OSError, KeyError) as error:
-        raise DataError(f"{source.id}: cannot read {name} ({error}); fetch it again") from None
+        raise DataError(f"{source.id}: cannot read {name} ({error}); fetch it again") from error
 
 
 def split_files(
@@ -397,4 +397,4 @@ class WellWindows:
                 for each, i in zip(states, trajectories, strict=True):
                     self._standardise(each, [i])
             source = self.split.trajectories[trajectories[0]]
-            raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from None
+            raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error

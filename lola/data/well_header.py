@@ -96,7 +96,7 @@ def _layout(path: Location, dataset: str) -> Iterator[h5py.File]:
             raise
         except (LookupError, AttributeError, TypeError, ValueError, OSError, RuntimeError) as error:
             reason = str(error).strip("'\"")
-            raise DataError(f"{path} ({dataset}) is not in The Well's layout: {reason}; remove it") from None
+            raise DataError(f"{path} ({dataset}) is not in The Well's layout: {reason}; remove it") from error
 
 
 def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: System) -> Header:

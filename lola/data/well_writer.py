@@ -24,6 +24,7 @@ from lola.data.casting import cast_checked
 from lola.data.files import open_once
 from lola.data.statistics import Moments
 from lola.errors import DataError, StorageError
+from lola.filesystem import refusal
 from lola.remote import AnyPath, files_below
 from lola.storage import atomic_path
 
@@ -109,17 +110,18 @@ def write_layout(
 def writing(path: Path, mode: Literal["w", "r+"]) -> Iterator[h5py.File]:
     """An HDF5 file open for writing; storage that is full or read-only is a `StorageError`."""
     try:
-        with h5py.File(path, mode) as file:
+        with h5py.File(path, mode, locking=False) as file:  # a temporary path, which nobody else knows
             yield file
     except (OSError, RuntimeError) as error:
         # HDF5 tells the system's error only in its message, and h5py gives it either class.
         number = re.search(r"errno = (\d+)", str(error))
         if number is None:
             raise
+        refused = OSError(int(number[1]), os.strerror(int(number[1])))
         raise StorageError(
-            f"cannot write in {path.parent} ({os.strerror(int(number[1]))}); "
-            "free some space or give another --storage"
-        ) from None
+            refusal(refused, path.parent, "write in")
+            or f"cannot write in {path.parent} ({refused.strerror}); give another --storage"
+        ) from error
 
 
 def _names(names: Iterable[str]) -> np.ndarray:

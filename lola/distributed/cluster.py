@@ -140,7 +140,7 @@ def own_errors() -> Iterator[None]:
         if not found:
             raise
         name, message = found[-1]
-        raise getattr(lola.errors, name)(message) from None
+        raise getattr(lola.errors, name)(message) from error
 
 
 @dataclasses.dataclass(frozen=True)

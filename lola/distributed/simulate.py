@@ -118,5 +118,5 @@ def _origin(path: AnyPath) -> str | None:
     try:
         with open_once(path) as file:
             return file.attrs.get("lola_simulation")
-    except DataError:
-        raise DataError(f"{path} is torn or no HDF5 file; remove it and run again") from None
+    except DataError as error:
+        raise DataError(f"{path} is torn or no HDF5 file; remove it and run again") from error

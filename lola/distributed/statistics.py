@@ -131,7 +131,7 @@ def block_moments(batch: pa.Table, shards: Mapping[int, Shard]) -> pa.Table:
         both = field_moments(torch.from_numpy(states.copy()).movedim(0, 1), split.system)
     except DataError as error:
         source = split.trajectories[entry["trajectory"]]
-        raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from None
+        raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error
     columns = {name: np.concatenate([getattr(moments, name) for moments in both]) for name in PARTS}
     return pa.table(
         {"trajectory": [entry["trajectory"]], "start": [entry["start"]], "values": [both[0].count]}

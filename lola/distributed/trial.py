@@ -71,7 +71,7 @@ def make(step: Step) -> None:
     (stage.folder / "manifest.json").unlink(missing_ok=True)
     try:
         step.run()
-    except Exception as error:
+    except Exception as error:  # recorded whatever it is, and raised again
         with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
             (stage.folder / "error.txt").write_text(told_error(error), "utf-8")
             spool.status("FAILED", reason_of(error))

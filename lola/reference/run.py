@@ -76,7 +76,7 @@ class Run:
         try:
             yield
         except ConfigError as error:
-            raise self.fault(f"{name} cannot be honoured: {error}") from None
+            raise self.fault(f"{name} cannot be honoured: {error}") from error
 
     def tensor(self, name: str) -> Tensor:
         """A tensor of the weights by its published name; one that is missing is a `DataError`."""
@@ -104,9 +104,9 @@ def read_run(folder: Path | str) -> Run:
     try:
         config = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); is it the folder of a run?") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise DataError(f"{path} is not YAML; fetch it again") from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); is it the folder of a run?") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not YAML; fetch it again") from error
     if not isinstance(config, dict) or all(config.get(name) is None for name in NETWORKS):
         raise DataError(f"{path} has none of {', '.join(NETWORKS)}; is it a published run?")
     weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
@@ -118,8 +118,8 @@ def read_run(folder: Path | str) -> Run:
 def _read_state(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError):
-        raise DataError(f"{path} is not a whole, plain state dict; fetch it again") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise DataError(f"{path} is not a whole, plain state dict; fetch it again") from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):

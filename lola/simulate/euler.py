@@ -136,8 +136,7 @@ def solve(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma: f
     for t in np.linspace(0.0, config.end, config.outputs + 1)[1:]:
         try:
             solver.evolve_to_time(solution, t)
-        except Exception as error:
-            # PyClaw has no class of its own for time steps that shrink without end.
+        except Exception as error:  # PyClaw raises `Exception` itself where time steps shrink without end
             if "Maximum number of timesteps" not in str(error):
                 raise
             return None

@@ -1,4 +1,7 @@
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -169,3 +172,42 @@ def test_an_interrupt_tells_what_is_left_to_do(monkeypatch, capsys, left, said):
         launch(interrupted, PRESETS, "small")
     assert stopped.value.code == 130
     assert capsys.readouterr().err == f"train.py: interrupted; the same command goes on from here{said}\n"
+
+
+SPEAKING = """
+import errno, sys
+from lola import cli
+def main(config):
+    print("report: /data/\\u00fcn\\u00ef [x]")
+    print("film: \\u2014", file=sys.stderr)
+    if sys.argv[1:] == ["--steps", "7"]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/file")
+from dataclasses import dataclass
+from lola.config import Config
+@dataclass(frozen=True, kw_only=True)
+class Speaking(Config):
+    '''What is said.'''
+    steps: int = 1
+cli.launch_alone(main, Speaking)
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_letters_that_a_console_cannot_show_are_no_errors(changes):
+    command = [sys.executable, "-c", SPEAKING]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"} | changes
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "report: /data/\\xfcn\\xef [x]\n"
+
+
+def test_what_a_filesystem_refuses_anywhere_ends_in_one_line():
+    command = [sys.executable, "-c", SPEAKING, "--steps", "7"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert "error: cannot use /data/file (No space left on device); free some space" in last
+    assert "Traceback" not in ended.stderr

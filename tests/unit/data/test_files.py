@@ -1,6 +1,9 @@
 """Datasets on object stores, against a real server, and on other filesystems."""
 
+import errno
+import fcntl
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import torch
 from objectstore import SECRET, credentials, free_port
 
 from lola.data.datasets import Datasets
-from lola.data.files import BLOCK, RemoteFile, list_files, open_once
+from lola.data.files import BLOCK, RemoteFile, list_files, open_file, open_once
 from lola.data.systems import EULER
 from lola.data.well import open_split
 from lola.errors import DataError, StorageError
@@ -183,3 +186,25 @@ def test_folders_of_datasets(tmp_path):
     assert well_folder(tmp_path, "hf://datasets/polymathic-ai/") == "hf://datasets/polymathic-ai"
     with pytest.raises(StorageError, match="is no folder"):
         well_folder(tmp_path, "/nowhere/well")
+
+
+def test_a_file_is_read_where_it_cannot_be_locked(well):
+    path = next(well.glob("*/data/train/*.hdf5"))
+    with path.open("rb") as held, h5py.File(path, "r", locking=False) as expected:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with open_once(path) as file:
+            assert file.attrs["n_trajectories"] == expected.attrs["n_trajectories"]
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch):
+    def refusing(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "file.hdf5"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(h5py, "File", refusing)
+    with pytest.raises(StorageError, match=rf"cannot read {path} \(Permission denied\)"):
+        open_once(path)
+    monkeypatch.setattr(os, "stat", refusing)
+    with pytest.raises(StorageError, match="Permission denied"):
+        open_file(path)
