@@ -8,11 +8,13 @@ Filesystems find their credentials themselves, in the environment; no error tell
 """
 
 import atexit
+import errno
 import functools
 import io
 import os
 import posixpath
 from pathlib import Path
+from typing import Literal
 
 import h5py
 from fsspec.caching import BlockCache, register_cache
@@ -112,8 +114,7 @@ def open_once(location: Location | AnyPath) -> h5py.File:
     """
     try:
         if isinstance(location, Path):
-            # Without a lock, which some filesystems refuse: nobody writes a file that has its name
-            return h5py.File(location, "r", locking=False)
+            return open_local(location, "r")
         return h5py.File(RemoteFile(str(location)), "r")
     except LolaError:
         raise
@@ -123,6 +124,19 @@ def open_once(location: Location | AnyPath) -> h5py.File:
         raise DataError(
             f"{location} cannot be opened as HDF5 ({reason(error)}); simulate or fetch it again"
         ) from error
+
+
+def open_local(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
+    """Open a file of this machine; without HDF5's lock where that is refused, which some filesystems do.
+
+    A file that has its name is written by nobody any more, and a temporary one by this process alone.
+    """
+    try:
+        return h5py.File(path, mode)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EAGAIN):
+            raise
+        return h5py.File(path, mode, locking=False)
 
 
 class RemoteFile(io.RawIOBase):

@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from lola.data.casting import cast_checked
-from lola.data.files import open_once
+from lola.data.files import open_local, open_once
 from lola.data.statistics import Moments
 from lola.errors import DataError, StorageError
 from lola.filesystem import refusal
@@ -110,7 +110,7 @@ def write_layout(
 def writing(path: Path, mode: Literal["w", "r+"]) -> Iterator[h5py.File]:
     """An HDF5 file open for writing; storage that is full or read-only is a `StorageError`."""
     try:
-        with h5py.File(path, mode, locking=False) as file:  # a temporary path, which nobody else knows
+        with open_local(path, mode) as file:
             yield file
     except (OSError, RuntimeError) as error:
         # HDF5 tells the system's error only in its message, and h5py gives it either class.
