@@ -24,6 +24,7 @@ import hashlib
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class SampleGenerator:
 
     def __init__(self, keys: Sequence[Key], device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.seeds = torch.tensor([derive(*key) for key in keys], dtype=torch.int64)
+        self.seeds = np.array([derive(*key) for key in keys], dtype=np.int64)
         self.drawn = 0
 
     def __len__(self) -> int:
@@ -75,7 +76,7 @@ class SampleGenerator:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32, with shape `(B, *shape)`, drawn on the device."""
         size = math.prod(shape)
-        words = self._words(self._seeds, (size + 1) // 2)
+        words: Tensor = self._words(self._seeds, (size + 1) // 2)
         radius = (words >> 32).bitwise_and_(HALF - 1).float().add_(0.5).div_(HALF).log_().mul_(-2).sqrt_()
         angle = words.bitwise_and_(HALF - 1).float().mul_(2 * math.pi / HALF)
         numbers = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
@@ -89,49 +90,50 @@ class SampleGenerator:
             quantile: What they are mapped by in double precision, if by anything.
         """
         numbers = self._uniform(shape)
-        if quantile is not None:
-            numbers = torch.from_numpy(quantile(numbers.numpy()))
-        return on_device(numbers.float(), self.device)
+        numbers = numbers if quantile is None else quantile(numbers)
+        return on_device(torch.from_numpy(numbers.astype(np.float32)), self.device)
 
     def poisson(self, rate: float, *shape: int) -> Tensor:
         """Poisson counts of a rate up to 100, int64, with shape `(B, *shape)`: few, drawn on the host."""
-        counts = torch.bucketize(self._uniform(shape), _cumulative(rate), right=True)
-        return on_device(counts, self.device)
+        counts = np.searchsorted(_cumulative(rate), self._uniform(shape), side="right")
+        return on_device(torch.from_numpy(counts), self.device)
 
     @functools.cached_property
     def _seeds(self) -> Tensor:
-        return on_device(self.seeds, self.device)
+        return on_device(torch.from_numpy(self.seeds), self.device)
 
-    def _uniform(self, shape: tuple[int, ...]) -> Tensor:
+    def _uniform(self, shape: tuple[int, ...]) -> np.ndarray:
         """Uniform numbers in [0, 1), float64 with 24 bits, on the host."""
-        words = self._words(self.seeds, math.prod(shape))
-        return ((words >> 40).bitwise_and_(2**24 - 1).double() / 2**24).reshape(len(self), *shape)
+        words: np.ndarray = self._words(self.seeds, math.prod(shape))
+        return (((words >> 40) & (2**24 - 1)) / 2**24).reshape(len(self), *shape)
 
-    def _words(self, seeds: Tensor, count: int) -> Tensor:
+    def _words(self, seeds: Any, count: int) -> Any:
         """The next words of every stream, int64 of 64 random bits, with shape `(B, count)`."""
         words = splitmix64(seeds, self.drawn + 1, count)
         self.drawn += count
         return words
 
 
-def splitmix64(seeds: Tensor, first: int, count: int) -> Tensor:
+def splitmix64(seeds: Any, first: int, count: int) -> Any:
     """Words of the streams of some seeds.
 
     Arguments:
-        seeds: The seeds, int64 with shape `(B,)`.
+        seeds: The seeds, int64 with shape `(B,)`: a tensor, or an array, which takes less time for few words.
         first: The number of the first word, 1 or more.
         count: How many.
 
     Returns:
-        Words, int64 whose bits are those of the unsigned word, with shape `(B, count)`.
+        Words, int64 with the bits of the unsigned word, of the kind of the seeds, with shape `(B, count)`.
     """
-    numbers = torch.arange(first, first + count, device=seeds.device)
-    words = seeds[:, None] + numbers * _signed(INCREMENT)
+    if isinstance(seeds, Tensor):
+        words = torch.arange(first, first + count, device=seeds.device)
+    else:
+        words = np.arange(first, first + count)
+    words = seeds[:, None] + words * _signed(INCREMENT)
     for shift, factor in MIXING:
-        # Shifts of signed numbers repeat the sign
-        words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (64 - shift) - 1))
+        words ^= (words >> shift) & (2 ** (64 - shift) - 1)  # shifts of signed numbers repeat the sign
         if factor != 1:
-            words.mul_(_signed(factor))
+            words *= _signed(factor)
     return words
 
 
@@ -141,7 +143,7 @@ def on_device(x: Tensor, device: torch.device) -> Tensor:
 
 
 @functools.cache
-def _cumulative(rate: float) -> Tensor:
+def _cumulative(rate: float) -> np.ndarray:
     """The probabilities of at most 0, 1, ... counts, float64, up to where they are 1."""
     if not 0 <= rate <= MOST_RATE:
         raise ValueError(f"rates of counts must be from 0 to {MOST_RATE:g}, not {rate}")
@@ -152,7 +154,7 @@ def _cumulative(rate: float) -> Tensor:
         sums.append(total)
         count += 1
         term *= rate / count
-    return torch.tensor(sums, dtype=torch.float64)
+    return np.array(sums)
 
 
 def _signed(word: int) -> int:

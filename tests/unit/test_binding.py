@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lola import binding
 from lola.conditioning import context_mask
 from lola.diffusion import DiffusionConfig
 from lola.neural_solver import NeuralSolverConfig
@@ -128,3 +129,30 @@ def test_a_network_that_trains_is_left_to_drop():
     x = torch.randn(1, 2, 5, 4, 6)
     with torch.no_grad():
         assert not torch.equal(bound(x, 0.5), bound(x, 0.5))
+
+
+def test_what_a_graph_returned_is_not_overwritten_by_its_next_call(monkeypatch):
+    """A CUDA graph writes what it returns to the same memory in every call."""
+
+    def replayed(network, graphs):
+        kept = []
+
+        def call(*inputs):
+            y = network(*inputs)
+            kept[:] = kept or [y]
+            return kept[0].copy_(y)
+
+        return call
+
+    monkeypatch.setattr(binding, "compile_once", replayed)
+    model = (
+        DiffusionConfig(network=NETWORKS["unet"]).build(channels=2, parameters=3, spatial=2, window=5).eval()
+    )
+    bound = model.bind(
+        context_mask(torch.zeros(1, 1, 5, 1, 1), 2), torch.randn(1, 3), compiled=True, graphs=True
+    )
+    with torch.no_grad():
+        first = bound(torch.randn(1, 2, 5, 4, 6), 0.5)
+        before = first.clone()
+        bound(torch.randn(1, 2, 5, 4, 6), 0.5)
+    assert torch.equal(first, before)
