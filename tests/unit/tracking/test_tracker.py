@@ -551,3 +551,39 @@ def test_a_database_that_fails_is_told_in_one_line_and_mlflow_prints_nothing(sto
     assert capfd.readouterr() == ("", "")
     each.finish_sweep(None, "FINISHED")
     assert each.missing.startswith("MLflow at sqlite:")
+
+
+def test_a_batch_that_was_lost_is_sent_again_by_the_same_driver(tmp_path, fake, monkeypatch):
+    each, spool = tracker(tmp_path), record(tmp_path)
+    each.pump()
+    spool.metrics(20, {"train/loss": 0.1})
+    with monkeypatch.context() as outage:
+        outage.setattr(fake, "log_batch", lambda *_, **__: 1 / 0)
+        each.pump()
+    spool.metrics(30, {"train/loss": 0.1})
+    each.pump()
+    assert steps(run_of(fake)) == [10, 20, 30]
+
+
+def test_a_run_that_is_deleted_after_everything_was_sent_is_made_again(tmp_path, fake):
+    each, spool = tracker(tmp_path), record(tmp_path)
+    spool.status("FINISHED")
+    each.pump()
+    fake.delete_run(run_of(fake).key)
+    each.finish_sweep(None, "FINISHED")
+    assert not each.missing
+    assert (run_of(fake).status, steps(run_of(fake))) == ("FINISHED", [10])
+
+
+def test_runs_that_a_restored_experiment_brings_back_are_not_doubled(tmp_path, fake):
+    each, spool = tracker(tmp_path), record(tmp_path)
+    each.pump()
+    fake.delete_run(run_of(fake).key)
+    spool.status("FINISHED")
+    each.finish_sweep(None, "FINISHED")
+    fake.delete_experiment(each.experiment)
+    again = tracker(tmp_path)
+    again.finish_sweep(None, "FINISHED")
+    assert not again.missing
+    assert len(fake.runs) == 3
+    assert (run_of(fake).status, steps(run_of(fake))) == ("FINISHED", [10])
