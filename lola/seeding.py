@@ -125,6 +125,7 @@ def splitmix64(seeds: Any, first: int, count: int) -> Any:
     Returns:
         Words, int64 with the bits of the unsigned word, of the kind of the seeds, with shape `(B, count)`.
     """
+    words: Any
     if isinstance(seeds, Tensor):
         words = torch.arange(first, first + count, device=seeds.device)
     else:
