@@ -4,11 +4,9 @@ import contextlib
 import dataclasses
 import logging
 import os
-import re
 import stat
 import uuid
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import ray
@@ -124,23 +122,6 @@ def quiet_data() -> None:
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray.data")
-
-
-@contextlib.contextmanager
-def own_errors() -> Iterator[None]:
-    """Raise the error of ours that a task failed with; Ray gives it only in a traceback's text.
-
-    Raises:
-        LolaError: A task failed with one.
-    """
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        found = re.findall(r"^lola\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
-        if not found:
-            raise
-        name, message = found[-1]
-        raise getattr(lola.errors, name)(message) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -222,7 +222,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     told = ray.put((run, split, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
-    spool, failures = Spool(run.stage.folder), []
+    spool, failures, first = Spool(run.stage.folder), [], None
     demand = task_demand(gpus)
     reminder = Reminder(lambda: describe_wait(run.stage.name, demand), spool.notice)
     while tasks:
@@ -232,6 +232,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         try:
             ray.get(finished)
         except ray.exceptions.RayError as error:
+            first = first or error
             cause = getattr(error, "cause", None) or error
             why = refusal(cause) or f"{type(cause).__name__}: {cause}"
             why = str(cause) if isinstance(cause, LolaError) else why
@@ -244,7 +245,9 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         done = len(committed) // len(run.config.starts)
         spool.metrics(done, {"progress/trajectories": done})
     if failures:
-        raise LolaError(f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}")
+        raise LolaError(
+            f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}"
+        ) from first
 
 
 def task_demand(gpus: float) -> Demand:

@@ -8,7 +8,8 @@ import ray
 from lola.config import fingerprint
 from lola.data.files import open_once
 from lola.data.well_writer import write_statistics
-from lola.distributed.cluster import connect, own_errors
+from lola.distributed.causes import own_errors
+from lola.distributed.cluster import connect
 from lola.distributed.resources import Demand, describe_wait, look, refuse_impossible
 from lola.distributed.waits import patient_wait
 from lola.errors import DataError

@@ -22,7 +22,8 @@ from lola.data.datasets import Datasets
 from lola.data.statistics import Moments, field_moments, table
 from lola.data.systems import System
 from lola.data.well import WellSplit
-from lola.distributed.cluster import own_errors, quiet_data
+from lola.distributed.causes import own_errors
+from lola.distributed.cluster import quiet_data
 from lola.distributed.datasource import Shard, WellDatasource, shards_of
 from lola.distributed.resources import Demand
 from lola.distributed.waits import watched

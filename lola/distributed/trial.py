@@ -6,16 +6,15 @@ import traceback
 
 import ray
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 
 from lola.config import flat
+from lola.distributed.causes import cause_of
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.filesystem import refusal
 from lola.spool import Spool, last_status
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
-
-LOW_MEMORY = "the node running low on memory"  # Ray explains at length what it killed for it
-
 
 WAITING = "waiting"  # what a trial reports to its driver while another process has a lease
 
@@ -42,7 +41,7 @@ def _trials(told: ray.ObjectRef) -> dict[str, Trial]:
 
 def reason_of(error: Exception) -> str:
     """Why a stage failed, in one line."""
-    if LOW_MEMORY in str(error):
+    if cause_of(error, OutOfMemoryError):
         return "a node ran out of memory; take fewer at once (--concurrency), smaller batches or larger nodes"
     reason = f"{type(error).__name__}: {error}"
     reason = str(error) if isinstance(error, LolaError) else refusal(error) or reason
@@ -52,7 +51,7 @@ def reason_of(error: Exception) -> str:
 def told_error(error: Exception) -> str:
     """Where a stage failed, the last line telling why."""
     trace = "".join(traceback.format_exception(error))
-    return f"{trace}\n{reason_of(error)}\n" if LOW_MEMORY in str(error) else trace
+    return f"{trace}\n{reason_of(error)}\n" if cause_of(error, OutOfMemoryError) else trace
 
 
 def make(step: Step) -> None:
