@@ -101,7 +101,12 @@ class LatentSplit:
 
     @property
     def index(self) -> list[tuple[Path, int]]:
-        """Shard and row group of each trajectory and variant; parameters are read with it."""
+        """Shard and row group of each trajectory and variant."""
+        self._load()
+        return self._index
+
+    def _load(self) -> None:
+        """Read where every trajectory and variant is, and its parameters, once."""
         if not self._index:
             index, parameters = [], []
             for path in local_copies(self._paths):
@@ -111,14 +116,13 @@ class LatentSplit:
                     parameters += [chunk.to_numpy_ndarray() for chunk in column.chunks]
             self._parameters = np.concatenate([self._parameters, *parameters]).astype(np.float32)
             self._index = index
-        return self._index
 
     def __len__(self) -> int:
         return len(self.index)
 
     def parameters(self, index: int | np.ndarray) -> Tensor:
         """Parameters of a trajectory, shape `(P,)`, or of several, `(B, P)`."""
-        assert self.index
+        self._load()
         return torch.from_numpy(self._parameters[index])
 
     def latents(self, index: int) -> np.ndarray:

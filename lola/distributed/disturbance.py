@@ -37,6 +37,7 @@ from lola.data.transforms import Standardisation
 from lola.data.well import WellWindows
 from lola.distributed.cluster import SETTINGS
 from lola.distributed.train import Setup, TrainingRun, run_training
+from lola.errors import ClusterError, LolaError
 from lola.remote import AnyPath, local_copy
 from lola.seeding import seed_process
 from lola.spool import Spool, read_events
@@ -238,7 +239,8 @@ def announce(cluster: Cluster, node: str, seconds: int) -> None:
     deadline = int((time.time() + seconds) * 1000)
     reason = autoscaler_pb2.DRAIN_NODE_REASON_PREEMPTION  # type: ignore[attr-defined]
     accepted, why = GcsClient(address=cluster.address).drain_node(node, reason, "taken away", deadline)
-    assert accepted, why
+    if not accepted:
+        raise ClusterError(f"the cluster does not take a notice of preemption of node {node} ({why})")
 
 
 def _losses(log: Path) -> dict[str, Any]:
@@ -264,7 +266,10 @@ def _curve(folder: AnyPath) -> dict[int, float]:
 
 def _deviation(folder: AnyPath, reference: AnyPath) -> dict[str, float]:
     found, expected = _curve(folder), _curve(reference)
-    assert found.keys() == expected.keys()
+    if found.keys() != expected.keys():
+        raise LolaError(
+            f"{folder} has losses of the steps {sorted(found)}, and the undisturbed run of {sorted(expected)}"
+        )
     curve = max(abs(found[step] - loss) for step, loss in expected.items()) / max(expected.values())
     own, other = (load_file(local_copy(each / WEIGHTS)) for each in (folder, reference))
     largest = max(float(weight.abs().max()) for weight in other.values())

@@ -163,10 +163,12 @@ def _trajectories(
             parameters[block.variant] = block.parameters
         for variant, latents in enumerate(parts):
             whole = np.concatenate(latents)
-            assert len(whole) == shard.split.steps, f"{len(whole)} states of {shard.split.steps} arrived"
+            if len(whole) != shard.split.steps:
+                raise DataError(f"{len(whole)} states of {shard.split.steps} of {_name(shard)} were encoded")
             yield LatentTrajectory(shard.split.trajectories[index].id, variant, parameters[variant], whole)
             written += 1
-    assert written == variants * len(shard.members), f"{written} rows of {len(shard.members)} trajectories"
+    if written != variants * len(shard.members):
+        raise DataError(f"{written} rows of {len(shard.members)} trajectories of {_name(shard)} were encoded")
 
 
 def _sound(blocks: Iterable[EncodedBlock]) -> Iterator[EncodedBlock]:

@@ -20,6 +20,7 @@ from lola.config import Config, require
 from lola.distributed.cluster import EMBEDDED, SETTINGS
 from lola.distributed.sweep import Step, Trial
 from lola.distributed.tune import run_trials
+from lola.errors import LolaError
 from lola.storage import Stage
 
 MEGABYTE = 2**20
@@ -75,7 +76,10 @@ def run_scheduling_benchmark(config: SchedulingBenchmark, progress: Callable[[st
         watch.join()
         seconds, after = time.perf_counter() - started, _megabytes()
         ray.shutdown()
-    assert not failed, failed
+    if failed:
+        raise LolaError(
+            f"{len(failed)} of {config.trials} empty trials failed: {next(iter(failed.values()))}"
+        )
     return {
         "kind": "scheduling",
         "trials": config.trials,

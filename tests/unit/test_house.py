@@ -107,6 +107,15 @@ def test_rooms_stay_small(path):
             assert node.returns is not None or path.parent.name == "experiments", f"{path}: {node.name}"
 
 
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_assertions_only_tell_types(path):
+    """`python -O` leaves assertions out: they do no work, and guard nothing but what mypy cannot see."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assert):
+            text = ast.unparse(node.test)
+            assert text.startswith("isinstance(") or text.endswith(" is not None"), f"{path}: assert {text}"
+
+
 def test_files_of_tests_have_names_of_their_own():
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names)), "pytest tells test files apart by their names"
