@@ -168,6 +168,7 @@ def make_database(path: Path) -> None:
                 return
             aside = path.with_suffix(".part")
             aside.unlink(missing_ok=True)
+            aside.touch()  # with the mode of the umask, for a group; SQLite would make it 0644
             open_client(_sqlite_uri(aside))
             os.replace(aside, path)
     except (OSError, NotImplementedError) as error:

@@ -142,3 +142,12 @@ def test_an_experiment_that_was_deleted_is_restored_and_told():
     assert open_experiment(fake, "http://fake", "lola/euler", told.append) == key
     assert fake.experiments[key].lifecycle_stage == "active"
     assert told == ["MLflow's experiment lola/euler had been deleted; it is restored with its runs"]
+
+
+def test_a_database_takes_the_mode_of_the_umask(tmp_path):
+    before = os.umask(0o002)
+    try:
+        make_database(tmp_path / "mlflow.db")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == 0o664
