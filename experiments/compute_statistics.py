@@ -6,7 +6,7 @@ import announce  # noqa: F401
 import tyro
 
 from lola.cli import launch_alone
-from lola.config import Config, how
+from lola.config import Config, Count, how
 from lola.data.datasets import Datasets
 from lola.data.systems import SYSTEMS
 from lola.distributed.cluster import connect
@@ -32,7 +32,7 @@ class Statistics(Config):
     include: tuple[str, ...] = how(())
     exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
-    block: int = how(16)
+    block: Count = how(16)
 
 
 def main(config: Statistics) -> None:

@@ -6,7 +6,7 @@ import announce  # noqa: F401
 import presets
 
 from lola.cli import launch
-from lola.config import Config
+from lola.config import Config, Distinct, require
 from lola.cost import Hardware
 from lola.data.systems import SYSTEMS
 from lola.distributed.forecasting.dry_run import jobs, show
@@ -30,8 +30,13 @@ class DryRun(Config):
     """
 
     preset: str
-    systems: tuple[str, ...] = tuple(SYSTEMS)
+    systems: Distinct[str] = tuple(SYSTEMS)
     hardware: Hardware = dataclasses.field(default_factory=Hardware)
+
+    def validate(self) -> None:
+        require(self.preset in presets.SWEEPS, f"--preset must be one of {', '.join(presets.SWEEPS)}")
+        for name in self.systems:
+            require(name in SYSTEMS, f"--systems must be among {', '.join(SYSTEMS)}, not {name!r}")
 
 
 def main(config: DryRun) -> None:

@@ -1,6 +1,7 @@
 """Emulate from initial states: `emulate.py EMULATOR WELL_FILE [--option value ...]`."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import announce  # noqa: F401
@@ -8,7 +9,7 @@ import announce  # noqa: F401
 from lola.cli import launch_alone
 from lola.config import how
 from lola.ensemble import EnsembleConfig, write_ensemble
-from lola.film import FilmConfig, write_film
+from lola.film import FilmConfig, check_film, write_film
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Emulation(EnsembleConfig):
 
 def main(config: Emulation) -> None:
     """Draw an ensemble of trajectories and write it as a Well file, with a film as MP4 and GIF."""
-    path = write_ensemble(config, config.output, print)
+    check = functools.partial(check_film, config.film) if config.films else lambda _: None
+    path = write_ensemble(config, config.output, print, check)
     print(f"ensemble: {path}")
     if config.films:
         truth = config.initial if "://" in config.initial else Path(config.initial).expanduser().resolve()

@@ -6,7 +6,7 @@ import announce  # noqa: F401
 import presets
 
 from lola.cli import launch
-from lola.config import Config, how
+from lola.config import Config, how, require
 from lola.distributed.simulate import simulate
 from lola.simulate.systems import Simulation
 from lola.storage import resolve_storage, well_folder
@@ -25,6 +25,10 @@ class Simulations(Config):
     simulation: Simulation
     well: str = how("well")
     storage: str | None = how(None)
+
+    def validate(self) -> None:
+        train = self.simulation.train
+        require(train > 0, f"--simulation.train must be at least 1, to take statistics of, not {train}")
 
 
 def main(config: Simulations) -> None:

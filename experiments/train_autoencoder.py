@@ -9,7 +9,7 @@ import tyro
 
 from lola.autoencoder import AutoencoderConfig
 from lola.cli import launch
-from lola.config import Config, how
+from lola.config import Config, Distinct, Size, how
 from lola.cost import Hardware
 from lola.distributed.forecasting.dry_run import autoencoder_job, show
 from lola.distributed.sweep import Statistics, SweepConfig
@@ -37,7 +37,7 @@ class Autoencoders(Config):
     """
 
     system: str
-    latent_channels: tuple[int, ...]
+    latent_channels: Distinct[Size]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     statistics: Statistics = "configured"

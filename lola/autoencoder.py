@@ -23,16 +23,16 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lola.config import Config, require
+from lola.config import Channels, Config, Each, Factor, Share, Size, Within, option, require
 from lola.data.state import Batch
 from lola.errors import ConfigError
-from lola.levels import Heads, check_levels, heads_of_levels
-from lola.network import Sizes, each
+from lola.levels import Blocks, Heads, check_levels, heads_of_levels
+from lola.network import Kernels, Sizes, each
 from lola.nn.dcae import Architecture, Decoder, Encoder
 from lola.nn.layers import ChannelNorm, Norm
 from lola.seeding import SampleGenerator
@@ -59,20 +59,16 @@ class CodecConfig(Config, abc.ABC):
         latent_noise: Deviation of the noise that latents are given in training.
     """
 
-    latent_channels: int = 64
+    latent_channels: Size = 64
     saturation: Saturation = "softclip2"
     loss: Loss = "vrmse"
-    kl_weight: float = 0.0
-    latent_noise: float = 0.0
+    kl_weight: Annotated[float, Within("[0, 1e6]")] = 0.0
+    latent_noise: Annotated[float, Within("[0, 1e6]")] = 0.0
 
     def validate(self) -> None:
         super().validate()
-        require(self.latent_channels >= 1, f"latent_channels must be at least 1, not {self.latent_channels}")
         require(self.saturation in get_args(Saturation), f"no saturation is called {self.saturation!r}")
         require(self.loss in get_args(Loss), f"no loss is called {self.loss!r}")
-        for name in ("kl_weight", "latent_noise"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name} must not be negative, not {value}")
 
     @abc.abstractmethod
     def factors(self, spatial: int) -> tuple[int, ...]:
@@ -99,8 +95,8 @@ class CodecConfig(Config, abc.ABC):
             told = self.rate(len(grid))[1:]
             raise ConfigError(
                 f"the autoencoder's down-sampling {told} does not divide a grid of "
-                f"{' x '.join(map(str, grid))}; take multiples of {told}, a smaller patch_size "
-                "or fewer levels"
+                f"{' x '.join(map(str, grid))}; take multiples of {told}, a smaller --patch-size "
+                "or fewer levels (--channels, --blocks)"
             )
 
     def compression(self, channels: int, spatial: int) -> float:
@@ -137,15 +133,15 @@ class AutoencoderConfig(CodecConfig):
         identity_init: Whether resampling and latent convolutions start near the identity.
     """
 
-    channels: tuple[int, ...] = (64, 128, 256, 512, 768, 1024)
-    blocks: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
+    channels: Each[Channels] = (64, 128, 256, 512, 768, 1024)
+    blocks: Each[Blocks] = (3, 3, 3, 3, 3, 3)
     patch_size: Sizes = 1
-    kernel_size: Sizes = 3
+    kernel_size: Kernels = 3
     stride: Sizes = 2
     pixel_shuffle: bool = True
     attention_heads: Heads = ()
-    ffn_factor: int = 1
-    dropout: float = 0.05
+    ffn_factor: Factor = 1
+    dropout: Share = 0.05
     periodic: bool = False
     norm: Norm = "layer"
     identity_init: bool = True
@@ -153,12 +149,8 @@ class AutoencoderConfig(CodecConfig):
     def validate(self) -> None:
         super().validate()
         check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
-        for name in ("patch_size", "stride", "ffn_factor"):
-            sizes = each(getattr(self, name))
-            require(min(sizes, default=0) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         odd = all(size % 2 == 1 for size in each(self.kernel_size))
-        require(odd, f"kernel_size must be odd, not {self.kernel_size}")
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
+        require(odd, f"--kernel-size must be odd, not {self.kernel_size}")
 
     def factors(self, spatial: int) -> tuple[int, ...]:
         """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
@@ -166,12 +158,22 @@ class AutoencoderConfig(CodecConfig):
         patch, stride = self._sizes("patch_size", spatial), self._sizes("stride", spatial)
         return tuple(p * s**levels for p, s in zip(patch, stride, strict=True))
 
+    def check_grid(self, grid: Sequence[int]) -> None:
+        super().check_grid(grid)
+        cells = (size // factor for size, factor in zip(grid, self.factors(len(grid)), strict=True))
+        halves = (size // 2 for size in self._sizes("kernel_size", len(grid)))
+        for size, half in zip(cells, halves, strict=True):
+            require(
+                not self.periodic or size >= half,
+                f"--kernel-size wraps more than once around the {size} cells of the last level",
+            )
+
     def _sizes(self, name: str, spatial: int) -> tuple[int, ...]:
         """Sizes along each grid axis; a single one is that of every axis."""
         sizes = getattr(self, name)
         if isinstance(sizes, int):
             return (sizes,) * spatial
-        require(len(sizes) == spatial, f"{name} {sizes} must have {spatial} sizes, one per grid axis")
+        require(len(sizes) == spatial, f"{option(name)} {sizes} must have {spatial} sizes, one per grid axis")
         return sizes
 
     def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:

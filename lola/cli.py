@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from lola.config import Config
+from lola.config import Config, deferred
 from lola.errors import ConfigError, LolaError
 from lola.filesystem import refusal
 from lola.waiting import end_loading
@@ -98,7 +98,9 @@ def parse(
     names = ", ".join(f"{other} (default)" if other == default else other for other in presets)
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     try:
-        preset, arguments = choose_kinds(presets[name](**_read(arguments, given)), arguments)
+        preset = presets[name](**_read(arguments, given))
+        with deferred():  # options that follow may yet make the kinds' defaults fit
+            preset, arguments = choose_kinds(preset, arguments)
     except LolaError as error:
         _refuse(program, str(error))
     for path, kinds in _choices(preset).items():
@@ -117,18 +119,18 @@ def _parse(
 ) -> C:
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
-            return typing.cast(
-                C,
-                tyro.cli(
-                    kind,
-                    prog=f"{program} {preset}".strip(),
-                    description=description,
-                    args=arguments,
-                    default=default,
-                    config=(tyro.conf.AvoidSubcommands,),
-                ),
+        with contextlib.redirect_stderr(complaint), deferred():
+            parsed = tyro.cli(
+                kind,
+                prog=f"{program} {preset}".strip(),
+                description=description,
+                args=arguments,
+                default=default,
+                config=(tyro.conf.AvoidSubcommands,),
             )
+        config = typing.cast(C, parsed)
+        config.check_options()
+        return config
     except LolaError as error:
         _refuse(program, str(error))
     except SystemExit as error:

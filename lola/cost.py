@@ -31,8 +31,9 @@ To keep the GPUs busy, storage must give `B` samples in the time of a step.
 
 import dataclasses
 import math
+from typing import Annotated
 
-from lola.config import Config, require
+from lola.config import Config, Positive, Share, Within
 from lola.counting import Affine, Counts, Precision
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
@@ -55,18 +56,12 @@ class Hardware(Config):
         reserve: The fraction of memory that is kept free.
     """
 
-    bfloat16: float = 989e12
-    float32: float = 67e12
-    memory: float = 80e9
-    bandwidth: float = 3.35e12
-    utilisation: float = 0.4
-    reserve: float = 0.1
-
-    def validate(self) -> None:
-        for name in ("bfloat16", "float32", "memory", "bandwidth"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        require(0 < self.utilisation <= 1, f"utilisation must be in (0, 1], not {self.utilisation}")
-        require(0 <= self.reserve < 1, f"reserve must be in [0, 1), not {self.reserve}")
+    bfloat16: Positive = 989e12
+    float32: Positive = 67e12
+    memory: Positive = 80e9
+    bandwidth: Positive = 3.35e12
+    utilisation: Annotated[float, Within("(0, 1]")] = 0.4
+    reserve: Share = 0.1
 
     def peak(self, precision: Precision) -> float:
         """Peak operations per second in a precision."""

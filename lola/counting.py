@@ -86,6 +86,24 @@ def count(
     return Counts(tuple(tuple(p.shape) for p in model.parameters()), flops, activations, recomputed)
 
 
+@torch.no_grad()
+def try_out(build: Callable[[], nn.Module], states: tuple[int, ...], parameters: int) -> int:
+    """Build a model and take its loss of one sample, all without memory; returns its number of parameters.
+
+    Arguments:
+        build: Builds the model, which has `loss(batch, generator)`.
+        states: The shape `(C, L, *grid)` of a sample.
+        parameters: The length `P` of a sample's parameters.
+    """
+    with META:
+        model = build()
+    batch = Batch(
+        states=torch.empty(1, *states, device=META), parameters=torch.empty(1, parameters, device=META)
+    )
+    cast(Any, model).loss(batch, _Shapes(1))
+    return sum(weight.numel() for weight in model.parameters())
+
+
 def _step(
     model: nn.Module, samples: int, states: tuple[int, ...], parameters: int, precision: Precision
 ) -> tuple[int, int, int]:

@@ -34,7 +34,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lola.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
 from lola.binding import BoundNetwork
 from lola.conditioning import context_mask
-from lola.config import Config, how, require
+from lola.config import Config, Count, how, require
 from lola.data.statistics import statistics_folder, with_statistics
 from lola.data.systems import SYSTEMS, System
 from lola.data.transforms import Standardisation
@@ -71,15 +71,13 @@ class InferenceConfig(Config):
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    rows: int = how(64)
-    states: int = how(64)
+    rows: Count = how(64)
+    states: Count = how(64)
     compile: bool = how(False)
     graphs: bool = how(False)
 
     def validate(self) -> None:
-        require(self.rows > 0, f"rows must be positive, not {self.rows}")
-        require(self.states > 0, f"states must be positive, not {self.states}")
-        require(self.compile or not self.graphs, "graphs are made of compiled networks; compile them as well")
+        require(self.compile or not self.graphs, "--graphs are made of compiled networks; give --compile too")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

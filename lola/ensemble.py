@@ -9,9 +9,10 @@ in the evaluation.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
@@ -20,7 +21,7 @@ import tyro
 from torch import Tensor
 from upath import UPath
 
-from lola.config import Config, how, require
+from lola.config import Config, Distinct, Place, Size, Within, how, require
 from lola.data.files import SUFFIXES, name_of
 from lola.data.systems import System
 from lola.data.well import WellSplit
@@ -62,14 +63,14 @@ class EnsembleConfig(Config):
 
     emulator: tyro.conf.Positional[str]
     initial: tyro.conf.Positional[str]
-    trajectories: tuple[int, ...] = (0,)
-    start: int = 0
-    context: int = 1
-    states: int | None = None
-    stride: int | None = None
-    overlap: int = 1
+    trajectories: Distinct[Place] = (0,)
+    start: Place = 0
+    context: Size = 1
+    states: Annotated[int, Within("[1, 1e6]")] | None = None
+    stride: Annotated[int, Within("[1, 1e9]")] | None = None
+    overlap: Size = 1
     backward: bool = False
-    members: int = 16
+    members: Size = 16
     parameters: tuple[str, ...] = ()
     weights: Weights = "raw"
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
@@ -79,25 +80,33 @@ class EnsembleConfig(Config):
     device: str | None = how(None)
 
     def validate(self) -> None:
-        require(len(self.trajectories) > 0, "trajectories must name at least one")
-        for name in ("members", "context", "overlap"):
-            require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("states", "stride"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"{name} must be positive, not {value}")
-        require(self.start >= 0, f"start must not be negative, not {self.start}")
         self.overrides()
+        check_device(self.device)
 
     def overrides(self) -> dict[str, float]:
         """The constants that differ from the file's, by name."""
         values = {}
         for text in self.parameters:
             name, _, value = text.partition("=")
+            require(name not in values, f"--parameters names {name} twice; name it once")
             try:
                 values[name] = float(value)
             except ValueError:
-                raise ConfigError(f"parameters take NAME=VALUE, not {text}") from None
+                raise ConfigError(f"--parameters takes NAME=VALUE, not {text!r}") from None
+            require(math.isfinite(values[name]), f"--parameters: {name} cannot be {value}")
         return values
+
+
+def check_device(name: str | None) -> None:
+    """Raise `ConfigError` unless a device of that name, such as `cuda:1`, is there."""
+    if name is None:
+        return
+    kind, colon, number = name.partition(":")
+    known = kind in ("cpu", "cuda") and (not colon or number.isdecimal())
+    require(known, f"--device must be cpu, cuda or, of several GPUs, such as cuda:1, not {name!r}")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = int(number or 0) < (gpus if kind == "cuda" else 1)
+    require(there, f"--device {name} is not there: this machine has {gpus} GPUs that torch can use")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -206,9 +215,9 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
         emulator.model.to(device)
         if emulator.autoencoder is not None:
             emulator.autoencoder.to(device)
-    except (AssertionError, RuntimeError) as error:
+    except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"device {config.device} is not there ({reason}); choose another") from None
+        raise ConfigError(f"--device {device} cannot be used ({reason}); choose another") from error
     stride = config.stride or system.stride
     return Ensemble(
         config=config,
@@ -232,16 +241,16 @@ def _states(config: EnsembleConfig, emulator: Emulator, split: WellSplit, stride
     for index in config.trajectories:
         require(
             0 <= index < len(split.trajectories),
-            f"{config.initial} has {len(split.trajectories)} trajectories and none of number {index}",
+            f"--trajectories {index}: {config.initial} has {len(split.trajectories)}, which count from 0",
         )
     length = emulator.model.window
-    require(config.context < length, f"context must be 1 to {length - 1} states, not {config.context}")
-    require(config.overlap < length, f"overlap must be 1 to {length - 1} states, not {config.overlap}")
+    require(config.context < length, f"--context must be 1 to {length - 1} states, not {config.context}")
+    require(config.overlap < length, f"--overlap must be 1 to {length - 1} states, not {config.overlap}")
     last = config.start + stride * (config.context - 1)
     require(
         last < split.steps,
-        f"{config.initial} has {split.steps} states and none of number {last}; choose an earlier start, a "
-        "smaller stride or a shorter context",
+        f"{config.initial} has {split.steps} states and none of number {last}; choose an earlier --start, a "
+        "smaller --stride or a shorter --context",
     )
     left = config.start // stride if config.backward else (split.steps - 1 - last) // stride
     require(
@@ -258,21 +267,27 @@ def _scalars(config: EnsembleConfig, split: WellSplit) -> np.ndarray:
     for name, value in config.overrides().items():
         require(
             name in split.constants,
-            f"{config.initial} has no parameter {name}; there are {', '.join(split.constants) or 'none'}",
+            f"--parameters: {config.initial} has no {name}; there are {', '.join(split.constants) or 'none'}",
         )
         positive = name not in split.system.log_parameters or value > 0
-        require(math.isfinite(value) and positive, f"parameter {name} cannot be {value:g}")
+        require(math.isfinite(value) and positive, f"--parameters: {name} cannot be {value:g}")
         scalars[:, split.constants.index(name)] = value
     return scalars
 
 
-def write_ensemble(config: EnsembleConfig, path: str | Path, say: Say = lambda _: None) -> AnyPath:
+def write_ensemble(
+    config: EnsembleConfig,
+    path: str | Path,
+    say: Say = lambda _: None,
+    check: Callable[[Ensemble], None] = lambda _: None,
+) -> AnyPath:
     """Emulate, and write a file of The Well's layout, state by state; it has its name only when it is whole.
 
     Arguments:
         config: What is emulated.
         path: The file, or a URL; what goes to a URL is uploaded when it is whole.
         say: Told what is done, and every few seconds how far it is.
+        check: What else to refuse before anything is drawn.
 
     Returns:
         The file's absolute path, or the URL's.
@@ -287,6 +302,8 @@ def write_ensemble(config: EnsembleConfig, path: str | Path, say: Say = lambda _
     say(f"loading {config.emulator}")
     with reminding(lambda: f"still loading {config.emulator}", say, WORKING_S, WORKING_S):
         ensemble = open_ensemble(config)
+    check(ensemble)
+    _check_room(ensemble, target)
     split, count = ensemble.split, len(config.trajectories) * ensemble.members
     with atomic_path(target) as aside, writing(aside, "w") as file:
         axes = dict(zip("xyz", split.coordinates, strict=False))
@@ -314,6 +331,20 @@ def _progress(done: int, total: int, reminder: Reminder) -> str:
     seconds = reminder.clock() - reminder.since
     left = f"; about {seconds * (total - done) / done:.0f} s left" if done else ""
     return f"emulated {done} of {total} states{left}"
+
+
+def _check_room(ensemble: Ensemble, target: AnyPath) -> None:
+    """Raise `ConfigError` if an ensemble is larger than what is free where it is written."""
+    config, split = ensemble.config, ensemble.split
+    samples = len(config.trajectories) * ensemble.members
+    size = 4.0 * samples * len(ensemble.steps) * len(split.system.channels) * math.prod(split.grid)
+    folder = next((each for each in target.parents if isinstance(each, Path) and each.is_dir()), None)
+    free = math.inf if folder is None else shutil.disk_usage(folder).free
+    require(
+        size <= free,
+        f"the ensemble takes {size / 1e9:.3g} GB and {folder} has {free / 1e9:.3g} free; emulate fewer "
+        "--members, --states or --trajectories, or give another --output",
+    )
 
 
 def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, place: int) -> None:

@@ -8,9 +8,9 @@ and a GIF a byte per pixel of each.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import imageio.v2 as imageio
@@ -22,12 +22,13 @@ from matplotlib.image import AxesImage
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from lola.config import Config, require
+from lola.config import Config, DistinctOrNone, Place, Within, located, require
 from lola.data.files import open_once
 from lola.data.systems import SYSTEMS, System
 from lola.data.well import WellSplit
 from lola.data.well_file import open_well_file
 from lola.data.well_header import infer_system
+from lola.ensemble import Ensemble
 from lola.errors import DataError
 from lola.remote import AnyPath
 from lola.storage import Location, atomic_path
@@ -38,6 +39,7 @@ DPI = 100
 STATES, SPREAD = "inferno", "viridis"
 PALETTE = {STATES: 128, SPREAD: 96, "gray": 32}
 """Colours of each map among the 256 of a GIF; the greys are for the text and the lines."""
+PIXELS = 8192  # of a frame's longer side; encoders of films take no more
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,17 +54,53 @@ class FilmConfig(Config):
         size: Pixels along the first axis of a picture.
     """
 
-    fields: tuple[str, ...] = ()
-    members: int = 2
-    trajectory: int = 0
-    rate: int = 5
-    size: int = 240
+    fields: DistinctOrNone[str] = ()
+    members: Place = 2
+    trajectory: Place = 0
+    rate: Annotated[int, Within("[1, 60]")] = 5
+    size: Annotated[int, Within("[32, 4096]")] = 240
 
-    def validate(self) -> None:
-        require(self.members >= 0, f"members of a film must not be negative, not {self.members}")
-        require(self.trajectory >= 0, f"trajectory must not be negative, not {self.trajectory}")
-        require(0 < self.rate <= 60, f"rate must be 1 to 60 states per second, not {self.rate}")
-        require(self.size >= 32, f"size must be at least 32 pixels, not {self.size}")
+    def check_contents(self, channels: Sequence[str], trajectories: int) -> None:
+        """Raise `ConfigError` unless the fields are among `channels`, and there is such a trajectory."""
+        require(
+            self.trajectory < trajectories,
+            f"--trajectory {self.trajectory}: the ensemble has {trajectories} trajectories, counted from 0",
+        )
+        for name in self.fields:
+            require(
+                name in channels,
+                f"--fields: the ensemble has no field {name}; there are {', '.join(channels)}",
+            )
+
+    def columns(self, members: int, truth: bool) -> list[str]:
+        """The pictures beside each other, of an ensemble of `members`, with the truth if it is known."""
+        shown = [f"member {number + 1}" for number in range(min(self.members, members))]
+        return [*(["truth"] if truth else []), *(["mean", "spread", *shown] if members > 1 else ["emulated"])]
+
+    def frame(self, grid: Sequence[int], columns: int) -> tuple[float, float]:
+        """Width and height of a frame in inches.
+
+        Raises:
+            ConfigError: No film can be so large.
+        """
+        inches = self.size / DPI
+        width = (inches + 0.1) * columns + 1.2
+        height = (inches * grid[1] / grid[0] + 0.1) * max(1, len(self.fields)) + 0.8
+        pixels = DPI * max(width, height)
+        require(
+            pixels <= PIXELS,
+            f"a --size of {self.size} makes frames of {pixels:.0f} pixels, and {PIXELS} are the most; "
+            "choose a smaller one, fewer --members or fewer --fields",
+        )
+        return width, height
+
+
+def check_film(config: FilmConfig, ensemble: Ensemble) -> None:
+    """Raise `ConfigError` unless a film can show an ensemble that is about to be drawn."""
+    split = ensemble.split
+    with located("film."):
+        config.check_contents(split.system.channels, len(ensemble.config.trajectories))
+        config.frame(split.grid, len(config.columns(ensemble.members, truth=True)))
 
 
 class Footage:
@@ -87,18 +125,10 @@ class Footage:
         self.steps = [int(step) for step in file.attrs["lola_steps"]]
         self.times = np.asarray(file["dimensions/time"])
         trajectories = [int(index) for index in file.attrs["lola_trajectories"]]
-        require(
-            config.trajectory < len(trajectories),
-            f"the ensemble has {len(trajectories)} trajectories and none at place {config.trajectory}",
-        )
+        config.check_contents(system.channels, len(trajectories))
         self.source, self.place = trajectories[config.trajectory], config.trajectory
         shown = {each.shown for each in SYSTEMS.values() if system.name in (each.name, *each.datasets)}
         self.fields = config.fields or tuple(shown & set(system.channels)) or system.channels[:1]
-        for name in self.fields:
-            require(
-                name in system.channels,
-                f"the ensemble has no field {name}; there are {', '.join(system.channels)}",
-            )
 
     def ensemble(self, name: str, number: int) -> np.ndarray:
         """All members of a channel in a state, with shape `(M, X, Y)`."""
@@ -148,14 +178,9 @@ class Canvas:
 
     def __init__(self, footage: Footage, config: FilmConfig) -> None:
         self.footage = footage
-        members = [f"member {number + 1}" for number in range(min(config.members, footage.members))]
-        truth = ["truth"] if footage.truth is not None else []
-        self.columns = [*truth, *(["mean", "spread", *members] if footage.members > 1 else ["emulated"])]
+        self.columns = config.columns(footage.members, footage.truth is not None)
         shape = footage.ensemble(footage.fields[0], 0).shape[1:]
-        inches = config.size / DPI
-        height = inches * shape[1] / shape[0]
-        width = (inches + 0.1) * len(self.columns) + 1.2
-        self.figure = Figure((width, (height + 0.1) * len(footage.fields) + 0.8), DPI, layout="constrained")
+        self.figure = Figure(config.frame(shape, len(self.columns)), DPI, layout="constrained")
         self.canvas = FigureCanvasAgg(self.figure)
         grid = self.figure.subplots(len(footage.fields), len(self.columns), squeeze=False)
         self.images: dict[tuple[str, str], AxesImage] = {}

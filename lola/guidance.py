@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from azula.denoise import Denoiser, DiracPosterior
@@ -32,7 +32,7 @@ from azula.noise import Schedule
 from azula.sample import DDPMSampler, Sampler
 from torch import Tensor
 
-from lola.config import Config, require
+from lola.config import Config, Within, require
 from lola.sampling import SamplerConfig
 from lola.seeding import SampleGenerator
 
@@ -54,17 +54,15 @@ class GuidanceConfig(Config):
 
     name: GuidanceName = "mmps"
     solver: Literal["gmres", "cg"] | None = None
-    iterations: int | None = None
-    strength: float | None = None
+    iterations: Annotated[int, Within("[1, 1000]")] | None = None
+    strength: Annotated[float, Within("(0, 1e6]")] | None = None
 
     def validate(self) -> None:
         require(self.name in get_args(GuidanceName), f"no guidance is called {self.name!r}")
         for option, methods in (("solver", SOLVING), ("iterations", SOLVING), ("strength", STRENGTH)):
             given = getattr(self, option) is not None
-            require(self.name in methods or not given, f"the guidance {self.name} takes no {option}")
+            require(self.name in methods or not given, f"the guidance {self.name} takes no --{option}")
         require(self.solver in (None, "gmres", "cg"), f"no solver is called {self.solver!r}")
-        require(self.iterations is None or self.iterations >= 1, "a solver needs at least one iteration")
-        require(self.strength is None or self.strength > 0, "the strength of guidance must be positive")
 
     def what(self) -> dict[str, Any]:
         """The fingerprinted fields, with the method's own options."""

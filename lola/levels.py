@@ -1,11 +1,12 @@
 """What convolutional networks of several levels have in common: how levels are told and checked."""
 
-from typing import get_args
+from typing import Annotated, get_args
 
-from lola.config import require
+from lola.config import Listed, Place, Size, Within, require
 from lola.nn.layers import Norm, groups
 
-Heads = tuple[tuple[int, int], ...]
+Heads = Annotated[tuple[tuple[Place, Size], ...], Listed(empty=True)]
+Blocks = Annotated[int, Within("[0, 1024]")]
 
 
 def check_levels(channels: tuple[int, ...], blocks: tuple[int, ...], heads: Heads, norm: Norm) -> None:
@@ -16,24 +17,23 @@ def check_levels(channels: tuple[int, ...], blocks: tuple[int, ...], heads: Head
         heads: Pairs (level, heads) of the levels with attention.
         norm: The normalisation within blocks.
     """
-    require(len(channels) > 0, "channels must name at least one level")
     require(
         len(channels) == len(blocks),
-        f"channels has {len(channels)} levels and blocks {len(blocks)}; give both as many",
+        f"--channels has {len(channels)} levels and --blocks {len(blocks)}; give both as many",
     )
-    require(min(blocks) >= 0, "blocks must not be negative")
-    require(min(channels) >= 2, "every level needs at least 2 channels to normalise over")
     require(norm in get_args(Norm), f"no normalisation is called {norm!r}")
     for n in channels:
         require(
             norm != "group" or n % groups(n) == 0,
-            f"{n} channels do not split into {groups(n)} groups; choose a multiple of {groups(n)}",
+            f"--channels {n} do not split into {groups(n)} groups; choose a multiple of {groups(n)}",
         )
+    levels = [level for level, _ in heads]
+    require(len(set(levels)) == len(levels), f"--attention-heads names one of the levels {levels} twice")
     for level, number in heads:
-        require(0 <= level < len(channels), f"attention_heads names level {level}, which does not exist")
+        require(level < len(channels), f"--attention-heads names level {level}, which does not exist")
         require(
-            number >= 1 and channels[level] % number == 0,
-            f"{channels[level]} channels of level {level} do not split into {number} heads",
+            channels[level] % number == 0,
+            f"{channels[level]} --channels of level {level} do not split into {number} --attention-heads",
         )
 
 

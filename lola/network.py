@@ -2,12 +2,14 @@
 
 import abc
 import dataclasses
+from typing import Annotated
 
 from torch import nn
 
-from lola.config import Config, require
+from lola.config import Config, Each, Kernel, Size, Within, option, require
 
-Sizes = int | tuple[int, ...]
+Sizes = Size | Each[Size]
+Kernels = Kernel | Each[Kernel]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,13 +20,13 @@ class NetworkConfig(Config, abc.ABC):
         modulation: Features of the vector that carries simulation parameters and diffusion time.
     """
 
-    modulation: int = 256
+    modulation: Annotated[int, Within("[4, 65536]")] = 256
 
     def validate(self) -> None:
         super().validate()
         require(
-            self.modulation >= 4 and self.modulation % 2 == 0,
-            f"modulation must be even and at least 4, not {self.modulation}",
+            self.modulation % 2 == 0,
+            f"--modulation must be even, not {self.modulation}",
         )
 
     @abc.abstractmethod
@@ -54,6 +56,6 @@ def along_axes(name: str, sizes: Sizes, time: int, spatial: int) -> tuple[int, .
         return (time, *[sizes] * spatial)
     require(
         len(sizes) == 1 + spatial,
-        f"{name} {sizes} must have {1 + spatial} sizes: time and {spatial} grid axes",
+        f"{option(name)} {sizes} must have {1 + spatial} sizes: time and {spatial} grid axes",
     )
     return sizes

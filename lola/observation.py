@@ -15,14 +15,14 @@ or any function of states that works row by row.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lola.config import Config, require
-from lola.errors import DataError
+from lola.config import Config, Count, DistinctOrNone, Place, Size, Within, require
+from lola.errors import ConfigError, DataError
 from lola.seeding import SampleGenerator, numpy_generator
 
 Operator = Callable[[Tensor], Tensor]
@@ -150,20 +150,16 @@ class ObservationConfig(Config):
     """
 
     operator: OperatorName = "subsample"
-    factor: int = 8
-    count: int = 16
-    fields: tuple[str, ...] = ()
-    every: int = 1
-    until: int = 0
-    noise: float = 0.05
+    factor: Size = 8
+    count: Count = 16
+    fields: DistinctOrNone[str] = ()
+    every: Count = 1
+    until: Place = 0
+    noise: Annotated[float, Within("(0, 1e6]")] = 0.05
     seed: int = 0
 
     def validate(self) -> None:
         require(self.operator in get_args(OperatorName), f"no operator is called {self.operator!r}")
-        for name in ("factor", "count", "every"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        require(self.until >= 0, f"until must not be negative, not {self.until}")
-        require(self.noise > 0, f"the noise of observations must be positive, not {self.noise}")
 
     @property
     def title(self) -> str:
@@ -178,12 +174,31 @@ class ObservationConfig(Config):
         """The operator on states of these channels on a grid."""
         unknown = [name for name in self.fields if name not in channels]
         require(
-            not unknown, f"there is no field {', '.join(unknown)} to observe; there are {', '.join(channels)}"
+            not unknown,
+            f"--fields: there is no field {', '.join(unknown)} to observe; there are {', '.join(channels)}",
         )
         operator = self._operator(tuple(grid))
         if not self.fields:
             return operator
         return of_fields(operator, [channels.index(name) for name in self.fields])
+
+    def check(self, channels: Sequence[str], grid: Sequence[int], states: int) -> None:
+        """Raise `ConfigError` unless some of `states` emulated states of these channels can be observed."""
+        operator = self.build(channels, grid)
+        try:
+            operator(torch.zeros(1, len(channels), *grid))
+        except DataError as error:
+            raise ConfigError(f"--factor {self.factor}: {error}") from error
+        for axis in grid if self.operator != "sensors" else ():
+            require(
+                self.factor <= axis,
+                f"--factor {self.factor} exceeds a grid axis of {axis} cells; choose a smaller one",
+            )
+        last = min(self.until or states, states)
+        require(
+            self.every <= last,
+            f"--every {self.every}: none of the {last} states that may be observed is; choose a smaller one",
+        )
 
     def _operator(self, grid: tuple[int, ...]) -> Operator:
         places = numpy_generator("places", self.seed)
@@ -194,7 +209,10 @@ class ObservationConfig(Config):
                 return block_mean(self.factor)
             case "sensors":
                 points = math.prod(grid)
-                require(self.count <= points, f"{self.count} sensors do not fit on {points} points")
+                require(
+                    self.count <= points,
+                    f"--count {self.count} sensors do not fit on {points} points",
+                )
                 chosen = torch.from_numpy(places.permutation(points)[: self.count])
                 return sensors(torch.stack(torch.unravel_index(chosen, grid), dim=-1))
             case "mask":

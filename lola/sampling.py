@@ -25,7 +25,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import torch
 from azula.denoise import Denoiser
@@ -47,7 +47,7 @@ from azula.sample import (
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lola.config import Config, added, require
+from lola.config import Config, Within, added, require
 from lola.errors import ConfigError
 from lola.seeding import SampleGenerator
 
@@ -113,6 +113,7 @@ METHODS: dict[SamplerName, _Method] = {
     "predictor_corrector": _Method(PCSampler, {"corrections": 1, "delta": 0.01}, stochastic=True),
 }
 OPTIONS = ("order", "eta", "temperature", "corrections", "delta")
+SolverSteps = Annotated[int, Within("[1, 10000]")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,39 +134,31 @@ class SamplerConfig(Config):
     """
 
     name: SamplerName = "adams_bashforth"
-    order: int | None = None
-    steps: int = 16
-    eta: float | None = added(None)
-    temperature: float | None = added(None)
-    corrections: int | None = added(None)
-    delta: float | None = added(None)
+    order: Annotated[int, Within("[1, 8]")] | None = None
+    steps: SolverSteps = 16
+    eta: Annotated[float, Within("[0, 1e6]")] | None = added(None)
+    temperature: Annotated[float, Within("(0, 1e6]")] | None = added(None)
+    corrections: SolverSteps | None = added(None)
+    delta: Annotated[float, Within("(0, 1)")] | None = added(None)
     spacing: Spacing = added("time")
-    exponent: float | None = added(None)
+    exponent: Annotated[float, Within("(0, 1e3]")] | None = added(None)
 
     def validate(self) -> None:
         require(self.name in get_args(SamplerName), f"no sampler is called {self.name!r}")
         require(self.spacing in get_args(Spacing), f"no step spacing is called {self.spacing!r}")
         for option in OPTIONS:
             takes = option in METHODS[self.name].options
-            require(takes or getattr(self, option) is None, f"the sampler {self.name} takes no {option}")
+            require(takes or getattr(self, option) is None, f"the sampler {self.name} takes no --{option}")
         require(
             self.spacing == "power" or self.exponent is None,
-            f"exponent is that of the power spacing; {self.spacing} has none",
+            f"--exponent is that of the power spacing; {self.spacing} has none",
         )
-        options = self.options
-        order, eta = options.get("order", 1), options.get("eta", 0.0)
-        require(order >= 1, f"order must be at least 1, not {order}")
-        most = 1.0 if self.name == "ddim" else float("inf")
-        require(0 <= eta <= most, f"eta of {self.name} must be from 0 to {most:g}, not {eta}")
-        require(options.get("temperature", 1.0) > 0, f"temperature must be positive, not {self.temperature}")
-        require(options.get("corrections", 1) >= 1, f"corrections must be at least 1, not {self.corrections}")
-        require(0 < options.get("delta", 0.5) < 1, f"delta must be between 0 and 1, not {self.delta}")
-        require(self.exponent is None or self.exponent > 0, f"exponent must be positive, not {self.exponent}")
-        require(self.steps >= 1, f"steps must be at least 1, not {self.steps}")
+        ddim = self.name != "ddim" or self.options["eta"] <= 1
+        require(ddim, f"--eta of ddim must be from 0 to 1, not {self.eta}")
         require(
             self.steps % self.cost == 0,
             f"{self.name} evaluates the network {self.cost} times for each step of its own; "
-            f"steps must be a multiple of that, not {self.steps}",
+            f"--steps must be a multiple of that, not {self.steps}",
         )
 
     def what(self) -> dict[str, Any]:

@@ -24,17 +24,18 @@ The objective's times are quantiles `t = Q(u)` of a prior, at one uniform number
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 from azula.noise import Schedule, VESchedule
 from torch import Tensor
 
-from lola.config import Config, require
+from lola.config import Config, Within, require
 from lola.seeding import SampleGenerator
 
 ScheduleName = Literal["log_logit", "log_linear", "rectified"]
 PriorName = Literal["uniform", "beta", "kumaraswamy"]
+LOG_SIGMAS = 30.0  # of their squares, single precision holds the exponentials
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,22 +51,26 @@ class ScheduleConfig(Config):
     """
 
     name: ScheduleName = "log_logit"
-    sigma_min: float = 1e-3
-    sigma_max: float = 1e3
-    scale: float = 1.0
-    shift: float = 0.0
+    sigma_min: Annotated[float, Within("[1e-6, 1e6]")] = 1e-3
+    sigma_max: Annotated[float, Within("[1e-6, 1e6]")] = 1e3
+    scale: Annotated[float, Within("(0, 10]")] = 1.0
+    shift: Annotated[float, Within("[-30, 30]")] = 0.0
 
     def validate(self) -> None:
         require(self.name in get_args(ScheduleName), f"no schedule is called {self.name!r}")
         require(
-            0 < self.sigma_min < self.sigma_max < math.inf,
-            "sigma_min must be positive and below sigma_max, which is finite, "
-            f"not {self.sigma_min} and {self.sigma_max}",
+            self.sigma_min < self.sigma_max,
+            f"--sigma-min must be below --sigma-max, not {self.sigma_min} and {self.sigma_max}",
         )
-        require(self.scale > 0, f"scale must be positive, not {self.scale}")
+        ends = (self.scale * math.log(sigma) + self.shift for sigma in (self.sigma_min, self.sigma_max))
+        require(
+            all(abs(end) <= LOG_SIGMAS for end in ends),
+            f"--scale {self.scale} and --shift {self.shift} take noise over signal out of the range of "
+            f"single precision; log sigma must stay within {LOG_SIGMAS}",
+        )
         require(
             self.name == "log_logit" or (self.scale == 1 and self.shift == 0),
-            f"scale and shift are those of log_logit; {self.name} has none",
+            f"--scale and --shift are those of log_logit; {self.name} has none",
         )
 
     def build(self) -> Schedule:
@@ -115,17 +120,16 @@ class TimePriorConfig(Config):
     """
 
     name: PriorName = "uniform"
-    a: float = 0.0
-    b: float = 1.0
+    a: Annotated[float, Within("[0, 1000]")] = 0.0
+    b: Annotated[float, Within("(0, 1000]")] = 1.0
 
     def validate(self) -> None:
         require(self.name in get_args(PriorName), f"no time prior is called {self.name!r}")
         if self.name == "uniform":
             ordered = 0 <= self.a < self.b <= 1
-            require(ordered, f"a uniform prior needs 0 <= a < b <= 1, not {self.a} and {self.b}")
+            require(ordered, f"a uniform prior needs 0 <= --a < --b <= 1, not {self.a} and {self.b}")
         else:
-            positive = 0 < self.a < math.inf and 0 < self.b < math.inf
-            require(positive, f"a {self.name} prior needs positive a and b, not {self.a} and {self.b}")
+            require(self.a > 0, f"a {self.name} prior needs an --a above 0, not {self.a}")
 
     def draw(self, generator: SampleGenerator) -> Tensor:
         """One time in [0, 1] per sample, float32, with shape `(B)`."""

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Annotated
 
-from lola.config import Config, require
+from lola.config import Config, Factor, Share, Size, Within, require
 from lola.errors import ConfigError
-from lola.network import NetworkConfig, Sizes, along_axes, each
+from lola.network import NetworkConfig, Sizes, along_axes
 from lola.nn.vit import Transformer
 
 
@@ -23,25 +24,21 @@ class BlocksConfig(Config):
         rope: Whether attention sees relative positions.
     """
 
-    features: int = 1024
-    blocks: int = 16
-    heads: int = 8
-    ffn_factor: int = 4
-    dropout: float = 0.05
+    features: Annotated[int, Within("[4, 65536]")] = 1024
+    blocks: Annotated[int, Within("[1, 1024]")] = 16
+    heads: Size = 8
+    ffn_factor: Factor = 4
+    dropout: Share = 0.05
     qk_norm: bool = True
     rope: bool = True
 
     def validate(self) -> None:
         super().validate()
-        sizes = (self.features, self.blocks, self.heads, self.ffn_factor)
-        require(min(sizes) > 0, "features, blocks, heads and ffn_factor must be positive")
         require(
             self.features % (2 * self.heads) == 0,
-            f"{self.features} features do not split into {self.heads} heads of even size; "
+            f"{self.features} --features do not split into {self.heads} --heads of even size; "
             f"choose a multiple of {2 * self.heads}",
         )
-        require(self.features >= 4, "features must be at least 4")
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
 
     def transformer(
         self, inputs: int, outputs: int, modulation: int, patch_size: Sequence[int]
@@ -72,10 +69,6 @@ class TransformerConfig(NetworkConfig, BlocksConfig):
 
     patch_size: Sizes = 1
 
-    def validate(self) -> None:
-        super().validate()
-        require(min(each(self.patch_size)) > 0, f"patch_size must be positive, not {self.patch_size}")
-
     def patches(self, spatial: int) -> tuple[int, ...]:
         """Sizes of a patch along time and each of `spatial` grid axes."""
         return along_axes("patch_size", self.patch_size, 1, spatial)
@@ -88,7 +81,7 @@ class TransformerConfig(NetworkConfig, BlocksConfig):
         ):
             if size % patch:
                 raise ConfigError(
-                    f"patches of {patch} do not tile a {name} of {size}; choose a divisor of {size}"
+                    f"a --patch-size of {patch} does not tile a {name} of {size}; choose a divisor of it"
                 )
 
     def build(self, channels: int, spatial: int, modulated: bool) -> Transformer:

@@ -7,11 +7,12 @@ cell cover the same `patch_size` cells along each axis.
 """
 
 import dataclasses
+from typing import Annotated
 
 from torch import nn
 
 from lola.autoencoder import CodecConfig
-from lola.config import require
+from lola.config import Size, Within
 from lola.nn.layers import DepthToSpace, SpaceToDepth
 from lola.transformer import BlocksConfig
 
@@ -25,12 +26,8 @@ class TransformerAutoencoderConfig(CodecConfig, BlocksConfig):
         patch_size: Cells per token along each axis: the down-sampling.
     """
 
-    blocks: int = 8
-    patch_size: int = 32
-
-    def validate(self) -> None:
-        super().validate()
-        require(self.patch_size >= 1, f"patch_size must be at least 1, not {self.patch_size}")
+    blocks: Annotated[int, Within("[1, 1024]")] = 8
+    patch_size: Size = 32
 
     def factors(self, spatial: int) -> tuple[int, ...]:
         """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from lola.config import require
+from lola.config import Channels, Each, Factor, Share, require
 from lola.errors import ConfigError
-from lola.levels import Heads, check_levels, heads_of_levels
-from lola.network import NetworkConfig, Sizes, along_axes, each
+from lola.levels import Blocks, Heads, check_levels, heads_of_levels
+from lola.network import Kernels, NetworkConfig, Sizes, along_axes, each
 from lola.nn.layers import Norm
 from lola.nn.unet import UNet
 
@@ -27,13 +27,13 @@ class UNetConfig(NetworkConfig):
         identity_init: Whether resampling convolutions start near the identity.
     """
 
-    channels: tuple[int, ...] = (64, 128, 256)
-    blocks: tuple[int, ...] = (3, 3, 3)
-    kernel_size: Sizes = 3
+    channels: Each[Channels] = (64, 128, 256)
+    blocks: Each[Blocks] = (3, 3, 3)
+    kernel_size: Kernels = 3
     stride: Sizes = 2
     attention_heads: Heads = ()
-    ffn_factor: int = 1
-    dropout: float = 0.05
+    ffn_factor: Factor = 1
+    dropout: Share = 0.05
     periodic: bool = False
     norm: Norm = "layer"
     identity_init: bool = True
@@ -42,10 +42,7 @@ class UNetConfig(NetworkConfig):
         super().validate()
         check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
         odd = all(size % 2 == 1 for size in each(self.kernel_size))
-        require(odd, f"kernel_size must be odd, not {self.kernel_size}")
-        require(min(each(self.stride)) >= 1, f"stride must be at least 1, not {self.stride}")
-        require(self.ffn_factor >= 1, f"ffn_factor must be at least 1, not {self.ffn_factor}")
-        require(0 <= self.dropout < 1, f"dropout must be in [0, 1), not {self.dropout}")
+        require(odd, f"--kernel-size must be odd, not {self.kernel_size}")
 
     def kernels(self, spatial: int) -> tuple[int, ...]:
         """Sizes of the convolutions along time and each of `spatial` grid axes."""
@@ -63,9 +60,12 @@ class UNetConfig(NetworkConfig):
             if size % factor:
                 raise ConfigError(
                     f"the U-Net's down-sampling {factor} does not divide a grid axis of {size}; "
-                    f"take a multiple of {factor} or fewer levels"
+                    f"take a multiple of {factor}, a smaller --stride or fewer levels (--channels, --blocks)"
                 )
-            require(size // factor >= half, f"kernels wrap more than once around {size // factor} cells")
+            require(
+                size // factor >= half,
+                f"--kernel-size wraps more than once around {size // factor} cells",
+            )
 
     def build(self, channels: int, spatial: int, modulated: bool) -> UNet:
         """The U-Net that maps fields and mask, `2 channels`, to `channels`."""

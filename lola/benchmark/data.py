@@ -17,7 +17,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import h5py
 import numpy as np
@@ -25,8 +25,8 @@ import torch
 
 from lola.benchmark.datasets import copy_to_hdf5, write_latents, write_well
 from lola.benchmark.loader import Slices, plain_batches
-from lola.benchmark.timing import interleave, machine, ratio
-from lola.config import Config, require
+from lola.benchmark.timing import Rounds, Threads, interleave, machine, ratio
+from lola.config import Config, Size, Within, require
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
@@ -63,24 +63,22 @@ class DataBenchmark(Config):
     system: str = "euler"
     emulator: NeuralSolverConfig
     training: TrainingConfig
-    gigabytes: float = 0.5
-    cells: int = 128
-    steps: int = 51
-    batch_size: int = 64
-    window: int = 5
-    stride: int = 4
-    rounds: int = 7
-    threads: int = 1
+    gigabytes: Annotated[float, Within("(0, 10000]")] = 0.5
+    cells: Annotated[int, Within("[4, 4096]")] = 128
+    steps: Annotated[int, Within("[1, 100000]")] = 51
+    batch_size: Size = 64
+    window: Size = 5
+    stride: Annotated[int, Within("[1, 1e9]")] = 4
+    rounds: Rounds = 7
+    threads: Threads = 1
     ray: bool = True
     memory: bool = False
     output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
-        require(self.gigabytes > 0, f"gigabytes must be positive, not {self.gigabytes}")
-        require(self.rounds > 0, f"rounds must be positive, not {self.rounds}")
         require(
             (self.window - 1) * self.stride < self.steps,
-            f"windows of {self.window} states at stride {self.stride} do not fit into {self.steps} steps",
+            f"--window {self.window} at --stride {self.stride} does not fit into --steps {self.steps}",
         )
 
 

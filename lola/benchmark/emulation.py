@@ -22,9 +22,9 @@ from lola.autoencoder import AutoencoderConfig
 from lola.benchmark.plain_autoencoder import PlainAutoencoder
 from lola.benchmark.plain_transformer import PlainTransformer
 from lola.benchmark.simulators import time_simulator
-from lola.benchmark.timing import Clock, interleave, machine, ratio
+from lola.benchmark.timing import Clock, Rounds, Threads, interleave, machine, ratio
 from lola.binding import BoundNetwork
-from lola.config import Config, require
+from lola.config import Config, Distinct, Size, require
 from lola.data.systems import EULER
 from lola.diffusion import Diffusion, DiffusionConfig, NoisyNetwork
 from lola.emulation import Emulator, InferenceConfig
@@ -78,22 +78,17 @@ class EmulationBenchmark(Config):
     medium: GravityCoolingConfig = dataclasses.field(default_factory=GravityCoolingConfig)
     simulators: bool = True
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
-    models: tuple[Model, ...] = ("neural_solver", "diffusion")
-    spaces: tuple[Space, ...] = ("latent", "pixel")
-    rows: tuple[int, ...] = (1, 16)
-    precisions: tuple[Precision, ...] = ("float32",)
+    models: Distinct[Model] = ("neural_solver", "diffusion")
+    spaces: Distinct[Space] = ("latent", "pixel")
+    rows: Distinct[Size] = (1, 16)
+    precisions: Distinct[Precision] = ("float32",)
     compiled: bool = False
-    rounds: int = 5
-    threads: int = 0
+    rounds: Rounds = 5
+    threads: Threads = 0
     clock: Clock = "wall"
     output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
-        require(self.rounds > 0, f"rounds must be positive, not {self.rounds}")
-        require(self.threads >= 0, f"threads must not be negative, not {self.threads}")
-        for name in ("models", "spaces", "rows", "precisions"):
-            require(len(getattr(self, name)) > 0, f"{name} must name at least one")
-        require(min(self.rows) > 0, f"rows must be positive, not {min(self.rows)}")
         for network in (self.latent, self.pixel):
             require(
                 network.qk_norm and network.rope,

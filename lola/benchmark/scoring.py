@@ -10,17 +10,19 @@ rounds of the ratio of what the first two take to what the last does.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from lola.benchmark.plain_scoring import plain_scores
-from lola.benchmark.timing import Clock, interleave, machine, ratio
-from lola.config import Config, require
+from lola.benchmark.timing import Clock, Rounds, Threads, interleave, machine, ratio
+from lola.config import Config, Within, require
 from lola.evaluation import metrics
 from lola.evaluation.ensemble import score_ensemble
 from lola.seeding import derive
+
+BYTES = 8e9  # of the ensemble that is scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,19 +41,23 @@ class MetricsBenchmark(Config):
         output: The folder where results are written.
     """
 
-    members: int = 16
-    fields: int = 5
-    lead_times: int = 25
-    cells: int = 64
-    dimensions: int = 2
-    rounds: int = 5
-    threads: int = 1
+    members: Annotated[int, Within("[2, 4096]")] = 16
+    fields: Annotated[int, Within("[1, 4096]")] = 5
+    lead_times: Annotated[int, Within("[1, 100000]")] = 25
+    cells: Annotated[int, Within("[4, 4096]")] = 64
+    dimensions: Annotated[int, Within("[1, 3]")] = 2
+    rounds: Rounds = 5
+    threads: Threads = 1
     clock: Clock = "wall"
     output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
-        require(self.members > 1, f"an ensemble of {self.members} has no spread to time")
-        require(self.rounds > 0, f"rounds must be positive, not {self.rounds}")
+        size = 4.0 * self.members * self.fields * self.lead_times * self.cells**self.dimensions
+        require(
+            size <= BYTES,
+            f"--members, --fields, --lead-times, --cells and --dimensions make {size / 1e9:.3g} GB of "
+            f"states; {BYTES / 1e9:g} GB are the most",
+        )
 
 
 def run_metrics_benchmark(config: MetricsBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -16,11 +16,15 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
+from lola.config import Within
+
 Clock = Literal["wall", "cpu"]
+Rounds = Annotated[int, Within("[1, 1e6]")]
+Threads = Annotated[int, Within("[0, 1024]")]
 
 
 def interleave(

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lola.autoencoder import AutoencoderConfig
 from lola.benchmark.cases import Case, Network, Size, build_case, check_plain
 from lola.benchmark.roofline import roofline
-from lola.benchmark.timing import Clock, interleave, machine, ratio
-from lola.config import Config, require
+from lola.benchmark.timing import Clock, Rounds, Threads, interleave, machine, ratio
+from lola.config import Config, Distinct
 from lola.training.precision import precision
 from lola.transformer import TransformerConfig
 
@@ -47,20 +47,16 @@ class TrainingBenchmark(Config):
 
     autoencoder: AutoencoderConfig
     transformer: TransformerConfig
-    networks: tuple[Network, ...] = ("autoencoder-2d", "autoencoder-3d", "transformer")
-    sizes: tuple[Size, ...] = ("demo", "wide")
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    modes: tuple[Mode, ...] = ("eager",)
-    rounds: int = 9
-    threads: int = 0
+    networks: Distinct[Network] = ("autoencoder-2d", "autoencoder-3d", "transformer")
+    sizes: Distinct[Size] = ("demo", "wide")
+    precisions: Distinct[Precision] = ("float32", "bfloat16")
+    modes: Distinct[Mode] = ("eager",)
+    rounds: Rounds = 9
+    threads: Threads = 0
     clock: Clock = "wall"
     output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
-        require(self.rounds > 0, f"rounds must be positive, not {self.rounds}")
-        require(self.threads >= 0, f"threads must not be negative, not {self.threads}")
-        for name in ("networks", "sizes", "precisions", "modes"):
-            require(len(getattr(self, name)) > 0, f"{name} must name at least one")
         check_plain(self.autoencoder, self.transformer)
 
 

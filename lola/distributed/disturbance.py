@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import ray
 import ray.train
@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 
 from lola.autoencoder import AutoencoderConfig
 from lola.benchmark.datasets import write_well
-from lola.config import Config
+from lola.config import Config, Count, Distinct, Within
 from lola.data.datasets import Datasets
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
@@ -67,11 +67,11 @@ class DisturbanceConfig(Config):
         output: Where the results go.
     """
 
-    scenarios: tuple[Scenario, ...] = ("worker killed", "node lost", "node gained", "node preempted")
-    steps: int = 300
-    report_every: int = 25
-    pace: float = 0.1
-    notice: int = 15
+    scenarios: Distinct[Scenario] = ("worker killed", "node lost", "node gained", "node preempted")
+    steps: Count = 300
+    report_every: Count = 25
+    pace: Annotated[float, Within("[0, 3600]")] = 0.1
+    notice: Annotated[int, Within("[1, 3600]")] = 15
     output: str = "experiments/results/elastic"
 
 

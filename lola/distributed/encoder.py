@@ -9,14 +9,14 @@ many encoders there are.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lola.config import Config, how, require
+from lola.config import Config, Count, Gpus, Size, Within, how, whole_gpus
 from lola.data.augment import Symmetries, draw_variant
 from lola.data.casting import cast_checked
 from lola.data.latent_shards import tensor_column
@@ -47,19 +47,16 @@ class CacheConfig(Config):
 
     dtype: Literal["float32", "float16"] = "float32"
     precision: Precision = "float32"
-    variants: int = 1
+    variants: Annotated[int, Within("[1, 256]")] = 1
     seed: int = 0
     symmetries: Symmetries = "plain"
-    block: int = 25
+    block: Count = 25
     skip_bad_shards: bool = False
-    actors: int = how(1)
-    gpus: float = how(0.0)
+    actors: Size = how(1)
+    gpus: Gpus = how(0.0)
 
     def validate(self) -> None:
-        require(self.variants > 0, f"a cache needs at least one variant, not {self.variants}")
-        require(self.block > 0, f"a block needs at least one state, not {self.block}")
-        require(self.actors > 0, f"a cache needs at least one encoder, not {self.actors}")
-        require(self.gpus >= 0, f"an encoder cannot have {self.gpus} GPUs")
+        whole_gpus(self.gpus)
 
 
 def variants_of(shard: Shard, config: CacheConfig) -> int:

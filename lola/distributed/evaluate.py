@@ -115,7 +115,8 @@ def evaluation_step(
     tags = {"system": stage.system, "stage": "evaluation", "compression": f"{subject.compression:g}", **key}
     tags["split"] = config.split
     reads = Reads(f"{stage.system}/{config.split}", split.fingerprint, "evaluation", datasets.root)
-    return Step(stage, functools.partial(run_evaluation, run), tags, config.trajectories, reads=(reads,))
+    total = min(config.trajectories, len(split.trajectories))
+    return Step(stage, functools.partial(run_evaluation, run), tags, total, reads=(reads,))
 
 
 def run_evaluation(run: EvaluationRun) -> None:

@@ -22,6 +22,7 @@ from lola.distributed.datasource import shards_of
 from lola.distributed.encode import SPLITS, dataset_fingerprint, encode
 from lola.distributed.encoder import CacheConfig
 from lola.distributed.evaluate import evaluation_step
+from lola.distributed.fitting import Data
 from lola.distributed.setups import latent_setup, pixel_setup
 from lola.distributed.statistics import compute_statistics, statistics_stage
 from lola.distributed.sweep import EmulatorModel, Reads, Recipe, Step, SweepConfig, Trial, kind_of
@@ -45,7 +46,7 @@ class Plan:
 
     Raises:
         DataError: The datasets are missing or faulty.
-        ConfigError: The grid does not fit the models.
+        ConfigError: Options do not fit the data.
     """
 
     def __init__(self, config: SweepConfig, root: AnyPath, well: Location) -> None:
@@ -60,14 +61,7 @@ class Plan:
             self.first = (statistics_stage(root, self.train),)
             self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
         self.channels = len(self.system.channels)
-        config.autoencoder.check_grid(self.test.grid)
-        factors = config.autoencoder.factors(self.system.dimensions)
-        latent = tuple(size // factor for size, factor in zip(self.test.grid, factors, strict=True))
-        for model in (config.diffusion, config.neural_solver):
-            model.network.check_grid(latent, config.window)
-        if config.pixel is not None:
-            config.pixel.network.check_grid(self.test.grid, config.window)
-        config.evaluation.check_steps(self.test.steps, config.contexts)
+        config.fit(Data.of_splits(splits))
         self._goal: tuple[Stage, ...] = ()
 
     @property

@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ray
 
-from lola.config import Config, require
+from lola.config import Config, Size, Within
 from lola.distributed.cluster import EMBEDDED, SETTINGS
 from lola.distributed.sweep import Step, Trial
 from lola.distributed.tune import run_trials
@@ -36,12 +36,9 @@ class SchedulingBenchmark(Config):
         output: Where the results go.
     """
 
-    trials: int = 10000
-    nodes: int = 4
+    trials: Annotated[int, Within("[1, 100000]")] = 10000
+    nodes: Size = 4
     output: str = "experiments/results/benchmark"
-
-    def validate(self) -> None:
-        require(self.trials > 0 and self.nodes > 0, "trials and nodes must be positive")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,17 @@ def simulate(
         return _simulate_missing(config, root, wanted, say, before)
 
 
+def is_needed(config: SimulationConfig, well: Location) -> bool:
+    """Whether files are missing that `simulate` would make.
+
+    Raises:
+        DataError: As `simulate` does.
+    """
+    root = well if isinstance(well, Path) else remote_path(well)
+    wanted = {root / job.path: job for job in jobs(config)}
+    return not _genuine(config, root, wanted) and not all(path.exists() for path in wanted)
+
+
 def _simulate_missing(
     config: SimulationConfig,
     root: AnyPath,

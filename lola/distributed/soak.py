@@ -18,15 +18,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pyarrow.parquet as pq
 
-from lola.config import Config, require
+from lola.config import Config, Count, NotNegative, Within, require
 from lola.errors import LolaError
 from lola.inventory import unknown_files
 
 PATIENCE = 3  # how often a driver may fail after the last kill
 LIMIT = 1800.0  # seconds after which a sweep that nobody disturbs is taken to hang
+
+
+Seconds = Annotated[float, Within("[0, 86400]")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,15 +45,16 @@ class SoakConfig(Config):
         folder: Where everything is written; it must not exist.
     """
 
-    kills: int = 20
+    kills: Count = 20
     seed: int = 0
-    between: tuple[float, float] = (2.0, 40.0)
-    tolerance: float = 1e-5
+    between: tuple[Seconds, Seconds] = (2.0, 40.0)
+    tolerance: NotNegative = 1e-5
     folder: str
 
     def validate(self) -> None:
-        require(self.kills > 0, f"kills must be positive, not {self.kills}")
-        require(0 <= self.between[0] <= self.between[1], f"between: {self.between} is no range of seconds")
+        require(
+            self.between[0] <= self.between[1], f"--between takes the least seconds first, not {self.between}"
+        )
 
 
 @dataclasses.dataclass

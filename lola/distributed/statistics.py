@@ -17,7 +17,7 @@ import ray.data
 import torch
 import yaml
 
-from lola.config import Config, how, require
+from lola.config import Config, Count, how
 from lola.data.datasets import Datasets
 from lola.data.statistics import Moments, field_moments, table
 from lola.data.systems import System
@@ -49,10 +49,7 @@ class StatisticsConfig(Config):
 
     channels: tuple[str, ...]
     transforms: tuple[str, ...]
-    block: int = how(16)
-
-    def validate(self) -> None:
-        require(self.block > 0, f"a block needs at least one state, not {self.block}")
+    block: Count = how(16)
 
 
 def statistics_stage(root: AnyPath, split: WellSplit, block: int = 16) -> Stage:

@@ -1,27 +1,40 @@
 """The configuration of a sweep, and what it is made of: trials, each a chain of stages."""
 
 import dataclasses
+import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import numpy as np
 
 from lola.autoencoder import AutoencoderConfig
-from lola.config import Config, added, how, require
+from lola.config import Config, Distinct, DistinctOrNone, Place, Size, Within, added, how, located, require
 from lola.data.augment import Symmetries
 from lola.data.datasets import Datasets
 from lola.data.systems import get_system
 from lola.diffusion import DiffusionConfig
 from lola.distributed.encode import CacheConfig
+from lola.distributed.fitting import (
+    Data,
+    field_windows,
+    fit_autoencoder,
+    fit_emulator,
+    fit_training,
+    latent_windows,
+)
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.guidance import GuidanceConfig
 from lola.neural_solver import NeuralSolverConfig
 from lola.observation import ObservationConfig
 from lola.remote import AnyPath
+from lola.sampling import SolverSteps
 from lola.simulate.systems import Simulation
 from lola.storage import Location, Stage
 from lola.training.loop import TrainingConfig
 from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
+ENSEMBLE_BYTES = 32e9  # of the members of a trajectory, which an evaluation holds
 Statistics = Literal["configured", "computed"]
 
 
@@ -60,7 +73,7 @@ class SweepConfig(Config):
 
     system: str = "euler"
     simulation: Simulation | None = None
-    latent_channels: tuple[int, ...]
+    latent_channels: Distinct[Size]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
     autoencoder_training: TrainingConfig
     cache: CacheConfig
@@ -69,10 +82,10 @@ class SweepConfig(Config):
     emulator_training: TrainingConfig
     pixel: NeuralSolverConfig | None = None
     pixel_training: TrainingConfig
-    window: int = 5
+    window: Annotated[int, Within("[2, 65536]")] = 5
     symmetries: Symmetries = "plain"
-    solver_steps: tuple[int, ...] = (4, 8, 16)
-    contexts: tuple[int, ...] = ()
+    solver_steps: Distinct[SolverSteps] = (4, 8, 16)
+    contexts: DistinctOrNone[Size] = ()
     evaluation: EvaluationConfig
     observed: ObservationConfig | None = added(None)
     guidance: GuidanceConfig | None = added(None)
@@ -81,35 +94,85 @@ class SweepConfig(Config):
     include: tuple[str, ...] = how(())
     exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
-    concurrency: int = how(0)
+    concurrency: Place = how(0)
 
     def validate(self) -> None:
         check_simulation(self.system, self.simulation)
-        require(bool(self.latent_channels), "a sweep needs at least one number of latent channels")
-        require(all(n > 0 for n in self.latent_channels), "latent channels must be positive")
+        context = self.evaluation.context
         require(
-            len(set(self.latent_channels)) == len(self.latent_channels),
-            f"latent channels {self.latent_channels} name a rate twice",
+            context not in self.contexts,
+            f"--contexts names {context}, which is that of --evaluation.context already",
         )
-        require(bool(self.solver_steps), "a sweep needs at least one number of solver steps")
-        contexts = (self.evaluation.context, *self.contexts)
-        require(len(set(contexts)) == len(contexts), f"contexts {contexts} name one twice")
-        for context in contexts:
-            require(context > 0, f"a context must hold at least one state, not {context}")
+        for name, known in (
+            ("evaluation.context", context),
+            *(("contexts", each) for each in self.contexts),
+            ("evaluation.overlap", self.evaluation.overlap),
+        ):
             require(
-                context < self.window,
-                f"a context of {context} states leaves nothing of a window of {self.window}",
+                known < self.window,
+                f"--{name} {known} leaves nothing of a --window of {self.window} states to emulate",
             )
-        require(
-            self.evaluation.overlap < self.window,
-            f"an overlap of {self.evaluation.overlap} states leaves nothing of a window of {self.window}",
-        )
-        require(self.evaluation.split == "test", "a sweep is scored on the test split")
+        sampler = self.evaluation.sampler
+        require(sampler is not None, "--evaluation.sampler: a sweep needs one, for its diffusion models")
+        assert sampler is not None
+        for steps in self.solver_steps:
+            require(
+                steps % sampler.cost == 0,
+                f"--solver-steps must be multiples of {sampler.cost}, the evaluations of a step of "
+                f"{sampler.name}, not {steps}",
+            )
+        require(self.evaluation.split == "test", "--evaluation.split: a sweep is scored on the test split")
         require(
             self.evaluation.guidance is None,
-            "the observations of a sweep are its own, beside evaluations without any",
+            "--evaluation.guidance: the observations of a sweep are its own, beside evaluations without any",
         )
         self.guided()
+
+    def fit(self, data: Data) -> None:
+        """Raise `ConfigError` unless the options fit the data."""
+        n = max(self.latent_channels)
+        latent = fit_autoencoder(self.autoencoder.replace(latent_channels=n), data)
+        span = (self.window - 1) * self.evaluation.stride + 1
+        require(
+            span <= data.steps,
+            f"a --window of {self.window} states at an --evaluation.stride of {self.evaluation.stride} spans "
+            f"{span} steps; the trajectories have {data.steps}",
+        )
+        self._fit_evaluations(data, latent)
+        fields = len(data.system.channels)
+        fit_emulator("diffusion", self.diffusion, n, latent, data.parameters, self.window)
+        fit_emulator("neural_solver", self.neural_solver, n, latent, data.parameters, self.window)
+        item = np.dtype(self.cache.dtype).itemsize
+        windows = latent_windows(data, latent, n, item, span, self.cache.variants)
+        with located("emulator_training."):
+            fit_training(self.emulator_training, windows, self.window)
+        with located("autoencoder_training."):
+            fit_training(self.autoencoder_training, field_windows(data, 1), 1)
+        if self.pixel is not None:
+            fit_emulator("pixel", self.pixel, fields, data.grid, data.parameters, self.window)
+            with located("pixel_training."):
+                fit_training(self.pixel_training, field_windows(data, span), self.window)
+
+    def _fit_evaluations(self, data: Data, latent: tuple[int, ...]) -> None:
+        with located("evaluation."):
+            self.evaluation.check_steps(data.steps)
+        start, stride = max(self.evaluation.starts), self.evaluation.stride
+        for context in self.contexts:
+            require(
+                start + context * stride < data.steps,
+                f"--contexts {context}: trajectories of {data.steps} states end before one is left to "
+                f"predict after so many from state {start}, {stride} steps apart",
+            )
+        states = len(range(min(self.evaluation.starts), data.steps, stride)) - self.evaluation.context
+        values = max(self.latent_channels) * math.prod(latent) * states * self.evaluation.members
+        require(
+            4 * values <= ENSEMBLE_BYTES,
+            f"--evaluation.members {self.evaluation.members} take {4 * values / 1e9:.3g} GB of latent "
+            f"states; {ENSEMBLE_BYTES / 1e9:g} GB is the most",
+        )
+        if self.observed is not None:
+            with located("observed."):
+                self.observed.check(data.system.channels, data.grid, states)
 
     def guided(self) -> EvaluationConfig:
         """The evaluation with the observations of the sweep, if it has any."""

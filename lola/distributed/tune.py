@@ -22,9 +22,10 @@ from rich.console import Console
 from lola.config import flat
 from lola.distributed.cluster import HEAD, connect, require_shared, room
 from lola.distributed.demands import refuse_parts, refuse_stages
+from lola.distributed.fitting import Data
 from lola.distributed.plan import Plan
 from lola.distributed.queue import TrialQueue
-from lola.distributed.simulate import simulate
+from lola.distributed.simulate import is_needed, simulate
 from lola.distributed.sweep import SweepConfig, Trial
 from lola.distributed.sweep_report import report_sweep
 from lola.distributed.telemetry import Telemetry
@@ -68,6 +69,9 @@ class Settings(Protocol):
 
     def what(self) -> dict[str, Any]:
         """The fingerprinted fields."""
+
+    def fit(self, data: Data) -> None:
+        """Raise `ConfigError` unless the options fit the data."""
 
 
 class AnyPlan(Protocol):
@@ -167,9 +171,12 @@ def _prepare(
     with progress.speaking(lambda: f"opening storage {config.storage or ''} and MLflow"):
         storage = resolve_storage(config.storage)
         well = well_folder(storage, config.well)
+        simulation = None if is_url(config.well) else config.simulation
+        if simulation is not None and is_needed(simulation, well):
+            config.fit(Data.of_simulation(simulation))
         tracker = Tracker(storage, config.system, progress.say)
-    if config.simulation is not None and not is_url(config.well):
-        simulate(config.simulation, well, progress.say, functools.partial(refuse_parts, config, parts))
+    if simulation is not None:
+        simulate(simulation, well, progress.say, functools.partial(refuse_parts, config, parts))
     with progress.speaking(lambda: f"reading the headers of the datasets in {well}"):
         plan = build(storage, well)
     connect(progress.say)

@@ -11,7 +11,7 @@ in physical units, and these are scored before the next are decoded.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lola.autoencoder import Autoencoder
-from lola.config import Config, added, how, require
+from lola.config import Config, Count, Distinct, Place, Size, Within, added, how, require, whole_gpus
 from lola.data.transforms import Standardisation
 from lola.data.well import WellSplit
 from lola.emulation import Emulator, InferenceConfig, Weights, map_states
@@ -61,32 +61,26 @@ class EvaluationConfig(Config):
     subject: Literal["emulator", "autoencoder", "persistence"] = "emulator"
     weights: Weights = "raw"
     sampler: SamplerConfig | None = None
-    members: int = 16
-    trajectories: int = 64
-    starts: tuple[int, ...] = (0,)
-    context: int = 1
-    overlap: int = 1
-    stride: int = 4
+    members: Size = 16
+    trajectories: Count = 64
+    starts: Distinct[Place] = (0,)
+    context: Size = 1
+    overlap: Size = 1
+    stride: Annotated[int, Within("[1, 1e9]")] = 4
     seed: int = 0
     observed: ObservationConfig | None = added(None)
     guidance: GuidanceConfig | None = added(None)
     split: Literal["test", "valid"] = added("test")
     precision: Literal["float32", "bfloat16"] = added("float32")
     compile: bool = how(False)
-    chunk: int = how(64)
-    gpus: float = how(-1.0)
+    chunk: Count = how(64)
+    gpus: Annotated[float, Within("[-1, 1024]")] = how(-1.0)
 
     def validate(self) -> None:
-        require(self.members > 0, f"an ensemble needs at least one member, not {self.members}")
-        require(self.trajectories > 0, f"at least one test trajectory is needed, not {self.trajectories}")
-        require(self.context > 0, f"at least one state must be known, not {self.context}")
-        require(bool(self.starts), "an evaluation needs at least one start state")
-        require(min(self.starts, default=0) >= 0, f"start states must not be negative, not {self.starts}")
-        require(len(set(self.starts)) == len(self.starts), f"start states {self.starts} name one twice")
-        require(self.overlap > 0, f"windows must share at least one state, not {self.overlap}")
-        require(self.chunk > 0, f"at least one state must be decoded at once, not {self.chunk}")
+        require(self.gpus >= 0 or self.gpus == -1, f"--gpus must be -1 or at least 0, not {self.gpus}")
+        whole_gpus(self.gpus)
         both = (self.observed is None) == (self.guidance is None)
-        require(both, "guidance needs something observed, and what is observed needs a guidance")
+        require(both, "--guidance needs something --observed, and what is observed needs a guidance")
         if self.guidance is not None:
             require(self.sampler is not None, "only diffusion models, which have a sampler, can be guided")
             assert self.sampler is not None
@@ -115,7 +109,8 @@ class EvaluationConfig(Config):
         require(
             start + context * self.stride < steps,
             f"trajectories of {steps} states end before one is left to predict after a context of {context} "
-            f"states from state {start}, {self.stride} steps apart",
+            f"states from state {start}, {self.stride} steps apart; choose a shorter --context, earlier "
+            "--starts or a smaller --stride",
         )
 
 

@@ -22,15 +22,16 @@ import dataclasses
 import functools
 import logging
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from unittest import mock
 
 import numpy as np
 
-from lola.config import require
-from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
+from lola.config import Distinct, Within, require
+from lola.simulate.simulation import Amplitude, Case, Fields, Outputs, SimulationConfig, Solve
 
 Boundary = Literal["open", "periodic"]
+Intervals = Annotated[int, Within("[1, 1000]")]
 
 DATASETS: dict[Boundary, str] = {
     "open": "euler_multi_quadrants_openBC",
@@ -55,15 +56,26 @@ class EulerConfig(SimulationConfig):
         courant: The Courant number that time steps aim for.
     """
 
-    resolution: int = 64
-    gammas: tuple[float, ...] = (1.13, 1.22, 1.3, 1.33, 1.365, 1.4, 1.404, 1.453, 1.597, 1.76)
-    boundaries: tuple[Boundary, ...] = ("open", "periodic")
-    outputs: int = 100
-    end: float = 1.5
-    jumps: tuple[float, float] = (0.2, 1.5)
-    speed: float = 1.0
-    intervals: tuple[int, int] = (2, 4)
-    courant: float = 0.8
+    resolution: Annotated[int, Within("[4, 1800]")] = 64  # Clawpack ends the whole process above 1800
+    gammas: Distinct[Annotated[float, Within("(1, 100]")]] = (
+        1.13,
+        1.22,
+        1.3,
+        1.33,
+        1.365,
+        1.4,
+        1.404,
+        1.453,
+        1.597,
+        1.76,
+    )
+    boundaries: Distinct[Boundary] = ("open", "periodic")
+    outputs: Outputs = 100
+    end: Annotated[float, Within("(0, 1e6]")] = 1.5
+    jumps: tuple[Amplitude, Amplitude] = (0.2, 1.5)
+    speed: Annotated[float, Within("[0, 1e6]")] = 1.0
+    intervals: tuple[Intervals, Intervals] = (2, 4)
+    courant: Annotated[float, Within("(0, 0.9]")] = 0.8
 
     system: ClassVar[str] = "euler"
     needs: ClassVar[tuple[str, str]] = ("clawpack", "simulate")
@@ -72,17 +84,11 @@ class EulerConfig(SimulationConfig):
 
     def validate(self) -> None:
         super().validate()
-        # Clawpack's Riemann solver ends the whole process above 1800.
-        require(4 <= self.resolution <= 1800, f"resolution must be in 4 to 1800, not {self.resolution}")
-        require(len(self.gammas) > 0 and len(self.boundaries) > 0, "gammas and boundaries must not be empty")
-        require(len(set(self.gammas)) == len(self.gammas), "gammas must differ from each other")
-        require(len(set(self.boundaries)) == len(self.boundaries), "boundaries must differ from each other")
-        require(min(self.gammas, default=2) > 1, f"gammas must exceed 1, not {self.gammas}")
-        require(self.outputs >= 1 and self.end > 0, "outputs and end must be positive")
-        require(0 < self.jumps[0] <= self.jumps[1], f"jumps must be 0 < low <= high, not {self.jumps}")
-        require(self.speed >= 0, f"speed must not be negative, not {self.speed}")
-        require(1 <= self.intervals[0] <= self.intervals[1], "intervals must be 1 <= fewest <= most")
-        require(0 < self.courant <= 0.9, f"courant must be in (0, 0.9], not {self.courant}")
+        require(self.jumps[0] <= self.jumps[1], f"--jumps takes the lower end first, not {self.jumps}")
+        require(
+            self.intervals[0] <= self.intervals[1],
+            f"--intervals takes the fewest first, not {self.intervals}",
+        )
 
     def cases(self) -> list[Case]:
         return [euler_case(boundary, gamma) for boundary in self.boundaries for gamma in self.gammas]

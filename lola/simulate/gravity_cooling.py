@@ -36,13 +36,13 @@ not particles), in a cube without the gravity of the sphere around it; they are 
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from lola.config import require
+from lola.config import Distinct, Within, require
 from lola.simulate.process import solver_process
-from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
+from lola.simulate.simulation import Amplitude, Case, Fields, Outputs, SimulationConfig, Solve
 
 DATASET = "turbulence_gravity_cooling"
 OPEN = 1
@@ -76,17 +76,17 @@ class GravityCoolingConfig(SimulationConfig):
         courant: The Courant number of time steps.
     """
 
-    resolution: int = 32
-    densities: tuple[float, ...] = (44.5, 4.45, 0.445)
-    temperatures: tuple[float, ...] = (10.0, 100.0, 1000.0)
-    metallicities: tuple[float, ...] = (1.0, 0.1, 0.0)
-    radiation: float = 0.1
-    kinetic: float = 1.0
-    molecular_weight: float = 0.6
-    floor: float = 3.0
-    outputs: int = 49
-    interval: float = 0.02
-    courant: float = 0.45
+    resolution: Annotated[int, Within("[8, 512]")] = 32
+    densities: Distinct[Amplitude] = (44.5, 4.45, 0.445)
+    temperatures: Distinct[Annotated[float, Within("(0, 1e9]")]] = (10.0, 100.0, 1000.0)
+    metallicities: Distinct[Annotated[float, Within("[0, 1e6]")]] = (1.0, 0.1, 0.0)
+    radiation: Annotated[float, Within("[0, 1e6]")] = 0.1
+    kinetic: Annotated[float, Within("[0, 1e6]")] = 1.0
+    molecular_weight: Annotated[float, Within("(0, 1e3]")] = 0.6
+    floor: Annotated[float, Within("(0, 1e9]")] = 3.0
+    outputs: Outputs = 49
+    interval: Annotated[float, Within("(0, 1e6]")] = 0.02
+    courant: Annotated[float, Within("(0, 0.5]")] = 0.45
 
     system: ClassVar[str] = "turbulence_gravity_cooling"
     needs: ClassVar[tuple[str, str]] = ("astronomix", "simulate-gravity-cooling")
@@ -95,19 +95,10 @@ class GravityCoolingConfig(SimulationConfig):
 
     def validate(self) -> None:
         super().validate()
-        require(self.resolution >= 8, f"resolution must be at least 8, not {self.resolution}")
-        for name in ("densities", "temperatures", "metallicities"):
-            values = getattr(self, name)
-            require(
-                len(values) > 0 and len(set(values)) == len(values), f"{name} must differ from each other"
-            )
-        require(min(self.densities, default=1) > 0, f"densities must be positive, not {self.densities}")
-        require(min(self.metallicities, default=0) >= 0, "metallicities must not be negative")
-        require(0 < self.floor <= min(self.temperatures, default=1), "temperatures must exceed the floor")
-        require(min(self.radiation, self.kinetic) >= 0, "radiation and kinetic must not be negative")
-        require(self.molecular_weight > 0, f"molecular_weight must be positive, not {self.molecular_weight}")
-        require(self.outputs >= 1 and self.interval > 0, "outputs and interval must be positive")
-        require(0 < self.courant <= 0.5, f"courant must be in (0, 0.5], not {self.courant}")
+        require(
+            self.floor <= min(self.temperatures),
+            f"--temperatures {min(self.temperatures)} must not be below the --floor {self.floor}",
+        )
 
     def cases(self) -> list[Case]:
         return [

@@ -26,13 +26,13 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
-from lola.config import require
+from lola.config import Distinct, Within, require
 from lola.simulate.process import solver_process
-from lola.simulate.simulation import Case, Fields, SimulationConfig, Solve
+from lola.simulate.simulation import Case, Fields, Outputs, Points, SimulationConfig, Solve
 
 DATASET = "rayleigh_benard"
 SIZE = (4.0, 1.0)
@@ -55,14 +55,14 @@ class RayleighBenardConfig(SimulationConfig):
         courant: The Courant number that time steps stay below.
     """
 
-    resolution: tuple[int, int] = (128, 32)
-    rayleigh: tuple[float, ...] = (1e6, 1e7)
-    prandtl: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-    backgrounds: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
-    noise: float = 1e-3
-    outputs: int = 199
-    interval: float = 0.25
-    courant: float = 0.4
+    resolution: tuple[Points, Points] = (128, 32)
+    rayleigh: Distinct[Annotated[float, Within("(0, 1e12]")]] = (1e6, 1e7)
+    prandtl: Distinct[Annotated[float, Within("[1e-3, 1e3]")]] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+    backgrounds: Distinct[Annotated[float, Within("[0, 1e3]")]] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    noise: Annotated[float, Within("[0, 1e3]")] = 1e-3
+    outputs: Outputs = 199
+    interval: Annotated[float, Within("(0, 1e6]")] = 0.25
+    courant: Annotated[float, Within("(0, 1]")] = 0.4
 
     system: ClassVar[str] = "rayleigh_benard"
     needs: ClassVar[tuple[str, str]] = ("dedalus", "simulate-rayleigh-benard")
@@ -72,21 +72,10 @@ class RayleighBenardConfig(SimulationConfig):
     def validate(self) -> None:
         super().validate()
         nx, nz = self.resolution
-        require(
-            nx >= 4 and nx % 2 == 0 and nz >= 4, f"resolution must be even and at least 4, not {nx}, {nz}"
-        )
-        for name, values in (("rayleigh", self.rayleigh), ("prandtl", self.prandtl)):
-            require(len(values) > 0 and min(values, default=0) > 0, f"{name} must hold positive numbers")
-            require(len(set(values)) == len(values), f"{name} numbers must differ from each other")
+        require(nx % 2 == 0, f"--resolution along x must be even, not {nx}")
         layer = 0.5 / nusselt(max(self.rayleigh))
         fine = math.acos(1 - 2 * layer) / math.pi * nz >= POINTS and SIZE[0] / nx <= 2 * layer
-        require(fine, f"resolution {nx} x {nz} is too coarse for Rayleigh number {max(self.rayleigh):g}")
-        require(len(self.backgrounds) > 0, "backgrounds must not be empty")
-        require(
-            min(self.backgrounds, default=0) >= 0 and self.noise >= 0, "initial states must not be negative"
-        )
-        require(self.outputs >= 1 and self.interval > 0, "outputs and interval must be positive")
-        require(0 < self.courant <= 1, f"courant must be in (0, 1], not {self.courant}")
+        require(fine, f"--resolution {nx} {nz} is too coarse for --rayleigh {max(self.rayleigh):g}")
 
     def cases(self) -> list[Case]:
         return [convection_case(rayleigh, prandtl) for rayleigh in self.rayleigh for prandtl in self.prandtl]

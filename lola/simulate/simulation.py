@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from lola.config import Config, fingerprint, require
+from lola.config import Config, Within, fingerprint
 from lola.data.casting import cast_checked
 from lola.data.well_writer import write_well_file, writing
 from lola.errors import ConfigError, LolaError
@@ -69,6 +69,12 @@ class Job:
         return Path(self.dataset) / "data" / self.split / f"{self.case.name}.hdf5"
 
 
+Amount = Annotated[int, Within("[0, 1e9]")]
+Outputs = Annotated[int, Within("[1, 100000]")]
+Points = Annotated[int, Within("[4, 16384]")]
+Amplitude = Annotated[float, Within("(0, 1e6]")]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimulationConfig(Config, abc.ABC):
     """Simulations of one physical system, a file per split and case.
@@ -80,9 +86,9 @@ class SimulationConfig(Config, abc.ABC):
         seed: The seed of all draws.
     """
 
-    train: int = 16
-    valid: int = 2
-    test: int = 2
+    train: Amount = 16
+    valid: Amount = 2
+    test: Amount = 2
     seed: int = 0
 
     system: ClassVar[str]
@@ -102,9 +108,6 @@ class SimulationConfig(Config, abc.ABC):
     def grid(self) -> tuple[int, ...]:
         """Grid points along each axis."""
         return tuple(len(points) for points in self.axes(self.cases()[0]).values())
-
-    def validate(self) -> None:
-        require(min(self.train, self.valid, self.test) >= 0, "train, valid and test must not be negative")
 
     def seconds_per_trajectory(self) -> float:
         """Seconds that a trajectory takes on one core, scaled from one that was measured."""

@@ -18,13 +18,13 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Annotated, Protocol, cast
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from lola.config import Config, how, require
+from lola.config import Config, Count, Gpus, Positive, Share, Size, Within, how, require
 from lola.data.state import Batch
 from lola.seeding import SampleGenerator, seed_process
 from lola.training.average import Average
@@ -75,27 +75,27 @@ class TrainingConfig(Config):
         keep: Checkpoints kept while it trains, the best by validation loss, beside the last.
     """
 
-    steps: int
-    batch_size: int = 64
+    steps: Count
+    batch_size: Size = 64
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    warmup: int = 0
-    clip: float = 1.0
-    ema: float = 0.0
+    warmup: Annotated[int, Within("[0, 1e12]")] = 0
+    clip: Positive = 1.0
+    ema: Share = 0.0
     precision: Precision = "float32"
-    valid_samples: int = 64
+    valid_samples: Count = 64
     seed: int = 0
     order: OrderConfig = dataclasses.field(default_factory=OrderConfig)
-    report_every: int = how(100)
-    accumulate: int = how(1)
+    report_every: Count = how(100)
+    accumulate: Size = how(1)
     recompute: bool = how(False)
     compile: bool = how(False)
-    workers: int | tuple[int, int] = how(1)
-    gpus: float = how(0.0)
-    cpus: int = how(1)
-    max_failures: int = how(3)
-    resize_every: float = how(60.0)
+    workers: Size | tuple[Size, Size] = how(1)
+    gpus: Gpus = how(0.0)
+    cpus: Annotated[int, Within("[0, 4096]")] = how(1)
+    max_failures: Annotated[int, Within("[-1, 1e9]")] = how(3)
+    resize_every: Annotated[float, Within("(0, 1e9]")] = how(60.0)
     checkpoints: str | None = how(None)
-    keep: int = how(1)
+    keep: Annotated[int, Within("[1, 1e9]")] = how(1)
 
     @property
     def fewest_workers(self) -> int:
@@ -108,30 +108,21 @@ class TrainingConfig(Config):
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     def validate(self) -> None:
-        require(self.steps > 0, f"steps must be positive, not {self.steps}")
-        require(self.batch_size > 0, f"batch size must be positive, not {self.batch_size}")
-        require(self.clip > 0, f"clip must be positive, not {self.clip}")
-        require(0 <= self.warmup <= self.steps, f"warm-up of {self.warmup} exceeds {self.steps} steps")
-        require(0 <= self.ema < 1, f"ema must be a decay in [0, 1), such as 0.999, not {self.ema}")
-        require(self.report_every > 0, f"report-every must be positive, not {self.report_every}")
+        require(
+            self.warmup <= self.steps, f"--warmup must not exceed --steps {self.steps}, not {self.warmup}"
+        )
         fewest, most = self.fewest_workers, self.most_workers
+        require(fewest <= most, f"--workers takes the fewest, then the most; {fewest} exceeds {most}")
         require(
-            fewest <= most, f"workers: at least {fewest} and at most {most} cannot be; the fewest come first"
+            most <= self.batch_size,
+            f"a --batch-size of {self.batch_size} cannot be split over {most} --workers",
         )
+        require(float(self.gpus).is_integer(), f"--gpus: a worker takes whole GPUs, not {self.gpus}")
+        require(self.cpus > 0 or self.gpus > 0, "--cpus must be at least 1 where --gpus is 0")
         require(
-            fewest > 0 and most <= self.batch_size,
-            f"a batch of {self.batch_size} cannot be split over {most if fewest > 0 else fewest} workers",
-        )
-        require(
-            self.gpus >= 0 and float(self.gpus).is_integer(), f"a worker takes whole GPUs, not {self.gpus}"
-        )
-        require(self.cpus > 0 or (self.cpus == 0 and self.gpus > 0), f"a worker cannot have {self.cpus} CPUs")
-        require(self.keep > 0, f"keep must be positive, not {self.keep}")
-        require(self.resize_every > 0, f"resize-every must be positive, not {self.resize_every}")
-        require(
-            0 < self.accumulate <= self.batch_size // most,
-            f"a batch of {self.batch_size} over {most} workers cannot be split into "
-            f"{self.accumulate} micro-batches",
+            self.accumulate <= self.batch_size // most,
+            f"a --batch-size of {self.batch_size} over {most} workers cannot be split into "
+            f"{self.accumulate} micro-batches (--accumulate)",
         )
 
 

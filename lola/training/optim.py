@@ -12,12 +12,12 @@ import functools
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from lola.config import Config, require
+from lola.config import Config, Count, NotNegative, Positive, Share, Within
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,17 +35,12 @@ class OptimizerConfig(Config):
     """
 
     name: Literal["adamw", "adam", "psgd", "soap"] = "adamw"
-    learning_rate: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    preconditioner_probability: float = 1 / 64
-    precondition_frequency: int = 10
-    max_dimension: int = 4096
-
-    def validate(self) -> None:
-        require(self.learning_rate > 0, f"learning rate must be positive, not {self.learning_rate}")
-        require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1), not {self.betas}")
-        require(self.weight_decay >= 0, f"weight decay must not be negative, not {self.weight_decay}")
+    learning_rate: Positive = 1e-4
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    weight_decay: NotNegative = 0.0
+    preconditioner_probability: Annotated[float, Within("[0, 1]")] = 1 / 64
+    precondition_frequency: Count = 10
+    max_dimension: Annotated[int, Within("[1, 1e9]")] = 4096
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -27,11 +27,11 @@ lane is then shuffled. So
 
 import dataclasses
 import functools
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 
-from lola.config import Config, require
+from lola.config import Config, Count, Within, require
 from lola.seeding import numpy_generator
 
 GIGABYTE = 1e9
@@ -48,12 +48,8 @@ class OrderConfig(Config):
             window by window, beyond it block by block: more shuffles better.
     """
 
-    block: int = 16
-    memory: float = 4.0
-
-    def validate(self) -> None:
-        require(self.block > 0, f"a block needs at least one window, not {self.block}")
-        require(self.memory > 0, f"memory must be positive, not {self.memory} GB")
+    block: Count = 16
+    memory: Annotated[float, Within("(0, 1e9]")] = 4.0
 
 
 class Geometry(Protocol):
@@ -121,8 +117,8 @@ class Order:
         held = int(config.memory * GIGABYTE / 2 // block_bytes)
         require(
             held > 0,
-            f"{config.memory:g} GB of memory do not hold two blocks of {longest + geometry.span - 1} states; "
-            f"give at least {2 * block_bytes / GIGABYTE:.2g} or choose smaller blocks",
+            f"a --memory of {config.memory:g} GB does not hold two blocks of {longest + geometry.span - 1} "
+            f"states; give at least {2 * block_bytes / GIGABYTE:.2g} or a smaller --block",
         )
         self.groups = -(-self.blocks // held)
         self.span = geometry.span

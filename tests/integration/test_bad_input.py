@@ -30,7 +30,7 @@ def test_an_impossible_option(tmp_path):
     result = run(tmp_path, "--latent-channels", "0")
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
-    assert "latent channels must be positive" in line
+    assert "--latent-channels must be in [1, 65536], not 0" in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,7 @@ class Training(Config):
     steps: int = 3
 
     def validate(self):
-        require(self.steps > 0, "steps must be positive")
+        require(self.steps > 0, "--steps must be positive")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ def test_a_kind_is_chosen_by_its_name():
         (["huge"], "no preset is called 'huge'; there are small, large"),
         (["--bogus", "3"], "--bogus"),
         (["--sizes", "many"], "--sizes"),
-        (["--training.steps", "0"], "steps must be positive"),
+        (["--training.steps", "0"], "error: --training.steps must be positive"),
         (["--training.steps"], "--training.steps"),
         (["--model.inner-network.type", "Flat"], "knows no 'Flat'; there are Wide, Deep"),
         (["--model.inner-network.type"], "knows no ''; there are Wide, Deep"),

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 import re
 
@@ -15,7 +16,7 @@ from lola.diffusion import DiffusionConfig
 from lola.emulation import Emulator, InferenceConfig, load_emulator
 from lola.ensemble import EnsembleConfig, open_ensemble, write_ensemble
 from lola.errors import ConfigError, DivergedError, LolaError, StorageError
-from lola.film import FilmConfig, write_film
+from lola.film import FilmConfig, check_film, write_film
 from lola.neural_solver import NeuralSolverConfig
 from lola.sampling import SamplerConfig
 from lola.storage import Stage
@@ -186,7 +187,7 @@ def test_states_are_as_many_as_the_file_has(config):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"trajectories": (2,)}, "2 trajectories and none of number 2"),
+        ({"trajectories": (2,)}, "--trajectories 2: .* has 2, which count from 0"),
         ({"start": 21}, "21 states and none of number 21"),
         ({"start": 20}, "--states"),
         ({"start": 1, "backward": True}, "before those known"),
@@ -194,10 +195,15 @@ def test_states_are_as_many_as_the_file_has(config):
         ({"overlap": 5}, "overlap must be 1 to 4"),
         ({"members": 0}, "members"),
         ({"states": 0}, "states"),
-        ({"parameters": ("viscosity=1",)}, "no parameter viscosity; there are gamma"),
+        ({"parameters": ("viscosity=1",)}, "has no viscosity; there are gamma"),
         ({"parameters": ("gamma",)}, "NAME=VALUE"),
         ({"parameters": ("gamma=nan",)}, "cannot be nan"),
-        ({"device": "cuda:77"}, "device"),
+        ({"device": "cuda:77"}, "--device cuda:77 is not there"),
+        ({"device": "tpu"}, "--device must be cpu, cuda or"),
+        ({"device": "cuda:-1"}, "--device must be cpu, cuda or"),
+        ({"device": "meta"}, "--device must be cpu, cuda or"),
+        ({"trajectories": (0, 0)}, "--trajectories names 0 twice"),
+        ({"parameters": ("gamma=1.4", "gamma=1.5")}, "--parameters names gamma twice"),
     ],
 )
 def test_impossible_ensembles(config, options, message):
@@ -240,3 +246,24 @@ def test_a_failure_leaves_nothing_behind(tmp_path, config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_ensemble(config(states=4), tmp_path / "a.hdf5")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("film", "message"),
+    [
+        ({"trajectory": 1}, "--film.trajectory 1: the ensemble has 1 trajectories, counted from 0"),
+        ({"fields": ("heat",)}, "--film.fields: the ensemble has no field heat"),
+        ({"size": 4096}, "a --film.size of 4096 makes frames of 20650 pixels, and 8192 are the most"),
+    ],
+)
+def test_films_that_there_cannot_be_are_refused_before_drawing(tmp_path, config, film, message):
+    check = functools.partial(check_film, FilmConfig(**film))
+    with pytest.raises(ConfigError, match=message):
+        write_ensemble(config(), tmp_path / "a.hdf5", check)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ensemble_larger_than_the_disk_is_refused_before_it_is_drawn(tmp_path, config):
+    with pytest.raises(ConfigError, match=r"takes 2\.1e\+04 GB and .* fewer --members, --states"):
+        write_ensemble(config(states=10**6, members=4096), tmp_path / "a.hdf5")
+    assert list(tmp_path.iterdir()) == []

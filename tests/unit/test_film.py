@@ -93,7 +93,7 @@ def test_footage_is_that_of_the_trajectory(tmp_path, ensemble):
 def test_what_a_film_cannot_show(tmp_path, ensemble):
     for options, message in (
         ({"fields": ("heat",)}, "no field heat"),
-        ({"trajectory": 2}, "none at place 2"),
+        ({"trajectory": 2}, "--trajectory 2: the ensemble has 2 trajectories"),
     ):
         with pytest.raises(ConfigError, match=message):
             write_film(ensemble, FilmConfig(**options))

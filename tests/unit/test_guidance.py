@@ -102,10 +102,10 @@ def test_what_is_not_given_is_the_methods_own():
     ("values", "message"),
     [
         ({"name": "magic"}, "'magic'"),
-        ({"name": "tmpd", "iterations": 2}, "tmpd takes no iterations"),
-        ({"strength": 1.0}, "mmps takes no strength"),
-        ({"iterations": 0}, "at least one iteration"),
-        ({"name": "dps", "strength": 0.0}, "positive"),
+        ({"name": "tmpd", "iterations": 2}, "tmpd takes no --iterations"),
+        ({"strength": 1.0}, "mmps takes no --strength"),
+        ({"iterations": 0}, "--iterations must be in"),
+        ({"name": "dps", "strength": 0.0}, "--strength must be in"),
     ],
 )
 def test_impossible_configurations(values, message):

@@ -104,7 +104,7 @@ def test_impossible_configurations(values, message):
 
 
 def test_what_cannot_be_observed_is_refused():
-    with pytest.raises(ConfigError, match="no field d to observe; there are a, b, c"):
+    with pytest.raises(ConfigError, match="--fields: there is no field d to observe; there are a, b, c"):
         ObservationConfig(fields=("d",)).build(CHANNELS, GRID)
     with pytest.raises(ConfigError, match="97 sensors"):
         ObservationConfig(operator="sensors", count=97).build(CHANNELS, GRID)

@@ -125,7 +125,7 @@ def test_any_run_is_loaded_and_kinds_are_not_confused():
         ("autoencoder_2d", "ae", "hid_blocks", [1, 1, 1], "surplus|lacks|is"),
         ("autoencoder_2d", "ae", "stride", [2, 2, 2], "stride"),
         ("autoencoder_2d", "ae", "stride", [1, 2], r"descent\.1\.0\.1\.weight"),
-        ("autoencoder_2d", "ae", "kernel_size", 2, "kernel_size must be odd"),
+        ("autoencoder_2d", "ae", "kernel_size", 2, "--kernel-size must be odd"),
         ("diffusion", "denoiser", "window_size", 7, "window_size: 7"),
         ("diffusion", "denoiser", "masked", False, "masked: False"),
         ("diffusion", "denoiser", "schedule", {"name": "cosine"}, "name: cosine"),

@@ -63,10 +63,11 @@ def test_scale_and_shift_act_on_the_logarithm():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sigma_min": 0.0}, "sigma_min"),
-        ({"sigma_min": 2.0, "sigma_max": 1.0}, "sigma_min"),
+        ({"sigma_min": 0.0}, "--sigma-min must be in"),
+        ({"sigma_min": 2.0, "sigma_max": 1.0}, "--sigma-min must be below --sigma-max"),
         ({"sigma_max": math.inf}, "finite"),
-        ({"scale": 0.0}, "scale"),
+        ({"scale": 0.0}, "--scale must be in"),
+        ({"scale": 9.0}, "take noise over signal out of the range of single precision"),
         ({"name": "cosine"}, "'cosine'"),
         ({"name": "rectified", "shift": 1.0}, "rectified has none"),
     ],
@@ -125,10 +126,10 @@ def test_a_time_depends_on_its_own_key_alone(name):
     ("values", "message"),
     [
         ({"name": "normal"}, "'normal'"),
-        ({"a": 0.5, "b": 0.5}, "0 <= a < b <= 1"),
-        ({"b": 2.0}, "0 <= a < b <= 1"),
-        ({"name": "beta"}, "positive a and b"),
-        ({"name": "kumaraswamy", "a": 1.0, "b": math.inf}, "positive a and b"),
+        ({"a": 0.5, "b": 0.5}, "0 <= --a < --b <= 1"),
+        ({"b": 2.0}, "0 <= --a < --b <= 1"),
+        ({"name": "beta"}, "a beta prior needs an --a above 0"),
+        ({"name": "kumaraswamy", "a": 1.0, "b": math.inf}, "--b must be a finite number"),
     ],
 )
 def test_impossible_priors(values, message):

@@ -21,9 +21,9 @@ def test_patches(patch_size, expected):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features": 100}, "8 heads of even size"),
-        ({"modulation": 7}, "modulation must be even"),
-        ({"patch_size": 0}, "patch_size must be positive"),
+        ({"features": 100}, "8 --heads of even size"),
+        ({"modulation": 7}, "--modulation must be even"),
+        ({"patch_size": 0}, "--patch-size must be in"),
         ({"blocks": 0}, "blocks"),
         ({"dropout": -0.1}, "dropout"),
     ],
@@ -41,7 +41,7 @@ def test_patches_of_other_axes_are_refused():
 def test_a_grid_that_patches_do_not_tile():
     config = TransformerConfig(patch_size=4)
     config.check_grid((8, 12), window=5)
-    with pytest.raises(ConfigError, match="patches of 4 do not tile a grid axis of 6"):
+    with pytest.raises(ConfigError, match="--patch-size of 4 does not tile a grid axis of 6"):
         config.check_grid((8, 6), window=5)
 
 

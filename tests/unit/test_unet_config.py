@@ -28,13 +28,13 @@ def test_the_defaults_build(spatial):
     ("changes", "message"),
     [
         ({"blocks": (1,)}, "levels"),
-        ({"modulation": 7}, "modulation must be even"),
-        ({"kernel_size": (3, 2, 3)}, "kernel_size must be odd"),
+        ({"modulation": 7}, "--modulation must be even"),
+        ({"kernel_size": (3, 2, 3)}, "--kernel-size must be odd"),
         ({"stride": 0}, "stride"),
-        ({"ffn_factor": 0}, "ffn_factor"),
+        ({"ffn_factor": 0}, "--ffn-factor"),
         ({"dropout": 1.0}, "dropout"),
         ({"attention_heads": ((3, 4),)}, "level 3"),
-        ({"norm": "group", "channels": (64, 72, 256)}, "72 channels do not split into 16 groups"),
+        ({"norm": "group", "channels": (64, 72, 256)}, "72 do not split into 16 groups"),
     ],
 )
 def test_impossible_configurations(changes, message):

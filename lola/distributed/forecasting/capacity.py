@@ -1,9 +1,9 @@
 """The cluster that a sweep is planned for."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
-from lola.config import Config, require
+from lola.config import Config, NotNegative, Place, Within
 
 CORES = 24  # per GPU, of the usual machines of 8
 
@@ -23,19 +23,14 @@ class ClusterConfig(Config):
         storage_price: Of a terabyte for a month of 30 days.
     """
 
-    gpus: int = 8
+    gpus: Place = 8
     kind: Literal["h100", "h100-pcie", "h200", "a100-80gb", "a100-40gb", "l40s"] = "h100"
-    utilisation: float = 0.4
-    cpus: int = 0
-    storage: float = 0.0
-    gpu_price: float = 0.0
-    cpu_price: float = 0.0
-    storage_price: float = 0.0
-
-    def validate(self) -> None:
-        for name in ("gpus", "cpus", "storage", "gpu_price", "cpu_price", "storage_price"):
-            require(getattr(self, name) >= 0, f"{name} must not be negative, not {getattr(self, name)}")
-        require(0 < self.utilisation <= 1, f"utilisation must be in (0, 1], not {self.utilisation}")
+    utilisation: Annotated[float, Within("(0, 1]")] = 0.4
+    cpus: Place = 0
+    storage: NotNegative = 0.0
+    gpu_price: NotNegative = 0.0
+    cpu_price: NotNegative = 0.0
+    storage_price: NotNegative = 0.0
 
     def capacity(self, cores: int) -> dict[str, float]:
         """CPUs and GPUs, `cores` being this machine's."""

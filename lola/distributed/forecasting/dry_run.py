@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lola.config import require
+from lola.config import located, require
 from lola.cost import Estimate, Hardware, estimate
 from lola.counting import count
 from lola.data.systems import Ensemble, System, get_system
@@ -75,7 +75,8 @@ def autoencoder_job(config: SweepConfig, n: int, grid: tuple[int, ...] | None = 
         ConfigError: Its down-sampling does not divide the grid.
     """
     system, grid = get_system(config.system), grid or grid_of(config)
-    config.autoencoder.check_grid(grid)
+    with located("autoencoder."):
+        config.autoencoder.check_grid(grid)
     states = (len(system.channels), 1, *grid)
     return Job(
         name=f"autoencoder {_rate(config, n)}",
@@ -100,11 +101,13 @@ def emulator_job(
     system, grid = get_system(config.system), grid or grid_of(config)
     channels, number = len(system.channels), FLOAT
     if n is not None:
-        config.autoencoder.check_grid(grid)
+        with located("autoencoder."):
+            config.autoencoder.check_grid(grid)
         factors = config.autoencoder.factors(len(grid))
         grid = tuple(size // factor for size, factor in zip(grid, factors, strict=True))
         channels, number = n, np.dtype(config.cache.dtype).itemsize
-    model.network.check_grid(grid, config.window)
+    with located(f"{'pixel' if n is None else kind_of(model)}.network."):
+        model.network.check_grid(grid, config.window)
     states = (channels, config.window, *grid)
     return Job(
         name=f"{kind_of(model)} {_rate(config, n)}",

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from lola.data.systems import get_system
+from lola.distributed.fitting import Data
 from lola.distributed.forecasting.dry_run import FLOAT, ensemble_of, grid_of
 from lola.distributed.plan import Plan
 from lola.distributed.sweep import SweepConfig
@@ -71,6 +72,18 @@ class Extent:
             origin, steps = "The Well's published ensemble", published.steps
             counts = {name: round(share * published.trajectories) for name, share in SHARES.items()}
         return cls(origin=origin, channels=len(system.channels), grid=grid, steps=steps, trajectories=counts)
+
+    def data(self, config: SweepConfig) -> Data:
+        """The data, as what options must fit."""
+        system = get_system(config.system)
+        parameters = ensemble_of(system).parameter_count
+        return Data(
+            system=system,
+            grid=self.grid,
+            steps=self.steps,
+            parameters=parameters,
+            trajectories=self.trajectories,
+        )
 
     @property
     def state(self) -> float:

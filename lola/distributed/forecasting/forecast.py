@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from lola.config import located
 from lola.cost import Hardware
 from lola.data.systems import get_system
 from lola.distributed.forecasting.capacity import ClusterConfig
@@ -171,6 +172,8 @@ def forecast(config: SweepConfig, cluster: ClusterConfig, root: AnyPath, cores: 
         ConfigError: A model does not fit its grid, or a stage does not fit the cluster.
     """
     extent = Extent.of(config, root)
+    if extent.plan is None:  # else it has seen to that
+        config.fit(extent.data(config))
     capacity = cluster.capacity(cores)
     works = tuple(_Forecaster(config, cluster, capacity, extent, Measured(root, extent.plan)).works())
     missing = extent.plan is None
@@ -314,7 +317,8 @@ class _Forecaster:
         name = f"{model_key(subject, weights)}-{self._rate(n)}" + (f"-s{steps}" if steps else "")
         name += ("-guided" if guidance else "") + (f"-k{context}" if context else "")
         known = context or scoring.context
-        scoring.check_steps(self.extent.steps, (known,))
+        with located("evaluation."):
+            scoring.check_steps(self.extent.steps, (known,))
         leads = [len(range(start, self.extent.steps, scoring.stride)) - known for start in scoring.starts]
         lead = sum(leads)
         trajectories = min(scoring.trajectories, self.extent.trajectories["test"])

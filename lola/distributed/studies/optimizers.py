@@ -10,10 +10,11 @@ import itertools
 from typing import cast
 
 from lola.autoencoder import AutoencoderConfig
-from lola.config import Config, fingerprint, how, require
+from lola.config import Config, Distinct, Place, Positive, fingerprint, how, located, require
 from lola.data.datasets import Datasets
 from lola.data.systems import System, get_system
 from lola.distributed.checkpoints import CheckpointStore
+from lola.distributed.fitting import Data, field_windows, fit_autoencoder, fit_training
 from lola.distributed.plan import autoencoder_step, open_dataset
 from lola.distributed.sweep import Recipe, Step, Trial, check_simulation
 from lola.errors import DivergedError
@@ -37,14 +38,7 @@ class ArmConfig(Config):
 
     optimizer: OptimizerConfig
     identity_init: bool = True
-    learning_rates: tuple[float, ...]
-
-    def validate(self) -> None:
-        require(bool(self.learning_rates), f"{self.name} needs at least one learning rate")
-        require(
-            len(set(self.learning_rates)) == len(self.learning_rates),
-            f"{self.name}: learning rates {self.learning_rates} name one twice",
-        )
+    learning_rates: Distinct[Positive]
 
     @property
     def name(self) -> str:
@@ -73,19 +67,22 @@ class OptimizerStudyConfig(Config):
     simulation: Simulation | None = None
     autoencoder: AutoencoderConfig
     training: TrainingConfig
-    arms: tuple[ArmConfig, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
+    arms: Distinct[ArmConfig]
+    seeds: Distinct[int] = (0, 1, 2)
     well: str = how("well")
     storage: str | None = how(None)
-    concurrency: int = how(0)
+    concurrency: Place = how(0)
+
+    def fit(self, data: Data) -> None:
+        """Raise `ConfigError` unless the options fit the data."""
+        fit_autoencoder(self.autoencoder, data)
+        with located("training."):
+            fit_training(self.training, field_windows(data, 1), 1)
 
     def validate(self) -> None:
         check_simulation(self.system, self.simulation)
         names = [arm.name for arm in self.arms]
-        require(bool(names), "a study needs at least one optimiser")
-        require(len(set(names)) == len(names), f"optimisers {', '.join(names)} name one twice")
-        require(bool(self.seeds), "a study needs at least one seed")
-        require(len(set(self.seeds)) == len(self.seeds), f"seeds {self.seeds} name one twice")
+        require(len(set(names)) == len(names), f"--arms: optimisers {', '.join(names)} name one twice")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +105,14 @@ class OptimizerPlan:
 
     Raises:
         DataError: The datasets are missing or faulty.
-        ConfigError: The grid does not fit the autoencoder.
+        ConfigError: Options do not fit the data.
     """
 
     def __init__(self, config: OptimizerStudyConfig, root: AnyPath, well: Location) -> None:
         self.config, self.root, self.datasets = config, root, Datasets(well)
         self.system: System = get_system(config.system)
         self.splits, self.dataset = open_dataset(self.datasets, self.system)
-        config.autoencoder.check_grid(self.splits["train"].grid)
+        config.fit(Data.of_splits(self.splits))
 
     @property
     def fingerprint(self) -> str:

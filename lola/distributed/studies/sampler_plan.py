@@ -25,6 +25,7 @@ from lola.data.systems import System, get_system
 from lola.data.well import WellSplit
 from lola.diffusion import DiffusionConfig
 from lola.distributed.evaluate import evaluation_step, read_table
+from lola.distributed.fitting import Data
 from lola.distributed.plan import open_dataset
 from lola.distributed.studies.samplers import SamplerStudyConfig
 from lola.distributed.sweep import Trial
@@ -120,7 +121,9 @@ class Model:
         )
         for name in ("context", "overlap"):
             value, most = getattr(scoring, name), sizes["window"] - 1
-            require(value <= most, f"{name} must be 1 to {most} states for {self.name}, not {value}")
+            require(
+                value <= most, f"--evaluation.{name} must be 1 to {most} states for {self.name}, not {value}"
+            )
         if self.codec is not None:
             self.codec.check_grid(split.grid)
 
@@ -144,8 +147,7 @@ class SamplerPlan:
         self.datasets = Datasets(well, config.include, config.exclude)
         self.system: System = get_system(config.system)
         self.splits, self.dataset = open_dataset(self.datasets, self.system)
-        for split in ("valid", "test"):
-            config.evaluation.check_steps(self.splits[split].steps)
+        config.fit(Data.of_splits(self.splits))
         named = tuple(Model.of(find_emulator(root, each)) for each in config.emulators)
         self.models = named or tuple(self._found())
         require(
@@ -154,7 +156,7 @@ class SamplerPlan:
         )
         require(
             len({model.name for model in self.models}) == len(self.models),
-            f"emulators {', '.join(config.emulators)} name one twice",
+            f"--emulators {', '.join(config.emulators)} name one twice",
         )
         for model in self.models:
             model.check(config, self.splits["test"], self.dataset)

@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
 
-from lola.config import Config, how, require
+from lola.config import Config, Distinct, DistinctOrNone, Place, Within, how, located, require
 from lola.data.systems import get_system
+from lola.distributed.fitting import Data
 from lola.evaluation.evaluate import EvaluationConfig
-from lola.sampling import SamplerConfig
+from lola.sampling import SamplerConfig, SolverSteps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,32 +36,27 @@ class SamplerStudyConfig(Config):
     """
 
     system: str = "euler"
-    emulators: tuple[str, ...] = how(())
-    samplers: tuple[str, ...]
-    spacings: tuple[str, ...] = ("time", "log_snr", "angle", "power-7")
-    steps: tuple[int, ...] = (2, 4, 6, 8, 16)
+    emulators: DistinctOrNone[str] = how(())
+    samplers: Distinct[str]
+    spacings: Distinct[str] = ("time", "log_snr", "angle", "power-7")
+    steps: Distinct[SolverSteps] = (2, 4, 6, 8, 16)
     fine: SamplerConfig = dataclasses.field(default_factory=functools.partial(SamplerConfig, steps=64))
     metric: Literal["vrmse", "crps"] = "vrmse"
-    tolerance: float = 0.03
+    tolerance: Annotated[float, Within("(0, 1e6]")] = 0.03
     evaluation: EvaluationConfig
     well: str = how("well")
     include: tuple[str, ...] = how(())
     exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
-    concurrency: int = how(0)
+    concurrency: Place = how(0)
 
     def validate(self) -> None:
         get_system(self.system)
-        for name in ("samplers", "spacings", "steps"):
-            values = getattr(self, name)
-            require(bool(values), f"a study needs at least one of {name}")
-            require(len(set(values)) == len(values), f"{name} {', '.join(map(str, values))} name one twice")
-        require(list(self.steps) == sorted(self.steps), f"steps {self.steps} must rise")
-        require(len(self.steps) > 1, f"a study needs fewer steps to compare with {self.steps[0]}")
-        require(self.tolerance > 0, f"tolerance must be positive, not {self.tolerance}")
+        require(list(self.steps) == sorted(self.steps), f"--steps {self.steps} must rise")
+        require(len(self.steps) > 1, f"--steps needs fewer steps to compare with {self.steps[0]}")
         require(
             self.fine.steps > self.steps[-1],
-            f"the fine reference needs more steps than {self.steps[-1]}, not {self.fine.steps}",
+            f"--fine.steps: the fine reference needs more steps than {self.steps[-1]}, not {self.fine.steps}",
         )
         scoring = self.evaluation
         require(scoring.subject == "emulator" and scoring.guidance is None, "a study draws without guidance")
@@ -73,6 +69,11 @@ class SamplerStudyConfig(Config):
                 f"{title} evaluates the network {SamplerConfig.titled(title).cost} times for each step of "
                 f"its own, which does not divide {self.steps[-1]}",
             )
+
+    def fit(self, data: Data) -> None:
+        """Raise `ConfigError` unless the evaluation fits the data."""
+        with located("evaluation."):
+            self.evaluation.check_steps(data.steps)
 
     @property
     def simulation(self) -> None:

@@ -117,7 +117,7 @@ def test_options_reach_the_sweep():
         (train_autoencoder, ["--model", "diffusion"], "--model"),
         (train_autoencoder, ["--sweep.diffusion.network.type", "UNetConfig"], "chooses nothing"),
         (train_autoencoder, ["--solver-steps", "3"], "--solver-steps"),
-        (train_autoencoder, ["--latent-channels", "0"], "latent channels must be positive"),
+        (train_autoencoder, ["--latent-channels", "0"], "--latent-channels must be in [1, 65536], not 0"),
     ],
 )
 def test_what_is_impossible_is_refused_in_one_line(module, options, message, capsys):

@@ -157,16 +157,16 @@ def test_a_storage_without_models_is_refused(tmp_path, well):
     ("changes", "message"),
     [
         ({"samplers": ("magic",)}, "no sampler is called 'magic'"),
-        ({"samplers": ("euler-order2",)}, "takes no order"),
-        ({"samplers": ("euler", "euler")}, "name one twice"),
-        ({"samplers": ()}, "at least one of samplers"),
+        ({"samplers": ("euler-order2",)}, "takes no --order"),
+        ({"samplers": ("euler", "euler")}, "--samplers names euler twice"),
+        ({"samplers": ()}, "--samplers must name at least one"),
         ({"spacings": ("linear",)}, "no option 'linear'"),
         ({"spacings": ("power-x",)}, "'x' is no number"),
         ({"steps": (4, 2)}, "must rise"),
         ({"steps": (4,)}, "fewer steps to compare with"),
         ({"steps": (2, 8)}, "fine reference needs more steps than 8"),
         ({"samplers": ("heun",), "steps": (2, 3)}, "heun evaluates the network 2 times"),
-        ({"tolerance": 0.0}, "tolerance must be positive"),
+        ({"tolerance": 0.0}, "--tolerance must be in"),
     ],
 )
 def test_impossible_studies_are_refused(changes, message):
