@@ -129,7 +129,7 @@ def emulate_briefly(config: Any, root: Path, well: Path, folder: Path, films: bo
         stride=config.stride or 2,
     )
     check = functools.partial(check_film, config.film)
-    path = write_ensemble(settings, folder / "ensemble.hdf5", check)
+    path = write_ensemble(settings, folder / "ensemble.hdf5", check=check)
     if films:
         assert all(film.exists() for film in write_film(path, config.film, initial))
 

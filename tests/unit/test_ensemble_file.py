@@ -259,7 +259,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, config, monkeypatch):
 def test_films_that_there_cannot_be_are_refused_before_drawing(tmp_path, config, film, message):
     check = functools.partial(check_film, FilmConfig(**film))
     with pytest.raises(ConfigError, match=message):
-        write_ensemble(config(), tmp_path / "a.hdf5", check)
+        write_ensemble(config(), tmp_path / "a.hdf5", check=check)
     assert list(tmp_path.iterdir()) == []
 
 
