@@ -183,7 +183,7 @@ def test_contexts_that_cannot_be_are_refused(config, contexts):
 def test_trajectories_must_outlast_the_contexts(config, tmp_path, well):
     Plan(config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 12))), tmp_path, well)
     late = config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 13)))
-    with pytest.raises(ConfigError, match=r"21 states end before .* context of 2 states from state 13"):
+    with pytest.raises(ConfigError, match=r"--contexts 2: trajectories of 21 states .* from state 13"):
         Plan(late, tmp_path, well)
 
 
