@@ -51,6 +51,10 @@ class TrialQueue(Searcher):
         self._looked = float("-inf")
         self._room = Room()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What Ray Tune keeps in a file; a console cannot be."""
+        return self.__dict__ | {"say": print}
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial's configuration; None for now, or `FINISHED` when nothing can follow."""
         if time.monotonic() - self._looked > LOOK:

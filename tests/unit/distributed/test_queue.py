@@ -132,3 +132,13 @@ def test_what_a_trial_waits_for_is_passed_on(tmp_path):
     queue.on_trial_result("1", {WAITING: "waiting for a lease"})
     queue.on_trial_result("1", {"finished": 1})
     assert said == ["waiting for a lease"]
+
+
+def test_ray_tune_can_keep_a_queue_that_speaks_on_a_console():
+    from ray import cloudpickle
+    from rich.console import Console
+
+    from lola.progress import Progress
+
+    queue = TrialQueue([], Room, 1, Progress(Console()).say)
+    assert cloudpickle.loads(cloudpickle.dumps(queue)).limit == 1
