@@ -185,23 +185,22 @@ def _committed(stage: AnyPath) -> set[str]:
 
 def _remove_corrupt(run: EvaluationRun, parts: list[_Part]) -> None:
     """Remove the parts in a folder that are not whole, which are scored again; objects appear whole."""
-    folder = run.stage.folder / "parts"
-    there = (
-        {path.name for path in folder.iterdir()} if isinstance(folder, Path) and folder.is_dir() else set()
-    )
-    for part in (part for part in parts if part.name in there):
+    for part in parts:
+        folder = part.folder
+        if not isinstance(folder, Path) or not folder.is_dir():
+            continue
         # Reports show the states of the first alone, and those of the test split
         kept = (EXAMPLE,) if part == parts[0] and run.config.split == "test" else ()
-        fault = _fault(part, ("metrics.parquet", "spectra.parquet", LAST, *kept))
+        fault = _fault(folder, ("metrics.parquet", "spectra.parquet", LAST, *kept))
         if fault:
             Spool(run.stage.folder).notice(f"{fault}; its trajectory is scored again")
-            shutil.rmtree(part.folder)
+            shutil.rmtree(folder)
 
 
-def _fault(part: _Part, names: tuple[str, ...]) -> str:
-    """What is wrong with a file of a part in a folder; empty if nothing is. Of tables, footers are read."""
-    optional = tuple(name for name in (EXAMPLE, MOMENTS) if (part.folder / name).exists())
-    for path in (part.folder / name for name in dict.fromkeys(names + optional)):
+def _fault(part: Path, names: tuple[str, ...]) -> str:
+    """What is wrong with a file of a part's folder; empty if nothing is. Of tables, footers are read."""
+    optional = tuple(name for name in (EXAMPLE, MOMENTS) if (part / name).exists())
+    for path in (part / name for name in dict.fromkeys(names + optional)):
         try:
             if path.suffix == ".parquet":
                 pq.read_metadata(path)

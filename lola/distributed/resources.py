@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
-from ray.core.generated.autoscaler_pb2 import NodeStatus
+from ray.core.generated.autoscaler_pb2 import NodeStatus  # type: ignore[attr-defined]
 from ray.experimental.internal_kv import _internal_kv_get
 
 from lola.distributed.address import EMBEDDED
@@ -147,7 +147,8 @@ def refuse_impossible(demands: dict[str, Demand], cluster: Cluster) -> None:
 
 def look() -> Cluster:
     """The cluster that this process is connected to, as it is now."""
-    state = get_cluster_resource_state(ray._private.worker.global_worker.gcs_client)
+    client = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
+    state = get_cluster_resource_state(client)
     nodes = tuple(
         Node(
             float(each.total_resources.get("CPU", 0)),

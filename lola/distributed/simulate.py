@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -90,7 +91,7 @@ def _simulate_missing(
         done = patient_wait(ray.wait, tasks, reminder)
         reminder.restart()
         with own_errors():
-            counts = ray.get(done)
+            counts: dict[str, Any] = ray.get(done)
         path = tasks.pop(done)
         rejected += counts["rejected"]
         trajectories += counts["trajectories"]

@@ -111,9 +111,9 @@ def run_training(run: TrainingRun) -> None:
                 checkpoint_score_attribute=SCORE,
                 checkpoint_score_order="min",
             ),
-            callbacks=[  # type: ignore[list-item]
-                SpoolCallback(stage.folder),
-                WorkersCallback(stage.what, stage.folder, workers_demand(config)),
+            callbacks=[
+                SpoolCallback(stage.folder),  # type: ignore[list-item]
+                WorkersCallback(stage.what, stage.folder, workers_demand(config)),  # type: ignore[list-item]
             ],
         ),
     )

@@ -150,7 +150,7 @@ class PretendedGPU(TorchFunctionMode):
         )
         self.patches.enter_context(mock.patch.object(torch.func, "jvp", derivative))
         self.patches.enter_context(
-            mock.patch.object(torch.cuda, "synchronize", lambda device: self.wait("clock"))
+            mock.patch.object(torch.cuda, "synchronize", side_effect=lambda device: self.wait("clock"))
         )
         # Modules that move must take the moved parameters themselves
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
