@@ -12,6 +12,7 @@ from rich.markup import escape
 from lola.follow import Events
 from lola.remote import AnyPath
 from lola.spool import end_offset
+from lola.waiting import LONGEST_S
 
 SILENCE_S = 11.0  # seconds without a word after which the console says what is at work
 LOOK_S = 1.0
@@ -45,14 +46,27 @@ class Progress:
 
     @contextlib.contextmanager
     def speaking(self, at_work: Callable[[], str]) -> Iterator[None]:
-        """Say what is at work whenever nothing was said for `SILENCE_S` seconds, while the block runs."""
+        """Say what is at work whenever nothing was said for `SILENCE_S` seconds, while the block runs.
+
+        The same line is said again after intervals that double, up to a minute, until another is said.
+        """
         stop = threading.Event()
 
         def watch() -> None:
+            repeated, at, interval = "", self.said, SILENCE_S
             while not stop.wait(LOOK_S):
-                if time.monotonic() - self.said > SILENCE_S:
-                    with contextlib.suppress(Exception):  # a word that cannot be said must not end the work
-                        self.say(at_work())
+                if self.said != at:
+                    repeated = ""
+                silence = time.monotonic() - self.said
+                if silence <= SILENCE_S:
+                    continue
+                with contextlib.suppress(Exception):  # a word that cannot be said must not end the work
+                    text = at_work()
+                    if text != repeated:
+                        interval = SILENCE_S
+                    if silence > interval:
+                        self.say(text)
+                        repeated, at, interval = text, self.said, min(2 * interval, LONGEST_S)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()

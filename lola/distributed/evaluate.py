@@ -224,7 +224,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     spool, failures, first = Spool(run.stage.folder), [], None
     demand = task_demand(gpus)
-    reminder = Reminder(lambda: describe_wait(run.stage.name, demand), spool.notice)
+    reminder = Reminder(lambda: describe_wait("", demand), spool.notice)
     while tasks:
         finished = patient_wait(ray.wait, tasks, reminder)
         reminder.restart()

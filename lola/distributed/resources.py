@@ -193,7 +193,7 @@ def describe_wait(
     """What something waits for, if anything like it waits for resources; else nothing.
 
     Arguments:
-        title: What waits.
+        title: What waits; nothing where that is known, as in a stage's own record.
         demand: What it takes.
         looking: Tells what there is.
         sure: Whether it is known to wait, whatever the cluster tells.
@@ -207,4 +207,4 @@ def describe_wait(
         remedy = "they start when nodes come; give less, or add nodes, if none do"
     else:
         remedy = "none of its nodes can give that: give less, or add nodes"
-    return f"{title} waits for {demand}: {cluster}; {remedy}"
+    return f"{title} waits for {demand}: {cluster}; {remedy}".lstrip()

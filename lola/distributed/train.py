@@ -113,7 +113,7 @@ def run_training(run: TrainingRun) -> None:
             ),
             callbacks=[
                 SpoolCallback(stage.folder),  # type: ignore[list-item]
-                WorkersCallback(stage.what, stage.folder, workers_demand(config)),  # type: ignore[list-item]
+                WorkersCallback(stage.folder, workers_demand(config)),  # type: ignore[list-item]
             ],
         ),
     )

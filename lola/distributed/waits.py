@@ -21,21 +21,20 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
     Ray Train waits for the workers' resources without a word, at the start and whenever it starts them again.
 
     Arguments:
-        title: What is trained.
-        folder: The stage's folder, for its record.
+        folder: The stage's folder, for its record, whose readers know which stage's it is.
         demand: What the workers take.
     """
 
-    def __init__(self, title: str, folder: AnyPath, demand: Demand) -> None:
-        self.title, self.folder, self.demand = title, folder, demand
+    def __init__(self, folder: AnyPath, demand: Demand) -> None:
+        self.folder, self.demand = folder, demand
         self.ended: threading.Event | None = None
 
     def describe(self) -> str:
         """What the training waits for; its workers may also be starting."""
         cluster = look()
         if cluster.waiting(self.demand) or not cluster.can_run_now(self.demand):
-            return describe_wait(self.title, self.demand, lambda: cluster, sure=True)
-        return f"the workers of {self.title} are starting"
+            return describe_wait("", self.demand, lambda: cluster, sure=True)
+        return "its workers are starting"
 
     def begin(self) -> None:
         """Begin to wait, unless it has begun."""

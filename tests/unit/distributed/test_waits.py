@@ -1,16 +1,18 @@
 """Workers, tasks and streams that do not come are told of, until they do."""
 
+import io
 import itertools
 import time
 from collections import Counter
 
 import pytest
+from rich.console import Console
 
 from lola import waiting
 from lola.distributed import resources, waits
 from lola.distributed.resources import Cluster, Demand, Node
 from lola.distributed.waits import WorkersCallback, patient_wait, watched
-from lola.progress import _line
+from lola.progress import Progress
 from lola.spool import read_events
 from lola.waiting import Reminder
 
@@ -44,17 +46,15 @@ def until(condition):
 
 
 def test_a_training_says_what_it_waits_for_until_its_workers_are_there(looking, tmp_path):
-    callback = WorkersCallback("diffusion-f16c32", tmp_path, WORKERS)
+    callback = WorkersCallback(tmp_path, WORKERS)
     callback.after_controller_start(object())
     callback.before_worker_group_start(object())
     until(lambda: notices(tmp_path))
     (first, *_) = notices(tmp_path)
-    assert first.startswith(
-        "diffusion-f16c32 waits for 4 training workers with 1 CPU each: the cluster has 8 CP"
-    )
+    assert first.startswith("waits for 4 training workers with 1 CPU each: the cluster has 8 CP")
     assert "of which 2 CPUs and 0 GPUs are free; they start when others give it back" in first
     looking[0] = FREE
-    until(lambda: "the workers of diffusion-f16c32 are starting" in notices(tmp_path)[-1])
+    until(lambda: "its workers are starting" in notices(tmp_path)[-1])
     callback.after_worker_group_start(object())
     time.sleep(0.05)
     count = len(notices(tmp_path))
@@ -67,8 +67,18 @@ def test_a_training_says_what_it_waits_for_until_its_workers_are_there(looking, 
     assert callback.ended is None
 
 
-def test_the_console_shows_it(tmp_path):
-    assert _line({"kind": "notice", "text": "waits for a GPU"}, 100) == "waits for a GPU"
+def test_the_console_shows_it_with_the_name_of_the_stage_once(looking, tmp_path):
+    output = io.StringIO()
+    progress = Progress(Console(file=output, width=400))
+    progress.follow(tmp_path, "diffusion-f16c32", 100)
+    callback = WorkersCallback(tmp_path, WORKERS)
+    callback.begin()
+    until(lambda: notices(tmp_path))
+    callback.end()
+    progress.take(tmp_path, 0, list(read_events(tmp_path)))
+    line = output.getvalue().splitlines()[0]
+    assert "diffusion-f16c32  waits for 4 training workers with 1 CPU each" in line
+    assert line.count("diffusion-f16c32") == 1
 
 
 def test_tasks_that_do_not_start_are_told_of():
