@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "live_metrics": set(),
     "cli": {"config", "errors", "filesystem", "waiting"},
     "follow": {"remote", "spool"},
-    "progress": {"follow", "remote", "spool"},
+    "progress": {"follow", "remote", "spool", "waiting"},
     "tracking": {"errors", "filesystem", "follow", "lease", "remote", "spool", "storage"},
     "data": LEAVES,
     "simulate": LEAVES | {"data"},
