@@ -1,0 +1,184 @@
+"""A storage root made below Ray, finished or interrupted, whose files are damaged one by one."""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from inline import run_inline
+from solo_training import SoloTrainer, train_here
+from stages import small_sweep
+
+from lola import storage
+from lola.data.systems import EULER
+from lola.distributed import encode, evaluate, statistics
+from lola.distributed.plan import Plan
+from lola.distributed.report import commit_report, report_stage
+from lola.distributed.sweep import Step, SweepConfig
+from lola.distributed.trial import make
+from lola.evaluation.page import Page, Section
+from lola.spool import read_events
+from lola.storage import Stage
+from lola.training.optim import OptimizerConfig
+
+KINDS = ("statistics", "autoencoders", "latents", "emulators", "evaluations", "reports")
+TIMES = ("seconds", "speed", "seconds_per_state")  # what differs from run to run
+ALIKE = ("train/loss", "train/skipped")
+KEPT = (0.0, 0.5)  # the share of a file that a power cut leaves
+
+
+def tiny_sweep() -> SweepConfig:
+    """A sweep of a few training steps, whose statistics are computed."""
+    config = small_sweep()
+    training = config.autoencoder_training.replace(
+        steps=3,
+        report_every=1,
+        batch_size=1,
+        valid_samples=1,
+        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3),
+    )
+    return config.replace(
+        pixel=None,
+        statistics="computed",
+        solver_steps=(2,),
+        autoencoder=config.autoencoder.replace(channels=(4,), blocks=(1,)),
+        autoencoder_training=training.replace(ema=0.5),
+        emulator_training=training.replace(steps=2),
+        evaluation=config.evaluation.replace(members=2, trajectories=2, starts=(16,)),
+    )
+
+
+@contextlib.contextmanager
+def below_ray() -> Iterator[pytest.MonkeyPatch]:
+    """Let everything that a sweep starts run in this process."""
+    with pytest.MonkeyPatch.context() as patched:
+        train_here(patched)
+        run_inline(patched)
+        patched.setattr(statistics, "_stream", _stream)
+        patched.setattr(evaluate, "evaluate_trajectory", Scored(evaluate.evaluate_trajectory))
+        patched.setattr(statistics, "quiet_data", lambda: None)
+        yield patched
+
+
+@dataclasses.dataclass
+class Scored:
+    """Scores a trajectory once: scoring is a function of what is not damaged here."""
+
+    genuine: Callable
+    results: dict = dataclasses.field(default_factory=dict)
+
+    def __call__(self, config: Any, subject: Any, split: Any, index: int, start: int, **models: Any) -> Any:
+        if (index, start) not in self.results:
+            result = self.genuine(config, subject, split, index, start, **models)
+            self.results[index, start] = result
+        return self.results[index, start]
+
+
+def _stream(shards: dict, block: int, say: Any) -> list[dict]:
+    states = min(block, min(shard.split.steps for shard in shards.values()))
+    blocks = (table for number, shard in shards.items() for table in shard.blocks(number, states))
+    return [row for table in blocks for row in statistics.block_moments(table, shards).to_pylist()]
+
+
+class Root:
+    """The stages of a sweep in a storage root, one of each kind.
+
+    Arguments:
+        root: The storage root.
+        well: The datasets.
+    """
+
+    def __init__(self, root: Path, well: Path) -> None:
+        self.root, self.well, config = root, well, tiny_sweep()
+        plan = Plan(config, root, well)
+        goal = plan.evaluation("diffusion", 16, config.diffusion, 2)
+        self.plan = plan.towards(plan.cache(16), goal)
+        steps = [step for trial in self.plan.trials for step in trial.steps]
+        self.steps: dict[str, Step] = {step.stage.kind: step for step in steps}
+        report = report_stage(root, "euler", "sweep", {"evaluation": goal.fingerprint})
+        self.steps["reports"] = Step(report, lambda: self._report(goal, report), {}, 1)
+
+    def _report(self, evaluation: Stage, report: Stage) -> None:
+        rows = {name: evaluate.read_table(evaluation.folder / f"{name}.parquet") for name in ("metrics",)}
+        plain = Section("rows", "Rows", "All rows.", plain=pd.DataFrame({"rows": [len(rows["metrics"])]}))
+        commit_report(report, Page(title="Title", system=EULER, findings=(), sections=(plain,)), rows)
+
+    def make_all(self) -> None:
+        """Make what is not finished."""
+        for step in self.steps.values():
+            start(step)
+
+    def files(self, kind: str) -> list[Path]:
+        """The files of a stage, by their paths within it."""
+        folder = self.steps[kind].stage.folder
+        return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def start(step: Step) -> None:
+    """Do what a trial does with a stage, in a process that has looked at none yet."""
+    storage._whole.clear()
+    storage._told.clear()
+    evaluate._load.cache_clear()
+    if not step.stage.finished:
+        with step.stage.told_lease(lambda text: None):
+            make(step)
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+@dataclasses.dataclass
+class Countdown:
+    """A function that kills its process after so many calls."""
+
+    genuine: Callable
+    left: int
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if not self.left:
+            raise Killed
+        self.left -= 1
+        return self.genuine(*arguments, **options)
+
+
+def interrupt(step: Step) -> None:
+    """Begin a stage of a kind anew, and end half-way: after two checkpoints, three shards, one part."""
+    owner, name, left = {
+        "autoencoders": (SoloTrainer, "after_report", 1),
+        "latents": (encode, "write_shard", 3),
+        "evaluations": (evaluate, "evaluate_trajectory", 1),
+    }[step.stage.kind]
+    shutil.rmtree(step.stage.folder)
+    with pytest.MonkeyPatch.context() as patched:
+        count = Countdown(getattr(owner, name), left)
+        patched.setattr(owner, name, lambda *arguments, **options: count(*arguments, **options))
+        with pytest.raises(Killed):
+            start(step)
+
+
+def digest(stage: Stage) -> dict[str, Any]:
+    """What a finished stage holds, without what tells of times."""
+    found: dict[str, Any] = {}
+    for path in sorted(stage.folder.rglob("*")):
+        name = path.relative_to(stage.folder).as_posix()
+        if name.startswith("parts/"):  # which nobody reads of a finished stage
+            continue
+        if path.suffix in (".parquet", ".safetensors", ".npy", ".yaml", ".html", ".csv", ".md", ".tex"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = {key: value for key, value in stage.manifest().items() if key not in TIMES}
+    metrics = manifest.get("metrics", {}).items()
+    alike = {key: value for key, value in metrics if "train/" not in key or key in ALIKE}
+    return found | {"manifest": manifest | {"metrics": alike}}
+
+
+def messages(stage: Stage, records: list[logging.LogRecord]) -> str:
+    """Everything that was told of a stage."""
+    notices = [event["text"] for _, event in read_events(stage.folder) if event["kind"] == "notice"]
+    return "\n".join([*notices, *(record.getMessage() for record in records)])
