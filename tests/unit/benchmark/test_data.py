@@ -96,5 +96,5 @@ def test_memory_is_drawn_and_told(tmp_path):
 
 
 def test_windows_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match="do not fit"):
+    with pytest.raises(ConfigError, match="--window 5 at --stride 4 does not fit into --steps 10"):
         CONFIG.replace(steps=10)

@@ -35,5 +35,5 @@ def test_a_result_is_told_in_json_and_markdown():
 
 
 def test_an_ensemble_of_one_is_refused():
-    with pytest.raises(ConfigError, match="no spread"):
+    with pytest.raises(ConfigError, match=r"--members must be in \[2, "):
         MetricsBenchmark(members=1)

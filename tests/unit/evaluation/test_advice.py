@@ -21,6 +21,11 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*(?: [\d.]+)*")
 COMMAND = re.compile(r"experiments/(\w+)\.py")
 
 
+def is_error(node):
+    """Whether a node refuses options, which it names as the command that was given spells them."""
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("require", "ConfigError")
+
+
 def texts():
     """The strings of all modules that make reports, and the texts of the page's template."""
     for path in SOURCES:
@@ -29,8 +34,10 @@ def texts():
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
                 docstrings.add(node.body[0].value)
+        errors = {each for call in ast.walk(tree) if is_error(call) for each in ast.walk(call)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            said = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if said and node not in docstrings | errors:
                 yield node.value
     template = (ROOT / "lola/evaluation/assets/page.html.j2").read_text()
     yield from re.findall(r">([^<{}]+)<", template)

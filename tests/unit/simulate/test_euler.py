@@ -188,7 +188,8 @@ def test_full_storage_leaves_nothing_behind(tmp_path, limit):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (
-        f"cannot write in {path.parent} (File too large); free some space or give another --storage\n"
+        f"cannot write in {path.parent} (File too large); raise the limit on file sizes (ulimit -f), or give "
+        "another --storage\n"
     )
     assert list(path.parent.iterdir()) == []
 
