@@ -81,6 +81,9 @@ def make_cache(cache: Step, root: AnyPath) -> None:
         with watching([Trial("cache", (cache,))], tracker, progress), stage.told_lease(progress.say):
             if stage.finished:
                 progress.say(f"{stage.name} is finished already")
+                for split in stage.manifest()["splits"].values():
+                    for file, reason in split["skipped"].items():
+                        progress.say(f"left out {file}: {reason}")
             else:
                 make(cache)
     except KeyboardInterrupt:
@@ -92,9 +95,6 @@ def make_cache(cache: Step, root: AnyPath) -> None:
             raise LolaError(f"{error}; {tracker.missing}") from error
         raise
     tracker.finish_sweep(None, "FINISHED")
-    for split in stage.manifest()["splits"].values():
-        for file, reason in split["skipped"].items():
-            progress.say(f"left out {file}: {reason}")
     progress.say(f"runs: {tracker.command}")
     if tracker.missing:
         progress.say(tracker.missing)

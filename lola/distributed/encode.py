@@ -71,6 +71,8 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
         for number, shard in enumerate(shards_of(splits[name]))
     ]
     spool, there = Spool(stage.folder), set()
+    for name, fault in faults.items():
+        spool.notice(f"left out {name}: {fault}")
     for path in files_below(stage.folder):
         if path.name.startswith(".shard-"):  # a killed job's; the lease says that nobody writes them
             path.unlink()
@@ -82,19 +84,21 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
             else:
                 there.add(path)
     missing = {i: shard for i, (_, path, shard) in enumerate(files) if path not in there}
-    done = len(files) - len(missing)
+    done, encoded = len(files) - len(missing), 0
     if missing:
         since = time.perf_counter()
         paths = [path for _, path, _ in files]
         for number, fault in _encode_shards(missing, paths, model, config, spool.notice):
             if fault:
                 faults[_name(files[number][2])] = fault
-            done += 1
-            rates = {} if fault else _rates(files[number][1], files[number][2], config, since)
-            spool.metrics(done, {"progress/shards": done} | rates)
+                spool.notice(f"left out {_name(files[number][2])}: {fault}")
+            else:
+                done += 1
+                encoded += _states(files[number][2], config)
+                rates = _rates(files[number][1], files[number][2], config, since)
+                spool.metrics(done, {"progress/shards": done} | rates)
             since = time.perf_counter()
     there = set(files_below(stage.folder))
-    encoded = sum(_states(shard, config) for shard in missing.values())
     seconds = time.perf_counter() - started
     stage.commit(
         **_describe(splits, [each for each in files if each[1] in there], faults),

@@ -10,6 +10,7 @@ next to nothing.
 A part is a function of the configuration and its own trajectory and start alone, whatever task it is in.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -223,6 +224,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     spool, failures, first = Spool(run.stage.folder), [], None
+    waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
     demand = task_demand(gpus)
     reminder = Reminder(lambda: describe_wait("", demand), spool.notice)
     while tasks:
@@ -241,8 +243,8 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
             failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {why}")
             mine = [part for part, whole in zip(mine, there, strict=True) if whole]
         # Only this process's tasks commit parts: looking for all of them each time would be quadratic
-        committed |= {part.name for part in mine}
-        done = len(committed) // len(run.config.starts)
+        waiting -= collections.Counter(part.index for part in mine)
+        done = total - len(waiting)  # trajectories from all of their start states
         spool.metrics(done, {"progress/trajectories": done})
     if failures:
         raise LolaError(

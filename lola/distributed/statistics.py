@@ -8,6 +8,7 @@ does not depend on workers.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,16 +86,15 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, say: Sa
     assert isinstance(config, StatisticsConfig)
     quiet_data()
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
-    physical, transformed = merged(
-        _stream(dict(enumerate(shards_of(split))), config.block, say or Spool(stage.folder).notice)
-    )
+    rows = _stream(dict(enumerate(shards_of(split))), config.block, say or Spool(stage.folder).notice)
+    physical, transformed = merged(rows)
     with atomic_path(stage.folder / "stats.yaml") as aside:
         aside.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
     stage.commit(
         mean=transformed.mean.tolist(),
         std=transformed.std.tolist(),
-        trajectories=len(split.trajectories),
-        states=len(split.trajectories) * split.steps,
+        trajectories=len({row["trajectory"] for row in rows}),
+        states=physical.count // math.prod(split.grid),
     )
 
 

@@ -59,7 +59,7 @@ def _report(plan: Plan, scores: Aggregates) -> Report:
         simulations=list(simulation_sections(plan.datasets.root)),
         limits=demo_limits(
             train_trajectories=len(plan.train.trajectories),
-            test_trajectories=min(config.evaluation.trajectories, len(plan.test.trajectories)),
+            test_trajectories=_scored(plan),
             grid=plan.test.grid,
             training_steps=config.emulator_training.steps,
         ),
@@ -93,7 +93,7 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
         ("Grid", " x ".join(map(str, plan.test.grid))),
         (
             "Trajectories",
-            f"{len(plan.train.trajectories)} for training, {config.evaluation.trajectories} scored",
+            f"{len(plan.train.trajectories)} for training, {_scored(plan)} scored",
         ),
         ("Compression rates", rates),
         ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
@@ -102,6 +102,7 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
         ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
         ("Emulator training", f"{config.emulator_training.steps} steps"),
         ("Skipped training steps", _skipped(plan)),
+        ("Files left out of latent caches", _left_out(plan)),
         ("Sweep", plan.fingerprint[:8]),
     ]
 
@@ -114,6 +115,25 @@ def _skipped(plan: Plan) -> str:
             count = stage.manifest().get("metrics", {}).get("train/skipped", 0)
             if count:
                 counts[stage.name] = f"{stage.what} {count:.0f} of {stage.config.training.steps}"
+    return "; ".join(counts.values()) or "none"
+
+
+def _scored(plan: Plan) -> int:
+    """Trajectories that were scored: all evaluations score the same."""
+    return len(plan.evaluations[0].steps[0].stage.manifest()["trajectories"])
+
+
+def _left_out(plan: Plan) -> str:
+    """How many simulation files of which latent caches could not be encoded."""
+    counts = {}
+    for stage in (
+        step.stage for trial in plan.trials for step in trial.steps if step.stage.kind == "latents"
+    ):
+        splits = stage.manifest()["splits"].values()
+        count = sum(len(split.get("skipped", {})) for split in splits)
+        if count:
+            total = count + sum(len(split["shards"]) for split in splits)
+            counts[stage.name] = f"{stage.what} {count} of {total}"
     return "; ".join(counts.values()) or "none"
 
 

@@ -217,6 +217,15 @@ def test_a_faulty_file_may_be_left_out(tmp_path, data, autoencoder, kind):
     assert split.skipped.keys() == {name}
     assert stage.manifest()["splits"]["test"]["skipped"] == {}
     assert list(verify(stage.folder)) == []
+    manifest = stage.manifest()
+    encoded = 21 * sum(each["trajectories"] for each in manifest["splits"].values())
+    assert manifest["seconds"] / manifest["speed"]["seconds_per_state"] == pytest.approx(encoded)
+    events = [event for _, event in read_events(stage.folder)]
+    (told,) = [event["text"] for event in events if event["kind"] == "notice"]
+    assert told == f"left out {name}: {described['skipped'][name]}"
+    shards = sum(len(each["shards"]) for each in manifest["splits"].values())
+    steps = [event["values"]["progress/shards"] for event in events if event["kind"] == "metrics"]
+    assert steps == list(range(1, shards + 1))
 
 
 def test_a_split_without_a_readable_file_is_refused(tmp_path, data, autoencoder):

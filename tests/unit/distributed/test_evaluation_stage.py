@@ -169,6 +169,16 @@ def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajector
     assert [event["step"] for _, event in read_events(stage.folder)] == list(range(1, trajectories + 1))
 
 
+def test_a_trajectory_is_done_from_all_of_its_start_states(tasks, step, monkeypatch):
+    stage = step.stage
+    parts = [evaluate._Part(stage.folder, index, start) for start in (0, 3) for index in range(2)]
+    monkeypatch.setattr(tasks, "function", lambda told, mine: None)
+    monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
+    (stage.folder / "parts").mkdir(parents=True)
+    evaluate._score(evaluate.EvaluationRun(stage, stage.config, None, None), SimpleNamespace(), parts)
+    assert [event["step"] for _, event in read_events(stage.folder)] == [0, 0, 1, 2]
+
+
 NAMES = ("metrics.parquet", "spectra.parquet", "example.npy", "seconds")
 
 

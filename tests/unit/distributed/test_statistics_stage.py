@@ -12,6 +12,7 @@ from lola.data.datasets import Datasets
 from lola.data.statistics import with_statistics
 from lola.data.systems import EULER, SYSTEMS
 from lola.data.transforms import Standardisation
+from lola.distributed import statistics
 from lola.distributed.datasource import WellDatasource, shards_of
 from lola.distributed.plan import Plan
 from lola.distributed.statistics import block_moments, merged, statistics_stage
@@ -46,6 +47,16 @@ def test_blocks_of_any_size_in_any_order(well):
         assert all(
             np.array_equal(a.squares, b.squares) for a, b in zip(again, (physical, transformed), strict=True)
         )
+
+
+def test_the_manifest_counts_what_was_read(tmp_path, well, monkeypatch):
+    split = Datasets(well).open(EULER, "train")
+    part = [row for row in rows(split, 7) if row["trajectory"] < 3 and row["start"] < 14]
+    monkeypatch.setattr(statistics, "_stream", lambda *arguments: part)
+    monkeypatch.setattr(statistics, "quiet_data", lambda: None)
+    stage = statistics_stage(tmp_path, split)
+    statistics.compute_statistics(stage, EULER, Datasets(well))
+    assert (stage.manifest()["trajectories"], stage.manifest()["states"]) == (3, 42)
 
 
 def finish(stage, mean, std):

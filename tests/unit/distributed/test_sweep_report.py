@@ -2,6 +2,7 @@ import pytest
 
 from lola.distributed import sweep_report
 from lola.distributed.plan import Plan
+from lola.storage import SCHEMA_VERSION, write_json
 
 
 @pytest.mark.parametrize("contexts", [(), (2, 3)])
@@ -23,3 +24,15 @@ def test_skipped_steps_are_told(sweep, tmp_path, well, skipped, text):
         stage.folder.mkdir(parents=True, exist_ok=True)
         stage.commit(metrics={"train/skipped": skipped * (stage.kind == "autoencoders")})
     assert sweep_report._skipped(plan) == text
+
+
+def test_what_was_scored_and_what_was_left_out_are_counted(sweep, tmp_path, well):
+    plan = Plan(sweep.replace(evaluation=sweep.evaluation.replace(trajectories=64)), tmp_path, well)
+    splits = {"train": {"shards": [{}], "skipped": {"b": "torn"}}, "test": {"shards": [{}, {}]}}
+    for stage in (step.stage for trial in plan.trials for step in trial.steps):
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        parts = {"evaluations": {"trajectories": ["a", "b", "c"]}, "latents": {"splits": splits}}
+        write_json(stage.folder / "manifest.json", {"schema": SCHEMA_VERSION} | parts.get(stage.kind, {}))
+    settings = dict(sweep_report._settings(plan))
+    assert settings["Trajectories"] == "4 for training, 3 scored"
+    assert settings["Files left out of latent caches"] == "latents-f8c16 1 of 4"
