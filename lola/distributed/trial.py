@@ -13,7 +13,8 @@ from lola.distributed.causes import cause_of
 from lola.distributed.sweep import Step, Trial
 from lola.errors import LolaError
 from lola.filesystem import refusal
-from lola.spool import Spool, last_status
+from lola.remote import AnyPath
+from lola.spool import Spool, last_status, spool_path
 from lola.training.checkpoint import EMA_WEIGHTS, WEIGHTS
 
 WAITING = "waiting"  # what a trial reports to its driver while another process has a lease
@@ -57,15 +58,7 @@ def told_error(error: Exception) -> str:
 def make(step: Step) -> None:
     """Make a stage, under its lease, and record how it went."""
     stage = step.stage
-    spool = Spool.resume(stage.folder)
-    spool.describe(
-        name=step.title,
-        tags=step.tags,
-        parameters=step.tags | flat(stage.config.what()),
-    )
-    for reads in step.reads:
-        spool.dataset(name=reads.name, digest=reads.digest, context=reads.context, source=str(reads.source))
-    spool.status("RUNNING")
+    spool = _record_start(step)
     # What makes the stage anew is no finished stage: its manifest was corrupt, or a file that it tells of is
     (stage.folder / "manifest.json").unlink(missing_ok=True)
     try:
@@ -80,9 +73,12 @@ def make(step: Step) -> None:
 
 
 def complete_record(step: Step) -> None:
-    """Record the end of a stage whose process died after it had finished the stage, before it could."""
+    """Record the end of a stage whose process died after it had finished the stage, before it could.
+
+    Of a record that a power cut has emptied, what the stage is and made is recorded again.
+    """
     stage = step.stage
-    if last_status(stage.folder) != "RUNNING" or not stage.finished:
+    if not _is_open(stage.folder) or not stage.finished:
         return
     held = stage.lease()
     with contextlib.suppress(OSError):  # another process has it in hand, and records its end
@@ -90,8 +86,31 @@ def complete_record(step: Step) -> None:
         try:
             if last_status(stage.folder) == "RUNNING":
                 _record_end(step, Spool.resume(stage.folder))
+            elif _is_open(stage.folder):
+                _record_end(step, _record_start(step))
         finally:
             held.release()
+
+
+def _is_open(folder: AnyPath) -> bool:
+    """Whether a record tells of no end, though there is a record."""
+    status = last_status(folder)
+    return status == "RUNNING" or (status is None and spool_path(folder).exists())
+
+
+def _record_start(step: Step) -> Spool:
+    """Record what a stage is, and that it is made."""
+    stage = step.stage
+    spool = Spool.resume(stage.folder)
+    spool.describe(
+        name=step.title,
+        tags=step.tags,
+        parameters=step.tags | flat(stage.config.what()),
+    )
+    for reads in step.reads:
+        spool.dataset(name=reads.name, digest=reads.digest, context=reads.context, source=str(reads.source))
+    spool.status("RUNNING")
+    return spool
 
 
 def _record_end(step: Step, spool: Spool) -> None:

@@ -19,9 +19,10 @@ from lola.data.statistics import with_statistics
 from lola.data.systems import EULER
 from lola.distributed.evaluate import read_array, read_table
 from lola.distributed.plan import Plan
+from lola.distributed.trial import complete_record
 from lola.emulation import load_autoencoder, load_emulator
 from lola.errors import LolaError
-from lola.spool import Spool, read_events
+from lola.spool import Spool, last_status, read_events
 from lola.storage import read_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `:DeprecationWarning")  # Ray's own
@@ -80,6 +81,10 @@ def check_starts(root, expected, kind, each_damage, caplog):
         again = not path.exists() or path.read_bytes() != damaged
         if again and name.name not in UNTOLD and not name.name.startswith("."):
             assert is_told(path, messages(step.stage, caplog.records)), name
+        complete_record(step)
+        kinds = [event["kind"] for _, event in read_events(folder)]
+        assert "describe" in kinds, name
+        assert last_status(folder) == "FINISHED", name
         Spool(folder).notice("a later event")
         assert [event.get("text") for _, event in read_events(folder)][-1:] == ["a later event"], name
     return count
