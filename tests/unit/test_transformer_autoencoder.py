@@ -68,11 +68,11 @@ def test_training_reconstructs():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch_size": 0}, "patch_size"),
-        ({"heads": 3}, "3 heads of even size"),
-        ({"blocks": 0}, "blocks"),
-        ({"latent_channels": 0}, "latent_channels"),
-        ({"dropout": 1.5}, "dropout"),
+        ({"patch_size": 0}, "--patch-size must be in"),
+        ({"heads": 3}, "do not split into 3 --heads of even size"),
+        ({"blocks": 0}, "--blocks must be in"),
+        ({"latent_channels": 0}, "--latent-channels must be in"),
+        ({"dropout": 1.5}, "--dropout must be in"),
     ],
 )
 def test_impossible_configurations(changes, message):
