@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-demo: $(VENV)/.demo ## simulate a small Euler ensemble and run the compression sweep on it
+demo: $(VENV)/.demo ## simulate a small Euler ensemble and run the compression sweep on it, in 15 to 30 minutes
 	$(BIN)/python experiments/sweep_compression.py
 
-smoke: $(VENV)/.demo ## the same in miniature, in about a minute
+smoke: $(VENV)/.demo ## the same in miniature, in 2 to 4 minutes
 	$(BIN)/python experiments/sweep_compression.py smoke
 
 simulators: $(VENV)/.simulators ## install the solvers of the other two systems, Dedalus and astronomix

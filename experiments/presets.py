@@ -49,7 +49,7 @@ TINY_SIMULATIONS: dict[str, Simulation] = {
 
 
 def mini(system: str = "euler") -> SweepConfig:
-    """Euler at 64 x 64, three rates 16x apart, within an hour on two cores."""
+    """Euler at 64 x 64, three rates 16x apart, in 15 to 30 minutes on two cores."""
     transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
     training = TrainingConfig(
         steps=320,
@@ -89,7 +89,7 @@ def mini(system: str = "euler") -> SweepConfig:
 
 
 def smoke(system: str = "euler") -> SweepConfig:
-    """The same stages in about a minute: what they compute means nothing."""
+    """The same stages in 2 to 4 minutes on two cores: what they compute means nothing."""
     config = mini(system)
     transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
     training = TrainingConfig(steps=20, batch_size=4, valid_samples=8, report_every=5)
