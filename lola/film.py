@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import h5py
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,7 +30,7 @@ from lola.data.well import WellSplit
 from lola.data.well_file import open_well_file
 from lola.data.well_header import infer_system
 from lola.ensemble import Ensemble
-from lola.errors import DataError
+from lola.errors import DataError, StorageError
 from lola.remote import AnyPath
 from lola.storage import Location, atomic_path
 from lola.waiting import Say, working
@@ -306,11 +307,24 @@ def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
     with atomic_path(path) as aside:
         named = aside.with_name(aside.name + path.suffix)  # imageio goes by the ending
         try:
-            gif = path.suffix == ".gif"
-            with (
-                GifWriter(named, rate) if gif else imageio.get_writer(named, fps=rate, macro_block_size=2)
-            ) as film:
-                yield film
+            if path.suffix == ".gif":
+                with GifWriter(named, rate) as film:
+                    yield film
+            else:
+                options = {"macro_block_size": 2, "ffmpeg_log_level": "quiet"}
+                with imageio.get_writer(named, fps=rate, **options) as film:
+                    yield film
+                _require_whole(named, path)
             named.replace(aside)
         finally:
             named.unlink(missing_ok=True)
+
+
+def _require_whole(written: Path, path: AnyPath) -> None:
+    """Raise `StorageError` unless a film can be read: whoever writes it does not tell that a disk is full."""
+    try:
+        imageio_ffmpeg.count_frames_and_secs(str(written))
+    except RuntimeError as error:
+        raise StorageError(
+            f"{path} could not be written whole; free some space, or write it to another folder"
+        ) from error

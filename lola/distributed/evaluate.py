@@ -14,6 +14,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,10 +294,17 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
             pq.write_table(result.metrics, aside / "metrics.parquet", **PARQUET)
             pq.write_table(result.spectra, aside / "spectra.parquet", **PARQUET)
             if part == first and run.config.split == "test":  # reports show no others
-                np.save(aside / EXAMPLE, result.example)
+                _write_array(aside / EXAMPLE, result.example)
                 if result.moments is not None:
-                    np.save(aside / MOMENTS, result.moments)
+                    _write_array(aside / MOMENTS, result.moments)
             (aside / LAST).write_text(repr(result.seconds))
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array; NumPy's own writing to files does not tell what the filesystem refuses."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    path.write_bytes(buffer.getbuffer())
 
 
 def read_table(path: AnyPath) -> pa.Table:

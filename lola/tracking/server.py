@@ -4,15 +4,17 @@ Nothing here changes the process's own MLflow settings: every client is told its
 can use several storage roots.
 """
 
+import contextlib
 import logging
 import os
 import shlex
+import sqlite3
 import urllib.parse
+import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -24,11 +26,21 @@ with warnings.catch_warnings():
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-from lola.errors import TrackingError
+from lola.errors import LolaError, TrackingError
+from lola.filesystem import AGAIN, RIGHTS, SPACE, Lock, refusal
 from lola.remote import AnyPath, reason
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FAULTS = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
+REMEDIES = {
+    sqlite3.SQLITE_FULL: SPACE,
+    sqlite3.SQLITE_IOERR: AGAIN,
+    sqlite3.SQLITE_READONLY: RIGHTS,
+    sqlite3.SQLITE_PERM: RIGHTS,
+    sqlite3.SQLITE_CANTOPEN: RIGHTS,
+    sqlite3.SQLITE_BUSY: "another program keeps it locked; end that, and run again",
+}
+"""What to do about what SQLite refuses, by its primary codes."""
 LIMITS = {  # an outage must be noticed within seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -80,10 +92,28 @@ def unreachable(uri: str, error: Exception) -> TrackingError:
             f"MLflow at {uri} refuses this user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     path = database_path(uri)
-    remedy = "start it, or unset MLFLOW_TRACKING_URI"
+    remedy, told = "start it, or unset MLFLOW_TRACKING_URI", reason(error)[:200]
     if path is not None:
-        remedy = f"if {path} is damaged, move it away and run again: the event logs hold all that it held"
-    return TrackingError(f"MLflow at {uri} does not answer ({reason(error)[:200]}); {remedy}")
+        damaged = f"if {path} is damaged, move it away and run again: the event logs hold all that it held"
+        own = _of_sqlite(error)
+        remedy = REMEDIES.get(getattr(own, "sqlite_errorcode", 0) & 0xFF, damaged)
+    return TrackingError(f"MLflow at {uri} does not answer ({told}); {remedy}")
+
+
+def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    """SQLite's error that caused one; None if SQLite did not."""
+    while error is not None:
+        own = getattr(error, "orig", error)
+        if isinstance(own, sqlite3.Error):
+            return own
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def cause_in_words(error: Exception) -> str:
+    """Why MLflow does not do what it is asked for: what its database says, where that is told."""
+    own = _of_sqlite(error)
+    return f"SQLite: {own}" if own else f"{type(error).__name__}: {reason(error)[:160]}"
 
 
 def is_refusal(error: Exception) -> bool:
@@ -159,24 +189,37 @@ def make_database(path: Path) -> None:
     """Make MLflow's database aside: one whose making was cut off could not be opened ever again.
 
     Raises:
-        TrackingError: Its folder cannot be written.
+        TrackingError: Its folder cannot be written, or its disk is full.
+        StorageError: It cannot be locked.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_suffix(".lock")):
+        with Lock(path.with_suffix(".lock")):
             if path.exists():
                 return
-            aside = path.with_suffix(".part")
-            aside.unlink(missing_ok=True)
+            _remove_asides(path)
+            # Of a name of its own: MLflow keeps connections to those of before, which are no more
+            aside = path.with_suffix(f".{uuid.uuid4().hex}.part")
             aside.touch()  # with the mode of the umask, for a group; SQLite would make it 0644
-            open_client(_sqlite_uri(aside))
-            os.replace(aside, path)
+            try:
+                open_client(_sqlite_uri(aside))
+                os.replace(aside, path)
+            finally:
+                _remove_asides(path)
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, TrackingError):
+        if isinstance(error, LolaError):
             raise
+        line = refusal(error, path, "make")
         raise TrackingError(
-            f"{path} cannot be made ({reason(error)}); see to the folder's permissions"
+            line or f"{path} cannot be made ({reason(error)}); see to the folder's permissions"
         ) from error
+
+
+def _remove_asides(path: Path) -> None:
+    """Remove databases that were being made, and their journals."""
+    for each in path.parent.glob(f"{path.stem}*.part*"):
+        with contextlib.suppress(OSError):  # another user's, perhaps
+            each.unlink()
 
 
 def show_command(uri: str) -> str:

@@ -22,6 +22,7 @@ from lola.spool import Status, end_offset
 from lola.storage import git_commit
 from lola.tracking.run import OFFSET, RunCopy
 from lola.tracking.server import (
+    cause_in_words,
     database_path,
     is_refusal,
     make_database,
@@ -206,7 +207,7 @@ class Tracker:
         self._copies[folder].forget()
         self._runs = self._experiment = None
         (self._pauses[folder] if is_refusal(error) else self._outage).lengthen()
-        self._troubles[folder] = f"{type(error).__name__}: {reason(error)[:160]}"
+        self._troubles[folder] = cause_in_words(error)
 
     def _index(self) -> dict[str, Run]:
         """The sweep's runs by fingerprint; of several of one stage the others are deleted."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from lola.errors import DataError, DivergedError, StorageError
@@ -139,7 +139,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
                 f"{name} holds values that are not finite, and is not written to {path}: training diverged; "
                 "lower its learning rate"
             )
-    save_file(state, path)
+    path.write_bytes(save(state))  # its own writing to files hides the filesystem's errors
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

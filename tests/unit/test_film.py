@@ -6,7 +6,7 @@ from matplotlib import colormaps
 
 from lola.data.systems import EULER
 from lola.data.well_writer import create_fields, write_layout
-from lola.errors import ConfigError, DataError
+from lola.errors import ConfigError, DataError, StorageError
 from lola.film import Canvas, FilmConfig, Footage, GifWriter, write_film
 
 DATASET = "euler_multi_quadrants_openBC"
@@ -102,3 +102,26 @@ def test_what_a_film_cannot_show(tmp_path, ensemble):
     for options in ({"rate": 0}, {"members": -1}, {"trajectory": -1}, {"size": 8}):
         with pytest.raises(ConfigError):
             FilmConfig(**options)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_film_that_was_cut_by_a_full_disk_is_an_error(tmp_path, ensemble, monkeypatch):
+    genuine = imageio.get_writer
+
+    class Cut:
+        """Writes half a film without a word, as ffmpeg does where the disk is full."""
+
+        def __init__(self, path, **options):
+            self.path, self.film = path, genuine(path, **options)
+
+        def __enter__(self):
+            return self.film
+
+        def __exit__(self, *error):
+            self.film.close()
+            self.path.write_bytes(self.path.read_bytes()[: self.path.stat().st_size // 2])
+
+    monkeypatch.setattr(imageio, "get_writer", Cut)
+    with pytest.raises(StorageError, match=r"ensemble\.mp4 could not be written whole; free some space"):
+        write_film(ensemble, FilmConfig(fields=("density",), size=64, rate=4))
+    assert {path.name for path in tmp_path.iterdir()} <= {"ensemble.hdf5", "ensemble.gif"}

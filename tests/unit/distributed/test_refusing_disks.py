@@ -130,3 +130,12 @@ def test_a_root_may_have_any_name(tmp_path, well, tasks, name, mask):
     assert [path.name for path in tmp_path.iterdir()] == [name]
     for path in step.stage.folder.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~mask
+
+
+def test_arrays_tell_a_full_disk_by_its_number(tmp_path):
+    array = np.arange(12.0).reshape(3, 4)
+    evaluate._write_array(tmp_path / "array.npy", array)
+    np.testing.assert_array_equal(np.load(tmp_path / "array.npy"), array)
+    with pytest.raises(OSError, match="No space left") as error:
+        evaluate._write_array(Path("/dev/full"), array)
+    assert error.value.errno == errno.ENOSPC

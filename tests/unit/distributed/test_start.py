@@ -1,5 +1,6 @@
 """Ray's start is tried three times, where it can work; what is left is one line."""
 
+import importlib
 import os
 import stat
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ import pytest
 import ray
 from ray.exceptions import AuthenticationError, RpcError
 
+import lola.distributed
 from lola.distributed import cluster, start
 from lola.distributed.address import LOCAL
 from lola.distributed.start import choose_temporary_folder, private_folder, replace_home, start_ray
@@ -198,6 +200,19 @@ def test_a_home_that_is_none_is_replaced(monkeypatch, tmp_path, home):
     assert str(token.parent) in line
     replace_home(said.append)
     assert token.read_text() == written
+
+
+def test_ray_is_imported_by_a_user_without_a_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    importlib.reload(lola.distributed)
+    assert os.environ["HOME"] == "/home/me"
+
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(start.Path, "home", unknown)
+    importlib.reload(lola.distributed)
+    assert os.environ["HOME"] == "/"
 
 
 @pytest.mark.usefixtures("no_caches")

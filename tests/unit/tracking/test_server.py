@@ -1,5 +1,6 @@
 import os
 import shlex
+import sqlite3
 import stat
 
 import pytest
@@ -7,8 +8,15 @@ import sqlalchemy
 from fakemlflow import FakeMlflow
 
 from lola.errors import TrackingError
-from lola.tracking import Tracker, fetch_model, tracking_uri
-from lola.tracking.server import database_path, make_database, open_experiment, show_command
+from lola.tracking import Tracker, fetch_model, server, tracking_uri
+from lola.tracking.server import (
+    cause_in_words,
+    database_path,
+    make_database,
+    open_experiment,
+    show_command,
+    unreachable,
+)
 
 
 @pytest.fixture
@@ -92,6 +100,50 @@ def test_a_damaged_database_is_told_with_what_to_do(storage):
     (storage / "mlflow" / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     with pytest.raises(TrackingError, match=r"mlflow\.db is damaged, move it away and run again"):
         Tracker(storage, "euler")
+
+
+@pytest.fixture
+def full(tmp_path):
+    """What SQLAlchemy raises where SQLite finds its disk full, within an error of another's."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'full.db'}")
+    try:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("PRAGMA max_page_count = 1"))
+            connection.execute(sqlalchemy.text("CREATE TABLE runs (name)"))
+            connection.execute(sqlalchemy.text("INSERT INTO runs VALUES (zeroblob(100000))"))
+    except sqlalchemy.exc.OperationalError as error:
+        failed = ValueError("(raised as a result of Query-invoked autoflush; consider something)")
+        failed.__cause__ = error
+        return failed
+    finally:
+        engine.dispose()
+
+
+def test_a_full_disk_is_no_damage(storage, full):
+    assert full.__cause__.orig.sqlite_errorcode == sqlite3.SQLITE_FULL
+    (line,) = str(unreachable(tracking_uri(storage), full)).splitlines()
+    assert line.endswith("; free some space or give another --storage")
+    assert cause_in_words(full) == "SQLite: database or disk is full"
+    assert cause_in_words(KeyError("run")) == "KeyError: 'run'"
+
+
+def test_a_database_that_cannot_be_made_leaves_nothing_and_can_be_made_later(storage, monkeypatch):
+    path = storage / "mlflow" / "mlflow.db"
+    path.parent.mkdir()
+    (path.parent / "mlflow.part").touch()  # of a process that was killed
+    names = []
+
+    def refuse(uri):
+        names.append(database_path(uri))
+        names[-1].with_name(f"{names[-1].name}-journal").touch()
+        raise TrackingError("full")
+
+    monkeypatch.setattr(server, "open_client", refuse)
+    for _ in range(2):
+        with pytest.raises(TrackingError, match="full"):
+            make_database(path)
+        assert [each.name for each in path.parent.iterdir()] == ["mlflow.lock"]
+    assert names[0] != names[1]  # MLflow keeps connections by name
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "a?b=c", "a#b", "a'b", "$HOME", "[x]", "größe", "a%20b"])

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,14 @@ from torch import nn
 
 from lola.errors import DataError, StorageError
 from lola.training import checkpoint
-from lola.training.checkpoint import Position, load_checkpoint, load_weights, read_position, save_checkpoint
+from lola.training.checkpoint import (
+    Position,
+    load_checkpoint,
+    load_weights,
+    read_position,
+    save_checkpoint,
+    save_weights,
+)
 
 FILES = ("model.safetensors", "optimizer.pt", "position.json")
 
@@ -85,7 +93,7 @@ def test_errors_of_programs_are_not_taken_for_those_of_files(saved, monkeypatch)
 def test_a_full_disk_at_each_file_is_one_error(saved, monkeypatch, nth):
     folder, model, optimizer = saved
     count, full = [0], OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    for owner, name in ((checkpoint, "save_file"), (torch, "save"), (checkpoint.Path, "write_text")):
+    for owner, name in ((Path, "write_bytes"), (torch, "save"), (Path, "write_text")):
         genuine = getattr(owner, name)
 
         def failing(*arguments, genuine=genuine, **options):
@@ -98,3 +106,9 @@ def test_a_full_disk_at_each_file_is_one_error(saved, monkeypatch, nth):
     arguments = (folder, model, optimizer, Position(step=8), nn.Linear(2, 2))
     with pytest.raises(StorageError, match=rf"cannot write {folder} \(No space left.*--storage"):
         save_checkpoint(*arguments)
+
+
+def test_a_full_disk_is_told_by_its_number():
+    with pytest.raises(OSError, match="No space left") as error:
+        save_weights(Path("/dev/full"), nn.Linear(3, 3))
+    assert error.value.errno == errno.ENOSPC

@@ -1,0 +1,172 @@
+"""Stages of a sweep in miniature as a program, without a cluster: `small_run.py --well WELL --storage ROOT`.
+
+It does what a sweep's driver and its workers do, in one process: it opens storage and MLflow, trains an
+autoencoder and a neural solver for two steps, encodes, scores, follows the logs, and tells where results are.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from inline import run_inline
+from rich.console import Console
+from stages import small_sweep
+
+from lola.cli import launch_alone
+from lola.config import Config, how
+from lola.distributed.plan import Plan
+from lola.distributed.sweep import Step
+from lola.distributed.train import TrainingRun, run_training
+from lola.distributed.trial import make
+from lola.errors import LolaError
+from lola.filesystem import refusal
+from lola.follow import Follower, polling
+from lola.progress import Progress
+from lola.seeding import seed_process
+from lola.spool import Spool
+from lola.storage import atomic_path, resolve_storage
+from lola.tracking import Tracker, sync
+from lola.training.checkpoint import WEIGHTS, save_weights
+from lola.training.loop import train
+
+ROOMS = (0, 1 << 14)  # bytes that are left on a disk that is full
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SmallRun(Config):
+    """What is run.
+
+    Arguments:
+        well: The folder of Well datasets.
+        storage: The storage root.
+        only: Of what kind the last stage is.
+        fill: Whether to fill the root's disk before each stage, and again at the end.
+    """
+
+    well: str
+    storage: str | None = how(None)
+    only: str = how("evaluations")
+    fill: bool = how(False)
+
+
+def plan_of(root: Path, well: Path) -> Plan:
+    """The smoke sweep for the tests' dataset, with trainings of two steps."""
+    config = small_sweep()
+    brief = {"steps": 2, "report_every": 1, "batch_size": 2, "valid_samples": 2, "warmup": 0}
+    return Plan(
+        config.replace(
+            autoencoder_training=config.autoencoder_training.replace(**brief),
+            emulator_training=config.emulator_training.replace(**brief),
+            evaluation=config.evaluation.replace(trajectories=1),
+        ),
+        root,
+        well,
+    )
+
+
+def train_here(run: TrainingRun) -> None:
+    """Train a stage in this process, and commit it."""
+    seed_process(run.training.seed, "weights")
+    setup, spool = run.setup(), Spool(run.stage.folder)
+
+    def report(step, metrics, save):
+        spool.metrics(step, {name: value for name, value in metrics.items() if "/" in name})
+
+    train(setup.model, run.training, setup.training, setup.validation, report=report)
+    with atomic_path(run.stage.folder / WEIGHTS) as aside:
+        save_weights(aside, setup.model)
+    run.stage.commit(
+        model={"type": type(run.model).__name__, **run.model.what()}, sizes=run.sizes, **run.details
+    )
+
+
+def steps_of(plan: Plan, only: str) -> Iterator[Step]:
+    """The steps towards the neural solver's first evaluation, up to those of one kind; trainings run here."""
+    (first, *_) = (
+        step
+        for trial in plan.evaluations
+        for step in trial.steps
+        if step.tags["model"] == "neural_solver" and step.stage.what.startswith("neural_solver-f8")
+    )
+    for trial in plan.towards(first.stage).trials:
+        for step in trial.steps:
+            function, arguments = getattr(step.run, "func", None), getattr(step.run, "args", ())
+            here = function is run_training
+            yield dataclasses.replace(step, run=functools.partial(train_here, *arguments)) if here else step
+            if step.stage.kind == only:
+                return
+
+
+@contextlib.contextmanager
+def full_disk(folder: Path, room: int) -> Iterator[None]:
+    """Fill the disk of a folder but for so many bytes."""
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        size = 0
+        for piece in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):  # it is full
+                while True:
+                    size += file.write(bytes(piece))
+        file.truncate(max(0, size - room))
+        assert shutil.disk_usage(folder).free <= room + (1 << 12)
+        yield
+
+
+def refused(act: Callable[[], None], folder: Path) -> list[str]:
+    """How an act ends on a disk that is ever less full, in lines."""
+    lines = []
+    for room in ROOMS:
+        with full_disk(folder, room):
+            try:
+                act()
+            except (LolaError, OSError) as error:
+                lines.append(str(error) if isinstance(error, LolaError) else refusal(error))
+    assert lines, "nothing was refused"
+    for line in lines:
+        assert re.fullmatch("[^\n]*(No space left|disk is full)[^\n]*--storage[^\n]*", line), line
+    return lines
+
+
+def main(config: SmallRun) -> None:
+    """Run the stages."""
+    progress = Progress(Console())
+    root = resolve_storage(config.storage)
+    run_inline(pytest.MonkeyPatch())
+    if config.fill:
+        for line in refused(lambda: Tracker(root, "euler", progress.say), root):
+            progress.say(f"refused: {line}")
+    tracker = Tracker(root, "euler", progress.say)
+    plan = plan_of(root, Path(config.well))
+    steps = list(steps_of(plan, config.only))
+    tracker.start_sweep("small run", plan.fingerprint, {})
+    for step in steps:
+        tracker.follow(step.stage.folder, step.stage.fingerprint)
+        progress.follow(step.stage.folder, step.title, step.total)
+    folders = [step.stage.folder for step in steps]
+    with polling([Follower(progress, folders), tracker.follower], progress.say):
+        for step in steps:
+            with step.stage.lease():
+                if not step.stage.finished and config.fill:
+                    for line in refused(functools.partial(make, step), root):
+                        progress.say(f"refused: {line}")
+                if not step.stage.finished:
+                    make(step)
+    with full_disk(root, 0) if config.fill else contextlib.nullcontext():
+        tracker.finish_sweep(None, "FINISHED")
+    if tracker.missing and config.fill:
+        progress.say(tracker.missing)
+        sync(root, progress.say)
+        tracker.missing = ""
+    for step in steps:
+        progress.say(f"{step.stage.what}: {step.stage.folder}")
+    progress.say(f"runs: {tracker.command}")
+    progress.say(tracker.missing or "nothing is missing")
+
+
+if __name__ == "__main__":
+    launch_alone(main, SmallRun)
