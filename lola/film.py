@@ -311,7 +311,7 @@ def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
                 with GifWriter(named, rate) as film:
                     yield film
             else:
-                options = {"macro_block_size": 2, "ffmpeg_log_level": "quiet"}
+                options: Any = {"macro_block_size": 2, "ffmpeg_log_level": "quiet"}
                 with imageio.get_writer(named, fps=rate, **options) as film:
                     yield film
                 _require_whole(named, path)
