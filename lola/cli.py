@@ -66,6 +66,9 @@ def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
         main(read(program))
     except LolaError as error:
         sys.exit(f"{program}: error: {error}")
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as of a program that SIGPIPE ends
     except OSError as error:
         line = refusal(error)
         if not line:

@@ -10,9 +10,11 @@ Filesystems find their credentials themselves, in the environment; no error tell
 import atexit
 import errno
 import functools
+import glob
 import io
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -200,3 +202,27 @@ class PieceCache(BlockCache):
 
 
 register_cache(PieceCache, clobber=True)
+
+
+def no_files(root: Location, datasets: Sequence[str], split: str, filtered: bool) -> DataError:
+    """The error that a folder lacks the datasets that are wanted; it names folders beside it that have them.
+
+    Arguments:
+        root: The folder, a path or a URL.
+        datasets: The datasets, any of which would do.
+        split: The split.
+        filtered: Whether files were left out by their names.
+    """
+    if isinstance(root, str) and not exists(root):
+        return DataError(f"{root} does not exist; name the folder that holds The Well's datasets with --well")
+    folders = " or ".join(f"{dataset}/data/{split}" for dataset in datasets)
+    chosen = " that match the filters" if filtered else ""
+    others = [] if isinstance(root, str) else _neighbours(root, datasets, split)
+    advice = f", or name {' or '.join(others)} with --well" if others else ""
+    return DataError(f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first{advice}")
+
+
+def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:
+    """The folders beside one that hold a split of some datasets."""
+    found = [root.parent.glob(f"*/{glob.escape(dataset)}/data/{split}") for dataset in datasets]
+    return sorted({str(path.parents[2]) for paths in found for path in paths if path.parents[2] != root})

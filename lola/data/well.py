@@ -19,7 +19,7 @@ from torch import Tensor
 from lola.config import fingerprint
 from lola.data.augment import Augmentation, Symmetries, draw
 from lola.data.casting import cast_fault
-from lola.data.files import exists, join, list_files, name_of, open_file
+from lola.data.files import join, list_files, name_of, no_files, open_file
 from lola.data.state import Batch
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
@@ -202,11 +202,7 @@ def split_files(
         and not any(part in name_of(path) for part in exclude)
     ]
     if not files:
-        if isinstance(root, str) and not exists(root):
-            raise DataError(f"there is no {root}; name the folder that holds The Well's datasets with --well")
-        folders = " or ".join(f"{dataset}/data/{split}" for dataset in datasets)
-        chosen = " that match the filters" if include or exclude else ""
-        raise DataError(f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first")
+        raise no_files(root, datasets, split, bool(include or exclude))
     return files
 
 

@@ -32,8 +32,10 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
     def describe(self) -> str:
         """What the training waits for; its workers may also be starting."""
         cluster = look()
-        if cluster.waiting(self.demand) or not cluster.can_run_now(self.demand):
+        if cluster.waiting(self.demand):
             return describe_wait("", self.demand, lambda: cluster, sure=True)
+        if not cluster.can_run_now(self.demand):  # what is taken may be its own already
+            return f"its workers are starting, or wait until others give back {self.demand.each}"
         return "its workers are starting"
 
     def begin(self) -> None:

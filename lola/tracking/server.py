@@ -8,7 +8,9 @@ import contextlib
 import logging
 import os
 import shlex
+import shutil
 import sqlite3
+import sys
 import urllib.parse
 import uuid
 import warnings
@@ -166,7 +168,10 @@ def _refuse_secrets(parts: urllib.parse.SplitResult) -> None:
 
 
 def _sqlite_uri(path: Path) -> str:
-    return sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
+    text = str(path)
+    for mark in "%?#":  # no more than must be: MLflow makes the folder of the quoted name as well
+        text = text.replace(mark, f"%{ord(mark):02X}")
+    return f"sqlite:///{text}"
 
 
 def database_path(uri: str) -> Path | None:
@@ -226,7 +231,10 @@ def show_command(uri: str) -> str:
     """The command that shows the runs, for a shell."""
     if not uri.startswith(DATABASES):
         return f"open {uri}"
-    return f"mlflow ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port 5000"
+    program = (
+        "mlflow" if shutil.which("mlflow") else shlex.quote(str(Path(sys.executable).with_name("mlflow")))
+    )
+    return f"{program} ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port 5000"
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str, say: Callable[[str], None]) -> str:

@@ -81,8 +81,9 @@ class DivergenceCheck:
         self.config, self.device, self.told = config, device, told
         self.in_a_row = self.traced = 0
         self.cause = "in an earlier part of the training"
-        rate = f"--optimizer.learning-rate {config.optimizer.learning_rate:g}"
-        self.remedy = f"the model has diverged; lower {rate} or --clip {config.clip:g}" + (
+        # Options of this training have a prefix in the command, which is not known here
+        rate = f"its learning rate ({config.optimizer.learning_rate:g})"
+        self.remedy = f"the model has diverged; lower {rate} or its largest gradient ({config.clip:g})" + (
             "" if config.precision == "float32" else ", or train in float32"
         )
 

@@ -211,3 +211,17 @@ def test_what_a_filesystem_refuses_anywhere_ends_in_one_line():
     last = ended.stderr.splitlines()[-1]
     assert "error: cannot use /data/file (No space left on device); free some space" in last
     assert "Traceback" not in ended.stderr
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback():
+    code = "import sys; from lola.cli import launch_alone; from lola.config import Config\n"
+    code += "def main(config): [print('x' * 1000) for _ in range(1000)]\n"
+    code += "launch_alone(main, Config)"
+    done = subprocess.run(
+        f'{sys.executable} -c "$CODE" | head -n 1',
+        shell=True,
+        env=os.environ | {"CODE": code},
+        capture_output=True,
+    )
+    assert done.stdout.startswith(b"x")
+    assert done.stderr == b""

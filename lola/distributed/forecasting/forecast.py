@@ -236,7 +236,10 @@ class _Forecaster:
     def _device(self, gpus: float, cpus: float) -> tuple[Hardware, dict[str, float]]:
         """What a worker computes on, and what it takes."""
         if gpus and not self.cluster.gpus:
-            raise ConfigError(f"a worker of this sweep takes {gpus:g} GPUs, and the cluster has none")
+            raise ConfigError(
+                f"a worker takes {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}, and the cluster has none; "
+                "plan for some with --cluster.gpus, or train without: the options that end in .gpus"
+            )
         hardware = (
             self.gpu
             if gpus

@@ -99,7 +99,7 @@ def test_a_slice_does_not_fetch_the_file(bucket, traffic):
 
 
 def test_a_bucket_that_is_not_there(bucket):
-    with pytest.raises(DataError, match=r"there is no s3://nowhere/the-well; .*--well") as error:
+    with pytest.raises(DataError, match=r"s3://nowhere/the-well does not exist; .*--well") as error:
         open_split("s3://nowhere/the-well", EULER, "train")
     assert "\n" not in str(error.value)
 
@@ -213,3 +213,13 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch
     monkeypatch.setattr(os, "stat", refusing)
     with pytest.raises(StorageError, match="Permission denied"):
         open_file(path)
+
+
+def test_folders_beside_one_that_lacks_the_data_are_named(well, tmp_path):
+    """Those of the smoke sweep, say, for a command that looks for the demo's."""
+    (tmp_path / "well-smoke").symlink_to(well)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError, match=r"fetch them first, or name \S+/well-smoke with --well$"):
+        open_split(tmp_path / "well", EULER, "train")
+    with pytest.raises(DataError, match=r"fetch them first$"):
+        open_split(tmp_path / "well-smoke", EULER, "train", include=("nothing",))

@@ -2,6 +2,8 @@ import os
 import shlex
 import sqlite3
 import stat
+import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -13,6 +15,7 @@ from lola.tracking.server import (
     cause_in_words,
     database_path,
     make_database,
+    open_client,
     open_experiment,
     show_command,
     unreachable,
@@ -147,7 +150,8 @@ def test_a_database_that_cannot_be_made_leaves_nothing_and_can_be_made_later(sto
 
 
 @pytest.mark.parametrize("name", ["a b", "50%", "a?b=c", "a#b", "a'b", "$HOME", "[x]", "größe", "a%20b"])
-def test_the_command_names_the_database_whatever_the_folder_is_called(storage, name):
+def test_the_command_names_the_database_whatever_the_folder_is_called(storage, name, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda program: f"/bin/{program}")
     path = storage / name / "mlflow" / "mlflow.db"
     uri = tracking_uri(storage / name)
     assert database_path(uri) == path
@@ -161,6 +165,16 @@ def test_the_command_names_the_database_whatever_the_folder_is_called(storage, n
     with engine.connect():
         assert path.exists()
     engine.dispose()
+    monkeypatch.setattr("shutil.which", lambda program: None)  # as where the environment is not active
+    assert shlex.split(show_command(uri))[0] == str(Path(sys.executable).with_name("mlflow"))
+
+
+@pytest.mark.parametrize("name", ["a b", "[x]", "größe"])
+def test_no_folder_is_made_beside_the_storage_root(storage, name):
+    """MLflow makes that of the address as it is written, quoted or not."""
+    make_database(storage / name / "mlflow" / "mlflow.db")
+    open_client(tracking_uri(storage / name)).search_experiments()
+    assert [each.name for each in storage.iterdir()] == [name]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

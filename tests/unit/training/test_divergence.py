@@ -104,7 +104,7 @@ def test_a_rate_that_is_too_high_is_told_and_no_sample_blamed():
         run(Windows(), rate=1e30, steps=100, report_every=100, reports=reports)
     assert f"{PATIENCE} of {PATIENCE + 1} steps were skipped" in str(error.value)
     assert "none of its 4 samples is finite by itself: the model has diverged" in str(error.value)
-    assert "lower --optimizer.learning-rate 1e+30 or --clip 1" in str(error.value)
+    assert "lower its learning rate (1e+30) or its largest gradient (1)" in str(error.value)
     assert not reports
 
 

@@ -100,7 +100,7 @@ def test_a_storage_that_is_too_small_is_refused_in_one_line(expected):
 
 
 def test_a_sweep_for_gpus_needs_some(paper, tmp_path):
-    with pytest.raises(ConfigError, match="takes 1 GPUs, and the cluster has none"):
+    with pytest.raises(ConfigError, match=r"takes 1 GPU, and the cluster has none; plan .* --cluster\.gpus"):
         forecast(paper, CPUS, tmp_path, 2)
 
 
