@@ -314,7 +314,7 @@ def read_table(path: AnyPath) -> pa.Table:
         DataError: It is missing or corrupt.
     """
     with _reading(path), path.open("rb") as file:
-        return with_lists(pq.read_table(file))
+        return with_lists(pq.read_table(file, page_checksum_verification=True))
 
 
 def read_subject(path: AnyPath) -> dict[str, Any]:

@@ -61,7 +61,11 @@ METRICS_SCHEMA = pa.schema([*KEYS, *PLACE, ("value", pa.float64())])
 # The i-th of the values is that of the bin at `coordinate + i step`: a wavenumber, or a rank.
 _BINS = [("coordinate", pa.float64()), ("step", pa.float64()), ("values", pa.list_(pa.float32()))]
 SPECTRA_SCHEMA = pa.schema([*KEYS, *PLACE, *_BINS])
-PARQUET: Any = {"compression": "zstd", "use_dictionary": [*(field.name for field in KEYS), *dict(PLACE)]}
+PARQUET: Any = {
+    "compression": "zstd",
+    "use_dictionary": [*(field.name for field in KEYS), *dict(PLACE)],
+    "write_page_checksum": True,
+}
 """How both tables are written: what the rows are of repeats, and the numbers do not."""
 ROWS = 2**14
 """Rows of a row group, which are encoded and decoded in memory."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -25,6 +25,7 @@ from lola.remote import reason
 
 WEIGHTS = "model.safetensors"
 EMA_WEIGHTS = "model_ema.safetensors"
+CHECKSUM = "sha256"  # of the values, in the metadata of weights
 OPTIMIZER = "optimizer.pt"
 POSITION = "position.json"
 
@@ -139,7 +140,17 @@ def save_weights(path: Path, model: nn.Module) -> None:
                 f"{name} holds values that are not finite, and is not written to {path}: training diverged; "
                 "lower its learning rate"
             )
-    path.write_bytes(save(state))  # its own writing to files hides the filesystem's errors
+    metadata = {CHECKSUM: _checksum_of_values(state)}
+    path.write_bytes(save(state, metadata))  # its own writing to files hides the filesystem's errors
+
+
+def _checksum_of_values(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 of names and values."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -150,10 +161,14 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """
     try:
         weights = load_file(path)
+        with safe_open(path, "pt") as file:
+            checksum = (file.metadata() or {}).get(CHECKSUM)
     except (OSError, SafetensorError) as error:
         raise DataError(
             f"{path} holds no readable weights ({error}); remove it, and run what trained it again"
         ) from error
+    if checksum is not None and checksum != _checksum_of_values(weights):
+        raise DataError(f"{path} is corrupt (another checksum); remove it, and run what trained it again")
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):

@@ -5,6 +5,8 @@ import math
 import os
 from types import SimpleNamespace
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -14,8 +16,10 @@ from stages import small_sweep
 from lola import storage
 from lola.distributed import evaluate
 from lola.distributed.cluster import Room
+from lola.distributed.evaluate import read_table
 from lola.distributed.plan import Plan
 from lola.errors import DataError, LolaError
+from lola.evaluation.score import PARQUET
 from lola.progress import Progress
 from lola.spool import read_events
 
@@ -229,3 +233,15 @@ def test_a_finished_evaluation_with_a_file_that_is_cut_is_joined_again(tasks, st
         assert not tasks.calls
         assert step.stage.finished
         assert rows(step).equals(expected)
+
+
+def test_a_table_with_other_values_is_corrupt(tmp_path):
+    """A damaged disk or copy changes values, not sizes: no number may come of it."""
+    path = tmp_path / "metrics.parquet"
+    table = pa.table({"value": np.random.default_rng(0).normal(size=1000)})
+    pq.write_table(table, path, **(PARQUET | {"use_dictionary": False}))
+    content = path.read_bytes()
+    for place in range(100, len(content) - 600, 500):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        with pytest.raises(DataError, match=str(path)):
+            read_table(path)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from lola.errors import DataError, StorageError
@@ -112,3 +113,18 @@ def test_a_full_disk_is_told_by_its_number():
     with pytest.raises(OSError, match="No space left") as error:
         save_weights(Path("/dev/full"), nn.Linear(3, 3))
     assert error.value.errno == errno.ENOSPC
+
+
+def test_weights_with_other_values_are_corrupt(tmp_path):
+    """A damaged disk or copy changes values, not sizes."""
+    model = nn.Linear(8, 8)
+    path = tmp_path / "model.safetensors"
+    save_weights(path, model)
+    load_weights(path, model)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{path} is corrupt .*; remove it, and run what trained it again"):
+        load_weights(path, model)
+    save_file(model.state_dict(), path)  # as earlier versions, and others, write them
+    load_weights(path, model)
