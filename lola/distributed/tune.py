@@ -247,7 +247,11 @@ def _make(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]
     """Run a plan until it has no trial that is not finished, or trials failed; returns why, by name."""
     while True:
         trials = plan.trials
-        progress.say(f"{len(trials)} trials, {sum(trial.finished for trial in trials)} finished already")
+        stages = [step.stage for trial in trials for step in trial.steps]
+        progress.say(
+            f"{len(trials)} trials of {len(stages)} stages: {sum(trial.finished for trial in trials)} trials and "
+            f"{sum(stage.finished for stage in stages)} stages are finished already"
+        )
         failures = run_plan(plan, tracker, progress)
         if failures or all(trial.finished for trial in plan.trials):
             return failures

@@ -84,7 +84,7 @@ def _remind(ended: threading.Event, reminder: Reminder) -> None:
 
 
 def watched(items: Iterable[T], title: str, demand: Demand, say: Say) -> Iterator[T]:
-    """Items of a stream that Ray makes, saying what it waits for while none comes.
+    """Items of a stream that Ray makes, saying what it waits for or how far it is while none comes.
 
     Arguments:
         items: The stream.
@@ -92,8 +92,13 @@ def watched(items: Iterable[T], title: str, demand: Demand, say: Say) -> Iterato
         demand: What each process that makes it takes.
         say: Told the line.
     """
-    with reminding(lambda: describe_wait(title, demand), say) as reminder:
-        for item in items:
+    count = 0
+
+    def describe() -> str:
+        return describe_wait(title, demand) or f"{title} is at work, blocks so far: {count}"
+
+    with reminding(describe, say) as reminder:
+        for count, item in enumerate(items, 1):
             yield item
             reminder.restart()
 

@@ -101,3 +101,17 @@ def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
 
     assert list(watched(slow(), "encoding", WORKERS, said.append)) == [1, 2]
     assert said[0].startswith("encoding waits for 4 training workers")
+
+
+def test_a_stream_that_waits_for_nothing_tells_how_far_it_is(looking, monkeypatch):
+    looking[0] = FREE
+    monkeypatch.setattr(waits, "reminding", lambda describe, say: waiting.reminding(describe, say, 0.01))
+    monkeypatch.setattr(waits, "describe_wait", lambda *args: resources.describe_wait(*args, lambda: FREE))
+    said = []
+
+    def slow():
+        yield 1
+        until(lambda: said)
+
+    assert list(watched(slow(), "the reading", WORKERS, said.append)) == [1]
+    assert said[0].startswith("the reading is at work, blocks so far: 1")
