@@ -250,8 +250,8 @@ def _make(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]
         stages = [step.stage for trial in trials for step in trial.steps]
         finished = sum(trial.finished for trial in trials), sum(stage.finished for stage in stages)
         progress.say(
-            f"{len(trials)} trials of {len(stages)} stages: {finished[0]} trials and {finished[1]} stages are "
-            "finished already"
+            f"{len(trials)} trials of {len(stages)} stages: {finished[0]} trials and {finished[1]} stages "
+            "are finished already"
         )
         failures = run_plan(plan, tracker, progress)
         if failures or all(trial.finished for trial in plan.trials):

@@ -98,7 +98,7 @@ def watched(items: Iterable[T], title: str, demand: Demand, say: Say) -> Iterato
         return describe_wait(title, demand) or f"{title} is at work, blocks so far: {count}"
 
     with reminding(describe, say) as reminder:
-        for count, item in enumerate(items, 1):
+        for count, item in enumerate(items, 1):  # noqa: B007 (read by `describe`)
             yield item
             reminder.restart()
 

@@ -103,7 +103,7 @@ def tables_of(plan: Plan, trial: Trial, rng: np.random.Generator) -> tuple[pa.Ta
     keys |= {"compression": float(tags["compression"]), "overlap": config.overlap, "training_seed": 0}
     keys |= {"members": members, "guidance": ""}
     edges = Binning.of(torch.zeros(plan.test.grid), plan.system.dimensions).edges.double().numpy()
-    names = [plan.test.trajectories[i].id for i in choose_trajectories(plan.test, config)]
+    names = trajectories_of(plan, config)
     targets = TARGETS if config.subject == "emulator" and tags["space"] == "latent" else TARGETS[:1]
     metrics, spectra = [], []
     for start in config.starts:
@@ -126,6 +126,11 @@ def tables_of(plan: Plan, trial: Trial, rng: np.random.Generator) -> tuple[pa.Ta
     return pa.concat_tables(metrics), pa.concat_tables(spectra)
 
 
+def trajectories_of(plan: Plan, config: EvaluationConfig) -> list[str]:
+    """The trajectories that are scored."""
+    return [plan.test.trajectories[i].id for i in choose_trajectories(plan.test, config)]
+
+
 def keep_states(plan: Plan, trial: Trial) -> None:
     """The states of the first trajectory, sparse."""
     stage, config = trial.steps[0].stage, trial.steps[0].stage.config
@@ -141,9 +146,12 @@ def make(root: Path, plan: Plan) -> dict:
     """Write every evaluation of a sweep; returns what there is."""
     rng = np.random.default_rng(0)
     made = {"evaluations": 0, "rows": 0, "numbers": 0}
+    for stage in (step.stage for trial in plan.trials for step in trial.steps):
+        stage.folder.mkdir(parents=True)
+        if stage.kind != "evaluations":  # of models and caches, reports read what their manifests count
+            stage.commit(metrics={}, splits={})
     for trial in plan.evaluations:
         stage = trial.steps[0].stage
-        stage.folder.mkdir(parents=True)
         for name, table in zip(("metrics", "spectra"), tables_of(plan, trial, rng), strict=True):
             pq.write_table(table, stage.folder / f"{name}.parquet", row_group_size=ROWS, **PARQUET)
             made["rows"] += len(table)
@@ -151,7 +159,7 @@ def make(root: Path, plan: Plan) -> dict:
             made["numbers"] += sum(len(c.flatten()) for c in table["values"].chunks) if lists else len(table)
         if stage.config.context == plan.config.evaluation.context:
             keep_states(plan, trial)
-        stage.commit(seconds_per_state=0.1)
+        stage.commit(seconds_per_state=0.1, trajectories=trajectories_of(plan, stage.config))
         made["evaluations"] += 1
     made["bytes"] = sum(path.stat().st_size for path in root.glob("evaluations/*/*.parquet"))
     return made
