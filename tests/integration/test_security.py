@@ -25,7 +25,7 @@ DRIVER = """
 import json, sys
 import ray
 from lola.distributed.cluster import connect
-connect()
+connect(lambda text: None)
 assert ray.get(ray.remote(lambda: 1).remote()) == 1
 node = ray._private.worker.global_worker.node
 print(json.dumps({"dashboard": node.address_info["webui_url"], "session": node.get_session_dir_path()}))
