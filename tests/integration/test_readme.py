@@ -28,10 +28,12 @@ BLOCKS = blocks()
 LIMIT_S = 900
 SOLVERS = {"rayleigh_benard": "dedalus", "turbulence_gravity_cooling": "astronomix"}
 WRITE_RUNS = """
+from pathlib import Path
 import torch
 from runs import write_autoencoder, write_emulator
 torch.manual_seed(0)
-write_emulator("runs/dm", "denoiser")
+folder = write_emulator(Path("runs/dm"), "denoiser", ae_run="somewhere")
+write_autoencoder(folder / "autoencoder")
 """
 
 
