@@ -15,7 +15,7 @@ from lola.distributed.sweep import Step, Trial
 from lola.distributed.trial import make
 from lola.distributed.tune import watching
 from lola.emulation import trained_system
-from lola.errors import DataError, LolaError, StorageError
+from lola.errors import DataError, StorageError
 from lola.progress import Progress
 from lola.registry import find_stage
 from lola.remote import AnyPath
@@ -77,23 +77,18 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
     if config.actors > 1 or config.gpus:
         connect(progress.say)
-    try:
-        with watching([Trial("cache", (cache,))], tracker, progress), stage.told_lease(progress.say):
-            if stage.finished:
-                progress.say(f"{stage.name} is finished already")
-                for split in stage.manifest()["splits"].values():
-                    for file, reason in split["skipped"].items():
-                        progress.say(f"left out {file}: {reason}")
-            else:
-                make(cache)
-    except KeyboardInterrupt:
-        tracker.finish_sweep(None, "KILLED")
-        raise KeyboardInterrupt(tracker.missing) from None
-    except Exception as error:
-        tracker.finish_sweep(None, "FAILED")
-        if isinstance(error, LolaError) and tracker.missing:
-            raise LolaError(f"{error}; {tracker.missing}") from error
-        raise
+    with (
+        tracker.ending_early(),
+        watching([Trial("cache", (cache,))], tracker, progress),
+        stage.told_lease(progress.say),
+    ):
+        if stage.finished:
+            progress.say(f"{stage.name} is finished already")
+            for split in stage.manifest()["splits"].values():
+                for file, reason in split["skipped"].items():
+                    progress.say(f"left out {file}: {reason}")
+        else:
+            make(cache)
     tracker.finish_sweep(None, "FINISHED")
     progress.say(f"runs: {tracker.command}")
     if tracker.missing:

@@ -206,19 +206,14 @@ def _complete(
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     refuse_stages(plan.config, plan.trials)
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
-    try:
-        failures = _make(plan, tracker, progress)
+    with tracker.ending_early():
+        try:
+            failures = _make(plan, tracker, progress)
+        except KeyboardInterrupt:
+            ray.shutdown()  # the processes of trials end, and release what they hold
+            raise
         with progress.speaking(lambda: "writing the report"):
             page = report(plan) if report and not failures else None
-    except KeyboardInterrupt:
-        ray.shutdown()  # the processes of trials end, and release what they hold
-        tracker.finish_sweep(None, "KILLED")
-        raise KeyboardInterrupt(tracker.missing) from None
-    except Exception as error:
-        tracker.finish_sweep(None, "FAILED")
-        if isinstance(error, LolaError) and tracker.missing:
-            raise LolaError(f"{error}; {tracker.missing}") from error
-        raise
     with progress.speaking(lambda: f"copying what is left to MLflow at {tracker.uri}"):
         tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
     progress.say(f"runs: {tracker.command}")

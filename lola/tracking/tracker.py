@@ -10,12 +10,12 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mlflow.entities import Run, RunTag
 
-from lola.errors import TrackingError
+from lola.errors import LolaError, TrackingError
 from lola.follow import Events, Follower
 from lola.remote import AnyPath, reason
 from lola.spool import Status, end_offset
@@ -227,6 +227,20 @@ class Tracker:
                     break
             self._runs = runs
         return self._runs
+
+    @contextlib.contextmanager
+    def ending_early(self) -> Iterator[None]:
+        """End the run where the block ends by an interrupt or an error, which then says what is missing."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.finish_sweep(None, "KILLED")
+            raise KeyboardInterrupt(self.missing) from None
+        except Exception as error:
+            self.finish_sweep(None, "FAILED")
+            if isinstance(error, LolaError) and self.missing:
+                raise LolaError(f"{error}; {self.missing}") from error
+            raise
 
     def finish_sweep(self, report: AnyPath | None, status: Status) -> None:
         """End the sweep: record how, send what is left, and leave in `missing` what could not be sent.
