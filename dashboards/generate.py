@@ -1,6 +1,7 @@
 """The Grafana dashboard and the alert rules as code: `python dashboards/generate.py` writes them.
 
-Queries name metrics of `lola.live_metrics.METRICS`, to which Ray adds the prefix `ray_`, and some of its own.
+Queries name metrics of `lola.storage.live_metrics.METRICS`, to which Ray adds the prefix `ray_`, and some of
+its own.
 Totals of a driver that died stay at Ray's agent: the largest of a run's is its present one, since they only
 grow and a run has one driver at a time.
 """
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lola.live_metrics import METRICS
+from lola.storage.live_metrics import METRICS
 
 HERE = Path(__file__).parent
 DASHBOARD, RULES = HERE / "grafana" / "lola.json", HERE / "alerts.yml"
@@ -71,7 +72,7 @@ def of_run(name: str) -> str:
 def known(name: str) -> str:
     """The name of a metric that there is."""
     if name not in METRICS:
-        raise KeyError(f"lola.live_metrics knows no metric {name}")
+        raise KeyError(f"lola.storage.live_metrics knows no metric {name}")
     return name
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from lola.waiting import begin_loading
+from lola.core.waiting import begin_loading
 
 _program = Path(sys.argv[0])
 if _program.resolve().parent == Path(__file__).resolve().parent and not {"-h", "--help"} & set(sys.argv):

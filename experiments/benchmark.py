@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import announce  # noqa: F401
-import presets
+from benchmarks.data import DataBenchmark, data_table, run_data_benchmark
+from benchmarks.emulation import EmulationBenchmark, emulation_table, run_emulation_benchmark
+from benchmarks.memory import memory_table, run_memory_benchmark, write_memory
+from benchmarks.ray_data import time_ray
+from benchmarks.scheduling import SchedulingBenchmark, run_scheduling_benchmark, scheduling_table
+from benchmarks.scoring import MetricsBenchmark, metrics_table, run_metrics_benchmark
+from benchmarks.training import TrainingBenchmark, run_training_benchmark, table
 
-from lola.benchmark.data import DataBenchmark, data_table, run_data_benchmark
-from lola.benchmark.emulation import EmulationBenchmark, emulation_table, run_emulation_benchmark
-from lola.benchmark.memory import memory_table, run_memory_benchmark, write_memory
-from lola.benchmark.scoring import MetricsBenchmark, metrics_table, run_metrics_benchmark
-from lola.benchmark.training import TrainingBenchmark, run_training_benchmark, table
-from lola.cli import launch
-from lola.distributed.benchmark import time_ray
-from lola.distributed.scheduling import SchedulingBenchmark, run_scheduling_benchmark, scheduling_table
+from lola.core.cli import launch
+from lola.workflows import presets
 
 Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark | MetricsBenchmark | SchedulingBenchmark
 WAYS: dict[type, tuple[Callable[..., dict[str, Any]], Callable[[dict], str]]] = {

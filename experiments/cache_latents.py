@@ -5,12 +5,12 @@ import dataclasses
 import announce  # noqa: F401
 import tyro
 
-from lola.cli import launch_alone
-from lola.config import how
-from lola.data.datasets import Datasets
-from lola.distributed.cache import finished_caches, make_cache, plan_cache, verify_cache
-from lola.distributed.encoder import CacheConfig
-from lola.storage import resolve_storage, well_folder
+from lola.core.cli import launch_alone
+from lola.core.config import how
+from lola.data.well.datasets import Datasets
+from lola.emulation.encoding import CacheConfig
+from lola.storage.stages import resolve_storage, well_folder
+from lola.workflows.latent_cache import finished_caches, make_cache, plan_cache, verify_cache
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

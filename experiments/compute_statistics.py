@@ -5,13 +5,13 @@ import dataclasses
 import announce  # noqa: F401
 import tyro
 
-from lola.cli import launch_alone
-from lola.config import Config, Count, how
-from lola.data.datasets import Datasets
+from lola.core.cli import launch_alone
+from lola.core.config import Config, Count, how
 from lola.data.systems import SYSTEMS
-from lola.distributed.cluster import connect
-from lola.distributed.statistics import compute_statistics, statistics_stage
-from lola.storage import resolve_storage, well_folder
+from lola.data.well.datasets import Datasets
+from lola.distributed.cluster.connection import connect
+from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
+from lola.storage.stages import resolve_storage, well_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

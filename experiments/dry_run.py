@@ -3,13 +3,13 @@
 import dataclasses
 
 import announce  # noqa: F401
-import presets
 
-from lola.cli import launch
-from lola.config import Config, Distinct, require
-from lola.cost import Hardware
+from lola.core.cli import launch
+from lola.core.config import Config, Distinct, require
 from lola.data.systems import SYSTEMS
-from lola.distributed.forecasting.dry_run import jobs, show
+from lola.training.cost import Hardware
+from lola.workflows import presets
+from lola.workflows.forecast.training_costs import jobs, show
 
 # Days that the paper's authors trained, on 8 GPUs, in pixel space on 16 (Appendix B)
 DAYS = {

@@ -5,9 +5,9 @@ import tempfile
 from pathlib import Path
 
 import announce  # noqa: F401
+from benchmarks.disturbance import DisturbanceConfig, disturbance_table, measure_disturbances
 
-from lola.cli import launch
-from lola.distributed.disturbance import DisturbanceConfig, disturbance_table, measure_disturbances
+from lola.core.cli import launch
 
 
 def main(config: DisturbanceConfig) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import announce  # noqa: F401
 
-from lola.cli import launch_alone
-from lola.config import how
-from lola.ensemble import EnsembleConfig, write_ensemble
-from lola.film import FilmConfig, check_film, write_film
+from lola.core.cli import launch_alone
+from lola.core.config import how
+from lola.emulation.ensembles import EnsembleConfig, write_ensemble
+from lola.emulation.movie import FilmConfig, check_film, write_film
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 import announce  # noqa: F401
-import presets
 
-from lola.cli import launch
-from lola.distributed.sweep import SweepConfig
-from lola.distributed.tune import run_sweep
-from lola.guidance import GuidanceConfig
-from lola.observation import ObservationConfig
+from lola.core.cli import launch
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.workflows import presets
+from lola.workflows.run import run_sweep
+from lola.workflows.sweep import SweepConfig
 
 
 def of(preset: Callable[..., SweepConfig]) -> Callable[..., SweepConfig]:

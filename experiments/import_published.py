@@ -5,11 +5,11 @@ import dataclasses
 import announce  # noqa: F401
 import tyro
 
-from lola.cli import launch_alone
-from lola.config import Config, fingerprint, flat, how, require
+from lola.core.cli import launch_alone
+from lola.core.config import Config, fingerprint, flat, how, require
 from lola.reference.convert import read_conversion, write_conversion
-from lola.storage import resolve_storage
-from lola.tracking import Tracker
+from lola.storage.stages import resolve_storage
+from lola.storage.tracking import Tracker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable
 
 import announce  # noqa: F401
-import presets
 
-from lola.cli import launch
-from lola.distributed.forecasting.capacity import ClusterConfig
-from lola.distributed.forecasting.report import show_forecast
-from lola.distributed.sweep import SweepConfig
+from lola.core.cli import launch
+from lola.workflows import presets
+from lola.workflows.forecast.capacity import ClusterConfig
+from lola.workflows.forecast.console import show_forecast
+from lola.workflows.sweep import SweepConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,13 @@
 import dataclasses
 
 import announce  # noqa: F401
-import presets
 
-from lola.cli import launch
-from lola.config import Config, how, require
-from lola.distributed.simulate import simulate
+from lola.core.cli import launch
+from lola.core.config import Config, how, require
+from lola.distributed.jobs.simulate import simulate
 from lola.simulate.systems import Simulation
-from lola.storage import resolve_storage, well_folder
+from lola.storage.stages import resolve_storage, well_folder
+from lola.workflows import presets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import announce  # noqa: F401
+from benchmarks.soak import SoakConfig, smoke, soak
 
-from lola.cli import launch_alone
-from lola.distributed.soak import SoakConfig, smoke, soak
+from lola.core.cli import launch_alone
 
 
 def main(config: SoakConfig) -> None:

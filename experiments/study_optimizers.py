@@ -3,12 +3,12 @@
 import functools
 
 import announce  # noqa: F401
-import presets
 
-from lola.cli import launch
-from lola.distributed.studies.optimizer_report import report_optimizers
-from lola.distributed.studies.optimizers import OptimizerPlan, OptimizerStudyConfig
-from lola.distributed.tune import run_reported
+from lola.core.cli import launch
+from lola.workflows import presets
+from lola.workflows.run import run_reported
+from lola.workflows.studies.optimizer_report import report_optimizers
+from lola.workflows.studies.optimizers import OptimizerPlan, OptimizerStudyConfig
 
 
 def main(config: OptimizerStudyConfig) -> None:

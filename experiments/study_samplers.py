@@ -3,13 +3,13 @@
 import functools
 
 import announce  # noqa: F401
-import presets
 
-from lola.cli import launch
-from lola.distributed.studies.sampler_plan import SamplerPlan
-from lola.distributed.studies.sampler_report import report_samplers
-from lola.distributed.studies.samplers import SamplerStudyConfig
-from lola.distributed.tune import run_reported
+from lola.core.cli import launch
+from lola.workflows import presets
+from lola.workflows.run import run_reported
+from lola.workflows.studies.sampler_plan import SamplerPlan
+from lola.workflows.studies.sampler_report import report_samplers
+from lola.workflows.studies.samplers import SamplerStudyConfig
 
 
 def main(config: SamplerStudyConfig) -> None:

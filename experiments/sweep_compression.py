@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import announce  # noqa: F401
 import plan
-import presets
 
-from lola.cli import launch
-from lola.config import how
-from lola.distributed.forecasting.report import show_forecast
-from lola.distributed.sweep import SweepConfig
-from lola.distributed.tune import run_sweep
+from lola.core.cli import launch
+from lola.core.config import how
+from lola.workflows import presets
+from lola.workflows.forecast.console import show_forecast
+from lola.workflows.run import run_sweep
+from lola.workflows.sweep import SweepConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

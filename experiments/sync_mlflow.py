@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from lola.cli import launch_alone
-from lola.config import Config, how
-from lola.storage import resolve_storage
-from lola.tracking import sync
+from lola.core.cli import launch_alone
+from lola.core.config import Config, how
+from lola.storage.stages import resolve_storage
+from lola.storage.tracking import sync
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

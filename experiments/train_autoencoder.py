@@ -4,18 +4,18 @@ import dataclasses
 from collections.abc import Callable
 
 import announce  # noqa: F401
-import presets
 import tyro
 
-from lola.autoencoder import AutoencoderConfig
-from lola.cli import launch
-from lola.config import Config, Distinct, Size, how
-from lola.cost import Hardware
-from lola.distributed.forecasting.dry_run import autoencoder_job, show
-from lola.distributed.sweep import Statistics, SweepConfig
-from lola.distributed.tune import run_stages
+from lola.core.cli import launch
+from lola.core.config import Config, Distinct, Size, how
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.training.cost import Hardware
 from lola.training.loop import TrainingConfig
-from lola.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.workflows import presets
+from lola.workflows.forecast.training_costs import autoencoder_job, show
+from lola.workflows.run import run_stages
+from lola.workflows.sweep import Statistics, SweepConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

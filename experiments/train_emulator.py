@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import announce  # noqa: F401
-import presets
 
-from lola.cli import launch
-from lola.config import how, require
-from lola.cost import Hardware
-from lola.distributed.forecasting.dry_run import emulator_job, pixel_refusal, show
-from lola.distributed.sweep import EmulatorModel, SweepConfig
-from lola.distributed.tune import run_stages
+from lola.core.cli import launch
+from lola.core.config import how, require
+from lola.training.cost import Hardware
+from lola.workflows import presets
+from lola.workflows.forecast.training_costs import emulator_job, pixel_refusal, show
+from lola.workflows.run import run_stages
+from lola.workflows.sweep import EmulatorModel, SweepConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from objectstore import serve
 from upath import UPath
 from waves import write_dataset
 
-from lola.storage import resolve_storage
+from lola.storage.stages import resolve_storage
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def object_store() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mlflow_database(tmp_path_factory) -> Path:
     """A database of MLflow's without runs, to be copied: making one takes seconds."""
-    from lola.tracking.server import make_database
+    from lola.storage.tracking.server import make_database
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     with warnings.catch_warnings():

@@ -36,9 +36,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lola.config import require
+from lola.core.config import require
+from lola.core.seeding import Key, numpy_generator
 from lola.data.systems import System
-from lola.seeding import Key, numpy_generator
 
 Symmetries = Literal["plain", "full", "published"]
 

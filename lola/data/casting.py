@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lola.errors import DataError
+from lola.core.errors import DataError
 
 
 def cast_fault(values: np.ndarray, cast: np.ndarray) -> str:

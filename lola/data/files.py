@@ -21,10 +21,10 @@ from typing import Literal
 import h5py
 from fsspec.caching import BlockCache, register_cache
 
-from lola.errors import DataError, LolaError, StorageError
-from lola.filesystem import refusal
-from lola.remote import AnyPath, filesystem_of, reaching, reason
-from lola.storage import Location
+from lola.core.errors import DataError, LolaError, StorageError
+from lola.core.filesystem import refusal
+from lola.storage.remote import AnyPath, filesystem_of, reaching, reason
+from lola.storage.stages import Location
 
 SUFFIXES = (".hdf5", ".h5")
 BLOCK = 2**18  # bytes of a remote block

@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lola.core.errors import DataError
+from lola.core.strict_json import dumps, loads
 from lola.data.casting import cast_checked
 from lola.data.latents import LatentTrajectory
-from lola.errors import DataError
-from lola.remote import AnyPath, local_copy
-from lola.storage import atomic_path, read_manifest
-from lola.strict_json import dumps, loads
+from lola.storage.remote import AnyPath, local_copy
+from lola.storage.stages import atomic_path, read_manifest
 
 LAYOUT: dict[str, Any] = {
     "compression": "none",

@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from lola.core.errors import DataError
+from lola.core.seeding import Key
 from lola.data.state import Batch
-from lola.errors import DataError
-from lola.remote import AnyPath, local_copies, local_copy
-from lola.seeding import Key
-from lola.storage import read_manifest
+from lola.storage.remote import AnyPath, local_copies, local_copy
+from lola.storage.stages import read_manifest
 
 
 @dataclasses.dataclass(frozen=True)

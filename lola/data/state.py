@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lola.errors import DataError
+from lola.core.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

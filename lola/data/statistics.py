@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lola.data.systems import System
 from lola.data.transforms import transform_fields
-from lola.remote import AnyPath
-from lola.storage import read_manifest
+from lola.storage.remote import AnyPath
+from lola.storage.stages import read_manifest
 
 
 @dataclasses.dataclass

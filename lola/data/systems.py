@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
-from lola.errors import ConfigError
+from lola.core.errors import ConfigError
 
 Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from lola.core.errors import DataError
 from lola.data.casting import cast_checked
 from lola.data.systems import System, Transform
-from lola.errors import DataError
 
 EPSILON = 1e-6
 BOUND = {"log": 0.0, "log1p": -1.0, "log_eps": -EPSILON}

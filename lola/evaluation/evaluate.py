@@ -18,20 +18,20 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lola.autoencoder import Autoencoder
-from lola.config import Config, Count, Distinct, Place, Size, Within, added, how, require, whole_gpus
+from lola.core.config import Config, Count, Distinct, Place, Size, Within, added, how, require, whole_gpus
+from lola.core.errors import DataError, DivergedError
+from lola.core.seeding import numpy_generator
 from lola.data.transforms import Standardisation
-from lola.data.well import WellSplit
-from lola.emulation import Emulator, InferenceConfig, Weights, map_states
-from lola.errors import DataError, DivergedError
-from lola.evaluation.conservation import conserved
-from lola.evaluation.ensemble import Members, Scores, join_members, join_scores, score_ensemble
-from lola.evaluation.score import Subject, drifts, share_stable, tabulate
-from lola.evaluation.speed import clock
-from lola.guidance import GuidanceConfig
-from lola.observation import ObservationConfig
-from lola.sampling import SamplerConfig
-from lola.seeding import numpy_generator
+from lola.data.well.splits import WellSplit
+from lola.emulation.emulator import Emulator, InferenceConfig, Weights, map_states
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.emulation.sampling import SamplerConfig
+from lola.evaluation.scores.conservation import conserved
+from lola.evaluation.scores.ensemble import Members, Scores, join_members, join_scores, score_ensemble
+from lola.evaluation.scores.rows import Subject, drifts, share_stable, tabulate
+from lola.evaluation.tables.speed import clock
+from lola.models.autoencoder import Autoencoder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,12 @@ change what the network computes. Options that a run does not name have the valu
 from pathlib import Path
 from typing import Any
 
-from lola.autoencoder import Autoencoder
 from lola.data.systems import System
-from lola.diffusion import Diffusion, WindowDenoiser
-from lola.emulation import Emulator
-from lola.neural_solver import NeuralSolver
+from lola.emulation.emulator import Emulator
+from lola.emulation.sampling import SamplerConfig
+from lola.models.autoencoder import Autoencoder
+from lola.models.diffusion import Diffusion, WindowDenoiser
+from lola.models.neural_solver import NeuralSolver
 from lola.reference.autoencoders import autoencoder_sizes, build_autoencoder
 from lola.reference.dataset import read_system
 from lola.reference.emulators import (
@@ -24,7 +25,6 @@ from lola.reference.emulators import (
     emulator_sizes,
 )
 from lola.reference.run import Run, read_run
-from lola.sampling import SamplerConfig
 
 __all__ = ["load_autoencoder", "load_denoiser", "load_emulator", "load_neural_solver", "load_published"]
 

@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import Any
 
-from lola.autoencoder import Autoencoder
+from lola.models.autoencoder import Autoencoder
 from lola.reference import codecs, convolutional
 from lola.reference.options import expect, size
 from lola.reference.run import Run, fill

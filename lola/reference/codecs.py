@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lola.autoencoder import Autoencoder
+from lola.models.autoencoder import Autoencoder
+from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference import transformers
 from lola.reference.options import expect, size, translate
 from lola.reference.run import Run
-from lola.transformer_autoencoder import TransformerAutoencoderConfig
 
 OPTIONS = {
     "lat_channels": "latent_channels",

@@ -11,21 +11,21 @@ from typing import Any
 
 from torch import nn
 
-from lola.autoencoder import AutoencoderConfig, CodecConfig
-from lola.config import Config, flat
+from lola.core.config import Config, flat
 from lola.data.systems import System
-from lola.diffusion import DiffusionConfig
-from lola.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder import AutoencoderConfig, CodecConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.reference import check_parts, read_autoencoder
 from lola.reference.autoencoders import autoencoder_sizes, build_autoencoder
 from lola.reference.dataset import read_system
 from lola.reference.emulators import build_emulator, emulator_sizes
 from lola.reference.run import Run, read_run
-from lola.remote import AnyPath
-from lola.spool import Spool
-from lola.storage import Kind, Stage, atomic_path
-from lola.training.checkpoint import WEIGHTS, save_weights
-from lola.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.storage.event_log import Spool
+from lola.storage.remote import AnyPath
+from lola.storage.stages import WEIGHTS, Kind, Stage, atomic_path
+from lola.training.checkpoint import save_weights
 
 KINDS = {"ae": "autoencoder", "denoiser": "diffusion", "surrogate": "neural_solver"}
 UNKNOWN = "unknown"  # the system of runs that do not tell their data

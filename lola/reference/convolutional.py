@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lola.autoencoder import Autoencoder, AutoencoderConfig
+from lola.models.autoencoder import Autoencoder, AutoencoderConfig
 from lola.reference.options import expect, levels, size, translate
 from lola.reference.run import Run
 

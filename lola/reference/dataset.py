@@ -10,8 +10,8 @@ import dataclasses
 import math
 from typing import Any, get_args
 
-from lola.conditioning import check_window
 from lola.data.systems import SYSTEMS, Field, System, Transform
+from lola.models.masks import check_window
 from lola.reference.run import Run
 
 OPTIONS = {

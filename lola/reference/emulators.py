@@ -6,16 +6,16 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from lola.diffusion import Diffusion, DiffusionConfig
-from lola.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.models.diffusion import Diffusion, DiffusionConfig
+from lola.models.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.models.schedule import ScheduleConfig
+from lola.models.transformer import TransformerConfig
+from lola.models.unet import UNetConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference import transformers, unets
 from lola.reference.dataset import read_trajectory
 from lola.reference.options import IGNORED, expect, size
 from lola.reference.run import Run, fill
-from lola.schedule import ScheduleConfig
-from lola.transformer import TransformerConfig
-from lola.unet import UNetConfig
 
 ARCHITECTURES = {"vit": transformers, "dit": transformers, None: transformers, "unet": unets}
 M = TypeVar("M", bound=nn.Module)

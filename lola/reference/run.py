@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from lola.errors import ConfigError, DataError
+from lola.core.errors import ConfigError, DataError
 
 State = dict[str, Tensor]
 Reorder = Callable[[str, Tensor], Tensor]

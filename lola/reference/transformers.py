@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lola.models.transformer import TransformerConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference.options import expect, size, translate
 from lola.reference.run import Reorder, Run, as_stored
-from lola.transformer import TransformerConfig
 
 OPTIONS = {
     "emb_features": "modulation",

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lola.models.unet import UNetConfig
 from lola.reference.options import expect, levels, size, translate
 from lola.reference.run import Reorder, Run
-from lola.unet import UNetConfig
 
 OPTIONS = {
     "emb_features": "modulation",

@@ -27,7 +27,7 @@ from unittest import mock
 
 import numpy as np
 
-from lola.config import Distinct, Within, require
+from lola.core.config import Distinct, Within, require
 from lola.simulate.simulation import Amplitude, Case, Fields, Outputs, SimulationConfig, Solve
 
 Boundary = Literal["open", "periodic"]

@@ -40,7 +40,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from lola.config import Distinct, Within, require
+from lola.core.config import Distinct, Within, require
 from lola.simulate.process import solver_process
 from lola.simulate.simulation import Amplitude, Case, Fields, Outputs, SimulationConfig, Solve
 

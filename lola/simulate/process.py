@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lola.errors import LolaError
+from lola.core.errors import LolaError
 
 Settings = Mapping[str, Any]
 Solution = Callable[[np.ndarray], np.ndarray | None]

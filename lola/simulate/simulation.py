@@ -18,13 +18,13 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from lola.config import Config, Within, fingerprint
+from lola.core.config import Config, Within, fingerprint
+from lola.core.errors import ConfigError, LolaError
+from lola.core.seeding import numpy_generator
 from lola.data.casting import cast_checked
-from lola.data.well_writer import write_well_file, writing
-from lola.errors import ConfigError, LolaError
-from lola.remote import AnyPath
-from lola.seeding import numpy_generator
-from lola.storage import atomic_path
+from lola.data.well.writer import write_well_file, writing
+from lola.storage.remote import AnyPath
+from lola.storage.stages import atomic_path
 
 Split = Literal["train", "valid", "test"]
 Fields = dict[str, np.ndarray]

@@ -19,12 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
-from lola.errors import DataError, DivergedError, StorageError
-from lola.filesystem import refusal
-from lola.remote import reason
+from lola.core.errors import DataError, DivergedError, StorageError
+from lola.core.filesystem import refusal
+from lola.storage.remote import reason
+from lola.storage.stages import EMA_WEIGHTS, WEIGHTS
 
-WEIGHTS = "model.safetensors"
-EMA_WEIGHTS = "model_ema.safetensors"
 CHECKSUM = "sha256"  # of the values, in the metadata of weights
 OPTIMIZER = "optimizer.pt"
 POSITION = "position.json"

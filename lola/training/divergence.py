@@ -22,12 +22,12 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from lola.core.errors import DivergedError
+from lola.core.seeding import Key, SampleGenerator
 from lola.data.state import Batch
-from lola.errors import DivergedError
-from lola.seeding import Key, SampleGenerator
+from lola.training.buffers import Source
 from lola.training.checkpoint import Position
 from lola.training.precision import precision
-from lola.training.rooms import Source
 from lola.training.stream import Stream, fixed_batches
 
 if TYPE_CHECKING:

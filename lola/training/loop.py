@@ -24,16 +24,16 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from lola.config import Config, Count, Gpus, Positive, Share, Size, Within, how, require
+from lola.core.config import Config, Count, Gpus, Positive, Share, Size, Within, how, require
+from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.state import Batch
-from lola.seeding import SampleGenerator, seed_process
-from lola.training.average import Average
+from lola.training.buffers import Source
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.divergence import DivergenceCheck
+from lola.training.ema import Average
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
 from lola.training.order import OrderConfig
 from lola.training.precision import Precision, precision
-from lola.training.rooms import Source
 from lola.training.stream import Stream, fixed_batches
 
 

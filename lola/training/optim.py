@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from lola.config import Config, Count, NotNegative, Positive, Share, Within
+from lola.core.config import Config, Count, NotNegative, Positive, Share, Within
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

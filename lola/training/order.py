@@ -31,8 +31,8 @@ from typing import Annotated, Protocol
 
 import numpy as np
 
-from lola.config import Config, Count, Within, require
-from lola.seeding import numpy_generator
+from lola.core.config import Config, Count, Within, require
+from lola.core.seeding import numpy_generator
 
 GIGABYTE = 1e9
 

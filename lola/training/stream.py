@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lola.core.seeding import Key
 from lola.data.state import Batch
-from lola.seeding import Key
+from lola.training.buffers import Room, Source
 from lola.training.order import Group, Order, OrderConfig
-from lola.training.rooms import Room, Source
 
 
 class Stream:

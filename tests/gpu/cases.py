@@ -9,19 +9,19 @@ import torch
 from sources import Single
 from torch import Tensor, nn
 
-from lola.autoencoder import AutoencoderConfig
+from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.systems import EULER
-from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator, InferenceConfig
-from lola.neural_solver import NeuralSolverConfig
-from lola.sampling import SamplerConfig
-from lola.schedule import ScheduleConfig
-from lola.seeding import SampleGenerator, seed_process
+from lola.emulation.emulator import Emulator, InferenceConfig
+from lola.emulation.sampling import SamplerConfig
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.schedule import ScheduleConfig
+from lola.models.transformer import TransformerConfig
+from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.models.unet import UNetConfig
 from lola.training.loop import Position, TrainingConfig, train
 from lola.training.optim import OptimizerConfig
-from lola.transformer import TransformerConfig
-from lola.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.unet import UNetConfig
 
 
 class Waves(Single):

@@ -6,14 +6,14 @@ A unit test holds that these are the preset's.
 import dataclasses
 from typing import Any
 
-from lola.autoencoder import AutoencoderConfig
 from lola.data.systems import SYSTEMS
-from lola.diffusion import DiffusionConfig
-from lola.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.transformer import TransformerConfig
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
 from lola.training.order import OrderConfig
-from lola.transformer import TransformerConfig
 
 WINDOW = 5
 AUTOENCODER = TrainingConfig(

@@ -11,8 +11,8 @@ import torch
 from cases import Waves
 from paper import MODELS
 
-from lola.cost import Hardware, estimate
-from lola.counting import count
+from lola.training.cost import Hardware, estimate
+from lola.training.counting import count
 from lola.training.loop import train
 
 MARGIN = 0.2

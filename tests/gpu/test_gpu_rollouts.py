@@ -9,11 +9,11 @@ from cases import EMULATORS, GRID, KEYS, STATES, context, emulator
 from lane import CPU
 from torch import Tensor
 
+from lola.core.seeding import SampleGenerator
 from lola.data.systems import EULER
-from lola.emulation import Emulator
-from lola.guidance import GuidanceConfig
-from lola.observation import ObservationConfig
-from lola.seeding import SampleGenerator
+from lola.emulation.emulator import Emulator
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
 
 # A sampler starts from noise of deviation 1000, which costs three of seven digits
 TOLERANCE = {"float32": 5e-3, "bfloat16": 0.2, "guided": 2e-2}

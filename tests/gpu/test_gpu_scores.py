@@ -8,12 +8,12 @@ from cases import ADAMS, emulator
 from lane import CPU
 from torch import Tensor
 
+from lola.core.seeding import SampleGenerator
 from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation
-from lola.evaluation import metrics
-from lola.evaluation.conservation import drift
-from lola.evaluation.ensemble import score_ensemble
-from lola.seeding import SampleGenerator
+from lola.evaluation.scores import metrics
+from lola.evaluation.scores.conservation import drift
+from lola.evaluation.scores.ensemble import score_ensemble
 
 TOLERANCE = 1e-4
 GRIDS = {2: (32, 24), 3: (12, 16, 8)}
@@ -101,11 +101,11 @@ def test_evaluations_are_those_of_the_cpu(well, device, record, subject, guided)
     pytest.importorskip("pyarrow")  # which the tables are of, and which is large to carry
     if guided and subject != "emulator":
         pytest.skip("only emulators are guided")
-    from lola.data.well import open_split
+    from lola.data.well.splits import open_split
+    from lola.emulation.guidance import GuidanceConfig
+    from lola.emulation.observations import ObservationConfig
     from lola.evaluation.evaluate import EvaluationConfig, evaluate_trajectory
-    from lola.evaluation.score import Subject
-    from lola.guidance import GuidanceConfig
-    from lola.observation import ObservationConfig
+    from lola.evaluation.scores.rows import Subject
 
     split = open_split(well, EULER, "test")
     config = EvaluationConfig(subject=subject, trajectories=1, members=3, sampler=ADAMS, chunk=8)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from cases import CASES, CONFIG, Case
 
+from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
-from lola.seeding import SampleGenerator
 from lola.training.loop import train
 
 SHARE = 0.05

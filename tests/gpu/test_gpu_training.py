@@ -10,8 +10,8 @@ import torch
 from cases import CASES, CONFIG, OTHERS, PLAIN, Case, Waves
 from lane import CPU
 
-from lola.autoencoder import AutoencoderConfig
-from lola.seeding import SampleGenerator
+from lola.core.seeding import SampleGenerator
+from lola.models.autoencoder import AutoencoderConfig
 from lola.training.loop import train
 from lola.training.optim import OptimizerConfig
 

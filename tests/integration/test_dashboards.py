@@ -1,15 +1,11 @@
 """Every panel and every alert asks for something that a real sweep on a real cluster has told Prometheus."""
 
 import json
-import sys
-from pathlib import Path
 
+import generate
 import pytest
 
-from lola.live_metrics import METRICS
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "dashboards"))
-import generate
+from lola.storage.live_metrics import METRICS
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ GROUP, ALICE, BOB, CAROL = 54320, 54321, 54322, 54323  # users that the machine 
 KEPT = ("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "COVERAGE_PROCESS_START")
 CONNECT = """
 import numpy as np, ray
-from lola.distributed.cluster import connect
+from lola.distributed.cluster.connection import connect
 connect()
 task = ray.remote(lambda: np.ones(4_000_000))
 print("sum", ray.get(task.remote()).sum())
@@ -106,7 +106,7 @@ def as_user(place: Path, number: int, group: int = GROUP) -> tuple[str, ...]:
         script = f"{opened} && mkdir -p {base} && mount --bind {aside} {base} && {script}"
     identity = ("setpriv", f"--reuid={number}", f"--regid={group}", "--clear-groups")
     before = in_namespace(script) + identity
-    probe = process("-c", "import lola.errors", before=before)
+    probe = process("-c", "import lola.core.errors", before=before)
     if probe.returncode:
         pytest.skip(f"other users cannot run this Python: {probe.stdout.strip()}")
     return before

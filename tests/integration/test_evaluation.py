@@ -9,9 +9,9 @@ import ray
 from stages import small_sweep
 from waves import write_dataset
 
-from lola.distributed.cluster import connect
-from lola.distributed.plan import Plan
-from lola.errors import LolaError
+from lola.core.errors import LolaError
+from lola.distributed.cluster.connection import connect
+from lola.workflows.plan import Plan
 
 pytestmark = pytest.mark.slow
 

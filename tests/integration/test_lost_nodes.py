@@ -33,8 +33,8 @@ EVALUATE = [
 import sys
 from pathlib import Path
 from stages import small_sweep
-from lola.distributed.cluster import connect
-from lola.distributed.plan import Plan
+from lola.distributed.cluster.connection import connect
+from lola.workflows.plan import Plan
 
 root, config = Path(sys.argv[1]), small_sweep()
 scoring = config.evaluation.replace(starts=(0, 1, 2, 3), trajectories=16, stride=1)

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from planted import SECRETS, command_lines, holders
 
-from lola.errors import TrackingError
-from lola.spool import Spool
-from lola.tracking import Tracker, fetch_model
+from lola.core.errors import TrackingError
+from lola.storage.event_log import Spool
+from lola.storage.tracking import Tracker, fetch_model
 
 ROOT = Path(__file__).parents[2]
 DRIVER = """
 import json, sys
 import ray
-from lola.distributed.cluster import connect
+from lola.distributed.cluster.connection import connect
 connect(lambda text: None)
 assert ray.get(ray.remote(lambda: 1).remote()) == 1
 node = ray._private.worker.global_worker.node

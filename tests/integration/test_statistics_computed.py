@@ -16,8 +16,8 @@ import yaml
 from objectstore import serve
 
 from lola.data.systems import EULER
-from lola.data.well import open_split
-from lola.emulation import load_emulator
+from lola.data.well.splits import open_split
+from lola.emulation.emulator import load_emulator
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 from planted import SECRETS, holders
 from sweeps import finish, kill_when, metrics, start
 
-from lola.inventory import unknown_files
+from lola.storage.inventory import unknown_files
 
 pytestmark = pytest.mark.slow
 

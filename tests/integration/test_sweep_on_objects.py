@@ -10,8 +10,8 @@ from planted import SECRETS
 from sweeps import finish, kill_when, metrics, start
 from upath import UPath
 
-from lola.inventory import unknown_files
-from lola.remote import AnyPath, files_below, read_whole
+from lola.storage.inventory import unknown_files
+from lola.storage.remote import AnyPath, files_below, read_whole
 
 pytestmark = pytest.mark.long
 BUCKET = "sweeps"

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from lola.seeding import SampleGenerator, seed_process
+from lola.core.seeding import SampleGenerator, seed_process
 from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
 

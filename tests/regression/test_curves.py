@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
-from lola.autoencoder import AutoencoderConfig
+from lola.core.seeding import seed_process
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
-from lola.data.well import WellWindows, open_split
-from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator
-from lola.neural_solver import NeuralSolverConfig
-from lola.sampling import SamplerConfig
-from lola.seeding import seed_process
+from lola.data.well.splits import WellWindows, open_split
+from lola.emulation.emulator import Emulator
+from lola.emulation.sampling import SamplerConfig
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.transformer import TransformerConfig
 from lola.simulate.euler import EulerConfig
 from lola.simulate.simulation import jobs, write_file
 from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
-from lola.transformer import TransformerConfig
 
 GOLDENS = Path(__file__).with_name("goldens.json")
 TOLERANCE = 1e-3  # kernels differ between processors; a changed formula moves more

@@ -7,23 +7,20 @@ CHANGELOG.md which stages are made again, and why.
 
 import json
 import os
-import sys
 from pathlib import Path
 
+import guide
 import numpy as np
 import pytest
 
-from lola.config import Config, fingerprint
-from lola.data.datasets import Datasets
+from lola.core.config import Config, fingerprint
 from lola.data.systems import SYSTEMS
-from lola.data.well import TrajectoryRef, WellSplit
-from lola.distributed.plan import Plan
-from lola.distributed.studies.optimizers import OptimizerPlan
-from lola.distributed.studies.sampler_plan import SamplerPlan
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-import guide
-import presets
+from lola.data.well.datasets import Datasets
+from lola.data.well.splits import TrajectoryRef, WellSplit
+from lola.workflows import presets
+from lola.workflows.plan import Plan
+from lola.workflows.studies.optimizers import OptimizerPlan
+from lola.workflows.studies.sampler_plan import SamplerPlan
 
 GOLDENS = Path(__file__).with_name("fingerprints.json")
 WELL = "well"

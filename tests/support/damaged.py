@@ -15,17 +15,17 @@ from inline import run_inline
 from solo_training import SoloTrainer, train_here
 from stages import small_sweep
 
-from lola import storage
 from lola.data.systems import EULER
-from lola.distributed import encode, evaluate, statistics
-from lola.distributed.plan import Plan
-from lola.distributed.report import commit_report, report_stage
-from lola.distributed.sweep import Step, SweepConfig
-from lola.distributed.trial import make
-from lola.evaluation.page import Page, Section
-from lola.spool import read_events
-from lola.storage import Stage
+from lola.distributed.jobs import encode, evaluate, statistics
+from lola.distributed.trials import Step, make
+from lola.evaluation.page.page import Page, Section
+from lola.storage import stages as storage
+from lola.storage.event_log import read_events
+from lola.storage.stages import Stage
 from lola.training.optim import OptimizerConfig
+from lola.workflows.plan import Plan
+from lola.workflows.report_stage import commit_report, report_stage
+from lola.workflows.sweep import SweepConfig
 
 KINDS = ("statistics", "autoencoders", "latents", "emulators", "evaluations", "reports")
 TIMES = ("seconds", "speed", "seconds_per_state")  # what differs from run to run

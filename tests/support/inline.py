@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import ray.exceptions
 
-from lola.distributed import evaluate
-from lola.distributed.cluster import Room
-from lola.errors import LolaError
+from lola.core.errors import LolaError
+from lola.distributed.cluster.connection import Room
+from lola.distributed.jobs import evaluate
 
 
 class Inline:

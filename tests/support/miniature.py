@@ -9,24 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 from sources import Single
-from stages import finish_autoencoder, finish_diffusion, presets
+from stages import finish_autoencoder, finish_diffusion
 
-from lola.config import Config
-from lola.data.datasets import Datasets
+from lola.core.config import Config
 from lola.data.systems import EULER
-from lola.data.well import open_split
-from lola.distributed.encode import encode
-from lola.distributed.encoder import CacheConfig
-from lola.distributed.forecasting.dry_run import autoencoder_job
-from lola.distributed.forecasting.forecast import Forecast
-from lola.emulation import Emulator
-from lola.ensemble import write_ensemble
+from lola.data.well.datasets import Datasets
+from lola.data.well.splits import open_split
+from lola.distributed.jobs.encode import encode
+from lola.emulation.emulator import Emulator
+from lola.emulation.encoding import CacheConfig
+from lola.emulation.ensembles import write_ensemble
+from lola.emulation.movie import check_film, write_film
 from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory
-from lola.evaluation.score import Subject
-from lola.film import check_film, write_film
+from lola.evaluation.scores.rows import Subject
 from lola.simulate.simulation import jobs, simulate_trajectory
-from lola.storage import Stage
+from lola.storage.stages import Stage
 from lola.training.loop import train
+from lola.workflows import presets
+from lola.workflows.forecast.forecast import Forecast
+from lola.workflows.forecast.training_costs import autoencoder_job
 
 GRID, STATES, PARAMETERS = 16, 5, 5
 SUBJECT = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)

@@ -9,18 +9,17 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from stages import presets
-
-from lola.config import Config, deferred
-from lola.diffusion import DiffusionConfig
-from lola.distributed.fitting import Data
-from lola.errors import ConfigError
-from lola.guidance import GuidanceConfig
-from lola.observation import ObservationConfig
-from lola.sampling import SamplerConfig
-from lola.schedule import ScheduleConfig, TimePriorConfig
-from lola.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.unet import UNetConfig
+from lola.core.config import Config, deferred
+from lola.core.errors import ConfigError
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.emulation.sampling import SamplerConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.schedule import ScheduleConfig, TimePriorConfig
+from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.models.unet import UNetConfig
+from lola.workflows import presets
+from lola.workflows.fitting import Data
 
 INTEGERS = (0, -1, 10**6, 10**18, 10**30)
 FLOATS = (0.0, -1.0, 1e300, math.nan, math.inf)

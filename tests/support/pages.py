@@ -4,12 +4,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lola.data.systems import EULER
-from lola.evaluation.aggregates import Aggregates
-from lola.evaluation.figures import Example
-from lola.evaluation.film import Film, Row
-from lola.evaluation.page import Section
-from lola.evaluation.report import Report, demo_limits
-from lola.evaluation.speed import Timing
+from lola.evaluation.page.figures import Example
+from lola.evaluation.page.film import Film, Row
+from lola.evaluation.page.page import Section
+from lola.evaluation.page.sweep_page import Report, demo_limits
+from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.speed import Timing
 
 FILE = "euler_multi_quadrants_openBC/test/euler_multi_quadrants_openBC_gamma_1.404.hdf5#0"
 LONG = f"density, compression 160: {FILE}"

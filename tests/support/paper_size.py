@@ -19,19 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments"))
-import presets
-
 from lola.data.systems import System, get_system
-from lola.data.well_writer import create_fields, write_layout
-from lola.distributed.evaluate import EXAMPLE, MOMENTS
-from lola.distributed.plan import Plan
-from lola.distributed.sweep import Trial
-from lola.distributed.sweep_report import report_sweep
-from lola.evaluation.ensemble import RANKS
+from lola.data.well.writer import create_fields, write_layout
+from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
+from lola.distributed.trials import Trial
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
-from lola.evaluation.score import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
-from lola.evaluation.spectra import Binning
+from lola.evaluation.scores.ensemble import RANKS
+from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
+from lola.evaluation.scores.spectra import Binning
+from lola.workflows import presets
+from lola.workflows.plan import Plan
+from lola.workflows.sweep_report import report_sweep
 
 SPECTRA = ("power_truth", "power_prediction", "coherence")
 METRICS = (

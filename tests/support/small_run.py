@@ -18,22 +18,21 @@ from inline import run_inline
 from rich.console import Console
 from stages import small_sweep
 
-from lola.cli import launch_alone
-from lola.config import Config, how
-from lola.distributed.plan import Plan
-from lola.distributed.sweep import Step
-from lola.distributed.train import TrainingRun, run_training
-from lola.distributed.trial import make
-from lola.errors import LolaError
-from lola.filesystem import refusal
-from lola.follow import Follower, polling
-from lola.progress import Progress
-from lola.seeding import seed_process
-from lola.spool import Spool
-from lola.storage import atomic_path, resolve_storage
-from lola.tracking import Tracker, sync
-from lola.training.checkpoint import WEIGHTS, save_weights
+from lola.core.cli import launch_alone
+from lola.core.config import Config, how
+from lola.core.errors import LolaError
+from lola.core.filesystem import refusal
+from lola.core.seeding import seed_process
+from lola.distributed.jobs.train import TrainingRun, run_training
+from lola.distributed.trials import Step, make
+from lola.storage.event_log import Spool
+from lola.storage.follow import Follower, polling
+from lola.storage.progress import Progress
+from lola.storage.stages import WEIGHTS, atomic_path, resolve_storage
+from lola.storage.tracking import Tracker, sync
+from lola.training.checkpoint import save_weights
 from lola.training.loop import train
+from lola.workflows.plan import Plan
 
 ROOMS = (0, 1 << 14)  # bytes that are left on a disk that is full
 

@@ -12,7 +12,7 @@ from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import Check
 from ray.train.v2._internal.execution.storage import StorageContext
 from ray.train.v2._internal.execution.training_report import _TrainingReport
 
-from lola.distributed import train
+from lola.distributed.jobs import train
 
 
 class SoloTrainer:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lola.data.well_writer import write_well_file
+from lola.data.well.writer import write_well_file
 from lola.simulate.euler import CODES, DATASETS
 
 STEPS, SIZE = 21, 16

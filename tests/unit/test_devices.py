@@ -17,27 +17,27 @@ import torch
 from pretended import MixedDevices, PretendedGPU, held
 from sources import Single
 
-from lola.autoencoder import AutoencoderConfig
+from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.latent_shards import tensor_column
 from lola.data.systems import EULER
-from lola.data.well import open_split
-from lola.diffusion import DiffusionConfig
-from lola.distributed import encoder
-from lola.emulation import Emulator
-from lola.evaluation import metrics
+from lola.data.well.splits import open_split
+from lola.emulation import encoding as encoder
+from lola.emulation.emulator import Emulator
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.emulation.sampling import METHODS, SamplerConfig
 from lola.evaluation.evaluate import EvaluationConfig, evaluate_trajectory
-from lola.evaluation.score import Subject
-from lola.guidance import GuidanceConfig
-from lola.neural_solver import NeuralSolverConfig
-from lola.observation import ObservationConfig
-from lola.sampling import METHODS, SamplerConfig
-from lola.schedule import TimePriorConfig
-from lola.seeding import SampleGenerator, seed_process
+from lola.evaluation.scores import metrics
+from lola.evaluation.scores.rows import Subject
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.schedule import TimePriorConfig
+from lola.models.transformer import TransformerConfig
+from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.models.unet import UNetConfig
 from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
-from lola.transformer import TransformerConfig
-from lola.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.unet import UNetConfig
 
 WINDOW = 3
 CONV = AutoencoderConfig(latent_channels=2, channels=(4, 8), blocks=(1, 1), dropout=0.0)

@@ -113,9 +113,9 @@ def test_the_presets_of_the_lane_are_those_of_the_paper(monkeypatch):
     monkeypatch.syspath_prepend(str(LANE))
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     import paper
-    import presets
 
-    from lola.distributed.forecasting.dry_run import jobs
+    from lola.workflows import presets
+    from lola.workflows.forecast.training_costs import jobs
 
     known = {
         f"{system} {job.name}": job

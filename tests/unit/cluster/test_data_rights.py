@@ -11,10 +11,10 @@ from aiobotocore.client import AioBaseClient
 from configurations import CLUSTER, fill
 from objectstore import credentials
 
-from lola.distributed.checkpoints import CheckpointStore
-from lola.lease import lease
-from lola.remote import files_below, local_copy
-from lola.storage import atomic_path, manifests, resolve_storage, write_json
+from lola.distributed.jobs.checkpoints import CheckpointStore
+from lola.storage.leases import lease
+from lola.storage.remote import files_below, local_copy
+from lola.storage.stages import atomic_path, manifests, resolve_storage, write_json
 
 BUCKET = "lola-rights"
 ACTIONS = {

@@ -5,16 +5,12 @@ import json
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
+import generate
 import pytest
 import yaml
 
-from lola.live_metrics import METRICS
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "dashboards"))
-import generate
+from lola.storage.live_metrics import METRICS
 
 HERE = generate.HERE
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from lola.core.errors import ConfigError
 from lola.data.augment import Augmentation, count_symmetries, draw, draw_variant
 from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Field, System
-from lola.errors import ConfigError
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
 
 WALL, OPEN, PERIODIC = 0, 1, 2

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from lola.core.errors import DataError
 from lola.data.casting import cast_checked
-from lola.errors import DataError
 
 
 def test_values_that_a_dtype_holds_are_cast():

@@ -14,12 +14,12 @@ import pytest
 import torch
 from objectstore import SECRET, credentials, free_port
 
-from lola.data.datasets import Datasets
+from lola.core.errors import DataError, StorageError
 from lola.data.files import BLOCK, RemoteFile, list_files, open_file, open_once
 from lola.data.systems import EULER
-from lola.data.well import open_split
-from lola.errors import DataError, StorageError
-from lola.storage import well_folder
+from lola.data.well.datasets import Datasets
+from lola.data.well.splits import open_split
+from lola.storage.stages import well_folder
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lola.core.errors import DataError, StorageError
 from lola.data.latent_shards import describe_shards, shard_path, tensor_column, verify, write_shard
 from lola.data.latents import LatentSplit, LatentTrajectory
-from lola.errors import DataError, StorageError
-from lola.storage import SCHEMA_VERSION
+from lola.storage.stages import SCHEMA_VERSION
 
 
 def trajectory(index, variant=0, steps=10):

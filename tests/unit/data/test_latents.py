@@ -6,10 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from lola.core.errors import DataError
 from lola.data.latent_shards import describe_shards, shard_path, tensor_column, write_shard
 from lola.data.latents import LatentSplit, LatentTrajectory, LatentWindows
-from lola.errors import DataError
-from lola.storage import SCHEMA_VERSION
+from lola.storage.stages import SCHEMA_VERSION
 
 
 def trajectory(index, variant=0, dtype="float32"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from lola.core.errors import DataError
 from lola.data.statistics import Moments, by_field, field_moments, table
 from lola.data.systems import EULER, Field, System
-from lola.errors import DataError
 
 MATRICES = System(
     name="matrices",

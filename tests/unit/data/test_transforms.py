@@ -4,9 +4,9 @@ import math
 import pytest
 import torch
 
+from lola.core.errors import DataError
 from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation, inverse_transform, transform
-from lola.errors import DataError
 
 
 @pytest.mark.parametrize("system", [EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING])

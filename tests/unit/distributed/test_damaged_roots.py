@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from damaged import KEPT, KINDS, Root, below_ray, digest, interrupt, messages, start
 
+from lola.core.errors import LolaError
 from lola.data import files as files_of_data
 from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
 from lola.data.statistics import with_statistics
 from lola.data.systems import EULER
-from lola.distributed.evaluate import read_array, read_table
-from lola.distributed.plan import Plan
-from lola.distributed.trial import complete_record
-from lola.emulation import load_autoencoder, load_emulator
-from lola.errors import LolaError
-from lola.spool import Spool, last_status, read_events
-from lola.storage import read_manifest
+from lola.distributed.trials import complete_record
+from lola.emulation.emulator import load_autoencoder, load_emulator
+from lola.evaluation.tables.stored import read_array, read_table
+from lola.storage.event_log import Spool, last_status, read_events
+from lola.storage.stages import read_manifest
+from lola.workflows.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `:DeprecationWarning")  # Ray's own
 HALF = ("autoencoders", "latents", "evaluations")

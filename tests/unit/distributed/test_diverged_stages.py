@@ -5,9 +5,9 @@ import shutil
 import h5py
 import pytest
 
-from lola.distributed.plan import Plan
-from lola.errors import DataError, DivergedError
+from lola.core.errors import DataError, DivergedError
 from lola.training.loop import train
+from lola.workflows.plan import Plan
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import pytest
 import ray.train
 from ray.train._internal.checkpoint_manager import _CheckpointManager as CheckpointManager
 
-from lola.distributed import checkpoints, train
-from lola.distributed.checkpoints import LIST, SCORE, CheckpointStore
-from lola.distributed.train import SpoolCallback, TrainingRun, run_training
-from lola.distributed.tune import INPUT_MISSING, describe_failures
-from lola.errors import ConfigError, DataError, DivergedError, LolaError, StorageError
-from lola.spool import read_events
-from lola.storage import Stage
-from lola.strict_json import loads
+from lola.core.errors import ConfigError, DataError, DivergedError, LolaError, StorageError
+from lola.core.strict_json import loads
+from lola.distributed.jobs import checkpoints, train
+from lola.distributed.jobs.checkpoints import LIST, SCORE, CheckpointStore
+from lola.distributed.jobs.train import SpoolCallback, TrainingRun, run_training
+from lola.distributed.runner.tune import INPUT_MISSING, describe_failures
+from lola.storage.event_log import read_events
+from lola.storage.stages import Stage
 from lola.training.checkpoint import Position
 from lola.training.loop import TrainingConfig
 

@@ -7,9 +7,9 @@ import ray
 from ray.exceptions import OutOfMemoryError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from lola.distributed import tune
-from lola.distributed.trial import reason_of, told_error
-from lola.errors import LolaError
+from lola.core.errors import LolaError
+from lola.distributed.runner import tune
+from lola.distributed.trials import reason_of, told_error
 
 
 class Trial(SimpleNamespace):

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from caches import CONFIG, cache_of
 from stages import finish_autoencoder, small_sweep
-from test_encode import CONFIG, cache_of
 
+from lola.core.errors import LolaError
 from lola.data import latent_shards
-from lola.data.datasets import Datasets
-from lola.distributed import evaluate
-from lola.distributed.encode import encode
-from lola.distributed.plan import Plan
-from lola.errors import LolaError
-from lola.storage import remove_asides
+from lola.data.well.datasets import Datasets
+from lola.distributed.jobs import evaluate
+from lola.distributed.jobs.encode import encode
+from lola.storage.stages import remove_asides
+from lola.workflows.plan import Plan
 
 
 class Full:

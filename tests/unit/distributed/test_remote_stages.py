@@ -4,20 +4,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from caches import CONFIG, encode_cache
 from stages import finish_autoencoder, small_sweep
-from test_encode import CONFIG, make
 
-from lola.data.datasets import Datasets
+from lola.core.errors import DataError
 from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
 from lola.data.systems import EULER
-from lola.distributed.encode import encode
-from lola.distributed.plan import Plan
-from lola.distributed.statistics import statistics_stage
-from lola.emulation import load_autoencoder
-from lola.errors import DataError
-from lola.registry import find_stage
-from lola.remote import files_below, local_copy, names_below, read_whole
+from lola.data.well.datasets import Datasets
+from lola.distributed.jobs.encode import encode
+from lola.distributed.jobs.statistics import statistics_stage
+from lola.emulation.emulator import load_autoencoder
+from lola.storage.registry import find_stage
+from lola.storage.remote import files_below, local_copy, names_below, read_whole
+from lola.workflows.plan import Plan
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_an_autoencoder_is_found_and_loaded(roots, well):
 
 def test_a_cache_has_the_same_bytes(roots, well):
     codecs = [finish_autoencoder(root, well) for root in roots]
-    local, remote = (make(root, well, codec) for root, codec in zip(roots, codecs, strict=True))
+    local, remote = (encode_cache(root, well, codec) for root, codec in zip(roots, codecs, strict=True))
     names = [name for name in names_below(remote.folder) if name.endswith(".parquet")]
     assert names == [name for name in names_below(local.folder) if name.endswith(".parquet")]
     for name in names:
@@ -53,7 +53,7 @@ def test_a_cache_has_the_same_bytes(roots, well):
 
 def test_a_cache_goes_on_behind_the_shards_that_are_there(memory_root, well, monkeypatch):
     codec = finish_autoencoder(memory_root, well)
-    stage = make(memory_root, well, codec)
+    stage = encode_cache(memory_root, well, codec)
     shards = [path for path in files_below(stage.folder) if path.suffix == ".parquet"]
     times = {path: path.fs.created(path.path) for path in shards}
     (stage.folder / "manifest.json").unlink()

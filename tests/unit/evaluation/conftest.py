@@ -10,10 +10,10 @@ import torch
 from pages import aggregates, report
 
 from lola.data.systems import EULER
-from lola.evaluation.aggregates import Aggregates
-from lola.evaluation.page import write_page
-from lola.evaluation.report import make_page
-from lola.evaluation.score import Subject, score
+from lola.evaluation.page.page import write_page
+from lola.evaluation.page.sweep_page import make_page
+from lola.evaluation.scores.rows import Subject, score
+from lola.evaluation.tables.aggregates import Aggregates
 
 LEAD_TIMES = np.array([4, 8, 24, 64])
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import lola.cli
-from lola.cli import parse
+import lola.core.cli
+from lola.core.cli import parse
 
 ROOT = Path(__file__).parents[3]
 SOURCES = [
-    *sorted((ROOT / "lola/evaluation").glob("*.py")),
-    *sorted((ROOT / "lola/distributed").rglob("*report*.py")),
-    *sorted((ROOT / "lola/distributed").rglob("*plan*.py")),
+    *sorted((ROOT / "lola/evaluation").rglob("*.py")),
+    *sorted((ROOT / "lola/workflows").rglob("*report*.py")),
+    *sorted((ROOT / "lola/workflows").rglob("*plan*.py")),
 ]
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*(?: [\d.]+)*")
 COMMAND = re.compile(r"experiments/(\w+)\.py")
@@ -39,7 +39,7 @@ def texts():
             said = isinstance(node, ast.Constant) and isinstance(node.value, str)
             if said and node not in docstrings | errors:
                 yield node.value
-    template = (ROOT / "lola/evaluation/assets/page.html.j2").read_text()
+    template = (ROOT / "lola/evaluation/page/assets/page.html.j2").read_text()
     yield from re.findall(r">([^<{}]+)<", template)
 
 
@@ -56,7 +56,7 @@ def commands(monkeypatch):
     """What each command would be launched with."""
     launched = {}
     monkeypatch.setattr(
-        lola.cli, "launch", lambda *given, **named: launched.update({"given": (given, named)})
+        lola.core.cli, "launch", lambda *given, **named: launched.update({"given": (given, named)})
     )
     monkeypatch.syspath_prepend(ROOT / "experiments")
 

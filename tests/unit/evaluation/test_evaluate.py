@@ -5,20 +5,20 @@ import pandas as pd
 import pytest
 import torch
 
-from lola.autoencoder import AutoencoderConfig
-from lola.config import fingerprint
+from lola.core.config import fingerprint
+from lola.core.errors import ConfigError, DataError, DivergedError
 from lola.data.systems import EULER
-from lola.data.well import open_split
-from lola.diffusion import DiffusionConfig
-from lola.emulation import Emulator
-from lola.errors import ConfigError, DataError, DivergedError
+from lola.data.well.splits import open_split
+from lola.emulation.emulator import Emulator
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.emulation.sampling import SamplerConfig
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
-from lola.evaluation.score import Subject
-from lola.guidance import GuidanceConfig
-from lola.neural_solver import NeuralSolverConfig
-from lola.observation import ObservationConfig
-from lola.sampling import SamplerConfig
-from lola.transformer import TransformerConfig
+from lola.evaluation.scores.rows import Subject
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.transformer import TransformerConfig
 
 SUBJECT = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)
 TRANSFORMER = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)

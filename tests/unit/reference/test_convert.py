@@ -9,10 +9,11 @@ import yaml
 from mlflow import MlflowClient
 from runs import write_autoencoder
 
-from lola import emulation, reference
-from lola.errors import DataError
+from lola import reference
+from lola.core.errors import DataError
+from lola.emulation import emulator as emulation
+from lola.emulation.sampling import SamplerConfig
 from lola.reference.convert import read_conversion, write_conversion
-from lola.sampling import SamplerConfig
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 SAMPLER = SamplerConfig(steps=2)

@@ -3,13 +3,13 @@ import torch
 import yaml
 from runs import DATASET, write_autoencoder, write_emulator
 
+from lola.core.errors import ConfigError, DataError
 from lola.data.systems import EULER, RAYLEIGH_BENARD
-from lola.data.well import open_split
-from lola.errors import ConfigError, DataError
+from lola.data.well.splits import open_split
+from lola.emulation.sampling import SamplerConfig
 from lola.reference import load_emulator
 from lola.reference.dataset import read_system
 from lola.reference.run import Run
-from lola.sampling import SamplerConfig
 
 RB = {
     **DATASET,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from plain import Autoencoder, State, TransformerAutoencoder, denoise, neural_solver, scales, write_run
 
-from lola.errors import DataError
+from lola.core.errors import DataError
 from lola.reference import load_autoencoder, load_denoiser, load_neural_solver
 
 SMALL = {"arch": "dcae", "lat_channels": 3, "hid_channels": [4, 8], "hid_blocks": [1, 2]}

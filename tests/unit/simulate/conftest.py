@@ -19,7 +19,7 @@ def trajectory():
 @pytest.fixture
 def well_of(tmp_path):
     """Write one file of each split and the statistics; returns the folder of datasets."""
-    from lola.data.well_writer import write_statistics
+    from lola.data.well.writer import write_statistics
 
     def write(config):
         case = config.cases()[0]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from lola.config import fingerprint
+from lola.core.config import fingerprint
+from lola.core.errors import ConfigError
 from lola.data.systems import EULER
-from lola.data.well import open_split
-from lola.errors import ConfigError
+from lola.data.well.splits import open_split
 from lola.simulate import euler
 from lola.simulate.euler import EulerConfig, draw_quadrants, euler_case
 from lola.simulate.simulation import Job, jobs, simulate_trajectory, write_file
@@ -175,7 +175,7 @@ def test_full_storage_leaves_nothing_behind(tmp_path, limit):
     path = tmp_path / "data" / "a.hdf5"
     code = (
         "import resource, signal\n"
-        "from lola.errors import StorageError\n"
+        "from lola.core.errors import StorageError\n"
         "from lola.simulate.euler import *\n"
         "from lola.simulate.simulation import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

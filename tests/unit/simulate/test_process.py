@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from lola.errors import LolaError
+from lola.core.errors import LolaError
 from lola.simulate.process import solver_process
 
 SOLVER = """

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.polynomial import chebyshev
 
+from lola.core.errors import ConfigError
 from lola.data.systems import RAYLEIGH_BENARD
-from lola.data.well import open_split
-from lola.errors import ConfigError
+from lola.data.well.splits import open_split
 from lola.simulate.rayleigh_benard import RayleighBenardConfig, chebyshev_points, convection_case
 from lola.simulate.simulation import jobs
 

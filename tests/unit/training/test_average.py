@@ -7,10 +7,11 @@ from safetensors.torch import load_file
 from sources import Single
 from torch import nn
 
-from lola.errors import DataError
-from lola.seeding import SampleGenerator, seed_process
-from lola.training.average import Average
-from lola.training.checkpoint import EMA_WEIGHTS, load_weights
+from lola.core.errors import DataError
+from lola.core.seeding import SampleGenerator, seed_process
+from lola.storage.stages import EMA_WEIGHTS
+from lola.training.checkpoint import load_weights
+from lola.training.ema import Average
 from lola.training.loop import Objective, TrainingConfig, train, validate
 from lola.training.optim import OptimizerConfig
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lola.errors import DataError, StorageError
+from lola.core.errors import DataError, StorageError
 from lola.training import checkpoint
 from lola.training.checkpoint import (
     Position,

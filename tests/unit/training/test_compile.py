@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file
 from sources import Single
 
-from lola.autoencoder import AutoencoderConfig
-from lola.seeding import SampleGenerator, seed_process
+from lola.core.seeding import SampleGenerator, seed_process
+from lola.models.autoencoder import AutoencoderConfig
 from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
 

@@ -8,8 +8,8 @@ from sources import Single
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lola.errors import DataError, DivergedError
-from lola.seeding import seed_process
+from lola.core.errors import DataError, DivergedError
+from lola.core.seeding import seed_process
 from lola.training.checkpoint import Position, load_weights, save_checkpoint, save_weights
 from lola.training.divergence import PATIENCE
 from lola.training.loop import TrainingConfig, train

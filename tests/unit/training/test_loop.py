@@ -7,10 +7,10 @@ import torch
 from sources import Single
 from torch import nn
 
+from lola.core.errors import ConfigError, DataError
+from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.state import Batch
-from lola.errors import ConfigError, DataError
 from lola.nn.recompute import Block
-from lola.seeding import SampleGenerator, seed_process
 from lola.training.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint, save_weights
 from lola.training.loop import Meter, Objective, TrainingConfig, train, validate
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate

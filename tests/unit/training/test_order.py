@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lola.errors import ConfigError
+from lola.core.errors import ConfigError
 from lola.training.order import Order, OrderConfig
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lola.core.errors import DataError
 from lola.data.state import Batch
-from lola.errors import DataError
 from lola.training.order import OrderConfig
 from lola.training.stream import Stream, fixed_batches
 

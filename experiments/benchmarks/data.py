@@ -1,0 +1,218 @@
+r"""How fast data reach training.
+
+    fields    bytes per second of long reads into a room, and of the stream of standardised states, against
+              h5py that reads the same arrays one after another and drops each, so that none leaves the
+              processor's cache, or keeps them
+    latents   windows per second of the stream, against a torch DataLoader over random slices of HDF5
+    wait      the share of a training step that is spent waiting for data, with a small network
+    cache     bytes of a latent cache against those of its numbers
+
+Everything is read before it is timed, so that files come from the page cache: what is measured is the work of
+the processor, which bounds the speed wherever storage is fast.
+"""
+
+import dataclasses
+import statistics
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import h5py
+import numpy as np
+import torch
+from benchmarks.datasets import copy_to_hdf5, write_latents, write_well
+from benchmarks.loader import Slices, plain_batches
+from benchmarks.timing import Rounds, Threads, interleave, machine, ratio
+
+from lola.core.config import Config, Size, Within, require
+from lola.data.latents import LatentSplit, LatentWindows
+from lola.data.systems import get_system
+from lola.data.transforms import Standardisation
+from lola.data.well.splits import WellSplit, WellWindows, open_split
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.training.loop import TrainingConfig, train
+from lola.training.order import OrderConfig
+from lola.training.stream import Stream
+
+LATENTS = {"demo": (101, 32, 4, 4), "paper": (101, 64, 16, 16)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataBenchmark(Config):
+    """What is timed.
+
+    Arguments:
+        system: The physical system whose files are imitated.
+        emulator: The emulator whose training waits for data.
+        training: How it is trained.
+        gigabytes: Size of the datasets.
+        cells: Cells along each axis of the fields' grid.
+        steps: States of each trajectory.
+        batch_size: Windows per batch.
+        window: States per latent window.
+        stride: Simulation steps between states.
+        rounds: How often each contender is timed.
+        threads: Threads of torch; 0 leaves its choice.
+        ray: Whether Ray Data and the encoder of caches are timed as well.
+        memory: Measure the memory of a long stream instead of speeds.
+        output: The folder where results are written.
+    """
+
+    system: str = "euler"
+    emulator: NeuralSolverConfig
+    training: TrainingConfig
+    gigabytes: Annotated[float, Within("(0, 10000]")] = 0.5
+    cells: Annotated[int, Within("[4, 4096]")] = 128
+    steps: Annotated[int, Within("[1, 100000]")] = 51
+    batch_size: Size = 64
+    window: Size = 5
+    stride: Annotated[int, Within("[1, 1e9]")] = 4
+    rounds: Rounds = 7
+    threads: Threads = 1
+    ray: bool = True
+    memory: bool = False
+    output: str = "experiments/results/benchmark"
+
+    def validate(self) -> None:
+        require(
+            (self.window - 1) * self.stride < self.steps,
+            f"--window {self.window} at --stride {self.stride} does not fit into --steps {self.steps}",
+        )
+
+
+def run_data_benchmark(config: DataBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Time everything.
+
+    Returns:
+        JSON values: `machine`, and a list of seconds or rates for each contender of each part.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    result: dict[str, Any] = {"kind": "data", "machine": machine()}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        progress("fields")
+        system = get_system(config.system)
+        write_well(root / "well", system, config.gigabytes, config.steps, config.cells, "train")
+        result["fields"] = time_fields(open_split(root / "well", system, "train"), config)
+        for name, shape in LATENTS.items():
+            progress(f"latents {name}")
+            count = max(16, int(config.gigabytes * 1e9 / 4 / np.prod(shape)))
+            split = write_latents(root / name, count, shape)
+            result[f"latents {name}"] = time_latents(split, root / f"{name}.hdf5", config)
+        progress("wait")
+        result["wait"] = measure_wait(LatentSplit(root / "demo", "train"), config)
+    return result
+
+
+def time_fields(split: WellSplit, config: DataBenchmark) -> dict[str, Any]:
+    """Seconds to read all fields of a split once."""
+    windows = WellWindows(split, Standardisation(split.system), 1)
+    room = windows.allocate(split.steps)
+    files = sorted({each.file for each in split.trajectories})
+
+    def plain() -> Iterator[np.ndarray]:
+        for path in files:
+            with h5py.File(path, "r") as file:
+                for field in split.system.fields:
+                    array = file[f"t{field.order}_fields/{field.name}"]
+                    for i in range(len(array)):
+                        yield array[i]
+
+    def long_reads() -> None:
+        for i in range(len(split.trajectories)):
+            windows.load(room, 0, i, 0, split.steps)
+
+    total = len(split.trajectories) * split.steps * windows.state_bytes
+    steps = len(windows) // config.batch_size
+    order = OrderConfig(memory=total / 4 / 1e9)
+    batches = _endless(Stream(windows, seed=0, batch_size=config.batch_size, order=order))
+    contenders = {
+        "h5py": lambda: deque(plain(), maxlen=0),
+        "h5py, kept": lambda: list(plain()),
+        "long reads": long_reads,
+        "stream of states": lambda: [next(batches) for _ in range(steps)],
+    }
+    return {"bytes": total, "seconds": interleave(contenders, config.rounds)}
+
+
+def time_latents(split: LatentSplit, copy: Path, config: DataBenchmark) -> dict[str, Any]:
+    """Seconds per batch of latent windows, where memory holds all of them and where it does not."""
+    copy_to_hdf5(split, copy)
+    windows = LatentWindows(split, config.window, config.stride)
+    total = len(split) * split.steps * windows.state_bytes
+    plain = plain_batches(Slices(copy, config.window, config.stride), config.batch_size, workers=1)
+    contenders: dict[str, Iterator] = {"DataLoader": plain}
+    for name, share in (("all in memory", 2.5), ("a quarter in memory", 0.25)):
+        order = OrderConfig(memory=share * total / 1e9)
+        contenders[name] = _endless(Stream(windows, seed=0, batch_size=config.batch_size, order=order))
+    epoch = len(windows) // config.batch_size
+    count = {name: epoch if name != "DataLoader" else max(8, epoch // 8) for name in contenders}
+    calls = {name: _take(each, count[name]) for name, each in contenders.items()}
+    seconds = interleave(calls, config.rounds)
+    stored = sum(path.stat().st_size for path in (split.folder / split.split).iterdir())
+    return {
+        "windows": config.batch_size,
+        "seconds": {name: [each / count[name] for each in values] for name, values in seconds.items()},
+        "bytes": {"stored": stored, "float32": 4 * len(split) * int(np.prod(split.shape))},
+    }
+
+
+def _take(batches: Iterator, count: int) -> Callable[[], None]:
+    def take() -> None:
+        for _ in range(count):
+            next(batches)
+
+    return take
+
+
+def _endless(stream: Stream) -> Iterator:
+    return stream.batches(0, 2**40)
+
+
+def measure_wait(split: LatentSplit, config: DataBenchmark) -> list[float]:
+    """The share of a training step spent waiting for data, in every report but the first."""
+    windows = LatentWindows(split, config.window, config.stride)
+    model = config.emulator.build(
+        channels=split.shape[1],
+        spatial=len(split.shape) - 2,
+        parameters=split.parameter_count,
+        window=config.window,
+    )
+    shares: list[float] = []
+    report = lambda step, metrics, save: shares.append(metrics["train/data_wait"])  # noqa: E731
+    train(model, config.training, windows, windows, report=report)
+    return shares[1:]
+
+
+def data_table(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    lines = [
+        "| part | contender | rate | unit | against the plain way |",
+        "| --- | --- | ---: | --- | ---: |",
+    ]
+    for part, values in result.items():
+        if not isinstance(values, dict) or "seconds" not in values:
+            continue
+        amount, unit = (
+            (values["bytes"] / 1e9, "GB/s") if part == "fields" else (values.get("windows"), "windows/s")
+        )
+        first = next(iter(values["seconds"].values()))
+        for name, seconds in values["seconds"].items():
+            rate = amount / statistics.median(seconds)
+            lines.append(f"| {part} | {name} | {rate:,.4g} | {unit} | {ratio(first, seconds):.2f} |")
+        if "stored" in (values["bytes"] if isinstance(values.get("bytes"), dict) else {}):
+            size = values["bytes"]["stored"] / values["bytes"]["float32"]
+            lines.append(f"| {part} | cache's files | {size:.4f} | of its float32 | |")
+    if "ray" in result:
+        blocks, encoding = result["ray"]["blocks"], result["ray"]["encoding"]
+        lines.append(f"| Ray Data | blocks | {statistics.median(blocks) / 1e9:,.4g} | GB/s | |")
+        share = encoding["end to end"] / encoding["bare"]
+        lines.append(f"| encoding | bare encoder | {encoding['bare']:,.4g} | states/s | 1.00 |")
+        lines.append(
+            f"| encoding | a cache's stage | {encoding['end to end']:,.4g} | states/s | {share:.2f} |"
+        )
+    shares = ", ".join(f"{share:.2%}" for share in result["wait"])
+    return "\n".join([*lines, "", f"Share of a training step spent waiting for data, by report: {shares}."])

@@ -1,0 +1,282 @@
+r"""How long a state takes: by the simulator, and by neural solvers and diffusion models (Table 1).
+
+Emulators roll out one window and decode it, in latent and in pixel space. The plain way has the plain
+networks and computes everything anew in every call of a network; ours computes what stays the same during a
+rollout once. Both have the same weights, sampler and noise, and how far their states are apart is told.
+
+With one row the time is the latency: how long somebody waits for a state. With many, members and trajectories
+together, it is that of a state while all are computed. Whether batching pays is the ratio of the two.
+"""
+
+import copy
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from benchmarks.plain_autoencoder import PlainAutoencoder
+from benchmarks.plain_transformer import PlainTransformer
+from benchmarks.simulators import time_simulator
+from benchmarks.timing import Clock, Rounds, Threads, interleave, machine, ratio
+from torch import Tensor, nn
+
+from lola.core.config import Config, Distinct, Size, require
+from lola.core.errors import LolaError
+from lola.data.systems import EULER
+from lola.emulation.emulator import Emulator, InferenceConfig
+from lola.emulation.sampling import SamplerConfig
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.binding import BoundNetwork
+from lola.models.diffusion import Diffusion, DiffusionConfig, NoisyNetwork
+from lola.models.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.models.transformer import TransformerConfig
+from lola.simulate.euler import EulerConfig
+from lola.simulate.gravity_cooling import GravityCoolingConfig
+from lola.simulate.rayleigh_benard import RayleighBenardConfig
+
+Space = Literal["latent", "pixel"]
+Model = Literal["neural_solver", "diffusion"]
+Precision = Literal["float32", "bfloat16"]
+
+WINDOW = 5
+CHANNELS = len(EULER.channels)
+PARAMETERS = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmulationBenchmark(Config):
+    """What is timed.
+
+    Arguments:
+        autoencoder: The autoencoder of the latent space.
+        latent: The network in latent space.
+        pixel: The network in pixel space.
+        simulation: The simulator: its grid is that of all states.
+        convection, medium: The simulators of other systems, timed where they are installed.
+        simulators: Whether these others are timed as well.
+        sampler: How diffusion models are sampled.
+        models: Which models.
+        spaces: In which spaces.
+        rows: Windows computed together: 1 is the latency.
+        precisions: In which precisions.
+        compiled: Whether ours is timed compiled as well.
+        rounds: How often each contender is timed.
+        threads: Threads; 0 leaves torch's choice.
+        clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
+        output: The folder where `emulation.json` and `emulation.md` are written.
+    """
+
+    autoencoder: AutoencoderConfig
+    latent: TransformerConfig
+    pixel: TransformerConfig
+    simulation: EulerConfig
+    convection: RayleighBenardConfig = dataclasses.field(
+        default_factory=lambda: RayleighBenardConfig(resolution=(64, 32), rayleigh=(1e6,))
+    )
+    medium: GravityCoolingConfig = dataclasses.field(default_factory=GravityCoolingConfig)
+    simulators: bool = True
+    sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
+    models: Distinct[Model] = ("neural_solver", "diffusion")
+    spaces: Distinct[Space] = ("latent", "pixel")
+    rows: Distinct[Size] = (1, 16)
+    precisions: Distinct[Precision] = ("float32",)
+    compiled: bool = False
+    rounds: Rounds = 5
+    threads: Threads = 0
+    clock: Clock = "wall"
+    output: str = "experiments/results/benchmark"
+
+    def validate(self) -> None:
+        for network in (self.latent, self.pixel):
+            require(
+                network.qk_norm and network.rope,
+                "the plain transformer has query-key normalisation and rotary positions; choose so",
+            )
+        self.latent.check_grid(self.grid("latent"), WINDOW)
+        self.pixel.check_grid(self.grid("pixel"), WINDOW)
+
+    def grid(self, space: Space) -> tuple[int, int]:
+        """The cells of a state in a space."""
+        n = self.simulation.resolution
+        if space == "pixel":
+            return n, n
+        self.autoencoder.check_grid((n, n))
+        x, y = (n // factor for factor in self.autoencoder.factors(2))
+        return x, y
+
+
+class Plain(Emulator):
+    """An emulator that computes everything anew in every call of its network."""
+
+    def bind(self, mask: Tensor, parameters: Tensor) -> BoundNetwork | None:
+        return None
+
+
+class PlainCodec(nn.Module):
+    """The decoder of a plain autoencoder."""
+
+    def __init__(self, plain: PlainAutoencoder) -> None:
+        super().__init__()
+        self.plain = plain
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.plain.unpatch(self.plain.decoder["levels"](z))
+
+
+def run_emulation_benchmark(config: EmulationBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Time everything that the configuration names.
+
+    Arguments:
+        config: What is timed.
+        progress: Called with the name of what is timed next.
+
+    Returns:
+        JSON values: `machine`, `simulator` (seconds per state, every sample), `simulators` of other systems
+        and `cases` with every sample.
+
+    Raises:
+        LolaError: The simulator is not installed.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    progress("simulator")
+    others = (config.convection, config.medium) if config.simulators else ()
+    timed = time_simulator(config.simulation, config.rounds, config.clock)
+    if timed.missing:
+        raise LolaError(timed.missing)
+    result: dict[str, Any] = {
+        "kind": "emulation",
+        "machine": machine() | {"clock": config.clock},
+        "steps": config.sampler.steps,
+        "simulator": list(timed.seconds),
+        "simulators": [time_simulator(each, config.rounds, config.clock).json() for each in others],
+        "cases": [],
+    }
+    for model in config.models:
+        for space in config.spaces:
+            progress(f"{model} {space}")
+            result["cases"].append({"model": model, "space": space, **_time(config, model, space)})
+    return result
+
+
+def _time(config: EmulationBenchmark, model: Model, space: Space) -> dict[str, Any]:
+    """Every contender's seconds per state, and how far ours and plain are apart in float32."""
+    torch.manual_seed(0)
+    ours, plain = build_pair(config, model, space)
+    channels = CHANNELS if space == "pixel" else config.autoencoder.latent_channels
+    steps: dict[str, Callable[[], Tensor]] = {}
+    contenders: list[dict[str, Any]] = []
+    first: dict[str, Tensor] = {}
+    for rows in config.rows:
+        context = torch.randn(1, channels, 1, *config.grid(space)).expand(rows, -1, -1, -1, -1)
+        parameters = torch.randn(1, PARAMETERS).expand(rows, -1)
+        for dtype in config.precisions:
+            for writing, compiled in (("plain", False), ("ours", False), ("ours", True)):
+                if compiled and not config.compiled:
+                    continue
+                settings = InferenceConfig(precision=dtype, rows=rows, compile=compiled)
+                emulator = dataclasses.replace(ours if writing == "ours" else plain, inference=settings)
+                name = f"{writing} {dtype} {'compiled' if compiled else 'eager'} {rows}"
+                steps[name] = _step(emulator, context, parameters)
+                first[name] = steps[name]()
+                contenders.append(
+                    {"writing": writing, "precision": dtype, "compiled": compiled, "rows": rows}
+                )
+    seconds = interleave(steps, config.rounds, config.clock)
+    states = WINDOW - 1
+    for contender, samples in zip(contenders, seconds.values(), strict=True):
+        contender["seconds"] = [each / (states * contender["rows"]) for each in samples]
+    rows = config.rows[0]
+    pair = [first.get(f"{writing} float32 eager {rows}") for writing in ("plain", "ours")]
+    apart = None if pair[0] is None or pair[1] is None else float((pair[0] - pair[1]).abs().max())
+    return {"contenders": contenders, "apart": apart}
+
+
+def _step(emulator: Emulator, context: Tensor, parameters: Tensor) -> Callable[[], Tensor]:
+    """One window of a rollout, decoded."""
+    keys = [("benchmark", row) for row in range(len(context))]
+
+    def step() -> Tensor:
+        (window,) = emulator.rollout(context, parameters, WINDOW - 1, keys)
+        return emulator.decode(window)
+
+    return step
+
+
+def build_pair(config: EmulationBenchmark, model: Model, space: Space) -> tuple[Emulator, Plain]:
+    """The emulator and its plain twin, with the same weights."""
+    network = config.latent if space == "latent" else config.pixel
+    channels = CHANNELS if space == "pixel" else config.autoencoder.latent_channels
+    kind = DiffusionConfig if model == "diffusion" else NeuralSolverConfig
+    ours = kind(network=network).build(channels, PARAMETERS, 2, WINDOW)
+    twin = copy.deepcopy(ours)
+    plain = PlainTransformer(
+        2 * channels,
+        channels,
+        network.modulation,
+        features=network.features,
+        blocks=network.blocks,
+        heads=network.heads,
+        patch_size=network.patches(2),
+        ffn_factor=network.ffn_factor,
+    )
+    owner = twin.denoiser.backbone if isinstance(twin, Diffusion) else twin
+    assert isinstance(owner, NoisyNetwork | NeuralSolver)
+    plain.load_state_dict(owner.network.state_dict())
+    owner.network = plain
+    codec = twin_codec = None
+    if space == "latent":
+        codec = config.autoencoder.build(CHANNELS, 2)
+        autoencoder = PlainAutoencoder(config.autoencoder, CHANNELS, 2)
+        autoencoder.load_state_dict(codec.state_dict())
+        twin_codec = PlainCodec(autoencoder)
+    return (
+        Emulator(model=ours, autoencoder=codec, sampler=config.sampler),
+        Plain(model=twin, autoencoder=twin_codec, sampler=config.sampler),  # type: ignore[arg-type]
+    )
+
+
+def emulation_table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table, in milliseconds per state.
+
+    `plain alike` is how many times faster than the plain way with as many rows in the same precision; `plain
+    one by one`, than the plain way in float32 with one row; `simulator`, than the simulator.
+    """
+    lines = [
+        "| model | space | rows | precision | way | ms | plain alike | plain one by one | simulator |",
+        "| --- | --- | ---: | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    simulator = statistics.median(result["simulator"]) if result["simulator"] else math.nan
+    lines.append(f"| simulator | pixel | 1 | float64 | | {1e3 * simulator:.2f} | | | 1.0 |")
+    for other in result["simulators"]:
+        name = f"simulator, {other['system']} {' x '.join(map(str, other['grid']))}"
+        if other["seconds"]:
+            told = 1e3 * statistics.median(other["seconds"])
+            lines.append(f"| {name} | pixel | 1 | float64 | | {told:.2f} | | | |")
+    for case in result["cases"]:
+        samples = {
+            (each["writing"], each["precision"], each["rows"], each["compiled"]): each["seconds"]
+            for each in case["contenders"]
+        }
+        alone = samples.get(("plain", "float32", 1, False))
+        for (writing, dtype, rows, compiled), seconds in samples.items():
+            cells = (
+                case["model"],
+                case["space"],
+                str(rows),
+                dtype,
+                f"{writing} compiled" if compiled else writing,
+                f"{1e3 * statistics.median(seconds):.2f}",
+                f"{ratio(samples['plain', dtype, rows, False], seconds):.2f}",
+                f"{ratio(alone, seconds):.2f}" if alone else "",
+                f"{simulator / statistics.median(seconds):.2f}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    apart = [case["apart"] for case in result["cases"] if case["apart"] is not None]
+    note = f"Diffusion in {result['steps']} solver steps."
+    if apart:
+        note += f" Ours and plain are at most {max(apart):.1e} apart, of states of order 1."
+    missing = [f"{other['missing']}." for other in result["simulators"] if other["missing"]]
+    return "\n".join([*lines, "", " ".join([note, *missing])])

@@ -1,0 +1,195 @@
+r"""How fast a training step is: forward pass, loss and backward pass, the optimiser apart.
+
+Contenders differ in writing (ours or plain), precision and whether they are compiled, and take turns on the
+same weights and data. Besides seconds, a case holds the operations of a step, so that the table tells which
+fraction of the machine's arithmetic (`roofline`) is used.
+"""
+
+import copy
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from benchmarks.cases import Case, Network, Size, build_case, check_plain
+from benchmarks.roofline import roofline
+from benchmarks.timing import Clock, Rounds, Threads, interleave, machine, ratio
+from torch.utils.flop_counter import FlopCounterMode
+
+from lola.core.config import Config, Distinct
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.transformer import TransformerConfig
+from lola.training.precision import precision
+
+Writing = Literal["plain", "plain-channels-last", "ours"]
+Mode = Literal["eager", "compiled"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingBenchmark(Config):
+    """What is timed.
+
+    Arguments:
+        autoencoder: The autoencoder at size `demo`.
+        transformer: The transformer at size `demo`.
+        networks: Which networks.
+        sizes: At which sizes.
+        precisions: In which precisions.
+        modes: Whether eager or compiled.
+        rounds: How often each contender is timed.
+        threads: Threads; 0 leaves torch's choice.
+        clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
+        output: The folder where `training.json` and `training.md` are written.
+    """
+
+    autoencoder: AutoencoderConfig
+    transformer: TransformerConfig
+    networks: Distinct[Network] = ("autoencoder-2d", "autoencoder-3d", "transformer")
+    sizes: Distinct[Size] = ("demo", "wide")
+    precisions: Distinct[Precision] = ("float32", "bfloat16")
+    modes: Distinct[Mode] = ("eager",)
+    rounds: Rounds = 9
+    threads: Threads = 0
+    clock: Clock = "wall"
+    output: str = "experiments/results/benchmark"
+
+    def validate(self) -> None:
+        check_plain(self.autoencoder, self.transformer)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A way of running a case's training step."""
+
+    writing: Writing
+    precision: Precision
+    mode: Mode
+
+    @property
+    def name(self) -> str:
+        """A name that no other contender of the case has."""
+        return f"{self.writing} {self.precision} {self.mode}"
+
+    def step(self, case: Case) -> Callable[[], None]:
+        """The training step, on weights of its own."""
+        network = copy.deepcopy(case.ours if self.writing == "ours" else case.plain)
+        inputs = case.inputs
+        if self.writing == "plain-channels-last":
+            assert case.channels_last is not None
+            network = network.to(memory_format=case.channels_last)  # type: ignore[call-overload]
+            inputs = tuple(x.contiguous(memory_format=case.channels_last) for x in inputs)
+        if self.mode == "compiled":
+            network.compile()
+
+        def step() -> None:
+            with precision(self.precision, torch.device("cpu")):
+                loss = case.loss(network(*inputs))
+            loss.backward()
+            network.zero_grad(set_to_none=True)
+
+        return step
+
+
+def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Time everything that the configuration names.
+
+    Arguments:
+        config: What is timed.
+        progress: Called with what is done next, and with how long compiling took.
+
+    Returns:
+        JSON values: `machine`, `roofline` (10^9 operations per second) and `cases` with every sample.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    progress("roofline")
+    result: dict[str, Any] = {
+        "kind": "training",
+        "machine": machine() | {"clock": config.clock},
+        "roofline": roofline(config.rounds, config.clock),
+        "cases": [],
+    }
+    for network in config.networks:
+        for size in config.sizes:
+            progress(f"{network} {size}")
+            case = build_case(network, size, config.autoencoder, config.transformer)
+            result["cases"].append({"network": network, "size": size, **_time(case, config, progress)})
+    return result
+
+
+def _time(case: Case, config: TrainingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
+    writings: tuple[Writing, ...] = ("plain", "plain-channels-last", "ours")
+    contenders = [
+        Contender(writing=writing, precision=precision, mode=mode)
+        for precision in config.precisions
+        for mode in config.modes
+        for writing in writings
+        if writing != "plain-channels-last" or case.channels_last is not None
+    ]
+    first, steps = {}, {}
+    for contender in contenders:
+        step = contender.step(case)
+        started = time.perf_counter()
+        step()
+        first[contender.name] = time.perf_counter() - started
+        steps[contender.name] = step
+        if contender.mode == "compiled":
+            progress(f"  {contender.name} in {first[contender.name]:.0f} s")
+    progress(f"  {config.rounds} rounds of {len(steps)} contenders")
+    seconds = interleave(steps, config.rounds, config.clock)
+    return {
+        "operations": operations(case),
+        "contenders": [
+            {
+                **dataclasses.asdict(contender),
+                "first_seconds": first[contender.name],
+                "seconds": seconds[contender.name],
+            }
+            for contender in contenders
+        ],
+    }
+
+
+def operations(case: Case) -> int:
+    """Floating-point operations of the products and convolutions of a training step, attention apart."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        case.loss(case.plain(*case.inputs)).backward()
+    case.plain.zero_grad(set_to_none=True)
+    return counter.get_total_flops()
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table: times, and how many times faster than the plain writing alike."""
+    lines = [
+        "| network | size | precision | mode | writing | ms | plain alike | plain float32 | of peak |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for case in result["cases"]:
+        samples = {(c["writing"], c["precision"], c["mode"]): c["seconds"] for c in case["contenders"]}
+        base = samples.get(("plain", "float32", "eager"))
+        for (writing, dtype, mode), seconds in samples.items():
+            middle = statistics.median(seconds)
+            peak = max(result["roofline"][dtype].values())
+            alike = ratio(samples["plain", dtype, mode], seconds)
+            cells = (
+                case["network"],
+                case["size"],
+                dtype,
+                mode,
+                writing,
+                f"{1e3 * middle:.1f}",
+                f"{alike:.2f}",
+                f"{ratio(base, seconds):.2f}" if base else "",
+                f"{case['operations'] / middle / 1e9 / peak:.0%}",
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    peaks = ", ".join(
+        f"{kind} {dtype} {rate:.0f} GFLOP/s"
+        for dtype, kinds in result["roofline"].items()
+        for kind, rate in kinds.items()
+    )
+    return "\n".join([*lines, "", f"Peak: {peaks}."])

@@ -1,0 +1,216 @@
+"""Command lines made from configurations: `[PRESET] [--option value ...]`, with errors of one line.
+
+Where a configuration holds one of several kinds, such as a network, `--PATH.type KIND` puts that kind's
+defaults in place of the preset's; its own options follow as any others.
+
+A preset may be a function of some of the options, such as the physical system, that decide the defaults of
+others. These options are read first.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import inspect
+import io
+import os
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from lola.core.config import Config, deferred
+from lola.core.errors import ConfigError, LolaError
+from lola.core.filesystem import refusal
+from lola.core.waiting import end_loading
+
+C = TypeVar("C", bound=Config)
+
+
+def launch(
+    main: Callable[[C], None],
+    presets: Mapping[str, Callable[..., C]],
+    default: str,
+    given: Sequence[str] = (),
+) -> None:
+    """Run a program on the configuration that the command line describes; the exit code tells failure.
+
+    Arguments:
+        main: The program; its docstring is the description in `--help`.
+        presets: Complete configurations by name.
+        default: The preset used when none is named.
+        given: Options, as Python names, that presets take as keyword arguments when they are given.
+    """
+    _run(main, lambda program: parse(sys.argv[1:], program, main.__doc__ or "", presets, default, given))
+
+
+def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
+    """Run a program that has no presets on the configuration that the command line describes.
+
+    Arguments:
+        main: The program; its docstring is the description in `--help`.
+        kind: Its configuration; fields without a default are required.
+    """
+    _run(main, lambda program: _parse(sys.argv[1:], program, inspect.cleandoc(main.__doc__ or ""), kind))
+
+
+def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
+    end_loading()
+    program = os.path.basename(sys.argv[0])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what is said is to be read at once, also from a file
+            # Names of files may hold what a console of ASCII, such as LC_ALL=C has, cannot show
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    try:
+        main(read(program))
+    except LolaError as error:
+        sys.exit(f"{program}: error: {error}")
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as of a program that SIGPIPE ends
+    except OSError as error:
+        line = refusal(error)
+        if not line:
+            raise
+        sys.exit(f"{program}: error: {line}")
+    except KeyboardInterrupt as interrupt:
+        left = f"; {interrupt}" if str(interrupt) else ""
+        print(f"{program}: interrupted; the same command goes on from here{left}", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(
+    arguments: list[str],
+    program: str,
+    description: str,
+    presets: Mapping[str, Callable[..., C]],
+    default: str,
+    given: Sequence[str] = (),
+) -> C:
+    """The configuration of a command line.
+
+    Raises:
+        SystemExit: With 0 after `--help`, with 2 and one line on an unknown or impossible option.
+    """
+    name = default
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+    if name not in presets:
+        _refuse(program, f"no preset is called {name!r}; there are {', '.join(presets)}")
+    names = ", ".join(f"{other} (default)" if other == default else other for other in presets)
+    usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
+    try:
+        preset = presets[name](**_read(arguments, given))
+        with deferred():  # options that follow may yet make the kinds' defaults fit
+            preset, arguments = choose_kinds(preset, arguments)
+    except LolaError as error:
+        _refuse(program, str(error))
+    for path, kinds in _choices(preset).items():
+        usage += f" --{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
+    description = f"{inspect.cleandoc(description)}\n\nUsage: {usage}"
+    return _parse(arguments, program, description, type(preset), preset, name)
+
+
+def _parse(
+    arguments: list[str],
+    program: str,
+    description: str,
+    kind: type[C],
+    default: C | None = None,
+    preset: str = "",
+) -> C:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint), deferred():
+            parsed = tyro.cli(
+                kind,
+                prog=f"{program} {preset}".strip(),
+                description=description,
+                args=arguments,
+                default=default,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+        config = typing.cast(C, parsed)
+        config.check_options()
+        return config
+    except LolaError as error:
+        _refuse(program, str(error))
+    except SystemExit as error:
+        if not error.code:
+            raise
+        _refuse(program, _one_line(complaint.getvalue()))
+
+
+def _read(arguments: list[str], names: Sequence[str]) -> dict[str, str]:
+    """The options of these names, among others; one without a value is left for the complete parser."""
+    reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in names:
+        reader.add_argument("--" + name.replace("_", "-"), "--" + name, dest=name, nargs="?")
+    known, _ = reader.parse_known_args(arguments)
+    return {name: value for name, value in vars(known).items() if value is not None}
+
+
+def choose_kinds(config: C, arguments: Sequence[str]) -> tuple[C, list[str]]:
+    """Take `--PATH.type KIND` and `--PATH.type=KIND` out of a command line, and what they choose into a copy.
+
+    Raises:
+        ConfigError: There is no such choice, or no such kind.
+    """
+    rest: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        option, equals, kind = argument.partition("=")
+        if option.startswith("--") and option.endswith(".type"):
+            path = option.removeprefix("--").removesuffix(".type").replace("-", "_")
+            config = _with_kind(config, path, kind if equals else next(left, ""))
+        else:
+            rest.append(argument)
+    return config, rest
+
+
+def _with_kind(config: C, path: str, kind: str) -> C:
+    choices = _choices(config)
+    if path not in choices:
+        raise ConfigError(f"--{path}.type chooses nothing; there are {', '.join(choices) or 'no choices'}")
+    if kind not in choices[path]:
+        raise ConfigError(f"--{path}.type knows no {kind!r}; there are {', '.join(choices[path])}")
+    *names, last = path.split(".")
+    owners = [config]
+    for name in names:
+        owners.append(getattr(owners[-1], name))
+    part: Any = choices[path][kind]()
+    for owner, name in zip(reversed(owners), (last, *reversed(names)), strict=True):
+        part = owner.replace(**{name: part})
+    return part
+
+
+def _choices(config: Config, prefix: str = "") -> dict[str, dict[str, type[Config]]]:
+    """The kinds by name of every field that holds one of several, by its dotted path."""
+    found = {}
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, Config) and typing.get_origin(hints[field.name]) is not typing.Annotated:
+            members = typing.get_args(hints[field.name])
+            kinds = {each.__name__: each for each in members if issubclass(each, Config)}
+            if len(kinds) > 1:
+                found[prefix + field.name] = kinds
+            found |= _choices(value, f"{prefix}{field.name}.")
+    return found
+
+
+def _refuse(program: str, message: str) -> NoReturn:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _one_line(box: str) -> str:
+    """The text of a drawn box, without its frame, its title and its hint."""
+    frame = str.maketrans(dict.fromkeys("─│╭╮╰╯-", " ") | {"-": "-"})
+    lines = [line.translate(frame).strip() for line in box.splitlines()]
+    lines = [
+        line for line in lines if line and set(line) != {"-"} and not line.startswith("For full helptext")
+    ]
+    text = " ".join(lines[1:] or lines)
+    return text.split(" Argument helptext:")[0] + " (see --help)"

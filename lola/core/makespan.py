@@ -1,0 +1,103 @@
+"""How long tasks take together: list scheduling of what is ready, in order, onto limited resources.
+
+At any moment every task starts, in the order given, that has all it needs and finds its resources free. With
+one kind of resource this takes at most twice the best possible time (Graham's bound); it is also what a sweep
+does, whose trials queue in their order.
+"""
+
+import collections
+import dataclasses
+import heapq
+from collections.abc import Mapping, Sequence
+
+from lola.core.config import require
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """Something to do.
+
+    Arguments:
+        name: Its name; several tasks may have the same, and who needs the name needs all of them.
+        seconds: How long it takes.
+        needs: The names of what must be done before; names of no task are taken for done.
+        takes: What it occupies meanwhile, by resource.
+    """
+
+    name: str
+    seconds: float
+    needs: frozenset[str] = frozenset()
+    takes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def makespan(tasks: Sequence[Task], capacity: Mapping[str, float]) -> float:
+    """Seconds until all tasks are done.
+
+    Arguments:
+        tasks: What to do; none may need itself.
+        capacity: How much there is of each resource.
+
+    Raises:
+        ConfigError: A task takes more than there is.
+    """
+    for task in tasks:
+        for resource, amount in task.takes.items():
+            there = capacity.get(resource, 0)
+            require(amount <= there, f"{task.name} takes {amount:g} {resource}, and there are {there:g}")
+    plan = _Plan(tasks, capacity)
+    while plan.left:
+        plan.start()
+        if not plan.running:
+            raise ValueError(f"{plan.left} tasks wait for each other")
+        plan.finish()
+    return plan.now
+
+
+def critical_path(tasks: Sequence[Task]) -> float:
+    """Seconds until all tasks are done where nothing is scarce."""
+    return makespan([dataclasses.replace(task, takes={}) for task in tasks], {})
+
+
+class _Plan:
+    """The state of the schedule: what is ready, by what it takes, and what runs."""
+
+    def __init__(self, tasks: Sequence[Task], capacity: Mapping[str, float]) -> None:
+        self.tasks, self.free, self.now, self.left = tasks, dict(capacity), 0.0, len(tasks)
+        self.count = collections.Counter(task.name for task in tasks)
+        self.after: dict[str, list[int]] = collections.defaultdict(list)
+        self.blocked = [len(task.needs & self.count.keys()) for task in tasks]
+        self.ready: dict[tuple, list[int]] = collections.defaultdict(list)
+        self.running: list[tuple[float, int]] = []
+        for number, task in enumerate(tasks):
+            for name in task.needs & self.count.keys():
+                self.after[name].append(number)
+            if not self.blocked[number]:
+                self._enqueue(number)
+
+    def _enqueue(self, number: int) -> None:
+        heapq.heappush(self.ready[tuple(sorted(self.tasks[number].takes.items()))], number)
+
+    def start(self) -> None:
+        """Start everything that can start now."""
+        while fitting := [queue for takes, queue in self.ready.items() if queue and self._fits(takes)]:
+            number = heapq.heappop(min(fitting))
+            for resource, amount in self.tasks[number].takes.items():
+                self.free[resource] -= amount
+            heapq.heappush(self.running, (self.now + self.tasks[number].seconds, number))
+
+    def _fits(self, takes: tuple[tuple[str, float], ...]) -> bool:
+        return all(self.free[resource] >= amount - 1e-9 for resource, amount in takes)
+
+    def finish(self) -> None:
+        """Go on to the next end of a task."""
+        self.now, number = heapq.heappop(self.running)
+        task = self.tasks[number]
+        self.left -= 1
+        for resource, amount in task.takes.items():
+            self.free[resource] += amount
+        self.count[task.name] -= 1
+        if not self.count[task.name]:
+            for other in self.after[task.name]:
+                self.blocked[other] -= 1
+                if not self.blocked[other]:
+                    self._enqueue(other)

@@ -1,0 +1,51 @@
+"""A folder of Well datasets, wherever it is, and what is used of it."""
+
+import dataclasses
+
+from lola.data.statistics import with_statistics
+from lola.data.systems import System
+from lola.data.well.header import infer_system
+from lola.data.well.splits import WellSplit, open_split, split_files
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Location
+
+
+@dataclasses.dataclass(frozen=True)
+class Datasets:
+    """A folder of Well datasets, and what is used of it.
+
+    Arguments:
+        root: The folder, a path or a URL.
+        include: Only files whose name contains one of these are used, if there are any.
+        exclude: Files whose name contains one of these are not.
+        statistics: The finished stage that holds the statistics of systems; None for the systems' own.
+    """
+
+    root: Location
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    statistics: AnyPath | None = None
+
+    def open(self, system: System, split: str, faults: dict[str, str] | None = None) -> WellSplit:
+        """A split of a system, with its statistics.
+
+        Arguments:
+            system: The physical system.
+            split: `train`, `valid` or `test`.
+            faults: If given, files that cannot be opened are left out and told here, as by `open_split`.
+
+        Raises:
+            LolaError: As for `open_split`; or the statistics are not there.
+        """
+        if self.statistics is not None:
+            system = with_statistics(system, self.statistics)
+        return open_split(self.root, system, split, include=self.include, exclude=self.exclude, faults=faults)
+
+    def infer(self, dataset: str, split: str = "train") -> System:
+        """The system of any dataset: all fields of its first file, those that are constant in time last.
+
+        Raises:
+            LolaError: There is no such dataset, its files cannot be reached, or they are not of The Well.
+        """
+        files = split_files(self.root, (dataset,), split, self.include, self.exclude)
+        return infer_system(files[0][1], dataset)

@@ -1,0 +1,201 @@
+"""What one HDF5 file in The Well's layout holds, read from its header and validated.
+
+The layout: root attributes; groups `dimensions` (`time` and the grid axes), `boundary_conditions` (a kind
+and a mask each), `scalars`, and `t0_fields`, `t1_fields`, `t2_fields` by tensor order. Fields are arrays
+`(N, L, *grid, D, ...)` of `N` trajectories of `L` states, without the axes along which they do not vary. Only
+headers, scalars, masks and a few rows of cells are read here.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+
+from lola.core.config import fingerprint
+from lola.core.errors import DataError, LolaError
+from lola.data.casting import cast_checked
+from lola.data.files import name_of, open_once, size_of
+from lola.data.systems import Field, System
+from lola.data.well.fields import fields_of, read_axis, read_row, stored_shape
+from lola.data.well.writer import BOUNDARIES
+from lola.storage.stages import Location
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Header:
+    """The header of a file.
+
+    Arguments:
+        path: The file.
+        dataset, split: The dataset and the split that it belongs to.
+        count: The number `N` of trajectories.
+        steps: The number `L` of states of each.
+        grid: The number of cells along each grid axis.
+        coordinates: The coordinates of the cells along each grid axis.
+        constants: The names of the constant scalars, in the file's order.
+        scalars: The values of the constant scalars, with shape `(N, len(constants))`.
+        varying: The names of the scalars that vary in time, in the file's order.
+        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+        fingerprint: A hash of name, size, header and a small sample of bytes of each array.
+    """
+
+    path: Location
+    dataset: str
+    split: str
+    count: int
+    steps: int
+    grid: tuple[int, ...]
+    coordinates: tuple[np.ndarray, ...]
+    constants: tuple[str, ...]
+    scalars: np.ndarray
+    varying: tuple[str, ...]
+    boundary: np.ndarray
+    fingerprint: str
+
+
+def read_header(path: Location, dataset: str, split: str, system: System) -> Header:
+    """Read and validate a file's header.
+
+    Raises:
+        DataError: The file is torn or foreign, or a field is missing or of the wrong order or shape.
+        StorageError: The file cannot be reached.
+    """
+    with _layout(path, dataset) as file:
+        return _parse(file, path, dataset, split, system)
+
+
+def infer_system(path: Location, dataset: str) -> System:
+    """A system with all fields of a file: by tensor order as stored, those that are constant in time last.
+
+    It has no statistics, no transforms and no symmetries.
+
+    Raises:
+        DataError: The file is torn or foreign.
+        StorageError: The file cannot be reached.
+    """
+    with _layout(path, dataset) as file:
+        fields = sorted(fields_of(file), key=lambda field: not field[2])
+        return System(
+            name=dataset,
+            datasets=(dataset,),
+            dimensions=len(file["dimensions"].attrs["spatial_dims"]),
+            fields=tuple(Field(name, order) for name, order, _ in fields),
+        )
+
+
+@contextlib.contextmanager
+def _layout(path: Location, dataset: str) -> Iterator[h5py.File]:
+    """A file whose layout is relied on: what is not there is a fault of the file."""
+    with open_once(path) as file:
+        try:
+            yield file
+        except LolaError:
+            raise
+        except (LookupError, AttributeError, TypeError, ValueError, OSError, RuntimeError) as error:
+            reason = str(error).strip("'\"")
+            raise DataError(f"{path} ({dataset}) is not in The Well's layout: {reason}; remove it") from error
+
+
+def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: System) -> Header:
+    steps = int(file["dimensions"]["time"].shape[-1])
+    axes = [str(name) for name in file["dimensions"].attrs["spatial_dims"]]
+    coordinates = tuple(read_axis(file["dimensions"][name], 0) for name in axes)
+    grid = tuple(len(each) for each in coordinates)
+    count = int(file.attrs["n_trajectories"])
+    constants, varying, scalars = _read_scalars(file, count)
+    boundary = _read_boundary(file, axes)
+    fault = _fault(file, system, count, steps, grid)
+    if fault:
+        raise DataError(f"{path} ({dataset}) {fault}; remove it or fetch data of {system.name}")
+    cast_checked(scalars, np.float32, f"a constant of {path} ({dataset})")  # which parameters are
+    identity = [
+        dataset,
+        split,
+        name_of(path),
+        size_of(path),
+        steps,
+        *grid,
+        constants,
+        scalars.tolist(),
+        boundary.tolist(),
+    ]
+    return Header(
+        path=path,
+        dataset=dataset,
+        split=split,
+        count=count,
+        steps=steps,
+        grid=grid,
+        coordinates=coordinates,
+        constants=constants,
+        scalars=scalars,
+        varying=varying,
+        boundary=boundary,
+        fingerprint=fingerprint(identity, _sample(file, system, varying, count, steps, grid)),
+    )
+
+
+def _fault(file: h5py.File, system: System, count: int, steps: int, grid: tuple[int, ...]) -> str | None:
+    """What is wrong with the fields that the system needs, if anything."""
+    if len(grid) != system.dimensions:
+        return f"has {len(grid)} grid axes, not the {system.dimensions} of {system.name}"
+    for field in system.fields:
+        group = f"t{field.order}_fields"
+        if group not in file or field.name not in file[group]:
+            return f"has no field {field.name} in {group}"
+        array = file[group][field.name]
+        expected = stored_shape(array, count, steps, grid, field.order)
+        if array.shape != expected:
+            return f"has {field.name} of shape {array.shape}, not {expected}"
+    return None
+
+
+def _read_scalars(file: h5py.File, count: int) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
+    """The names of scalars that are constant in time, those of others, and the constants by trajectory."""
+    group = file["scalars"]
+    names = [str(name) for name in group.attrs["field_names"]]
+    varying = tuple(name for name in names if group[name].attrs["time_varying"])
+    constants = tuple(name for name in names if name not in varying)
+    columns = []
+    for name in constants:
+        values = np.asarray(group[name], dtype=np.float64)
+        shape = (count,) if group[name].attrs["sample_varying"] else (1,)
+        columns.append(np.broadcast_to(values.reshape(shape), count))
+    return constants, varying, np.array(columns).reshape(len(constants), count).T
+
+
+def _read_boundary(file: h5py.File, axes: list[str]) -> np.ndarray:
+    """The codes of both ends of each axis; an end is a wall only if all of it is, and open if unnamed."""
+    codes = np.full((len(axes), 2), BOUNDARIES.index("OPEN"))
+    for condition in file["boundary_conditions"].values():
+        code = BOUNDARIES.index(str(condition.attrs["bc_type"]).upper())
+        names = [str(name) for name in np.atleast_1d(condition.attrs["associated_dims"])]
+        mask = np.asarray(condition["mask"])
+        for position, name in enumerate(names):
+            for side in (0, -1):
+                end = mask.take(side, axis=position)
+                if end.all() if code == BOUNDARIES.index("WALL") else end.any():
+                    codes[axes.index(name), side] = code
+    return codes
+
+
+def _sample(
+    file: h5py.File, system: System, varying: tuple[str, ...], count: int, steps: int, grid: tuple[int, ...]
+) -> str:
+    """A hash of one row of cells of the first, a middle and the last state of each field.
+
+    Scalars that vary in time are hashed whole.
+    """
+    digest = hashlib.sha256()
+    for field in system.fields:
+        array = file[f"t{field.order}_fields"][field.name]
+        digest.update(f"{field.name} {array.shape} {array.dtype}".encode())
+        for i, step in ((0, 0), (count // 2, steps // 2), (count - 1, steps - 1)):
+            digest.update(read_row(array, i, step, grid).tobytes())
+    for name in varying:
+        values = np.asarray(file["scalars"][name])
+        digest.update(f"{name} {values.shape} {values.dtype}".encode() + values.tobytes())
+    return digest.hexdigest()

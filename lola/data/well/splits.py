@@ -1,0 +1,396 @@
+r"""Reading The Well: the trajectories of a split, and windows of them for training.
+
+A trajectory is an array `(C, L, *grid)` of `L` states with the system's channels, vectors split into
+components. A window of length $W$ and stride $s$ that starts at state $t$ holds the states
+$t, t + s, \dots, t + (W - 1) s$, so that a trajectory has $L - (W - 1) s$ windows. Whatever is asked for,
+only that slice of the file is read.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lola.core.config import fingerprint
+from lola.core.errors import DataError, LolaError
+from lola.core.seeding import Key, numpy_generator
+from lola.data.augment import Augmentation, Symmetries, draw
+from lola.data.casting import cast_fault
+from lola.data.files import join, list_files, name_of, no_files, open_file
+from lola.data.state import Batch
+from lola.data.systems import System
+from lola.data.transforms import Standardisation
+from lola.data.well.blocks import is_plain, read_plain
+from lola.data.well.fields import read_axis, read_field, read_scalar
+from lola.data.well.header import Header, read_header
+from lola.storage.stages import Location
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrajectoryRef:
+    """Where a trajectory is.
+
+    Arguments:
+        id: `<dataset>/<split>/<file>#<index>`, the same wherever the data are stored.
+        file: The HDF5 file, a path or a URL.
+        index: The number of the trajectory in its file.
+        scalars: The constants of the simulation, as stored.
+        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+    """
+
+    id: str
+    file: Location
+    index: int
+    scalars: np.ndarray
+    boundary: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WellSplit:
+    """The trajectories of one split of a system. It may be pickled: files are opened where they are read.
+
+    Arguments:
+        system: The physical system.
+        grid: The number of cells along each grid axis.
+        coordinates: The coordinates of the first file's cells along each grid axis.
+        steps: The number `L` of states of every trajectory.
+        constants: The names of the scalar constants, in order.
+        varying: The names of the scalars that vary in time, in order.
+        trajectories: The trajectories, in the order of datasets, file names and indices.
+        fingerprint: A hash of the files' names, sizes, headers and samples of their bytes.
+    """
+
+    system: System
+    grid: tuple[int, ...]
+    coordinates: tuple[np.ndarray, ...]
+    steps: int
+    constants: tuple[str, ...]
+    varying: tuple[str, ...]
+    trajectories: tuple[TrajectoryRef, ...]
+    fingerprint: str
+
+    @property
+    def parameter_count(self) -> int:
+        """The length `P` of a trajectory's parameters."""
+        return len(self.constants) + 2 * self.system.dimensions
+
+    def parameters(self, i: int) -> Tensor:
+        """Trajectory `i`'s constants (natural logarithms of some) and boundary codes, with shape `(P,)`."""
+        scalars = [
+            np.log(value) if name in self.system.log_parameters else value
+            for name, value in zip(self.constants, self.trajectories[i].scalars, strict=True)
+        ]
+        return torch.tensor([*scalars, *self.trajectories[i].boundary.flatten()], dtype=torch.float32)
+
+    def symmetry(self, i: int, symmetries: Symmetries, generator: np.random.Generator) -> Augmentation:
+        """Draw a symmetry of trajectory `i`."""
+        boundary = self.trajectories[i].boundary
+        return draw(self.system, boundary, self.grid, generator, symmetries, self.coordinates)
+
+    def read(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
+        """The states `start, start + stride, ...` before `stop` of trajectory `i`, in physical units.
+
+        Fields that are stored once for all trajectories, times or cells of an axis are repeated.
+
+        Returns:
+            Float32 fields, with shape `(C, len(range(start, stop, stride)), *grid)`.
+
+        Raises:
+            IndexError: The trajectory has no such states.
+            DataError: The file cannot be read, or holds values that are not finite.
+            StorageError: The file cannot be reached.
+        """
+        source, length = self._states(i, start, stop, stride)
+        file = open_file(source.file)
+        x = np.empty((len(self.system.channels), length, *self.grid), dtype=np.float32)
+        channel = 0
+        for field in self.system.fields:
+            with _reading(source, field.name):
+                array = file[f"t{field.order}_fields/{field.name}"]
+                values = read_field(array, source.index, slice(start, stop, stride), length, self.grid)
+            with np.errstate(over="ignore"):
+                (target := x[channel : channel + len(values)])[:] = values
+            if fault := cast_fault(values, target):
+                place = f"{source.id} ({source.file}): {field.name} {fault} in states {start} to {stop - 1}"
+                raise DataError(f"{place}; simulate or fetch the file again, or exclude it")
+            channel += len(values)
+        return torch.from_numpy(x)
+
+    def read_into(self, out: np.ndarray, i: int, start: int, stop: int) -> None:
+        """Read the states from `start` to `stop` of trajectory `i`, in physical units, into an array.
+
+        Arguments:
+            out: Float32, with shape `(C, stop - start, *grid)`.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that are not finite.
+        """
+        source = self.trajectories[i]
+        try:
+            if isinstance(source.file, Path):  # of a remote one, one request gets all states of a field
+                file = open_file(source.file)
+                fields = [file[f"t{field.order}_fields/{field.name}"] for field in self.system.fields]
+                if all(is_plain(field, self.grid) for field in fields):
+                    read_plain(fields, source.index, start, stop, out)
+                    return
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{source.id} ({source.file}): {error}; simulate or fetch the file again, or exclude it"
+            ) from error
+        out[:] = self.read(i, start, stop).numpy()
+
+    def scalars(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
+        """The scalars that vary in time in some states of trajectory `i`, as stored.
+
+        Returns:
+            Float64 values, with shape `(len(range(start, stop, stride)), len(varying))`.
+
+        Raises:
+            IndexError, DataError, StorageError: As for `read`.
+        """
+        source, length = self._states(i, start, stop, stride)
+        values = np.empty((length, len(self.varying)))
+        for column, name in enumerate(self.varying):
+            with _reading(source, name):
+                array = open_file(source.file)[f"scalars/{name}"]
+                values[:, column] = read_scalar(array, source.index, slice(start, stop, stride))
+        return torch.from_numpy(values)
+
+    def axis(self, i: int, name: str) -> np.ndarray:
+        """The times (`time`) or the coordinates along a grid axis of trajectory `i`, by the axis's name."""
+        source = self.trajectories[i]
+        with _reading(source, name):
+            return read_axis(open_file(source.file)[f"dimensions/{name}"], source.index)
+
+    def _states(self, i: int, start: int, stop: int, stride: int) -> tuple[TrajectoryRef, int]:
+        if not 0 <= start < stop <= self.steps:
+            raise IndexError(f"states {start} to {stop} of a trajectory of {self.steps}")
+        return self.trajectories[i], len(range(start, stop, stride))
+
+
+@contextlib.contextmanager
+def _reading(source: TrajectoryRef, name: str) -> Iterator[None]:
+    """Name the array that cannot be read."""
+    try:
+        yield
+    except LolaError as error:
+        raise type(error)(f"{source.id}: {name}: {error}") from error
+    except (OSError, KeyError) as error:
+        raise DataError(f"{source.id}: cannot read {name} ({error}); fetch it again") from error
+
+
+def split_files(
+    root: Location, datasets: Sequence[str], split: str, include: Sequence[str], exclude: Sequence[str]
+) -> list[tuple[str, Location]]:
+    """The files of a split that pass the filters, each with its dataset; at least one.
+
+    Raises:
+        DataError: There is none.
+        StorageError: The folder cannot be reached.
+    """
+    root = root if "://" in str(root) else Path(root)
+    files = [
+        (dataset, path)
+        for dataset in datasets
+        for path in list_files(join(root, dataset, "data", split))
+        if (not include or any(part in name_of(path) for part in include))
+        and not any(part in name_of(path) for part in exclude)
+    ]
+    if not files:
+        raise no_files(root, datasets, split, bool(include or exclude))
+    return files
+
+
+def open_split(
+    root: Location,
+    system: System,
+    split: str,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    faults: dict[str, str] | None = None,
+) -> WellSplit:
+    """Open and validate the files `<root>/<dataset>/data/<split>/*.{hdf5,h5}` of the system's datasets.
+
+    Arguments:
+        root: The folder of the datasets, a path or a URL. Not all of the system's datasets need be there.
+        system: The physical system.
+        split: `train`, `valid` or `test`.
+        include: Only files whose name contains one of these are opened, if there are any.
+        exclude: Files whose name contains one of these are not.
+        faults: If given, files whose header is torn or foreign are left out, and what is wrong with them is
+            put here by `<dataset>/<split>/<file>`.
+
+    Raises:
+        DataError: There is no such file, or one is torn, foreign or unlike the others.
+        StorageError: The folder or a file cannot be reached.
+    """
+    headers = []
+    for dataset, path in split_files(root, system.datasets, split, include, exclude):
+        try:
+            headers.append(read_header(path, dataset, split, system))
+        except DataError as error:
+            if faults is None:
+                raise
+            faults[f"{dataset}/{split}/{name_of(path)}"] = str(error)
+    if not headers and faults:
+        raise DataError(f"no file of the {split} split can be read: {next(iter(faults.values()))}")
+    return join_files(headers, system)
+
+
+def join_files(headers: Sequence[Header], system: System) -> WellSplit:
+    """The trajectories of files; the first says what the others must be like."""
+    first = headers[0]
+    for header in headers:
+        _compare(header, first, system)
+    return WellSplit(
+        system=system,
+        grid=first.grid,
+        coordinates=first.coordinates,
+        steps=first.steps,
+        constants=first.constants,
+        varying=first.varying,
+        trajectories=tuple(
+            TrajectoryRef(
+                id=f"{header.dataset}/{header.split}/{name_of(header.path)}#{index}",
+                file=header.path,
+                index=index,
+                scalars=header.scalars[index],
+                boundary=header.boundary,
+            )
+            for header in headers
+            for index in range(header.count)
+        ),
+        fingerprint=fingerprint([header.fingerprint for header in headers]),
+    )
+
+
+def _compare(header: Header, first: Header, system: System) -> None:
+    """Raise `DataError` unless a file can be used together with the first one."""
+    for name in ("grid", "steps", "constants"):
+        here, there = getattr(header, name), getattr(first, name)
+        if here != there:
+            raise DataError(
+                f"{header.path} ({header.dataset}) has {name} {here}, but {name_of(first.path)} has {there}; "
+                "keep one kind in the folder or filter the others out"
+            )
+    for name, values in zip(header.constants, header.scalars.T, strict=True):
+        if name in system.log_parameters and values.min() <= 0:
+            raise DataError(
+                f"{header.path} ({header.dataset}) has {name} {values.min():g}, not positive; remove it"
+            )
+
+
+class WellWindows:
+    """All windows of a split, standardised, in any order.
+
+    Arguments:
+        split: The trajectories.
+        standardise: The standardisation of their system.
+        length: The number of states in a window.
+        stride: The number of simulation steps between them.
+        symmetries: What windows are augmented by, if anything.
+
+    Raises:
+        DataError: The trajectories are shorter than one window.
+    """
+
+    def __init__(
+        self,
+        split: WellSplit,
+        standardise: Standardisation,
+        length: int,
+        stride: int = 1,
+        symmetries: Symmetries | None = None,
+    ) -> None:
+        self.split, self.standardise, self.symmetries = split, standardise, symmetries
+        self.length, self.stride, self.span = length, stride, (length - 1) * stride + 1
+        self.whole = False
+        self.starts = split.steps - self.span + 1
+        if self.starts < 1:
+            raise DataError(
+                f"{split.system.name} trajectories of {split.steps} states hold no window of {length} states "
+                f"{stride} steps apart; choose a shorter window or a smaller stride"
+            )
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self.split.trajectories) * self.starts
+
+    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
+        """A window's standardised states `(C, L, *grid)` and its simulation's parameters `(P,)`.
+
+        Arguments:
+            index: The number of the window: starts vary fastest, then trajectories.
+            key: The key of the stream that the augmentation is drawn from.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that no physical field has.
+        """
+        i, start = divmod(index, self.starts)
+        states = self.split.read(i, start, start + self.span, self.stride)
+        states, parameters = self._augment(i, states, key)
+        return self._standardise(states, [i]), parameters
+
+    def describe(self, index: int) -> str:
+        """Trajectory, file and states of a window, for people."""
+        i, start = divmod(index, self.starts)
+        source = self.split.trajectories[i]
+        return f"{source.id} ({source.file}), states {start} to {start + self.span - 1}"
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state in memory."""
+        return 4 * len(self.split.system.channels) * math.prod(self.split.grid)
+
+    def allocate(self, states: int) -> np.ndarray:
+        """A room for a number of states: float32, with shape `(C, states, *grid)`."""
+        return np.empty((len(self.split.system.channels), states, *self.split.grid), dtype=np.float32)
+
+    def load(self, room: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that are not finite.
+        """
+        self.split.read_into(room[:, at : at + stop - start], trajectory, start, stop)
+
+    def batch(self, room: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+        """Windows, augmented and standardised, whose first states are at some places of a room.
+
+        Raises:
+            DataError: They hold values that no physical field has.
+        """
+        shape = (len(windows), len(self.split.system.channels), self.length, *self.split.grid)
+        states = torch.from_numpy(np.empty(shape, dtype=np.float32))
+        source, parameters = torch.from_numpy(room), []
+        trajectories = (windows // self.starts).tolist()
+        for row, (place, i, key) in enumerate(zip(at.tolist(), trajectories, keys, strict=True)):
+            window = source[:, place : place + self.span : self.stride]
+            states[row], augmented = self._augment(i, window, key)
+            parameters.append(augmented)
+        return Batch(states=self._standardise(states, trajectories), parameters=torch.stack(parameters))
+
+    def _augment(self, i: int, states: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """A symmetry of states and parameters of trajectory `i`, if there are any."""
+        parameters = self.split.parameters(i)
+        if self.symmetries is None:
+            return states, parameters
+        symmetry = self.split.symmetry(i, self.symmetries, numpy_generator(*key))
+        return symmetry.apply(states), symmetry.parameters(parameters)
+
+    def _standardise(self, states: Tensor, trajectories: Sequence[int]) -> Tensor:
+        """Standardise windows of some trajectories; an error names the first that is at fault."""
+        try:
+            return self.standardise.forward(states)
+        except DataError as error:
+            if len(trajectories) > 1:
+                for each, i in zip(states, trajectories, strict=True):
+                    self._standardise(each, [i])
+            source = self.split.trajectories[trajectories[0]]
+            raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error

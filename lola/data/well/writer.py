@@ -1,0 +1,205 @@
+r"""Writing simulations as The Well lays them out, so that its tools and ours read them alike.
+
+A dataset is a folder with `data/{train,valid,test}/*.hdf5` and `stats.yaml`. A file holds `N` trajectories
+of `L` states on one grid, each field in one contiguous array `(N, L, *grid, D, ...)` with as many axes `D`
+as its tensor order, so that consecutive states of a trajectory are consecutive bytes.
+
+Statistics of a field $x$ are its mean, standard deviation and root mean square, and those of its increments
+$x_{t+1} - x_t$, accumulated over blocks.
+"""
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import yaml
+
+from lola.core.errors import DataError, StorageError
+from lola.core.filesystem import refusal
+from lola.data.casting import cast_checked
+from lola.data.files import open_local, open_once
+from lola.data.statistics import Moments
+from lola.storage.remote import AnyPath, files_below
+from lola.storage.stages import atomic_path
+
+BOUNDARIES = ("WALL", "OPEN", "PERIODIC")  # A boundary's code is its place here.
+BLOCK = 16  # States read at once for the statistics.
+
+
+def write_well_file(
+    path: Path,
+    *,
+    dataset: str,
+    count: int,
+    trajectories: Iterable[Mapping[str, np.ndarray]],
+    times: np.ndarray,
+    axes: Mapping[str, np.ndarray],
+    scalars: Mapping[str, float],
+    boundary: np.ndarray,
+) -> None:
+    """Write one HDF5 file, trajectory by trajectory, in place (callers that need it whole write it aside).
+
+    Arguments:
+        path: The file, in an existing folder.
+        dataset: The name of the dataset.
+        count: The number `N` of trajectories.
+        trajectories: The fields of each trajectory by name, in order, with shapes `(L, *grid)` for scalars,
+            `(L, *grid, d)` for vectors and `(L, *grid, d, d)` for tensors.
+        times: The times of the states, with shape `(L,)`.
+        axes: The coordinates along each grid axis, by name, in order.
+        scalars: The constants of the simulations, by name, in order.
+        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+
+    Raises:
+        ValueError: There are more or fewer trajectories than `count`, or their shapes do not fit.
+        DataError: A value is not finite, or float32 cannot hold it.
+        StorageError: The storage is full or read-only.
+    """
+    with writing(path, "w") as file:
+        write_layout(file, dataset, count, times, axes, scalars, boundary)
+        written = 0
+        for index, fields in enumerate(trajectories):
+            if index == 0:
+                orders = {name: values.ndim - 1 - len(axes) for name, values in fields.items()}
+                create_fields(file, count, orders, (len(times), *map(len, axes.values())))
+            if index == count:
+                raise ValueError(f"{count} trajectories were announced and more are given")
+            for name, values in fields.items():
+                values = cast_checked(values, np.float32, f"{name} of trajectory {index} for {path}")
+                file[f"t{values.ndim - 1 - len(axes)}_fields"][name][index] = values
+            written = index + 1
+        if written != count:
+            raise ValueError(f"{count} trajectories were announced and {written} given")
+
+
+def write_layout(
+    file: h5py.File,
+    dataset: str,
+    count: int,
+    times: np.ndarray,
+    axes: Mapping[str, np.ndarray],
+    scalars: Mapping[str, float | np.ndarray],
+    boundary: np.ndarray,
+) -> None:
+    """Write all but the fields; scalars are as for `write_well_file`, or one per trajectory, `(N,)`."""
+    constants = {name: value for name, value in scalars.items() if np.ndim(value) == 0}
+    file.attrs.update(
+        dataset_name=dataset,
+        grid_type="cartesian",
+        n_spatial_dims=len(axes),
+        n_trajectories=count,
+        simulation_parameters=_names(scalars),
+        **constants,
+    )
+    _write_dimensions(file.create_group("dimensions"), times, axes)
+    _write_boundary(file.create_group("boundary_conditions"), axes, boundary)
+    group = file.create_group("scalars")
+    group.attrs["field_names"] = _names(scalars)
+    for name, value in scalars.items():
+        group[name] = np.asarray(value, dtype=np.float64)
+        group[name].attrs.update(sample_varying=name not in constants, time_varying=False)
+
+
+@contextlib.contextmanager
+def writing(path: Path, mode: Literal["w", "r+"]) -> Iterator[h5py.File]:
+    """An HDF5 file open for writing; storage that is full or read-only is a `StorageError`."""
+    try:
+        with open_local(path, mode) as file:
+            yield file
+    except (OSError, RuntimeError) as error:
+        # HDF5 tells the system's error only in its message, and h5py gives it either class.
+        number = re.search(r"errno = (\d+)", str(error))
+        if number is None:
+            raise
+        refused = OSError(int(number[1]), os.strerror(int(number[1])))
+        raise StorageError(
+            refusal(refused, path.parent, "write in")
+            or f"cannot write in {path.parent} ({refused.strerror}); give another --storage"
+        ) from error
+
+
+def _names(names: Iterable[str]) -> np.ndarray:
+    return np.array(list(names), dtype=h5py.string_dtype())
+
+
+def _write_dimensions(group: h5py.Group, times: np.ndarray, axes: Mapping[str, np.ndarray]) -> None:
+    group.attrs["spatial_dims"] = _names(axes)
+    for name, values in {"time": times, **axes}.items():
+        group[name] = np.asarray(values, dtype=np.float32)
+        group[name].attrs["sample_varying"] = False
+        if name != "time":
+            group[name].attrs["time_varying"] = False
+
+
+def _write_boundary(group: h5py.Group, axes: Mapping[str, np.ndarray], boundary: np.ndarray) -> None:
+    """One group per axis and kind of boundary, with a mask that is true at the ends of that kind."""
+    for (name, values), codes in zip(axes.items(), boundary, strict=True):
+        for code in sorted(set(map(int, codes))):
+            kind = BOUNDARIES[code]
+            mask = np.zeros(len(values), dtype=bool)
+            mask[[0, -1]] = np.asarray(codes) == code
+            condition = group.create_group(f"{name}_{kind.lower()}")
+            condition["mask"] = mask
+            condition.attrs.update(
+                associated_dims=_names([name]),
+                associated_fields=_names([]),
+                bc_type=kind,
+                sample_varying=False,
+                time_varying=False,
+            )
+
+
+def create_fields(file: h5py.File, count: int, orders: Mapping[str, int], shape: tuple[int, ...]) -> None:
+    """Make room for `count` trajectories of shape `(L, *grid)` of fields, by their tensor order."""
+    for order in range(3):
+        group = file.create_group(f"t{order}_fields")
+        names = [name for name, each in orders.items() if each == order]
+        group.attrs["field_names"] = _names(names)
+        for name in names:
+            tensor = (len(shape) - 1,) * order
+            field = group.create_dataset(name, (count, *shape, *tensor), dtype=np.float32)
+            field.attrs.update(dim_varying=[True] * (len(shape) - 1), sample_varying=True, time_varying=True)
+
+
+def write_statistics(folder: AnyPath) -> None:
+    """Write a dataset's `stats.yaml` from its training files, which are read in blocks of a few states.
+
+    Raises:
+        DataError: The dataset has no training files.
+    """
+    files = [path for path in files_below(folder / "data" / "train") if path.suffix == ".hdf5"]
+    if not files:
+        raise DataError(f"{folder}/data/train holds no HDF5 files to take statistics of; simulate them first")
+    values: dict[str, Moments] = {}
+    increments: dict[str, Moments] = {}
+    for path in files:
+        with open_once(path) as file:
+            for name, order, block, fresh in _blocks(file):
+                values.setdefault(name, Moments()).add(block[:fresh], order)
+                increments.setdefault(name, Moments()).add(np.diff(block, axis=0), order)
+    statistics: dict[str, dict[str, Any]] = {}
+    for suffix, moments in (("", values), ("_delta", increments)):
+        for name, moment in moments.items():
+            for statistic, value in moment.summary().items():
+                statistics.setdefault(statistic + suffix, {})[name] = value
+    with atomic_path(folder / "stats.yaml") as aside:
+        aside.write_text(yaml.safe_dump(statistics))
+
+
+def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Each field's name and order, states of one trajectory, and how many of these no other block counts.
+
+    A block ends with the first state of the next one, so that increments between blocks are seen too.
+    """
+    for order in range(3):
+        group = file[f"t{order}_fields"]
+        for name in group.attrs["field_names"]:
+            field = group[name]
+            for i, start in itertools.product(range(field.shape[0]), range(0, field.shape[1], BLOCK)):
+                yield name, order, field[i, start : start + BLOCK + 1].astype(np.float64), BLOCK

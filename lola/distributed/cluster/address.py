@@ -1,0 +1,145 @@
+"""Which Ray cluster to attach to, and whether it answers: known within seconds, where Ray waits for minutes.
+
+A cluster's control service speaks HTTP/2, so that a connection, a preface and the settings that the server
+must send in return tell a cluster that runs from an address where nothing listens, or something else does.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import os
+import socket
+import urllib.parse
+from pathlib import Path
+
+from ray._common.utils import get_ray_address_file
+
+from lola.core.errors import ClusterError
+from lola.core.waiting import Say
+
+LOCAL = "local"  # Ray's name for a cluster that the program starts itself
+EMBEDDED = "LOLA_EMBEDDED_CLUSTER"
+"""Set for all processes of a cluster that the program has started itself: it does not grow."""
+TIMEOUT_S = 4.0
+TRIES = 3  # a busy machine answers late
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
+SETTINGS = 4  # the type of a frame, its fourth byte
+
+
+class Answer(enum.Enum):
+    """What comes back from an address."""
+
+    ALIVE = "answers"
+    REFUSED = "nothing listens there"
+    SILENT = "nothing comes back from there"
+    FOREIGN = "what listens there is no Ray cluster"
+    UNKNOWN = "no machine has that name"
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """An address, and what names it.
+
+    Arguments:
+        address: As Ray takes it.
+        source: The variable or the file.
+    """
+
+    address: str
+    source: str
+
+    def error(self, answer: Answer, remedy: str) -> ClusterError:
+        """That the cluster cannot be attached to."""
+        return ClusterError(
+            f"the Ray cluster at {self.address}, which {self.source} names, does not answer "
+            f"({answer.value}); {remedy}"
+        )
+
+
+def choose_address(say: Say) -> str:
+    """The address of the cluster that is named and answers, else `LOCAL`.
+
+    `RAY_ADDRESS` comes first, then the file that `ray start` leaves, as for Ray. A file that names a cluster
+    which is certainly gone, since its port is closed, is ignored with a message.
+
+    Raises:
+        ClusterError: The cluster that is named does not answer.
+    """
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named == LOCAL:
+        return LOCAL
+    if named and named != "auto":
+        given = Named(named, "RAY_ADDRESS")
+        answer = probe(named)
+        if answer is not Answer.ALIVE:
+            raise given.error(
+                answer, "start that cluster, name another, or unset RAY_ADDRESS to start one on this machine"
+            )
+        return named
+    file = Path(get_ray_address_file(None))
+    found = _read(file)
+    answer = probe(found) if found else Answer.REFUSED
+    if answer is Answer.ALIVE:
+        return found
+    if named:
+        where = f"{file} names {found}, where {answer.value}" if found else f"there is no {file}"
+        raise ClusterError(
+            f"RAY_ADDRESS is auto, but {where}; start a cluster with `ray start --head`, name one with "
+            "RAY_ADDRESS, or unset it to start one on this machine"
+        )
+    if found and answer is not Answer.REFUSED:
+        raise Named(found, str(file)).error(
+            answer, "remove that file, or set RAY_ADDRESS=local, to start one on this machine"
+        )
+    if found:
+        say(f"{file} names a Ray cluster at {found} that has ended; it is ignored (`ray stop` removes it)")
+    return LOCAL
+
+
+def _read(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_text().strip()
+    return ""
+
+
+def probe(address: str) -> Answer:
+    """What answers at an address, `host:port` or a URL of one.
+
+    Raises:
+        ClusterError: It is no address.
+    """
+    parts = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port or parts.scheme in ("http", "https"):
+        raise ClusterError(
+            f"RAY_ADDRESS {address} is no address of a Ray cluster; give HOST:PORT, as `ray start` prints it"
+        )
+    answer = Answer.SILENT
+    for _ in range(TRIES):
+        answer = _ask(host, port)
+        if answer is not Answer.SILENT:
+            break
+    return answer
+
+
+def _ask(host: str, port: int) -> Answer:
+    try:
+        with socket.create_connection((host, port), TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+                return Answer.ALIVE  # as far as can be seen without certificates
+            connection.sendall(PREFACE)
+            head = connection.recv(4)
+    except socket.gaierror:
+        return Answer.UNKNOWN
+    except TimeoutError:
+        return Answer.SILENT
+    except ConnectionRefusedError:
+        return Answer.REFUSED
+    except ConnectionError:
+        return Answer.FOREIGN
+    except OSError:  # no route to it
+        return Answer.SILENT
+    return Answer.ALIVE if len(head) == 4 and head[3] == SETTINGS else Answer.FOREIGN

@@ -1,0 +1,169 @@
+"""The connection to a Ray cluster: the one at hand, or an embedded one that ends with the program."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import stat
+import uuid
+import warnings
+from pathlib import Path
+
+import ray
+import ray.data
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from lola.core import errors
+from lola.core.config import require
+from lola.core.waiting import Say
+from lola.distributed.cluster.address import choose_address
+from lola.distributed.cluster.start import replace_home, start_ray
+from lola.storage.remote import AnyPath
+
+HEAD = "node:__internal_head__"
+"""The resource that pins light driver work to the head node."""
+
+SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+EMBEDDED = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+"""For processes of an embedded cluster, which inherit them: one node, that nobody takes away, and short runs.
+
+Processes of a cluster that is running already have the environment of its nodes, and keep it."""
+
+
+def connect(say: Say = print) -> None:
+    """Attach to the running cluster, or start an embedded one with this machine's resources.
+
+    A submitted job finds its cluster in `RAY_ADDRESS`. No resources are named, since an existing cluster
+    has its own. An embedded cluster answers those alone who know its token, which Ray makes, unless
+    `RAY_AUTH_MODE` says otherwise.
+
+    Arguments:
+        say: Told what is started or waited for.
+
+    Raises:
+        ClusterError: The cluster that is named does not answer, or none can be started.
+    """
+    for name, value in {**SETTINGS, **EMBEDDED}.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        return
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    replace_home(say)
+    protect_token()
+    start_ray(choose_address(say), say)
+    protect_token()
+
+
+def disconnect() -> None:
+    """Detach from the cluster; an embedded one ends, and its processes release what they hold."""
+    ray.shutdown()
+
+
+def protect_token() -> None:
+    """Make the authentication token readable to its owner alone.
+
+    Ray writes it for all to read. Its folder is closed beforehand, so that nobody reads the file meanwhile.
+    """
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    try:
+        folder = Path.home() / ".ray"
+        token = Path(named).expanduser() if named else folder / "auth_token"
+    except RuntimeError:  # a user without a home: `replace_home` keeps the token elsewhere
+        return
+    with contextlib.suppress(OSError):  # Ray tells what cannot be written
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for path, mode in ((folder, 0o700), (token, 0o600)):
+        with contextlib.suppress(OSError):  # not there, or another's to protect
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(mode)
+
+
+def require_shared(root: AnyPath) -> None:
+    """Raise `StorageError` unless every node that there is now sees what is written to a storage root."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2 or not isinstance(root, Path):
+        return
+    probe = root / f".probe-{uuid.uuid4().hex}"
+    probe.touch()
+    try:
+        strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        answers = [_sees.options(scheduling_strategy=each).remote(probe) for each in strategies]
+        seen = [_unless_gone(answer) for answer in answers]
+    finally:
+        probe.unlink()
+    blind = [node["NodeManagerAddress"] for node, sees in zip(nodes, seen, strict=True) if not sees]
+    if blind:
+        raise errors.StorageError(
+            f"storage {root} is not seen by the nodes {', '.join(blind)}; name a folder that all nodes "
+            "share, or a bucket, with --storage"
+        )
+
+
+def _unless_gone(answer: ray.ObjectRef) -> bool:
+    """What a node answered; one that has left meanwhile need not see anything."""
+    try:
+        return ray.get(answer)
+    except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+        return True
+
+
+@ray.remote(num_cpus=0)
+def _sees(path: Path) -> bool:
+    return path.exists()
+
+
+def quiet_data() -> None:
+    """Keep Ray Data's progress and warnings out of the console of this process."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="ray.data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """What a cluster has.
+
+    Arguments:
+        cpus, gpus: Logical CPUs and GPUs of all nodes together.
+        grows: Whether there may be more of them when they are asked for.
+    """
+
+    cpus: float = 0
+    gpus: float = 0
+    grows: bool = False
+
+
+def room() -> Room:
+    """What the cluster has at the moment; one that this program did not start may grow.
+
+    A process of a trial does not know who started it: several nodes, or none that computes, tell it.
+    """
+    resources = ray.cluster_resources()
+    cpus = resources.get("CPU", 0)
+    grows = "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1 or not cpus
+    return Room(cpus, resources.get("GPU", 0), grows)
+
+
+def cpus_per_gpu() -> int:
+    """The share of a node's CPUs that each of its GPUs has, on the node where it is least.
+
+    Raises:
+        ConfigError: There are no GPUs.
+    """
+    shares = [
+        node["Resources"].get("CPU", 0) // node["Resources"]["GPU"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU")
+    ]
+    require(bool(shares), "cpus: 0 is a GPU's share of its node's, but there are no GPUs; give a number")
+    return max(1, int(min(shares)))

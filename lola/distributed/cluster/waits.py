@@ -1,0 +1,113 @@
+"""Saying in a stage's record what it waits for of the cluster: training workers, tasks, actors."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+
+from lola.core.waiting import POLL_INTERVAL_S, Reminder, Say, reminding
+from lola.distributed.cluster.resources import Demand, describe_wait, look
+from lola.storage.event_log import Spool
+from lola.storage.remote import AnyPath
+
+T = TypeVar("T")
+
+
+class WorkersCallback(ControllerCallback, WorkerGroupCallback):
+    """Says while a training has no workers what it waits for; runs in the controller of the run.
+
+    Ray Train waits for the workers' resources without a word, at the start and whenever it starts them again.
+
+    Arguments:
+        folder: The stage's folder, for its record, whose readers know which stage's it is.
+        demand: What the workers take.
+    """
+
+    def __init__(self, folder: AnyPath, demand: Demand) -> None:
+        self.folder, self.demand = folder, demand
+        self.ended: threading.Event | None = None
+
+    def describe(self) -> str:
+        """What the training waits for; its workers may also be starting."""
+        cluster = look()
+        if cluster.waiting(self.demand):
+            return describe_wait("", self.demand, lambda: cluster, sure=True)
+        if not cluster.can_run_now(self.demand):  # what is taken may be its own already
+            return f"its workers are starting, or wait until others give back {self.demand.each}"
+        return "its workers are starting"
+
+    def begin(self) -> None:
+        """Begin to wait, unless it has begun."""
+        if self.ended is not None:
+            return
+        self.ended = threading.Event()
+        reminder = Reminder(self.describe, Spool(self.folder).notice)
+        threading.Thread(target=_remind, args=(self.ended, reminder), daemon=True).start()
+
+    def end(self) -> None:
+        """The workers are there, or will not come."""
+        if self.ended is not None:
+            self.ended.set()
+            self.ended = None
+
+    def after_controller_start(self, *_: Any, **__: Any) -> None:
+        """The run begins."""
+        self.begin()
+
+    def before_worker_group_start(self, *_: Any, **__: Any) -> None:
+        """Workers are asked for."""
+        self.begin()
+
+    def after_worker_group_start(self, *_: Any, **__: Any) -> None:
+        """They are there."""
+        self.end()
+
+    def after_worker_group_shutdown(self, *_: Any, **__: Any) -> None:
+        """They have gone, and others may be asked for."""
+        self.begin()
+
+    def after_controller_finish(self, *_: Any, **__: Any) -> None:
+        """The run is over."""
+        self.end()
+
+    def before_controller_abort(self) -> None:
+        """The run is cut off."""
+        self.end()
+
+
+def _remind(ended: threading.Event, reminder: Reminder) -> None:
+    while not ended.wait(POLL_INTERVAL_S):
+        with contextlib.suppress(Exception):  # a word that cannot be said must not end the training
+            reminder.poll()
+
+
+def watched(items: Iterable[T], title: str, demand: Demand, say: Say) -> Iterator[T]:
+    """Items of a stream that Ray makes, saying what it waits for or how far it is while none comes.
+
+    Arguments:
+        items: The stream.
+        title: What it is.
+        demand: What each process that makes it takes.
+        say: Told the line.
+    """
+    count = 0
+
+    def describe() -> str:
+        return describe_wait(title, demand) or f"{title} is at work, blocks so far: {count}"
+
+    with reminding(describe, say) as reminder:
+        for count, item in enumerate(items, 1):  # noqa: B007 (read by `describe`)
+            yield item
+            reminder.restart()
+
+
+def patient_wait(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T], reminder: Reminder) -> T:
+    """The first of some tasks that is done, by `ray.wait`; the reminder says what is waited for meanwhile."""
+    tasks = list(tasks)
+    while True:
+        done, _ = wait(tasks, num_returns=1, timeout=POLL_INTERVAL_S)
+        if done:
+            return done[0]
+        reminder.poll()

@@ -1,0 +1,203 @@
+"""Where a run's checkpoints are while it trains: in its stage's folder, or wherever else fsspec reaches.
+
+Ray Train keeps the folder, and a list of the checkpoints in it that it resumes a run from. A checkpoint that
+is not on this list, since its upload was cut off, is written again.
+
+Neither is written to survive a power cut by Ray Train itself. So a worker syncs what it has uploaded to a
+folder (`persist`), and before a run starts, checkpoints that are corrupt are removed from folder and list,
+and a list that is corrupt is made anew from the checkpoints (`repair`): the run resumes from the newest whole
+one.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pyarrow.fs
+import ray
+from ray.train import Checkpoint
+
+from lola.core.errors import DataError
+from lola.core.filesystem import make_folder, refusals, sync, sync_folder
+from lola.core.strict_json import dumps
+from lola.storage.remote import filesystem_of, is_url
+from lola.storage.stages import Stage, write_json
+from lola.training.checkpoint import read_position
+from lola.training.loop import TrainingConfig
+
+LIST = "checkpoint_manager_snapshot.json"  # Ray Train's
+SCORE = "valid/loss"  # what checkpoints are kept by
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Arguments:
+        url: The folder that Ray Train's folder is in, a path or a URL.
+    """
+
+    NAME: ClassVar[str] = "checkpoints"
+
+    url: str
+
+    @classmethod
+    def of(cls, stage: Stage, config: TrainingConfig) -> "CheckpointStore":
+        """The store of a stage's training."""
+        if config.checkpoints is None:
+            return cls(str(stage.folder))
+        return cls(f"{config.checkpoints.rstrip('/')}/{stage.name}")
+
+    @property
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        """The filesystem; credentials and endpoints come from the environment."""
+        return self._found[0]
+
+    @property
+    def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        """Filesystem and path; a folder's name may hold what means something in a URL, such as `::`."""
+        if not is_url(self.url):
+            return fsspec.filesystem("file"), self.url.removeprefix("file://")
+        return filesystem_of(self.url, use_listings_cache=False)
+
+    @property
+    def parent(self) -> str:
+        """The path in the filesystem."""
+        return self._found[1]
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is anywhere but in a folder of this machine, or of one that all nodes see."""
+        return "file" not in self.filesystem.protocol
+
+    def arrow(self) -> pyarrow.fs.FileSystem | None:
+        """The filesystem for Ray Train; None is that of a folder."""
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem)) if self.remote else None
+
+    def aside(self) -> Path:
+        """Where a worker writes a checkpoint before it is uploaded."""
+        if self.remote:
+            return Path(tempfile.gettempdir())
+        folder = Path(self.parent) / self.NAME
+        with refusals(folder):
+            make_folder(folder)
+        return folder
+
+    def persist(self, storage: Any, checkpoint: Checkpoint, name: str) -> Checkpoint:
+        """Upload a checkpoint under a name as Ray Train's storage does, and sync it if that is a folder."""
+        done = storage.persist_current_checkpoint(checkpoint, name)
+        if not self.remote:
+            with refusals(done.path):
+                sync(Path(done.path))
+                sync_folder(Path(done.path).parent)
+        return done
+
+    def repair(self) -> list[str]:
+        """Remove what is corrupt from a folder and from Ray Train's list; tells what it was, a line for each.
+
+        The run's lease says that nobody writes there. Objects appear whole; their scores may be null.
+        """
+        folder = Path(self.parent) / self.NAME
+        if self.remote:
+            return self._repair_scores()
+        if not folder.is_dir():
+            return []
+        for left in folder.glob(".aside-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        whole, faults = {}, {}
+        for path in sorted(folder.glob("step-*")):
+            try:
+                whole[path.name] = read_position(path).step
+            except DataError as error:
+                faults[path.name] = str(error).partition(";")[0]
+                shutil.rmtree(path)
+        results, fault = _read_list(folder / LIST)
+        fault = give_worst_scores(results) or fault
+        for name in (each["checkpoint_dir_name"] for each in results):
+            if name not in whole:
+                fault = faults.get(name, f"checkpoint {folder / name} is missing")
+        if not fault:
+            return []
+        if results:  # others were never listed, since their upload was cut off
+            listed = {each["checkpoint_dir_name"] for each in results}
+            whole = {name: step for name, step in whole.items() if name in listed}
+        if not whole:
+            (folder / LIST).unlink(missing_ok=True)
+            return [fault, "training starts again"]
+        write_json(folder / LIST, _list_of(results, whole))
+        return [fault, f"training resumes from step {max(whole.values())}"]
+
+    def _repair_scores(self) -> list[str]:
+        """Repair a list of checkpoints that is an object."""
+        path = f"{self.parent}/{self.NAME}/{LIST}"
+        try:
+            listed = json.loads(self.filesystem.cat_file(path))
+        except FileNotFoundError:
+            return []
+        fault = give_worst_scores([*listed["checkpoint_results"], listed["latest_checkpoint_result"]])
+        if not fault:
+            return []
+        self.filesystem.pipe_file(path, dumps(listed).encode())
+        return [fault]
+
+    def remove(self) -> None:
+        """Remove all checkpoints."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.rm(f"{self.parent}/{self.NAME}", recursive=True)
+
+
+def _read_list(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """The checkpoints of Ray Train's list, none if there is no list, and what is wrong with it."""
+    try:
+        results = json.loads(path.read_text())["checkpoint_results"]
+        return [each for each in results if each["checkpoint_dir_name"]], ""
+    except FileNotFoundError:
+        return [], ""
+    except (ValueError, LookupError, TypeError):
+        return [], f"the list of checkpoints {path} is corrupt"
+
+
+def _list_of(results: list[dict[str, Any]], whole: dict[str, int]) -> dict[str, Any]:
+    """Ray Train's list of the checkpoints that are whole.
+
+    Arguments:
+        results: The entries of an earlier list, with their metrics, in order of their scores.
+        whole: The steps of the checkpoints, by name.
+    """
+    kept = [each for each in results if each["checkpoint_dir_name"] in whole] or [
+        {"version": 0, "checkpoint_dir_name": name, "metrics": {"step": step}} for name, step in whole.items()
+    ]
+    steps = [whole[each["checkpoint_dir_name"]] for each in kept]
+    return {
+        "ray_version": ray.__version__,
+        "checkpoint_results": kept,
+        "checkpoint_report_indices": [sorted(steps).index(step) for step in steps],
+        "latest_checkpoint_result": kept[steps.index(max(steps))],
+        "pending_training_results": [],
+        "pending_validation_specs": [],
+        "current_report_index": len(kept),
+        "validated_checkpoint_dir_names": [],
+        "timed_out_validation_checkpoint_dir_names": [],
+        "failed_validation_checkpoint_dir_names": [],
+    }
+
+
+def give_worst_scores(results: list[dict[str, Any]]) -> str:
+    """Give checkpoints whose validation loss is not finite the worst finite one, in place; tells of the last.
+
+    Ray Train writes such a loss as null, and cannot order checkpoints by that.
+    """
+    fault = ""
+    for each in results:
+        metrics = each["metrics"]
+        if SCORE in metrics and (metrics[SCORE] is None or not math.isfinite(metrics[SCORE])):
+            metrics[SCORE] = sys.float_info.max
+            fault = f"the validation loss of checkpoint {each['checkpoint_dir_name']} was not finite"
+    return fault

@@ -1,0 +1,320 @@
+"""Evaluation as Ray tasks over trajectories and start states, joined into tidy Parquet.
+
+A part, one trajectory from one start state, is committed once, as a folder that is written aside and renamed,
+or uploaded with `LAST` at the end; what is there is never computed again. A task takes several parts and
+commits them one by one, so that a task that is lost with its node, and tried again by Ray elsewhere, goes on
+behind the last. Models are loaded once per task, and on CPUs, where Ray keeps its processes, once per process
+and evaluation. Tasks return nothing and share one copy of what they are told, so that the object store holds
+next to nothing.
+
+A part is a function of the configuration and its own trajectory and start alone, whatever task it is in.
+"""
+
+import collections
+import dataclasses
+import functools
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import torch
+
+from lola.core.errors import LolaError
+from lola.core.filesystem import refusal
+from lola.core.strict_json import null_if_not_finite
+from lola.core.waiting import Reminder
+from lola.data.systems import get_system
+from lola.data.well.datasets import Datasets
+from lola.data.well.splits import WellSplit
+from lola.distributed.cluster.connection import Room, room
+from lola.distributed.cluster.resources import Demand, describe_wait
+from lola.distributed.cluster.waits import patient_wait
+from lola.distributed.trials import Reads, Step
+from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
+from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
+from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
+from lola.evaluation.tables.lead_times import count_diverged, summarise
+from lola.evaluation.tables.stored import read_table
+from lola.models.autoencoder import Autoencoder
+from lola.storage.event_log import Spool
+from lola.storage.remote import AnyPath, files_below, is_there, read_whole, reason
+from lola.storage.stages import Stage, atomic_path, read_manifest
+
+EXAMPLE, MOMENTS = "example.npy", "moments.npy"
+LAST = "seconds"  # tells that a part is whole
+TASKS_PER_WORKER = 4  # so that workers end at about the same time, and a lost task loses little
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRun:
+    """A subject to score as a stage.
+
+    Arguments:
+        stage: Where the results go.
+        config: What is scored.
+        subject: The key columns of its rows.
+        datasets: The Well datasets.
+        autoencoder, emulator: Folders of the finished models it needs.
+    """
+
+    stage: Stage
+    config: EvaluationConfig
+    subject: Subject
+    datasets: Datasets
+    autoencoder: AnyPath | None = None
+    emulator: AnyPath | None = None
+
+
+def evaluation_step(
+    stage: Stage,
+    datasets: Datasets,
+    split: WellSplit,
+    *,
+    model: str,
+    compression: float | None = None,
+    training_seed: int = 0,
+    autoencoder: AnyPath | None = None,
+    emulator: AnyPath | None = None,
+) -> Step:
+    """The evaluation whose stage is configured by an `EvaluationConfig`.
+
+    Arguments:
+        stage: Where the results go.
+        datasets: The Well datasets.
+        split: The split that the configuration names.
+        model: The subject's `model` column.
+        compression: The rate of its latent space; None in pixel space.
+        training_seed: The seed of its training.
+        autoencoder, emulator: Folders of the models it needs, which are finished by the time it is made.
+    """
+    config = stage.config
+    assert isinstance(config, EvaluationConfig)
+    key: dict[str, Any] = {
+        "model": model,
+        "space": "pixel" if compression is None else "latent",
+        "sampler": config.sampler.title if config.sampler else "",
+        "solver_steps": config.sampler.steps if config.sampler else 0,
+        "context": config.context,
+    }
+    subject = Subject(
+        system=stage.system,
+        dataset=stage.inputs["dataset"],
+        fingerprint=stage.fingerprint,
+        compression=compression or 1.0,
+        training_seed=training_seed,
+        overlap=config.overlap,
+        guidance=config.guided,
+        **key,
+    )
+    run = EvaluationRun(stage, config, subject, datasets, autoencoder, emulator)
+    tags = {"system": stage.system, "stage": "evaluation", "compression": f"{subject.compression:g}", **key}
+    tags["split"] = config.split
+    reads = Reads(f"{stage.system}/{config.split}", split.fingerprint, "evaluation", datasets.root)
+    total = min(config.trajectories, len(split.trajectories))
+    return Step(stage, functools.partial(run_evaluation, run), tags, total, reads=(reads,))
+
+
+def run_evaluation(run: EvaluationRun) -> None:
+    """Score every part that is not scored yet, join the tables and commit the stage.
+
+    Raises:
+        LolaError: Parts failed; they are named, and those that did not are kept.
+    """
+    config = run.config
+    system = trained_system(run.emulator) if run.emulator else get_system(run.stage.system)
+    split = run.datasets.open(system, config.split)
+    chosen = choose_trajectories(split, config)
+    parts = [_Part(run.stage.folder, index, start) for index in chosen for start in config.starts]
+    _remove_corrupt(run, parts)
+    _score(run, split, parts)
+    joined = {}
+    for name in ("metrics", "spectra"):
+        joined[name] = pa.concat_tables([read_table(part.folder / f"{name}.parquet") for part in parts])
+        with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
+            pq.write_table(joined[name], aside, row_group_size=ROWS, **PARQUET)
+    for name in (EXAMPLE, MOMENTS):
+        if (parts[0].folder / name).exists():
+            with atomic_path(run.stage.folder / name) as aside:
+                aside.write_bytes(read_whole(parts[0].folder / name))
+    timing = float(np.median([float(read_whole(part.folder / LAST)) for part in parts]))
+    summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
+    diverged = count_diverged(joined["metrics"])
+    beside = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
+    beside = {f"{config.split}/{name}": value for name, value in beside.items()}
+    Spool(run.stage.folder).metrics(0, summary | beside)
+    run.stage.commit(
+        trajectories=[split.trajectories[index].id for index in chosen],
+        rows={name: table.num_rows for name, table in joined.items()},
+        diverged={"rollouts": diverged, "of": len(parts)},
+        metrics=null_if_not_finite(summary),
+        seconds_per_state=timing,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A trajectory from a start state, of the evaluation in a folder."""
+
+    stage: AnyPath
+    index: int
+    start: int
+
+    @property
+    def folder(self) -> AnyPath:
+        return self.stage / "parts" / self.name
+
+    @property
+    def name(self) -> str:
+        return f"{self.index:05d}-{self.start:04d}"
+
+    @property
+    def committed(self) -> bool:
+        return is_there(self.folder / LAST)
+
+
+def _committed(stage: AnyPath) -> set[str]:
+    """The names of the parts that are committed, by one listing."""
+    whole = (path.parent.name for path in files_below(stage / "parts") if path.name == LAST)
+    return {name for name in whole if not name.startswith(".")}  # what is aside takes its name yet
+
+
+def _remove_corrupt(run: EvaluationRun, parts: list[_Part]) -> None:
+    """Remove the parts in a folder that are not whole, which are scored again; objects appear whole."""
+    for part in parts:
+        folder = part.folder
+        if not isinstance(folder, Path) or not folder.is_dir():
+            continue
+        # Reports show the states of the first alone, and those of the test split
+        kept = (EXAMPLE,) if part == parts[0] and run.config.split == "test" else ()
+        fault = _fault(folder, ("metrics.parquet", "spectra.parquet", LAST, *kept))
+        if fault:
+            Spool(run.stage.folder).notice(f"{fault}; its trajectory is scored again")
+            shutil.rmtree(folder)
+
+
+def _fault(part: Path, names: tuple[str, ...]) -> str:
+    """What is wrong with a file of a part's folder; empty if nothing is. Of tables, footers are read."""
+    optional = tuple(name for name in (EXAMPLE, MOMENTS) if (part / name).exists())
+    for path in (part / name for name in dict.fromkeys(names + optional)):
+        try:
+            if path.suffix == ".parquet":
+                pq.read_metadata(path)
+            elif path.suffix == ".npy":
+                np.load(path, mmap_mode="r")
+            else:
+                float(path.read_text())
+        except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+            return f"{path} is corrupt ({reason(error)})"
+    return ""
+
+
+def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
+    """Score what is not scored yet, reporting how many parts are."""
+    committed, cluster = _committed(run.stage.folder), room()
+    left = [part for part in parts if part.name not in committed]
+    gpus = run.config.gpus if run.config.gpus >= 0 else gpus_of(run, cluster)
+    size = parts_per_task(len(left), gpus, cluster)
+    told = ray.put((run, split, parts[0]))
+    task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
+    tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
+    spool, failures, first = Spool(run.stage.folder), [], None
+    waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
+    demand = task_demand(gpus)
+    reminder = Reminder(lambda: describe_wait("", demand), spool.notice)
+    while tasks:
+        finished = patient_wait(ray.wait, tasks, reminder)
+        reminder.restart()
+        mine = tasks.pop(finished)
+        try:
+            ray.get(finished)
+        except ray.exceptions.RayError as error:
+            first = first or error
+            cause = getattr(error, "cause", None) or error
+            why = refusal(cause) or f"{type(cause).__name__}: {cause}"
+            why = str(cause) if isinstance(cause, LolaError) else why
+            there = [part.committed for part in mine]
+            lost = mine[there.index(False)] if False in there else mine[-1]
+            failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {why}")
+            mine = [part for part, whole in zip(mine, there, strict=True) if whole]
+        # Only this process's tasks commit parts: looking for all of them each time would be quadratic
+        waiting -= collections.Counter(part.index for part in mine)
+        done = total - len(waiting)  # trajectories from all of their start states
+        spool.metrics(done, {"progress/trajectories": done})
+    if failures:
+        raise LolaError(
+            f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}"
+        ) from first
+
+
+def task_demand(gpus: float) -> Demand:
+    """What a task of an evaluation takes."""
+    return Demand("evaluation tasks", "", 1, 1, gpus)
+
+
+def gpus_of(run: EvaluationRun, there: Room) -> float:
+    """GPUs of a task that names none: one if there are any, or if they may come and trained the models."""
+    if there.gpus or not there.grows:
+        return min(1, there.gpus)
+    models = [read_manifest(folder) for folder in (run.autoencoder, run.emulator) if folder]
+    return float(any(model.get("speed", {}).get("device", "cpu") != "cpu" for model in models))
+
+
+def parts_per_task(parts: int, gpus: float, there: Room) -> int:
+    """How many parts a task takes: one where nodes may come, which then find tasks to do.
+
+    Arguments:
+        parts: Parts to score.
+        gpus: GPUs of a task; a task takes one CPU.
+        there: What the cluster has.
+    """
+    workers = max(1, int(there.gpus / gpus if gpus else there.cpus))
+    return 1 if there.grows else max(1, parts // (TASKS_PER_WORKER * workers))
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) -> None:
+    """Score parts, each into a folder of its own, written aside and renamed; the first keeps its states."""
+    run, split, first = told
+    models = _load(run.autoencoder, run.emulator, run.config)
+    for part in parts:
+        if part.committed:
+            continue
+        result = evaluate_trajectory(
+            run.config, run.subject, split, part.index, part.start, autoencoder=models[0], emulator=models[1]
+        )
+        with atomic_path(part.folder, LAST) as aside:
+            aside.mkdir()
+            pq.write_table(result.metrics, aside / "metrics.parquet", **PARQUET)
+            pq.write_table(result.spectra, aside / "spectra.parquet", **PARQUET)
+            if part == first and run.config.split == "test":  # reports show no others
+                _write_array(aside / EXAMPLE, result.example)
+                if result.moments is not None:
+                    _write_array(aside / MOMENTS, result.moments)
+            (aside / LAST).write_text(repr(result.seconds))
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array; NumPy's own writing to files does not tell what the filesystem refuses."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    path.write_bytes(buffer.getbuffer())
+
+
+@functools.lru_cache(maxsize=1)
+def _load(
+    autoencoder: AnyPath | None, emulator: AnyPath | None, config: EvaluationConfig
+) -> tuple[Autoencoder | None, Emulator | None]:
+    """The models of an evaluation, on the task's GPU if it has one; finished stages never change."""
+    device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
+    own = config.weights if config.subject == "autoencoder" else "raw"
+    codec = load_autoencoder(autoencoder, own).to(device) if autoencoder else None
+    if emulator is None:
+        return codec, None
+    model = load_emulator(emulator, config.sampler, config.weights)
+    on_device = model.model.to(device)
+    return codec, dataclasses.replace(model, model=on_device, autoencoder=codec, inference=config.inference)

@@ -1,0 +1,135 @@
+"""Simulating a dataset: one Ray task per file, which is written aside and put in place when whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from lola.core.config import fingerprint
+from lola.core.errors import DataError
+from lola.core.waiting import Say, working
+from lola.data.files import open_once
+from lola.data.well.writer import write_statistics
+from lola.distributed.cluster.causes import own_errors
+from lola.distributed.cluster.connection import connect
+from lola.distributed.cluster.resources import Demand, describe_wait, look, refuse_impossible
+from lola.distributed.cluster.waits import patient_wait
+from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
+from lola.storage.leases import told_lease
+from lola.storage.remote import AnyPath, files_below, remote_path
+from lola.storage.stages import Location, remove_asides
+
+SIMULATING = Demand("simulation tasks", "", 1, 1)
+
+
+def simulate(
+    config: SimulationConfig,
+    well: Location,
+    say: Say = print,
+    before: Callable[[], None] = lambda: None,
+) -> int:
+    """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
+
+    One process at a time simulates into a folder; others wait for it and find what it made.
+
+    Arguments:
+        config: What to simulate.
+        well: The folder of Well datasets, a path or a URL.
+        say: Told about progress.
+        before: Called when a cluster is there and something is about to be simulated.
+
+    Raises:
+        DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
+        LolaError: The solver is not installed, draws keep failing, or the storage is full.
+    """
+    root = well if isinstance(well, Path) else remote_path(well)
+    wanted = {root / job.path: job for job in jobs(config)}
+    if _genuine(config, root, wanted):
+        return 0
+    statistics = {root / job.dataset / "stats.yaml" for job in wanted.values()}
+    if all(path.exists() for path in wanted.keys() | statistics):
+        return 0
+    if not all(path.exists() for path in wanted):
+        config.check_solver()
+    with told_lease(root, say):
+        return _simulate_missing(config, root, wanted, say, before)
+
+
+def is_needed(config: SimulationConfig, well: Location) -> bool:
+    """Whether files are missing that `simulate` would make.
+
+    Raises:
+        DataError: As `simulate` does.
+    """
+    root = well if isinstance(well, Path) else remote_path(well)
+    wanted = {root / job.path: job for job in jobs(config)}
+    return not _genuine(config, root, wanted) and not all(path.exists() for path in wanted)
+
+
+def _simulate_missing(
+    config: SimulationConfig,
+    root: AnyPath,
+    wanted: dict[AnyPath, Job],
+    say: Say,
+    before: Callable[[], None],
+) -> int:
+    """Simulate what nobody has by now, under the lease of the folder; returns how many files."""
+    missing = {path: job for path, job in wanted.items() if not path.exists()}
+    for dataset in {job.dataset for job in wanted.values()}:
+        remove_asides(root / dataset)
+    if missing:
+        connect(say)
+        refuse_impossible({"the simulation": SIMULATING}, look())
+        before()
+        say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
+    tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
+    rejected = trajectories = 0
+    doing = lambda: f"simulating: {len(missing) - len(tasks)} of {len(missing)} files are done"  # noqa: E731
+    reminder = working(lambda: describe_wait("the simulation", SIMULATING) or doing(), say)
+    while tasks:
+        done = patient_wait(ray.wait, tasks, reminder)
+        reminder.restart()
+        with own_errors():
+            counts: dict[str, Any] = ray.get(done)
+        path = tasks.pop(done)
+        rejected += counts["rejected"]
+        trajectories += counts["trajectories"]
+        left = len(missing) - len(tasks)
+        say(f"simulated {left}/{len(missing)} {path.name} ({counts['seconds']:.1f} s)")
+    if missing:
+        say(f"simulated {trajectories} trajectories, {rejected} draws rejected and redrawn")
+    for dataset in sorted({job.dataset for job in wanted.values()}):
+        if missing or not (root / dataset / "stats.yaml").exists():
+            write_statistics(root / dataset)
+    return len(missing)
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _simulate(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
+    return write_file(job, config, path)
+
+
+def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job]) -> bool:
+    """Whether the datasets are there and none of their files was simulated by us."""
+    folders = sorted({root / job.dataset / "data" for job in wanted.values()})
+    files = (path for folder in folders for path in files_below(folder) if path.suffix == ".hdf5")
+    origins = {path: _origin(path) for path in files}
+    if origins and set(origins.values()) == {None}:
+        return True
+    for path, origin in origins.items():
+        if origin != fingerprint(config):
+            raise DataError(
+                f"{path} was not made by this simulation; "
+                "give another folder of datasets with --well or another --storage"
+            )
+    return False
+
+
+def _origin(path: AnyPath) -> str | None:
+    """The fingerprint of the simulation that made a file; None if it is not ours."""
+    try:
+        with open_once(path) as file:
+            return file.attrs.get("lola_simulation")
+    except DataError as error:
+        raise DataError(f"{path} is torn or no HDF5 file; remove it and run again") from error

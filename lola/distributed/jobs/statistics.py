@@ -1,0 +1,148 @@
+"""Statistics of a training set as a stage: read once, block by block, by Ray Data.
+
+    WellDatasource --blocks of states--> moments of each block --> merged in the order of the blocks
+
+The moments of a block are a few numbers. They are merged in order, whenever they arrive, so that the result
+does not depend on workers.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+import yaml
+
+from lola.core.config import Config, Count, how
+from lola.core.errors import DataError
+from lola.core.waiting import Say
+from lola.data.statistics import Moments, field_moments, table
+from lola.data.systems import System
+from lola.data.well.datasets import Datasets
+from lola.data.well.shards import Shard, shards_of
+from lola.data.well.splits import WellSplit
+from lola.distributed.cluster.causes import own_errors
+from lola.distributed.cluster.connection import quiet_data
+from lola.distributed.cluster.resources import Demand
+from lola.distributed.cluster.waits import watched
+from lola.distributed.jobs.datasource import WellDatasource
+from lola.storage.event_log import Spool
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Stage, atomic_path
+
+READING = Demand("reading tasks", "", 1, 0.25)
+PARTS = ("mean", "squares", "minimum", "maximum")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StatisticsConfig(Config):
+    """What statistics are taken of.
+
+    Arguments:
+        channels: The channels of the system.
+        transforms: Their transforms.
+        block: States read at once.
+    """
+
+    channels: tuple[str, ...]
+    transforms: tuple[str, ...]
+    block: Count = how(16)
+
+
+def statistics_stage(root: AnyPath, split: WellSplit, block: int = 16) -> Stage:
+    """The stage of the statistics of a training set.
+
+    Arguments:
+        root: The storage root.
+        split: The training set.
+        block: States read at once.
+    """
+    system = split.system
+    config = StatisticsConfig(channels=system.channels, transforms=system.transforms, block=block)
+    inputs = {"dataset": split.fingerprint}
+    return Stage(
+        root=root, kind="statistics", system=system.name, what="statistics", config=config, inputs=inputs
+    )
+
+
+def compute_statistics(stage: Stage, system: System, datasets: Datasets, say: Say | None = None) -> None:
+    """Take the statistics of a system's training set, write them to `stats.yaml` and commit the stage.
+
+    Arguments:
+        stage: The statistics.
+        system: Its fields.
+        datasets: The Well datasets.
+        say: Told what is waited for; without it, the stage's record is.
+
+    Raises:
+        DataError: A file cannot be read, or holds values that no physical field has.
+        StorageError: A file cannot be reached.
+    """
+    config = stage.config
+    assert isinstance(config, StatisticsConfig)
+    quiet_data()
+    split = dataclasses.replace(datasets, statistics=None).open(system, "train")
+    rows = _stream(dict(enumerate(shards_of(split))), config.block, say or Spool(stage.folder).notice)
+    physical, transformed = merged(rows)
+    with atomic_path(stage.folder / "stats.yaml") as aside:
+        aside.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
+    stage.commit(
+        mean=transformed.mean.tolist(),
+        std=transformed.std.tolist(),
+        trajectories=len({row["trajectory"] for row in rows}),
+        states=physical.count // math.prod(split.grid),
+    )
+
+
+def _stream(shards: Mapping[int, Shard], block: int, say: Say) -> list[dict[str, Any]]:
+    """The moments of every block, in whatever order."""
+    states = min(block, min(shard.split.steps for shard in shards.values()))
+    blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
+        functools.partial(block_moments, shards=shards),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=0.25,
+    )
+    rows: list[dict[str, Any]] = []
+    with own_errors():
+        batches = blocks.iter_batches(batch_size=None, batch_format="pyarrow")
+        for batch in watched(batches, "the reading of the training set", READING, say):
+            assert isinstance(batch, pa.Table)
+            rows += batch.to_pylist()
+    return rows
+
+
+def block_moments(batch: pa.Table, shards: Mapping[int, Shard]) -> pa.Table:
+    """The moments of one block of states: its place, and lists `(2 C,)`, of physical and transformed fields.
+
+    Raises:
+        DataError: A value is outside the domain of its channel's transform.
+    """
+    (entry,) = batch.drop_columns(["states"]).to_pylist()
+    split = shards[entry["shard"]].split
+    states = batch["states"].combine_chunks().to_numpy_ndarray()[0, : entry["count"]]
+    try:
+        both = field_moments(torch.from_numpy(states.copy()).movedim(0, 1), split.system)
+    except DataError as error:
+        source = split.trajectories[entry["trajectory"]]
+        raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error
+    columns = {name: np.concatenate([getattr(moments, name) for moments in both]) for name in PARTS}
+    return pa.table(
+        {"trajectory": [entry["trajectory"]], "start": [entry["start"]], "values": [both[0].count]}
+        | {name: pa.array([column.tolist()], pa.list_(pa.float64())) for name, column in columns.items()}
+    )
+
+
+def merged(rows: list[dict[str, Any]]) -> tuple[Moments, Moments]:
+    """The moments of all blocks, before and after the transforms, from the rows of `block_moments`."""
+    both = Moments(), Moments()
+    for row in sorted(rows, key=lambda row: (row["trajectory"], row["start"])):
+        halves = zip(*(np.split(np.array(row[name]), 2) for name in PARTS), strict=True)
+        for moments, parts in zip(both, halves, strict=True):
+            moments.merge(Moments(row["values"], *parts))
+    return both

@@ -1,0 +1,104 @@
+"""The order in which Ray Tune starts the trials of a plan: each once everything that it needs is finished.
+
+Ray Tune asks a search algorithm for the next trial again and again. This one answers with the first waiting
+trial whose needs are finished and for which there is room; with nothing while there is none; and with the
+end when no running trial could make what the waiting ones need.
+
+Trials take nothing of Ray themselves, but what they start does, so that room is counted here: what the
+running ones take, against what the cluster has at the moment. Where it may grow, more trials than fit are
+started: they wait for their workers, which makes an autoscaler add nodes. Nothing tells how far it may grow:
+if a limit is given, that many are started at once, and all nodes are asked for together; else one more than
+fits, and nodes come one after the other. A trial that is larger than the whole cluster waits for all others,
+lest it keeps them waiting for ever.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from lola.core.waiting import Say
+from lola.distributed.cluster.connection import Room
+from lola.distributed.trials import WAITING, Trial
+
+LOOK = 2.0  # seconds between looks at the cluster, and at stages that another sweep may have made
+
+
+class TrialQueue(Searcher):
+    """Hands out trials in their order, each once its needs are finished and there is room.
+
+    Arguments:
+        trials: What to run; a configuration names a trial as `trial`.
+        room: Tells what the cluster has.
+        limit: The most trials at once; 0 is no limit.
+        say: Told what a trial waits for.
+    """
+
+    def __init__(
+        self,
+        trials: Iterable[Trial],
+        room: Callable[[], Room],
+        limit: int = 0,
+        say: Say = lambda _: None,
+    ) -> None:
+        super().__init__()
+        self.waiting = {trial.name: trial for trial in trials}
+        self.ready: dict[str, Trial] = {}
+        self.running: dict[str, Trial] = {}
+        self.look, self.limit, self.say = room, limit, say
+        self._looked = float("-inf")
+        self._room = Room()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What Ray Tune keeps in a file; a console cannot be."""
+        return self.__dict__ | {"say": print}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next trial's configuration; None for now, or `FINISHED` when nothing can follow."""
+        if time.monotonic() - self._looked > LOOK:
+            self._refresh()
+        if not self.ready:
+            return None if self.waiting and self.running else Searcher.FINISHED
+        trial = self._fitting()
+        if trial is None:
+            return None
+        del self.ready[trial.name], self.waiting[trial.name]
+        self.running[trial_id] = trial
+        return {"trial": trial.name}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on what a trial says that it waits for."""
+        if WAITING in result:
+            self.say(result[WAITING])
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Forget a trial that ended, well or not."""
+        self.running.pop(trial_id, None)
+        self._looked = float("-inf")
+
+    def _refresh(self) -> None:
+        """Look at the cluster, and for trials that have become ready."""
+        self._room, self._looked = self.look(), time.monotonic()
+        if len(self.ready) < len(self.waiting):
+            ready = self.ready.keys()  # and stay so
+            self.ready = {name: trial for name, trial in self.waiting.items() if name in ready or trial.ready}
+
+    def _fitting(self) -> Trial | None:
+        """The first ready trial, unless there is no room for it now."""
+        if self.limit and len(self.running) >= self.limit:
+            return None
+        cpus = self._room.cpus - sum(trial.cpus for trial in self.running.values())
+        gpus = self._room.gpus - sum(trial.gpus for trial in self.running.values())
+        whole = (
+            trial
+            for trial in self.ready.values()
+            if trial.cpus <= self._room.cpus and trial.gpus <= self._room.gpus
+        )
+        first = next(whole, next(iter(self.ready.values())))
+        over = cpus < 0 or gpus < 0  # one waits for its workers already
+        fits = first.cpus <= cpus and first.gpus <= gpus
+        asks = self._room.grows and (bool(self.limit) or not over)
+        return first if fits or asks or not self.running else None

@@ -1,0 +1,146 @@
+"""Running a plan, such as a sweep: a Ray Tune experiment over the trials that are not finished.
+
+A trial takes no CPU itself: what it starts does. It is a loop over the stages that it makes, each under its
+lease, so that two sweeps that share a stage make it once. A trial that fails stops no other one but those
+that need what it makes.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import ray
+from ray import tune
+from ray.exceptions import OutOfMemoryError
+
+from lola.core.errors import LolaError
+from lola.core.waiting import Say
+from lola.distributed.cluster.connection import HEAD, room
+from lola.distributed.runner.queue import TrialQueue
+from lola.distributed.runner.telemetry import Telemetry
+from lola.distributed.trials import Trial, complete_record, reason_of, run_trial
+from lola.storage.follow import Follower, polling
+from lola.storage.progress import Progress
+from lola.storage.tracking import Tracker
+
+INPUT_MISSING = "an input is missing"
+STARTS = 4  # times that trials are started, if nodes run out of memory
+
+
+@contextlib.contextmanager
+def watching(
+    trials: Sequence[Trial], tracker: Tracker, progress: Progress, slots: Callable[[], int] = lambda: 1
+) -> Iterator[None]:
+    """Copy the logs of stages to MLflow, show them on the console and emit live metrics meanwhile."""
+    steps = [step for trial in trials for step in trial.steps]
+    for step in steps:
+        complete_record(step)
+        tracker.follow(step.stage.folder, step.stage.fingerprint)
+        progress.follow(step.stage.folder, step.title, step.total)
+    folders = [step.stage.folder for step in steps]
+    telemetry = Telemetry(trials, tracker.sweep, slots)
+    sinks = (progress, telemetry)
+    followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
+    with polling(followers, progress.say), progress.speaking(telemetry.at_work):
+        yield
+
+
+def run_trials(
+    trials: Sequence[Trial], folder: Path, limit: int = 0, say: Say = lambda _: None
+) -> dict[str, str]:
+    """Run trials, as many at once as there is room for; returns why trials failed, by name.
+
+    Arguments:
+        trials: What to run.
+        folder: Where Ray Tune keeps its files meanwhile.
+        limit: The most trials at once; 0 is no limit.
+        say: Told what trials wait for.
+
+    Raises:
+        LolaError: Nodes ran out of memory again and again.
+    """
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # stages have records; these grow with every trial
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
+    for _ in range(STARTS):
+        try:
+            reasons = _fit([trial for trial in trials if not trial.finished], folder, limit, say)
+        except OutOfMemoryError:
+            continue
+        return {
+            trial.name: _reason(trial) or (reasons[0] if reasons else "its process died")
+            for trial in trials
+            if not trial.finished
+        }
+    raise LolaError(
+        f"trials were started {STARTS} times, and each time a node ran out of memory and killed one; run "
+        "again with fewer at once (--concurrency): what is finished is kept"
+    )
+
+
+def _fit(trials: Sequence[Trial], folder: Path, limit: int, say: Say) -> list[str]:
+    """Run trials as one experiment of Ray Tune; returns why trials failed.
+
+    Raises:
+        OutOfMemoryError: A node killed the process of a trial, which ends the experiment.
+    """
+    # In a list, since a reference by itself would be read anew for every trial
+    told = [ray.put({trial.name: trial for trial in trials})]
+    shutil.rmtree(folder, ignore_errors=True)
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(run_trial, told=told), {"CPU": 0, HEAD: 0.001}),
+        tune_config=tune.TuneConfig(
+            search_alg=TrialQueue(trials, room, limit, say),
+            num_samples=len(trials),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
+    )
+    try:
+        results = tuner.fit()
+    except RuntimeError as error:
+        if isinstance(error.__cause__, OutOfMemoryError):
+            raise error.__cause__ from None
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [reason_of(error) for error in results.errors]
+
+
+def concurrency(trials: Sequence[Trial]) -> int:
+    """How many of these trials, if all were as large as the largest, the cluster has room for."""
+    cpus = max((trial.cpus for trial in trials), default=1)
+    accelerators = max((trial.gpus for trial in trials), default=0)
+    there = room()
+    fit = [int(there.cpus // cpus)] + ([int(there.gpus // accelerators)] if accelerators else [])
+    return max(1, min(fit))
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of a failed trial's error, or what kept it from starting."""
+    if not trial.ready:
+        return INPUT_MISSING
+    for step in trial.steps:
+        path = step.stage.folder / "error.txt"
+        if not step.stage.finished and path.exists():
+            last = path.read_text("utf-8", "replace").strip().splitlines()[-1]
+            return last.removeprefix(f"{LolaError.__module__}.")
+    return ""
+
+
+def describe_failures(failures: Mapping[str, str], trials: int) -> str:
+    """One line of what failed and why, and of the trials that were not run since they need what that makes.
+
+    Arguments:
+        failures: Reasons by the names of trials.
+        trials: How many there are in all.
+    """
+    waiting = [name for name, reason in failures.items() if reason == INPUT_MISSING]
+    own = [f"{name} ({reason})" for name, reason in failures.items() if reason != INPUT_MISSING]
+    failed = f"{len(own)} of {trials} trials failed: {'; '.join(own)}"
+    if not waiting:
+        return failed
+    return f"{failed}; {len(waiting)} that need what is missing were not run: {', '.join(waiting)}"

@@ -1,0 +1,201 @@
+"""What runs in the process of a trial: its stages one after the other, each under its lease."""
+
+import contextlib
+import dataclasses
+import functools
+import traceback
+from collections.abc import Callable
+from typing import Any, Literal
+
+import ray
+from ray import tune
+from ray.exceptions import OutOfMemoryError
+
+from lola.core.config import flat
+from lola.core.errors import LolaError
+from lola.core.filesystem import refusal
+from lola.data.well.datasets import Datasets
+from lola.distributed.cluster.causes import cause_of
+from lola.storage.event_log import Spool, last_status, spool_path
+from lola.storage.remote import AnyPath
+from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Location, Stage
+
+WAITING = "waiting"  # what a trial reports to its driver while another process has a lease
+
+
+@dataclasses.dataclass(frozen=True)
+class Reads:
+    """A dataset that a stage reads, for the tracking server.
+
+    Arguments:
+        name: Its name for people; the folder's of a latent cache.
+        digest: Its fingerprint.
+        context: What it is read for.
+        source: Where it is.
+    """
+
+    name: str
+    digest: str
+    context: Literal["training", "encoding", "evaluation"]
+    source: Location | AnyPath
+
+    @classmethod
+    def of_well(cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]) -> "Reads":
+        """The simulations that a stage has for an input."""
+        return cls(stage.system, stage.inputs["dataset"], context, datasets.root)
+
+    @classmethod
+    def of_cache(cls, cache: Stage) -> "Reads":
+        """A latent cache that emulators are trained on."""
+        return cls(cache.name, cache.fingerprint, "training", cache.folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One stage of a trial, and what makes it.
+
+    Arguments:
+        stage: Where the results go.
+        run: Makes the stage.
+        tags: What the run is, for the tracking server.
+        total: The last step that its progress reports.
+        register: Whether weights are registered as a model that others may look for.
+        reads: The datasets that it reads.
+    """
+
+    stage: Stage
+    run: Callable[[], None]
+    tags: dict[str, Any]
+    total: int
+    register: bool = True
+    reads: tuple[Reads, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """A name for people, which tells a model from its evaluation."""
+        return f"evaluation {self.stage.what}" if self.stage.kind == "evaluations" else self.stage.what
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Stages made one after the other; `cpus` and `gpus` are what they take at any moment."""
+
+    name: str
+    steps: tuple[Step, ...]
+    needs: tuple[Stage, ...] = ()
+    cpus: float = 1
+    gpus: float = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is."""
+        return all(step.stage.finished for step in self.steps)
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that the trial needs is finished."""
+        return all(stage.finished for stage in self.needs)
+
+
+def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
+    """Make the stages of a trial that are not finished; a Ray Tune trainable.
+
+    Arguments:
+        config: The trial's name, as `trial`.
+        told: Where all trials are, by name.
+    """
+    for step in _trials(told[0])[config["trial"]].steps:
+        with step.stage.told_lease(lambda text: tune.report({WAITING: text})):
+            if not step.stage.finished:
+                make(step)
+    tune.report({"finished": 1})
+
+
+@functools.lru_cache(maxsize=1)
+def _trials(told: ray.ObjectRef) -> dict[str, Trial]:
+    """All trials, which a process reads once and not for every trial that it runs."""
+    return ray.get(told)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a stage failed, in one line."""
+    if cause_of(error, OutOfMemoryError):
+        return "a node ran out of memory; take fewer at once (--concurrency), smaller batches or larger nodes"
+    reason = f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, LolaError) else refusal(error) or reason
+    return reason.strip().splitlines()[-1]
+
+
+def told_error(error: Exception) -> str:
+    """Where a stage failed, the last line telling why."""
+    trace = "".join(traceback.format_exception(error))
+    return f"{trace}\n{reason_of(error)}\n" if cause_of(error, OutOfMemoryError) else trace
+
+
+def make(step: Step) -> None:
+    """Make a stage, under its lease, and record how it went."""
+    stage = step.stage
+    spool = _record_start(step)
+    # What makes the stage anew is no finished stage: its manifest was corrupt, or a file that it tells of is
+    (stage.folder / "manifest.json").unlink(missing_ok=True)
+    try:
+        step.run()
+    except Exception as error:  # recorded whatever it is, and raised again
+        with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
+            (stage.folder / "error.txt").write_text(told_error(error), "utf-8")
+            spool.status("FAILED", reason_of(error))
+        raise
+    (stage.folder / "error.txt").unlink(missing_ok=True)
+    _record_end(step, spool)
+
+
+def complete_record(step: Step) -> None:
+    """Record the end of a stage whose process died after it had finished the stage, before it could.
+
+    Of a record that a power cut has emptied, what the stage is and made is recorded again.
+    """
+    stage = step.stage
+    if not _is_open(stage.folder) or not stage.finished:
+        return
+    held = stage.lease()
+    with contextlib.suppress(OSError):  # another process has it in hand, and records its end
+        held.acquire(timeout=0)
+        try:
+            if last_status(stage.folder) == "RUNNING":
+                _record_end(step, Spool.resume(stage.folder))
+            elif _is_open(stage.folder):
+                _record_end(step, _record_start(step))
+        finally:
+            held.release()
+
+
+def _is_open(folder: AnyPath) -> bool:
+    """Whether a record tells of no end, though there is a record."""
+    status = last_status(folder)
+    return status == "RUNNING" or (status is None and spool_path(folder).exists())
+
+
+def _record_start(step: Step) -> Spool:
+    """Record what a stage is, and that it is made."""
+    stage = step.stage
+    spool = Spool.resume(stage.folder)
+    spool.describe(
+        name=step.title,
+        tags=step.tags,
+        parameters=step.tags | flat(stage.config.what()),
+    )
+    for reads in step.reads:
+        spool.dataset(name=reads.name, digest=reads.digest, context=reads.context, source=str(reads.source))
+    spool.status("RUNNING")
+    return spool
+
+
+def _record_end(step: Step, spool: Spool) -> None:
+    """Record what a finished stage made."""
+    stage = step.stage
+    weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
+    if step.register and weights.exists():
+        spool.model(weights, f"{stage.system}-{stage.what}")
+    if step.register and averaged.exists():
+        spool.artifact(averaged)
+    spool.status("FINISHED")

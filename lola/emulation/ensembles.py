@@ -1,0 +1,386 @@
+r"""Ensembles of trajectories from given initial states, written as The Well's files.
+
+From `K` states of trajectory `i`, a stride apart, an emulator draws `M` members of the states that follow
+(or came before). Sample `i M + m` of the file is member `m`: the known states and those emulated, in the
+order of time and in physical units. Windows of all members are decoded and written as soon as they are drawn,
+aside, and the file takes its name when it is whole. A member is a function of (seed, trajectory, member), as
+in the evaluation.
+"""
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import h5py
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from upath import UPath
+
+from lola.core.config import Config, Distinct, Place, Size, Within, how, require
+from lola.core.errors import ConfigError, DataError, DivergedError
+from lola.core.waiting import WORKING_S, Reminder, Say, reminding
+from lola.data.files import SUFFIXES, name_of
+from lola.data.systems import System
+from lola.data.well.file import open_well_file
+from lola.data.well.splits import WellSplit
+from lola.data.well.writer import create_fields, write_layout, writing
+from lola.emulation.emulator import Emulator, InferenceConfig, Weights, load_emulator
+from lola.emulation.sampling import SamplerConfig
+from lola.storage.registry import find_emulator
+from lola.storage.remote import AnyPath, any_path, require_writable
+from lola.storage.stages import atomic_path, resolve_storage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnsembleConfig(Config):
+    """What is emulated, by what, and from where.
+
+    Arguments:
+        emulator: A stage's folder, name or fingerprint, runs:/RUN_ID, models:/NAME/VERSION, or the name of a
+            registered model.
+        initial: The Well file that holds the initial states: a path or a URL.
+        trajectories: Numbers of its trajectories.
+        start: The first known state.
+        context: Known states.
+        states: States to emulate; without it, as many as the file has.
+        stride: Simulation steps between states; without it, that of the physical system.
+        overlap: States that a window shares with the one before.
+        backward: Whether to emulate what came before the known states.
+        members: Members of each trajectory; a neural solver has one.
+        parameters: Constants of the simulation other than the file's, as NAME=VALUE.
+        weights: The emulator's weights: those trained, or their moving average.
+        sampler: How a diffusion model is sampled.
+        inference: How the networks are run.
+        seed: Seeds the members.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
+        device: Where the networks run: cpu, cuda, cuda:1; without it, the first GPU if there is one.
+    """
+
+    emulator: tyro.conf.Positional[str]
+    initial: tyro.conf.Positional[str]
+    trajectories: Distinct[Place] = (0,)
+    start: Place = 0
+    context: Size = 1
+    states: Annotated[int, Within("[1, 1e6]")] | None = None
+    stride: Annotated[int, Within("[1, 1e9]")] | None = None
+    overlap: Size = 1
+    backward: bool = False
+    members: Size = 16
+    parameters: tuple[str, ...] = ()
+    weights: Weights = "raw"
+    sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
+    inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
+    seed: int = 0
+    storage: str | None = how(None)
+    device: str | None = how(None)
+
+    def validate(self) -> None:
+        self.overrides()
+        check_device(self.device)
+
+    def overrides(self) -> dict[str, float]:
+        """The constants that differ from the file's, by name."""
+        values = {}
+        for text in self.parameters:
+            name, _, value = text.partition("=")
+            require(name not in values, f"--parameters names {name} twice; name it once")
+            try:
+                values[name] = float(value)
+            except ValueError:
+                raise ConfigError(f"--parameters takes NAME=VALUE, not {text!r}") from None
+            require(math.isfinite(values[name]), f"--parameters: {name} cannot be {value}")
+        return values
+
+
+def check_device(name: str | None) -> None:
+    """Raise `ConfigError` unless a device of that name, such as `cuda:1`, is there."""
+    if name is None:
+        return
+    kind, colon, number = name.partition(":")
+    known = kind in ("cpu", "cuda") and (not colon or number.isdecimal())
+    require(known, f"--device must be cpu, cuda or, of several GPUs, such as cuda:1, not {name!r}")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = int(number or 0) < (gpus if kind == "cuda" else 1)
+    require(there, f"--device {name} is not there: this machine has {gpus} GPUs that torch can use")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Initial states and what is emulated from them.
+
+    Arguments:
+        config: The configuration.
+        emulator: What emulates.
+        split: The trajectories of the initial file.
+        members: Members of each trajectory.
+        stride: Simulation steps between states.
+        states: States to emulate.
+        scalars: The constants of each trajectory, with shape `(trajectories, constants)`.
+    """
+
+    config: EnsembleConfig
+    emulator: Emulator
+    split: WellSplit
+    members: int
+    stride: int
+    states: int
+    scalars: np.ndarray
+
+    @property
+    def steps(self) -> np.ndarray:
+        """The simulation steps of all states, known and emulated, in the file's counting."""
+        first = self.config.start - (self.stride * self.states if self.config.backward else 0)
+        return first + self.stride * np.arange(self.config.context + self.states)
+
+    def times(self) -> np.ndarray:
+        """The times of all states: the file's, continued evenly; a file with one state has steps instead."""
+        times = self.split.axis(self.config.trajectories[0], "time").astype(np.float64)
+        if len(times) == 1:
+            return times[0] + self.steps
+        step = (times[-1] - times[0]) / (len(times) - 1)
+        inside = (self.steps >= 0) & (self.steps < len(times))
+        even = times[0] + step * self.steps
+        return np.where(inside, times[np.clip(self.steps, 0, len(times) - 1)], even)
+
+    def emulate(self) -> Iterator[tuple[int, int, Tensor]]:
+        """The known states, then those emulated, window by window and few samples at a time.
+
+        Yields:
+            The numbers of the first sample and of its first state, and states in physical units, with shape
+            `(samples, C, n, *grid)`, on the CPU.
+        """
+        config, emulator = self.config, self.emulator
+        place = self.states if config.backward else 0
+        x = torch.stack([self._known(i) for i in config.trajectories])
+        yield 0, place, x.repeat_interleave(self.members, dim=0)
+        x = x.to(emulator.device)
+        z = emulator.encode(emulator.standardisation.forward(x)).repeat_interleave(self.members, dim=0)
+        parameters = torch.stack([self._parameters(row) for row in range(len(config.trajectories))])
+        keys = [
+            (config.seed, self.split.trajectories[i].id, member)
+            for i in config.trajectories
+            for member in range(self.members)
+        ]
+        place += 0 if config.backward else config.context
+        for part in emulator.rollout(
+            z,
+            parameters.repeat_interleave(self.members, dim=0).to(z),
+            self.states,
+            keys,
+            overlap=config.overlap,
+            backward=config.backward,
+        ):
+            place -= part.shape[2] if config.backward else 0
+            row = 0
+            for states in self._decode(part):
+                yield row, place, states
+                row += len(states)
+            place += 0 if config.backward else part.shape[2]
+
+    def _decode(self, part: Tensor) -> Iterator[Tensor]:
+        """Physical states `(rows, C, n, *grid)` of latent ones, few rows at a time."""
+        for rows in part.split(max(1, self.emulator.inference.states // part.shape[2])):
+            yield self.emulator.standardisation.inverse(self.emulator.decode(rows)).float().cpu()
+
+    def _known(self, index: int) -> Tensor:
+        start, count = self.config.start, self.config.context
+        return self.split.read(index, start, start + self.stride * (count - 1) + 1, self.stride)
+
+    def _parameters(self, row: int) -> Tensor:
+        index = self.config.trajectories[row]
+        source = dataclasses.replace(self.split.trajectories[index], scalars=self.scalars[row])
+        return dataclasses.replace(self.split, trajectories=(source,)).parameters(0)
+
+
+def open_ensemble(config: EnsembleConfig) -> Ensemble:
+    """Find the emulator, open the initial file, and check that they fit each other and the configuration.
+
+    Raises:
+        LolaError: Anything is missing, torn, foreign or impossible.
+    """
+    root = resolve_storage(config.storage)
+    folder = find_emulator(root, config.emulator)
+    emulator = load_emulator(folder, config.sampler, config.weights)
+    emulator = dataclasses.replace(emulator, inference=config.inference)
+    system = _system(emulator, folder)
+    location = config.initial if "://" in config.initial else Path(config.initial).expanduser().resolve()
+    split = open_well_file(location, system)
+    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        emulator.model.to(device)
+        if emulator.autoencoder is not None:
+            emulator.autoencoder.to(device)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {device} cannot be used ({reason}); choose another") from error
+    stride = config.stride or system.stride
+    return Ensemble(
+        config=config,
+        emulator=emulator,
+        split=split,
+        members=config.members if emulator.stochastic else 1,
+        stride=stride,
+        states=_states(config, emulator, split, stride),
+        scalars=_scalars(config, split),
+    )
+
+
+def _system(emulator: Emulator, folder: AnyPath) -> System:
+    if emulator.system is None:
+        raise DataError(f"{folder} does not tell the data of its model; import a run that does")
+    return emulator.system
+
+
+def _states(config: EnsembleConfig, emulator: Emulator, split: WellSplit, stride: int) -> int:
+    """How many states are emulated."""
+    for index in config.trajectories:
+        require(
+            0 <= index < len(split.trajectories),
+            f"--trajectories {index}: {config.initial} has {len(split.trajectories)}, which count from 0",
+        )
+    length = emulator.model.window
+    require(config.context < length, f"--context must be 1 to {length - 1} states, not {config.context}")
+    require(config.overlap < length, f"--overlap must be 1 to {length - 1} states, not {config.overlap}")
+    last = config.start + stride * (config.context - 1)
+    require(
+        last < split.steps,
+        f"{config.initial} has {split.steps} states and none of number {last}; choose an earlier --start, a "
+        "smaller --stride or a shorter --context",
+    )
+    left = config.start // stride if config.backward else (split.steps - 1 - last) // stride
+    require(
+        config.states is not None or left > 0,
+        f"{config.initial} has no states {'before' if config.backward else 'after'} those known; "
+        "say how many to emulate with --states",
+    )
+    return config.states or left
+
+
+def _scalars(config: EnsembleConfig, split: WellSplit) -> np.ndarray:
+    """The constants of each trajectory, some overridden."""
+    scalars = np.stack([split.trajectories[i].scalars for i in config.trajectories]).astype(np.float64)
+    for name, value in config.overrides().items():
+        require(
+            name in split.constants,
+            f"--parameters: {config.initial} has no {name}; there are {', '.join(split.constants) or 'none'}",
+        )
+        positive = name not in split.system.log_parameters or value > 0
+        require(math.isfinite(value) and positive, f"--parameters: {name} cannot be {value:g}")
+        scalars[:, split.constants.index(name)] = value
+    return scalars
+
+
+def write_ensemble(
+    config: EnsembleConfig,
+    path: str | Path,
+    say: Say = lambda _: None,
+    check: Callable[[Ensemble], None] = lambda _: None,
+) -> AnyPath:
+    """Emulate, and write a file of The Well's layout, state by state; it has its name only when it is whole.
+
+    Arguments:
+        config: What is emulated.
+        path: The file, or a URL; what goes to a URL is uploaded when it is whole.
+        say: Told what is done, and every few seconds how far it is.
+        check: What else to refuse before anything is drawn.
+
+    Returns:
+        The file's absolute path, or the URL's.
+
+    Raises:
+        LolaError: Anything is missing, torn, foreign or impossible, or the storage is full.
+    """
+    target = any_path(path)
+    require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
+    if isinstance(target, UPath):  # before what may take hours, not behind it
+        require_writable(target.parent, "output")
+    say(f"loading {config.emulator}")
+    with reminding(lambda: f"still loading {config.emulator}", say, WORKING_S, WORKING_S):
+        ensemble = open_ensemble(config)
+    check(ensemble)
+    _check_room(ensemble, target)
+    split, count = ensemble.split, len(config.trajectories) * ensemble.members
+    with atomic_path(target) as aside, writing(aside, "w") as file:
+        axes = dict(zip("xyz", split.coordinates, strict=False))
+        scalars: dict[str, Any] = {
+            name: np.repeat(values, ensemble.members)
+            for name, values in zip(split.constants, ensemble.scalars.T, strict=True)
+        }
+        boundary = split.trajectories[0].boundary
+        write_layout(file, split.system.datasets[0], count, ensemble.times(), axes, scalars, boundary)
+        orders = {field.name: field.order for field in split.system.fields}
+        create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
+        file.attrs.update(_provenance(ensemble))
+        total, done = count * ensemble.states, 0
+        say(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
+        with reminding(lambda: _progress(done, total, reminder), say, WORKING_S, WORKING_S) as reminder:
+            for number, (row, place, states) in enumerate(ensemble.emulate()):
+                _write(file, ensemble, states.numpy(), row, place)
+                done += len(states) * states.shape[2] if number else 0  # the first are known
+        say(f"all {total} states are drawn")
+    return target
+
+
+def _progress(done: int, total: int, reminder: Reminder) -> str:
+    """How many states are drawn, and how long the others will take at the same rate."""
+    seconds = reminder.clock() - reminder.since
+    left = f"; about {seconds * (total - done) / done:.0f} s left" if done else ""
+    return f"emulated {done} of {total} states{left}"
+
+
+def _check_room(ensemble: Ensemble, target: AnyPath) -> None:
+    """Raise `ConfigError` if an ensemble is larger than what is free where it is written."""
+    config, split = ensemble.config, ensemble.split
+    samples = len(config.trajectories) * ensemble.members
+    size = 4.0 * samples * len(ensemble.steps) * len(split.system.channels) * math.prod(split.grid)
+    folder = next((each for each in target.parents if isinstance(each, Path) and each.is_dir()), None)
+    free = math.inf if folder is None else shutil.disk_usage(folder).free
+    require(
+        size <= free,
+        f"the ensemble takes {size / 1e9:.3g} GB and {folder} has {free / 1e9:.3g} free; emulate fewer "
+        "--members, --states or --trajectories, or give another --output",
+    )
+
+
+def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, place: int) -> None:
+    """Write states `(rows, C, n, *grid)`: components come last in The Well.
+
+    Raises:
+        DivergedError: A value is not finite; names the first field, trajectory, member and step.
+    """
+    rows, steps = slice(row, row + len(states)), slice(place, place + states.shape[2])
+    system, channel = ensemble.split.system, 0
+    for field, size in zip(system.fields, system.sizes, strict=True):
+        values = np.moveaxis(states[:, channel : channel + size], 1, -1)
+        shape = values.shape[:-1] + (system.dimensions,) * field.order
+        if not np.isfinite(values).all():
+            lost = ~np.isfinite(values.reshape(*values.shape[:2], -1)).all(-1)
+            i, state = np.argwhere(lost)[0]
+            number, member = divmod(row + int(i), ensemble.members)
+            raise DivergedError(
+                f"{field.name} of trajectory {ensemble.config.trajectories[number]}, member {member}, is not "
+                f"finite at step {ensemble.steps[place + state]}: the emulator has diverged; emulate fewer "
+                "--states, or choose another emulator"
+            )
+        file[f"t{field.order}_fields"][field.name][rows, steps] = values.reshape(shape)
+        channel += size
+
+
+def _provenance(ensemble: Ensemble) -> dict[str, Any]:
+    """What the file tells of itself, as attributes."""
+    config = ensemble.config
+    return {
+        "lola_emulator": Path(config.emulator).name,
+        "lola_initial": name_of(config.initial),
+        "lola_trajectories": np.asarray(config.trajectories),
+        "lola_members": ensemble.members,
+        "lola_steps": ensemble.steps,
+        "lola_context": config.context,
+        "lola_backward": config.backward,
+        "lola_seed": config.seed,
+    }

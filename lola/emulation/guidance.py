@@ -1,0 +1,224 @@
+r"""Guidance: windows drawn given observations of their states, by azula (Section 4, Figure 6).
+
+With `y = A(x) + eps`, `eps ~ N(0, I)` once both are divided by the noise, the posterior of `x` given a noisy
+`x_t` has a mean that samplers use in place of `d(x_t)`. Let `J` be the Jacobian of `A` at `d(x_t)`, `rho^2 =
+sigma^2 / alpha^2` and `V = (sigma^2 / alpha) (d d / d x_t)` the covariance of `x` given `x_t`:
+
+    mmps      d + V J^T (I + J V J^T)^-1 (y - A(d)), exact where x is Gaussian and A affine
+    tmpd      the same with the rows' sums of J V J^T for a matrix
+    pgdm      d + V J^T (I + r^2 J J^T)^-1 (y - A(d)),  r^2 = rho^2 / (1 + rho^2)
+    jfps      d + r^2 J^T (I + r^2 J J^T)^-1 (y - A(d)), without the network's Jacobian
+    diffpir   d + (J^T J + strength / rho^2)^-1 J^T (y - A(d))
+    dps       ddpm's step, then a step of `strength` against the gradient of |y - A(d)|, whatever the noise
+
+The linear systems are solved by a few iterations of GMRES or of conjugate gradients, a row of the batch at a
+time. `A` is differentiated where it is not linear, such as through a decoder. Of azula's other methods,
+classifier-free guidance and RePaint take no noisy observations of this kind, and TDS draws members together,
+each of which is here a function of its own key.
+"""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args
+
+import torch
+from azula.denoise import Denoiser, DiracPosterior
+from azula.guidance import DiffPIRDenoiser, JFPSDenoiser, MMPSDenoiser, TMPDenoiser
+from azula.linalg.covariance import IsotropicCovariance
+from azula.linalg.solve import cg, gmres
+from azula.noise import Schedule
+from azula.sample import DDPMSampler, Sampler
+from torch import Tensor
+
+from lola.core.config import Config, Within, require
+from lola.core.seeding import SampleGenerator
+from lola.emulation.sampling import SamplerConfig
+
+GuidanceName = Literal["mmps", "tmpd", "pgdm", "jfps", "diffpir", "dps"]
+SOLVING = ("mmps", "pgdm", "jfps", "diffpir")
+STRENGTH = {"diffpir": 1.0, "dps": 1.0}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidanceConfig(Config):
+    """How draws are guided by observations. An option that is not given is the method's own.
+
+    Arguments:
+        name: The method.
+        solver: What solves the linear systems; gmres.
+        iterations: Iterations of the solver; 3. Each of mmps costs a gradient of the network.
+        strength: The strength of diffpir (larger trusts the network more; 1) and of dps (1).
+    """
+
+    name: GuidanceName = "mmps"
+    solver: Literal["gmres", "cg"] | None = None
+    iterations: Annotated[int, Within("[1, 1000]")] | None = None
+    strength: Annotated[float, Within("(0, 1e6]")] | None = None
+
+    def validate(self) -> None:
+        require(self.name in get_args(GuidanceName), f"no guidance is called {self.name!r}")
+        for option, methods in (("solver", SOLVING), ("iterations", SOLVING), ("strength", STRENGTH)):
+            given = getattr(self, option) is not None
+            require(self.name in methods or not given, f"the guidance {self.name} takes no --{option}")
+        require(self.solver in (None, "gmres", "cg"), f"no solver is called {self.solver!r}")
+
+    def what(self) -> dict[str, Any]:
+        """The fingerprinted fields, with the method's own options."""
+        return {"name": self.name, **self.options}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's options, by name."""
+        options: dict[str, Any] = {}
+        if self.name in SOLVING:
+            options |= {"solver": self.solver or "gmres", "iterations": self.iterations or 3}
+        if self.name in STRENGTH:
+            options["strength"] = self.strength or STRENGTH[self.name]
+        return options
+
+    def check(self, sampler: SamplerConfig) -> None:
+        """Raise `ConfigError` unless the method can guide this sampler."""
+        require(
+            self.name != "dps" or sampler.name == "ddpm",
+            f"dps guides the sampler ddpm alone, not {sampler.name}",
+        )
+
+    def build(
+        self,
+        denoiser: Denoiser,
+        y: Tensor,
+        operator: Callable[[Tensor], Tensor],
+        sampler: SamplerConfig,
+        generator: SampleGenerator | None = None,
+    ) -> Sampler:
+        """The sampler of a denoiser given observations: call it with noise at t = 1 to draw.
+
+        Arguments:
+            denoiser: The denoiser.
+            y: Observations in units of their noise, with shape `(B, D)`.
+            operator: `A` in the same units, from what the denoiser sees, `(B, *)`, to `(B, D)`, row by row.
+            sampler: The integrator.
+            generator: One random stream per row, for stochastic samplers.
+
+        Raises:
+            ConfigError: The method cannot guide this sampler.
+        """
+        self.check(sampler)
+        _load_derivatives()
+        if self.name == "dps":
+            arranged = sampler.arrange(GuidedDDPM, denoiser, generator)
+            return arranged(denoiser, y=y, A=operator, zeta=self.options["strength"])
+        return sampler.build(self._denoiser(denoiser, y, operator), generator)
+
+    def _denoiser(self, denoiser: Denoiser, y: Tensor, operator: Callable[[Tensor], Tensor]) -> Denoiser:
+        options = {name: value for name, value in self.options.items() if name in ("solver", "iterations")}
+        unit = IsotropicCovariance(1.0)
+        match self.name:
+            case "mmps":
+                return MMPSDenoiser(denoiser, y, operator, cov_y=unit, **options)
+            case "jfps":
+                return JFPSDenoiser(denoiser, y, operator, cov_y=unit, cov_x=unit, **options)
+            case "pgdm":
+                return PGDMDenoiser(denoiser, y, operator, **options)
+            case "tmpd":
+                return TMPDenoiser(denoiser, y, Linearised(operator), var_y=1.0)
+            case _:
+                strength = self.options["strength"]
+                return DiffPIRDenoiser(
+                    denoiser, y, Linearised(operator), var_y=1.0, lmbda=strength, **options
+                )
+
+
+@functools.cache
+def _load_derivatives() -> None:
+    """Have torch load its derivatives along a direction, at which it warns of a part of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
+
+
+class Linearised:
+    """An operator for methods that apply it to tangents as if it were linear.
+
+    At what carries gradients, an estimate of x, it is the operator; of anything else it gives the product
+    with its Jacobian at the last estimate.
+    """
+
+    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
+        self.operator = operator
+        self.point: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.requires_grad or self.point is None:
+            self.point = x.detach()
+            return self.operator(x)
+        return torch.func.jvp(self.operator, (self.point,), (x,))[1]
+
+
+class PGDMDenoiser(Denoiser):
+    """Pseudo-inverse guidance with noise; azula's takes none, and a pseudo-inverse of the operator."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        y: Tensor,
+        A: Callable[[Tensor], Tensor],
+        solver: Literal["gmres", "cg"],
+        iterations: int,
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.y, self.A = denoiser, y, A
+        self.solve = functools.partial({"gmres": gmres, "cg": cg}[solver], iterations=iterations)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of the denoiser."""
+        return self.denoiser.schedule
+
+    @torch.no_grad()
+    def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
+        """The mean of the posterior given the observations, with the shape of `x_t`."""
+        alpha, sigma = self.schedule(t)
+        variance = sigma**2 / (alpha**2 + sigma**2)
+        with torch.enable_grad():
+            x_t = x_t.detach().requires_grad_()
+            x = self.denoiser(x_t, t, **kwargs).mean
+            y = self.A(x)
+
+        def covariance(v: Tensor) -> Tensor:
+            back = torch.autograd.grad(y, x, v, retain_graph=True)[0]
+            return v + variance * torch.func.jvp(self.A, (x.detach(),), (back,))[1]
+
+        weights = self.solve(A=covariance, b=self.y - y)
+        return DiracPosterior(mean=x + sigma**2 / alpha * torch.autograd.grad(y, x_t, weights)[0])
+
+
+class GuidedDDPM(DDPMSampler):
+    """Diffusion posterior sampling; azula's takes the norm over the whole batch, this one row by row."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        y: Tensor,
+        A: Callable[[Tensor], Tensor],
+        zeta: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(denoiser, **kwargs)
+        self.y, self.A, self.zeta = y, A, zeta
+
+    @torch.no_grad()
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, **kwargs: Any) -> Tensor:
+        """From time `t` to `s`, with the shape of `x_t`."""
+        alpha_s, sigma_s = self.denoiser.schedule(s)
+        alpha_t, sigma_t = self.denoiser.schedule(t)
+        tau = 1 - (alpha_t / alpha_s * sigma_s / sigma_t) ** 2
+        with torch.enable_grad():
+            x_t = x_t.detach().requires_grad_()
+            x = self.denoiser(x_t, t, **kwargs).mean
+            norm = torch.linalg.vector_norm((self.y - self.A(x)).flatten(1), dim=1).sum()
+        z = (x_t - alpha_t * x) / sigma_t
+        x_s = alpha_s * x + sigma_s * (torch.sqrt(1 - tau) * z + torch.sqrt(tau) * torch.randn_like(x_t))
+        return x_s - self.zeta * torch.autograd.grad(norm, x_t)[0]

@@ -1,0 +1,330 @@
+"""Films of an ensemble: the truth where it is known, mean, spread and members of one trajectory, in time.
+
+A field keeps one colour scale throughout: the extremes of its truth, or of the mean where there is none. The
+spread, the deviation between members, has a scale from zero of its own. Volumes are shown by their middle
+slice along the last axis. States are read one at a time, so that an MP4 needs no more memory than a frame,
+and a GIF a byte per pixel of each.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import h5py
+import imageio.v2 as imageio
+import imageio_ffmpeg
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from lola.core.config import Config, DistinctOrNone, Place, Within, located, require
+from lola.core.errors import DataError, StorageError
+from lola.core.waiting import Say, working
+from lola.data.files import open_once
+from lola.data.systems import SYSTEMS, System
+from lola.data.well.file import open_well_file
+from lola.data.well.header import infer_system
+from lola.data.well.splits import WellSplit
+from lola.emulation.ensembles import Ensemble
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Location, atomic_path
+
+FORMATS = ("mp4", "gif")
+DPI = 100
+STATES, SPREAD = "inferno", "viridis"
+PALETTE = {STATES: 128, SPREAD: 96, "gray": 32}
+"""Colours of each map among the 256 of a GIF; the greys are for the text and the lines."""
+PIXELS = 8192  # of a frame's longer side; encoders of films take no more
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FilmConfig(Config):
+    """What a film shows.
+
+    Arguments:
+        fields: Channels, a row of pictures each; without any, the one that pictures of the system show.
+        members: Members beside mean and spread.
+        trajectory: The place of the trajectory among those emulated.
+        rate: States per second.
+        size: Pixels along the first axis of a picture.
+    """
+
+    fields: DistinctOrNone[str] = ()
+    members: Place = 2
+    trajectory: Place = 0
+    rate: Annotated[int, Within("[1, 60]")] = 5
+    size: Annotated[int, Within("[32, 4096]")] = 240
+
+    def check_contents(self, channels: Sequence[str], trajectories: int) -> None:
+        """Raise `ConfigError` unless the fields are among `channels`, and there is such a trajectory."""
+        require(
+            self.trajectory < trajectories,
+            f"--trajectory {self.trajectory}: the ensemble has {trajectories} trajectories, counted from 0",
+        )
+        for name in self.fields:
+            require(
+                name in channels,
+                f"--fields: the ensemble has no field {name}; there are {', '.join(channels)}",
+            )
+
+    def columns(self, members: int, truth: bool) -> list[str]:
+        """The pictures beside each other, of an ensemble of `members`, with the truth if it is known."""
+        shown = [f"member {number + 1}" for number in range(min(self.members, members))]
+        return [*(["truth"] if truth else []), *(["mean", "spread", *shown] if members > 1 else ["emulated"])]
+
+    def frame(self, grid: Sequence[int], columns: int) -> tuple[float, float]:
+        """Width and height of a frame in inches.
+
+        Raises:
+            ConfigError: No film can be so large.
+        """
+        inches = self.size / DPI
+        width = (inches + 0.1) * columns + 1.2
+        height = (inches * grid[1] / grid[0] + 0.1) * max(1, len(self.fields)) + 0.8
+        pixels = DPI * max(width, height)
+        require(
+            pixels <= PIXELS,
+            f"a --size of {self.size} makes frames of {pixels:.0f} pixels, and {PIXELS} are the most; "
+            "choose a smaller one, fewer --members or fewer --fields",
+        )
+        return width, height
+
+
+def check_film(config: FilmConfig, ensemble: Ensemble) -> None:
+    """Raise `ConfigError` unless a film can show an ensemble that is about to be drawn."""
+    split = ensemble.split
+    with located("film."):
+        config.check_contents(split.system.channels, len(ensemble.config.trajectories))
+        config.frame(split.grid, len(config.columns(ensemble.members, truth=True)))
+
+
+class Footage:
+    """The states of one trajectory of an ensemble's file, and its truth.
+
+    Arguments:
+        file: The open file, as `write_ensemble` makes it.
+        system: Its fields.
+        config: What is shown.
+        truth: The file that the initial states are from, if it is at hand.
+
+    Raises:
+        DataError: The file is no ensemble.
+        ConfigError: It has no such trajectory or field.
+    """
+
+    def __init__(self, file: h5py.File, system: System, config: FilmConfig, truth: WellSplit | None) -> None:
+        if "lola_members" not in file.attrs:
+            raise DataError(f"{file.filename} is no ensemble; films are of files that emulate.py writes")
+        self.file, self.system, self.truth = file, system, truth
+        self.members = int(file.attrs["lola_members"])
+        self.steps = [int(step) for step in file.attrs["lola_steps"]]
+        self.times = np.asarray(file["dimensions/time"])
+        trajectories = [int(index) for index in file.attrs["lola_trajectories"]]
+        config.check_contents(system.channels, len(trajectories))
+        self.source, self.place = trajectories[config.trajectory], config.trajectory
+        shown = {each.shown for each in SYSTEMS.values() if system.name in (each.name, *each.datasets)}
+        self.fields = config.fields or tuple(shown & set(system.channels)) or system.channels[:1]
+
+    def ensemble(self, name: str, number: int) -> np.ndarray:
+        """All members of a channel in a state, with shape `(M, X, Y)`."""
+        channel = self.system.channels.index(name)
+        rows = slice(self.place * self.members, (self.place + 1) * self.members)
+        for field, size in zip(self.system.fields, self.system.sizes, strict=True):
+            if channel < size:
+                values = self.file[f"t{field.order}_fields"][field.name][rows, number]
+                return _flat(values.reshape(*values.shape[: 1 + self.system.dimensions], size)[..., channel])
+            channel -= size
+        raise AssertionError("a channel belongs to a field")
+
+    def true(self, name: str, number: int) -> np.ndarray | None:
+        """The truth of a channel in a state, with shape `(X, Y)`, if it is known."""
+        step = self.steps[number]
+        if self.truth is None or not 0 <= step < self.truth.steps:
+            return None
+        state = self.truth.read(self.source, step, step + 1)[self.system.channels.index(name), 0]
+        return _flat(state.numpy()[None])[0]
+
+    def scales(self, name: str) -> tuple[float, float, float]:
+        """The lowest and highest value of a channel, and the largest spread."""
+        low, high, spread = np.inf, -np.inf, 0.0
+        for number in range(len(self.steps)):
+            members, true = self.ensemble(name, number), self.true(name, number)
+            values = members.mean(axis=0) if true is None else true
+            values = values[np.isfinite(values)]
+            if values.size:
+                low, high = min(low, float(values.min())), max(high, float(values.max()))
+            deviation = members.std(axis=0)
+            spread = max(spread, float(np.max(deviation, initial=0.0, where=np.isfinite(deviation))))
+        return (low, high, spread) if low < high else (0.0, 1.0, spread)
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Volumes `(M, X, Y, Z)` by their middle slice; planes `(M, X, Y)` as they are."""
+    return values if values.ndim == 3 else values[..., values.shape[-1] // 2]
+
+
+class Canvas:
+    """The pictures of a frame: a row per field, a column for the truth, mean, spread and each member.
+
+    Arguments:
+        footage: What is shown.
+        config: How.
+    """
+
+    def __init__(self, footage: Footage, config: FilmConfig) -> None:
+        self.footage = footage
+        self.columns = config.columns(footage.members, footage.truth is not None)
+        shape = footage.ensemble(footage.fields[0], 0).shape[1:]
+        self.figure = Figure(config.frame(shape, len(self.columns)), DPI, layout="constrained")
+        self.canvas = FigureCanvasAgg(self.figure)
+        grid = self.figure.subplots(len(footage.fields), len(self.columns), squeeze=False)
+        self.images: dict[tuple[str, str], AxesImage] = {}
+        for name, line in zip(footage.fields, grid, strict=True):
+            low, high, spread = footage.scales(name)
+            for column, axes in zip(self.columns, line, strict=True):
+                own = column == "spread"
+                image = axes.imshow(
+                    np.full(shape[::-1], np.nan),
+                    origin="lower",
+                    cmap=SPREAD if own else STATES,
+                    vmin=0.0 if own else low,
+                    vmax=(spread or 1.0) if own else high,
+                )
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+                if own:
+                    axes.set_xlabel(f"0 to {spread:.3g}", fontsize=8)
+                if name == footage.fields[0]:
+                    axes.set_title(column, fontsize=10)
+                self.images[name, column] = image
+            line[0].set_ylabel(name.replace("_", " "))
+            value = next(column for column in self.columns if column != "spread")
+            self.figure.colorbar(self.images[name, value], ax=list(line), shrink=0.8, aspect=25)
+
+    def draw(self, number: int) -> np.ndarray:
+        """The frame of a state, with shape `(height, width, 3)`, both even, of bytes."""
+        footage = self.footage
+        for name in footage.fields:
+            members = footage.ensemble(name, number)
+            pictures = {"truth": footage.true(name, number), "mean": members.mean(axis=0)}
+            pictures |= {"spread": members.std(axis=0), "emulated": members[0]}
+            pictures |= {f"member {each + 1}": member for each, member in enumerate(members)}
+            for column in self.columns:
+                picture = pictures[column]
+                image = self.images[name, column]
+                image.set_data(np.full(members.shape[:0:-1], np.nan) if picture is None else picture.T)
+        self.figure.suptitle(f"time {footage.times[number]:.4g}", fontsize=11)
+        self.canvas.draw()
+        frame = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+
+
+def write_film(
+    ensemble: AnyPath,
+    config: FilmConfig,
+    truth: Location | None = None,
+    say: Say = lambda _: None,
+) -> list[AnyPath]:
+    """Write the film of an ensemble as MP4 and GIF beside its file.
+
+    Arguments:
+        ensemble: The file, as `write_ensemble` makes it.
+        config: What is shown.
+        truth: The file that the initial states are from, for the truth.
+        say: Told every few seconds how far it is.
+
+    Returns:
+        The films.
+
+    Raises:
+        LolaError: A file is missing or foreign, or has no such field or trajectory.
+    """
+    location: Location = ensemble if isinstance(ensemble, Path) else str(ensemble)
+    with open_once(location) as file:
+        system = infer_system(location, str(file.attrs["dataset_name"]))
+        split = None if truth is None else open_well_file(truth, system)
+        footage = Footage(file, system, config, split)
+        canvas = Canvas(footage, config)
+        paths = [ensemble.with_suffix(f".{each}") for each in FORMATS]
+        with contextlib.ExitStack() as stack:
+            writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
+            reminder = working(lambda: f"drew {number} of {len(footage.steps)} frames", say)
+            for number in range(len(footage.steps)):
+                reminder.poll()
+                frame = canvas.draw(number)
+                for writer in writers:
+                    writer.append_data(frame)
+    return paths
+
+
+class GifWriter:
+    """Frames of a GIF, which is written when the block ends.
+
+    A palette chosen from the pixels of a frame spends its colours on what covers most of it, so that the
+    colour bar, and the pictures, no longer have those of their map. This palette holds the maps themselves.
+
+    Arguments:
+        path: The file.
+        rate: Frames per second.
+    """
+
+    def __init__(self, path: Path, rate: int) -> None:
+        self.path, self.rate = path, rate
+        self.frames: list[Image.Image] = []
+        colours = [colormaps[name](np.linspace(0, 1, count))[:, :3] for name, count in PALETTE.items()]
+        self.palette = (255 * np.concatenate(colours)).round().astype(np.uint8)
+        self.nearest = cKDTree(self.palette)
+
+    def __enter__(self) -> "GifWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self.frames:
+            first, *others = self.frames
+            options: Any = {"duration": 1000 / self.rate, "loop": 0}
+            first.save(self.path, "GIF", save_all=True, append_images=others, **options)
+
+    def append_data(self, frame: np.ndarray) -> None:
+        """Add a frame with shape `(height, width, 3)` of bytes."""
+        # Pillow's own search for the nearest colour is a rough one
+        packed = frame.astype(np.int32) @ (1 << 16, 1 << 8, 1)
+        colours, places = np.unique(packed, return_inverse=True)
+        numbers = self.nearest.query(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], 1))[1]
+        picture = Image.fromarray(numbers.astype(np.uint8)[places.reshape(packed.shape)], "P")
+        picture.putpalette(self.palette.tobytes())
+        self.frames.append(picture)
+
+
+@contextlib.contextmanager
+def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
+    """A film that takes its name when it is whole."""
+    with atomic_path(path) as aside:
+        named = aside.with_name(aside.name + path.suffix)  # imageio goes by the ending
+        try:
+            if path.suffix == ".gif":
+                with GifWriter(named, rate) as film:
+                    yield film
+            else:
+                options: Any = {"macro_block_size": 2, "ffmpeg_log_level": "quiet"}
+                with imageio.get_writer(named, fps=rate, **options) as film:
+                    yield film
+                _require_whole(named, path)
+            named.replace(aside)
+        finally:
+            named.unlink(missing_ok=True)
+
+
+def _require_whole(written: Path, path: AnyPath) -> None:
+    """Raise `StorageError` unless a film can be read: whoever writes it does not tell that a disk is full."""
+    try:
+        imageio_ffmpeg.count_frames_and_secs(str(written))
+    except RuntimeError as error:
+        raise StorageError(
+            f"{path} could not be written whole; free some space, or write it to another folder"
+        ) from error

@@ -1,0 +1,119 @@
+"""Pictures of simulations: some states of a trajectory, as they are in the files."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from lola.core.errors import DataError
+from lola.data.systems import SYSTEMS
+from lola.data.well.splits import WellSplit, open_split
+from lola.evaluation.page.figures import STYLE
+from lola.evaluation.page.film import shrink
+from lola.evaluation.page.page import Section
+from lola.storage.stages import Location
+
+FRAMES = 6
+SIZE = 256
+"""Points along the longest side of a picture at most; finer grids are averaged over blocks."""
+
+
+def trajectory_frames(
+    split: WellSplit, index: int = 0, steps: Sequence[int] = (), channels: Sequence[str] = ()
+) -> Figure:
+    """A row of pictures per channel and a column per state, each row on one scale, at the true coordinates.
+
+    Arguments:
+        split: The trajectories. Channels that their system transforms are drawn as logarithms, and of three
+            dimensions the middle slice; of one dimension there are no pictures.
+        index: The trajectory.
+        steps: The states; six of them, evenly spaced, by default.
+        channels: The channels; those of scalar fields by default.
+
+    Raises:
+        DataError: The file cannot be read, or there is no such channel, trajectory or state.
+        StorageError: The file cannot be reached.
+    """
+    system = split.system
+    chosen = tuple(channels) or tuple(field.name for field in system.fields if field.order == 0)
+    shown = tuple(steps) or tuple(np.linspace(0, split.steps - 1, FRAMES).round().astype(int).tolist())
+    numbers = [system.channels.index(name) for name in chosen if name in system.channels]
+    if len(numbers) < len(chosen) or not 0 <= index < len(split.trajectories) or system.dimensions < 2:
+        raise DataError(
+            f"there are no pictures of {', '.join(chosen)} of trajectory {index}: {system.name} has "
+            f"{len(split.trajectories)} in {system.dimensions}d of {', '.join(system.channels)}"
+        )
+    if not all(0 <= step < split.steps for step in shown):
+        raise DataError(f"trajectories of {split.steps} states have no states {', '.join(map(str, shown))}")
+    states = np.stack([split.read(index, step, step + 1)[numbers, 0].numpy() for step in shown], axis=1)
+    if system.dimensions == 3:
+        states = states[..., states.shape[-1] // 2]
+    rows = {}
+    for name, number, values in zip(chosen, numbers, states, strict=True):
+        if system.transforms[number] == "identity":
+            rows[name.replace("_", " ")] = values
+        else:
+            rows[f"log10 {name}"] = np.log10(np.maximum(values, 1e-30))
+    times = split.axis(index, "time")
+    rows = {name: shrink(values, SIZE) for name, values in rows.items()}
+    axes = [_shrunk(axis, split.grid[:2]) for axis in split.coordinates[:2]]
+    with matplotlib.rc_context(STYLE):
+        return _draw(rows, axes, [f"t = {times[step]:.3g}" for step in shown])
+
+
+def simulation_sections(root: Location) -> Iterator[Section]:
+    """A part of a page for every physical system of a folder: pictures of its first test trajectory.
+
+    Arguments:
+        root: The folder of the datasets, a path or a URL.
+
+    Raises:
+        DataError: A file is torn or foreign.
+        StorageError: The folder or a file cannot be reached.
+    """
+    for system in SYSTEMS.values():
+        try:
+            split = open_split(root, system, "test")
+        except DataError:  # not there, or not fit to be shown: other systems than the page's need not be
+            continue
+        about = ", ".join(
+            f"{name} = {value:.4g}"
+            for name, value in zip(split.constants, split.trajectories[0].scalars, strict=True)
+        )
+        slices = "; the middle slice" if system.dimensions == 3 else ""
+        yield Section(
+            f"simulation_{system.name}",
+            f"Simulation: {system.name.replace('_', ' ')}",
+            f"{split.trajectories[0].id}{about and ', '}{about}: states of the simulation, in physical units "
+            f"and at their true proportions; logarithms where networks are given logarithms{slices}.",
+            trajectory_frames(split),
+        )
+
+
+def _shrunk(axis: np.ndarray, grid: Sequence[int]) -> np.ndarray:
+    """The coordinates of a picture's points along an axis."""
+    block = math.ceil(max(grid) / SIZE)
+    return axis[: len(axis) // block * block].reshape(-1, block).mean(1)
+
+
+def _draw(rows: dict[str, np.ndarray], axes: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    x, y = axes[:2]
+    aspect = np.ptp(y) / np.ptp(x)
+    size = (2.1 * len(titles) + 1, (2.0 * aspect + 0.3) * len(rows) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(rows), len(titles), squeeze=False, sharex=True, sharey=True)
+    for line, (name, values) in zip(grid, rows.items(), strict=True):
+        low, high = np.quantile(values, [0.005, 0.995])
+        style: Any = {"vmin": low, "vmax": high, "cmap": "magma", "rasterized": True}
+        for panel, state in zip(line, values, strict=True):
+            picture = panel.pcolormesh(x, y, state.T, **style)
+            panel.set(xticks=[], yticks=[], aspect="equal")
+            panel.grid(visible=False)
+        line[0].set_ylabel(name)
+        figure.colorbar(picture, ax=list(line), fraction=0.03, aspect=12)
+    for panel, title in zip(grid[0], titles, strict=True):
+        panel.set_title(title)
+    return figure

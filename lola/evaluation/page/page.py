@@ -1,0 +1,147 @@
+"""A page: one self-contained HTML file, with its pictures and tables as files beside it."""
+
+import base64
+import dataclasses
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lola.data.systems import System
+from lola.evaluation.page.charts import Chart, embed, to_json
+from lola.evaluation.page.figures import save
+from lola.evaluation.page.film import Film, pack
+from lola.evaluation.tables.formats import latex, markdown, plain_latex, plain_markdown
+from lola.evaluation.tables.lead_times import Layout, heading, layout
+from lola.storage.stages import atomic_path
+
+ASSETS = importlib.resources.files("lola.evaluation.page") / "assets"
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Arguments:
+        name: The anchor, and the stem of the files that are written beside the page.
+        title: The heading; a part without one belongs to the part before.
+        text: What it shows.
+        figure: A picture, which is shown unless there is a chart.
+        table: Rows of a `lead_time_table`, which are laid out by method.
+        plain: A table that is shown as it is.
+        chart: A chart to explore.
+        film: A film to play.
+        printed: A name and the paper's own table, which is folded away.
+        folded: Whether the picture is folded away.
+        note: What to know of the tables, behind them.
+    """
+
+    name: str
+    title: str
+    text: str
+    figure: Figure | None = None
+    table: pd.DataFrame | None = None
+    plain: pd.DataFrame | None = None
+    chart: Chart | None = None
+    film: Film | None = None
+    printed: tuple[str, pd.DataFrame] | None = None
+    folded: bool = False
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a page shows.
+
+    Arguments:
+        title: The headline.
+        system: The physical system.
+        findings: What the numbers say, in sentences.
+        sections: Its parts.
+        missing: What the paper shows and these numbers do not hold, a name and what would produce it each.
+        settings: Names and values of what was run.
+        limits: What the numbers cannot show, a sentence or two each.
+        links: Names and addresses of related pages.
+    """
+
+    title: str
+    system: System
+    findings: Sequence[str]
+    sections: Sequence[Section]
+    missing: Sequence[tuple[str, str]] = ()
+    settings: Sequence[tuple[str, str]] = ()
+    limits: Sequence[str] = ()
+    links: Sequence[tuple[str, str]] = ()
+
+
+def write_page(folder: Path, page: Page) -> Path:
+    """Write `report.html` and beside it every figure (PNG, SVG) and every table (CSV, Markdown, LaTeX).
+
+    Returns:
+        The path of the page, which needs no other file and no network.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    parts = [_part(folder, section) for section in page.sections]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    films = [section.film for section in page.sections if section.film is not None]
+    film = pack(films[0]) if films else None
+    html = environment.from_string(_asset("page.html.j2")).render(
+        page=page,
+        system=page.system.name.replace("_", " "),
+        parts=parts,
+        heading=heading,
+        style=_asset("style.css"),
+        scripts=[_asset("charts.js"), _asset("film.js")],
+        charts=to_json({part.name: part.chart for part in page.sections if part.chart is not None}),
+        film=film,
+        film_data=embed(film),
+    )
+    return _write_text(folder / "report.html", html)
+
+
+def _part(folder: Path, section: Section) -> dict[str, Any]:
+    """What the template shows of a section, whose files are written."""
+    image, files = "", []
+    if section.figure is not None:
+        png = save(section.figure, folder / f"{section.name}.png").read_bytes()
+        save(section.figure, folder / f"{section.name}.svg")
+        files += [f"{section.name}.png", f"{section.name}.svg"]
+        if section.chart is None:
+            image = "data:image/png;base64," + base64.b64encode(png).decode()
+    texts = {}
+    if section.table is not None:
+        table = section.table
+        texts = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
+    elif section.plain is not None:
+        plain = section.plain
+        texts = {"csv": plain.to_csv(index=False), "md": plain_markdown(plain), "tex": plain_latex(plain)}
+    for end, text in texts.items():
+        files.append(_write_text(folder / f"{section.name}.{end}", text).name)
+    shown = None if section.table is None else layout(section.table)
+    return {"section": section, "image": image, "table": shown, "groups": _groups(shown), "files": files}
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text("utf-8")
+
+
+def _write_text(path: Path, text: str) -> Path:
+    with atomic_path(path, durable=False) as aside:  # who commits the report syncs its folder once
+        aside.write_text(text, "utf-8")
+    return path
+
+
+def _groups(table: Layout | None) -> list[tuple[str, int]]:
+    """Headings over the columns of each metric with their spans, where there are several metrics."""
+    metrics = [metric for metric, _ in table.columns] if table else []
+    names = list(dict.fromkeys(metrics))
+    spans = [(name.removeprefix("spectrum_rmse_"), metrics.count(name)) for name in names]
+    return spans if len(names) > 1 else []

@@ -1,0 +1,270 @@
+"""The parts of a sweep's page, with their figures, tables and charts.
+
+Parts whose numbers are not there are left out. Main tables and charts are of the shortest context without
+guidance; contexts and guidance have parts of their own.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from lola.evaluation.page.charts import Axis
+from lola.evaluation.page.explore import (
+    binned_chart,
+    lead_time_chart,
+    rate_chart,
+    reconstruction_chart,
+    spectrum_chart,
+    steps_chart,
+)
+from lola.evaluation.page.figures import (
+    accuracy_over_steps,
+    error_over_lead_time,
+    guidance_over_lead_time,
+    spectra_at,
+    spread_skill_over_lead_time,
+)
+from lola.evaluation.page.overview import (
+    error_over_rate,
+    metrics_over_time,
+    reconstruction_over_time,
+)
+from lola.evaluation.page.page import Section
+from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.cells import RATIO
+from lola.evaluation.tables.contexts import context_table
+from lola.evaluation.tables.lead_times import SPECTRUM
+from lola.evaluation.tables.significance import paired_table
+
+SURVEYED = ("vrmse", *SPECTRUM, RATIO)
+
+
+def accuracy(scores: Aggregates) -> Iterator[Section]:
+    """Errors of all methods: over lead time, by range, against the auto-encoded truth, and against rate."""
+    main = scores.main
+    yield Section(
+        "vrmse",
+        "Accuracy",
+        "Errors over lead time (simulation steps since the last known state), averaged over fields. VRMSE "
+        "is the root mean squared error of the ensemble's mean over the standard deviation of the true "
+        "field, so that the field's mean, everywhere, scores 1. Persistence holds the last known state. "
+        "The autoencoder alone shows what compression loses before anything is predicted. The table is of "
+        "the VRMSE.",
+        error_over_lead_time(main.curves),
+        main.table("vrmse"),
+        chart=lead_time_chart(main.curves, main.metrics),
+        printed=scores.printed("vrmse", ["vrmse"]),
+    )
+    autoencoded = main.table("vrmse", "autoencoded")
+    if len(autoencoded):
+        yield Section(
+            "vrmse_autoencoded",
+            "Accuracy against the auto-encoded truth",
+            "The same error with the reconstruction of the truth as the target: what remains is the fault "
+            "of the emulator, not of compression. The chart above shows it as well; the picture has all "
+            "metrics.",
+            metrics_over_time(main.curves, SURVEYED, "autoencoded"),
+            autoencoded,
+            folded=True,
+        )
+
+
+def compression(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
+    """What compression costs: errors against rate, reconstruction over lead time."""
+    main = scores.main
+    if not scores.rates:
+        return
+    yield Section(
+        "rates",
+        "Cost of compression",
+        "Errors against compression rate, by range of lead times. Open points are the paper's figures, at "
+        "its rates and on its finer grid; dotted lines work in pixel space.",
+        error_over_rate(main.table("vrmse"), scores.system.name),
+        chart=rate_chart(tables, scores.system.name),
+    )
+    if (main.estimates["model"] == "autoencoder").any():
+        yield Section(
+            "reconstruction",
+            "Reconstruction",
+            "What compression alone loses, over lead time: the autoencoder applied to the truth.",
+            reconstruction_over_time(main.curves),
+            chart=reconstruction_chart(main.curves, main.metrics),
+        )
+    yield Section(
+        "survey",
+        "",
+        "All metrics over lead time at every rate, as one picture",
+        metrics_over_time(main.curves, SURVEYED),
+        folded=True,
+    )
+
+
+def significance(scores: Aggregates) -> Iterator[Section]:
+    """Diffusion against the neural solver, trajectory by trajectory."""
+    table = paired_table(scores.main.errors, "vrmse", scores.system.ranges)
+    if not len(table):
+        return
+    yield Section(
+        "significance",
+        "Diffusion against the neural solver",
+        "Differences in VRMSE between the two on the same trajectories, diffusion at its most solver steps: "
+        "negative where diffusion is better.",
+        plain=_paired(table),
+        note="Mean difference over trajectories with its 95 % paired bootstrap interval, as a share of the "
+        "rival's error behind; trajectories on which diffusion is better; p of Wilcoxon's signed-rank "
+        "test (SciPy), corrected for the number of rows by Holm's method.",
+    )
+
+
+def _paired(table: pd.DataFrame) -> pd.DataFrame:
+    rate = table["compression"].map("{:.4g}".format).where(table["space"] == "latent", "–")
+    difference = [
+        "undefined (not finite)"
+        if pd.isna(row.difference)
+        else f"{row.difference:+.3f}" + ("" if pd.isna(row.low) else f" ({row.low:+.3f} to {row.high:+.3f})")
+        for row in table.itertuples()
+    ]
+    relative = table["relative"].map(lambda value: "–" if pd.isna(value) else f"{100 * value:+.0f} %")
+    return pd.DataFrame(
+        {
+            "rival": table["rival"],
+            "rate": rate,
+            "lead times": table["range"].str.replace("-", "–"),
+            "difference": difference,
+            "relative": relative,
+            "better on": [f"{row.wins} of {row.trajectories}" for row in table.itertuples()],
+            "p": table["p"].map("{:.2g}".format),
+            "p, corrected": table["p_holm"].map("{:.2g}".format),
+        }
+    )
+
+
+def calibration(scores: Aggregates) -> Iterator[Section]:
+    """Spread over skill, and rank histograms."""
+    main = scores.main
+    ratio = main.table(RATIO)
+    if len(ratio):
+        yield Section(
+            "spread_skill",
+            "Calibration of the ensembles",
+            "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated "
+            "ensemble; below 1 it is too sure of itself, above 1 too wide. Squares are averaged over "
+            "trajectories before dividing.",
+            spread_skill_over_lead_time(main.curves),
+            ratio,
+            chart=lead_time_chart(main.curves, [RATIO]),
+        )
+    if (main.spectra["metric"] == "rank_histogram").any():
+        yield Section(
+            "ranks",
+            "Ranks",
+            "How often the truth has each rank among the members, point by point. A calibrated ensemble "
+            "gives every rank its equal share; heaps at both ends tell of one too sure of itself.",
+            chart=binned_chart(
+                main.spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown
+            ),
+        )
+
+
+def spectra(scores: Aggregates) -> Iterator[Section]:
+    """Power spectra and their errors, and coherence."""
+    shown, main = scores.system.shown, scores.main
+    tables = main.spectra
+    times = sorted(tables["lead_time"].unique().tolist())
+    few = sorted({times[round(i * (len(times) - 1) / 2)] for i in range(3)})
+    yield Section(
+        "spectra",
+        "Power spectra",
+        "Isotropic power over wavenumber. The table holds the relative error of the power in three bands of "
+        "wavenumbers, over all fields: near 0 every scale has its power, near 1 the power is lost.",
+        spectra_at(tables, shown, few),
+        pd.concat([main.table(metric) for metric in SPECTRUM], ignore_index=True),
+        chart=spectrum_chart(tables, shown),
+        printed=scores.printed("spectra", list(SPECTRUM)),
+    )
+    if (tables["metric"] == "coherence").any():
+        yield Section(
+            "coherence",
+            "Coherence",
+            "How far the modes of a wavenumber agree with the truth's in phase: 1 where structures are in "
+            "place, 0 where they are anywhere.",
+            chart=binned_chart(
+                tables, "coherence", Axis("wavenumber (cycles per pixel)", log=True), Axis("coherence"), shown
+            ),
+        )
+
+
+def sampling(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
+    """Accuracy against solver steps."""
+    if tables.loc[tables["space"] == "latent", "solver_steps"].max() > 0:
+        yield Section(
+            "solver_steps",
+            "Accuracy against solver steps",
+            "Each step of the sampler is one evaluation of the network. Dashed lines are the neural solvers, "
+            "which need one.",
+            accuracy_over_steps(scores.main.table("vrmse")),
+            chart=steps_chart(tables),
+        )
+
+
+def conditioning(scores: Aggregates) -> Iterator[Section]:
+    """Contexts (Table 7) and guidance (Figure 6)."""
+    found = scores.estimates
+    steps = found["solver_steps"].max()
+    if found["context"].nunique() > 1:
+        finest = scores.errors[scores.errors["solver_steps"].isin([0, steps])]
+        yield Section(
+            "contexts",
+            "Accuracy by context",
+            "VRMSE of emulators in latent space by the number of states they know, averaged over "
+            "compression rates; 95 % intervals over trajectories. The paper's figures are its Table 7, "
+            "which does not name its rates.",
+            plain=context_table(finest, scores.system.ranges, scores.system.name),
+        )
+    observed = with_observations(scores)
+    if len(observed):
+        rates = set(observed.loc[observed["guidance"] != "", "compression"])
+        ours = scores.where(
+            lambda method: (
+                method["model"] == "diffusion"
+                and method["solver_steps"] in (0, steps)
+                and method["compression"] in rates
+            )
+        )
+        yield Section(
+            "guidance",
+            "Emulation with observations",
+            "Diffusion models whose draws are guided by partial, noisy observations of the test trajectory, "
+            "and the same without any. The error is over all points, observed or not.",
+            guidance_over_lead_time(ours.curves),
+            observed,
+            chart=lead_time_chart(ours.curves, ours.metrics),
+        )
+
+
+def with_observations(scores: Aggregates) -> pd.DataFrame:
+    """Estimates of the diffusion models, guided and as many solver steps without; empty if none is."""
+    table = scores.estimated("vrmse", scores.system.ranges)
+    guided = table[table["guidance"] != ""]
+    return table[(table["model"] == "diffusion") & table["solver_steps"].isin(guided["solver_steps"])]
+
+
+def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
+    """What the paper shows and these tables lack, each with what would produce it."""
+    binned = set(scores.spectra["metric"])
+    models = set(scores.estimates["model"])
+    known = scores.estimates["context"].nunique() > 1
+    guided = scores.estimates["guidance"].nunique() > 1
+    lacks = (
+        (not simulator, "The simulator's time (Table 1)", "simulations whose files tell how long they took."),
+        (True, "Optimisers (Table 4)", "a page of its own, by python experiments/study_optimizers.py."),
+        (not known, "Contexts (Table 7)", "the same command with --contexts 2 3, which trains nothing anew."),
+        (
+            not guided,
+            "Guidance (Figure 6)",
+            "the same command by python experiments/guide.py, which trains nothing anew.",
+        ),
+        ("diffusion" not in models, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
+        ("rank_histogram" not in binned, "Rank histograms", "ensembles of two members or more."),
+    )
+    return [(name, remedy) for lack, name, remedy in lacks if lack]

@@ -1,0 +1,122 @@
+r"""How well an ensemble describes the distribution of the truth, cell by cell.
+
+For an ensemble v_1, ..., v_M of the true value u in a cell, the continuous ranked probability score, in the
+fair form, whose expectation does not depend on M (Ferro, 2014), is
+
+    CRPS = 1/M sum_m |v_m - u| - 1/(2 M (M - 1)) sum_{m,n} |v_m - v_n|.
+
+With the order statistics d_(1) <= ... <= d_(M) of d_m = v_m - u, from which precision is not lost where the
+field is large and the spread is small,
+
+    1/2 sum_{m,n} |v_m - v_n| = sum_i (2 i - M - 1) d_(i).
+
+The rank of the truth is the number of members below it, 0 to M. Over many cells the histogram of the ranks
+is flat if truth and members are exchangeable, a valley if the ensemble is too narrow, a hill if it is too
+wide. A truth that equals T members could take T + 1 ranks: each is given 1/(T + 1) of the cell, which is what
+breaking ties at random gives on average, without the randomness.
+"""
+
+import torch
+from torch import Tensor
+
+from lola.core.errors import DataError
+from lola.evaluation.scores.sorting import sort_first, sort_rows
+
+EXACT = 2**24  # whole numbers that single precision counts
+
+
+def crps(truth: Tensor, members: Tensor, *, spatial: int) -> Tensor:
+    """The fair continuous ranked probability score, averaged over the grid, in the unit of the field.
+
+    Of one member it is the mean absolute error.
+
+    Arguments:
+        truth: The true field u, with shape `(..., *grid)`.
+        members: The ensemble, with shape `(M, ..., *grid)`.
+        spatial: The number of grid axes.
+
+    Returns:
+        The score, with shape `(...)`.
+    """
+    return crps_of_errors(members - truth).mean(tuple(range(-spatial, 0)))
+
+
+def crps_of_errors(errors: Tensor) -> Tensor:
+    """The fair score of every cell, given d = v - u with shape `(M, ...)`."""
+    count = len(errors)
+    score = errors.abs().mean(0)
+    for i, error in enumerate(sort_first(errors) if count > 1 else (), start=1):
+        score.sub_(error, alpha=(2 * i - count - 1) / (count * (count - 1)))
+    return score
+
+
+def distribution_of_errors(
+    errors: Tensor, spatial: int, storage: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The fair score and the histogram of the ranks, given d = v - u, which is overwritten.
+
+    One sort serves both: unless a truth equals a member, a cell has a rank of m or more if d_(m) < 0, so that
+    the histogram follows from the number of cells where that is so.
+
+    Arguments:
+        errors: The errors, with shape `(M, ..., *grid)`.
+        spatial: The number of grid axes.
+        storage: Room for `M + 1` rows, which may be used.
+
+    Returns:
+        The score averaged over the grid, with shape `(...)`; and the shares, with shape `(..., M + 1)`, None
+        of a single member.
+    """
+    grid, count = tuple(range(-spatial, 0)), len(errors)
+    if count == 1:
+        return errors.abs_().mean((0, *grid)), None
+    rows, order = sort_rows(errors, storage)
+    magnitude = errors.abs_()
+    ordered = rows.mean(grid)[list(order)]
+    weights = 2 * torch.arange(1, count + 1, device=errors.device) - count - 1
+    gaps = torch.einsum("m,m...->...", weights.to(errors) / (count * (count - 1)), ordered)
+    score = magnitude.mean((0, *grid)) - gaps
+    cells = errors[0].numel() // score.numel()
+    plain = bool((magnitude.amin() > 0) & ordered.isfinite().all())
+    if not plain or cells > EXACT:
+        return score, ranks_of_errors(rows[list(order)], spatial)
+    signs = rows.sign_().sum(grid)[list(order)].double()
+    reached = torch.cat([torch.ones_like(signs[:1]), (1 - signs / cells) / 2, torch.zeros_like(signs[:1])])
+    return score, (reached[:-1] - reached[1:]).movedim(0, -1)
+
+
+def rank_histogram(truth: Tensor, members: Tensor, *, spatial: int) -> Tensor:
+    """The share of cells in which the truth has each rank among the members.
+
+    Arguments:
+        truth: The true field u, with shape `(..., *grid)`.
+        members: The ensemble, with shape `(M, ..., *grid)`.
+        spatial: The number of grid axes.
+
+    Returns:
+        The shares with shape `(..., M + 1)`, which add up to 1; all NaN where a value is not finite.
+
+    Raises:
+        DataError: The ensemble has less than two members.
+    """
+    if len(members) < 2:
+        raise DataError(f"a rank histogram needs 2 members or more, not {len(members)}")
+    return ranks_of_errors(members - truth, spatial)
+
+
+def ranks_of_errors(errors: Tensor, spatial: int) -> Tensor:
+    """The histogram of the ranks, given d = v - u with shape `(M, ..., *grid)`."""
+    count, leading = len(errors), errors.shape[1 : errors.ndim - spatial]
+    # Sums of signs are small whole numbers, which floating point holds exactly; NaN stays.
+    signs = errors.sign()
+    above_less_below, untied = signs.sum(0), signs.square_().sum(0)
+    below = ((untied - above_less_below) / 2).reshape(leading.numel(), -1)
+    ties = (count - untied).reshape(leading.numel(), -1)
+    extremes = errors.amin(tuple(range(-spatial, 0))), errors.amax(tuple(range(-spatial, 0)))
+    finite = torch.stack(extremes).isfinite().all(0).all(0).reshape(-1, 1)
+    # The share of a cell is added from the lowest rank it can have, and taken away behind the highest.
+    share = 1 / ((ties + 1).nan_to_num(1.0).double() * below.shape[1])
+    first, behind = below.nan_to_num().long(), (below + ties + 1).nan_to_num().long()
+    steps = share.new_zeros(leading.numel(), count + 2)
+    steps.scatter_add_(1, first, share).scatter_add_(1, behind, -share)
+    return steps.cumsum(1)[:, :-1].where(finite, torch.nan).reshape(*leading, count + 1)

@@ -1,0 +1,143 @@
+"""What a report needs of the evaluations of a system: a few numbers of each, reduced one after the other.
+
+Of the rows of a method there remain its estimates by range of lead times, its curves over lead time, its
+errors by trajectory and range, and its mean spectra: what is left of an evaluation does not grow with the
+cells of its rows times its trajectories.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from lola.data.systems import System
+from lola.evaluation.page.explore import UNITS, metric_names
+from lola.evaluation.tables.cells import METHOD, CellTable
+from lola.evaluation.tables.curves import Curve, curves_of
+from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate, in_order, name_range
+from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
+from lola.evaluation.tables.mean_spectra import mean_spectra
+from lola.evaluation.tables.paper import TABLES, beside_paper, paper_ranges, printed_table
+from lola.evaluation.tables.significance import ERRORS, trajectory_errors
+
+TARGETS = ("truth", "autoencoded")
+WHOLE: Range = (1, None)
+PAIRED = "vrmse"
+"""The metric whose errors are kept by trajectory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregates:
+    """The reduced evaluations of one system, in order of their methods.
+
+    Arguments:
+        system: The physical system.
+        estimates: Rows of `lead_time_table`s of every metric that is shown, with a column `target`, over
+            the paper's ranges of the metric and, of the VRMSE, over all lead times.
+        curves: The curves of every metric that is shown, against both targets.
+        errors: `trajectory_errors` of the VRMSE over the same ranges.
+        spectra: `mean_spectra`.
+    """
+
+    system: System
+    estimates: pd.DataFrame
+    curves: Sequence[Curve]
+    errors: pd.DataFrame
+    spectra: pd.DataFrame
+
+    @classmethod
+    def of(cls, system: System, tables: Iterable[tuple[pa.Table, pa.Table]]) -> "Aggregates":
+        """Reduce pairs of metrics and spectra, each with all rows of the methods that it holds."""
+        estimates: list[pd.DataFrame] = []
+        curves: list[Curve] = []
+        errors, spectra = [], []
+        for pair in tables:
+            cells = CellTable(pair[0])
+            for target in TARGETS:
+                for metric in metric_names(cells.metrics(target)):
+                    found = cells.of(metric, target)
+                    rows = estimate(found, metric, _ranges(system, metric))
+                    estimates.append(rows.assign(target=target))
+                    curves += curves_of(found, metric, target)
+            errors.append(trajectory_errors(pair[0], [PAIRED], _ranges(system, PAIRED)))
+            spectra.append(mean_spectra(pair[1]))
+            del pair, cells  # before the next are read
+        return cls(
+            system,
+            in_order(_joined(estimates, [*COLUMNS, "target"])),
+            sorted(curves, key=lambda curve: tuple(curve.method.values())),
+            _joined(errors, ERRORS).sort_values(METHOD, kind="stable"),
+            in_order(_joined(spectra, SPECTRA)),
+        )
+
+    @functools.cached_property
+    def main(self) -> "Aggregates":
+        """Those of the shortest context and overlap, without guidance."""
+        keys = ("context", "overlap")
+        least = {key: self.estimates[key].min() for key in keys} | {"guidance": ""}
+        return self.where(lambda method: all(method[key] == value for key, value in least.items()))
+
+    def where(self, keep: Callable[[Mapping], bool]) -> "Aggregates":
+        """Those of some methods, told by the values of their columns `METHOD`."""
+
+        @functools.cache
+        def kept(*values: object) -> bool:
+            return keep(dict(zip(METHOD, values, strict=True)))
+
+        frames = [
+            frame[np.array([kept(*key) for key in frame[METHOD].itertuples(index=False, name=None)], bool)]
+            for frame in (self.estimates, self.errors, self.spectra)
+        ]
+        curves = [curve for curve in self.curves if kept(*curve.method.values())]
+        return Aggregates(self.system, frames[0], curves, frames[1], frames[2])
+
+    @property
+    def rates(self) -> list[float]:
+        """The compression rates in latent space."""
+        latent = self.estimates["space"] == "latent"
+        return sorted(self.estimates.loc[latent, "compression"].unique())
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that charts show."""
+        return metric_names(self.estimates["metric"])
+
+    def estimated(self, metric: str, ranges: Sequence[Range], target: str = "truth") -> pd.DataFrame:
+        """The `lead_time_table` of a metric, which has its ranges."""
+        rows = self.estimates[(self.estimates["metric"] == metric) & (self.estimates["target"] == target)]
+        names = [name_range(bounds) for bounds in ranges]
+        return rows[rows["range"].isin(names)].drop(columns="target").reset_index(drop=True)
+
+    def table(self, metric: str, target: str = "truth") -> pd.DataFrame:
+        """The estimates of a metric by the paper's ranges, with the paper's figures."""
+        table = self.estimated(metric, paper_ranges(self.system, metric), target)
+        figures = beside_paper(table, self.system.name)
+        return table.assign(paper=figures) if target == "truth" and figures.notna().any() else table
+
+    def tables(self) -> pd.DataFrame:
+        """The estimates of every metric that charts show, against both targets."""
+        parts = [
+            self.table(metric, target).assign(target=target)
+            for metric in self.metrics
+            if metric not in UNITS
+            for target in TARGETS
+        ]
+        return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+    def printed(self, kind: str, metrics: list[str]) -> tuple[str, pd.DataFrame] | None:
+        """The name of the paper's table of a kind, and its figures, if it studies the system."""
+        table = printed_table(self.system.name, metrics)
+        return (TABLES[kind][self.system.name], table) if len(table) else None
+
+
+def _ranges(system: System, metric: str) -> list[Range]:
+    whole = (WHOLE,) if metric == PAIRED else ()
+    return list(dict.fromkeys((*paper_ranges(system, metric), *whole)))
+
+
+def _joined(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    parts = [part for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(columns))

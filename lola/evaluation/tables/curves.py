@@ -1,0 +1,71 @@
+r"""Estimates at every lead time and field, for charts.
+
+With the weights w of `lola.evaluation.tables.lead_times`, and for one field f or the mean over all,
+
+    x_l = mean_f sum_t w_t x_tfl,    ratio_l = mean_f sqrt( sum_t w_t Spread_tfl^2 / sum_t w_t Skill_tfl^2 ),
+
+so that curves and tables agree where a range is one lead time.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from lola.evaluation.tables.cells import METHOD, Cells, CellTable
+from lola.evaluation.tables.lead_times import bootstrap_weights
+
+MEAN = "mean of all fields"
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A metric of one method over lead time.
+
+    Arguments:
+        metric, target: What was scored, against what.
+        method: The values of the columns `METHOD`, by name.
+        field: The field, or `MEAN`.
+        lead_times: Simulation steps since the last context state, with shape `(L,)`.
+        value, low, high: Estimate and 95 % interval with shape `(L,)`; NaN where a trajectory is not finite.
+    """
+
+    metric: str
+    target: str
+    method: dict
+    field: str
+    lead_times: np.ndarray
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def curves(metrics: pa.Table, metric: str, *, target: str = "truth", draws: int = 1000) -> Iterator[Curve]:
+    """The curves of every method that has a metric, field by field and for their mean.
+
+    Arguments:
+        metrics: Tidy rows of one system.
+        metric: The name of a metric of the rows, or `spread_skill_ratio`.
+        target: What was scored against, `truth` or `autoencoded`.
+        draws: Resamplings of the bootstrap.
+    """
+    return curves_of(CellTable(metrics).of(metric, target), metric, target, draws)
+
+
+def curves_of(cells: Sequence[Cells], metric: str, target: str, draws: int = 1000) -> Iterator[Curve]:
+    """The curves of cells of one metric and target."""
+    for each in cells:
+        method = dict(zip(METHOD, each.method, strict=True))
+        count = len(each.trajectories)
+        parts = np.where(np.isfinite(each.values), each.values, np.nan).swapaxes(1, 2)
+        means = bootstrap_weights(count, draws) @ parts
+        with np.errstate(divide="ignore", invalid="ignore"):
+            estimates = np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]
+        estimates = np.concatenate([estimates.mean(0, keepdims=True), estimates])
+        interval = np.full((2, len(estimates), len(each.lead_times)), np.nan)
+        if count > 1:
+            interval = np.quantile(estimates[:, 1:], [0.025, 0.975], axis=1)
+        for field, values, low, high in zip([MEAN, *each.fields], estimates, *interval, strict=True):
+            # A view would keep all resamplings
+            yield Curve(metric, target, method, field, each.lead_times, values[0].copy(), low, high)

@@ -1,0 +1,260 @@
+r"""Tables of the tidy metrics by lead-time range, as the paper's Tables 6 to 10.
+
+A method is scored on trajectories t = 1 ... T, fields f and lead times l. With w_t the weight of a
+trajectory, a metric x and the spread-skill ratio over a range R of lead times are
+
+    x_R     = mean_{f, l in R} sum_t w_t x_tfl,
+    ratio_R = mean_{f, l in R} sqrt( sum_t w_t Spread_tfl^2 / sum_t w_t Skill_tfl^2 ).
+
+The estimate has w_t = 1 / T. Its 95 % confidence interval is the percentile bootstrap over trajectories, in
+which T w is multinomial: trajectories are independent, fields and lead times of one trajectory are not.
+
+A trajectory with a value that is not finite in R is unstable there. It is counted, never left out: the
+method's estimate over R is then infinite.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lola.core.seeding import numpy_generator
+from lola.evaluation.tables.cells import METHOD, RATIO, Cells, CellTable
+
+Range = tuple[int, int | None]
+
+NAMES = {
+    "persistence": "Persistence",
+    "autoencoder": "Autoencoder alone",
+    "autoencoder_ema": "Autoencoder alone (EMA)",
+    "neural_solver": "Neural solver",
+    "neural_solver_ema": "Neural solver (EMA)",
+    "diffusion": "Diffusion",
+    "diffusion_ema": "Diffusion (EMA)",
+}
+MODELS = tuple(NAMES)
+EMULATORS = ("neural_solver", "neural_solver_ema", "diffusion", "diffusion_ema")
+SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
+_CELL = ["target", "metric", "field", "lead_time", "trajectory"]
+COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
+
+
+def name_range(lead_times: Range) -> str:
+    """The name of an inclusive range of lead times: `1-20`, or `61-end`."""
+    first, last = lead_times
+    return f"{first}-{'end' if last is None else last}"
+
+
+def to_frame(table: pa.Table, target: str, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of some metrics against one target, strings as plain columns."""
+    chosen = pc.and_(pc.equal(table["target"], target), pc.is_in(table["metric"], pa.array(names)))
+    frame = table.filter(chosen).to_pandas()
+    return frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
+
+
+def lead_time_table(
+    metrics: pa.Table, metric: str, ranges: Sequence[Range], *, target: str = "truth", draws: int = 1000
+) -> pd.DataFrame:
+    """Estimates of a metric by method and lead-time range.
+
+    Arguments:
+        metrics: Tidy rows of one system.
+        metric: The name of a metric of the rows, or `spread_skill_ratio`.
+        ranges: Inclusive ranges of lead times in simulation steps; None is the end.
+        target: What was scored against, `truth` or `autoencoded`.
+        draws: Resamplings of the bootstrap.
+
+    Returns:
+        One row per method and range, in the order of the paper's tables: the columns of `METHOD`,
+        `metric`, `range`, `value`, `low`, `high` (the interval, NaN for one trajectory), `trajectories`
+        and `unstable` (how many of these are). Methods that lack the metric have no rows.
+    """
+    return estimate(CellTable(metrics).of(metric, target), metric, ranges, draws)
+
+
+def estimate(cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = 1000) -> pd.DataFrame:
+    """The `lead_time_table` of cells of one metric."""
+    rows = [row for each in cells for row in _over_ranges(each, metric, ranges, draws)]
+    return in_order(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
+
+
+def _over_ranges(cells: Cells, metric: str, ranges: Sequence[Range], draws: int) -> Iterator[dict]:
+    key = dict(zip(METHOD, cells.method, strict=True)) | {"metric": metric}
+    for bounds in ranges:
+        parts = inside(cells, bounds)
+        if parts.size:
+            yield key | {"range": name_range(bounds)} | _estimate(parts, draws)
+
+
+def inside(cells: Cells, bounds: Range) -> np.ndarray:
+    """The values in a range of lead times, with shape `(P, T, K)`, of the K cells that any trajectory has."""
+    first, last = bounds
+    lead = (cells.lead_times >= first) & (cells.lead_times <= (np.inf if last is None else last))
+    values = cells.values[..., lead].reshape(*cells.values.shape[:2], -1)
+    return values[..., ~np.isnan(values).all((0, 1))]
+
+
+def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
+    """The estimate of values with shape `(1, T, K)`, or of the ratio of squares with shape `(2, T, K)`."""
+    count = parts.shape[1]
+    unstable = int((~np.isfinite(parts)).any(axis=(0, 2)).sum())
+    if unstable:
+        return {"value": np.inf, "low": np.nan, "high": np.nan, "trajectories": count, "unstable": unstable}
+    means = bootstrap_weights(count, draws) @ parts
+    estimates = (np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]).mean(axis=1)
+    low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
+    return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
+
+
+def estimate_means(means: np.ndarray, draws: int = 1000) -> dict[str, float]:
+    """The estimate, with its interval, of means over lead times and fields, with shape `(T,)`."""
+    return _estimate(means[None, :, None], draws)
+
+
+@functools.lru_cache(maxsize=16)
+def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
+    """The weights w of trajectories: of the estimate, then of every resampling, shape `(1 + draws, count)`.
+
+    They depend on the count alone, so that whatever is scored on the same trajectories is resampled alike.
+    """
+    resampled = numpy_generator("bootstrap", count).multinomial(count, np.full(count, 1 / count), size=draws)
+    weights = np.concatenate([np.ones((1, count)), resampled]) / count
+    weights.flags.writeable = False  # it is kept for all that ask
+    return weights
+
+
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Persistence, the autoencoders, then emulators: pixel space first, by rate and solver steps."""
+    order = table.assign(model=table["model"].map(MODELS.index), space=table["space"] == "latent")
+    index = order.sort_values(METHOD, kind="stable").index
+    return table.loc[index].reset_index(drop=True)
+
+
+def beats_persistence(table: pd.DataFrame) -> pd.Series:
+    """Whether each row of a `lead_time_table` is below persistence over the same range.
+
+    Rows of persistence and of autoencoders, which do not predict, and rows without a rival, are NA.
+    """
+    rival = table[table["model"] == "persistence"].groupby("range")["value"].min()
+    bound = table["range"].map(rival)
+    emulator = table["model"].isin(EMULATORS) & bound.notna()
+    return (table["value"] < bound).astype("boolean").where(emulator)
+
+
+def summarise(
+    metrics: pa.Table, ranges: Sequence[Range], spectrum_ranges: Sequence[Range] = (), split: str = "test"
+) -> dict[str, float]:
+    """One method's metrics by range, as `<split>/<metric>/<range>`, and as `autoencoded/...` against that.
+
+    Arguments:
+        metrics: Tidy rows of one method.
+        ranges: Inclusive ranges of lead times in simulation steps; None is the end.
+        spectrum_ranges: Those of power spectra, if they differ.
+        split: The split that the rows are of.
+    """
+    cells = CellTable(metrics)
+    summary: dict[str, float] = {}
+    for target, prefix in (("truth", split), ("autoencoded", "autoencoded")):
+        for metric in cells.metrics(target):
+            own = spectrum_ranges if spectrum_ranges and metric.startswith("spectrum") else ranges
+            for row in estimate(cells.of(metric, target), metric, own, draws=1).itertuples():
+                summary[f"{prefix}/{metric}/{row.range}"] = float(row.value)
+    return summary
+
+
+def count_diverged(metrics: pa.Table) -> int:
+    """The rollouts of one method, one per trajectory and start, with an error that is not finite."""
+    errors = metrics.filter(pc.equal(metrics["metric"], "vrmse"))
+    lost = errors.filter(pc.invert(pc.fill_null(pc.is_finite(errors["value"]), False)))
+    return lost.unify_dictionaries().group_by(["trajectory", "start"]).aggregate([]).num_rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What a table shows of one estimate: `best` of the emulators, or `flagged` for losing to persistence.
+
+    `paper` is the figure that the paper prints in its place, if it has one.
+    """
+
+    text: str
+    interval: str = ""
+    paper: str = ""
+    best: bool = False
+    flagged: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A table to print: columns are pairs of metric and range; a row is method, rate, steps and cells."""
+
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, str, str, list[Cell]]]
+
+
+def layout(table: pd.DataFrame) -> Layout:
+    """Lay out one or several concatenated `lead_time_table`s, methods down, metrics and ranges across.
+
+    A column `paper`, if there is one, holds the figures that the paper prints (see `tables/paper.py`).
+    """
+    columns = list(dict.fromkeys(zip(table["metric"], table["range"], strict=True)))
+    table = table.reset_index(drop=True)
+    table = in_order(table.assign(flagged=_flags(table), best=_best(table)))
+    varying = [key for key in ("sampler", "members", "context", "overlap", "guidance") if _varies(table, key)]
+    rows = []
+    for _, group in table.groupby(METHOD, sort=False):
+        row = group.iloc[0]
+        cells = {(cell["metric"], cell["range"]): _cell(cell) for _, cell in group.iterrows()}
+        rate = f"{row['compression']:.4g}" if row["space"] == "latent" else "–"
+        steps = str(row["solver_steps"]) if row["solver_steps"] else "–"
+        rows.append(
+            (name_method(row, varying), rate, steps, [cells.get(column, Cell("–")) for column in columns])
+        )
+    return Layout(columns, rows)
+
+
+def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
+    """A method's name for people, with the keys that tell it from others of its model."""
+    emulator = row["model"] in EMULATORS
+    where = " in pixel space" if emulator and row["space"] == "pixel" else ""
+    words = {"guidance": "guided by"}
+    told = [f", {words.get(key, key)} {row[key]}" for key in keys if emulator and row[key] != ""]
+    return NAMES[row["model"]] + where + "".join(told)
+
+
+def _varies(table: pd.DataFrame, key: str) -> bool:
+    """Whether methods of one model differ in a key, so that the name must tell them apart."""
+    return bool((table.groupby("model")[key].nunique() > 1).any())
+
+
+def _flags(table: pd.DataFrame) -> pd.Series:
+    """Emulators whose VRMSE is not below persistence; a spectrum or ratio of persistence is no rival."""
+    parts = [beats_persistence(part) for _, part in table.groupby("metric")]
+    return (~pd.concat(parts).reindex(table.index)).fillna(False).astype(bool) & (table["metric"] == "vrmse")
+
+
+def _best(table: pd.DataFrame) -> pd.Series:
+    """The best emulator of each column: the least error, or the ratio nearest to 1 as a factor."""
+    finite = table["value"].where(np.isfinite(table["value"]) & table["model"].isin(EMULATORS))
+    badness = finite.where(table["metric"] != RATIO, np.log(finite).abs())
+    return badness == badness.groupby([table["metric"], table["range"]]).transform("min")
+
+
+def _cell(row: pd.Series) -> Cell:
+    figure = row.get("paper", np.nan)
+    paper = "" if pd.isna(figure) else f"{figure:.3f}"
+    best, flagged = bool(row["best"]), bool(row["flagged"])
+    if row["unstable"]:
+        return Cell(f"unstable {row['unstable']}/{row['trajectories']}", paper=paper, flagged=flagged)
+    interval = "" if np.isnan(row["low"]) else f"{row['low']:.3f}–{row['high']:.3f}"
+    return Cell(f"{row['value']:.3f}", interval, paper, best, flagged)
+
+
+def heading(column: tuple[str, str]) -> str:
+    """A column's heading for people, such as `1–20`, or `low 1–20` for a band of the spectrum."""
+    metric, lead_times = column
+    band = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
+    return band + lead_times.replace("-", "–")

@@ -1,0 +1,68 @@
+"""Speed by method, as the paper's Table 1."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from lola.evaluation.tables.lead_times import NAMES
+from lola.evaluation.tables.paper import SECONDS
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Seconds per state of a method.
+
+    Arguments:
+        model: `simulator`, with which the others are compared, or the `model` of the tidy tables.
+        seconds: Seconds per state of one member, decoding included.
+        space: `latent` or `pixel`.
+        compression: Its compression rate, if it works in latent space.
+        solver_steps: Steps of its sampler, if it has one.
+        guided: Whether it assimilates observations.
+    """
+
+    model: str
+    seconds: float
+    space: str = "pixel"
+    compression: float | None = None
+    solver_steps: int = 0
+    guided: bool = False
+
+
+def speed_table(timings: Sequence[Timing], system: str) -> pd.DataFrame:
+    """A row of strings per method; the paper's seconds are those of Euler on one A100.
+
+    The factor is the simulator's time over the method's, where the simulator's is known.
+    """
+    base = next((timing.seconds for timing in timings if timing.model == "simulator"), None)
+    printed = SECONDS if system == "euler" else {}
+    return pd.DataFrame(
+        {
+            "method": NAMES.get(timing.model, timing.model.capitalize())
+            + (", guided" if timing.guided else ""),
+            "space": timing.space,
+            "rate": f"{timing.compression:.4g}" if timing.compression else "–",
+            "steps": str(timing.solver_steps or "–"),
+            "time per state": show_seconds(timing.seconds),
+            "speed over the simulator": f"{base / timing.seconds:.3g}×" if base else "–",
+            "paper, A100": show_seconds(None if timing.guided else printed.get((timing.model, timing.space))),
+        }
+        for timing in timings
+    )
+
+
+def show_seconds(seconds: float | None) -> str:
+    """Seconds for people."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def clock(device: torch.device) -> float:
+    """Seconds of a clock, read when a device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

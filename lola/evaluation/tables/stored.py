@@ -1,0 +1,62 @@
+"""Reading the tables and arrays of finished stages."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from lola.core.errors import DataError, StorageError
+from lola.evaluation.scores.rows import KEYS, with_lists
+from lola.storage.remote import AnyPath, local_copy, reaching, reason
+
+
+def read_table(path: AnyPath) -> pa.Table:
+    """A table of a stage; spectra of earlier versions, which had a row per bin, in today's form.
+
+    Raises:
+        DataError: It is missing or corrupt.
+    """
+    with _reading(path), path.open("rb") as file:
+        return with_lists(pq.read_table(file, page_checksum_verification=True))
+
+
+def read_subject(path: AnyPath) -> dict[str, Any]:
+    """The key columns of the first row of a table.
+
+    Raises:
+        DataError: It is missing or corrupt.
+    """
+    columns = [field.name for field in KEYS]
+    with _reading(path), path.open("rb") as file:
+        for rows in pq.ParquetFile(file).iter_batches(1, columns=columns):
+            return rows.to_pylist()[0]
+        raise ValueError("it has no rows")
+
+
+def read_array(path: AnyPath) -> np.ndarray:
+    """An array of a stage, on disk: what is used of it is read.
+
+    Raises:
+        DataError: It is missing or corrupt.
+    """
+    with _reading(path):
+        return np.load(local_copy(path), mmap_mode="r")
+
+
+@contextlib.contextmanager
+def _reading(path: AnyPath) -> Iterator[None]:
+    """Turn errors of reading a file of a stage into one that names it."""
+    try:
+        with reaching(path) if isinstance(path, UPath) else contextlib.nullcontext():
+            yield
+    except StorageError:
+        raise
+    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} is missing or corrupt ({reason(error)}); remove manifest.json beside it, and run what "
+            "made it again"
+        ) from error

@@ -1,0 +1,294 @@
+r"""The diffusion model: a denoiser of windows, conditioned on their known states (Sections 2 and 3.3).
+
+Perturbation (Eq. 1), with `t` in [0, 1] and scales by one of the schedules of `schedule.py`, never zero:
+
+    x_t = alpha x + sigma eps
+
+Denoiser, with `F` the network, `m` the mask of known elements and `theta` the simulation's parameters:
+
+    d(x_t) = c_skip x_t + c_out F(c_in x_t, c_noise, m, theta),  v = sigma^2 / (alpha^2 + sigma^2)
+    c_in = 1 / sqrt(alpha^2 + sigma^2),  c_skip = alpha / (alpha^2 + sigma^2)
+    c_out = sigma / sqrt(alpha^2 + sigma^2),  c_noise = 10 log(sigma / alpha)
+
+Known elements enter without noise: there x_t = sqrt(alpha^2 + sigma^2) x, so that c_in x_t = x.
+
+Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform if not told:
+
+    argmin_d  E ||d(x_t) - x||^2 / v
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import torch
+from azula.denoise import Denoiser, GaussianPosterior
+from azula.noise import Schedule
+from azula.sample import Sampler
+from torch import Tensor, nn
+
+from lola.core.config import Config
+from lola.core.seeding import SampleGenerator
+from lola.data.state import Batch
+from lola.models.binding import BoundNetwork
+from lola.models.masks import check_window, draw_mask, unknown_mean
+from lola.models.schedule import ScheduleConfig, TimePriorConfig
+from lola.models.transformer import TransformerConfig
+from lola.models.unet import UNetConfig
+from lola.models.unrolled import Step
+from lola.nn.embedding import SineEncoding, mlp
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiffusionConfig(Config):
+    """A diffusion model.
+
+    Arguments:
+        network: The network.
+        schedule: The noise schedule.
+        times: How the times of the objective are distributed.
+    """
+
+    network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    times: TimePriorConfig = dataclasses.field(default_factory=TimePriorConfig)
+
+    @property
+    def random(self) -> bool:
+        """Masks, times and noise are drawn."""
+        return True
+
+    def build(self, channels: int, parameters: int, spatial: int, window: int) -> "Diffusion":
+        """The model of windows of `window` states of `channels` fields on `spatial` grid axes."""
+        return Diffusion(self, channels, parameters, spatial, window)
+
+
+class NoisyNetwork(nn.Module):
+    """The network F: one of windows, modulated by the noise level and the simulation's parameters."""
+
+    def __init__(self, network: nn.Module, modulation: int, parameters: int) -> None:
+        super().__init__()
+        self.network = network
+        self.embed_noise = nn.Sequential(SineEncoding(modulation), *mlp(modulation, modulation))
+        self.embed_parameters = mlp(parameters, modulation) if parameters else None
+
+    def forward(self, x: Tensor, noise: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+        """Map `x` `(B, C, L, *grid)`, `noise` `(B)` or `()`, `label` `(B, P)` to the shape of `x`."""
+        embedded = None if self.embed_parameters is None else self.embed_parameters(label)
+        modulation = self.modulate(noise.expand(len(x)), embedded)
+        return self.network(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
+
+    def modulate(self, noise: Tensor, embedded: Tensor | None) -> Tensor:
+        """The modulation `(B, modulation)` of noise levels `(B)` or `(1)` and embedded parameters, if any."""
+        modulation = self.embed_noise(noise)
+        return modulation if embedded is None else modulation + embedded
+
+
+class WindowDenoiser(Denoiser):
+    """The denoiser d, in azula's manner.
+
+    Arguments:
+        backbone: The network F, called `(c_in x_t, c_noise, mask, label)`.
+        schedule: The noise schedule.
+    """
+
+    def __init__(self, backbone: nn.Module, schedule: Schedule) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.schedule = schedule
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, *, label: Tensor, mask: Tensor, bound: BoundNetwork | None = None
+    ) -> GaussianPosterior:
+        """The posterior of windows given noisy ones.
+
+        Arguments:
+            x_t: Noisy windows, their known elements as `present` leaves them, with shape `(B, C, L, *grid)`.
+            t: Times, with shape `()` or `(B)`, or these with trailing axes of size 1.
+            label: Parameters of the simulations, with shape `(B, P)`.
+            mask: True where an element is known, with a shape that expands to that of `x_t`.
+            bound: The network with this label and mask bound, if it is at hand.
+
+        Returns:
+            A posterior with `mean` `(B, C, L, *grid)` and `var`, which broadcasts to it.
+        """
+        alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
+        square = alpha**2 + sigma**2
+        c_noise = 10 * torch.log(sigma / alpha).flatten()
+        scaled = x_t * torch.rsqrt(square)
+        output = self.backbone(scaled, c_noise, mask, label) if bound is None else bound(scaled, c_noise)
+        mean = alpha / square * x_t + sigma * torch.rsqrt(square) * output
+        return GaussianPosterior(mean=mean, var=sigma**2 / square)
+
+    def present(self, x_t: Tensor, t: Tensor, known: Tensor, mask: Tensor) -> Tensor:
+        """Noisy windows with known elements put in, scaled to enter the network without noise."""
+        alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
+        return torch.where(mask, torch.sqrt(alpha**2 + sigma**2) * known, x_t)
+
+    def condition(
+        self, known: Tensor, mask: Tensor, label: Tensor, bound: BoundNetwork | None = None
+    ) -> "ConditionedDenoiser":
+        """The denoiser of windows whose masked elements equal those of `known`."""
+        return ConditionedDenoiser(self, known, mask, label, bound)
+
+
+class ConditionedDenoiser(Denoiser):
+    """A denoiser with its known elements and parameters bound: what samplers and guidance see.
+
+    Arguments:
+        denoiser: The denoiser of windows.
+        known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+        mask: True where an element is known, with a shape that expands to that of `known`.
+        label: Parameters of the simulations, with shape `(B, P)`.
+        bound: The denoiser's network with this label and mask bound, if it is at hand.
+    """
+
+    def __init__(
+        self,
+        denoiser: WindowDenoiser,
+        known: Tensor,
+        mask: Tensor,
+        label: Tensor,
+        bound: BoundNetwork | None = None,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.schedule = denoiser.schedule
+        self.known, self.mask, self.label, self.bound = known, mask, label, bound
+
+    def forward(self, x_t: Tensor, t: Tensor, **kwargs: object) -> GaussianPosterior:
+        """The posterior of windows `(B, C, L, *grid)`, its mean that of `known` where known."""
+        x_t = self.denoiser.present(x_t, t, self.known, self.mask)
+        q = self.denoiser(x_t, t, label=self.label, mask=self.mask, bound=self.bound)
+        return GaussianPosterior(mean=torch.where(self.mask, self.known, q.mean), var=q.var)
+
+
+class Diffusion(nn.Module):
+    """A diffusion model, in latent or pixel space.
+
+    Arguments:
+        config: Its configuration.
+        channels: Channels of a state.
+        parameters: Parameters of a simulation, P.
+        spatial: Grid axes.
+        window: States of a window, L.
+    """
+
+    def __init__(
+        self, config: DiffusionConfig, channels: int, parameters: int, spatial: int, window: int
+    ) -> None:
+        super().__init__()
+        check_window(window)
+        self.config = config
+        self.window = window
+        network = config.network.build(channels, spatial, modulated=True)
+        backbone = NoisyNetwork(network, config.network.modulation, parameters)
+        self.denoiser = WindowDenoiser(backbone, config.schedule.build())
+
+    def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective (Eq. 7) over a batch, and the same over its unknown elements."""
+        x = batch.states
+        mask = draw_mask(x, generator)
+        t = self.config.times.draw(generator)
+        eps = generator.normal(*x.shape[1:])
+        alpha, sigma = _trailing(self.denoiser.schedule(t), x.ndim)
+        x_t = self.denoiser.present(alpha * x + sigma * eps, t, x, mask)
+        q = self.denoiser(x_t, t, label=batch.parameters, mask=mask)
+        error = (q.mean - x).square() / q.var
+        return error.mean(), {"unknown_loss": unknown_mean(error.detach(), mask)}
+
+    def bind(
+        self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False
+    ) -> BoundNetwork | None:
+        """The network with masks and parameters bound; gradients reach its fields only.
+
+        Arguments:
+            mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            compiled: Whether the network is compiled.
+            graphs: Whether GPUs replay the compiled network as a CUDA graph.
+
+        Returns:
+            The network, or None for a denoiser of another kind.
+        """
+        backbone = self.denoiser.backbone
+        if not isinstance(backbone, NoisyNetwork):
+            return None
+        return BoundNetwork(
+            backbone.network,
+            mask,
+            parameters,
+            embed=backbone.embed_parameters,
+            modulate=backbone.modulate,
+            compiled=compiled,
+            graphs=graphs,
+        )
+
+    def predict(
+        self,
+        known: Tensor,
+        mask: Tensor,
+        parameters: Tensor,
+        generator: SampleGenerator,
+        sampler: Callable[[Denoiser], Sampler],
+        bound: BoundNetwork | None = None,
+    ) -> Tensor:
+        """Draw windows given their known elements.
+
+        Arguments:
+            known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+            mask: True where an element is known, with a shape that expands to that of `known`.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            generator: One random stream per window, for the noise at t = 1.
+            sampler: What makes a sampler of a denoiser.
+            bound: The network with this mask and these parameters bound, if it is at hand.
+
+        Returns:
+            Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+        """
+        one = known.new_ones(())
+        alpha, sigma = self.denoiser.schedule(one)
+        noise = generator.normal(*known.shape[1:]).to(known)
+        denoiser = self.denoiser.condition(known, mask, parameters, bound)
+        x = sampler(denoiser)(torch.hypot(alpha, sigma) * noise)
+        return torch.where(mask, known, x)
+
+    @torch.no_grad()
+    def draw(
+        self, known: Tensor, generator: SampleGenerator, bound: BoundNetwork, steps: Sequence[Step]
+    ) -> Tensor:
+        """Draw windows as `predict` does with a deterministic sampler that is unrolled into steps.
+
+        Arguments:
+            known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+            generator: One random stream per window, for the noise at t = 1.
+            bound: The network with mask and parameters bound, the unknown states following each other.
+            steps: The steps of the sampler with the schedule of this model.
+
+        Returns:
+            Windows with known states untouched, with shape `(B, C, L, *grid)`.
+        """
+        assert bound.unknown is not None
+        part = (slice(None), slice(None), bound.unknown)
+        bound.keep(known, [step.noise for step in steps])
+        y = generator.normal(*known.shape[1:]).to(known)[part]
+        window, depth = known.clone(), max(len(step.inputs) for step in steps)
+        inputs: list[Tensor] = []
+        outputs: list[Tensor] = []
+        for step in steps:
+            window[part] = y
+            inputs = [y, *inputs][:depth]
+            outputs = [bound(window, step.noise, bound.unknown).to(known.dtype), *outputs][:depth]
+            y = y * step.inputs[0]
+            for tensor, weight in (
+                *zip(inputs[1:], step.inputs[1:], strict=False),
+                *zip(outputs, step.outputs, strict=False),
+            ):
+                y.add_(tensor, alpha=weight)
+        window[part] = y
+        return window
+
+
+def _trailing(scales: tuple[Tensor, Tensor], ndim: int) -> tuple[Tensor, Tensor]:
+    """Scales of shape `(B)` or `()` with trailing axes, to broadcast with tensors of `ndim` axes."""
+    alpha, sigma = (scale.reshape(*scale.shape, *[1] * (ndim - scale.ndim)) for scale in scales)
+    return alpha, sigma

@@ -1,0 +1,61 @@
+"""What every network of an emulator says, whatever its architecture."""
+
+import abc
+import dataclasses
+from typing import Annotated
+
+from torch import nn
+
+from lola.core.config import Config, Each, Kernel, Size, Within, option, require
+
+Sizes = Size | Each[Size]
+Kernels = Kernel | Each[Kernel]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkConfig(Config, abc.ABC):
+    """A network of windows `(B, C, L, *grid)`.
+
+    Arguments:
+        modulation: Features of the vector that carries simulation parameters and diffusion time.
+    """
+
+    modulation: Annotated[int, Within("[4, 65536]")] = 256
+
+    def validate(self) -> None:
+        super().validate()
+        require(
+            self.modulation % 2 == 0,
+            f"--modulation must be even, not {self.modulation}",
+        )
+
+    @abc.abstractmethod
+    def check_grid(self, grid: tuple[int, ...], window: int) -> None:
+        """Raise `ConfigError` unless the network takes windows of `window` states on the grid."""
+
+    @abc.abstractmethod
+    def build(self, channels: int, spatial: int, modulated: bool) -> nn.Module:
+        """The network that maps fields and mask, `2 channels`, to `channels`."""
+
+
+def each(sizes: Sizes) -> tuple[int, ...]:
+    """The sizes that were given, one or several."""
+    return sizes if isinstance(sizes, tuple) else (sizes,)
+
+
+def along_axes(name: str, sizes: Sizes, time: int, spatial: int) -> tuple[int, ...]:
+    """Sizes along time and each of `spatial` grid axes; a single size is that of every grid axis.
+
+    Arguments:
+        name: What they are called, for the error.
+        sizes: What was given.
+        time: The size along time where a single one was given.
+        spatial: The number of grid axes.
+    """
+    if isinstance(sizes, int):
+        return (time, *[sizes] * spatial)
+    require(
+        len(sizes) == 1 + spatial,
+        f"{option(name)} {sizes} must have {1 + spatial} sizes: time and {spatial} grid axes",
+    )
+    return sizes

@@ -1,0 +1,128 @@
+r"""The neural solver: a point estimate of a window from its known states (Section 3.4).
+
+With `x` a window of states, `m` the mask of its known states, `theta` the simulation's parameters and `s` the
+network, the objective is mean regression (Eq. 8):
+
+    argmin_s  E ||s(x * m, m, theta) - x||^2
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from lola.core.config import Config
+from lola.core.seeding import SampleGenerator
+from lola.data.state import Batch
+from lola.models.binding import BoundNetwork
+from lola.models.masks import check_window, draw_mask, unknown_mean
+from lola.models.transformer import TransformerConfig
+from lola.models.unet import UNetConfig
+from lola.nn.embedding import mlp
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuralSolverConfig(Config):
+    """A neural solver.
+
+    Arguments:
+        network: The network.
+    """
+
+    network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
+
+    @property
+    def random(self) -> bool:
+        """Masks are drawn."""
+        return True
+
+    def build(self, channels: int, parameters: int, spatial: int, window: int) -> "NeuralSolver":
+        """The solver of windows of `window` states of `channels` fields on `spatial` grid axes."""
+        return NeuralSolver(self, channels, parameters, spatial, window)
+
+
+class NeuralSolver(nn.Module):
+    """A neural solver, in latent or pixel space.
+
+    Arguments:
+        config: Its configuration.
+        channels: Channels of a state.
+        parameters: Parameters of a simulation, P; with none the network is not modulated.
+        spatial: Grid axes.
+        window: States of a window, L.
+    """
+
+    def __init__(
+        self, config: NeuralSolverConfig, channels: int, parameters: int, spatial: int, window: int
+    ) -> None:
+        super().__init__()
+        check_window(window)
+        self.config = config
+        self.window = window
+        self.network = config.network.build(channels, spatial, modulated=parameters > 0)
+        self.embed_parameters = mlp(parameters, config.network.modulation) if parameters else None
+
+    def forward(self, x: Tensor, mask: Tensor, label: Tensor) -> Tensor:
+        """Estimate a window.
+
+        Arguments:
+            x: States, standardised, of which only the known matter, with shape `(B, C, L, *grid)`.
+            mask: True where an element is known, with a shape that expands to that of `x`.
+            label: Parameters of the simulations, with shape `(B, P)`.
+
+        Returns:
+            The estimate of all states, known ones included, with shape `(B, C, L, *grid)`.
+        """
+        modulation = None if self.embed_parameters is None else self.embed_parameters(label)
+        known = torch.where(mask, x, 0.0)
+        return self.network(torch.cat((known, mask.expand_as(x).to(x)), dim=1), modulation)
+
+    def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The objective (Eq. 8) over a batch, and the mean squared error of its unknown elements."""
+        x = batch.states
+        mask = draw_mask(x, generator)
+        error = (self(x, mask, batch.parameters).float() - x).square()
+        return error.mean(), {"unknown_mse": unknown_mean(error.detach(), mask)}
+
+    def bind(
+        self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False
+    ) -> BoundNetwork:
+        """The network with masks and parameters bound; gradients reach its fields only.
+
+        Arguments:
+            mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            compiled: Whether the network is compiled.
+            graphs: Whether GPUs replay the compiled network as a CUDA graph.
+        """
+        return BoundNetwork(
+            self.network,
+            mask,
+            parameters,
+            embed=self.embed_parameters,
+            compiled=compiled,
+            graphs=graphs,
+        )
+
+    def predict(
+        self,
+        known: Tensor,
+        mask: Tensor,
+        parameters: Tensor,
+        generator: SampleGenerator,
+        bound: BoundNetwork | None = None,
+    ) -> Tensor:
+        """Complete windows; the solver is deterministic and leaves `generator` alone.
+
+        Arguments:
+            known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
+            mask: True where an element is known, with a shape that expands to that of `known`.
+            parameters: Parameters of the simulations, with shape `(B, P)`.
+            generator: One random stream per window.
+            bound: The network with this mask and these parameters bound, if it is at hand.
+
+        Returns:
+            Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+        """
+        estimate = self(known, mask, parameters) if bound is None else bound(torch.where(mask, known, 0.0))
+        return torch.where(mask, known, estimate.to(known))

@@ -1,0 +1,92 @@
+"""Finding trained models: finished stages by folder, name or fingerprint, and what MLflow knows."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from lola.core.errors import DataError, StorageError, TrackingError
+from lola.storage.remote import AnyPath, any_path
+from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, atomic_path, manifests, read_manifest, read_manifests
+from lola.storage.tracking import fetch_model, fetch_stage
+
+ModelKind = Literal["autoencoders", "emulators"]
+NAMES: dict[str, str] = {"autoencoders": "autoencoder", "emulators": "emulator"}
+
+
+def find_stage(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
+    """The folder of a finished autoencoder or emulator.
+
+    Arguments:
+        root: The storage root.
+        reference: The folder, a path or a URL; or the name or the fingerprint (8 digits or more) of a stage
+            of the storage root; or a model that MLflow knows, as for `fetch_model`, which becomes a stage of
+            the root.
+        kind: Which kind of model is meant.
+
+    Raises:
+        DataError: What was found is a model of another kind.
+        StorageError: A URL holds credentials, or cannot be reached.
+        TrackingError: Nothing was found, nor does MLflow know it.
+    """
+    given = any_path(reference)
+    named = [path.parent for path in manifests(root, kind) if path.parent.name == reference]
+    if not named and len(reference) >= 8:
+        stages = read_manifests(root, kind)
+        named = [folder for folder, manifest in stages if manifest["fingerprint"].startswith(reference)]
+    if (given / "manifest.json").exists():
+        folder = given
+    elif named:
+        folder = named[0]
+    elif isinstance(given, Path) and given.is_dir():
+        raise StorageError(f"{given} holds no manifest.json: it is no finished stage")
+    else:
+        return _fetch(root, reference, kind)
+    _require(folder, reference, kind)
+    return folder
+
+
+def find_emulator(root: AnyPath, reference: str) -> AnyPath:
+    """The folder of a finished emulator, as for `find_stage`; its autoencoder is fetched too if need be."""
+    folder = find_stage(root, reference, "emulators")
+    manifest = read_manifest(folder)
+    name = manifest["autoencoder"]
+    if name and not (folder.parents[1] / "autoencoders" / name / "manifest.json").exists():
+        with tempfile.TemporaryDirectory() as aside:
+            found = fetch_stage(root, manifest["inputs"]["autoencoder"], Path(aside))
+            _adopt(folder.parents[1], found, "autoencoders")
+    return folder
+
+
+def _fetch(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
+    """Make a model of MLflow's a stage of the storage root, unless it is one already."""
+    with tempfile.TemporaryDirectory() as aside:
+        try:
+            found = fetch_model(root, reference, Path(aside))
+        except TrackingError as error:
+            raise TrackingError(
+                f"{reference} is no {NAMES[kind]} of {root}, and {error}; name a stage's folder, its name or "
+                "fingerprint, runs:/RUN_ID or a registered model"
+            ) from error
+        _require(found, reference, kind)
+        return _adopt(root, found, kind)
+
+
+def _adopt(root: AnyPath, found: Path, kind: ModelKind) -> AnyPath:
+    manifest = read_manifest(found)
+    folder = root / kind / f"{manifest['system']}-{manifest['what']}-{manifest['fingerprint'][:8]}"
+    if not (folder / "manifest.json").exists():
+        for file in (WEIGHTS, EMA_WEIGHTS, "manifest.json"):
+            if (found / file).exists() or file != EMA_WEIGHTS:
+                with atomic_path(folder / file) as path:
+                    shutil.copyfile(found / file, path)
+    return folder
+
+
+def _require(folder: AnyPath, reference: str, kind: ModelKind) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    if manifest["kind"] != kind:
+        raise DataError(
+            f"{reference} is one of {manifest['kind']}, not an {NAMES[kind]}; name the {NAMES[kind]}"
+        )
+    return manifest

@@ -1,0 +1,390 @@
+"""Storage roots on object stores: whole objects, and local copies for what must read a file.
+
+A root is a `Path` or, on an object store, a `UPath`, which has the same interface. An object store has
+neither renames nor appends nor locks, but an object appears whole or not at all. So a file is written aside
+on this machine and uploaded when it is whole, and of several the one that tells of the others comes last.
+
+What reads files of the system (safetensors, memory maps, MLflow) is given a copy. A machine fetches an object
+once, into the folder of `LOLA_CACHE`, else `~/.cache/lola`, under a name of its URL and version; processes
+that want the same object wait for one download. Nobody empties the folder: it may be removed whenever no
+program uses it.
+
+Filesystems find their credentials themselves, in the environment; no error tells more than a location.
+Listings are never cached, since others write too.
+"""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import logging
+import os
+import posixpath
+import re
+import shutil
+import urllib.parse
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import filelock
+import fsspec
+from upath import UPath
+
+from lola.core.errors import DataError, LolaError, StorageError
+from lola.core.filesystem import Lock, expand, home, private_folder, refusal, replace
+
+AnyPath = Path | UPath
+"""A path of a storage root, on a local or shared filesystem or on an object store."""
+
+AT_ONCE = 8  # objects that are fetched or uploaded at once
+CLIENTS = (
+    *("fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "adlfs", "azure", "ossfs", "paramiko"),
+    *("aiohttp", "requests", "urllib3", "http", "ssl", "smbprotocol", "pyarrow"),
+)
+"""Packages whose own errors, not all of which are `OSError`, are those of filesystems."""
+SCHEMES = (
+    "s3",
+    "s3a",
+    "gs",
+    "gcs",
+    "az",
+    "abfs",
+    "abfss",
+    "adl",
+    "oss",
+    "http",
+    "https",
+    "ftp",
+    "sftp",
+    "ssh",
+    "hdfs",
+    "webhdfs",
+    "hf",
+    "smb",
+    "memory",
+    "dropbox",
+    "file",
+)
+
+
+def is_url(text: object) -> bool:
+    """Whether a text, such as an option, is a URL of a remote filesystem."""
+    return "://" in str(text) and not str(text).startswith("file://")
+
+
+def without_secrets(url: str) -> str:
+    """A URL's scheme and host, to be shown where the rest may hold credentials."""
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def secret_of(url: str) -> str | None:
+    """The part of a URL, perhaps chained, that holds credentials or a query, without them; else None."""
+    for part in map(urllib.parse.urlsplit, url.split("::")):
+        if part.query or "@" in part.netloc:
+            return without_secrets(part.geturl())
+    return None
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def reaching(location: object, remedy: str = "simulate or fetch it again") -> Iterator[None]:
+    """Turn what a filesystem raises into one line that names the location, and a remedy if it is missing.
+
+    Errors of programs, which no filesystem raises, pass.
+
+    Raises:
+        DataError: It does not exist.
+        StorageError: It cannot be reached, its filesystem is not known, or it refuses access.
+    """
+    try:
+        yield
+    except LolaError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{location} is missing; {remedy}") from error
+    except PermissionError as error:
+        raise StorageError(
+            f"{location} refuses access ({reason(error)}); set its credentials in the environment"
+        ) from error
+    except Exception as error:
+        if not _of_filesystem(error):
+            raise
+        raise StorageError(
+            refusal(error)
+            or f"{location} cannot be reached ({reason(error)}); see to the address, the network and the "
+            "credentials in the environment, and run again"
+        ) from error
+
+
+def _of_filesystem(error: BaseException) -> bool:
+    """Whether a filesystem, or what it speaks with its server through, raised an error."""
+    packages = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+    return isinstance(error, (OSError, EOFError)) or not packages.isdisjoint(CLIENTS)
+
+
+def remote_path(url: str) -> UPath:
+    """The path of a URL."""
+    shown = without_secrets(url)
+    if not url.partition("://")[2].strip("/"):
+        raise StorageError(f"{url} cannot be used: it names no bucket")
+    with knowing(shown):
+        fsspec.get_filesystem_class(url.partition("::")[0].partition("://")[0])  # else it is a local path
+        path = UPath(url.rstrip("/"), use_listings_cache=False)
+        path.fs  # noqa: B018 its package may not be installed
+        return path
+
+
+def filesystem_of(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The filesystem of a URL, and the path in it.
+
+    Raises:
+        StorageError: No filesystem has its scheme, or it cannot be reached.
+    """
+    with knowing(without_secrets(url)):
+        return fsspec.url_to_fs(url, **options)
+
+
+@contextlib.contextmanager
+def knowing(shown: str) -> Iterator[None]:
+    """Turn what finding a URL's filesystem raises into one line that names the URL."""
+    try:
+        with reaching(shown):
+            yield
+    except ImportError as error:
+        raise StorageError(
+            f"{shown} needs a package that is not installed ({reason(error)}); pip install 'lola[remote]'"
+        ) from error
+    except ValueError as error:  # fsspec does not know the scheme
+        if isinstance(error, LolaError):
+            raise
+        raise StorageError(f"{shown} cannot be reached ({reason(error)}); see to the address") from error
+
+
+def require_no_typo(path: str, option: str) -> None:
+    """Raise `StorageError` if what is taken for a path of this machine looks like a URL: `s3:/bucket`."""
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*):/*(.*)", path)
+    if path.startswith("file://"):
+        return
+    if found and found[1].lower() in SCHEMES and not os.path.lexists(path):
+        raise StorageError(f"--{option} {path} is no folder; did you mean {found[1].lower()}://{found[2]}?")
+
+
+def any_path(location: str | Path) -> AnyPath:
+    """A path of this machine, absolute, or of a URL; nothing needs to be there.
+
+    Raises:
+        StorageError: A URL holds credentials, or its filesystem is not known.
+    """
+    if not is_url(location):
+        return expand(str(location))
+    shown = secret_of(str(location))
+    if shown is not None:
+        raise StorageError(
+            f"{shown} holds credentials or a query; leave them out, and set them in the environment"
+        )
+    return remote_path(str(location))
+
+
+def open_root(url: str) -> UPath:
+    """A storage root on an object store, which an object was written to.
+
+    Raises:
+        StorageError: The URL holds credentials, or cannot be written to.
+    """
+    shown = secret_of(url)
+    if shown is not None:
+        raise StorageError(
+            f"storage {shown} holds credentials or a query, which would be recorded; leave them out, and set "
+            "them in the environment"
+        )
+    if "::" in url:
+        raise StorageError(f"storage {without_secrets(url)} is a chain of filesystems; give a single one")
+    path = remote_path(url)
+    require_writable(path, "storage")
+    return path
+
+
+def require_writable(folder: UPath, option: str) -> None:
+    """Raise `StorageError`, which names an option, unless an object can be written to its folder."""
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        with reaching(folder):
+            probe.write_bytes(b"lola")
+            probe.unlink()
+    except DataError as error:
+        raise StorageError(
+            f"{option} {folder} has no bucket yet; make it, or give another --{option}"
+        ) from error
+
+
+def cache_folder() -> Path:
+    """The folder of this machine's copies, for its owner alone."""
+    named, own = os.environ.get("LOLA_CACHE"), home()
+    folder = expand(named) if named else own / ".cache" / "lola" if own else private_folder("lola-cache")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not named and not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if not named:
+            return private_folder("lola-cache")  # a container's user, whose home is another's
+        raise StorageError(
+            f"{folder} cannot be written ({error.strerror}); name a folder for copies of remote files with "
+            "LOLA_CACHE"
+        ) from error
+    return folder
+
+
+def mirrored(path: UPath) -> Path:
+    """The folder of this machine that belongs to a remote path, by its URL; it may not exist."""
+    return cache_folder() / hashlib.sha256(str(path).encode()).hexdigest()[:24]
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder on this machine, where the copies are; it is removed in the end, or after its process died.
+
+    Raises:
+        StorageError: The disk is full or read-only.
+    """
+    asides, name = cache_folder() / "asides", uuid.uuid4().hex
+    try:
+        asides.mkdir(exist_ok=True)
+        _remove_abandoned(asides)
+        with Lock(asides / f"{name}.lock"):
+            try:
+                (asides / name).mkdir()
+                yield asides / name
+            finally:
+                shutil.rmtree(asides / name, ignore_errors=True)
+                (asides / f"{name}.lock").unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise StorageError(
+            f"cannot write in {cache_folder()} ({error.strerror}); name a larger folder for copies of remote "
+            "files with LOLA_CACHE"
+        ) from error
+
+
+@functools.cache
+def _remove_abandoned(asides: Path) -> None:
+    """Remove what processes that were killed had aside: nobody holds its lock."""
+    for lock in asides.glob("*.lock"):
+        with contextlib.suppress(filelock.Timeout), Lock(lock, timeout=0):
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def read_whole(path: AnyPath) -> bytes:
+    """The contents of a small file, as they were at one moment."""
+    return path.fs.cat_file(path.path) if isinstance(path, UPath) else path.read_bytes()
+
+
+def is_there(path: AnyPath) -> bool:
+    """Whether a small file is; one request, where looking for an object or a folder of its name takes two."""
+    if not isinstance(path, UPath):
+        return path.exists()
+    with reaching(path):
+        try:
+            read_whole(path)
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def local_copy(path: AnyPath) -> Path:
+    """A file of this machine with the contents and the name of a path: the path itself if it is local.
+
+    Raises:
+        DataError: There is no such object.
+        StorageError: It cannot be reached, or there is no room for the copy.
+    """
+    if not isinstance(path, UPath):
+        return path
+    with reaching(path, "remove its stage's folder and run again"):
+        found = path.fs.info(path.path)
+        version = path.fs.ukey(path.path) if "ETag" not in found else found["ETag"]
+        key = hashlib.sha256(f"{path} {version} {found['size']}".encode()).hexdigest()[:24]
+        copy = cache_folder() / key / path.name
+        if _is_whole(copy, found["size"]):
+            return copy
+        with Lock(cache_folder() / f".{key}.lock"), scratch() as aside:
+            if not _is_whole(copy, found["size"]):
+                path.fs.get_file(path.path, str(aside / path.name))
+                if (aside / path.name).stat().st_size != found["size"]:
+                    raise StorageError(f"{path} was replaced while it was read; run again")
+                copy.parent.mkdir(exist_ok=True)
+                replace(aside / path.name, copy)
+    return copy
+
+
+def _is_whole(copy: Path, size: int) -> bool:
+    """Whether there is a copy of a size; one that a power cut has cut is told, and fetched again."""
+    try:
+        found = copy.stat().st_size
+    except FileNotFoundError:
+        return False
+    if found != size:
+        logging.getLogger(__name__).warning(
+            "%s is corrupt (%d bytes, not %d) and is fetched again", copy, found, size
+        )
+    return found == size
+
+
+def local_copies(paths: Iterable[AnyPath]) -> list[Path]:
+    """Files of this machine, as for `local_copy`, several fetched at once."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(local_copy, paths))
+
+
+def names_below(folder: AnyPath) -> list[str]:
+    """The files of a folder and of those below it, by their paths within it, in order; or none."""
+    if not isinstance(folder, UPath):
+        return [os.path.relpath(str(path), str(folder)) for path in files_below(folder)]
+    with reaching(folder):
+        return sorted(posixpath.relpath(name, folder.path) for name in folder.fs.find(folder.path))
+
+
+def files_below(folder: AnyPath) -> list[AnyPath]:
+    """The files of a folder and of those below it, in order; none if there is no such folder.
+
+    What other processes rename or remove meanwhile may be there or not.
+    """
+    if not isinstance(folder, UPath):
+        return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return [folder / name for name in names_below(folder)]
+
+
+@contextlib.contextmanager
+def local_folder(folder: AnyPath) -> Iterator[Path]:
+    """A folder of this machine with the files of a folder and of those below: itself if it is local."""
+    if not isinstance(folder, UPath):
+        yield folder
+        return
+    with scratch() as aside:
+        for name in names_below(folder):
+            path, copy = folder / name, aside / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with reaching(path):
+                path.fs.get_file(path.path, str(copy))
+        yield aside
+
+
+def upload(source: Path, path: UPath, last: str = "") -> None:
+    """Upload a file, or a folder with the files below it, of which `last` comes last."""
+    if not source.is_dir():
+        with reaching(path):
+            path.fs.put_file(str(source), path.path)
+        return
+    for name in sorted(names_below(source), key=lambda name: (name == last, name)):
+        upload(source / name, path / name)

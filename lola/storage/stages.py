@@ -1,0 +1,380 @@
+"""Where results live: the storage root, atomic files, content-addressed stages and their leases.
+
+A stage is one folder `<root>/<kind>/<system>-<what>-<fingerprint8>/`. It is finished when its
+`manifest.json` exists: the manifest is written last, to a temporary path, and renamed. Everything else in the
+folder is either whole (renamed into place) or resumable. On an object store, files are uploaded instead of
+renamed (`lola/storage/remote.py`), and leases are objects that expire (`lola/storage/leases.py`).
+
+What `atomic_path` has written survives a power cut: file, folder and name are on the disk when it returns,
+and the manifest comes after everything that it tells of. The record of events may lose its last metrics, no
+more. Disks lie, and roots are copied: a stage whose manifest is not whole, or whose files are not of the size
+that it tells, is not finished, and is made again after a warning.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+from upath import UPath
+
+from lola.core.config import Config, fingerprint
+from lola.core.errors import CorruptError, DataError, StorageError
+from lola.core.filesystem import expand, home, make_folder, refusal, refusals, sync, sync_folder
+from lola.core.strict_json import dumps, loads
+from lola.core.waiting import Say
+from lola.storage.integrity import damage, require_same, sizes_below
+from lola.storage.leases import ObjectLease, lease, told_lease
+from lola.storage.remote import (
+    AnyPath,
+    is_url,
+    open_root,
+    reaching,
+    read_whole,
+    require_no_typo,
+    scratch,
+    secret_of,
+    upload,
+)
+
+SCHEMA_VERSION = 1
+WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
+STREAMS = "splitmix64"
+"""The streams of samples that random results come of: another name where the same keys give other numbers."""
+_whole: dict[tuple[str, str], tuple[int, ...]] = {}
+"""Stages that this process found whole, by folder and fingerprint, with what told: looking costs time."""
+_told: set[str] = set()
+"""Damages that this process has told of."""
+ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
+Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
+Location = Path | str
+"""A local path, or a URL of any filesystem that fsspec knows."""
+
+
+def resolve_storage(option: str | None) -> AnyPath:
+    """The storage root: the option, else `LOLA_STORAGE`, else `~/lola-storage`, absolute and writable.
+
+    Raises:
+        StorageError: The root cannot be written, or its URL holds credentials.
+    """
+    root = option or os.environ.get("LOLA_STORAGE")
+    if not root:
+        folder = home()
+        if folder is None:
+            raise StorageError(
+                "this user has no home folder to keep results in; name one with --storage or LOLA_STORAGE"
+            )
+        root = str(folder / "lola-storage")
+    if is_url(root):
+        return open_root(root)
+    require_no_typo(root, "storage")
+    path = expand(root.removeprefix("file://"))
+    probe = path / f".probe-{uuid.uuid4().hex}"
+    try:
+        make_folder(path)
+        probe.write_bytes(b"lola")
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+        line = (
+            refusal(error, path) or f"cannot use {path} ({error.strerror or error}); give another --storage"
+        )
+        raise StorageError(f"storage: {line}") from error
+    return path
+
+
+def well_folder(storage: AnyPath, option: str) -> Location:
+    """The folder of Well datasets: under the storage root, an absolute path that exists, or a URL.
+
+    Raises:
+        StorageError: An absolute path is no folder, or a URL holds credentials.
+    """
+    if is_url(option):
+        shown = secret_of(option)
+        if shown is not None:
+            raise StorageError(
+                f"the URL {shown} of --well holds credentials or a query, which "
+                "would be recorded; leave them out, and set them in the environment"
+            )
+        return option.rstrip("/")
+    require_no_typo(option, "well")
+    option = option.removeprefix("file://")
+    if isinstance(storage, UPath) and not Path(option).is_absolute():
+        return str(storage / option)
+    folder = Path(option) if isinstance(storage, UPath) else storage / option
+    if Path(option).is_absolute() and not folder.is_dir():
+        raise StorageError(
+            f"{folder} is no folder; name the folder that holds The Well's datasets with --well"
+        )
+    return folder
+
+
+@contextlib.contextmanager
+def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Iterator[Path]:
+    """A temporary path that becomes `path` when the block ends without an error, and survives a power cut.
+
+    It is in the folder of a local path, and renamed; that of an object is elsewhere on this machine, and
+    uploaded. A folder is not there at once then: its files appear one by one, `last` at the end.
+
+    Arguments:
+        path: The file or folder that is written.
+        last: The file of a folder that is uploaded last.
+        durable: Whether it is on the disk when the block ends; if not, the caller syncs its folder.
+
+    Raises:
+        StorageError: The storage is full, read-only or out of reach; nothing is left behind.
+    """
+    if isinstance(path, UPath):
+        with scratch() as folder:
+            yield folder / path.name
+            upload(folder / path.name, path, last)
+        return
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with refusals(path, "write"):
+            make_folder(path.parent)
+            yield aside
+            if durable:
+                sync(aside)
+            os.replace(aside, path)
+            if durable:
+                sync_folder(path.parent)
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # what was refused first is what is told
+                aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing_into(folder: AnyPath) -> Iterator[Path]:
+    """A folder of this machine whose files are in `folder` when the block ends; itself if it is local."""
+    if not isinstance(folder, UPath):
+        yield folder
+        return
+    with scratch() as aside:
+        yield aside
+        upload(aside, folder)
+
+
+def remove_asides(folder: AnyPath) -> None:
+    """Remove what processes that were killed had aside in a folder and below; nobody may be writing there.
+
+    What is uploaded is aside elsewhere.
+    """
+    if isinstance(folder, UPath):
+        return
+    for parent, folders, names in os.walk(folder):
+        for name in filter(ASIDE.fullmatch, folders):
+            shutil.rmtree(Path(parent, name), ignore_errors=True)
+        for name in filter(ASIDE.fullmatch, names):
+            Path(parent, name).unlink(missing_ok=True)
+
+
+def write_json(path: AnyPath, value: Any) -> None:
+    """Write JSON atomically, for people to read as well.
+
+    Raises:
+        DivergedError: A number is not finite; nothing is written.
+        StorageError: The storage is full, read-only or out of reach.
+    """
+    text = dumps(value, indent=2) + "\n"
+    with atomic_path(path) as aside:
+        aside.write_text(text)
+
+
+@functools.cache
+def software() -> dict[str, str]:
+    """The versions that a result depends on."""
+    names = ("lola", "torch", "ray", "azula", "heavyball", "numpy", "pyarrow", "h5py")
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def git_commit() -> str:
+    """The commit of the source, or `unknown` outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A content-addressed unit of work.
+
+    Arguments:
+        root: The storage root.
+        kind: The folder under the root.
+        system: The physical system.
+        what: A short name for people, such as `diffusion-f16c64`.
+        config: What the stage computes.
+        inputs: Fingerprints of what it reads, by role.
+    """
+
+    root: AnyPath
+    kind: Kind
+    system: str
+    what: str
+    config: Config
+    inputs: Mapping[str, str]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash of configuration, inputs, schema version and, if numbers are drawn, the streams."""
+        streams = (STREAMS,) if self.config.random else ()
+        return fingerprint(SCHEMA_VERSION, self.kind, self.system, self.config, dict(self.inputs), *streams)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, unique within its kind."""
+        return f"{self.system}-{self.what}-{self.fingerprint[:8]}"
+
+    @property
+    def folder(self) -> AnyPath:
+        """Where the stage's files are."""
+        return self.root / self.kind / self.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the manifest, which is written last, and all files that it tells of are there and whole.
+
+        A damage is told by a warning, once.
+
+        Raises:
+            StorageError: The folder holds another stage, or cannot be reached.
+        """
+        key, state = (str(self.folder), self.fingerprint), self._state()
+        if state is None:
+            return False
+        if _whole.get(key) == state:
+            return True
+        try:
+            with reaching(self.folder) if isinstance(self.folder, UPath) else refusals(self.folder):
+                text = read_whole(self.folder / "manifest.json")
+        except (FileNotFoundError, DataError):
+            return False
+        fault = damage(self.folder, text)
+        if fault:
+            _warn(f"{fault}; {self.name} is made again")
+            return False
+        require_same(self.folder, text, self.fingerprint)
+        _whole[key] = state
+        return True
+
+    def _state(self) -> tuple[int, ...] | None:
+        """What tells one manifest from another; None if there is none, empty on an object store."""
+        if isinstance(self.folder, UPath):
+            return ()
+        try:
+            status = os.stat(self.folder / "manifest.json")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def manifest(self) -> dict[str, Any]:
+        """The finished stage's manifest."""
+        return read_manifest(self.folder)
+
+    def lease(self) -> filelock.BaseFileLock | ObjectLease:
+        """A context for one process at a time; the lease of a process that died ends."""
+        return lease(self.folder)
+
+    def told_lease(self, say: Say) -> contextlib.AbstractContextManager[None]:
+        """The lease, as a context that says after some seconds who has it."""
+        return told_lease(self.folder, say)
+
+    def commit(self, **counts: Any) -> None:
+        """Write the manifest, which finishes the stage; under its lease, since what was aside is removed.
+
+        Arguments:
+            counts: What was made: sizes, counts, statistics, timings, as JSON values.
+        """
+        remove_asides(self.folder)
+        files = sizes_below(self.folder)
+        write_json(
+            self.folder / "manifest.json",
+            {
+                "schema": SCHEMA_VERSION,
+                "fingerprint": self.fingerprint,
+                "kind": self.kind,
+                "system": self.system,
+                "what": self.what,
+                "config": {"type": type(self.config).__name__, **self.config.what()},
+                "inputs": dict(self.inputs),
+                "software": software(),
+                "files": files,
+                **counts,
+            },
+        )
+
+
+def _warn(line: str) -> None:
+    """Tell of a damage, once in a process."""
+    if line not in _told:
+        _told.add(line)
+        logging.getLogger(__name__).warning("%s", line)
+
+
+def manifests(root: AnyPath, kind: str) -> list[AnyPath]:
+    """The manifests of the finished stages of a kind, in order of their names."""
+    if not isinstance(root, UPath):
+        return sorted((root / kind).glob("*/manifest.json"), key=str)
+    folder = root / kind  # not by a pattern: the root may hold brackets
+    with reaching(root):
+        names = folder.fs.find(folder.path, maxdepth=2)
+    return [
+        root / kind / name.rsplit("/", 2)[1] / "manifest.json"
+        for name in sorted(names)
+        if name.endswith("/manifest.json")
+    ]
+
+
+def read_manifests(root: AnyPath, kind: str) -> Iterator[tuple[AnyPath, dict[str, Any]]]:
+    """Folder and manifest of the finished stages of a kind; a corrupt one is told and left out."""
+    for path in manifests(root, kind):
+        try:
+            yield path.parent, read_manifest(path.parent)
+        except CorruptError as error:
+            _warn(str(error))
+
+
+def read_manifest(folder: AnyPath) -> dict[str, Any]:
+    """The manifest of a finished stage's folder.
+
+    Raises:
+        StorageError: There is none, it is torn, cannot be reached, or another schema version wrote it.
+    """
+    try:
+        with reaching(folder) if isinstance(folder, UPath) else refusals(folder):
+            text = read_whole(folder / "manifest.json")
+    except (FileNotFoundError, NotADirectoryError, DataError) as error:
+        raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from error
+    try:
+        manifest = loads(text)
+        schema = manifest.get("schema")
+    except (ValueError, AttributeError) as error:
+        raise CorruptError(
+            f"{folder}/manifest.json is corrupt (not JSON); remove it and run again to make the stage anew"
+        ) from error
+    if schema != SCHEMA_VERSION:
+        raise StorageError(
+            f"{folder} has schema {schema}, not {SCHEMA_VERSION}; use the version of lola that wrote it"
+        )
+    return manifest

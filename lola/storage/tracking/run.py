@@ -1,0 +1,281 @@
+"""One event log and the MLflow run that it is copied to, exactly once.
+
+What has been sent is decided by what MLflow says it has. The run's tag `lola.spool_offset` is the offset in
+the log behind the last event that MLflow has taken, and `lola.spool_digest` identifies the log up to there.
+Both are written last, so that after a failure, wherever it happened, events from there on are sent again:
+
+- parameters that the run has are left out; the first value of each stays, as MLflow allows no other;
+- metrics are sent for steps that the run's history lacks, which also leaves out what a resumed run repeats;
+- tags, artifacts and the status replace what is there by name; datasets that the run has are left out;
+- a model version is made unless one of the same run and source exists.
+"""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from lola.storage.event_log import log_digest
+from lola.storage.follow import Events
+from lola.storage.remote import AnyPath, local_copy, local_folder
+from lola.storage.tracking.sweep_log import located
+
+OFFSET = "lola.spool_offset"
+DIGEST = "lola.spool_digest"
+TRAINED = "lola.trained"
+ALIAS = "latest-trained"
+DIGEST_CHARACTERS = 16  # of a dataset; MLflow takes up to 36
+MAX_METRICS = 900  # in one call; MLflow takes 1000 metrics, parameters and tags together
+MAX_PARAMS = MAX_TAGS = 100  # in one call
+MAX_PARAM_CHARACTERS = 6000
+MAX_TAG_CHARACTERS = 5000
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class _Sent:
+    """What the run has.
+
+    Arguments:
+        run: Its identifier.
+        artifacts: The URI of its artifacts.
+        offset: The offset of the log that it has confirmed.
+        params: The names of its parameters.
+        datasets: The names and digests of its datasets.
+        steps: The steps of metrics, by name, as far as they have been looked up.
+        new: Whether this process made it, so that it has nothing else.
+    """
+
+    run: str
+    artifacts: str
+    offset: int
+    params: set[str]
+    datasets: set[tuple[str, str]]
+    steps: dict[str, set[int]] = dataclasses.field(default_factory=dict)
+    new: bool = False
+
+
+class RunCopy:
+    """Copies an event log to a run.
+
+    Arguments:
+        client: Talks to MLflow.
+        root: The storage root.
+        folder: The folder of the event log.
+        identity: Tags by which the run is found.
+    """
+
+    def __init__(
+        self, client: MlflowClient, root: AnyPath, folder: AnyPath, identity: Mapping[str, str]
+    ) -> None:
+        self.client, self.root, self.folder, self.identity = client, root, folder, dict(identity)
+        self.lost: dict[str, str] = {}  # files of the log that can never be sent, and why
+        self._sent: _Sent | None = None
+
+    @property
+    def offset(self) -> int:
+        """The offset that MLflow has confirmed."""
+        return self._sent.offset if self._sent else 0
+
+    @property
+    def run_id(self) -> str | None:
+        """The run, once it is known."""
+        return self._sent.run if self._sent else None
+
+    def forget(self) -> None:
+        """Ask MLflow again what it has, since a call failed or somebody else changed it."""
+        self._sent = None
+
+    def attach(self, run: Run) -> int:
+        """Go on with a run of MLflow's; returns the offset that it has confirmed."""
+        tags = run.data.tags
+        offset = int(tags.get(OFFSET, "0"))
+        digest = log_digest(self.folder, offset) if offset else ""
+        if not digest or tags.get(DIGEST, digest) != digest:
+            offset = 0  # the log is not the one that was sent, such as after a machine was lost
+        datasets = run.inputs.dataset_inputs if run.inputs else []
+        self._sent = _Sent(
+            run.info.run_id,
+            run.info.artifact_uri,
+            offset,
+            set(run.data.params),
+            {(each.dataset.name, each.dataset.digest) for each in datasets},
+        )
+        return offset
+
+    def create(self, experiment: str, events: Events, parent: str | None) -> None:
+        """Make the run of a log, of which these are the first events."""
+        described = next((event for _, event in events if event["kind"] == "describe"), None)
+        name = described["name"] if described else self.folder.name
+        tags = self.identity | (_tags(described) if described else {})
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = self.client.create_run(experiment, run_name=name, tags=tags, start_time=events[0][1]["time"])
+        self.attach(run)
+        assert self._sent is not None
+        self._sent.new = True
+
+    def send(self, events: Events) -> int:
+        """Send events, of which the run has none or some; returns the offset behind them.
+
+        Raises:
+            Exception: Whatever the client raises; `forget` must be called then.
+        """
+        assert self._sent is not None
+        status: dict[str, Any] | None = None
+        metrics: list[Metric] = []
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
+        for _, event in events:
+            if event["kind"] == "metrics":
+                metrics += self._unsent(event)
+            elif event["kind"] == "describe":
+                params = _params(event) | params
+                tags |= _tags(event)
+            elif event["kind"] == "status":
+                status = event
+            else:
+                self._send_file_or_dataset(event)
+        offset = events[-1][0]
+        confirmed = {OFFSET: str(offset), DIGEST: log_digest(self.folder, offset)}
+        self._log([], {key: params[key] for key in params if key not in self._sent.params}, tags)
+        self._sent.params |= set(params)
+        if status is None:
+            self._log(metrics, {}, confirmed)
+        else:
+            self._log(metrics, {}, {})
+            self._set_status(status)
+            self._log([], {}, confirmed)
+        self._sent.offset = offset
+        return offset
+
+    def _unsent(self, event: Mapping[str, Any]) -> list[Metric]:
+        """The event's metrics at steps that the run lacks."""
+        step, metrics = event["step"], []
+        for key, value in event["values"].items():
+            if step not in self._steps(key):
+                self._steps(key).add(step)
+                metrics.append(Metric(key, value, event["time"], step))
+        return metrics
+
+    def _steps(self, key: str) -> set[int]:
+        assert self._sent is not None
+        if key not in self._sent.steps:
+            history = [] if self._sent.new else self.client.get_metric_history(self._sent.run, key)
+            self._sent.steps[key] = {metric.step for metric in history}
+        return self._sent.steps[key]
+
+    def _log(self, metrics: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Log in as many calls as the server's limits ask for, the tags with the last metrics."""
+        assert self._sent is not None
+        for some in _chunks([Param(*each) for each in params.items()], MAX_PARAMS):
+            self.client.log_batch(self._sent.run, params=some)
+        *before, last = list(_chunks([RunTag(*each) for each in tags.items()], MAX_TAGS)) or [[]]
+        for others in before:
+            self.client.log_batch(self._sent.run, tags=others)
+        *earlier, latest = list(_chunks(metrics, MAX_METRICS)) or [[]]
+        for each in earlier:
+            self.client.log_batch(self._sent.run, metrics=each)
+        if latest or last:
+            self.client.log_batch(self._sent.run, metrics=latest, tags=last)
+
+    def _set_status(self, event: Mapping[str, Any]) -> None:
+        assert self._sent is not None
+        if event["status"] == "RUNNING":
+            self.client.update_run(self._sent.run, status="RUNNING")
+        else:
+            self.client.set_terminated(self._sent.run, event["status"], end_time=event["time"])
+            self._sent.steps.clear()  # thousands of numbers, which are looked up if it ever goes on
+            self._sent.new = False
+
+    def _send_file_or_dataset(self, event: Mapping[str, Any]) -> None:
+        assert self._sent is not None
+        try:
+            if event["kind"] == "artifact":
+                self._log_file(self.folder / event["path"])
+            elif event["kind"] == "report":
+                report = located(self.root, event["path"])
+                if not report.exists():
+                    raise FileMissing(str(report))
+                with local_folder(report) as folder:
+                    self.client.log_artifacts(self._sent.run, str(folder), "report")
+            elif event["kind"] == "model":
+                self._register(event)
+            elif event["kind"] == "dataset":
+                found = _dataset(event)
+                if (found.dataset.name, found.dataset.digest) not in self._sent.datasets:
+                    self.client.log_inputs(self._sent.run, [found])
+                    self._sent.datasets.add((found.dataset.name, found.dataset.digest))
+        except FileMissing as error:
+            self.lost[str(error)] = "is not there any more"
+
+    def _log_file(self, path: AnyPath, folder: str | None = None) -> None:
+        assert self._sent is not None
+        if not path.exists():
+            raise FileMissing(str(path))
+        self.client.log_artifact(self._sent.run, str(local_copy(path)), folder)
+
+    def _register(self, event: Mapping[str, Any]) -> None:
+        """Log weights and make them a version of the registered model."""
+        assert self._sent is not None
+        for file in (event["path"], "manifest.json"):
+            self._log_file(self.folder / file, "model")
+        name, source = event["name"], f"{self._sent.artifacts}/model"
+        try:
+            self.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = list(self.client.search_model_versions(f"name='{name}'"))
+        own = [each for each in versions if each.run_id == self._sent.run and each.source == source]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            version = (
+                own[0]
+                if own
+                else self.client.create_model_version(
+                    name, source, run_id=self._sent.run, tags={TRAINED: str(event["time"])}
+                )
+            )
+            latest = max([*versions, version], key=lambda each: (_trained(each), -int(each.version)))
+            self.client.set_registered_model_alias(name, ALIAS, latest.version)
+
+
+class FileMissing(Exception):
+    """A file that an event names does not exist."""
+
+
+def _trained(version: Any) -> int:
+    """When a model was trained, Unix time in milliseconds."""
+    return int(version.tags.get(TRAINED) or version.creation_timestamp)
+
+
+def _chunks(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def _params(event: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value)[:MAX_PARAM_CHARACTERS] for key, value in event["parameters"].items()}
+
+
+def _tags(event: Mapping[str, Any]) -> dict[str, str]:
+    return {f"lola.{key}": str(value)[:MAX_TAG_CHARACTERS] for key, value in event["tags"].items()}
+
+
+def _dataset(event: Mapping[str, Any]) -> DatasetInput:
+    """A dataset of an event; MLflow's digests are short, and tell a dataset from others of its name."""
+    dataset = Dataset(
+        name=event["name"],
+        digest=event["digest"][:DIGEST_CHARACTERS],
+        source_type="local",
+        source=json.dumps({"uri": event["source"]}),
+        profile=json.dumps({"fingerprint": event["digest"]}),
+    )
+    return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", event["context"])])

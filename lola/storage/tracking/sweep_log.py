@@ -1,0 +1,129 @@
+"""The event log of a sweep: its run, the stages that belong to it, and its reports.
+
+It is in `<storage>/sweeps/<system>-<fingerprint8>/` and is written by the driver, which holds the folder's
+lease meanwhile, so that one process at a time sends a sweep's records to MLflow. With it everything that
+MLflow should hold can be sent by any process, at any time.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from lola.core.errors import StorageError
+from lola.storage.event_log import Spool, Status, last_status, read_events
+from lola.storage.leases import lease
+from lola.storage.remote import AnyPath, any_path, is_there, is_url, reaching
+
+SWEEPS = "sweeps"
+ABANDONED = "its process ended"
+
+
+class SweepLog:
+    """The event log of one sweep.
+
+    Arguments:
+        root: The storage root.
+        folder: The log's folder, as of `sweep_folder` or `sweep_folders`.
+    """
+
+    def __init__(self, root: AnyPath, folder: AnyPath) -> None:
+        self.root, self.folder = root, folder
+        self.held = False
+        self._lease = lease(folder)
+        self._spool: Spool | None = None
+        self.stages: dict[AnyPath, str] = {}
+
+    def acquire(self, wait_s: float = 0.0) -> bool:
+        """Become the process that writes this log and sends it; returns whether no other is."""
+        if not self.held:
+            try:
+                self._lease.acquire(timeout=wait_s)
+            except TimeoutError:
+                return False
+            self.held = True
+            self._spool = Spool.resume(self.folder)
+            for _, event in read_events(self.folder):
+                if event["kind"] == "stage":
+                    self.stages.setdefault(located(self.root, event["path"]), event["fingerprint"])
+        return True
+
+    def release(self) -> None:
+        """Let other processes write and send it."""
+        if self.held:
+            self.held = False
+            self._lease.release()
+
+    def begin(self, name: str, identity: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
+        """Record what the sweep is, and that it runs."""
+        assert self._spool is not None
+        self._spool.describe(name=name, tags=identity, parameters=parameters)
+        self._spool.status("RUNNING")
+
+    def add(self, stage: AnyPath, fingerprint: str) -> None:
+        """Record that a stage belongs to the sweep."""
+        if stage not in self.stages:
+            assert self._spool is not None
+            self._spool.stage(_relative(self.root, stage), fingerprint)
+            self.stages[stage] = fingerprint
+
+    def end(self, status: Status, report: AnyPath | None = None) -> None:
+        """Record how the sweep ended, and the folder of its report."""
+        assert self._spool is not None
+        if report is not None:
+            self._spool.report(_relative(self.root, report))
+        self._spool.status(status)
+
+    def identity(self) -> dict[str, str]:
+        """The tags that it was begun with; empty if it never was."""
+        described = [event["tags"] for _, event in read_events(self.folder) if event["kind"] == "describe"]
+        return described[-1] if described else {}
+
+
+def sweep_folder(root: AnyPath, system: str, fingerprint: str) -> AnyPath:
+    """Where the log of a sweep is."""
+    return root / SWEEPS / f"{system}-{fingerprint[:8]}"
+
+
+def sweep_folders(root: AnyPath) -> list[AnyPath]:
+    """The folders of all sweeps of a storage root, in order of their names."""
+    with contextlib.nullcontext() if not is_url(root) else reaching(root):
+        return sorted((path.parent for path in (root / SWEEPS).glob("*/events.jsonl")), key=str)
+
+
+def close_abandoned(stage: AnyPath, wait_s: float = 0.0) -> bool:
+    """Record the end of a stage whose log says that it runs, though no process makes it.
+
+    Arguments:
+        stage: The stage's folder.
+        wait_s: The longest wait for the lease of a process that is ending.
+
+    Returns:
+        Whether the log now says how the stage ended; else it is being made.
+    """
+    if last_status(stage) != "RUNNING":
+        return True
+    held = lease(stage)
+    try:
+        held.acquire(timeout=wait_s)
+    except OSError:  # another holds it, or the storage is away
+        return False
+    try:
+        if last_status(stage) == "RUNNING":
+            finished = is_there(stage / "manifest.json")
+            Spool.resume(stage).status("FINISHED" if finished else "KILLED", "" if finished else ABANDONED)
+    except StorageError:
+        return False
+    finally:
+        held.release()
+    return True
+
+
+def _relative(root: AnyPath, path: AnyPath) -> str:
+    """The name of a folder in the storage root, or its whole path if it is elsewhere."""
+    inside = str(path).startswith(f"{root}/")
+    return str(path)[len(str(root)) + 1 :] if inside else str(path)
+
+
+def located(root: AnyPath, name: str) -> AnyPath:
+    """The folder that a log names."""
+    return any_path(name) if name.startswith("/") or "://" in name else root / name

@@ -1,0 +1,79 @@
+r"""Rooms: the states that a group's windows need, in memory.
+
+A room is filled with runs of consecutive states: the union of the spans `[j, j + w)` of the windows that are
+asked for, each state read once. Windows that start at most `w` states after one another share a run.
+"""
+
+import threading
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from lola.core.seeding import Key
+from lola.data.state import Batch
+from lola.training.order import Geometry
+
+
+class Source(Geometry, Protocol):
+    """Windows that are read run by run into rooms of the source's own layout."""
+
+    def allocate(self, states: int) -> np.ndarray:
+        """A room for a number of states."""
+
+    def load(self, room: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on."""
+
+    def batch(self, room: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+        """The windows whose first states are at some places of a room; the keys decide their augmentation."""
+
+    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
+        """One window, read for itself: its states `(C, L, *grid)` and parameters `(P,)`."""
+
+    def describe(self, index: int) -> str:
+        """Where a window is from, for people: trajectory, file and states."""
+
+
+class Room:
+    """The states of some windows; where they will be is known before they are read.
+
+    Arguments:
+        source: Where they are read from.
+        windows: The windows, in any order.
+    """
+
+    def __init__(self, source: Source, windows: np.ndarray) -> None:
+        self.source = source
+        self.windows = np.unique(windows)
+        trajectory, start = np.divmod(self.windows, source.starts)
+        opens = np.ones(len(start), dtype=bool)
+        opens[1:] = (np.diff(trajectory) != 0) | (np.diff(start) > source.span)
+        first, last = np.flatnonzero(opens), np.flatnonzero(np.roll(opens, -1))
+        lengths = start[last] - start[first] + source.span
+        offsets = np.cumsum(lengths) - lengths
+        run = np.cumsum(opens) - 1
+        self.places = offsets[run] + start - start[first][run]
+        self.runs = np.stack([offsets, trajectory[first], start[first], start[first] + lengths], axis=1)
+        self.states = np.empty(0)
+
+    def fill(self, states: np.ndarray, stop: threading.Event) -> None:
+        """Read the states.
+
+        Arguments:
+            states: Memory of the source's for all of them, or more.
+            stop: Set by whoever does not want the room any more.
+        """
+        self.states = states
+        for at, trajectory, start, end in self.runs.tolist():
+            if stop.is_set():
+                return
+            self.source.load(states, at, trajectory, start, end)
+
+    def covers(self, windows: np.ndarray) -> bool:
+        """Whether all of some windows are here."""
+        return bool(np.isin(windows, self.windows).all())
+
+    def batch(self, windows: np.ndarray, keys: list[Key]) -> Batch:
+        """Some of the windows, in the order given."""
+        places = self.places[np.searchsorted(self.windows, windows)]
+        return self.source.batch(self.states, places, windows, keys)

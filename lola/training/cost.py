@@ -1,0 +1,232 @@
+r"""What training a model costs: memory, time and reads, from counts and a machine's peak figures.
+
+With `P` parameters and `B` samples per step over `G` GPUs, each goes through its share `b = ceil(B / G)` in
+`k` micro-batches of at most `n = ceil(b / k)` samples. Bytes on each GPU are
+
+    weights 4 P, gradients 4 P, buckets of the exchange 4 P (G > 1), average of weights 4 P (if one is kept),
+    optimiser S, activations A(n)
+
+with `A` counted (`lola.training.counting`), all of them or those that recomputing blocks leave, and `S`, over
+parameters of shape `(d_1, ..., d_r)` and `D` the largest dimension that is preconditioned by a matrix,
+
+    Adam   8 P
+    PSGD   4 P + 4 sum q(d_i),  q(d) = d (d + 1) / 2 if d <= D and r > 1, else d    (dimensions above 1)
+    SOAP   8 P + 8 sum q(d_i),  q(d) = d^2 if 1 < d <= D and r > 1, else 0          (dimensions merged)
+
+They fit when they stay below `(1 - reserve) M`, `M` the GPU's memory: the reserve is for gradients of
+activations, workspaces and fragments. With `F(k)` operations counted per step, a fraction `u` of the peak `p`
+that real kernels reach, and memory's bandwidth `w`, a step takes the longer of
+
+    arithmetic   F(k) / (G u p)
+    traffic      (5 (A(n_1) + ... + A(n_k)) + 12 P k + 2 S + 12 P (if an average is kept)) / w
+
+where a saved activation is written once and read twice, its gradient written and read; the optimiser reads
+and writes weights and its state and reads gradients; adding to a gradient or an average reads two numbers and
+writes one. Where blocks recompute their activations, because they are told to or nothing else fits, their
+forward pass is done twice: `F` and `A`, here all of them, grow by a third. The exchange of gradients, reading
+and element-wise arithmetic are taken to hide behind these.
+
+To keep the GPUs busy, storage must give `B` samples in the time of a step.
+"""
+
+import dataclasses
+import math
+from typing import Annotated
+
+from lola.core.config import Config, Positive, Share, Within
+from lola.training.counting import Affine, Counts, Precision
+from lola.training.loop import TrainingConfig
+from lola.training.optim import OptimizerConfig
+
+FLOAT = 4
+PASSES = 5  # over saved activations and their gradients
+RECOMPUTE = 4 / 3  # forward, forward again and backward, over forward and backward
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hardware(Config):
+    """A GPU; the defaults are the H100 SXM's published figures, without sparsity.
+
+    Arguments:
+        bfloat16: Peak operations per second in bfloat16.
+        float32: Peak operations per second in float32.
+        memory: Bytes of memory.
+        bandwidth: Bytes per second to and from memory.
+        utilisation: The fraction of the peak that training reaches: an assumption, to be measured.
+        reserve: The fraction of memory that is kept free.
+    """
+
+    bfloat16: Positive = 989e12
+    float32: Positive = 67e12
+    memory: Positive = 80e9
+    bandwidth: Positive = 3.35e12
+    utilisation: Annotated[float, Within("(0, 1]")] = 0.4
+    reserve: Share = 0.1
+
+    def peak(self, precision: Precision) -> float:
+        """Peak operations per second in a precision."""
+        return self.bfloat16 if precision == "bfloat16" else self.float32
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on each GPU.
+
+    Arguments:
+        weights, gradients, buckets, average, optimizer: What stays, whatever the batch.
+        activations: What a micro-batch leaves for the backward pass.
+        share: Samples of a step.
+        samples: Samples of a micro-batch.
+    """
+
+    weights: float
+    gradients: float
+    buckets: float
+    average: float
+    optimizer: float
+    activations: Affine
+    share: int
+    samples: int
+
+    @property
+    def resident(self) -> float:
+        """Bytes that do not depend on the batch."""
+        return self.weights + self.gradients + self.buckets + self.average + self.optimizer
+
+    @property
+    def total(self) -> float:
+        """All bytes."""
+        return self.resident + self.activations.at(self.samples)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The cost of a training run.
+
+    Arguments:
+        parameters: The number of parameters.
+        flops: Operations per step, over all GPUs.
+        memory: Bytes on each GPU.
+        room: Bytes on each GPU that may be used.
+        arithmetic, traffic: Seconds per step that these alone would take.
+        read: Bytes per second of samples, over all GPUs.
+        gpu_hours: GPUs times hours of the whole run.
+        remedy: What makes the batch fit; empty if it fits.
+    """
+
+    parameters: int
+    flops: float
+    memory: Memory
+    room: float
+    arithmetic: float
+    traffic: float
+    read: float
+    gpu_hours: float
+    remedy: str
+
+    @property
+    def seconds(self) -> float:
+        """Seconds per step."""
+        return max(self.arithmetic, self.traffic)
+
+
+def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hardware: Hardware) -> Estimate:
+    """The cost of a training run on GPUs, one for each of its workers.
+
+    Arguments:
+        counts: What a step asks for.
+        training: How the model is trained.
+        sample_bytes: Bytes that storage gives for a sample.
+        hardware: The GPUs.
+    """
+    gpus, parts, weights = training.most_workers, training.accumulate, FLOAT * counts.parameters
+    share = math.ceil(training.batch_size / gpus)
+    memory = Memory(
+        weights=weights,
+        gradients=weights,
+        buckets=weights if gpus > 1 else 0,
+        average=weights if training.ema else 0,
+        optimizer=optimizer_bytes(training.optimizer, counts.shapes),
+        activations=counts.recomputed if training.recompute else counts.activations,
+        share=share,
+        samples=math.ceil(share / parts),
+    )
+    room = (1 - hardware.reserve) * hardware.memory
+    remedy, work = _remedy(memory, counts.recomputed, room, training)
+    flops = work * (gpus * parts * counts.flops.fixed + training.batch_size * counts.flops.each)
+    arithmetic = flops / (gpus * hardware.utilisation * hardware.peak(training.precision))
+    saved = work * (parts * counts.activations.fixed + share * counts.activations.each)
+    moved = PASSES * saved + 3 * (parts * weights + memory.average) + 2 * memory.optimizer
+    traffic = moved / hardware.bandwidth
+    seconds = max(arithmetic, traffic)
+    return Estimate(
+        parameters=counts.parameters,
+        flops=flops,
+        memory=memory,
+        room=room,
+        arithmetic=arithmetic,
+        traffic=traffic,
+        read=training.batch_size * sample_bytes / seconds,
+        gpu_hours=gpus * training.steps * seconds / 3600,
+        remedy=remedy,
+    )
+
+
+def optimizer_bytes(config: OptimizerConfig, shapes: tuple[tuple[int, ...], ...]) -> float:
+    """Bytes of an optimiser's state over parameters of some shapes."""
+    return FLOAT * sum(_state(config, shape) for shape in shapes)
+
+
+def _state(config: OptimizerConfig, shape: tuple[int, ...]) -> int:
+    """Numbers that the optimiser keeps for a parameter."""
+    size, largest = math.prod(shape), config.max_dimension
+    if config.name in ("adam", "adamw"):
+        return 2 * size
+    if config.name == "psgd":
+        shape = tuple(d for d in shape if d > 1) or (1,)
+        return size + sum(d * (d + 1) // 2 if len(shape) > 1 and d <= largest else d for d in shape)
+    shape = _merged(shape, largest)
+    return 2 * size + 2 * sum(d * d for d in shape if len(shape) > 1 and 1 < d <= largest)
+
+
+def _merged(shape: tuple[int, ...], largest: int) -> tuple[int, ...]:
+    """The shape that SOAP sees: dimensions but the first merged, the last ones first, up to the largest."""
+    merged: list[int] = []
+    product = 1
+    for d in reversed(shape[1:]):
+        if product * d <= largest:
+            product *= d
+        elif product > 1:
+            merged.append(product)
+            product = d
+        else:
+            merged.append(d)
+    merged += [product] if product > 1 else []
+    return (*shape[:1], *reversed(merged))
+
+
+def _remedy(memory: Memory, recomputed: Affine, room: float, training: TrainingConfig) -> tuple[str, float]:
+    """What makes a batch fit, nothing if it does, and the work of the first way over that of a plain step."""
+    if memory.total <= room:
+        return "", RECOMPUTE if training.recompute else 1.0
+    most, saving = (_most(kind, room - memory.resident) for kind in (memory.activations, recomputed))
+    ways = []
+    if most:
+        gpus = math.ceil(training.batch_size / (most * training.accumulate))
+        ways += [f"{math.ceil(memory.share / most)} micro-batches", f"{gpus} GPUs"]
+    if saving >= memory.samples:
+        ways.append("recomputed blocks")
+    elif saving and not most:
+        ways.append(f"recomputed blocks in {math.ceil(memory.share / saving)} micro-batches")
+    if not ways:
+        return "a sample does not fit a GPU, even with recomputed blocks", RECOMPUTE
+    return _either(ways), 1.0 if most and not training.recompute else RECOMPUTE
+
+
+def _either(ways: list[str]) -> str:
+    return " or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)
+
+
+def _most(activations: Affine, room: float) -> int:
+    """The largest batch whose activations fit."""
+    return max(0, math.floor((room - activations.fixed) / activations.each))

@@ -1,0 +1,323 @@
+"""What a training step of a network asks for, counted on tensors without memory.
+
+A model's loss and its gradient run on torch's meta device, where tensors have shapes and types alone. Torch's
+flop counter counts 2 operations per multiplication and addition of convolutions, products of matrices and
+attention, forwards and backwards; it misses element-wise operations, normalisation and the optimiser.
+Activations are the storages that autograd saves for the backward pass, parameters apart.
+
+Both are affine in the samples `n` of a batch, `fixed + n each`: position embeddings and the casts of weights
+to bfloat16 do not grow with it. Two batches tell both numbers.
+"""
+
+import collections
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from lola.core.seeding import SampleGenerator
+from lola.data.state import Batch
+from lola.nn.recompute import Block
+
+Precision = Literal["float32", "bfloat16"]
+META = torch.device("meta")
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """A number that grows with the samples of a batch: `fixed + n each`."""
+
+    fixed: float
+    each: float
+
+    def at(self, samples: float) -> float:
+        """The number for a batch of `samples`."""
+        return self.fixed + samples * self.each
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """What a training step asks for.
+
+    Arguments:
+        shapes: The shape of every parameter.
+        flops: Operations, forwards and backwards.
+        activations: Bytes that the forward pass leaves for the backward pass.
+        recomputed: The same when every block keeps its inputs alone, one block at a time being recomputed.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    flops: Affine
+    activations: Affine
+    recomputed: Affine
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters."""
+        return sum(torch.Size(shape).numel() for shape in self.shapes)
+
+
+def count(
+    build: Callable[[], nn.Module], states: tuple[int, ...], parameters: int, precision: Precision
+) -> Counts:
+    """Count a training step of a model.
+
+    Arguments:
+        build: Builds the model, which has `loss(batch, generator)`.
+        states: The shape `(C, L, *grid)` of a sample.
+        parameters: The length `P` of a sample's parameters.
+        precision: The type of the network's arithmetic; weights are float32.
+    """
+    with META:
+        model = build()
+    (f1, a1, r1), (f2, a2, r2) = (_step(model, n, states, parameters, precision) for n in (1, 2))
+    flops, activations, recomputed = (
+        Affine(2 * one - two, two - one) for one, two in ((f1, f2), (a1, a2), (r1, r2))
+    )
+    return Counts(tuple(tuple(p.shape) for p in model.parameters()), flops, activations, recomputed)
+
+
+@torch.no_grad()
+def try_out(build: Callable[[], nn.Module], states: tuple[int, ...], parameters: int) -> int:
+    """Build a model and take its loss of one sample, all without memory; returns its number of parameters.
+
+    Arguments:
+        build: Builds the model, which has `loss(batch, generator)`.
+        states: The shape `(C, L, *grid)` of a sample.
+        parameters: The length `P` of a sample's parameters.
+    """
+    with META:
+        model = build()
+    batch = Batch(
+        states=torch.empty(1, *states, device=META), parameters=torch.empty(1, parameters, device=META)
+    )
+    cast(Any, model).loss(batch, _Shapes(1))
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _step(
+    model: nn.Module, samples: int, states: tuple[int, ...], parameters: int, precision: Precision
+) -> tuple[int, int, int]:
+    """Operations, saved bytes and saved bytes with recomputed blocks, of one batch."""
+    batch = Batch(
+        states=torch.empty(samples, *states, device=META),
+        parameters=torch.empty(samples, parameters, device=META),
+    )
+    saved = _Saved(model)
+    with _Operations() as counter:
+        with saved.watch(), _Autocast(precision):
+            loss, _ = cast(Any, model).loss(batch, _Shapes(samples))
+        loss.backward()
+    model.zero_grad(set_to_none=True)
+    return counter.total, saved.bytes, saved.recomputed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    """What an operation makes of inputs of some shapes: new tensors, and how many operations that takes.
+
+    Arguments:
+        outputs: Shape, strides and type of each, None for what is no tensor; None if they share memory with
+            inputs, so that the operation is done anew each time.
+        single: Whether it is one tensor by itself.
+        flops: Operations.
+    """
+
+    outputs: tuple[tuple[Any, ...] | None, ...] | None
+    single: bool
+    flops: int
+
+    def build(self) -> Any:
+        """The outputs, as new tensors."""
+        assert self.outputs is not None
+        made = [
+            torch.empty_strided(each[0], each[1], dtype=each[2], device=META) if each else None
+            for each in self.outputs
+        ]
+        return made[0] if self.single else tuple(made)
+
+
+class _Operations(TorchDispatchMode):
+    """Adds up the operations of whatever is computed, by torch's formulas.
+
+    Networks repeat their blocks, and torch tells the shape of a result in Python, which takes long: what an
+    operation made of inputs of the same shapes is looked up instead.
+    """
+
+    known: ClassVar[dict[Any, _Made]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        key = (func, _key(args), _key(tuple(kwargs.items())))
+        made = self.known.get(key)
+        if made is not None and made.outputs is not None:
+            self.total += made.flops
+            return made.build()
+        result = func(*args, **kwargs)
+        if made is None:
+            made = self.known[key] = _made(func, args, kwargs, result)
+        self.total += made.flops
+        return result
+
+
+def _key(value: Any) -> Any:
+    """What of an operation's inputs decides on its outputs."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device.type
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_key, value))
+    return type(value), value
+
+
+def _made(func: Any, args: Any, kwargs: Any, result: Any) -> _Made:
+    """How the result of an operation is made again."""
+    formula = flop_registry.get(func._overloadpacket)
+    flops = formula(*args, **kwargs, out_val=result) if formula else 0
+    single = isinstance(result, Tensor)
+    outputs = (result,) if single else tuple(result) if isinstance(result, (list, tuple)) else ()
+    inputs = {_storage(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+    new = (
+        not func._schema.is_mutable
+        and bool(outputs)
+        and all(x is None or _is_new(x, inputs) for x in outputs)
+        and (single or isinstance(result, tuple))
+    )
+    if not new:
+        return _Made(None, single, flops)
+    described = tuple(None if x is None else (x.shape, x.stride(), x.dtype) for x in outputs)
+    return _Made(described, single, flops)
+
+
+def _is_new(output: Any, inputs: set[int]) -> bool:
+    """Whether an output is a tensor without memory that no input is a view of."""
+    return isinstance(output, Tensor) and output.device == META and _storage(output) not in inputs
+
+
+class _Shapes(SampleGenerator):
+    """Random numbers of which the shape is all that matters."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__([(i,) for i in range(samples)], META)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.empty(len(self), *shape, device=META)
+
+
+class _Autocast(TorchFunctionMode):
+    """What automatic mixed precision does on a GPU, for the meta device, which has none of its own.
+
+    Linear maps, convolutions and attention are computed in bfloat16, normalisation in float32, the rest in
+    the type at hand. Attention is the fused kind, which keeps no matrix of weights; dropout keeps bytes.
+    """
+
+    HALF = (F.linear, F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d, torch.matmul)
+    FULL = (F.layer_norm, F.rms_norm, F.group_norm, torch.layer_norm, torch.rms_norm, torch.group_norm)
+
+    def __init__(self, precision: Precision) -> None:
+        super().__init__()
+        self.half = torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            q, k, v = (part.to(self.half) for part in args[:3])
+            return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+        if func is F.dropout:
+            return self._dropout(*args, **kwargs)
+        if func in self.HALF:
+            args, kwargs = self._cast(self.half, args, kwargs)
+        elif func in self.FULL:
+            args, kwargs = self._cast(torch.float32, args, kwargs)
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        return torch.native_dropout(x, p, True)[0] if training and p else x
+
+    @staticmethod
+    def _cast(dtype: torch.dtype, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
+        def cast_one(value: Any) -> Any:
+            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        return [cast_one(value) for value in args], {key: cast_one(value) for key, value in kwargs.items()}
+
+
+class _Saved:
+    """The storages that autograd saves, and the block that saved each.
+
+    Arguments:
+        model: Its parameters are not counted, its blocks are watched.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.parameters = {_storage(p) for p in model.parameters()}
+        self.tensors: dict[int, Tensor] = {}  # kept alive, so that no address is used twice
+        self.owners: dict[int, nn.Module | None] = {}
+        self.inputs: dict[int, Tensor] = {}
+        self.current: nn.Module | None = None
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Record what is saved within the context."""
+        handles = []
+        for block in self.model.modules():
+            if isinstance(block, Block):
+                handles.append(block.register_forward_pre_hook(self._enter))
+                handles.append(block.register_forward_hook(self._leave))
+        with saved_tensors_hooks(self._pack, lambda tensor: tensor):
+            yield
+        for handle in handles:
+            handle.remove()
+
+    def _enter(self, block: nn.Module, args: tuple[Any, ...]) -> None:
+        self.current = block
+        self.inputs |= {_storage(x): x for x in args if isinstance(x, Tensor)}
+
+    def _leave(self, block: nn.Module, args: Any, output: Any) -> None:
+        self.current = None
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        key = _storage(tensor)
+        if key not in self.parameters:
+            self.tensors[key] = tensor
+            owner = self.owners.setdefault(key, self.current)
+            if owner is not self.current:
+                self.owners[key] = None
+        return tensor
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of everything saved."""
+        return sum(tensor.untyped_storage().nbytes() for tensor in self.tensors.values())
+
+    @property
+    def recomputed(self) -> int:
+        """Bytes of what is saved outside blocks, of their inputs, and of the largest block."""
+        inside: collections.Counter[nn.Module] = collections.Counter()
+        kept = dict(self.inputs)
+        for key, tensor in self.tensors.items():
+            owner = self.owners[key]
+            if owner is None:
+                kept[key] = tensor
+            elif key not in self.inputs:
+                inside[owner] += tensor.untyped_storage().nbytes()
+        outside = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        return outside + max(inside.values(), default=0)
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

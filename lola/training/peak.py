@@ -1,0 +1,104 @@
+"""What a device computes at best: published figures of GPUs, a timed matrix product where there are none.
+
+A training step of `F` counted operations that takes `s` seconds on `G` devices of peak `p` uses them to
+
+    MFU = F / (s G p)
+
+(model FLOP utilisation): operations that a step repeats, such as those of recomputed blocks, do not count.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import torch
+
+from lola.training.cost import Hardware
+from lola.training.counting import Precision
+
+GPUS = {
+    "h100": Hardware(),
+    "h100-pcie": Hardware(bfloat16=756e12, float32=51e12, bandwidth=2e12),
+    "h200": Hardware(memory=141e9, bandwidth=4.8e12),
+    "a100-80gb": Hardware(bfloat16=312e12, float32=19.5e12, bandwidth=2.039e12),
+    "a100-40gb": Hardware(bfloat16=312e12, float32=19.5e12, memory=40e9, bandwidth=1.555e12),
+    "l40s": Hardware(bfloat16=362e12, float32=91.6e12, memory=48e9, bandwidth=864e9),
+}
+"""Published figures without sparsity, by kind."""
+
+PARTS = {
+    "h100-pcie": ("H100", "PCIE"),
+    "h100": ("H100",),
+    "h200": ("H200",),
+    "a100-80gb": ("A100", "80GB"),
+    "a100-40gb": ("A100", "40GB"),
+    "l40s": ("L40S",),
+}
+"""What the name that a GPU tells of itself holds, the narrower kinds first."""
+
+
+def gpu_kind(name: str) -> str | None:
+    """The kind of a GPU by the name that it tells, such as `NVIDIA H100 80GB HBM3`; None if unknown."""
+    name = name.upper()
+    return next((kind for kind, parts in PARTS.items() if all(part in name for part in parts)), None)
+
+
+def device_kind(device: torch.device) -> str:
+    """The kind of a device, else its own name, else `cpu`."""
+    if device.type != "cuda":
+        return "cpu"
+    name = torch.cuda.get_device_name(device)
+    return gpu_kind(name) or name
+
+
+def peak(device: torch.device, precision: Precision) -> float:
+    """Operations per second of a device at best: published, else those of a matrix product."""
+    kind = device_kind(device)
+    return GPUS[kind].peak(precision) if kind in GPUS else product_rate(device, precision)
+
+
+@torch.no_grad()
+def product_rate(device: torch.device, precision: Precision, size: int = 1024, rounds: int = 3) -> float:
+    """Operations per second of a large matrix product on this process' threads, the best of some."""
+    a, b = torch.ones(2, size, size, device=device, dtype=getattr(torch, precision))
+    seconds = []
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if alone else time.perf_counter  # what else the processor does is not counted
+    for _ in range(1 + rounds):
+        started = clock()
+        float(torch.mm(a, b)[0, 0])  # a number that arrives on the host: the product is done
+        seconds.append(clock() - started)
+    return 2 * size**3 / min(seconds[1:])
+
+
+def emulates_bfloat16() -> bool:
+    """Whether this machine's processor has no arithmetic in bfloat16: products then take far longer in it."""
+    cpu = torch.device("cpu")
+    with one_thread():
+        return product_rate(cpu, "bfloat16", 128) < product_rate(cpu, "float32", 128) / 2
+
+
+def processor(cores: int) -> Hardware:
+    """This machine's processor as a device of some cores: measured on one, and taken to grow with them."""
+    with one_thread():
+        cpu = torch.device("cpu")
+        rates = {name: cores * product_rate(cpu, name, size=512) for name in ("float32", "bfloat16")}
+        source = torch.ones(2**24)
+        source.clone()
+        started = time.perf_counter()
+        source.clone()
+        bandwidth = 2 * source.nbytes / (time.perf_counter() - started)
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return Hardware(**rates, bandwidth=bandwidth, memory=memory)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """A context in which torch computes on one thread of this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,134 @@
+"""One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
+
+from rich.console import Console
+
+from lola.core.config import Config, fingerprint, flat
+from lola.core.errors import DataError, StorageError
+from lola.data.latent_shards import verify
+from lola.data.well.datasets import Datasets
+from lola.data.well.shards import shards_of
+from lola.distributed.cluster.connection import connect
+from lola.distributed.jobs.encode import dataset_fingerprint, open_splits
+from lola.distributed.runner.tune import watching
+from lola.distributed.trials import Step, Trial, make
+from lola.emulation.emulator import trained_system
+from lola.emulation.encoding import CacheConfig
+from lola.models.autoencoder import CodecConfig
+from lola.storage.progress import Progress
+from lola.storage.registry import find_stage
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Stage, manifests, read_manifest
+from lola.storage.tracking import Tracker
+from lola.workflows.plan import cache_step
+
+
+def plan_cache(root: AnyPath, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Step:
+    """The making of the cache of a dataset by an autoencoder: a sweep with the same options has the same.
+
+    Arguments:
+        root: The storage root.
+        datasets: The Well datasets.
+        autoencoder: Names the autoencoder, as for `find_stage`.
+        config: What the cache holds.
+
+    Raises:
+        LolaError: The autoencoder or the data are not there, or faulty.
+    """
+    model = find_stage(root, autoencoder, "autoencoders")
+    manifest = read_manifest(model)
+    splits, _ = open_splits(datasets, trained_system(model), config)
+    codec = Config.classes[manifest["model"]["type"]].from_json(manifest["model"])
+    assert isinstance(codec, CodecConfig)
+    codec.check_grid(splits["train"].grid)
+    stage = Stage(
+        root=root,
+        kind="latents",
+        system=manifest["system"],
+        what=f"latents-{manifest['what'].removeprefix('autoencoder-')}",
+        config=config,
+        inputs={
+            "dataset": dataset_fingerprint(splits),
+            "autoencoder": manifest["fingerprint"],
+            **{role: manifest["inputs"][role] for role in ("statistics",) if role in manifest["inputs"]},
+        },
+    )
+    tags = {
+        "system": stage.system,
+        "stage": "latents",
+        "model": "autoencoder",
+        "space": "latent",
+        "compression": f"{codec.compression(**manifest['sizes']):g}",
+    }
+    files = sum(len(shards_of(split)) for split in splits.values())
+    return cache_step(stage, model, datasets, tags, files)
+
+
+def make_cache(cache: Step, root: AnyPath) -> None:
+    """Make a cache that is not finished, with a run in MLflow, from wherever an earlier call left it.
+
+    Raises:
+        LolaError: Data or storage are at fault; finished shards are kept.
+    """
+    progress, stage = Progress(Console()), cache.stage
+    config = stage.config
+    assert isinstance(config, CacheConfig)
+    tracker = Tracker(root, stage.system, progress.say)
+    tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
+    if config.actors > 1 or config.gpus:
+        connect(progress.say)
+    with (
+        tracker.ending_early(),
+        watching([Trial("cache", (cache,))], tracker, progress),
+        stage.told_lease(progress.say),
+    ):
+        if stage.finished:
+            progress.say(f"{stage.name} is finished already")
+            for split in stage.manifest()["splits"].values():
+                for file, reason in split["skipped"].items():
+                    progress.say(f"left out {file}: {reason}")
+        else:
+            make(cache)
+    tracker.finish_sweep(None, "FINISHED")
+    progress.say(f"runs: {tracker.command}")
+    if tracker.missing:
+        progress.say(tracker.missing)
+
+
+def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:
+    """The folders of all finished caches of an autoencoder, whatever their options.
+
+    Arguments:
+        root: The storage root.
+        autoencoder: Names the autoencoder, as for `find_stage`.
+
+    Raises:
+        LolaError: The autoencoder does not exist, or has no finished cache.
+    """
+    model = find_stage(root, autoencoder, "autoencoders")
+    wanted = read_manifest(model)["fingerprint"]
+    folders = [path.parent for path in manifests(root, "latents")]
+    found = [each for each in folders if read_manifest(each)["inputs"].get("autoencoder") == wanted]
+    if not found:
+        raise StorageError(
+            f"{root} holds no finished latent cache of {model.name}; "
+            "the same command without --verify makes one"
+        )
+    return found
+
+
+def verify_cache(folder: AnyPath) -> None:
+    """Check every row group of a finished cache against its manifest.
+
+    Raises:
+        DataError: Row groups are torn; all are printed, and the first is named.
+        StorageError: The cache is not finished.
+    """
+    faults = []
+    for fault in verify(folder):
+        print(fault, flush=True)
+        faults.append(fault)
+    if faults:
+        raise DataError(
+            f"faults of {folder}: {len(faults)}, the first {faults[0]}; remove the shards that are named and "
+            "manifest.json, and the same command without --verify encodes these again"
+        )

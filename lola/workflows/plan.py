@@ -1,0 +1,353 @@
+"""The plan of a sweep: which stages there are, what each needs, and what each does.
+
+    dataset -> autoencoder -> latent cache -> diffusion, neural solver -> evaluation (per solver steps)
+    dataset -> pixel-space neural solver ----------------------------> evaluation
+    dataset -> persistence ------------------------------------------> evaluation
+
+Fingerprints depend on configurations and inputs alone, so that the whole plan is known before anything runs.
+A trial needs only stages of trials before it.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lola.core.config import Config, fingerprint
+from lola.data.systems import System, get_system
+from lola.data.well.datasets import Datasets
+from lola.data.well.shards import shards_of
+from lola.data.well.splits import WellSplit
+from lola.distributed.jobs.encode import SPLITS, dataset_fingerprint, encode
+from lola.distributed.jobs.evaluate import evaluation_step
+from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
+from lola.distributed.jobs.train import TrainingRun, run_training
+from lola.distributed.trials import Reads, Step, Trial
+from lola.emulation.emulator import Weights
+from lola.emulation.encoding import CacheConfig
+from lola.evaluation.evaluate import EvaluationConfig
+from lola.evaluation.scores.rows import model_key
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Kind, Location, Stage
+from lola.training.loop import TrainingConfig
+from lola.workflows.fitting import Data
+from lola.workflows.setups import latent_setup, pixel_setup
+from lola.workflows.sweep import EmulatorModel, Recipe, SweepConfig, kind_of
+
+
+class Plan:
+    """All trials of a sweep.
+
+    Arguments:
+        config: The sweep.
+        root: The storage root.
+        well: The folder of Well datasets, a path or a URL.
+
+    Raises:
+        DataError: The datasets are missing or faulty.
+        ConfigError: Options do not fit the data.
+    """
+
+    def __init__(self, config: SweepConfig, root: AnyPath, well: Location) -> None:
+        self.config, self.root = config, root
+        self.datasets = Datasets(well, config.include, config.exclude)
+        self.system: System = get_system(config.system)
+        splits, self.dataset = open_dataset(self.datasets, self.system)
+        self.test, self.train = splits["test"], splits["train"]
+        self.files = sum(len(shards_of(split)) for split in splits.values())
+        self.first: tuple[Stage, ...] = ()  # what all that reads fields needs
+        if config.statistics == "computed" or not self.system.mean:
+            self.first = (statistics_stage(root, self.train),)
+            self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
+        self.channels = len(self.system.channels)
+        config.fit(Data.of_splits(splits))
+        self._goal: tuple[Stage, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The sweep's own fingerprint, or that of its part."""
+        return fingerprint(self.config, self.dataset, *(stage.fingerprint for stage in self._goal))
+
+    def towards(self, *goal: Stage) -> "Plan":
+        """The part of the plan that makes some stages: no trial and no step that they do not need."""
+        part = copy.copy(self)
+        part._goal = goal
+        part.trials = _needed(self.trials, goal)
+        return part
+
+    @functools.cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
+        models = tuple(map(self._statistics, self.first))
+        models += tuple(self._compression(n) for n in self.config.latent_channels)
+        if self.config.pixel is not None:
+            models += (self._pixel(self.config.pixel),)
+        emulators = (
+            self._latent(n, model)
+            for n in self.config.latent_channels
+            for model in (self.config.diffusion, self.config.neural_solver)
+        )
+        return *models, *emulators, *self.evaluations
+
+    @functools.cached_property
+    def evaluations(self) -> tuple[Trial, ...]:
+        """The trials that score something."""
+        return tuple(self._evaluations())
+
+    def rate(self, latent_channels: int | None) -> str:
+        """The name of a space: `f16c64`, or `pixel`."""
+        if latent_channels is None:
+            return "pixel"
+        return f"{self.config.autoencoder.rate(self.system.dimensions)}c{latent_channels}"
+
+    def compression(self, latent_channels: int | None) -> float:
+        """numel(x) / numel(z)."""
+        if latent_channels is None:
+            return 1.0
+        config = self.config.autoencoder.replace(latent_channels=latent_channels)
+        return config.compression(self.channels, self.system.dimensions)
+
+    def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage) -> Stage:
+        if self.first:
+            inputs["statistics"] = self.first[0]
+        fingerprints = {"dataset": self.dataset} | {role: stage.fingerprint for role, stage in inputs.items()}
+        return Stage(
+            root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
+        )
+
+    def _tags(self, stage: str, model: str, n: int | None, **more: Any) -> dict[str, Any]:
+        space = "pixel" if n is None else "latent"
+        return {
+            "system": self.system.name,
+            "stage": stage,
+            "model": model,
+            "space": space,
+            "compression": f"{self.compression(n):g}",
+            **more,
+        }
+
+    def autoencoder(self, n: int) -> Stage:
+        """The stage of the autoencoder with `n` latent channels."""
+        recipe = Recipe(
+            model=self.config.autoencoder.replace(latent_channels=n),
+            training=self.config.autoencoder_training,
+            symmetries=self.config.symmetries,
+        )
+        return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
+
+    def cache(self, n: int) -> Stage:
+        """The stage of the latent cache of that autoencoder."""
+        return self._stage(
+            "latents", f"latents-{self.rate(n)}", self.config.cache, autoencoder=self.autoencoder(n)
+        )
+
+    def emulator(self, model: EmulatorModel, n: int | None) -> Stage:
+        """The stage of an emulator, in latent space or (`n` None) in pixel space."""
+        recipe = Recipe(
+            model=model,
+            training=self.config.pixel_training if n is None else self.config.emulator_training,
+            window=self.config.window,
+            stride=self.config.evaluation.stride,
+            symmetries=self.config.symmetries if n is None else "plain",
+        )
+        inputs = {} if n is None else {"latents": self.cache(n)}
+        return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
+
+    def evaluation(
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        solver_steps: int | None = None,
+        weights: Weights = "raw",
+        guided: bool = False,
+        context: int | None = None,
+    ) -> Stage:
+        """The stage of an evaluation, of weights or their average, guided or not, at a further context."""
+        what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        what += ("-guided" if guided else "") + (f"-k{context}" if context else "")
+        inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
+        if model is not None:
+            inputs["emulator"] = self.emulator(model, n)
+        config = self._scoring(subject, solver_steps, guided).replace(weights=weights)
+        config = config.replace(context=context) if context else config
+        return self._stage("evaluations", what, config, **inputs)
+
+    def _scoring(self, subject: str, solver_steps: int | None, guided: bool) -> EvaluationConfig:
+        config = self.config.guided() if guided else self.config.evaluation
+        if solver_steps is not None:
+            assert config.sampler is not None
+            return config.replace(sampler=config.sampler.replace(steps=solver_steps))
+        known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
+        precision = config.precision if known == "emulator" else "float32"
+        return config.replace(sampler=None, subject=known, precision=precision)
+
+    def _statistics(self, stage: Stage) -> Trial:
+        compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
+        reads = Reads(f"{self.system.name}/train", self.train.fingerprint, "training", self.datasets.root)
+        tags = self._tags("statistics", "statistics", None)
+        return Trial("statistics", (Step(stage, compute, tags, 1, reads=(reads,)),))
+
+    def _compression(self, n: int) -> Trial:
+        stage, cache = self.autoencoder(n), self.cache(n)
+        recipe = stage.config
+        assert isinstance(recipe, Recipe)
+        training = autoencoder_step(stage, self.datasets, self._tags("autoencoder", "autoencoder", n))
+        cached = cache_step(
+            cache, stage.folder, self.datasets, self._tags("latents", "autoencoder", n), self.files
+        )
+        return Trial(
+            f"autoencoder {self.rate(n)}",
+            (training, cached),
+            self.first,
+            cpus=recipe.training.cpus * recipe.training.most_workers,
+            gpus=recipe.training.gpus * recipe.training.most_workers,
+        )
+
+    def _pixel(self, model: NeuralSolverConfig) -> Trial:
+        stage = self.emulator(model, None)
+        recipe = stage.config
+        assert isinstance(recipe, Recipe)
+        sizes = self._emulator_sizes(self.channels)
+        setup = functools.partial(
+            pixel_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride
+        )
+        run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
+        return self._training_trial(stage, run, kind_of(model), None, *self.first)
+
+    def _latent(self, n: int, model: EmulatorModel) -> Trial:
+        stage = self.emulator(model, n)
+        recipe = stage.config
+        assert isinstance(recipe, Recipe)
+        sizes = self._emulator_sizes(n)
+        setup = functools.partial(latent_setup, recipe, self.cache(n).folder, sizes)
+        run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(n))
+        return self._training_trial(stage, run, kind_of(model), n, self.autoencoder(n), self.cache(n))
+
+    def _training_trial(
+        self, stage: Stage, run: TrainingRun, model: str, n: int | None, *needs: Stage
+    ) -> Trial:
+        step = Step(
+            stage,
+            functools.partial(run_training, run),
+            self._tags("emulator", model, n),
+            run.training.steps,
+            reads=(
+                Reads.of_well(stage, self.datasets, "training")
+                if n is None
+                else Reads.of_cache(self.cache(n)),
+            ),
+        )
+        workers = run.training.most_workers
+        return Trial(
+            f"{model} {self.rate(n)}",
+            (step,),
+            needs,
+            cpus=run.training.cpus * workers,
+            gpus=run.training.gpus * workers,
+        )
+
+    def _emulator_sizes(self, channels: int) -> dict[str, int]:
+        return {
+            "channels": channels,
+            "parameters": self.test.parameter_count,
+            "spatial": self.system.dimensions,
+            "window": self.config.window,
+        }
+
+    def _emulator_details(self, n: int | None) -> dict[str, Any]:
+        autoencoder = None if n is None else self.autoencoder(n).name
+        return {"autoencoder": autoencoder}
+
+    def _evaluations(self) -> Iterator[Trial]:
+        config = self.config
+        yield self._evaluate("persistence", None)
+        for n in config.latent_channels:
+            for weights in weights_of(config.autoencoder_training):
+                yield self._evaluate("autoencoder", n, weights=weights)
+        # What predicts nothing has one context: further ones are of emulators.
+        for context in (None, *config.contexts):
+            evaluate = functools.partial(self._evaluate, context=context)
+            for weights in weights_of(config.pixel_training) if config.pixel is not None else ():
+                yield evaluate("neural_solver", None, config.pixel, weights=weights)
+            for n in config.latent_channels:
+                for weights in weights_of(config.emulator_training):
+                    yield evaluate("neural_solver", n, config.neural_solver, weights=weights)
+                    for steps in config.solver_steps:
+                        yield evaluate("diffusion", n, config.diffusion, steps, weights)
+        for n in config.latent_channels if config.guidance is not None else ():
+            steps = max(config.solver_steps)
+            yield self._evaluate("diffusion", n, config.diffusion, steps, guided=True)
+
+    def _evaluate(
+        self,
+        subject: str,
+        n: int | None,
+        model: EmulatorModel | None = None,
+        steps: int | None = None,
+        weights: Weights = "raw",
+        guided: bool = False,
+        context: int | None = None,
+    ) -> Trial:
+        stage = self.evaluation(subject, n, model, steps, weights, guided, context)
+        subject = model_key(subject, weights)
+        autoencoder = None if n is None else self.autoencoder(n)
+        emulator = None if model is None else self.emulator(model, n)
+        training = self.config.pixel_training if n is None else self.config.emulator_training
+        step = evaluation_step(
+            stage,
+            self.datasets,
+            self.test,
+            model=subject,
+            compression=None if n is None else self.compression(n),
+            training_seed=training.seed,
+            autoencoder=autoencoder.folder if autoencoder else None,
+            emulator=emulator.folder if emulator else None,
+        )
+        needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
+        return Trial(f"evaluation {stage.what}", (step,), needs)
+
+
+def open_dataset(datasets: Datasets, system: System) -> tuple[dict[str, WellSplit], str]:
+    """The splits of a system's datasets, and the fingerprint of them all."""
+    splits = {name: datasets.open(system, name) for name in SPLITS}
+    return splits, dataset_fingerprint(splits)
+
+
+def cache_step(stage: Stage, model: AnyPath, datasets: Datasets, tags: dict[str, Any], files: int) -> Step:
+    """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
+    assert isinstance(stage.config, CacheConfig)
+    run = functools.partial(encode, stage, model, datasets, stage.config)
+    return Step(stage, run, tags, files, reads=(Reads.of_well(stage, datasets, "encoding"),))
+
+
+def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> Step:
+    """The training of an autoencoder, whose stage is configured by a `Recipe`."""
+    recipe, system = stage.config, get_system(stage.system)
+    assert isinstance(recipe, Recipe)
+    sizes = {"channels": len(system.channels), "spatial": system.dimensions}
+    setup = functools.partial(pixel_setup, recipe, datasets, system, sizes, 1, 1)
+    run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
+    reads = (Reads.of_well(stage, datasets, "training"),)
+    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
+
+
+def weights_of(training: TrainingConfig) -> tuple[Weights, ...]:
+    """Which weights of a model are evaluated."""
+    return ("raw", "ema") if training.ema else ("raw",)
+
+
+def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:
+    """The trials that lead to some stages, each up to the last step that is needed."""
+    wanted = {stage.fingerprint for stage in goal}
+    kept: list[Trial] = []
+    for trial in reversed(trials):
+        steps = list(trial.steps)
+        while steps and steps[-1].stage.fingerprint not in wanted:
+            steps.pop()
+        if steps:
+            kept.insert(0, dataclasses.replace(trial, steps=tuple(steps)))
+            wanted |= {stage.fingerprint for stage in trial.needs}
+    return tuple(kept)

@@ -1,0 +1,279 @@
+"""A study of samplers: finished diffusion models drawn with each, at several numbers of network evaluations.
+
+    diffusion models -> every candidate on the validation split
+                              |
+                              v
+                         the choice -> what was chosen, on the test split
+
+Every candidate is an evaluation like those of a sweep, which are reused where they are the same. The trials
+on the test split are known once the validation split has made the choice; no other candidate is ever scored
+there. Nothing is trained.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pandas as pd
+
+from lola.core.config import Config, fingerprint, require
+from lola.data.systems import System, get_system
+from lola.data.well.datasets import Datasets
+from lola.data.well.splits import WellSplit
+from lola.distributed.jobs.evaluate import evaluation_step
+from lola.distributed.trials import Trial
+from lola.emulation.sampling import SamplerConfig
+from lola.evaluation.evaluate import EvaluationConfig
+from lola.evaluation.scores.rows import model_key
+from lola.evaluation.studies.samplers import COMMON, choose, trajectory_scores
+from lola.evaluation.tables.stored import read_table
+from lola.models.autoencoder import CodecConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.storage.registry import find_emulator
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Location, Stage, read_manifest, read_manifests
+from lola.workflows.fitting import Data
+from lola.workflows.plan import open_dataset
+from lola.workflows.studies.samplers import SamplerStudyConfig
+
+Split = Literal["valid", "test"]
+DIFFUSION = DiffusionConfig.__name__
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A finished diffusion model.
+
+    Arguments:
+        folder: Its stage's folder.
+        manifest: Its manifest.
+        autoencoder: The folder of its autoencoder, None in pixel space.
+    """
+
+    folder: AnyPath
+    manifest: dict[str, Any]
+    autoencoder: AnyPath | None
+
+    @classmethod
+    def of(cls, folder: AnyPath) -> "Model":
+        """The model of a stage's folder."""
+        manifest = read_manifest(folder)
+        name = manifest["autoencoder"]
+        return cls(folder, manifest, folder.parents[1] / "autoencoders" / name if name else None)
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which tells it from others."""
+        return self.folder.name
+
+    @functools.cached_property
+    def codec(self) -> CodecConfig | None:
+        """What its latent space is made by."""
+        if self.autoencoder is None:
+            return None
+        described = read_manifest(self.autoencoder)["model"]
+        config = Config.classes[described["type"]].from_json(described)
+        assert isinstance(config, CodecConfig)
+        return config
+
+    @functools.cached_property
+    def compression(self) -> float | None:
+        """Its rate, None in pixel space."""
+        if self.codec is None or self.autoencoder is None:
+            return None
+        return self.codec.compression(**read_manifest(self.autoencoder)["sizes"])
+
+    def inputs(self, dataset: str) -> dict[str, str]:
+        """Fingerprints of what its evaluations read, as a sweep names them."""
+        found = {"dataset": dataset, "emulator": self.manifest["fingerprint"]}
+        if self.autoencoder is not None:
+            found["autoencoder"] = read_manifest(self.autoencoder)["fingerprint"]
+        if "statistics" in self.manifest["inputs"]:
+            found["statistics"] = self.manifest["inputs"]["statistics"]
+        return found
+
+    def check(self, config: SamplerStudyConfig, split: WellSplit, dataset: str) -> None:
+        """Raise `ConfigError` unless it is a diffusion model of these data, and the evaluation is for it."""
+        manifest, sizes, scoring = self.manifest, self.manifest["sizes"], config.evaluation
+        require(
+            manifest["model"]["type"] == DIFFUSION,
+            f"{self.name} is no diffusion model: only they have samplers",
+        )
+        require(
+            manifest["system"] == config.system,
+            f"{self.name} is of {manifest['system']}, not of {config.system}; choose it with --system",
+        )
+        trained = manifest["inputs"].get("dataset", dataset)
+        require(
+            trained == dataset,
+            f"{self.name} was trained on other data ({trained[:8]}) than these ({dataset[:8]}); name its "
+            "data with --well, --include and --exclude",
+        )
+        require(
+            sizes["parameters"] == split.parameter_count,
+            f"{self.name} takes {sizes['parameters']} parameters; these data have {split.parameter_count}",
+        )
+        stride = manifest["config"].get("stride", scoring.stride)
+        require(
+            stride == scoring.stride,
+            f"{self.name} was trained at a stride of {stride}, not {scoring.stride}: --evaluation.stride",
+        )
+        for name in ("context", "overlap"):
+            value, most = getattr(scoring, name), sizes["window"] - 1
+            require(
+                value <= most, f"--evaluation.{name} must be 1 to {most} states for {self.name}, not {value}"
+            )
+        if self.codec is not None:
+            self.codec.check_grid(split.grid)
+
+
+class SamplerPlan:
+    """All trials of a study: those of the validation split, then those of what is chosen, on the test split.
+
+    Arguments:
+        config: The study.
+        root: The storage root.
+        well: The folder of Well datasets, a path or a URL.
+
+    Raises:
+        DataError: The datasets are missing or faulty.
+        ConfigError: A model does not fit the data or the evaluation, or there is none.
+        TrackingError: A model is not found.
+    """
+
+    def __init__(self, config: SamplerStudyConfig, root: AnyPath, well: Location) -> None:
+        self.config, self.root = config, root
+        self.datasets = Datasets(well, config.include, config.exclude)
+        self.system: System = get_system(config.system)
+        self.splits, self.dataset = open_dataset(self.datasets, self.system)
+        config.fit(Data.of_splits(self.splits))
+        named = tuple(Model.of(find_emulator(root, each)) for each in config.emulators)
+        self.models = named or tuple(self._found())
+        require(
+            bool(self.models),
+            f"{root} holds no diffusion model that was trained on the data of {well}; train one",
+        )
+        require(
+            len({model.name for model in self.models}) == len(self.models),
+            f"--emulators {', '.join(config.emulators)} name one twice",
+        )
+        for model in self.models:
+            model.check(config, self.splits["test"], self.dataset)
+
+    def _found(self) -> Iterator[Model]:
+        """The finished diffusion models of the storage root that were trained on these data."""
+        for folder, manifest in read_manifests(self.root, "emulators"):
+            alike = (
+                manifest["system"] == self.system.name and manifest["inputs"].get("dataset") == self.dataset
+            )
+            if alike and manifest["model"]["type"] == DIFFUSION:
+                yield Model.of(folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """The study's own fingerprint."""
+        return fingerprint(
+            self.config, self.dataset, *(model.manifest["fingerprint"] for model in self.models)
+        )
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """The trials that are known: of the test split once those of the validation split are finished."""
+        first = self.validation
+        return first + self.test if all(trial.finished for trial in first) else first
+
+    @functools.cached_property
+    def validation(self) -> tuple[Trial, ...]:
+        """Every candidate at every number of steps, and the fine reference, on the validation split."""
+        config = self.config
+        lines = [self._line(title) for title in config.candidates()] + [[config.fine]]
+        return tuple(
+            self._trial(model, "valid", line) for model, line in itertools.product(self.models, lines)
+        )
+
+    def _line(self, title: str) -> list[SamplerConfig]:
+        """A candidate at every number of steps that it can take."""
+        drawn = (self.config.at(title, steps) for steps in self.config.steps)
+        return [sampler for sampler in drawn if sampler is not None]
+
+    @functools.cached_property
+    def test(self) -> tuple[Trial, ...]:
+        """What was chosen, the sampler in use and the fine reference, on the test split."""
+        return tuple(
+            self._trial(model, "test", [sampler])
+            for model in self.models
+            for sampler in self._reported(model)
+        )
+
+    def _reported(self, model: Model) -> list[SamplerConfig]:
+        chosen = self.chosen[self.chosen["emulator"].isin([model.name, COMMON])]
+        pairs = zip(chosen["sampler"], chosen["steps"], strict=True)
+        samplers = [SamplerConfig.titled(title, int(steps)) for title, steps in pairs]
+        samplers += [self.config.fine, *self._line(self.config.present.title)]
+        return list({(each.title, each.steps): each for each in samplers}.values())
+
+    @functools.cached_property
+    def chosen(self) -> pd.DataFrame:
+        """The choice (see `lola.evaluation.studies.samplers.choose`), once the validation split is scored."""
+        scores = self.scores("valid")
+        fine = (scores["sampler"] == self.config.fine.title) & (scores["steps"] == self.config.fine.steps)
+        return choose(scores[~fine], self.config.metric)
+
+    def scores(self, split: Split) -> pd.DataFrame:
+        """Scores on a split, whose trials are finished (columns as in `evaluation/studies/samplers.py`)."""
+        parts = []
+        for model, stage in self.stages(split):
+            assert isinstance(stage.config, EvaluationConfig)
+            assert stage.config.sampler is not None
+            metrics = read_table(stage.folder / "metrics.parquet")
+            parts.append(
+                trajectory_scores(metrics, self.system.ranges).assign(
+                    emulator=model.name,
+                    compression=model.compression or 1.0,
+                    split=split,
+                    sampler=stage.config.sampler.title,
+                    steps=stage.config.sampler.steps,
+                )
+            )
+        return pd.concat(parts, ignore_index=True)
+
+    def stages(self, split: Split) -> Iterator[tuple[Model, Stage]]:
+        """The evaluations on a split, each with its model."""
+        by_name = {model.manifest["fingerprint"]: model for model in self.models}
+        for trial in self.validation if split == "valid" else self.test:
+            for step in trial.steps:
+                yield by_name[step.stage.inputs["emulator"]], step.stage
+
+    def _trial(self, model: Model, split: Split, samplers: list[SamplerConfig]) -> Trial:
+        """A model drawn with a sampler, at one or several numbers of steps, on a split."""
+        manifest, scoring = model.manifest, self.config.evaluation
+        kind = model_key("diffusion", scoring.weights)
+        what = manifest["what"].replace("diffusion", kind, 1)
+        steps = []
+        for sampler in samplers:
+            # What a sweep may share has its name
+            title = f"{what}-valid-{sampler.title}" if split == "valid" else what
+            stage = Stage(
+                root=self.root,
+                kind="evaluations",
+                system=self.system.name,
+                what=f"{title}-s{sampler.steps}",
+                config=scoring.replace(sampler=sampler, split=split),
+                inputs=model.inputs(self.dataset),
+            )
+            steps.append(
+                evaluation_step(
+                    stage,
+                    self.datasets,
+                    self.splits[split],
+                    model=kind,
+                    compression=model.compression,
+                    training_seed=manifest["config"].get("training", {}).get("seed", 0),
+                    autoencoder=model.autoencoder,
+                    emulator=model.folder,
+                )
+            )
+        name = f"{model.name} on {split}: {samplers[0].title}"
+        return Trial(name if len(samplers) > 1 else f"{name}, {samplers[0].steps} steps", tuple(steps))

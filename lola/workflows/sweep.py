@@ -1,0 +1,214 @@
+"""The configuration of a sweep, and what it is made of: trials, each a chain of stages."""
+
+import dataclasses
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+
+from lola.core.config import (
+    Config,
+    Distinct,
+    DistinctOrNone,
+    Place,
+    Size,
+    Within,
+    added,
+    how,
+    located,
+    require,
+)
+from lola.data.augment import Symmetries
+from lola.data.systems import get_system
+from lola.distributed.jobs.encode import CacheConfig
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.emulation.sampling import SolverSteps
+from lola.evaluation.evaluate import EvaluationConfig
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.simulate.systems import Simulation
+from lola.training.loop import TrainingConfig
+from lola.workflows.fitting import (
+    Data,
+    field_windows,
+    fit_autoencoder,
+    fit_emulator,
+    fit_training,
+    latent_windows,
+)
+
+EmulatorModel = DiffusionConfig | NeuralSolverConfig
+ENSEMBLE_BYTES = 32e9  # of the members of a trajectory, which an evaluation holds
+Statistics = Literal["configured", "computed"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(Config):
+    """A sweep over compression rate, model and solver steps for one physical system.
+
+    Arguments:
+        system: The physical system.
+        simulation: What to simulate where the datasets are missing; with none they must be there.
+        latent_channels: Latent channels of the autoencoders; each is a compression rate.
+        autoencoder: The autoencoder, but for its latent channels.
+        autoencoder_training: How autoencoders are trained.
+        cache: What the latent caches hold.
+        diffusion: The latent diffusion model, if any.
+        neural_solver: The latent neural solver, if any.
+        emulator_training: How latent emulators are trained.
+        pixel: The pixel-space neural solver, if any.
+        pixel_training: How the pixel-space neural solver is trained.
+        window: States that an emulator sees at once.
+        symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
+        solver_steps: Sampler steps at which diffusion models are evaluated.
+        contexts: Further contexts that emulators are evaluated at, beside that of `evaluation`.
+        evaluation: What is scored.
+        observed: What is observed of test trajectories, if diffusion models are also evaluated guided.
+        guidance: How they are guided by it, at the most solver steps.
+        statistics: Whether fields are standardised by the statistics of their system, which are those of The
+            Well's training set, or by those of this training set; a system without any computes them.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        include: Only files of datasets whose name contains one of these are used.
+        exclude: Files of datasets whose name contains one of these are not used.
+        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
+        concurrency: The most trials at once, which a cluster that may grow is asked for together; 0 is as
+            many as it has room for, and there one more.
+    """
+
+    system: str = "euler"
+    simulation: Simulation | None = None
+    latent_channels: Distinct[Size]
+    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
+    autoencoder_training: TrainingConfig
+    cache: CacheConfig
+    diffusion: DiffusionConfig
+    neural_solver: NeuralSolverConfig
+    emulator_training: TrainingConfig
+    pixel: NeuralSolverConfig | None = None
+    pixel_training: TrainingConfig
+    window: Annotated[int, Within("[2, 65536]")] = 5
+    symmetries: Symmetries = "plain"
+    solver_steps: Distinct[SolverSteps] = (4, 8, 16)
+    contexts: DistinctOrNone[Size] = ()
+    evaluation: EvaluationConfig
+    observed: ObservationConfig | None = added(None)
+    guidance: GuidanceConfig | None = added(None)
+    statistics: Statistics = "configured"
+    well: str = how("well")
+    include: tuple[str, ...] = how(())
+    exclude: tuple[str, ...] = how(())
+    storage: str | None = how(None)
+    concurrency: Place = how(0)
+
+    def validate(self) -> None:
+        check_simulation(self.system, self.simulation)
+        context = self.evaluation.context
+        require(
+            context not in self.contexts,
+            f"--contexts names {context}, which is that of --evaluation.context already",
+        )
+        for name, known in (
+            ("evaluation.context", context),
+            *(("contexts", each) for each in self.contexts),
+            ("evaluation.overlap", self.evaluation.overlap),
+        ):
+            require(
+                known < self.window,
+                f"--{name} {known} leaves nothing of a --window of {self.window} states to emulate",
+            )
+        sampler = self.evaluation.sampler
+        require(sampler is not None, "--evaluation.sampler: a sweep needs one, for its diffusion models")
+        assert sampler is not None
+        for steps in self.solver_steps:
+            require(
+                steps % sampler.cost == 0,
+                f"--solver-steps must be multiples of {sampler.cost}, the evaluations of a step of "
+                f"{sampler.name}, not {steps}",
+            )
+        require(self.evaluation.split == "test", "--evaluation.split: a sweep is scored on the test split")
+        require(
+            self.evaluation.guidance is None,
+            "--evaluation.guidance: the observations of a sweep are its own, beside evaluations without any",
+        )
+        self.guided()
+
+    def fit(self, data: Data) -> None:
+        """Raise `ConfigError` unless the options fit the data."""
+        n = max(self.latent_channels)
+        latent = fit_autoencoder(self.autoencoder.replace(latent_channels=n), data)
+        span = (self.window - 1) * self.evaluation.stride + 1
+        require(
+            span <= data.steps,
+            f"a --window of {self.window} states at an --evaluation.stride of {self.evaluation.stride} spans "
+            f"{span} steps; the trajectories have {data.steps}",
+        )
+        self._fit_evaluations(data, latent)
+        fields = len(data.system.channels)
+        fit_emulator("diffusion", self.diffusion, n, latent, data.parameters, self.window)
+        fit_emulator("neural_solver", self.neural_solver, n, latent, data.parameters, self.window)
+        item = np.dtype(self.cache.dtype).itemsize
+        windows = latent_windows(data, latent, n, item, span, self.cache.variants)
+        with located("emulator_training."):
+            fit_training(self.emulator_training, windows, self.window)
+        with located("autoencoder_training."):
+            fit_training(self.autoencoder_training, field_windows(data, 1), 1)
+        if self.pixel is not None:
+            fit_emulator("pixel", self.pixel, fields, data.grid, data.parameters, self.window)
+            with located("pixel_training."):
+                fit_training(self.pixel_training, field_windows(data, span), self.window)
+
+    def _fit_evaluations(self, data: Data, latent: tuple[int, ...]) -> None:
+        with located("evaluation."):
+            self.evaluation.check_steps(data.steps)
+        start, stride = max(self.evaluation.starts), self.evaluation.stride
+        for context in self.contexts:
+            require(
+                start + context * stride < data.steps,
+                f"--contexts {context}: trajectories of {data.steps} states end before one is left to "
+                f"predict after so many from state {start}, {stride} steps apart",
+            )
+        states = len(range(min(self.evaluation.starts), data.steps, stride)) - self.evaluation.context
+        values = max(self.latent_channels) * math.prod(latent) * states * self.evaluation.members
+        require(
+            4 * values <= ENSEMBLE_BYTES,
+            f"--evaluation.members {self.evaluation.members} take {4 * values / 1e9:.3g} GB of latent "
+            f"states; {ENSEMBLE_BYTES / 1e9:g} GB is the most",
+        )
+        if self.observed is not None:
+            with located("observed."):
+                self.observed.check(data.system.channels, data.grid, states)
+
+    def guided(self) -> EvaluationConfig:
+        """The evaluation with the observations of the sweep, if it has any."""
+        return self.evaluation.replace(observed=self.observed, guidance=self.guidance)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(Config):
+    """What a trained stage is: a model, how it was trained, and the windows it was trained on.
+
+    Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
+    """
+
+    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    training: TrainingConfig
+    window: int = 1
+    stride: int = 1
+    symmetries: Symmetries = "plain"
+
+
+def check_simulation(system: str, simulation: Simulation | None) -> None:
+    """Raise `ConfigError` unless the system is known, and what is simulated if anything."""
+    get_system(system)
+    require(
+        simulation is None or simulation.system == system,
+        f"data of {system} cannot come from a simulation of {simulation and simulation.system}",
+    )
+
+
+def kind_of(model: EmulatorModel) -> str:
+    """The name of a kind of emulator in tables and folders."""
+    return "diffusion" if isinstance(model, DiffusionConfig) else "neural_solver"

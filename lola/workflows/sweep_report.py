@@ -1,0 +1,247 @@
+"""The report of a sweep, made of its finished evaluations."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from lola.core.config import fingerprint
+from lola.data.files import open_once
+from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
+from lola.distributed.trials import Trial
+from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
+from lola.evaluation.page.figures import Example
+from lola.evaluation.page.film import Film, Row, choose_frames, limits_of, shrink, thin
+from lola.evaluation.page.frames import simulation_sections
+from lola.evaluation.page.page import write_page
+from lola.evaluation.page.sweep_page import Report, demo_limits, make_page
+from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.cells import METHOD
+from lola.evaluation.tables.speed import Timing
+from lola.evaluation.tables.stored import read_array, read_subject, read_table
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Stage
+from lola.workflows.plan import Plan
+from lola.workflows.report_stage import TABLES, copied, page_path, report_folder, report_stage
+from lola.workflows.sweep import Recipe
+
+SHOWN = 6  # lead times that the example states are pictured at
+PICTURE = 256  # points along the longest side of each; finer grids are averaged over blocks
+
+
+def report_sweep(plan: Plan) -> AnyPath:
+    """Write the report of a sweep whose trials are all finished, unless it is there; returns the page.
+
+    Evaluations are read one after the other: of each there remains what the page shows, and its rows go into
+    the tables beside the page.
+    """
+    evaluations = {trial.name: trial.steps[0].stage.fingerprint for trial in plan.evaluations}
+    inputs = {"evaluations": fingerprint(evaluations)}
+    stage = report_stage(plan.root, plan.system.name, "sweep", inputs)
+    if not stage.finished:
+        rows: dict[str, int] = {}
+        with report_folder(stage) as folder:
+            tables = copied(_tables(plan), folder, rows)
+            write_page(folder, make_page(_report(plan, Aggregates.of(plan.system, tables))))
+        stage.commit(sweep=plan.fingerprint, rows=rows)
+    return page_path(stage)
+
+
+def _report(plan: Plan, scores: Aggregates) -> Report:
+    config, truth = plan.config, _truth(plan)
+    return Report(
+        title="What compression costs",
+        settings=_settings(plan),
+        scores=scores,
+        film=_film(plan, truth),
+        examples=_examples(plan, truth),
+        timings=list(_timings(plan)),
+        simulations=list(simulation_sections(plan.datasets.root)),
+        limits=demo_limits(
+            train_trajectories=len(plan.train.trajectories),
+            test_trajectories=_scored(plan),
+            grid=plan.test.grid,
+            training_steps=config.emulator_training.steps,
+        ),
+    )
+
+
+def _tables(plan: Plan) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Metrics and spectra, all evaluations of a method at once: these differ in the seed of a training."""
+    folders: dict[tuple, list[AnyPath]] = {}
+    for trial in plan.evaluations:
+        folder = trial.steps[0].stage.folder
+        subject = read_subject(folder / "metrics.parquet")
+        folders.setdefault(tuple(subject[key] for key in METHOD), []).append(folder)
+    for alike in folders.values():
+        yield _read(alike)
+
+
+def _read(folders: list[AnyPath]) -> tuple[pa.Table, pa.Table]:
+    metrics, spectra = (
+        pa.concat_tables([read_table(folder / f"{name}.parquet") for folder in folders]) for name in TABLES
+    )
+    return metrics, spectra
+
+
+def _settings(plan: Plan) -> list[tuple[str, str]]:
+    config, system = plan.config, plan.system
+    starts = " and ".join(map(str, config.evaluation.starts))
+    rates = ", ".join(f"{plan.compression(n):g}" for n in config.latent_channels)
+    return [
+        ("System", f"{system.name}: {', '.join(system.channels)}"),
+        ("Grid", " x ".join(map(str, plan.test.grid))),
+        (
+            "Trajectories",
+            f"{len(plan.train.trajectories)} for training, {_scored(plan)} scored",
+        ),
+        ("Compression rates", rates),
+        ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
+        ("Context", f"{config.evaluation.context} state from state {starts}"),
+        ("Ensemble", f"{config.evaluation.members} members"),
+        ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
+        ("Emulator training", f"{config.emulator_training.steps} steps"),
+        ("Skipped training steps", _skipped(plan)),
+        ("Files left out of latent caches", _left_out(plan)),
+        ("Sweep", plan.fingerprint[:8]),
+    ]
+
+
+def _skipped(plan: Plan) -> str:
+    """How many steps of which trainings changed nothing, since their gradients were not finite."""
+    counts = {}
+    for stage in (step.stage for trial in plan.trials for step in trial.steps):
+        if isinstance(stage.config, Recipe):
+            count = stage.manifest().get("metrics", {}).get("train/skipped", 0)
+            if count:
+                counts[stage.name] = f"{stage.what} {count:.0f} of {stage.config.training.steps}"
+    return "; ".join(counts.values()) or "none"
+
+
+def _scored(plan: Plan) -> int:
+    """Trajectories that were scored: all evaluations score the same."""
+    return len(plan.evaluations[0].steps[0].stage.manifest()["trajectories"])
+
+
+def _left_out(plan: Plan) -> str:
+    """How many simulation files of which latent caches could not be encoded."""
+    counts = {}
+    for stage in (
+        step.stage for trial in plan.trials for step in trial.steps if step.stage.kind == "latents"
+    ):
+        splits = stage.manifest()["splits"].values()
+        count = sum(len(split.get("skipped", {})) for split in splits)
+        if count:
+            total = count + sum(len(split["shards"]) for split in splits)
+            counts[stage.name] = f"{stage.what} {count} of {total}"
+    return "; ".join(counts.values()) or "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Truth:
+    """The first scored trajectory: its name, its states after the context, and their lead times."""
+
+    name: str
+    states: np.ndarray
+    lead_times: list[int]
+
+
+def _truth(plan: Plan) -> _Truth:
+    config = plan.config.evaluation
+    index = choose_trajectories(plan.test, config)[0]
+    truth = plan.test.read(index, config.starts[0], plan.test.steps, config.stride)[:, config.context :]
+    lead_times = [config.stride * (i + 1) for i in range(truth.shape[1])]
+    return _Truth(plan.test.trajectories[index].id, _flat(truth.numpy()), lead_times)
+
+
+def _examples(plan: Plan, truth: _Truth) -> list[Example]:
+    """The first scored trajectory at a few lead times, as every method at each rate sees it."""
+    channel = plan.system.channels.index(plan.system.shown)
+    shown = np.unique(np.linspace(0, len(truth.lead_times) - 1, SHOWN).astype(int))
+    times = [truth.lead_times[i] for i in shown]
+    examples = []
+    for n in plan.config.latent_channels:
+        pictures = [
+            (row.name, shrink(row.states[channel, shown], PICTURE))
+            for row in itertools.chain([Row("Truth", None, truth.states)], _rows(plan, n))
+            if row.scale == "truth"
+        ]
+        title = f"{plan.system.shown}, compression {plan.compression(n):g}: {truth.name}"
+        examples.append(Example(title, pictures, times))
+    return examples
+
+
+def _film(plan: Plan, truth: _Truth) -> Film:
+    """The same trajectory at all lead times, for every field."""
+    rows = [thin(Row("Truth", None, truth.states))]
+    if plan.config.pixel is not None:
+        stage = plan.evaluation("neural_solver", None, plan.config.pixel)
+        rows.append(thin(Row("Neural solver in pixel space", None, _states(stage))))
+    for n in plan.config.latent_channels:
+        rows += map(thin, _rows(plan, n))
+    times = [truth.lead_times[i] for i in choose_frames(len(truth.lead_times))]
+    limits = limits_of(truth.states)
+    return Film(truth.name, plan.system.channels, times, rows, plan.system.shown, limits)
+
+
+def _rows(plan: Plan, n: int) -> Iterator[Row]:
+    """What every method at a rate makes of the trajectory, diffusion with the most solver steps."""
+    rate, config = plan.compression(n), plan.config
+    diffusion = plan.evaluation("diffusion", n, config.diffusion, max(config.solver_steps))
+    yield Row("Reconstruction", rate, _states(plan.evaluation("autoencoder", n)))
+    kept = (diffusion.folder / MOMENTS).exists()  # earlier evaluations kept members alone
+    if kept:
+        yield Row("Diffusion, mean", rate, _states(diffusion, MOMENTS))
+    for i in range(len(read_array(diffusion.folder / EXAMPLE))):
+        yield Row(f"Diffusion, member {i + 1}", rate, _states(diffusion, number=i))
+    if kept:
+        yield Row("Diffusion, deviation of members", rate, _states(diffusion, MOMENTS, 1), scale="spread")
+    yield Row("Neural solver", rate, _states(plan.evaluation("neural_solver", n, config.neural_solver)))
+
+
+def _flat(states: np.ndarray) -> np.ndarray:
+    """States `(C, L, *grid)` in two dimensions: of three, the slice in the middle of the last axis."""
+    return states if states.ndim == 4 else states[..., states.shape[-1] // 2]
+
+
+def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:
+    """One of the members, or of the moments, that an evaluation kept of its first trajectory.
+
+    They stay on disk, so that only what is shown is read.
+    """
+    return _flat(read_array(stage.folder / name)[number])
+
+
+def _timings(plan: Plan) -> Iterator[Timing]:
+    """Of the simulator, and of emulators with the sweep's own context: with others they take as long."""
+    yield from _simulator(plan)
+    for trial in plan.evaluations:
+        config = trial.steps[0].stage.config
+        assert isinstance(config, EvaluationConfig)
+        if config.subject == "emulator" and config.context == plan.config.evaluation.context:
+            yield _timing(trial)
+
+
+def _timing(trial: Trial) -> Timing:
+    stage = trial.steps[0].stage
+    key = read_subject(stage.folder / "metrics.parquet")
+    return Timing(
+        model=key["model"],
+        guided=bool(key["guidance"]),
+        seconds=stage.manifest()["seconds_per_state"],
+        space=key["space"],
+        compression=key["compression"] if key["space"] == "latent" else None,
+        solver_steps=key["solver_steps"],
+    )
+
+
+def _simulator(plan: Plan) -> list[Timing]:
+    """Seconds per emulated state of the simulator, where the files tell."""
+    with open_once(plan.test.trajectories[0].file) as file:
+        seconds = file.attrs.get("seconds_per_trajectory")
+    if seconds is None:
+        return []
+    states = (plan.test.steps - 1) / plan.config.evaluation.stride
+    return [Timing(model="simulator", seconds=float(seconds) / states)]

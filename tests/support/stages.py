@@ -1,0 +1,52 @@
+"""Stages that tests of what comes after them need."""
+
+from pathlib import Path
+
+import torch
+
+from lola.storage.remote import AnyPath
+from lola.storage.stages import Stage, atomic_path
+from lola.training.checkpoint import save_weights
+from lola.workflows import presets
+from lola.workflows.plan import Plan
+from lola.workflows.sweep import SweepConfig
+
+ROOT = Path(__file__).parents[2]
+
+
+def small_sweep() -> SweepConfig:
+    """The smoke preset, for the grid of the tests' dataset."""
+    config = presets.smoke()
+    return config.replace(pixel=config.pixel.replace(network=config.pixel.network.replace(patch_size=4)))
+
+
+def finish_diffusion(root: AnyPath, well: Path, seed: int = 0, channels: int = 16) -> Stage:
+    """Write the stages of a diffusion model and its autoencoder as if they had been trained."""
+    config = small_sweep().replace(latent_channels=(channels,))
+    training = config.emulator_training.replace(seed=seed)
+    plan = Plan(config.replace(emulator_training=training), root, well)
+    stages = plan.autoencoder(channels), plan.emulator(config.diffusion, channels)
+    for stage, sizes in zip(
+        stages, ({"channels": 5, "spatial": 2}, plan._emulator_sizes(channels)), strict=True
+    ):
+        if stage.finished:
+            continue
+        model, details = stage.config.model, {"autoencoder": stages[0].name} if stage is stages[1] else {}
+        torch.manual_seed(seed)
+        stage.folder.mkdir(parents=True)
+        save_weights(stage.folder / "model.safetensors", model.build(**sizes))
+        stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes, **details)
+    return stages[1]
+
+
+def finish_autoencoder(root: AnyPath, well: Path, seed: int = 0) -> Stage:
+    """Write the stage of an autoencoder as if it had been trained."""
+    config = small_sweep()
+    training = config.autoencoder_training.replace(seed=seed)
+    stage = Plan(config.replace(autoencoder_training=training), root, well).autoencoder(16)
+    model, sizes = stage.config.model, {"channels": 5, "spatial": 2}
+    torch.manual_seed(seed)
+    with atomic_path(stage.folder / "model.safetensors") as aside:
+        save_weights(aside, model.build(**sizes))
+    stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
+    return stage

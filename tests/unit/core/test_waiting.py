@@ -1,0 +1,89 @@
+import itertools
+import time
+
+from lola.core import waiting
+from lola.core.waiting import LONGEST_S, WORKING_S, Reminder, reminding, working
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def lines_of(describe, seconds, restart=()):
+    """When a reminder that is polled every second says what, over some seconds."""
+    clock, said = Clock(), []
+    reminder = Reminder(describe, lambda text: said.append((clock.now, text)), clock=clock)
+    for clock.now in map(float, range(seconds)):
+        if clock.now in restart:
+            reminder.restart()
+        reminder.poll()
+    return said
+
+
+def test_a_wait_is_told_after_ten_seconds_and_then_less_and_less_often():
+    said = lines_of(lambda: "waiting for a GPU", 400)
+    assert said[0] == (10.0, "waiting for a GPU (10 s so far)")
+    times = [at for at, _ in said]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[:4] == [10, 20, 40, 60]
+    assert gaps == sorted(gaps)
+    assert max(gaps) == LONGEST_S
+    assert said[-1][1] == f"waiting for a GPU ({times[-1]:.0f} s so far)"
+
+
+def test_what_came_in_time_is_not_told():
+    assert lines_of(lambda: "waiting", 40, restart=range(0, 40, 9)) == []
+
+
+def test_nothing_to_tell_is_nothing_said():
+    assert lines_of(lambda: "", 100) == []
+
+
+def test_work_is_told_of_at_even_intervals():
+    clock, said = Clock(), []
+    reminder = working(lambda: "counted 3 of 29", lambda _: said.append(clock.now), clock)
+    for clock.now in map(float, range(60)):
+        reminder.poll()
+    assert said == [10, 20, 30, 40, 50]
+    assert WORKING_S < 15
+
+
+def test_a_block_that_cannot_poll_is_watched(monkeypatch):
+    monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.005)
+    said = []
+    with reminding(lambda: "waiting for a lock", said.append, first=0.01):
+        deadline = time.monotonic() + 2
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.005)
+    assert said[0].startswith("waiting for a lock (")
+    count = len(said)
+    time.sleep(0.05)
+    assert len(said) == count
+
+
+def test_a_word_that_cannot_be_said_does_not_end_the_work(monkeypatch):
+    monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.005)
+
+    def describe():
+        raise OSError("no server")
+
+    with reminding(describe, print, first=0.005):
+        time.sleep(0.05)
+
+
+def test_a_program_says_that_it_loads_until_it_has(monkeypatch, capsys):
+    monkeypatch.setattr(waiting, "WORKING_S", 0.01)
+    waiting.begin_loading("emulate.py")
+    time.sleep(0.1)
+    waiting.end_loading()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "emulate.py: starting"
+    assert lines[1].startswith("emulate.py: loading libraries (")
+    time.sleep(0.05)
+    assert not capsys.readouterr().out
+    waiting.end_loading()

@@ -1,0 +1,117 @@
+"""Workers, tasks and streams that do not come are told of, until they do."""
+
+import io
+import itertools
+import time
+from collections import Counter
+
+import pytest
+from rich.console import Console
+
+from lola.core import waiting
+from lola.core.waiting import Reminder
+from lola.distributed.cluster import resources, waits
+from lola.distributed.cluster.resources import Cluster, Demand, Node
+from lola.distributed.cluster.waits import WorkersCallback, patient_wait, watched
+from lola.storage.event_log import read_events
+from lola.storage.progress import Progress
+
+WORKERS = Demand("training workers", "workers", 4, 1.0)
+BUSY = Cluster((Node(8, 0, 2, 0),), False, Counter({(1.0, 0.0): 4}))
+FREE = Cluster((Node(8, 0, 8, 0),))
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    """The cluster that is seen; no time passes before a word is said."""
+    seen = [BUSY]
+    monkeypatch.setattr(waits, "look", lambda: seen[0])
+    monkeypatch.setattr(waits, "POLL_INTERVAL_S", 0.005)
+    monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.005)
+    monkeypatch.setattr(
+        waits, "Reminder", lambda describe, say: Reminder(describe, say, first=0.01, longest=0.01)
+    )
+    return seen
+
+
+def notices(folder):
+    return [event["text"] for _, event in read_events(folder) if event["kind"] == "notice"]
+
+
+def until(condition):
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.005)
+
+
+def test_a_training_says_what_it_waits_for_until_its_workers_are_there(looking, tmp_path):
+    callback = WorkersCallback(tmp_path, WORKERS)
+    callback.after_controller_start(object())
+    callback.before_worker_group_start(object())
+    until(lambda: notices(tmp_path))
+    (first, *_) = notices(tmp_path)
+    assert first.startswith("waits for 4 training workers with 1 CPU each: the cluster has 8 CP")
+    assert "of which 2 CPUs and 0 GPUs are free; they start when others give it back" in first
+    looking[0] = FREE
+    until(lambda: "its workers are starting" in notices(tmp_path)[-1])
+    callback.after_worker_group_start(object())
+    time.sleep(0.05)
+    count = len(notices(tmp_path))
+    time.sleep(0.05)
+    assert len(notices(tmp_path)) == count
+    looking[0] = BUSY
+    callback.after_worker_group_shutdown(object())
+    until(lambda: len(notices(tmp_path)) > count)
+    callback.after_controller_finish(object())
+    assert callback.ended is None
+
+
+def test_the_console_shows_it_with_the_name_of_the_stage_once(looking, tmp_path):
+    output = io.StringIO()
+    progress = Progress(Console(file=output, width=400))
+    progress.follow(tmp_path, "diffusion-f16c32", 100)
+    callback = WorkersCallback(tmp_path, WORKERS)
+    callback.begin()
+    until(lambda: notices(tmp_path))
+    callback.end()
+    progress.take(tmp_path, 0, list(read_events(tmp_path)))
+    line = output.getvalue().splitlines()[0]
+    assert "diffusion-f16c32  waits for 4 training workers with 1 CPU each" in line
+    assert line.count("diffusion-f16c32") == 1
+
+
+def test_tasks_that_do_not_start_are_told_of():
+    answers = iter([([], [1, 2])] * 3 + [([2], [1])])
+    clock, said = itertools.count(0, 6), []
+    reminder = Reminder(lambda: "waits", said.append, clock=lambda: next(clock))
+    assert patient_wait(lambda tasks, num_returns, timeout: next(answers), {1: "a", 2: "b"}, reminder) == 2
+    assert said == ["waits (12 s so far)"]
+
+
+def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
+    monkeypatch.setattr(waits, "reminding", lambda describe, say: waiting.reminding(describe, say, 0.01))
+    monkeypatch.setattr(waits, "describe_wait", lambda *args: resources.describe_wait(*args, lambda: BUSY))
+    said = []
+
+    def slow():
+        until(lambda: said)
+        yield 1
+        yield 2
+
+    assert list(watched(slow(), "encoding", WORKERS, said.append)) == [1, 2]
+    assert said[0].startswith("encoding waits for 4 training workers")
+
+
+def test_a_stream_that_waits_for_nothing_tells_how_far_it_is(looking, monkeypatch):
+    looking[0] = FREE
+    monkeypatch.setattr(waits, "reminding", lambda describe, say: waiting.reminding(describe, say, 0.01))
+    monkeypatch.setattr(waits, "describe_wait", lambda *args: resources.describe_wait(*args, lambda: FREE))
+    said = []
+
+    def slow():
+        yield 1
+        until(lambda: said)
+
+    assert list(watched(slow(), "the reading", WORKERS, said.append)) == [1]
+    assert said[0].startswith("the reading is at work, blocks so far: 1")

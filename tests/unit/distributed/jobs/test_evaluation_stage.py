@@ -1,0 +1,248 @@
+"""The parts of an evaluation, with tasks that run where they are called."""
+
+import dataclasses
+import math
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+from stages import small_sweep
+
+from lola.core.errors import DataError, LolaError
+from lola.distributed.cluster.connection import Room
+from lola.distributed.jobs import evaluate
+from lola.evaluation.scores.rows import PARQUET
+from lola.evaluation.tables import stored
+from lola.evaluation.tables.stored import read_table
+from lola.storage import stages as storage
+from lola.storage.event_log import read_events
+from lola.storage.progress import Progress
+from lola.workflows.plan import Plan
+
+
+@pytest.fixture
+def step(tmp_path, well):
+    config = small_sweep()
+    evaluation = config.evaluation.replace(starts=(0, 3), trajectories=2)
+    return Plan(config.replace(evaluation=evaluation), tmp_path, well).evaluations[0].steps[0]
+
+
+def rows(step):
+    return pq.read_table(step.stage.folder / "metrics.parquet")
+
+
+@pytest.mark.parametrize(
+    ("there", "gpus", "size"),
+    [
+        (Room(cpus=2), 0, 8),
+        (Room(cpus=192, gpus=4), 1, 4),
+        (Room(cpus=192, gpus=4), 0.5, 2),
+        (Room(cpus=1000), 0, 1),
+        (Room(), 1, 16),
+        (Room(cpus=2, grows=True), 0, 1),  # nodes that come later find tasks to do
+        (Room(grows=True), 1, 1),
+    ],
+)
+def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
+    assert evaluate.parts_per_task(64, gpus, there) == size
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "gpus"),
+    [
+        (Room(cpus=2), "h100", 0),
+        (Room(cpus=2, gpus=4), "cpu", 1),
+        (Room(grows=True), "h100", 1),  # they have gone, and come again when they are asked for
+        (Room(grows=True), "cpu", 0),
+    ],
+)
+def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, there, device, gpus):
+    plan = Plan(small_sweep(), tmp_path, well)
+    stage = plan.autoencoder(16)
+    stage.folder.mkdir(parents=True)
+    stage.commit(speed={"device": device})
+    run = evaluate.EvaluationRun(stage, plan.config.evaluation, None, plan.datasets, stage.folder)
+    assert evaluate.gpus_of(run, there) == gpus
+
+
+def test_parts_are_shared_among_workers_and_joined(tasks, step):
+    step.run()
+    assert [len(parts) for parts in tasks.calls] == [2, 2]
+    assert tasks.chosen["num_gpus"] == 0
+    assert set(rows(step)["start"].to_pylist()) == {0, 3}
+    assert len(set(rows(step)["trajectory"].to_pylist())) == 2
+    assert step.stage.manifest()["rows"]["metrics"] == len(rows(step))
+    examples = list((step.stage.folder / "parts").glob("*/example.npy"))
+    assert len(examples) == 1
+    assert (step.stage.folder / "example.npy").read_bytes() == examples[0].read_bytes()
+
+
+def test_rollouts_that_diverge_are_counted_and_null_in_the_manifest(tasks, step, monkeypatch):
+    """Their rows keep what is not finite, which every mean over them shows."""
+    real = evaluate.evaluate_trajectory
+
+    def diverging(config, subject, split, index, start, **models):
+        result = real(config, subject, split, index, start, **models)
+        if start == 0:
+            return result
+        rows = result.metrics
+        lost = pc.and_(pc.greater(rows["lead_time"], 8), pc.equal(rows["metric"], "vrmse"))
+        values = pc.if_else(lost, math.nan, rows["value"])
+        return dataclasses.replace(result, metrics=rows.set_column(rows.num_columns - 1, "value", values))
+
+    monkeypatch.setattr(evaluate, "evaluate_trajectory", diverging)
+    step.run()
+    manifest = step.stage.manifest()
+    assert manifest["diverged"] == {"rollouts": 2, "of": 4}
+    assert manifest["metrics"]["test/vrmse/1-20"] is None
+    assert any(value is not None for value in manifest["metrics"].values())
+    assert math.isnan(max(rows(step)["value"].to_pylist(), key=math.isnan))
+    console = Console(record=True, width=200)
+    progress = Progress(console)
+    progress.follow(step.stage.folder, "evaluation persistence", 2)
+    progress.take(step.stage.folder, 0, list(read_events(step.stage.folder)))
+    assert "2 rollouts did not stay finite" in console.export_text()
+    for name in ("manifest.json", "events.jsonl"):
+        text = (step.stage.folder / name).read_text()
+        assert "NaN" not in text
+        assert "Infinity" not in text
+
+
+def test_only_what_is_missing_is_computed(tasks, step):
+    step.run()
+    expected = rows(step)
+    (step.stage.folder / "manifest.json").unlink()
+    lost = sorted((step.stage.folder / "parts").iterdir())[1]
+    lost.rename(step.stage.folder / "elsewhere")
+    tasks.calls.clear()
+    step.run()
+    assert [[part.folder for part in parts] for parts in tasks.calls] == [[lost]]
+    assert rows(step).equals(expected)
+
+
+def test_a_fault_is_named_and_the_rest_is_kept(tasks, step, monkeypatch):
+    genuine = evaluate.evaluate_trajectory
+
+    def faulty(config, subject, split, index, start, **models):
+        if start == 3:
+            raise DataError("density holds -7")
+        return genuine(config, subject, split, index, start, **models)
+
+    monkeypatch.setattr(evaluate, "evaluate_trajectory", faulty)
+    with pytest.raises(LolaError, match=r"2 of the tasks .*hdf5#. from state 3: density holds -7"):
+        step.run()
+    assert len(list((step.stage.folder / "parts").iterdir())) == 2
+    assert not step.stage.finished
+
+
+def test_what_is_aside_does_not_count(tasks, step):
+    step.run()
+    folder = step.stage.folder
+    aside = folder / "parts" / ".00000-0000.0123abcd"
+    aside.mkdir()
+    (aside / evaluate.LAST).write_text("0.1")
+    assert evaluate._committed(folder) == {path.parent.name for path in folder.glob("parts/0*/seconds")}
+
+
+@pytest.mark.parametrize("trajectories", [4, 8])
+def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajectories):
+    """Looking for what is committed after every task would list all parts as often as there are tasks."""
+    stage = step.stage
+    parts = [evaluate._Part(stage.folder, index, 0) for index in range(trajectories)]
+
+    def commit(told, mine):
+        for part in mine:
+            part.folder.mkdir(parents=True)
+            (part.folder / evaluate.LAST).write_text("0.1")
+
+    scanned = []
+    genuine = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scanned.append(str(path)) or genuine(path))
+    monkeypatch.setattr(tasks, "function", commit)
+    monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
+    config = stage.config.replace(starts=(0,), trajectories=trajectories)
+    run = evaluate.EvaluationRun(stage, config, None, None)
+    (stage.folder / "parts").mkdir(parents=True)
+    evaluate._score(run, SimpleNamespace(), parts)
+    assert len(tasks.calls) == trajectories
+    assert len([path for path in scanned if "/parts" in path]) <= 1
+    assert [event["step"] for _, event in read_events(stage.folder)] == list(range(1, trajectories + 1))
+
+
+def test_a_trajectory_is_done_from_all_of_its_start_states(tasks, step, monkeypatch):
+    stage = step.stage
+    parts = [evaluate._Part(stage.folder, index, start) for start in (0, 3) for index in range(2)]
+    monkeypatch.setattr(tasks, "function", lambda told, mine: None)
+    monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
+    (stage.folder / "parts").mkdir(parents=True)
+    evaluate._score(evaluate.EvaluationRun(stage, stage.config, None, None), SimpleNamespace(), parts)
+    assert [event["step"] for _, event in read_events(stage.folder)] == [0, 0, 1, 2]
+
+
+NAMES = ("metrics.parquet", "spectra.parquet", "example.npy", "seconds")
+
+
+def notices(step):
+    return [event["text"] for _, event in read_events(step.stage.folder) if event["kind"] == "notice"]
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, None])
+def test_a_part_with_a_file_that_is_cut_is_scored_again(tasks, step, kept):
+    step.run()
+    expected, example = rows(step), (step.stage.folder / "example.npy").read_bytes()
+    (first,) = [path.parent for path in step.stage.folder.glob("parts/*/example.npy")]
+    for told, name in enumerate(NAMES, 1):
+        path = first / name
+        whole = path.read_bytes()
+        path.unlink() if kept is None else path.write_bytes(whole[: int(kept * len(whole))])
+        if name == "seconds" and kept == 0.5:
+            path.write_text("0.1x")
+        (step.stage.folder / "manifest.json").unlink()
+        tasks.calls.clear()
+        step.run()
+        assert len(notices(step)) == told
+        assert f"{path} is corrupt" in notices(step)[-1]
+        assert "scored again" in notices(step)[-1]
+        assert [[part.folder for part in parts] for parts in tasks.calls] == [[first]]
+        assert step.stage.finished
+        assert rows(step).equals(expected)
+        assert (step.stage.folder / "example.npy").read_bytes() == example
+
+
+@pytest.mark.parametrize("name", ["metrics.parquet", "spectra.parquet", "example.npy", "manifest.json"])
+def test_a_finished_evaluation_with_a_file_that_is_cut_is_joined_again(tasks, step, name, caplog):
+    step.run()
+    expected = rows(step)
+    for kept in (0, 20):
+        storage._told.clear()
+        storage._whole.clear()
+        path = step.stage.folder / name
+        path.write_bytes(path.read_bytes()[:kept])
+        assert not step.stage.finished
+        assert f"{path} is " in caplog.text
+        if name != "manifest.json":
+            read = stored.read_array if name.endswith("npy") else stored.read_table
+            with pytest.raises(DataError, match=rf"{path} is missing or corrupt .*; remove manifest.json"):
+                read(path)
+        tasks.calls.clear()
+        step.run()
+        assert not tasks.calls
+        assert step.stage.finished
+        assert rows(step).equals(expected)
+
+
+def test_a_table_with_other_values_is_corrupt(tmp_path):
+    """A damaged disk or copy changes values, not sizes: no number may come of it."""
+    path = tmp_path / "metrics.parquet"
+    table = pa.table({"value": np.random.default_rng(0).normal(size=1000)})
+    pq.write_table(table, path, **(PARQUET | {"use_dictionary": False}))
+    content = path.read_bytes()
+    for place in range(100, len(content) - 600, 500):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        with pytest.raises(DataError, match=str(path)):
+            read_table(path)

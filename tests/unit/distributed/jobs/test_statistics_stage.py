@@ -1,0 +1,121 @@
+"""Statistics of a training set as a stage, and what follows for those that standardise."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from lola.core.errors import DataError
+from lola.data.statistics import with_statistics
+from lola.data.systems import EULER, SYSTEMS
+from lola.data.transforms import Standardisation
+from lola.data.well.datasets import Datasets
+from lola.data.well.shards import shards_of
+from lola.distributed.jobs import statistics
+from lola.distributed.jobs.datasource import WellDatasource
+from lola.distributed.jobs.statistics import block_moments, merged, statistics_stage
+from lola.storage.stages import StorageError
+from lola.workflows import presets
+from lola.workflows.plan import Plan
+
+
+def rows(split, states):
+    shards = dict(enumerate(shards_of(split)))
+    tasks = WellDatasource(shards, states).get_read_tasks(parallelism=1)
+    blocks = itertools.chain.from_iterable(task() for task in tasks)
+    return [row for block in blocks for row in block_moments(block, shards).to_pylist()]
+
+
+def test_blocks_of_any_size_in_any_order(well):
+    split = Datasets(well).open(EULER, "train")
+    x = torch.cat([split.read(i, 0, split.steps) for i in range(len(split.trajectories))], dim=1).double()
+    y = torch.cat([torch.log1p(x[:3]), x[3:]]).numpy().reshape(5, -1)
+    for states in (1, 8, split.steps):
+        found = rows(split, states)
+        physical, transformed = merged(found)
+        assert physical.count == transformed.count == x[0].numel()
+        for moments, expected in ((physical, x.numpy().reshape(5, -1)), (transformed, y)):
+            np.testing.assert_allclose(moments.mean, expected.mean(1), atol=1e-14)
+            np.testing.assert_allclose(moments.std, expected.std(1), rtol=1e-13)
+            np.testing.assert_array_equal(moments.minimum, expected.min(1))
+            np.testing.assert_array_equal(moments.maximum, expected.max(1))
+        again = merged(found[::-1])
+        assert all(
+            np.array_equal(a.squares, b.squares) for a, b in zip(again, (physical, transformed), strict=True)
+        )
+
+
+def test_the_manifest_counts_what_was_read(tmp_path, well, monkeypatch):
+    split = Datasets(well).open(EULER, "train")
+    part = [row for row in rows(split, 7) if row["trajectory"] < 3 and row["start"] < 14]
+    monkeypatch.setattr(statistics, "_stream", lambda *arguments: part)
+    monkeypatch.setattr(statistics, "quiet_data", lambda: None)
+    stage = statistics_stage(tmp_path, split)
+    statistics.compute_statistics(stage, EULER, Datasets(well))
+    assert (stage.manifest()["trajectories"], stage.manifest()["states"]) == (3, 42)
+
+
+def finish(stage, mean, std):
+    stage.folder.mkdir(parents=True)
+    stage.commit(mean=mean, std=std)
+
+
+def test_datasets_with_computed_statistics(tmp_path, well):
+    datasets = Datasets(well)
+    stage = statistics_stage(tmp_path, datasets.open(EULER, "train"))
+    with pytest.raises(StorageError, match="no finished stage"):
+        with_statistics(EULER, stage.folder)
+    finish(stage, [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 2.0, 2.0, 2.0, 0.0])
+    split = Datasets(well, statistics=stage.folder).open(EULER, "test")
+    assert (split.system.mean, split.system.std) == ((1.0, 2.0, 3.0, 4.0, 5.0), (2.0, 2.0, 2.0, 2.0, 1.0))
+    assert split.fingerprint == datasets.open(EULER, "test").fingerprint
+
+
+def test_a_system_without_statistics_is_not_standardised(well):
+    system = Datasets(well).infer("euler_multi_quadrants_openBC")
+    with pytest.raises(DataError, match=r"statistics of 0 of its 5 channels; .*compute_statistics"):
+        Standardisation(system)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_everything_in_a_plan_waits_for_statistics(tmp_path, well, monkeypatch, bare):
+    config = presets.smoke().replace(pixel=presets.smoke().pixel.replace(network=TINY))
+    before = {step.stage.name for trial in Plan(config, tmp_path, well).trials for step in trial.steps}
+    if bare:
+        monkeypatch.setitem(SYSTEMS, "euler", EULER.__class__(**{**vars(EULER), "mean": (), "std": ()}))
+    else:
+        config = config.replace(statistics="computed")
+    plan = Plan(config, tmp_path, well)
+    first, *others = plan.trials
+    assert first.name == "statistics"
+    stage = first.steps[0].stage
+    for trial in others:
+        assert stage in trial.needs or any(
+            need.inputs.get("statistics") == stage.fingerprint for need in trial.needs
+        )
+    assert before.isdisjoint(step.stage.name for trial in plan.trials for step in trial.steps)
+    assert [trial.name for trial in plan.towards(plan.autoencoder(16)).trials] == [
+        "statistics",
+        "autoencoder f8c16",
+    ]
+    finish(stage, [1.0] * 5, [2.0] * 5)
+    setup = plan.trials[1].steps[0].run.args[0].setup()
+    assert setup.training.split.system.mean == (1.0,) * 5
+    assert setup.validation.standardise.system.std == (2.0,) * 5
+
+
+TINY = presets.smoke().pixel.network.replace(patch_size=4)
+
+
+def test_filters_reach_every_stage(tmp_path, well):
+    config = presets.smoke().replace(pixel=None, exclude=("openBC",))
+    plan = Plan(config, tmp_path, well)
+    assert len(plan.train.trajectories) == 2
+    assert plan.dataset != Plan(config.replace(exclude=()), tmp_path, well).dataset
+    setup = plan.trials[0].steps[0].run.args[0].setup()
+    assert len(setup.training.split.trajectories) == 2
+    encode = plan.trials[0].steps[1].run.args[2]
+    assert len(encode.open(EULER, "valid").trajectories) == 2
+    evaluation = plan.evaluations[0].steps[0].run.args[0].datasets
+    assert len(evaluation.open(EULER, "test").trajectories) == 2

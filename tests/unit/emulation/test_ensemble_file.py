@@ -1,0 +1,270 @@
+import dataclasses
+import functools
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from lola.core import waiting
+from lola.core.errors import ConfigError, DivergedError, LolaError, StorageError
+from lola.data.systems import EULER
+from lola.data.transforms import Standardisation
+from lola.data.well.file import open_well_file
+from lola.emulation import ensembles as ensemble
+from lola.emulation.emulator import Emulator, InferenceConfig, load_emulator
+from lola.emulation.ensembles import EnsembleConfig, open_ensemble, write_ensemble
+from lola.emulation.movie import FilmConfig, check_film, write_film
+from lola.emulation.sampling import SamplerConfig
+from lola.models.autoencoder import AutoencoderConfig
+from lola.models.diffusion import DiffusionConfig
+from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.transformer import TransformerConfig
+from lola.storage.stages import WEIGHTS, Stage
+from lola.training.checkpoint import save_weights
+
+NETWORK = TransformerConfig(features=16, blocks=1, heads=2, modulation=8, dropout=0.0)
+SAMPLER = SamplerConfig(steps=2)
+DATASET = "euler_multi_quadrants_openBC"
+
+
+def commit(root, kind, what, config, sizes, **details):
+    torch.manual_seed(0)
+    stage = Stage(
+        root=root, kind=kind, system="euler", what=what, config=config, inputs=details.pop("inputs", {})
+    )
+    stage.folder.mkdir(parents=True)
+    save_weights(stage.folder / WEIGHTS, config.build(**sizes))
+    stage.commit(model={"type": type(config).__name__, **config.what()}, sizes=sizes, **details)
+    return stage
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    config = AutoencoderConfig(latent_channels=4, channels=(8, 8), blocks=(1, 1))
+    codec = commit(root, "autoencoders", "autoencoder-f2c4", config, {"channels": 5, "spatial": 2})
+    sizes = {"parameters": 5, "spatial": 2, "window": 5}
+    commit(
+        root,
+        "emulators",
+        "diffusion-f2c4",
+        DiffusionConfig(network=NETWORK),
+        {"channels": 4, **sizes},
+        autoencoder=codec.name,
+        inputs={"autoencoder": codec.fingerprint},
+    )
+    pixel = NeuralSolverConfig(network=NETWORK.replace(patch_size=(1, 8, 8)))
+    commit(root, "emulators", "neural_solver-pixel", pixel, {"channels": 5, **sizes}, autoencoder=None)
+    return root
+
+
+@pytest.fixture(scope="module")
+def initial(well):
+    (path,) = (well / DATASET / "data" / "test").glob("*.hdf5")
+    return path
+
+
+@pytest.fixture
+def config(root, initial):
+    def build(what="diffusion", **options):
+        (folder,) = (root / "emulators").glob(f"euler-{what}-*")
+        options = {"members": 2, "stride": 2, "sampler": SAMPLER, **options}
+        return EnsembleConfig(emulator=folder.name, initial=str(initial), storage=str(root), **options)
+
+    return build
+
+
+def test_the_file_holds_what_the_emulator_draws(tmp_path, config, root, initial):
+    settings = config(trajectories=(1, 0), start=3, context=2, states=5, overlap=2)
+    path = write_ensemble(settings, tmp_path / "a.hdf5")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.hdf5"]
+    written, source = open_well_file(path, EULER), open_well_file(initial, EULER)
+    assert len(written.trajectories) == 4
+    assert written.steps == 7
+    (folder,) = (root / "emulators").glob("euler-diffusion-*")
+    emulator = load_emulator(folder, SAMPLER)
+    scale = Standardisation(EULER)
+    for row, (index, member) in enumerate([(1, 0), (1, 1), (0, 0), (0, 1)]):
+        known = source.read(index, 3, 6, 2)
+        assert torch.equal(written.read(row, 0, 2), known)
+        key = (0, f"{DATASET}/test/{initial.name}#{index}", member)
+        z = emulator.encode(scale.forward(known[None]))
+        parts = emulator.rollout(z, source.parameters(index)[None], 5, [key], overlap=2)
+        expected = scale.inverse(emulator.decode(torch.cat(list(parts), dim=2)))[0]
+        torch.testing.assert_close(written.read(row, 2, 7), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(written.parameters(0), source.parameters(1))
+    times = source.axis(0, "time")
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    np.testing.assert_allclose(written.axis(0, "time"), times[0] + step * (3 + 2 * np.arange(7)), rtol=1e-5)
+
+
+def test_it_says_how_far_it_is(tmp_path, config, monkeypatch):
+    """Work that goes on for long is told of, with the time that is left; the last word is that it is done."""
+    monkeypatch.setattr(ensemble, "WORKING_S", 0.001)
+    monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.001)
+    said = []
+    write_ensemble(config(states=8), tmp_path / "a.hdf5", said.append)
+    assert said[0].startswith("loading euler-diffusion")
+    assert "emulating 8 states of 2 samples on cpu" in said
+    assert any(re.match(r"emulated \d+ of 16 states", line) for line in said)
+    assert said[-1].startswith("all 16 states are drawn")
+    reminder = waiting.Reminder(str, print, clock=iter([0.0, 30.0]).__next__)
+    assert ensemble._progress(4, 16, reminder) == "emulated 4 of 16 states; about 90 s left"
+
+
+def test_an_ensemble_does_not_depend_on_chunks(tmp_path, config):
+    settings = config(members=3, states=4, trajectories=(0, 1))
+    whole = write_ensemble(settings, tmp_path / "a.hdf5")
+    chunks = InferenceConfig(rows=2, states=5)
+    parts = write_ensemble(settings.replace(inference=chunks), tmp_path / "b.hdf5")
+    for row in range(6):
+        a, b = (open_well_file(path, EULER).read(row, 0, 5) for path in (whole, parts))
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_members_that_diverge_are_named_and_nothing_is_written(tmp_path, config, monkeypatch):
+    """A rollout whose states are not finite from its second window on, of the second member alone."""
+    rollout = Emulator.rollout
+
+    def diverging(self, *positional, **named):
+        for i, part in enumerate(rollout(self, *positional, **named)):
+            if i:
+                part[3] = math.inf
+            yield part
+
+    monkeypatch.setattr(Emulator, "rollout", diverging)
+    message = "energy of trajectory 1, member 1, is not finite at step 10"
+    with pytest.raises(DivergedError, match=message) as error:
+        write_ensemble(config(states=8, trajectories=(0, 1)), tmp_path / "ensemble.hdf5")
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_past_ends_with_the_known_states(tmp_path, config, initial):
+    path = write_ensemble(config(start=12, context=2, backward=True), tmp_path / "past.hdf5")
+    written, source = open_well_file(path, EULER), open_well_file(initial, EULER)
+    assert written.steps == 6 + 2
+    assert torch.equal(written.read(0, 6, 8), source.read(0, 12, 15, 2))
+    np.testing.assert_allclose(written.axis(0, "time"), source.axis(0, "time")[0:15:2], rtol=1e-6)
+    assert torch.isfinite(written.read(1, 0, 6)).all()
+
+
+def test_the_well_reads_an_ensemble(tmp_path, config):
+    the_well_data = pytest.importorskip("the_well.data")
+    settings = config("neural_solver", states=6, members=8, trajectories=(0, 1), parameters=("gamma=1.5",))
+    path = write_ensemble(settings, tmp_path / "data" / "test" / "ensemble.hdf5")
+    theirs = the_well_data.WellDataset(
+        path=str(tmp_path), well_split_name="test", n_steps_output=6, use_normalization=False
+    )
+    assert len(theirs) == 2  # a neural solver has one member
+    ours = open_well_file(path, EULER)
+    for row in range(2):
+        sample = theirs[row]
+        states = torch.cat([sample["input_fields"], sample["output_fields"]])
+        assert torch.equal(torch.movedim(states, -1, 0), ours.read(row, 0, 7))
+        assert sample["constant_scalars"].item() == pytest.approx(1.5)
+
+
+def test_members_by_other_parameters_differ(tmp_path, config):
+    paths = [
+        write_ensemble(config(states=4, parameters=options), tmp_path / f"{len(options)}.hdf5")
+        for options in ((), ("gamma=2",))
+    ]
+    a, b = (open_well_file(path, EULER) for path in paths)
+    assert a.parameters(0)[0] == pytest.approx(1.4)
+    assert b.parameters(0)[0] == pytest.approx(2.0)
+    assert not torch.equal(a.read(0, 1, 5), b.read(0, 1, 5))
+
+
+def test_states_are_as_many_as_the_file_has(config):
+    assert open_ensemble(config(start=1)).states == 9
+    assert open_ensemble(config(start=1, stride=None)).states == 4
+    assert open_ensemble(config(start=5, backward=True)).states == 2
+    assert open_ensemble(config(start=20, states=50)).states == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trajectories": (2,)}, "--trajectories 2: .* has 2, which count from 0"),
+        ({"start": 21}, "21 states and none of number 21"),
+        ({"start": 20}, "--states"),
+        ({"start": 1, "backward": True}, "before those known"),
+        ({"context": 5}, "context must be 1 to 4"),
+        ({"overlap": 5}, "overlap must be 1 to 4"),
+        ({"members": 0}, "members"),
+        ({"states": 0}, "states"),
+        ({"parameters": ("viscosity=1",)}, "has no viscosity; there are gamma"),
+        ({"parameters": ("gamma",)}, "NAME=VALUE"),
+        ({"parameters": ("gamma=nan",)}, "cannot be nan"),
+        ({"device": "cuda:77"}, "--device cuda:77 is not there"),
+        ({"device": "tpu"}, "--device must be cpu, cuda or"),
+        ({"device": "cuda:-1"}, "--device must be cpu, cuda or"),
+        ({"device": "meta"}, "--device must be cpu, cuda or"),
+        ({"trajectories": (0, 0)}, "--trajectories names 0 twice"),
+        ({"parameters": ("gamma=1.4", "gamma=1.5")}, "--parameters names gamma twice"),
+    ],
+)
+def test_impossible_ensembles(config, options, message):
+    with pytest.raises(ConfigError, match=message):
+        open_ensemble(config(**options))
+
+
+def test_what_is_not_there_is_told_in_one_line(tmp_path, config):
+    for change in (
+        {"emulator": "nothing"},
+        {"emulator": str(tmp_path)},
+        {"initial": str(tmp_path / "missing.hdf5")},
+    ):
+        with pytest.raises(LolaError) as error:
+            open_ensemble(dataclasses.replace(config(), **change))
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="must end in"):
+        write_ensemble(config(), tmp_path / "a.txt")
+
+
+def test_ensemble_and_film_go_to_an_object_store(tmp_path, config, memory_root, initial):
+    path = write_ensemble(config(states=2), memory_root / "drawn" / "a.hdf5")
+    films = write_film(path, FilmConfig(members=1, size=32), initial)
+    here = write_ensemble(config(states=2), tmp_path / "a.hdf5")
+    there = tmp_path / "there.hdf5"
+    there.write_bytes(path.read_bytes())
+    states = [open_well_file(each, EULER).read(1, 0, 3, 1) for each in (here, there)]
+    assert torch.equal(*states)
+    assert [film.read_bytes()[:6] for film in films if film.suffix == ".gif"] == [b"GIF89a"]
+    assert {each.name for each in path.parent.iterdir()} == {"a.hdf5", "a.mp4", "a.gif"}
+    with pytest.raises(StorageError, match="holds credentials"):
+        write_ensemble(config(), "s3://user:secret@bucket/a.hdf5")
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, config, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lola.emulation.ensembles._write", fail)
+    with pytest.raises(KeyboardInterrupt):
+        write_ensemble(config(states=4), tmp_path / "a.hdf5")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("film", "message"),
+    [
+        ({"trajectory": 1}, "--film.trajectory 1: the ensemble has 1 trajectories, counted from 0"),
+        ({"fields": ("heat",)}, "--film.fields: the ensemble has no field heat"),
+        ({"size": 4096}, "a --film.size of 4096 makes frames of 20650 pixels, and 8192 are the most"),
+    ],
+)
+def test_films_that_there_cannot_be_are_refused_before_drawing(tmp_path, config, film, message):
+    check = functools.partial(check_film, FilmConfig(**film))
+    with pytest.raises(ConfigError, match=message):
+        write_ensemble(config(), tmp_path / "a.hdf5", check=check)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_ensemble_larger_than_the_disk_is_refused_before_it_is_drawn(tmp_path, config):
+    with pytest.raises(ConfigError, match=r"takes 2\.1e\+04 GB and .* fewer --members, --states"):
+        write_ensemble(config(states=10**6, members=4096), tmp_path / "a.hdf5")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,77 @@
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pages import aggregates
+from tidy_tables import tidy
+
+from lola.evaluation.page.explore import lead_time_chart, rate_chart
+from lola.evaluation.page.sections import conditioning, missing
+from lola.evaluation.tables.curves import curves
+from lola.evaluation.tables.lead_times import lead_time_table
+
+
+def value(metrics, **keys):
+    """The value of a chart's curve with some keys and label, at the first lead time."""
+    label = keys.pop("label")
+    found = [one for one in metrics if one.label == label and keys.items() <= one.keys.items()]
+    assert len(found) == 1
+    return found[0].y[0]
+
+
+@pytest.fixture
+def metrics():
+    return pa.concat_tables(
+        [
+            tidy([[level] * 3] * 2, model=model, context=context, guidance=guidance, compression=rate)
+            for model, context, guidance, rate, level in (
+                ("diffusion", 1, "", 80.0, 0.4), ("diffusion", 1, "", 320.0, 0.6),
+                ("diffusion", 2, "", 80.0, 0.3), ("diffusion", 1, "mmps", 80.0, 0.1),
+                ("neural_solver", 1, "", 80.0, 0.5),
+            )
+        ]
+    )  # fmt: skip
+
+
+def test_contexts_and_guidance_have_parts_of_their_own(metrics, sweep):
+    scores = aggregates(metrics, sweep[1])
+    contexts, guidance = conditioning(scores)
+    errors = contexts.plain.set_index(["method", "context"])["1–20"].str[:5].to_dict()
+    assert errors == {
+        ("Neural solver", "1"): "0.500",
+        ("Diffusion", "1"): "0.500",
+        ("Diffusion", "2"): "0.300",
+    }
+    assert value(guidance.chart.series, label="Diffusion, guided by mmps", field="density") == pytest.approx(
+        0.1
+    )
+    assert value(guidance.chart.series, label="Diffusion", field="density", context="1") == pytest.approx(0.4)
+    assert not {"Contexts (Table 7)", "Guidance (Figure 6)"} & {name for name, _ in missing(scores, True)}
+
+
+def test_the_main_part_has_neither(metrics, sweep):
+    main = aggregates(metrics, sweep[1]).main
+    for frame in (main.estimates, main.errors, pd.DataFrame([curve.method for curve in main.curves])):
+        assert set(frame["context"]) == {1}
+        assert set(frame["guidance"]) == {""}
+    assert list(conditioning(main)) == []
+    lacks = {name for name, _ in missing(main, False)}
+    assert {"Contexts (Table 7)", "Guidance (Figure 6)", "The simulator's time (Table 1)"} <= lacks
+
+
+def test_rates_stand_beside_the_papers(metrics):
+    table = lead_time_table(metrics, "vrmse", [(1, 20)]).assign(target="truth")
+    chart = rate_chart(table[table["guidance"] == ""], "euler")
+    own = next(one for one in chart.series if one.label == "Diffusion" and one.keys["context"] == "1")
+    np.testing.assert_allclose([own.x, own.y], [[80, 320], [0.4, 0.6]])
+    paper = next(one for one in chart.series if one.label == "Paper: diffusion")
+    np.testing.assert_allclose([paper.x, paper.y], [[80, 320, 1280], [0.075, 0.070, 0.093]])
+    assert paper.points
+
+
+def test_choices_are_what_curves_differ_in(metrics):
+    chart = lead_time_chart(list(curves(metrics, "vrmse")), ["vrmse"])
+    offered = {one.key: [value for value, _ in one.options] for one in chart.choices}
+    assert offered["rate"] == ["80", "320"]
+    assert offered["context"] == ["1", "2"]
+    assert "solver_steps" not in offered

@@ -1,0 +1,110 @@
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tidy_tables import tidy
+
+from lola.evaluation.tables.significance import compare, error_ratio, holm, paired_table, trajectory_errors
+
+
+def exact_p(differences):
+    """The signed-rank test's two-sided p-value by all 2^T assignments of signs."""
+    ranks = np.argsort(np.argsort(np.abs(differences))) + 1
+    half = ranks.sum() / 2
+    seen = abs(ranks[differences > 0].sum() - half)
+    sums = [np.dot(signs, ranks) for signs in itertools.product((0, 1), repeat=len(ranks))]
+    return np.mean([abs(total - half) >= seen for total in sums])
+
+
+def test_p_is_that_of_all_signs():
+    pair = np.random.default_rng(0).normal(size=(9, 2)) + np.array([0.0, 0.7])
+    found = compare(pair)
+    assert found["p"] == pytest.approx(exact_p(pair[:, 0] - pair[:, 1]))
+    assert found["difference"] == pytest.approx((pair[:, 0] - pair[:, 1]).mean())
+    assert found["wins"] == (pair[:, 0] < pair[:, 1]).sum()
+
+
+def test_interval_is_of_differences_not_of_levels():
+    rng = np.random.default_rng(0)
+    hardness, noise = 10 * rng.random((400, 1)), rng.normal(0, 0.1, size=(400, 2))
+    found = compare(hardness + noise + np.array([0.0, 0.05]))
+    half = 1.96 * (noise[:, 0] - noise[:, 1]).std() / 20
+    assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.15)
+    assert found["high"] < 0
+
+
+def test_what_is_not_finite_loses():
+    pair = np.array([[1, np.inf], [1, np.inf], [2, 3], [2, 2.5], [1, 1.1], [1, 1.2]])
+    found = compare(pair)
+    assert found["wins"] == 6
+    assert found["p"] == pytest.approx(2 / 2**6, rel=0.5)
+    assert np.isnan(found["difference"])
+    assert compare(pair[:, ::-1])["wins"] == 0
+    assert compare(np.full((4, 2), np.inf))["p"] == 1.0
+
+
+def test_equal_methods_are_not_told_apart():
+    assert compare(np.ones((5, 2)))["p"] == 1.0
+
+
+def test_a_ratio_is_of_means_and_its_interval_of_pairs():
+    rng = np.random.default_rng(0)
+    hardness = 1 + 9 * rng.random((400, 2))
+    other = hardness * rng.normal(1, 0.02, size=(400, 2))
+    ratio, low, high = error_ratio(1.1 * hardness, other)
+    means = (1.1 * hardness).mean(0) / other.mean(0)
+    assert ratio == pytest.approx(np.sqrt(means[0] * means[1]))
+    # Of each range the ratio deviates by 0.02 / sqrt(400), of their geometric mean by that over sqrt(2)
+    spread = np.sqrt((hardness**2).mean() / hardness.mean() ** 2)
+    assert high - low == pytest.approx(2 * 1.96 * 1.1 * 0.02 * spread / 20 / np.sqrt(2), rel=0.15)
+    assert low < ratio < high
+
+
+def test_a_ratio_of_equals_is_one_for_sure():
+    errors = np.random.default_rng(0).random((5, 3))
+    assert error_ratio(errors, errors) == pytest.approx((1, 1, 1))
+    assert error_ratio(1.5 * errors, errors) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_a_ratio_of_what_is_not_finite():
+    one, bad = np.ones((3, 1)), np.array([[1.0], [np.inf], [1.0]])
+    assert error_ratio(bad, one)[0] == np.inf
+    assert np.isnan(error_ratio(one, bad)[0])
+    ratio, low, high = error_ratio(2 * one[:1], one[:1])
+    assert ratio == 2
+    assert np.isnan(low)
+    assert np.isnan(high)
+
+
+def test_holm_multiplies_and_never_decreases():
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.9])) == pytest.approx([1.0, 1.0])
+
+
+def test_pairs_are_of_one_rate_and_the_finest_solver():
+    rng = np.random.default_rng(0)
+    base = rng.random((8, 3))
+    parts = [
+        tidy(base, model="neural_solver"),
+        tidy(base + 1, model="neural_solver", compression=1.0, space="pixel"),
+        tidy(base - 0.1, model="diffusion", solver_steps=8),
+        tidy(base + 5, model="diffusion", solver_steps=4),
+        tidy(base, model="diffusion", solver_steps=8, compression=64.0),
+        tidy(base, model="persistence", space="pixel"),
+    ]
+    ranges = [(1, 20), (21, None)]
+    table = paired_table(trajectory_errors(pa.concat_tables(parts), ["vrmse"], ranges), "vrmse", ranges)
+    assert len(table) == 6  # the second rate has a rival in pixel space alone
+    first = table[(table["compression"] == 16) & (table["rival"] == "neural solver")]
+    assert list(first["range"]) == ["1-20", "21-end"]
+    assert first["difference"].to_numpy() == pytest.approx(-0.1)
+    assert list(first["wins"]) == [8, 8]
+    assert first["p"].to_numpy() == pytest.approx(2 / 2**8)
+    assert set(table["solver_steps"]) == {8}
+    assert (table["p_holm"] >= table["p"]).all()
+
+
+def test_without_a_rival_there_is_an_empty_table():
+    errors = trajectory_errors(tidy([[1, 2, 3]], model="neural_solver"), ["vrmse"], [(1, 20)])
+    assert len(paired_table(errors, "vrmse", [(1, 20)])) == 0

@@ -1,0 +1,219 @@
+import os
+import shlex
+import sqlite3
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from fakemlflow import FakeMlflow
+
+from lola.core.errors import TrackingError
+from lola.storage.tracking import Tracker, fetch_model, server, tracking_uri
+from lola.storage.tracking.server import (
+    cause_in_words,
+    database_path,
+    make_database,
+    open_client,
+    open_experiment,
+    show_command,
+    unreachable,
+)
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+def test_a_root_that_is_no_folder_needs_a_server(storage, memory_root):
+    for use in (lambda: Tracker(memory_root, "euler"), lambda: fetch_model(memory_root, "model", storage)):
+        with pytest.raises(TrackingError, match=r"storage memory://.* MLFLOW_TRACKING_URI"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("uri", "remedy"),
+    [
+        ("https://me:planted@mlflow.example.org", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://planted@mlflow.example.org:8443/runs", "MLFLOW_TRACKING_PASSWORD"),
+        ("https://mlflow.example.org/?token=planted", "MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql://me:planted@mlflow.example.org/runs", "PGPASSWORD"),
+        ("postgresql://mlflow.example.org/runs?password=planted", "PGPASSWORD"),
+    ],
+)
+def test_an_address_that_holds_credentials_is_refused_without_showing_them(storage, monkeypatch, uri, remedy):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for use in (lambda: Tracker(storage, "euler"), lambda: fetch_model(storage, "model", storage)):
+        with pytest.raises(TrackingError, match=remedy) as refusal:
+            use()
+        assert "planted" not in str(refusal.value)
+        assert "mlflow.example.org" in str(refusal.value)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:5000", "postgresql://me@host/runs?sslmode=require"])
+def test_an_address_without_credentials_is_taken_as_it_is(storage, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking_uri(storage) == uri
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_does_not_answer_is_named(storage, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(TrackingError, match=r"127\.0\.0\.1:9 does not answer"):
+        Tracker(storage, "euler")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("/home/me/mlruns", "mlruns", "file:", "file:///home/me/mlruns", "  ", "http:", "http://"),
+        *("https:///runs", "sqlite:", "sqlite://", "sqlite:///:memory:", "ftp://host/runs", "http://[::1"),
+    ],
+)
+def test_an_address_of_no_server_and_no_database_is_refused(storage, monkeypatch, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for use in (lambda: Tracker(storage, "euler"), lambda: fetch_model(storage, "model", storage)):
+        with pytest.raises(TrackingError, match=r"is neither a server .* nor a database") as refusal:
+            use()
+        assert "\n" not in str(refusal.value)
+    assert not list(storage.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("mysql+oursql://me@127.0.0.1/runs", "needs a driver that is not installed"),
+        ("mssql+pymssql://me@127.0.0.1/runs", "needs a driver that is not installed"),
+        ("sqlite:////nowhere/mlflow.db", "unable to open database file"),
+        ("sqlite:////proc/version", "does not answer"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_told_at_once_in_one_line(storage, monkeypatch, uri, reason):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match=reason) as refusal:
+        Tracker(storage, "euler")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_damaged_database_is_told_with_what_to_do(storage):
+    (storage / "mlflow").mkdir()
+    (storage / "mlflow" / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    with pytest.raises(TrackingError, match=r"mlflow\.db is damaged, move it away and run again"):
+        Tracker(storage, "euler")
+
+
+@pytest.fixture
+def full(tmp_path):
+    """What SQLAlchemy raises where SQLite finds its disk full, within an error of another's."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'full.db'}")
+    try:
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text("PRAGMA max_page_count = 1"))
+            connection.execute(sqlalchemy.text("CREATE TABLE runs (name)"))
+            connection.execute(sqlalchemy.text("INSERT INTO runs VALUES (zeroblob(100000))"))
+    except sqlalchemy.exc.OperationalError as error:
+        failed = ValueError("(raised as a result of Query-invoked autoflush; consider something)")
+        failed.__cause__ = error
+        return failed
+    finally:
+        engine.dispose()
+
+
+def test_a_full_disk_is_no_damage(storage, full):
+    assert full.__cause__.orig.sqlite_errorcode == sqlite3.SQLITE_FULL
+    (line,) = str(unreachable(tracking_uri(storage), full)).splitlines()
+    assert line.endswith("; free some space or give another --storage")
+    assert cause_in_words(full) == "SQLite: database or disk is full"
+    assert cause_in_words(KeyError("run")) == "KeyError: 'run'"
+
+
+def test_a_database_that_cannot_be_made_leaves_nothing_and_can_be_made_later(storage, monkeypatch):
+    path = storage / "mlflow" / "mlflow.db"
+    path.parent.mkdir()
+    (path.parent / "mlflow.part").touch()  # of a process that was killed
+    names = []
+
+    def refuse(uri):
+        names.append(database_path(uri))
+        names[-1].with_name(f"{names[-1].name}-journal").touch()
+        raise TrackingError("full")
+
+    monkeypatch.setattr(server, "open_client", refuse)
+    for _ in range(2):
+        with pytest.raises(TrackingError, match="full"):
+            make_database(path)
+        assert [each.name for each in path.parent.iterdir()] == ["mlflow.lock"]
+    assert names[0] != names[1]  # MLflow keeps connections by name
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "a?b=c", "a#b", "a'b", "$HOME", "[x]", "größe", "a%20b"])
+def test_the_command_names_the_database_whatever_the_folder_is_called(storage, name, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda program: f"/bin/{program}")
+    path = storage / name / "mlflow" / "mlflow.db"
+    uri = tracking_uri(storage / name)
+    assert database_path(uri) == path
+    command = show_command(uri)
+    assert shlex.split(command) == [
+        *("mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", "5000")
+    ]
+    assert command.endswith("--host 127.0.0.1 --port 5000")
+    path.parent.mkdir(parents=True)
+    engine = sqlalchemy.create_engine(uri)
+    with engine.connect():
+        assert path.exists()
+    engine.dispose()
+    monkeypatch.setattr("shutil.which", lambda program: None)  # as where the environment is not active
+    assert shlex.split(show_command(uri))[0] == str(Path(sys.executable).with_name("mlflow"))
+
+
+@pytest.mark.parametrize("name", ["a b", "[x]", "größe"])
+def test_no_folder_is_made_beside_the_storage_root(storage, name):
+    """MLflow makes that of the address as it is written, quoted or not."""
+    make_database(storage / name / "mlflow" / "mlflow.db")
+    open_client(tracking_uri(storage / name)).search_experiments()
+    assert [each.name for each in storage.iterdir()] == [name]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(storage):
+    storage.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(TrackingError, match="cannot be made"):
+        make_database(storage / "mlflow" / "mlflow.db")
+
+
+def test_a_file_in_place_of_the_folder_is_told(storage):
+    (storage / "mlflow").write_text("")
+    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be made"):
+        make_database(storage / "mlflow" / "mlflow.db")
+
+
+def test_two_drivers_make_one_experiment():
+    """Another driver makes the experiment between the look and the making."""
+    fake, told = FakeMlflow(), []
+    get, answers = fake.get_experiment_by_name, [None]
+    fake.get_experiment_by_name = lambda name: answers.pop() if answers else get(name)
+    theirs = FakeMlflow.create_experiment(fake, "lola/euler")
+    answers.append(None)
+    assert open_experiment(fake, "http://fake", "lola/euler", told.append) == theirs
+    assert not told
+
+
+def test_an_experiment_that_was_deleted_is_restored_and_told():
+    fake, told = FakeMlflow(), []
+    key = open_experiment(fake, "http://fake", "lola/euler", told.append)
+    fake.delete_experiment(key)
+    assert open_experiment(fake, "http://fake", "lola/euler", told.append) == key
+    assert fake.experiments[key].lifecycle_stage == "active"
+    assert told == ["MLflow's experiment lola/euler had been deleted; it is restored with its runs"]
+
+
+def test_a_database_takes_the_mode_of_the_umask(tmp_path):
+    before = os.umask(0o002)
+    try:
+        make_database(tmp_path / "mlflow.db")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mlflow.db").stat().st_mode & 0o777 == 0o664

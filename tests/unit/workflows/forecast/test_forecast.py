@@ -1,0 +1,228 @@
+"""A sweep's forecast: its graph is the plan's, its figures follow from sizes, and measured times count."""
+
+import plan
+import pytest
+import sweep_compression
+
+from lola.core.cli import parse
+from lola.core.errors import ConfigError
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.training.cost import Hardware
+from lola.workflows import presets
+from lola.workflows.forecast import forecast as module
+from lola.workflows.forecast.capacity import ClusterConfig
+from lola.workflows.forecast.console import duration, show_forecast
+from lola.workflows.forecast.extent import Extent
+from lola.workflows.forecast.forecast import forecast
+from lola.workflows.forecast.overheads import EVALUATION_S, TRAINING_S, simulation_seconds
+from lola.workflows.plan import Plan
+
+CPUS = ClusterConfig(gpus=0, cpus=2, cpu_price=0.5)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's sweep of Rayleigh-Bénard convection on 16 H100s, in pixel space with two layers only."""
+    config = presets.paper("rayleigh_benard")
+    network = config.pixel.network.replace(blocks=2)
+    return config.replace(latent_channels=(64, 4), pixel=config.pixel.replace(network=network))
+
+
+@pytest.fixture(scope="module")
+def expected(paper, tmp_path_factory):
+    return forecast(paper, ClusterConfig(gpus=16, gpu_price=2.0), tmp_path_factory.mktemp("storage"), 8)
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    """A processor whose speed is not measured anew by every forecast."""
+    monkeypatch.setattr(
+        module, "processor", lambda cores: Hardware(float32=5e10 * cores, bfloat16=5e10 * cores)
+    )
+
+
+def local(config, well):
+    """A sweep on the tests' data."""
+    pixel = config.pixel.replace(network=config.pixel.network.replace(patch_size=4))
+    simulation = config.simulation.replace(resolution=16)
+    return config.replace(pixel=pixel, well=str(well), simulation=simulation)
+
+
+def test_stages_are_those_of_the_plan(tmp_path, well):
+    config = local(presets.smoke(), well)
+    averaged = config.replace(emulator_training=config.emulator_training.replace(ema=0.9), contexts=(2, 3))
+    for each in (config, averaged):
+        found = forecast(each, CPUS, tmp_path, 2)
+        planned = [step for trial in Plan(each, tmp_path, well).trials for step in trial.steps]
+        assert sorted(work.name for work in found.works) == sorted(step.title for step in planned)
+        known = set()
+        for work in found.works:
+            assert set(work.needs) <= known
+            known.add(work.name)
+
+
+def test_sizes_are_those_of_the_published_ensemble(paper, expected):
+    works = {work.name: work for work in expected.works}
+    states = (1400 * 4 + 175 + 175) * 200  # with four variants of what is trained on
+    assert works["latents-f32c4"].stored == states * 4 * 16 * 4 * 4
+    assert works["latents-f32c64"].stored == 16 * works["latents-f32c4"].stored
+    assert works["latents-f32c4"].read == 1750 * 200 * 4 * 512 * 128 * 4
+    assert works["autoencoder-f32c4"].read == 1024 * 256 * 64 * 4 * 512 * 128 * 4
+    assert works["diffusion-f32c4"].read == pytest.approx(works["latents-f32c4"].stored * 5600 / 5950)
+    trained = works["autoencoder-f32c4"]
+    assert trained.hours("gpu") == pytest.approx(8 * trained.seconds / 3600)
+    assert Extent.expected(paper).bytes("test") == 175 * 200 * 4 * 512 * 128 * 4
+
+
+def test_wall_time_lies_between_the_work_and_the_longest_chain(expected):
+    work = 3600 * expected.hours("gpu")
+    assert expected.cost == pytest.approx(2.0 * work / 3600)
+    assert max(work / 16, expected.path) <= expected.wall() < work
+    assert expected.path < expected.wall(32) < expected.wall()
+    assert expected.wall(10_000) == pytest.approx(expected.path, rel=0.05)
+    works = {each.name: each for each in expected.works}
+    chain = ("autoencoder-f32c64", "latents-f32c64", "diffusion-f32c64", "evaluation diffusion-f32c64-s16")
+    assert expected.path == pytest.approx(sum(works[name].seconds for name in chain), rel=0.05)
+    with pytest.raises(ConfigError, match="neural_solver-pixel takes 16 gpu, and there are 8"):
+        expected.wall(8)
+
+
+def test_a_storage_that_is_too_small_is_refused_in_one_line(expected):
+    expected.refuse(expected.room)
+    with pytest.raises(ConfigError, match=r"the sweep needs [\d.]+ GB of storage .* there are 1 GB; give"):
+        expected.refuse(1e9)
+
+
+def test_a_sweep_for_gpus_needs_some(paper, tmp_path):
+    with pytest.raises(ConfigError, match=r"takes 1 GPU, and the cluster has none; plan .* --cluster\.gpus"):
+        forecast(paper, CPUS, tmp_path, 2)
+
+
+def commit(stage, **content):
+    stage.folder.mkdir(parents=True)
+    stage.commit(**content)
+
+
+def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp_path, well):
+    config = local(presets.smoke(), well)
+    whole = Plan(config, tmp_path, well)
+    before = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
+    assert {work.source for work in before.values()} == {"peak"}
+    stage = whole.emulator(config.diffusion, 16)
+    model = {"type": "DiffusionConfig", **config.diffusion.what()}
+    sizes = {"channels": 16, "parameters": 5, "spatial": 2, "window": 5}
+    speed = {"seconds_per_step": 3.0, "workers": 1, "device": "cpu"}
+    commit(stage, model=model, sizes=sizes, speed=speed)
+    commit(whole.evaluation("diffusion", 16, config.diffusion, 2), seconds_per_state=0.5)
+    longer = config.replace(emulator_training=config.emulator_training.replace(steps=70))
+    found = {work.name: work for work in forecast(longer, CPUS, tmp_path, 2).works}
+    assert found["diffusion-f8c16"].source == "measured"
+    assert found["diffusion-f8c16"].seconds == 210 + TRAINING_S
+    assert found["neural_solver-f8c16"].source == "peak"
+    scored = found["evaluation diffusion-f8c16-s2"]
+    assert (scored.source, scored.seconds, scored.parts) == ("measured", EVALUATION_S + 0.5 * 2 * 5, 2)
+    again = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
+    assert (again["diffusion-f8c16"].source, again["diffusion-f8c16"].seconds) == ("finished", 0)
+    for other in (
+        config.emulator_training.replace(batch_size=8),
+        config.emulator_training.replace(workers=2),
+    ):
+        different = forecast(config.replace(emulator_training=other), CPUS, tmp_path, 2)
+        assert {work.source for work in different.works if work.name == "diffusion-f8c16"} <= {
+            "peak",
+            "finished",
+        }
+
+
+def test_what_is_printed_is_complete(tmp_path, well, capsys):
+    config = local(presets.smoke(), well).replace(storage=str(tmp_path))
+    show_forecast(config, CPUS)
+    text = capsys.readouterr().out
+    for word in (
+        "autoencoder-f8c16",
+        "Data: the data in",
+        "Storage:",
+        "CPU hours",
+        "2 x CPU",
+        "Cost:",
+        "40%",
+    ):
+        assert word in text
+    with pytest.raises(ConfigError, match="GB of storage"):
+        show_forecast(config, CPUS.replace(storage=1e-6))
+
+
+def test_options_reach_the_sweep_and_its_results_keep_their_names():
+    sweeps = {name: sweep_compression.of(preset) for name, preset in presets.SWEEPS.items()}
+    config = parse(["smoke", "--plan", "--cluster.gpus", "4"], "sweep", "", sweeps, "mini", ("system",))
+    assert config.plan
+    assert config.cluster.gpus == 4
+    assert config.whole() == presets.smoke()
+    planned = {name: plan.of(preset) for name, preset in presets.SWEEPS.items()}
+    chosen = parse(["--cluster.kind", "a100-80gb"], "plan", "", planned, "paper", ("system",))
+    assert (chosen.cluster.kind, chosen.cluster.gpus) == ("a100-80gb", 16)
+
+
+def test_data_of_any_grid_are_planned_for(tmp_path, well, steady):
+    """Not only those of the preset's simulation, or of the published ensemble."""
+    config = local(presets.smoke(), well)
+    other = config.replace(simulation=config.simulation.replace(resolution=256))
+    assert forecast(other, CPUS, tmp_path, 2).works == forecast(config, CPUS, tmp_path, 2).works
+
+
+def test_the_paper_s_sweep_is_planned_where_demo_data_are(tmp_path, capsys):
+    """Those lie in a folder of their own, and this machine's disk does not bound another cluster's."""
+    folder = tmp_path / "well" / "euler_multi_quadrants_openBC" / "data" / "test"
+    folder.mkdir(parents=True)
+    (folder / "demo.hdf5").write_bytes(b"of the demo")
+    config = presets.paper("rayleigh_benard").replace(
+        storage=str(tmp_path), latent_channels=(4,), pixel=None, contexts=()
+    )
+    full = type("Usage", (), {"free": 10_000_000})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: full)
+        show_forecast(config, ClusterConfig(gpus=16))
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Data: The Well's published ensemble." in text
+    assert "0.01 GB free here, too little" in text
+    assert "--cluster.storage" in text
+
+
+def test_small_sweeps_take_minutes_and_no_less(tmp_path, steady):
+    """Processes that start, simulations and the report are counted."""
+    config = presets.smoke().replace(storage=str(tmp_path))
+    found = forecast(config, CPUS, tmp_path, 2)
+    assert 60 < found.wall() < 300
+    simulation = config.simulation
+    assert found.simulating == simulation_seconds(simulation, {"cpu": 2})
+    assert found.around > found.simulating > 0
+    # 16 trajectories on two cores, at (32 / 64)^3 of a second and 40 of 100 outputs each
+    assert found.simulating == pytest.approx(8 * 0.4 / 8)
+    one_file = simulation.replace(gammas=(1.4,), boundaries=("open",), train=6, valid=0, test=0)
+    assert simulation_seconds(one_file, {"cpu": 2}) == pytest.approx(6 * 0.4 / 8)
+    assert simulation_seconds(None, {"cpu": 2}) == 0
+
+
+def test_durations_are_for_people():
+    assert [duration(seconds) for seconds in (5, 3700, 90000)] == ["0 min 5 s", "1 h 1 min", "1 d 1 h"]
+
+
+def scoring_seconds(found):
+    """Seconds of evaluations by name, without those that processes take to start."""
+    scored = [work for work in found.works if work.name.startswith("evaluation")]
+    return {work.name: work.seconds - EVALUATION_S for work in scored}
+
+
+def test_contexts_starts_and_guidance_are_counted(tmp_path, well, steady):
+    config = local(presets.smoke(), well)
+    before = scoring_seconds(forecast(config, CPUS, tmp_path, 2))
+    more = config.replace(contexts=(2,), observed=ObservationConfig(), guidance=GuidanceConfig())
+    more = more.replace(evaluation=more.evaluation.replace(starts=(0, 4)))
+    after = scoring_seconds(forecast(more, CPUS, tmp_path, 2))
+    trials = Plan(more, tmp_path, well).evaluations
+    names = {step.stage.what for trial in trials for step in trial.steps}
+    assert {f"evaluation {name}" for name in names} == set(after)
+    name = f"evaluation diffusion-f8c16-s{max(config.solver_steps)}"
+    assert before[name] < after[name] < 2 * before[name]
+    assert after[f"{name}-guided"] > 5 * after[name]

@@ -1,0 +1,126 @@
+import runpy
+import shutil
+import sys
+
+import pytest
+from mlflow import MlflowClient
+from stages import ROOT
+
+from lola.core.errors import ConfigError, DataError, TrackingError
+from lola.data.well.datasets import Datasets
+from lola.emulation.encoding import CacheConfig
+from lola.storage.event_log import Spool
+from lola.storage.registry import find_stage
+from lola.storage.tracking import Tracker
+from lola.workflows.latent_cache import plan_cache, verify_cache
+from lola.workflows.plan import Plan
+
+CONFIG = CacheConfig(block=8)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_a_sweep_has_the_same_stage(tmp_path, well, autoencoder, sweep):
+    cache = plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)
+    plan = Plan(sweep.replace(cache=CONFIG), tmp_path, well)
+    assert cache.stage.fingerprint == plan.cache(16).fingerprint
+    assert cache.stage.folder == plan.cache(16).folder
+    (step,) = [
+        step for trial in plan.trials for step in trial.steps if step.stage.folder == cache.stage.folder
+    ]
+    assert (step.tags, step.total, step.reads) == (cache.tags, cache.total, cache.reads)
+
+
+def test_an_autoencoder_is_found_by_folder_name_and_fingerprint(tmp_path, autoencoder):
+    references = (str(autoencoder.folder), autoencoder.name, autoencoder.fingerprint)
+    for reference in (*references, autoencoder.fingerprint[:8]):
+        assert find_stage(tmp_path, reference, "autoencoders") == autoencoder.folder
+    with pytest.raises(TrackingError, match="unknown"):
+        find_stage(tmp_path, "unknown", "autoencoders")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_registered_autoencoder_becomes_a_stage(tmp_path, autoencoder):
+    tracker = Tracker(tmp_path, "euler")
+    tracker.start_sweep("sweep", "f" * 64, {})
+    tracker.follow(autoencoder.folder, autoencoder.fingerprint)
+    spool = Spool(autoencoder.folder)
+    spool.describe(name="autoencoder", tags={}, parameters={})
+    spool.model(autoencoder.folder / "model.safetensors", "euler-autoencoder-f8c16")
+    tracker.finish_sweep(None, "FINISHED")
+    weights = (autoencoder.folder / "model.safetensors").read_bytes()
+    shutil.rmtree(autoencoder.folder)
+    assert find_stage(tmp_path, "euler-autoencoder-f8c16", "autoencoders") == autoencoder.folder
+    assert autoencoder.finished
+    assert (autoencoder.folder / "model.safetensors").read_bytes() == weights
+
+
+def test_an_emulator_cannot_encode(tmp_path, autoencoder):
+    emulator = tmp_path / "emulators" / "euler-diffusion"
+    emulator.mkdir(parents=True)
+    manifest = (autoencoder.folder / "manifest.json").read_text()
+    (emulator / "manifest.json").write_text(manifest.replace('"autoencoders"', '"emulators"'))
+    with pytest.raises(DataError, match="not an autoencoder"):
+        find_stage(tmp_path, str(emulator), "autoencoders")
+
+
+@pytest.mark.parametrize("change", [{"block": 0}, {"variants": 0}, {"actors": 0}, {"gpus": -1.0}])
+def test_impossible_options_are_refused(change):
+    with pytest.raises(ConfigError):
+        CONFIG.replace(**change)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoencoder, monkeypatch, capsys):
+    def command(*options):
+        storage = ("--storage", str(tmp_path), "--well", str(well))
+        monkeypatch.setattr(
+            sys, "argv", ["cache_latents.py", autoencoder.fingerprint[:8], *storage, *options]
+        )
+        runpy.run_path(str(ROOT / "experiments" / "cache_latents.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    block = ("--block", "8")  # not the default: a cache is checked whatever its options
+    with pytest.raises(SystemExit) as end:
+        command("--verify")
+    assert "holds no finished latent cache" in str(end.value.code)
+    assert f"cache: {plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG).stage.folder}" in command(
+        *block
+    )
+    assert "every row group is whole" in command("--verify")
+    (path,) = tmp_path.glob("latents/*/valid/shard-00001.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SystemExit) as end:
+        command("--verify")
+    assert "error: faults of" in str(end.value.code)  # a text: the exit code is 1
+    assert f"{path}: row group" in capsys.readouterr().out
+    path.unlink()
+    (path.parents[1] / "manifest.json").unlink()
+    command(*block)
+    verify_cache(path.parents[1])
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("lola/euler").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 2
+    (run,) = [run for run in runs if run.data.tags["lola.stage"] == "latents"]
+    (read,) = run.inputs.dataset_inputs
+    assert read.dataset.name == "euler"
+    assert (
+        plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)
+        .stage.inputs["dataset"]
+        .startswith(read.dataset.digest)
+    )
+    assert read.tags[0].value == "encoding"
+    assert run.data.metrics["progress/shards"] == 6
+
+
+def test_the_grid_must_fit(tmp_path, well, autoencoder, monkeypatch):
+    manifest = (autoencoder.folder / "manifest.json").read_text()
+    (autoencoder.folder / "manifest.json").write_text(manifest.replace('"patch_size": 4', '"patch_size": 32'))
+    with pytest.raises(ConfigError, match="16"):
+        plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)

@@ -1,0 +1,105 @@
+"""What options must fit is checked before anything is simulated or trained."""
+
+import pytest
+
+from lola.core.errors import ConfigError
+from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.observations import ObservationConfig
+from lola.simulate.euler import EulerConfig
+from lola.workflows import presets, run
+from lola.workflows.fitting import Data, Windows, fit_training
+
+SMOKE = presets.smoke()
+DATA = Data.of_simulation(SMOKE.simulation)
+
+
+def fit(data=DATA, **changes):
+    """Fit the smoke sweep to its data, with options changed by their path."""
+    config = SMOKE
+    for path, value in changes.items():
+        *owners, name = path.split("__")
+        parts = [config]
+        for owner in owners:
+            parts.append(getattr(parts[-1], owner))
+        value = parts[-1].replace(**{name: value})
+        for part, owner in zip(reversed(parts[:-1]), reversed(owners), strict=True):
+            value = part.replace(**{owner: value})
+        config = value
+    config.fit(data)
+
+
+def test_a_simulation_tells_its_data():
+    assert DATA.grid == (32, 32)
+    assert (DATA.steps, DATA.parameters) == (41, 5)
+    assert DATA.trajectories == {"train": 8, "valid": 4, "test": 4}
+    fit()
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_every_split_needs_trajectories(split):
+    with pytest.raises(ConfigError, match=f"--simulation.{split} must be at least 1"):
+        Data.of_simulation(EulerConfig(**{split: 0}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"window": 12}, "a --window of 12 states at an --evaluation.stride of 4 spans 45 steps"),
+        ({"evaluation__stride": 11}, "--evaluation.stride of 11 spans 45 steps; the trajectories have 41"),
+        (
+            {"evaluation__starts": (0, 37)},
+            "from state 37, 4 steps apart; choose a shorter --evaluation.context",
+        ),
+        ({"evaluation__starts": (30,), "contexts": (3,)}, "--contexts 3: trajectories of 41 states"),
+        ({"evaluation__members": 65536, "latent_channels": (4096,)}, "--evaluation.members 65536 take"),
+        ({"autoencoder__patch_size": 5}, "a smaller --autoencoder.patch-size"),
+        ({"autoencoder__kernel_size": 31, "autoencoder__periodic": True}, "--autoencoder.kernel-size wraps"),
+        ({"diffusion__network__patch_size": 3}, "a --diffusion.network.patch-size of 3 does not tile"),
+        ({"pixel__network__patch_size": (1, 5, 8)}, "a --pixel.network.patch-size of 5 does not tile"),
+        ({"autoencoder_training__order__memory": 1e-9}, "--autoencoder-training.order.memory of 1e-09 GB"),
+        ({"emulator_training__order__memory": 1e-9}, "--emulator-training.order.memory of 1e-09 GB"),
+        ({"pixel_training__batch_size": 65536}, "a --pixel-training.batch-size of 65536 takes 6.71 GB"),
+        (
+            {"autoencoder__channels": (65536, 65536)},
+            r"--autoencoder has .* parameters on samples of 5 x 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        fit(**changes)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("observed", "message"),
+    [
+        ({"factor": 5, "operator": "block_mean"}, "--observed.factor 5: blocks of 5"),
+        ({"factor": 64}, "--observed.factor 64 exceeds a grid axis of 32 cells"),
+        ({"count": 1025, "operator": "sensors"}, "--observed.count 1025 sensors do not fit on 1024 points"),
+        ({"fields": ("heat",)}, "--observed.fields: there is no field heat"),
+        ({"every": 11}, "--observed.every 11: none of the 10 states that may be observed"),
+        ({"every": 4, "until": 3}, "--observed.every 4: none of the 3 states"),
+    ],
+)
+def test_observations_that_there_cannot_be_are_refused(observed, message):
+    config = SMOKE.replace(observed=ObservationConfig(**observed), guidance=GuidanceConfig())
+    with pytest.raises(ConfigError, match=message):
+        config.fit(DATA)
+
+
+def test_windows_that_fit_have_an_order():
+    windows = Windows(trajectories=3, steps=10, span=5, state_bytes=100, whole=False)
+    assert len(windows) == 18
+    fit_training(SMOKE.pixel_training, windows, 5)
+
+
+def test_nothing_is_simulated_for_options_that_do_not_fit(tmp_path, monkeypatch):
+    def simulate(*arguments):
+        raise AssertionError("simulated")
+
+    monkeypatch.setattr(run, "simulate", simulate)
+    config = SMOKE.replace(window=12, storage=str(tmp_path))
+    with pytest.raises(ConfigError, match="--window of 12"):
+        run.run_sweep(config)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,109 @@
+"""The presets at the paper's scale: sizes are the paper's, and every model can be built."""
+
+import math
+
+import pytest
+import torch
+
+from lola.core.config import ConfigError
+from lola.data.systems import SYSTEMS
+from lola.training.cost import Hardware
+from lola.workflows import presets
+from lola.workflows.forecast.training_costs import grid_of, jobs
+
+PAPER = {job.system.name + " " + job.name: job for name in SYSTEMS for job in jobs(presets.paper(name))}
+
+
+def test_there_are_as_many_as_in_the_paper():
+    assert len(PAPER) == 3 * 3 * 3 + 2
+    assert sum(job.kind == "pixel" for job in PAPER.values()) == 2
+
+
+def millions(name):
+    job = PAPER[name]
+    with torch.device("meta"):
+        model = job.model.build(**job.sizes)
+    return sum(p.numel() for p in model.parameters()) / 1e6
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_every_model_can_be_built_and_has_the_published_size(name):
+    job = PAPER[name]
+    if job.kind == "pixel":  # Section 3.4: roughly twice an autoencoder and a latent emulator together
+        latent = name.replace("pixel", "f32c64")
+        both = millions(latent) + millions(latent.replace("neural_solver", "autoencoder"))
+        assert millions(name) / both == pytest.approx(2, abs=0.5)
+        return
+    size = 223 if job.kind == "latent" else {2: 313, 3: 741}[job.system.dimensions]
+    assert millions(name) == pytest.approx(size, rel=0.015)
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name.endswith(("c64", "pixel"))])
+def test_every_model_fits_the_gpus(name):
+    """Those with fewer latent channels are smaller."""
+    cost = PAPER[name].estimate(Hardware())
+    assert cost.remedy == ""
+    assert cost.memory.total < cost.room
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_published_ensembles_have_the_printed_bytes(name):
+    system = SYSTEMS[name]
+    ensemble = system.published
+    numbers = ensemble.trajectories * ensemble.steps * len(system.channels) * math.prod(ensemble.grid)
+    printed = {"euler": 5243, "rayleigh_benard": 367, "turbulence_gravity_cooling": 849}[name]
+    assert round(4 * numbers / 1e9) == printed
+    assert len(ensemble.grid) == system.dimensions
+
+
+@pytest.mark.parametrize(
+    ("system", "rates"),
+    [
+        ("euler", (80, 320, 1280)),
+        ("rayleigh_benard", (64, 256, 1024)),
+        ("turbulence_gravity_cooling", (48, 192, 768)),
+    ],
+)
+def test_compression_rates_are_the_paper_s(system, rates):
+    config = presets.paper(system)
+    physics = SYSTEMS[system]
+    found = tuple(
+        config.autoencoder.replace(latent_channels=n).compression(len(physics.channels), physics.dimensions)
+        for n in config.latent_channels
+    )
+    assert found == rates
+
+
+def test_training_is_the_paper_s():
+    for name, job in PAPER.items():
+        training, optimizer = job.training, job.training.optimizer
+        assert training.clip == 1
+        assert (training.steps, training.gpus) == (2**18, 1)
+        assert training.workers == (16 if job.kind == "pixel" else 8)
+        assert (training.batch_size, optimizer.name, optimizer.learning_rate) == (
+            (64, "psgd", 1e-5) if job.kind == "autoencoder" else (256, "adamw", 1e-4)
+        ), name
+        assert optimizer.weight_decay == 0
+    strides = {name: presets.paper(name).evaluation.stride for name in SYSTEMS}
+    assert strides == {"euler": 4, "rayleigh_benard": 4, "turbulence_gravity_cooling": 1}
+    variants = {name: presets.paper(name).cache.variants for name in SYSTEMS}
+    assert variants == {"euler": 1, "rayleigh_benard": 4, "turbulence_gravity_cooling": 1}
+
+
+def test_small_presets_follow_the_system():
+    for preset in presets.SWEEPS.values():
+        for name in SYSTEMS:
+            config = preset(name)
+            assert config.system == name
+            assert jobs(config)
+            assert type(config).from_json(config.what()).what() == config.what()
+    assert grid_of(presets.mini()) == (64, 64)
+    assert grid_of(presets.mini("rayleigh_benard")) == (64, 32)
+    assert grid_of(presets.paper("rayleigh_benard")) == (512, 128)
+
+
+def test_simulations_are_of_their_system():
+    with pytest.raises(ConfigError, match="of rayleigh_benard cannot come from a simulation of euler"):
+        presets.mini("rayleigh_benard").replace(simulation=presets.mini().simulation)
+    with pytest.raises(ConfigError, match="no system is called 'weather'"):
+        presets.paper("weather")

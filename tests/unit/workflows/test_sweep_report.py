@@ -1,0 +1,38 @@
+import pytest
+
+from lola.storage.stages import SCHEMA_VERSION, write_json
+from lola.workflows import sweep_report
+from lola.workflows.plan import Plan
+
+
+@pytest.mark.parametrize("contexts", [(), (2, 3)])
+def test_an_emulator_is_timed_once_whatever_the_contexts(sweep, tmp_path, well, monkeypatch, contexts):
+    plan = Plan(sweep.replace(contexts=contexts), tmp_path, well)
+    monkeypatch.setattr(sweep_report, "_timing", lambda trial: trial.name)
+    monkeypatch.setattr(sweep_report, "_simulator", lambda plan: ["simulator"])
+    one = Plan(sweep, tmp_path, well)
+    emulators = [trial.name for trial in one.evaluations if trial.steps[0].stage.config.subject == "emulator"]
+    assert len(emulators) > 1
+    assert list(sweep_report._timings(plan)) == ["simulator", *emulators]
+
+
+@pytest.mark.parametrize(("skipped", "text"), [(0.0, "none"), (3.0, "autoencoder-f8c16 3 of 40")])
+def test_skipped_steps_are_told(sweep, tmp_path, well, skipped, text):
+    training = sweep.autoencoder_training.replace(steps=40)
+    plan = Plan(sweep.replace(autoencoder_training=training), tmp_path, well)
+    for stage in (step.stage for trial in plan.trials for step in trial.steps):
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        stage.commit(metrics={"train/skipped": skipped * (stage.kind == "autoencoders")})
+    assert sweep_report._skipped(plan) == text
+
+
+def test_what_was_scored_and_what_was_left_out_are_counted(sweep, tmp_path, well):
+    plan = Plan(sweep.replace(evaluation=sweep.evaluation.replace(trajectories=64)), tmp_path, well)
+    splits = {"train": {"shards": [{}], "skipped": {"b": "torn"}}, "test": {"shards": [{}, {}]}}
+    for stage in (step.stage for trial in plan.trials for step in trial.steps):
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        parts = {"evaluations": {"trajectories": ["a", "b", "c"]}, "latents": {"splits": splits}}
+        write_json(stage.folder / "manifest.json", {"schema": SCHEMA_VERSION} | parts.get(stage.kind, {}))
+    settings = dict(sweep_report._settings(plan))
+    assert settings["Trajectories"] == "4 for training, 3 scored"
+    assert settings["Files left out of latent caches"] == "latents-f8c16 1 of 4"
