@@ -50,7 +50,7 @@ def test_what_ray_data_carries_as_text_alone_is_read():
     text = (
         "Traceback\nlola.core.errors.StorageError: the disk is full; free some space\n\nThe above exception"
     )
-    with pytest.raises(StorageError, match=r"^the disk is full; free some space$"), own_errors():
+    with pytest.raises(StorageError, match=r"^the disk is full; free space$"), own_errors():
         raise RayTaskError("f", text, UserCodeException("failed"))
 
 
