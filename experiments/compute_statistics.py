@@ -41,7 +41,7 @@ def main(config: Statistics) -> None:
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     system = SYSTEMS.get(config.name) or datasets.infer(config.name)
     stage = statistics_stage(root, datasets.open(system, "train"), config.block)
-    with stage.told_lease(print):
+    with stage.logged_lease(print):
         if not stage.finished:
             connect()
             compute_statistics(stage, system, datasets, print)

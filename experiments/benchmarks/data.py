@@ -110,7 +110,7 @@ def run_data_benchmark(config: DataBenchmark, progress: Callable[[str], None]) -
 def time_fields(split: WellSplit, config: DataBenchmark) -> dict[str, Any]:
     """Seconds to read all fields of a split once."""
     windows = WellWindows(split, Standardisation(split.system), 1)
-    room = windows.allocate(split.steps)
+    buffer = windows.allocate(split.steps)
     files = sorted({each.file for each in split.trajectories})
 
     def plain() -> Iterator[np.ndarray]:
@@ -123,7 +123,7 @@ def time_fields(split: WellSplit, config: DataBenchmark) -> dict[str, Any]:
 
     def long_reads() -> None:
         for i in range(len(split.trajectories)):
-            windows.load(room, 0, i, 0, split.steps)
+            windows.load(buffer, 0, i, 0, split.steps)
 
     total = len(split.trajectories) * split.steps * windows.state_bytes
     steps = len(windows) // config.batch_size

@@ -39,7 +39,7 @@ from lola.data.well.splits import WellWindows
 from lola.distributed.cluster.connection import SETTINGS
 from lola.distributed.jobs.train import Setup, TrainingRun, run_training
 from lola.models.autoencoder import AutoencoderConfig
-from lola.storage.event_log import Spool, read_events
+from lola.storage.event_log import EventLog, read_events
 from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import WEIGHTS, Stage, writing_into
 from lola.training.loop import TrainingConfig, train
@@ -75,14 +75,14 @@ class DisturbanceConfig(Config):
 
 
 def measure_disturbances(
-    config: DisturbanceConfig, root: Path, say: Callable[[str], None]
+    config: DisturbanceConfig, root: Path, log: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """Run the scenarios; returns the rows of the table.
 
     Arguments:
         config: Which scenarios.
         root: An empty folder.
-        say: Told about progress.
+        log: Told about progress.
     """
     # A temporary folder of its own: whoever starts Ray beside it must not find this cluster.
     os.environ.update(SETTINGS | QUICK | {"RAY_TMPDIR": str(root)})
@@ -98,7 +98,7 @@ def measure_disturbances(
             _disturb(scenario, cluster, training, log, config)
             training.result()
         rows.append({"scenario": scenario} | _losses(log) | _deviation(stage.folder, alone.folder))
-        say(json.dumps(rows[-1]))
+        log(json.dumps(rows[-1]))
     return rows
 
 
@@ -109,7 +109,7 @@ def _train_alone(run: TrainingRun) -> None:
     setup = run.setup()
 
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
-        Spool(folder).metrics(step, metrics)
+        EventLog(folder).metrics(step, metrics)
         with writing_into(folder) as local:
             save(local)
 

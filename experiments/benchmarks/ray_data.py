@@ -64,8 +64,8 @@ def _encode(root: Path, system: str) -> dict[str, float]:
     sizes = {"channels": len(physics.channels), "spatial": physics.dimensions}
     config = CacheConfig(precision="bfloat16")
     stage = Stage(root=root, kind="autoencoders", system=system, what="noise", config=model, inputs={})
-    with atomic_path(stage.folder / WEIGHTS) as aside:
-        save_weights(aside, model.build(**sizes))
+    with atomic_path(stage.folder / WEIGHTS) as tmp_path:
+        save_weights(tmp_path, model.build(**sizes))
     stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
     cache = Stage(root=root, kind="latents", system=system, what="noise", config=config, inputs={})
     cache.folder.mkdir(parents=True)

@@ -125,13 +125,13 @@ class Job:
         return self.storage
 
 
-def soak(config: SoakConfig, command: list[str], say: Callable[[str], None]) -> dict[str, object]:
+def soak(config: SoakConfig, command: list[str], log: Callable[[str], None]) -> dict[str, object]:
     """Disturb a sweep, and compare what comes of it with one that is left alone; returns a summary.
 
     Arguments:
         config: How it is disturbed.
         command: The sweep.
-        say: Told about progress.
+        log: Told about progress.
 
     Raises:
         LolaError: The tables differ, files are left over, or a sweep that nobody disturbs fails or hangs.
@@ -143,7 +143,7 @@ def soak(config: SoakConfig, command: list[str], say: Callable[[str], None]) -> 
     alone.start()
     alone.clear(alone.watch(LIMIT))
     expected = tables(alone.checked())
-    say(f"a sweep that is left alone: {len(expected)} values")
+    log(f"a sweep that is left alone: {len(expected)} values")
     killed: list[str] = []
     largest, sweeps, restarts, failures = 0.0, 0, 0, 0
     job = Job(command, folder / "b")
@@ -155,13 +155,13 @@ def soak(config: SoakConfig, command: list[str], say: Callable[[str], None]) -> 
             if over:
                 raise LolaError(f"the sweep hangs; see {job.root}/log.txt")
             killed.append(kill_one(members, draw))
-            say(f"{time.monotonic() - started:.0f} s: killed {killed[-1]}, {len(killed)} of {config.kills}")
+            log(f"{time.monotonic() - started:.0f} s: killed {killed[-1]}, {len(killed)} of {config.kills}")
             continue
         job.clear(members)
         if job.process.returncode == 0:
             largest = max(largest, compare(expected, tables(job.checked()), config.tolerance))
             sweeps += 1
-            say(f"a disturbed sweep ended with the same tables after {job.starts} starts")
+            log(f"a disturbed sweep ended with the same tables after {job.starts} starts")
             if over:
                 break
             shutil.rmtree(job.root)

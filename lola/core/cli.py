@@ -22,7 +22,7 @@ import tyro
 
 from lola.core.config import Config, deferred
 from lola.core.errors import ConfigError, LolaError
-from lola.core.filesystem import refusal
+from lola.core.filesystem import describe_os_error
 from lola.core.waiting import end_loading
 
 C = TypeVar("C", bound=Config)
@@ -70,7 +70,7 @@ def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as of a program that SIGPIPE ends
     except OSError as error:
-        line = refusal(error)
+        line = describe_os_error(error)
         if not line:
             raise
         sys.exit(f"{program}: error: {line}")

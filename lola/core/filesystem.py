@@ -52,7 +52,7 @@ REMEDIES = {
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES)
 
 
-def refusal(error: BaseException, path: object = None, verb: str = "use") -> str:
+def describe_os_error(error: BaseException, path: object = None, verb: str = "use") -> str:
     """One line on what a filesystem refused: path, reason, remedy; empty if it is another kind of error.
 
     Arguments:
@@ -70,7 +70,7 @@ def refusal(error: BaseException, path: object = None, verb: str = "use") -> str
 
 
 @contextlib.contextmanager
-def refusals(path: object, verb: str = "use") -> Iterator[None]:
+def translate_os_errors(path: object, verb: str = "use") -> Iterator[None]:
     """Turn what a filesystem refuses into one line.
 
     Raises:
@@ -79,7 +79,7 @@ def refusals(path: object, verb: str = "use") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        line = refusal(error, path, verb)
+        line = describe_os_error(error, path, verb)
         if not line:
             raise
         raise StorageError(line) from error
@@ -142,7 +142,7 @@ class Lock(filelock.FileLock):  # type: ignore[misc, valid-type]
 
     def acquire(self, *arguments: Any, **options: Any) -> Any:
         """Wait for the lock, as `filelock.FileLock.acquire` does."""
-        with refusals(self.lock_file):
+        with translate_os_errors(self.lock_file):
             return super().acquire(*arguments, **options)
 
 
@@ -175,7 +175,7 @@ def private_folder(name: str) -> Path:
         StorageError: Another user made it, or it cannot be made.
     """
     folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
-    with refusals(folder, "make"):
+    with translate_os_errors(folder, "make"):
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid != os.getuid():
             raise StorageError(f"{folder} belongs to another user; set TMPDIR to a folder of your own")

@@ -15,7 +15,7 @@ LONGEST_S = 60.0  # seconds between two lines, at most
 WORKING_S = 10.0  # seconds between two lines of what works
 POLL_INTERVAL_S = 0.5
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Reminder:
@@ -23,7 +23,7 @@ class Reminder:
 
     Arguments:
         describe: Tells what is waited for; if nothing is, an empty text, which begins to count anew.
-        say: Takes the line.
+        log: Takes the line.
         first: Seconds before the first line.
         longest: Seconds between two lines, at most.
         clock: Tells seconds.
@@ -32,12 +32,12 @@ class Reminder:
     def __init__(
         self,
         describe: Callable[[], str],
-        say: Say,
+        log: Log,
         first: float = FIRST_S,
         longest: float = LONGEST_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.describe, self.say, self.clock = describe, say, clock
+        self.describe, self.log, self.clock = describe, log, clock
         self.first, self.longest = first, longest
         self.restart()
 
@@ -53,24 +53,24 @@ class Reminder:
             return
         text = self.describe()
         if text:
-            self.say(f"{text} ({now - self.since:.0f} s so far)")
+            self.log(f"{text} ({now - self.since:.0f} s so far)")
             self.interval = self.first if self.said == self.since else min(2 * self.interval, self.longest)
             self.said = now
         else:
             self.restart()
 
 
-def working(describe: Callable[[], str], say: Say, clock: Callable[[], float] = time.monotonic) -> Reminder:
+def working(describe: Callable[[], str], log: Log, clock: Callable[[], float] = time.monotonic) -> Reminder:
     """What says how far work has come, every few seconds."""
-    return Reminder(describe, say, WORKING_S, WORKING_S, clock)
+    return Reminder(describe, log, WORKING_S, WORKING_S, clock)
 
 
 @contextlib.contextmanager
 def reminding(
-    describe: Callable[[], str], say: Say, first: float = FIRST_S, longest: float = LONGEST_S
+    describe: Callable[[], str], log: Log, first: float = FIRST_S, longest: float = LONGEST_S
 ) -> Iterator[Reminder]:
     """Say from a thread what is waited for while the block runs, as a `Reminder` does."""
-    stop, reminder = threading.Event(), Reminder(describe, say, first, longest)
+    stop, reminder = threading.Event(), Reminder(describe, log, first, longest)
 
     def watch() -> None:
         while not stop.wait(min(POLL_INTERVAL_S, first)):

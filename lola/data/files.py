@@ -22,8 +22,8 @@ import h5py
 from fsspec.caching import BlockCache, register_cache
 
 from lola.core.errors import DataError, LolaError, StorageError
-from lola.core.filesystem import refusal
-from lola.storage.remote import AnyPath, filesystem_of, reaching, reason
+from lola.core.filesystem import describe_os_error
+from lola.storage.remote import AnyPath, filesystem_of, first_line, translate_fs_errors
 from lola.storage.stages import Location
 
 SUFFIXES = (".hdf5", ".h5")
@@ -50,7 +50,7 @@ def list_files(folder: Location) -> list[Location]:
     """
     if isinstance(folder, Path):
         return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
-    with reaching(folder):
+    with translate_fs_errors(folder):
         system, path = filesystem_of(folder)
         system.invalidate_cache(path)  # another process may have written there
         try:
@@ -64,14 +64,14 @@ def exists(location: Location) -> bool:
     """Whether there is something at a location, or under it."""
     if isinstance(location, Path):
         return location.exists()
-    with reaching(location):
+    with translate_fs_errors(location):
         system, path = filesystem_of(location)
         return bool(system.exists(path))
 
 
 def size_of(location: Location) -> int:
     """The bytes of a file."""
-    with reaching(location):
+    with translate_fs_errors(location):
         if isinstance(location, Path):
             return location.stat().st_size
         system, path = filesystem_of(location)
@@ -94,7 +94,7 @@ def open_file(location: Location) -> h5py.File:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DataError(f"{location} is missing; simulate or fetch it again") from error
         except OSError as error:
-            raise StorageError(refusal(error, location, "read") or str(error)) from error
+            raise StorageError(describe_os_error(error, location, "read") or str(error)) from error
         version = (status.st_ino, status.st_mtime_ns)
     return _keep_open(location, os.getpid(), version)
 
@@ -121,10 +121,10 @@ def open_once(location: Location | AnyPath) -> h5py.File:
     except LolaError:
         raise
     except OSError as error:
-        if isinstance(location, Path) and refusal(error):
-            raise StorageError(refusal(error, location, "read")) from error
+        if isinstance(location, Path) and describe_os_error(error):
+            raise StorageError(describe_os_error(error, location, "read")) from error
         raise DataError(
-            f"{location} cannot be opened as HDF5 ({reason(error)}); simulate or fetch it again"
+            f"{location} cannot be opened as HDF5 ({first_line(error)}); simulate or fetch it again"
         ) from error
 
 
@@ -155,7 +155,7 @@ class RemoteFile(io.RawIOBase):
     def __init__(self, location: str) -> None:
         super().__init__()
         self.location = location
-        with reaching(location):
+        with translate_fs_errors(location):
             system, path = filesystem_of(location)
             self.inner = system.open(
                 path, "rb", block_size=BLOCK, cache_type=PieceCache.name, cache_options={"maxblocks": BLOCKS}
@@ -163,7 +163,7 @@ class RemoteFile(io.RawIOBase):
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         """Fill a buffer from the position on; the number of bytes that there were."""
-        with reaching(self.location):
+        with translate_fs_errors(self.location):
             return int(self.inner.readinto(buffer))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:

@@ -49,7 +49,7 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
         StorageError: The storage is full or read-only; nothing is left behind.
     """
     moments = _Moments()
-    with atomic_path(path) as aside:
+    with atomic_path(path) as tmp_path:
         writer: pq.ParquetWriter | None = None
         try:
             for each in trajectories:
@@ -58,7 +58,7 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
                     cast_checked(values, values.dtype, f"{each.id}, variant {each.variant}: {name}")
                 row = _row(each)
                 if writer is None:
-                    writer = pq.ParquetWriter(aside, row.schema, **LAYOUT)
+                    writer = pq.ParquetWriter(tmp_path, row.schema, **LAYOUT)
                 writer.write_table(row)
                 moments.add(each, checksum(row))
             if writer is None:

@@ -187,15 +187,15 @@ class LatentWindows:
         """A room for a number of states as they are stored, shape `(states, C, *grid)`."""
         return np.empty((states, *self.split.shape[1:]), dtype=self.split.dtype)
 
-    def load(self, room: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+    def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
         """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on."""
-        room[at : at + stop - start] = self.split.latents(trajectory)[start:stop]
+        buffer[at : at + stop - start] = self.split.latents(trajectory)[start:stop]
 
-    def batch(self, room: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+    def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
         """The windows whose first states are at some places of a room, in one gather."""
         channels, *grid = self.split.shape[1:]
         places = at[:, None, None] + self.stride * np.arange(self.length)
         rows = places * channels + np.arange(channels)[:, None]  # (B, C, L)
-        states = np.take(room.reshape(-1, *grid), rows, axis=0).astype(np.float32, copy=False)
+        states = np.take(buffer.reshape(-1, *grid), rows, axis=0).astype(np.float32, copy=False)
         parameters = self.split.parameters(windows // self.starts)
         return Batch(states=torch.from_numpy(states), parameters=parameters)

@@ -13,10 +13,10 @@ from ray.exceptions import OutOfMemoryError
 
 from lola.core.config import flat
 from lola.core.errors import LolaError
-from lola.core.filesystem import refusal
+from lola.core.filesystem import describe_os_error
 from lola.data.well.datasets import Datasets
 from lola.distributed.cluster.causes import cause_of
-from lola.storage.event_log import Spool, last_status, spool_path
+from lola.storage.event_log import EventLog, event_log_path, last_status
 from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Location, Stage
 
@@ -24,7 +24,7 @@ WAITING = "waiting"  # what a trial reports to its driver while another process 
 
 
 @dataclasses.dataclass(frozen=True)
-class Reads:
+class InputDataset:
     """A dataset that a stage reads, for the tracking server.
 
     Arguments:
@@ -40,12 +40,14 @@ class Reads:
     source: Location | AnyPath
 
     @classmethod
-    def of_well(cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]) -> "Reads":
+    def of_well(
+        cls, stage: Stage, datasets: Datasets, context: Literal["training", "encoding"]
+    ) -> "InputDataset":
         """The simulations that a stage has for an input."""
         return cls(stage.system, stage.inputs["dataset"], context, datasets.root)
 
     @classmethod
-    def of_cache(cls, cache: Stage) -> "Reads":
+    def of_cache(cls, cache: Stage) -> "InputDataset":
         """A latent cache that emulators are trained on."""
         return cls(cache.name, cache.fingerprint, "training", cache.folder)
 
@@ -68,7 +70,7 @@ class Step:
     tags: dict[str, Any]
     total: int
     register: bool = True
-    reads: tuple[Reads, ...] = ()
+    reads: tuple[InputDataset, ...] = ()
 
     @property
     def title(self) -> str:
@@ -105,7 +107,7 @@ def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
         told: Where all trials are, by name.
     """
     for step in _trials(told[0])[config["trial"]].steps:
-        with step.stage.told_lease(lambda text: tune.report({WAITING: text})):
+        with step.stage.logged_lease(lambda text: tune.report({WAITING: text})):
             if not step.stage.finished:
                 make(step)
     tune.report({"finished": 1})
@@ -122,7 +124,7 @@ def reason_of(error: Exception) -> str:
     if cause_of(error, OutOfMemoryError):
         return "a node ran out of memory; take fewer at once (--concurrency), smaller batches or larger nodes"
     reason = f"{type(error).__name__}: {error}"
-    reason = str(error) if isinstance(error, LolaError) else refusal(error) or reason
+    reason = str(error) if isinstance(error, LolaError) else describe_os_error(error) or reason
     return reason.strip().splitlines()[-1]
 
 
@@ -135,7 +137,7 @@ def told_error(error: Exception) -> str:
 def make(step: Step) -> None:
     """Make a stage, under its lease, and record how it went."""
     stage = step.stage
-    spool = _record_start(step)
+    event_log = _record_start(step)
     # What makes the stage anew is no finished stage: its manifest was corrupt, or a file that it tells of is
     (stage.folder / "manifest.json").unlink(missing_ok=True)
     try:
@@ -143,10 +145,10 @@ def make(step: Step) -> None:
     except Exception as error:  # recorded whatever it is, and raised again
         with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
             (stage.folder / "error.txt").write_text(told_error(error), "utf-8")
-            spool.status("FAILED", reason_of(error))
+            event_log.status("FAILED", reason_of(error))
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
-    _record_end(step, spool)
+    _record_end(step, event_log)
 
 
 def complete_record(step: Step) -> None:
@@ -162,7 +164,7 @@ def complete_record(step: Step) -> None:
         held.acquire(timeout=0)
         try:
             if last_status(stage.folder) == "RUNNING":
-                _record_end(step, Spool.resume(stage.folder))
+                _record_end(step, EventLog.resume(stage.folder))
             elif _is_open(stage.folder):
                 _record_end(step, _record_start(step))
         finally:
@@ -172,30 +174,32 @@ def complete_record(step: Step) -> None:
 def _is_open(folder: AnyPath) -> bool:
     """Whether a record tells of no end, though there is a record."""
     status = last_status(folder)
-    return status == "RUNNING" or (status is None and spool_path(folder).exists())
+    return status == "RUNNING" or (status is None and event_log_path(folder).exists())
 
 
-def _record_start(step: Step) -> Spool:
+def _record_start(step: Step) -> EventLog:
     """Record what a stage is, and that it is made."""
     stage = step.stage
-    spool = Spool.resume(stage.folder)
-    spool.describe(
+    event_log = EventLog.resume(stage.folder)
+    event_log.describe(
         name=step.title,
         tags=step.tags,
         parameters=step.tags | flat(stage.config.what()),
     )
     for reads in step.reads:
-        spool.dataset(name=reads.name, digest=reads.digest, context=reads.context, source=str(reads.source))
-    spool.status("RUNNING")
-    return spool
+        event_log.dataset(
+            name=reads.name, digest=reads.digest, context=reads.context, source=str(reads.source)
+        )
+    event_log.status("RUNNING")
+    return event_log
 
 
-def _record_end(step: Step, spool: Spool) -> None:
+def _record_end(step: Step, event_log: EventLog) -> None:
     """Record what a finished stage made."""
     stage = step.stage
     weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
     if step.register and weights.exists():
-        spool.model(weights, f"{stage.system}-{stage.what}")
+        event_log.model(weights, f"{stage.system}-{stage.what}")
     if step.register and averaged.exists():
-        spool.artifact(averaged)
-    spool.status("FINISHED")
+        event_log.artifact(averaged)
+    event_log.status("FINISHED")

@@ -23,7 +23,7 @@ from upath import UPath
 
 from lola.core.config import Config, Distinct, Place, Size, Within, how, require
 from lola.core.errors import ConfigError, DataError, DivergedError
-from lola.core.waiting import WORKING_S, Reminder, Say, reminding
+from lola.core.waiting import WORKING_S, Log, Reminder, reminding
 from lola.data.files import SUFFIXES, name_of
 from lola.data.systems import System
 from lola.data.well.file import open_well_file
@@ -278,7 +278,7 @@ def _scalars(config: EnsembleConfig, split: WellSplit) -> np.ndarray:
 def write_ensemble(
     config: EnsembleConfig,
     path: str | Path,
-    say: Say = lambda _: None,
+    log: Log = lambda _: None,
     check: Callable[[Ensemble], None] = lambda _: None,
 ) -> AnyPath:
     """Emulate, and write a file of The Well's layout, state by state; it has its name only when it is whole.
@@ -286,7 +286,7 @@ def write_ensemble(
     Arguments:
         config: What is emulated.
         path: The file, or a URL; what goes to a URL is uploaded when it is whole.
-        say: Told what is done, and every few seconds how far it is.
+        log: Told what is done, and every few seconds how far it is.
         check: What else to refuse before anything is drawn.
 
     Returns:
@@ -299,13 +299,13 @@ def write_ensemble(
     require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
     if isinstance(target, UPath):  # before what may take hours, not behind it
         require_writable(target.parent, "output")
-    say(f"loading {config.emulator}")
-    with reminding(lambda: f"still loading {config.emulator}", say, WORKING_S, WORKING_S):
+    log(f"loading {config.emulator}")
+    with reminding(lambda: f"still loading {config.emulator}", log, WORKING_S, WORKING_S):
         ensemble = open_ensemble(config)
     check(ensemble)
     _check_room(ensemble, target)
     split, count = ensemble.split, len(config.trajectories) * ensemble.members
-    with atomic_path(target) as aside, writing(aside, "w") as file:
+    with atomic_path(target) as tmp_path, writing(tmp_path, "w") as file:
         axes = dict(zip("xyz", split.coordinates, strict=False))
         scalars: dict[str, Any] = {
             name: np.repeat(values, ensemble.members)
@@ -317,12 +317,12 @@ def write_ensemble(
         create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
         file.attrs.update(_provenance(ensemble))
         total, done = count * ensemble.states, 0
-        say(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
-        with reminding(lambda: _progress(done, total, reminder), say, WORKING_S, WORKING_S) as reminder:
+        log(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
+        with reminding(lambda: _progress(done, total, reminder), log, WORKING_S, WORKING_S) as reminder:
             for number, (row, place, states) in enumerate(ensemble.emulate()):
                 _write(file, ensemble, states.numpy(), row, place)
                 done += len(states) * states.shape[2] if number else 0  # the first are known
-        say(f"all {total} states are drawn")
+        log(f"all {total} states are drawn")
     return target
 
 

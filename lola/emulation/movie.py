@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 
 from lola.core.config import Config, DistinctOrNone, Place, Within, located, require
 from lola.core.errors import DataError, StorageError
-from lola.core.waiting import Say, working
+from lola.core.waiting import Log, working
 from lola.data.files import open_once
 from lola.data.systems import SYSTEMS, System
 from lola.data.well.file import open_well_file
@@ -104,7 +104,7 @@ def check_film(config: FilmConfig, ensemble: Ensemble) -> None:
         config.frame(split.grid, len(config.columns(ensemble.members, truth=True)))
 
 
-class Footage:
+class EnsembleFrames:
     """The states of one trajectory of an ensemble's file, and its truth.
 
     Arguments:
@@ -169,7 +169,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
     return values if values.ndim == 3 else values[..., values.shape[-1] // 2]
 
 
-class Canvas:
+class FrameRenderer:
     """The pictures of a frame: a row per field, a column for the truth, mean, spread and each member.
 
     Arguments:
@@ -177,7 +177,7 @@ class Canvas:
         config: How.
     """
 
-    def __init__(self, footage: Footage, config: FilmConfig) -> None:
+    def __init__(self, footage: EnsembleFrames, config: FilmConfig) -> None:
         self.footage = footage
         self.columns = config.columns(footage.members, footage.truth is not None)
         shape = footage.ensemble(footage.fields[0], 0).shape[1:]
@@ -229,7 +229,7 @@ def write_film(
     ensemble: AnyPath,
     config: FilmConfig,
     truth: Location | None = None,
-    say: Say = lambda _: None,
+    log: Log = lambda _: None,
 ) -> list[AnyPath]:
     """Write the film of an ensemble as MP4 and GIF beside its file.
 
@@ -237,7 +237,7 @@ def write_film(
         ensemble: The file, as `write_ensemble` makes it.
         config: What is shown.
         truth: The file that the initial states are from, for the truth.
-        say: Told every few seconds how far it is.
+        log: Told every few seconds how far it is.
 
     Returns:
         The films.
@@ -249,12 +249,12 @@ def write_film(
     with open_once(location) as file:
         system = infer_system(location, str(file.attrs["dataset_name"]))
         split = None if truth is None else open_well_file(truth, system)
-        footage = Footage(file, system, config, split)
-        canvas = Canvas(footage, config)
+        footage = EnsembleFrames(file, system, config, split)
+        canvas = FrameRenderer(footage, config)
         paths = [ensemble.with_suffix(f".{each}") for each in FORMATS]
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
-            reminder = working(lambda: f"drew {number} of {len(footage.steps)} frames", say)
+            reminder = working(lambda: f"drew {number} of {len(footage.steps)} frames", log)
             for number in range(len(footage.steps)):
                 reminder.poll()
                 frame = canvas.draw(number)
@@ -304,8 +304,8 @@ class GifWriter:
 @contextlib.contextmanager
 def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
     """A film that takes its name when it is whole."""
-    with atomic_path(path) as aside:
-        named = aside.with_name(aside.name + path.suffix)  # imageio goes by the ending
+    with atomic_path(path) as tmp_path:
+        named = tmp_path.with_name(tmp_path.name + path.suffix)  # imageio goes by the ending
         try:
             if path.suffix == ".gif":
                 with GifWriter(named, rate) as film:
@@ -315,7 +315,7 @@ def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
                 with imageio.get_writer(named, fps=rate, **options) as film:
                     yield film
                 _require_whole(named, path)
-            named.replace(aside)
+            named.replace(tmp_path)
         finally:
             named.unlink(missing_ok=True)
 

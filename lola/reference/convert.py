@@ -22,7 +22,7 @@ from lola.reference.autoencoders import autoencoder_sizes, build_autoencoder
 from lola.reference.dataset import read_system
 from lola.reference.emulators import build_emulator, emulator_sizes
 from lola.reference.run import Run, read_run
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import WEIGHTS, Kind, Stage, atomic_path
 from lola.training.checkpoint import save_weights
@@ -108,14 +108,14 @@ def write_conversion(conversion: Conversion) -> bool:
     """
     inner, stage = conversion.autoencoder, conversion.stage
     written = inner is not None and write_conversion(inner)
-    with stage.told_lease(print):
+    with stage.logged_lease(print):
         if stage.finished:
             return written
-        spool, tags = Spool.resume(stage.folder), _tags(conversion)
-        spool.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.what()))
-        spool.status("RUNNING")
-        with atomic_path(stage.folder / WEIGHTS) as aside:
-            save_weights(aside, conversion.model)
+        event_log, tags = EventLog.resume(stage.folder), _tags(conversion)
+        event_log.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.what()))
+        event_log.status("RUNNING")
+        with atomic_path(stage.folder / WEIGHTS) as tmp_path:
+            save_weights(tmp_path, conversion.model)
         details = {"autoencoder": None if inner is None else inner.stage.name}
         stage.commit(
             model=conversion.config.what()["model"],
@@ -124,8 +124,8 @@ def write_conversion(conversion: Conversion) -> bool:
             published={name: conversion.run.section(name) for name in ("dataset", "trajectory")},
             **(details if stage.kind == "emulators" else {}),
         )
-        spool.model(stage.folder / WEIGHTS, f"{stage.system}-{stage.what}")
-        spool.status("FINISHED")
+        event_log.model(stage.folder / WEIGHTS, f"{stage.system}-{stage.what}")
+        event_log.status("FINISHED")
     return True
 
 

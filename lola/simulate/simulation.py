@@ -179,10 +179,10 @@ def write_file(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, f
             rejected += failures
             yield fields
 
-    with atomic_path(path) as aside:
+    with atomic_path(path) as tmp_path:
         with config.solver(job.case) as solve:
             write_well_file(
-                aside,
+                tmp_path,
                 dataset=job.dataset,
                 count=job.trajectories,
                 trajectories=simulations(solve),
@@ -192,7 +192,7 @@ def write_file(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, f
                 boundary=np.array(job.case.boundary),
             )
         seconds = time.perf_counter() - begin
-        with writing(aside, "r+") as file:
+        with writing(tmp_path, "r+") as file:
             file.attrs["lola_simulation"] = fingerprint(config)
             file.attrs["rejected_draws"] = rejected
             file.attrs["seconds_per_trajectory"] = seconds / job.trajectories

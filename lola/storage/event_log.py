@@ -24,9 +24,9 @@ from typing import Any, Literal
 from upath import UPath
 
 from lola.core.errors import LolaError
-from lola.core.filesystem import Lock, make_folder, refusals, replace, sync
+from lola.core.filesystem import Lock, make_folder, replace, sync, translate_os_errors
 from lola.core.strict_json import dumps, null_if_not_finite
-from lola.storage.remote import AnyPath, mirrored, reaching, read_whole, scratch, upload
+from lola.storage.remote import AnyPath, mirrored, read_whole, scratch_folder, translate_fs_errors, upload
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 NAME = "events.jsonl"
@@ -40,7 +40,7 @@ DIGESTED = 4096  # bytes before an offset that identify a log
 _looked: dict[str, float] = {}  # when this process looked last, by folder
 
 
-class Spool:
+class EventLog:
     """The writer of a record; one process at a time.
 
     Arguments:
@@ -48,8 +48,8 @@ class Spool:
     """
 
     def __init__(self, folder: AnyPath) -> None:
-        self.folder, self.path = folder, spool_path(folder)
-        with refusals(self.path):
+        self.folder, self.path = folder, event_log_path(folder)
+        with translate_os_errors(self.path):
             make_folder(self.path.parent)
             if isinstance(folder, UPath) and not self.path.exists():
                 _fetch(folder)
@@ -57,7 +57,7 @@ class Spool:
                 _drop_torn_end(self.path)
 
     @classmethod
-    def resume(cls, folder: AnyPath) -> "Spool":
+    def resume(cls, folder: AnyPath) -> "EventLog":
         """The writer of the record of a stage whose lease this process holds, wherever it was before."""
         if isinstance(folder, UPath):
             _fetch(folder)
@@ -103,7 +103,7 @@ class Spool:
 
     def _append(self, kind: str, **content: Any) -> None:
         line = dumps({"kind": kind, "time": int(time.time() * 1000), **content})
-        with refusals(self.path), _alone(self.folder):
+        with translate_os_errors(self.path), _alone(self.folder):
             with self.path.open("a") as file:
                 file.write(line + "\n")
             if kind not in LOSABLE:
@@ -151,30 +151,30 @@ def _alone(folder: AnyPath) -> contextlib.AbstractContextManager[Any]:
 
 def _fetch(folder: UPath) -> None:
     """Replace this machine's copy of a record by the uploaded one, unless it goes on from that."""
-    path = spool_path(folder)
+    path = event_log_path(folder)
     path.parent.mkdir(exist_ok=True)
-    with reaching(folder), _alone(folder):
+    with translate_fs_errors(folder), _alone(folder):
         try:
             uploaded = read_whole(folder / NAME)
         except FileNotFoundError:
             return
         if path.exists() and path.read_bytes().startswith(uploaded):
             return
-        with scratch() as aside:
-            (aside / NAME).write_bytes(uploaded)
-            replace(aside / NAME, path)
+        with scratch_folder() as tmp_path:
+            (tmp_path / NAME).write_bytes(uploaded)
+            replace(tmp_path / NAME, path)
 
 
-def spool_path(folder: AnyPath) -> Path:
+def event_log_path(folder: AnyPath) -> Path:
     """Where a stage's record is on this machine."""
     return (mirrored(folder) if isinstance(folder, UPath) else folder) / NAME
 
 
-def spool_size(folder: AnyPath) -> int:
+def event_log_size(folder: AnyPath) -> int:
     """The bytes of a stage's record so far."""
     if isinstance(folder, UPath):
         _look(folder)
-    path = spool_path(folder)
+    path = event_log_path(folder)
     return path.stat().st_size if path.exists() else 0
 
 
@@ -184,8 +184,8 @@ def _look(folder: UPath) -> None:
     if now - _looked.get(str(folder), -LOOK) < LOOK:
         return
     _looked[str(folder)] = now
-    path, uploaded = spool_path(folder), folder / NAME
-    with contextlib.suppress(LolaError, FileNotFoundError), reaching(folder):
+    path, uploaded = event_log_path(folder), folder / NAME
+    with contextlib.suppress(LolaError, FileNotFoundError), translate_fs_errors(folder):
         size = uploaded.fs.info(uploaded.path)["size"]
         if size > (path.stat().st_size if path.exists() else 0):
             _fetch(folder)
@@ -199,7 +199,7 @@ def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[st
     """
     if isinstance(folder, UPath):
         _look(folder)
-    path = spool_path(folder)
+    path = event_log_path(folder)
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -235,11 +235,11 @@ def last_status(folder: AnyPath) -> Status | None:
     """The last status of a stage's log; None if it has none."""
     if isinstance(folder, UPath):
         _look(folder)
-    path = spool_path(folder)
-    log = path.read_bytes() if path.exists() else b""
-    end = log.rfind(b"\n") + 1
-    while (start := log.rfind(STATUS, 0, end)) >= 0:
-        event = _event(log[start : log.index(b"\n", start) + 1])
+    path = event_log_path(folder)
+    content = path.read_bytes() if path.exists() else b""
+    end = content.rfind(b"\n") + 1
+    while (start := content.rfind(STATUS, 0, end)) >= 0:
+        event = _event(content[start : content.index(b"\n", start) + 1])
         if event is not None:
             return event["status"]
         end = start
@@ -248,9 +248,9 @@ def last_status(folder: AnyPath) -> Status | None:
 
 def end_offset(folder: AnyPath) -> int:
     """The offset behind the last event of a stage's log."""
-    size = spool_size(folder)
+    size = event_log_size(folder)
     for length in (min(size, TAIL), size):
-        with spool_path(folder).open("rb") if size else io.BytesIO() as file:
+        with event_log_path(folder).open("rb") if size else io.BytesIO() as file:
             file.seek(size - length)
             tail = file.read(length)
         end = tail.rfind(b"\n") + 1
@@ -264,7 +264,7 @@ def end_offset(folder: AnyPath) -> int:
 
 def log_digest(folder: AnyPath, offset: int) -> str:
     """What tells a log from another up to an offset, by its last events; empty if the log is shorter."""
-    path = spool_path(folder)
+    path = event_log_path(folder)
     with path.open("rb") as file:
         file.seek(max(0, offset - DIGESTED))
         before = file.read(min(offset, DIGESTED))

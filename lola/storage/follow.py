@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from lola.storage.event_log import read_events
-from lola.storage.remote import AnyPath, reason
+from lola.storage.remote import AnyPath, first_line
 
 POLL_INTERVAL_S = 2.0
 BATCH = 500  # events that a sink is given at once
@@ -98,11 +98,11 @@ class Watch:
 
     Arguments:
         follower: Reads the logs.
-        say: Told about failures.
+        log: Told about failures.
     """
 
-    def __init__(self, follower: Follower, say: Callable[[str], None]) -> None:
-        self.follower, self.say = follower, say
+    def __init__(self, follower: Follower, log: Callable[[str], None]) -> None:
+        self.follower, self.log = follower, log
         self._failure = ""
 
     def poll(self) -> None:
@@ -111,7 +111,7 @@ class Watch:
         try:
             self.follower.poll()
         except Exception as error:  # the watching goes on whatever happens to a view
-            failure = f"{type(error).__name__}: {reason(error)}"
+            failure = f"{type(error).__name__}: {first_line(error)}"
             kind = NUMBER.sub("", failure)  # addresses and times differ at every attempt
             if kind != self._failure:
                 self._tell(f"{name} cannot be updated now ({failure}); the event logs keep everything")
@@ -123,7 +123,7 @@ class Watch:
 
     def _tell(self, text: str) -> None:
         with contextlib.suppress(Exception):  # the console itself may be what fails
-            self.say(text)
+            self.log(text)
 
     def run(self, stop: threading.Event) -> None:
         """Poll until an event is set, and once after it."""
@@ -133,17 +133,17 @@ class Watch:
 
 
 @contextlib.contextmanager
-def polling(followers: Sequence[Follower], say: Callable[[str], None]) -> Iterator[None]:
+def polling(followers: Sequence[Follower], log: Callable[[str], None]) -> Iterator[None]:
     """Feed sinks from event logs meanwhile, each in a thread of its own.
 
     Arguments:
         followers: Read the logs, one for each sink.
-        say: Told about sinks that fail, once for each failure.
+        log: Told about sinks that fail, once for each failure.
     """
     stop = threading.Event()
     threads = [
         threading.Thread(
-            target=Watch(follower, say).run, args=(stop,), name=f"watch-{follower.sink.name}", daemon=True
+            target=Watch(follower, log).run, args=(stop,), name=f"watch-{follower.sink.name}", daemon=True
         )
         for follower in followers
     ]

@@ -14,7 +14,7 @@ from typing import Any
 from upath import UPath
 
 from lola.core.errors import StorageError
-from lola.storage.remote import AnyPath, reaching
+from lola.storage.remote import AnyPath, translate_fs_errors
 
 NOT_RESULTS = ("manifest.json", "events.jsonl", "error.txt")
 NOT_RESULT_FOLDERS = ("parts", "checkpoints")  # what a stage is resumed from
@@ -26,7 +26,7 @@ def sizes_below(folder: AnyPath) -> dict[str, int]:
     Left out are hidden files, the record, and what a stage is resumed from.
     """
     if isinstance(folder, UPath):
-        with reaching(folder):
+        with translate_fs_errors(folder):
             found = folder.fs.find(folder.path, detail=True)
         sizes = {posixpath.relpath(name, folder.path): int(info["size"]) for name, info in found.items()}
     else:

@@ -35,9 +35,9 @@ import filelock
 from upath import UPath
 
 from lola.core.errors import StorageError
-from lola.core.filesystem import Lock, make_folder, refusals
-from lola.core.waiting import Reminder, Say
-from lola.storage.remote import AnyPath, cache_folder, mirrored, reaching
+from lola.core.filesystem import Lock, make_folder, translate_os_errors
+from lola.core.waiting import Log, Reminder
+from lola.storage.remote import AnyPath, cache_folder, mirrored, translate_fs_errors
 
 RENEW = 15.0  # seconds between renewals
 EXPIRY = 60.0  # seconds without one after which another may take over
@@ -50,21 +50,21 @@ def lease(folder: AnyPath) -> "filelock.BaseFileLock | ObjectLease":
     """A context for one process at a time; it ends with a process that died."""
     if isinstance(folder, UPath):
         return ObjectLease(folder / ".lease")
-    with refusals(folder):
+    with translate_os_errors(folder):
         make_folder(folder)
     return Lock(folder / ".lease")
 
 
 @contextlib.contextmanager
-def told_lease(folder: AnyPath, say: Say, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+def logged_lease(folder: AnyPath, log: Log, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
     """A lease, as for `lease`, which says after some seconds who has it, if it is not to be had.
 
     Arguments:
         folder: What the lease is for.
-        say: Told the line.
+        log: Told the line.
         clock: Tells seconds.
     """
-    reminder = Reminder(lambda: f"waiting for {folder}: {holder(folder)} has its lease", say, clock=clock)
+    reminder = Reminder(lambda: f"waiting for {folder}: {holder(folder)} has its lease", log, clock=clock)
     own = lease(folder)
     if isinstance(own, ObjectLease):
         own.acquire(waiting=reminder.poll)
@@ -175,7 +175,7 @@ class ObjectLease:
         try:
             seen = self._look()
             if seen is not None and seen.content["token"] == self.token:
-                with reaching(self.path):
+                with translate_fs_errors(self.path):
                     self.path.unlink(missing_ok=True)
         except StorageError as error:
             logging.getLogger(__name__).warning("%s is left to expire: %s", self.path, error)
@@ -225,7 +225,7 @@ class ObjectLease:
 
     def _look(self) -> _Seen | None:
         """The lease as it is; None if there is none."""
-        with reaching(self.path):
+        with translate_fs_errors(self.path):
             try:
                 version = self.path.fs.info(self.path.path).get("ETag")
                 text = self.path.fs.cat_file(self.path.path).decode()
@@ -245,7 +245,7 @@ class ObjectLease:
             seen = self._look()
             if (seen.version if seen else None) != version:
                 return False
-        with reaching(self.path):
+        with translate_fs_errors(self.path):
             try:
                 self.path.fs.pipe_file(self.path.path, json.dumps(content).encode(), **condition)
             except OSError as error:

@@ -33,7 +33,7 @@ class Progress:
         self.started = self.said = time.monotonic()
         self._shown: dict[AnyPath, tuple[str, int]] = {}  # names and last steps
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line with the time since the start, as it is."""
         self._print(escape(text))
 
@@ -45,7 +45,7 @@ class Progress:
         )
 
     @contextlib.contextmanager
-    def speaking(self, at_work: Callable[[], str]) -> Iterator[None]:
+    def reporting(self, at_work: Callable[[], str]) -> Iterator[None]:
         """Say what is at work whenever nothing was said for `SILENCE_S` seconds, while the block runs.
 
         The same line is said again after intervals that double, up to a minute, until another is said.
@@ -65,7 +65,7 @@ class Progress:
                     if text != repeated:
                         interval = SILENCE_S
                     if silence > interval:
-                        self.say(text)
+                        self.log(text)
                         repeated, at, interval = text, self.said, min(2 * interval, LONGEST_S)
 
         thread = threading.Thread(target=watch, daemon=True)

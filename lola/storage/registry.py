@@ -52,17 +52,17 @@ def find_emulator(root: AnyPath, reference: str) -> AnyPath:
     manifest = read_manifest(folder)
     name = manifest["autoencoder"]
     if name and not (folder.parents[1] / "autoencoders" / name / "manifest.json").exists():
-        with tempfile.TemporaryDirectory() as aside:
-            found = fetch_stage(root, manifest["inputs"]["autoencoder"], Path(aside))
+        with tempfile.TemporaryDirectory() as tmp_path:
+            found = fetch_stage(root, manifest["inputs"]["autoencoder"], Path(tmp_path))
             _adopt(folder.parents[1], found, "autoencoders")
     return folder
 
 
 def _fetch(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
     """Make a model of MLflow's a stage of the storage root, unless it is one already."""
-    with tempfile.TemporaryDirectory() as aside:
+    with tempfile.TemporaryDirectory() as tmp_path:
         try:
-            found = fetch_model(root, reference, Path(aside))
+            found = fetch_model(root, reference, Path(tmp_path))
         except TrackingError as error:
             raise TrackingError(
                 f"{reference} is no {NAMES[kind]} of {root}, and {error}; name a stage's folder, its name or "

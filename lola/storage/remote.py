@@ -34,7 +34,7 @@ import fsspec
 from upath import UPath
 
 from lola.core.errors import DataError, LolaError, StorageError
-from lola.core.filesystem import Lock, expand, home, private_folder, refusal, replace
+from lola.core.filesystem import Lock, describe_os_error, expand, home, private_folder, replace
 
 AnyPath = Path | UPath
 """A path of a storage root, on a local or shared filesystem or on an object store."""
@@ -89,14 +89,14 @@ def secret_of(url: str) -> str | None:
     return None
 
 
-def reason(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager
-def reaching(location: object, remedy: str = "simulate or fetch it again") -> Iterator[None]:
+def translate_fs_errors(location: object, remedy: str = "simulate or fetch it again") -> Iterator[None]:
     """Turn what a filesystem raises into one line that names the location, and a remedy if it is missing.
 
     Errors of programs, which no filesystem raises, pass.
@@ -113,14 +113,14 @@ def reaching(location: object, remedy: str = "simulate or fetch it again") -> It
         raise DataError(f"{location} is missing; {remedy}") from error
     except PermissionError as error:
         raise StorageError(
-            f"{location} refuses access ({reason(error)}); set its credentials in the environment"
+            f"{location} refuses access ({first_line(error)}); set its credentials in the environment"
         ) from error
     except Exception as error:
         if not _of_filesystem(error):
             raise
         raise StorageError(
-            refusal(error)
-            or f"{location} cannot be reached ({reason(error)}); see to the address, the network and the "
+            describe_os_error(error)
+            or f"{location} cannot be reached ({first_line(error)}); see to the address, the network and the "
             "credentials in the environment, and run again"
         ) from error
 
@@ -157,16 +157,16 @@ def filesystem_of(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, 
 def knowing(shown: str) -> Iterator[None]:
     """Turn what finding a URL's filesystem raises into one line that names the URL."""
     try:
-        with reaching(shown):
+        with translate_fs_errors(shown):
             yield
     except ImportError as error:
         raise StorageError(
-            f"{shown} needs a package that is not installed ({reason(error)}); pip install 'lola[remote]'"
+            f"{shown} needs a package that is not installed ({first_line(error)}); pip install 'lola[remote]'"
         ) from error
     except ValueError as error:  # fsspec does not know the scheme
         if isinstance(error, LolaError):
             raise
-        raise StorageError(f"{shown} cannot be reached ({reason(error)}); see to the address") from error
+        raise StorageError(f"{shown} cannot be reached ({first_line(error)}); see to the address") from error
 
 
 def require_no_typo(path: str, option: str) -> None:
@@ -217,7 +217,7 @@ def require_writable(folder: UPath, option: str) -> None:
     """Raise `StorageError`, which names an option, unless an object can be written to its folder."""
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
-        with reaching(folder):
+        with translate_fs_errors(folder):
             probe.write_bytes(b"lola")
             probe.unlink()
     except DataError as error:
@@ -250,23 +250,23 @@ def mirrored(path: UPath) -> Path:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     """A folder on this machine, where the copies are; it is removed in the end, or after its process died.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
-    asides, name = cache_folder() / "asides", uuid.uuid4().hex
+    tmp_paths, name = cache_folder() / "asides", uuid.uuid4().hex
     try:
-        asides.mkdir(exist_ok=True)
-        _remove_abandoned(asides)
-        with Lock(asides / f"{name}.lock"):
+        tmp_paths.mkdir(exist_ok=True)
+        _remove_abandoned(tmp_paths)
+        with Lock(tmp_paths / f"{name}.lock"):
             try:
-                (asides / name).mkdir()
-                yield asides / name
+                (tmp_paths / name).mkdir()
+                yield tmp_paths / name
             finally:
-                shutil.rmtree(asides / name, ignore_errors=True)
-                (asides / f"{name}.lock").unlink(missing_ok=True)
+                shutil.rmtree(tmp_paths / name, ignore_errors=True)
+                (tmp_paths / f"{name}.lock").unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
@@ -277,9 +277,9 @@ def scratch() -> Iterator[Path]:
 
 
 @functools.cache
-def _remove_abandoned(asides: Path) -> None:
+def _remove_abandoned(tmp_paths: Path) -> None:
     """Remove what processes that were killed had aside: nobody holds its lock."""
-    for lock in asides.glob("*.lock"):
+    for lock in tmp_paths.glob("*.lock"):
         with contextlib.suppress(filelock.Timeout), Lock(lock, timeout=0):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             lock.unlink(missing_ok=True)
@@ -290,11 +290,11 @@ def read_whole(path: AnyPath) -> bytes:
     return path.fs.cat_file(path.path) if isinstance(path, UPath) else path.read_bytes()
 
 
-def is_there(path: AnyPath) -> bool:
+def file_exists(path: AnyPath) -> bool:
     """Whether a small file is; one request, where looking for an object or a folder of its name takes two."""
     if not isinstance(path, UPath):
         return path.exists()
-    with reaching(path):
+    with translate_fs_errors(path):
         try:
             read_whole(path)
         except FileNotFoundError:
@@ -311,20 +311,20 @@ def local_copy(path: AnyPath) -> Path:
     """
     if not isinstance(path, UPath):
         return path
-    with reaching(path, "remove its stage's folder and run again"):
+    with translate_fs_errors(path, "remove its stage's folder and run again"):
         found = path.fs.info(path.path)
         version = path.fs.ukey(path.path) if "ETag" not in found else found["ETag"]
         key = hashlib.sha256(f"{path} {version} {found['size']}".encode()).hexdigest()[:24]
         copy = cache_folder() / key / path.name
         if _is_whole(copy, found["size"]):
             return copy
-        with Lock(cache_folder() / f".{key}.lock"), scratch() as aside:
+        with Lock(cache_folder() / f".{key}.lock"), scratch_folder() as tmp_path:
             if not _is_whole(copy, found["size"]):
-                path.fs.get_file(path.path, str(aside / path.name))
-                if (aside / path.name).stat().st_size != found["size"]:
+                path.fs.get_file(path.path, str(tmp_path / path.name))
+                if (tmp_path / path.name).stat().st_size != found["size"]:
                     raise StorageError(f"{path} was replaced while it was read; run again")
                 copy.parent.mkdir(exist_ok=True)
-                replace(aside / path.name, copy)
+                replace(tmp_path / path.name, copy)
     return copy
 
 
@@ -351,7 +351,7 @@ def names_below(folder: AnyPath) -> list[str]:
     """The files of a folder and of those below it, by their paths within it, in order; or none."""
     if not isinstance(folder, UPath):
         return [os.path.relpath(str(path), str(folder)) for path in files_below(folder)]
-    with reaching(folder):
+    with translate_fs_errors(folder):
         return sorted(posixpath.relpath(name, folder.path) for name in folder.fs.find(folder.path))
 
 
@@ -371,19 +371,19 @@ def local_folder(folder: AnyPath) -> Iterator[Path]:
     if not isinstance(folder, UPath):
         yield folder
         return
-    with scratch() as aside:
+    with scratch_folder() as tmp_path:
         for name in names_below(folder):
-            path, copy = folder / name, aside / name
+            path, copy = folder / name, tmp_path / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            with reaching(path):
+            with translate_fs_errors(path):
                 path.fs.get_file(path.path, str(copy))
-        yield aside
+        yield tmp_path
 
 
 def upload(source: Path, path: UPath, last: str = "") -> None:
     """Upload a file, or a folder with the files below it, of which `last` comes last."""
     if not source.is_dir():
-        with reaching(path):
+        with translate_fs_errors(path):
             path.fs.put_file(str(source), path.path)
         return
     for name in sorted(names_below(source), key=lambda name: (name == last, name)):

@@ -31,20 +31,28 @@ from upath import UPath
 
 from lola.core.config import Config, fingerprint
 from lola.core.errors import CorruptError, DataError, StorageError
-from lola.core.filesystem import expand, home, make_folder, refusal, refusals, sync, sync_folder
+from lola.core.filesystem import (
+    describe_os_error,
+    expand,
+    home,
+    make_folder,
+    sync,
+    sync_folder,
+    translate_os_errors,
+)
 from lola.core.strict_json import dumps, loads
-from lola.core.waiting import Say
+from lola.core.waiting import Log
 from lola.storage.integrity import damage, require_same, sizes_below
-from lola.storage.leases import ObjectLease, lease, told_lease
+from lola.storage.leases import ObjectLease, lease, logged_lease
 from lola.storage.remote import (
     AnyPath,
     is_url,
     open_root,
-    reaching,
     read_whole,
     require_no_typo,
-    scratch,
+    scratch_folder,
     secret_of,
+    translate_fs_errors,
     upload,
 )
 
@@ -56,7 +64,7 @@ _whole: dict[tuple[str, str], tuple[int, ...]] = {}
 """Stages that this process found whole, by folder and fingerprint, with what told: looking costs time."""
 _told: set[str] = set()
 """Damages that this process has told of."""
-ASIDE = re.compile(r"\..+\.[0-9a-f]{8}")
+TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}")
 Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
 Location = Path | str
 """A local path, or a URL of any filesystem that fsspec knows."""
@@ -89,7 +97,8 @@ def resolve_storage(option: str | None) -> AnyPath:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
         line = (
-            refusal(error, path) or f"cannot use {path} ({error.strerror or error}); give another --storage"
+            describe_os_error(error, path)
+            or f"cannot use {path} ({error.strerror or error}); give another --storage"
         )
         raise StorageError(f"storage: {line}") from error
     return path
@@ -137,26 +146,26 @@ def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Itera
         StorageError: The storage is full, read-only or out of reach; nothing is left behind.
     """
     if isinstance(path, UPath):
-        with scratch() as folder:
+        with scratch_folder() as folder:
             yield folder / path.name
             upload(folder / path.name, path, last)
         return
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    tmp_path = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with refusals(path, "write"):
+        with translate_os_errors(path, "write"):
             make_folder(path.parent)
-            yield aside
+            yield tmp_path
             if durable:
-                sync(aside)
-            os.replace(aside, path)
+                sync(tmp_path)
+            os.replace(tmp_path, path)
             if durable:
                 sync_folder(path.parent)
     finally:
-        if aside.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
+        if tmp_path.is_dir():
+            shutil.rmtree(tmp_path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):  # what was refused first is what is told
-                aside.unlink(missing_ok=True)
+                tmp_path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -165,12 +174,12 @@ def writing_into(folder: AnyPath) -> Iterator[Path]:
     if not isinstance(folder, UPath):
         yield folder
         return
-    with scratch() as aside:
-        yield aside
-        upload(aside, folder)
+    with scratch_folder() as tmp_path:
+        yield tmp_path
+        upload(tmp_path, folder)
 
 
-def remove_asides(folder: AnyPath) -> None:
+def remove_temporary_paths(folder: AnyPath) -> None:
     """Remove what processes that were killed had aside in a folder and below; nobody may be writing there.
 
     What is uploaded is aside elsewhere.
@@ -178,9 +187,9 @@ def remove_asides(folder: AnyPath) -> None:
     if isinstance(folder, UPath):
         return
     for parent, folders, names in os.walk(folder):
-        for name in filter(ASIDE.fullmatch, folders):
+        for name in filter(TEMPORARY_NAME.fullmatch, folders):
             shutil.rmtree(Path(parent, name), ignore_errors=True)
-        for name in filter(ASIDE.fullmatch, names):
+        for name in filter(TEMPORARY_NAME.fullmatch, names):
             Path(parent, name).unlink(missing_ok=True)
 
 
@@ -192,8 +201,8 @@ def write_json(path: AnyPath, value: Any) -> None:
         StorageError: The storage is full, read-only or out of reach.
     """
     text = dumps(value, indent=2) + "\n"
-    with atomic_path(path) as aside:
-        aside.write_text(text)
+    with atomic_path(path) as tmp_path:
+        tmp_path.write_text(text)
 
 
 @functools.cache
@@ -266,7 +275,11 @@ class Stage:
         if _whole.get(key) == state:
             return True
         try:
-            with reaching(self.folder) if isinstance(self.folder, UPath) else refusals(self.folder):
+            with (
+                translate_fs_errors(self.folder)
+                if isinstance(self.folder, UPath)
+                else translate_os_errors(self.folder)
+            ):
                 text = read_whole(self.folder / "manifest.json")
         except (FileNotFoundError, DataError):
             return False
@@ -296,9 +309,9 @@ class Stage:
         """A context for one process at a time; the lease of a process that died ends."""
         return lease(self.folder)
 
-    def told_lease(self, say: Say) -> contextlib.AbstractContextManager[None]:
+    def logged_lease(self, log: Log) -> contextlib.AbstractContextManager[None]:
         """The lease, as a context that says after some seconds who has it."""
-        return told_lease(self.folder, say)
+        return logged_lease(self.folder, log)
 
     def commit(self, **counts: Any) -> None:
         """Write the manifest, which finishes the stage; under its lease, since what was aside is removed.
@@ -306,7 +319,7 @@ class Stage:
         Arguments:
             counts: What was made: sizes, counts, statistics, timings, as JSON values.
         """
-        remove_asides(self.folder)
+        remove_temporary_paths(self.folder)
         files = sizes_below(self.folder)
         write_json(
             self.folder / "manifest.json",
@@ -337,7 +350,7 @@ def manifests(root: AnyPath, kind: str) -> list[AnyPath]:
     if not isinstance(root, UPath):
         return sorted((root / kind).glob("*/manifest.json"), key=str)
     folder = root / kind  # not by a pattern: the root may hold brackets
-    with reaching(root):
+    with translate_fs_errors(root):
         names = folder.fs.find(folder.path, maxdepth=2)
     return [
         root / kind / name.rsplit("/", 2)[1] / "manifest.json"
@@ -362,7 +375,7 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         StorageError: There is none, it is torn, cannot be reached, or another schema version wrote it.
     """
     try:
-        with reaching(folder) if isinstance(folder, UPath) else refusals(folder):
+        with translate_fs_errors(folder) if isinstance(folder, UPath) else translate_os_errors(folder):
             text = read_whole(folder / "manifest.json")
     except (FileNotFoundError, NotADirectoryError, DataError) as error:
         raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from error

@@ -21,10 +21,10 @@ class Source(Geometry, Protocol):
     def allocate(self, states: int) -> np.ndarray:
         """A room for a number of states."""
 
-    def load(self, room: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+    def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
         """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on."""
 
-    def batch(self, room: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+    def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
         """The windows whose first states are at some places of a room; the keys decide their augmentation."""
 
     def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ class Source(Geometry, Protocol):
         """Where a window is from, for people: trajectory, file and states."""
 
 
-class Room:
+class StateBuffer:
     """The states of some windows; where they will be is known before they are read.
 
     Arguments:

@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lola.core.errors import DataError, DivergedError, StorageError
-from lola.core.filesystem import refusal
-from lola.storage.remote import reason
+from lola.core.filesystem import describe_os_error
+from lola.storage.remote import first_line
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS
 
 CHECKSUM = "sha256"  # of the values, in the metadata of weights
@@ -61,7 +61,7 @@ def save_checkpoint(
         (folder / POSITION).write_text(json.dumps(dataclasses.asdict(position) | {"files": files}))
     except (OSError, RuntimeError, SafetensorError) as error:  # some wrap a full disk in their own
         raise StorageError(
-            refusal(error, folder, "write")
+            describe_os_error(error, folder, "write")
             or f"cannot write a checkpoint to {folder} ({error}); free some space or give another --storage"
         ) from error
 
@@ -112,7 +112,7 @@ def load_checkpoint(
     try:
         state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise _corrupt(folder, f"{OPTIMIZER}: {reason(error)}") from error
+        raise _corrupt(folder, f"{OPTIMIZER}: {first_line(error)}") from error
     optimizer.load_state_dict(state)
     return position
 

@@ -107,7 +107,7 @@ class Estimate:
         parameters: The number of parameters.
         flops: Operations per step, over all GPUs.
         memory: Bytes on each GPU.
-        room: Bytes on each GPU that may be used.
+        usable: Bytes on each GPU that may be used.
         arithmetic, traffic: Seconds per step that these alone would take.
         read: Bytes per second of samples, over all GPUs.
         gpu_hours: GPUs times hours of the whole run.
@@ -117,7 +117,7 @@ class Estimate:
     parameters: int
     flops: float
     memory: Memory
-    room: float
+    usable: float
     arithmetic: float
     traffic: float
     read: float
@@ -151,8 +151,8 @@ def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hard
         share=share,
         samples=math.ceil(share / parts),
     )
-    room = (1 - hardware.reserve) * hardware.memory
-    remedy, work = _remedy(memory, counts.recomputed, room, training)
+    usable = (1 - hardware.reserve) * hardware.memory
+    remedy, work = _remedy(memory, counts.recomputed, usable, training)
     flops = work * (gpus * parts * counts.flops.fixed + training.batch_size * counts.flops.each)
     arithmetic = flops / (gpus * hardware.utilisation * hardware.peak(training.precision))
     saved = work * (parts * counts.activations.fixed + share * counts.activations.each)
@@ -163,7 +163,7 @@ def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hard
         parameters=counts.parameters,
         flops=flops,
         memory=memory,
-        room=room,
+        usable=usable,
         arithmetic=arithmetic,
         traffic=traffic,
         read=training.batch_size * sample_bytes / seconds,
@@ -205,11 +205,11 @@ def _merged(shape: tuple[int, ...], largest: int) -> tuple[int, ...]:
     return (*shape[:1], *reversed(merged))
 
 
-def _remedy(memory: Memory, recomputed: Affine, room: float, training: TrainingConfig) -> tuple[str, float]:
+def _remedy(memory: Memory, recomputed: Affine, usable: float, training: TrainingConfig) -> tuple[str, float]:
     """What makes a batch fit, nothing if it does, and the work of the first way over that of a plain step."""
-    if memory.total <= room:
+    if memory.total <= usable:
         return "", RECOMPUTE if training.recompute else 1.0
-    most, saving = (_most(kind, room - memory.resident) for kind in (memory.activations, recomputed))
+    most, saving = (_most(kind, usable - memory.resident) for kind in (memory.activations, recomputed))
     ways = []
     if most:
         gpus = math.ceil(training.batch_size / (most * training.accumulate))
@@ -227,6 +227,6 @@ def _either(ways: list[str]) -> str:
     return " or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)
 
 
-def _most(activations: Affine, room: float) -> int:
+def _most(activations: Affine, usable: float) -> int:
     """The largest batch whose activations fit."""
-    return max(0, math.floor((room - activations.fixed) / activations.each))
+    return max(0, math.floor((usable - activations.fixed) / activations.each))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class EMA:
     """The average of a model's weights, in a copy of the model that never trains.
 
     Arguments:

@@ -30,7 +30,7 @@ from lola.data.state import Batch
 from lola.training.buffers import Source
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.divergence import DivergenceCheck
-from lola.training.ema import Average
+from lola.training.ema import EMA
 from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
 from lola.training.order import OrderConfig
 from lola.training.precision import Precision, precision
@@ -175,7 +175,7 @@ def train(
     """
     device = torch.device(device)
     optimizer = build_optimizer(config.optimizer, model.parameters())
-    average = Average(model, config.ema) if config.ema else None
+    average = EMA(model, config.ema) if config.ema else None
     averaged = average.model if average is not None else None
     position = load_checkpoint(resume, model, optimizer, averaged) if resume else Position()
     _prepare(model, config)

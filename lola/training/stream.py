@@ -31,7 +31,7 @@ from torch import Tensor
 
 from lola.core.seeding import Key
 from lola.data.state import Batch
-from lola.training.buffers import Room, Source
+from lola.training.buffers import Source, StateBuffer
 from lola.training.order import Group, Order, OrderConfig
 
 
@@ -87,38 +87,38 @@ class Stream:
             DataError: A file cannot be read.
         """
         waiting: deque[tuple[list[Key], list[Future[Batch]]]] = deque()
-        with _Rooms(self, start, stop) as rooms, ThreadPoolExecutor(self.threads) as assemblers:
+        with _StateBuffers(self, start, stop) as buffers, ThreadPoolExecutor(self.threads) as assemblers:
             try:
                 for step in itertools.chain(range(start, stop), itertools.repeat(None, self.threads + 1)):
                     if step is not None:
                         keys: list[Key] = [(self.seed, "step", step, i) for i in self.slice]
-                        waiting.append((keys, self._submit(step, keys, rooms, assemblers)))
+                        waiting.append((keys, self._submit(step, keys, buffers, assemblers)))
                     if waiting and (step is None or len(waiting) > self.threads + 1):
                         keys, parts = waiting.popleft()
                         yield self._take(parts), keys
             finally:
-                rooms.stop.set()
+                buffers.stop.set()
                 assemblers.shutdown(wait=True, cancel_futures=True)
 
     def _submit(
-        self, step: int, keys: list[Key], rooms: "_Rooms", assemblers: ThreadPoolExecutor
+        self, step: int, keys: list[Key], buffers: "_StateBuffers", assemblers: ThreadPoolExecutor
     ) -> list[Future[Batch]]:
         """Order one slice of a step, in as many parts as there are groups that it lies in."""
         first, last = (step * self.batch_size + i for i in (self.slice.start, self.slice.stop))
         parts = []
         n = first
         while n < last:
-            group, room = rooms.enter(n)
+            group, buffer = buffers.enter(n)
             upto = min(last, group.stop)
             windows = group.windows[n - group.first : upto - group.first]
-            part = assemblers.submit(self._assemble, room, windows, keys[n - first : upto - first])
-            rooms.used_by(part)
+            part = assemblers.submit(self._assemble, buffer, windows, keys[n - first : upto - first])
+            buffers.used_by(part)
             parts.append(part)
             n = upto
         return parts
 
-    def _assemble(self, room: Future[Room], windows: np.ndarray, keys: list[Key]) -> Batch:
-        batch = room.result().batch(windows, [(*key, "augment") for key in keys])
+    def _assemble(self, buffer: Future[StateBuffer], windows: np.ndarray, keys: list[Key]) -> Batch:
+        batch = buffer.result().batch(windows, [(*key, "augment") for key in keys])
         return batch.pin() if self.pin else batch
 
     def _take(self, parts: list[Future[Batch]]) -> Batch:
@@ -135,7 +135,7 @@ class Stream:
         return batches[0]
 
 
-class _Rooms:
+class _StateBuffers:
     """The rooms of one rank's groups, entered one after another and filled one ahead."""
 
     def __init__(self, stream: Stream, start: int, stop: int) -> None:
@@ -143,17 +143,17 @@ class _Rooms:
         self.stop = threading.Event()
         self._users: list[Future[Batch]] = []
         self._loader = ThreadPoolExecutor(1)
-        self._held: deque[Room] = deque(maxlen=2)
-        self._current: tuple[Group, Future[Room]] | None = None
-        self._next: tuple[Group, Future[Room]] | None = None
+        self._held: deque[StateBuffer] = deque(maxlen=2)
+        self._current: tuple[Group, Future[StateBuffer]] | None = None
+        self._next: tuple[Group, Future[StateBuffer]] | None = None
 
-    def __enter__(self) -> "_Rooms":
+    def __enter__(self) -> "_StateBuffers":
         return self
 
     def __exit__(self, *error: object) -> None:
         self._loader.shutdown(wait=True, cancel_futures=True)
 
-    def enter(self, n: int) -> tuple[Group, Future[Room]]:
+    def enter(self, n: int) -> tuple[Group, Future[StateBuffer]]:
         """The group of a sample and its room; `n` never decreases."""
         if self._current is None:
             self._current = self._order(self.stream.order.at(n), [])
@@ -169,7 +169,7 @@ class _Rooms:
         """Note that a batch needs the room that was entered last; those that are made are forgotten."""
         self._users = [*(user for user in self._users if not user.done()), batch]
 
-    def _order(self, group: Group, users: list[Future[Batch]]) -> tuple[Group, Future[Room]]:
+    def _order(self, group: Group, users: list[Future[Batch]]) -> tuple[Group, Future[StateBuffer]]:
         """Have a group's room filled, once nobody uses the room before the last."""
         n = np.arange(group.first, group.stop)
         slot = n % self.stream.batch_size
@@ -177,21 +177,21 @@ class _Rooms:
         mine &= (n >= self.range.start) & (n < self.range.stop)
         return group, self._loader.submit(self._fill, group.windows[mine], users)
 
-    def _fill(self, windows: np.ndarray, users: list[Future[Batch]]) -> Room:
+    def _fill(self, windows: np.ndarray, users: list[Future[Batch]]) -> StateBuffer:
         for user in users:
             with contextlib.suppress(CancelledError):  # which `concurrent.futures.wait` would not notice
                 user.exception()
         if self._held and self._held[-1].covers(windows):
             return self._held[-1]
-        room = Room(self.stream.source, windows)
+        buffer = StateBuffer(self.stream.source, windows)
         if len(self._held) == 2:
             states = self._held.popleft().states
         else:  # as much as any group needs; what is not used takes no memory
             lanes = len(self.stream.slice)
             states = self.stream.source.allocate(self.stream.order.states(lanes))
-        room.fill(states, self.stop)
-        self._held.append(room)
-        return room
+        buffer.fill(states, self.stop)
+        self._held.append(buffer)
+        return buffer
 
 
 def fixed_batches(

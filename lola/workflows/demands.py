@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from lola.core.config import Config
-from lola.distributed.cluster.resources import Demand, look, refuse_impossible
+from lola.distributed.cluster.resources import Demand, current_cluster, refuse_impossible
 from lola.distributed.jobs.blocks import encoder_demand
 from lola.distributed.jobs.evaluate import task_demand
 from lola.distributed.jobs.statistics import READING, StatisticsConfig
@@ -60,7 +60,7 @@ def refuse_stages(settings: object, trials: Iterable[Trial]) -> None:
     Raises:
         ClusterError: The cluster cannot grow, and lacks what one of them takes.
     """
-    refuse_impossible(pending_demands(settings, configs_of(trials)), look())
+    refuse_impossible(pending_demands(settings, configs_of(trials)), current_cluster())
 
 
 def refuse_parts(settings: object, parts: Iterable[str] = ()) -> None:
@@ -71,4 +71,4 @@ def refuse_parts(settings: object, parts: Iterable[str] = ()) -> None:
     """
     wanted = {f"--{name.replace('_', '-')}" for name in parts}
     demands = options_of(settings)
-    refuse_impossible({k: d for k, d in demands.items() if not wanted or k in wanted}, look())
+    refuse_impossible({k: d for k, d in demands.items() if not wanted or k in wanted}, current_cluster())

@@ -72,26 +72,26 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     progress, stage = Progress(Console()), cache.stage
     config = stage.config
     assert isinstance(config, CacheConfig)
-    tracker = Tracker(root, stage.system, progress.say)
+    tracker = Tracker(root, stage.system, progress.log)
     tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
     if config.actors > 1 or config.gpus:
-        connect(progress.say)
+        connect(progress.log)
     with (
         tracker.ending_early(),
         watching([Trial("cache", (cache,))], tracker, progress),
-        stage.told_lease(progress.say),
+        stage.logged_lease(progress.log),
     ):
         if stage.finished:
-            progress.say(f"{stage.name} is finished already")
+            progress.log(f"{stage.name} is finished already")
             for split in stage.manifest()["splits"].values():
                 for file, reason in split["skipped"].items():
-                    progress.say(f"left out {file}: {reason}")
+                    progress.log(f"left out {file}: {reason}")
         else:
             make(cache)
     tracker.finish_sweep(None, "FINISHED")
-    progress.say(f"runs: {tracker.command}")
+    progress.log(f"runs: {tracker.command}")
     if tracker.missing:
-        progress.say(tracker.missing)
+        progress.log(tracker.missing)
 
 
 def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:

@@ -23,7 +23,7 @@ from lola.distributed.jobs.encode import SPLITS, dataset_fingerprint, encode
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
 from lola.distributed.jobs.train import TrainingRun, run_training
-from lola.distributed.trials import Reads, Step, Trial
+from lola.distributed.trials import InputDataset, Step, Trial
 from lola.emulation.emulator import Weights
 from lola.emulation.encoding import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
@@ -186,7 +186,9 @@ class Plan:
 
     def _statistics(self, stage: Stage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
-        reads = Reads(f"{self.system.name}/train", self.train.fingerprint, "training", self.datasets.root)
+        reads = InputDataset(
+            f"{self.system.name}/train", self.train.fingerprint, "training", self.datasets.root
+        )
         tags = self._tags("statistics", "statistics", None)
         return Trial("statistics", (Step(stage, compute, tags, 1, reads=(reads,)),))
 
@@ -235,9 +237,9 @@ class Plan:
             self._tags("emulator", model, n),
             run.training.steps,
             reads=(
-                Reads.of_well(stage, self.datasets, "training")
+                InputDataset.of_well(stage, self.datasets, "training")
                 if n is None
-                else Reads.of_cache(self.cache(n)),
+                else InputDataset.of_cache(self.cache(n)),
             ),
         )
         workers = run.training.most_workers
@@ -320,7 +322,7 @@ def cache_step(stage: Stage, model: AnyPath, datasets: Datasets, tags: dict[str,
     """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
     assert isinstance(stage.config, CacheConfig)
     run = functools.partial(encode, stage, model, datasets, stage.config)
-    return Step(stage, run, tags, files, reads=(Reads.of_well(stage, datasets, "encoding"),))
+    return Step(stage, run, tags, files, reads=(InputDataset.of_well(stage, datasets, "encoding"),))
 
 
 def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> Step:
@@ -330,7 +332,7 @@ def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> 
     sizes = {"channels": len(system.channels), "spatial": system.dimensions}
     setup = functools.partial(pixel_setup, recipe, datasets, system, sizes, 1, 1)
     run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
-    reads = (Reads.of_well(stage, datasets, "training"),)
+    reads = (InputDataset.of_well(stage, datasets, "training"),)
     return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
 
 

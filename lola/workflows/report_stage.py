@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lola.core.config import Config
-from lola.core.filesystem import refusals, sync
+from lola.core.filesystem import sync, translate_os_errors
 from lola.evaluation.page.page import Page, write_page
 from lola.evaluation.scores.rows import PARQUET, ROWS
 from lola.storage.remote import AnyPath
@@ -49,7 +49,7 @@ def report_folder(stage: Stage) -> Iterator[Path]:
     """A folder of this machine whose files are on disk in a report's when the block ends."""
     with writing_into(stage.folder) as folder:
         yield folder
-        with refusals(folder, "write"):
+        with translate_os_errors(folder, "write"):
             sync(folder)
 
 
@@ -84,8 +84,8 @@ def copied(
         for pair in tables:
             for i, (name, table) in enumerate(zip(TABLES, pair, strict=True)):
                 if len(writers) == i:
-                    aside = stack.enter_context(atomic_path(folder / f"{name}.parquet"))
-                    writers.append(stack.enter_context(pq.ParquetWriter(aside, table.schema, **PARQUET)))
+                    tmp_path = stack.enter_context(atomic_path(folder / f"{name}.parquet"))
+                    writers.append(stack.enter_context(pq.ParquetWriter(tmp_path, table.schema, **PARQUET)))
                 writers[i].write_table(table, row_group_size=ROWS)
                 rows[name] = rows.get(name, 0) + len(table)
             yield pair

@@ -15,7 +15,7 @@ from lola.distributed.runner.tune import concurrency, describe_failures, run_tri
 from lola.distributed.trials import Trial
 from lola.simulate.systems import Simulation
 from lola.storage.progress import Progress
-from lola.storage.remote import AnyPath, is_url, scratch
+from lola.storage.remote import AnyPath, is_url, scratch_folder
 from lola.storage.stages import Location, Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
 from lola.training.peak import emulates_bfloat16
@@ -108,8 +108,8 @@ def run_reported(
     plan, tracker, progress = _prepare(config, build)
     page = _complete(plan, title, tracker, progress, report)
     assert page is not None
-    progress.say(f"report: {page}")
-    _say_missing(tracker, progress)
+    progress.log(f"report: {page}")
+    _log_missing(tracker, progress)
     return page
 
 
@@ -134,15 +134,15 @@ def run_stages(
     stages = tuple(choose(plan))
     _complete(plan.towards(*stages), title, tracker, progress)
     for stage in stages:
-        progress.say(f"{stage.what}: {stage.folder}")
-    _say_missing(tracker, progress)
+        progress.log(f"{stage.what}: {stage.folder}")
+    _log_missing(tracker, progress)
     return stages
 
 
-def _say_missing(tracker: Tracker, progress: Progress) -> None:
+def _log_missing(tracker: Tracker, progress: Progress) -> None:
     """Say, as the last line, what MLflow lacks and which command sends it."""
     if tracker.missing:
-        progress.say(tracker.missing)
+        progress.log(tracker.missing)
 
 
 def _prepare(
@@ -150,22 +150,22 @@ def _prepare(
 ) -> tuple[P, Tracker, Progress]:
     """Open storage and tracking, see to the data, and connect to a cluster that sees the storage."""
     progress = Progress(Console())
-    with progress.speaking(lambda: f"opening storage {config.storage or ''} and MLflow"):
+    with progress.reporting(lambda: f"opening storage {config.storage or ''} and MLflow"):
         storage = resolve_storage(config.storage)
         well = well_folder(storage, config.well)
         simulation = None if is_url(config.well) else config.simulation
         if simulation is not None and is_needed(simulation, well):
             config.fit(Data.of_simulation(simulation))
-        tracker = Tracker(storage, config.system, progress.say)
+        tracker = Tracker(storage, config.system, progress.log)
     if simulation is not None:
-        simulate(simulation, well, progress.say, functools.partial(refuse_parts, config, parts))
-    with progress.speaking(lambda: f"reading the headers of the datasets in {well}"):
+        simulate(simulation, well, progress.log, functools.partial(refuse_parts, config, parts))
+    with progress.reporting(lambda: f"reading the headers of the datasets in {well}"):
         plan = build(storage, well)
-    connect(progress.say)
-    with progress.speaking(lambda: f"asking the nodes whether they see {storage}"):
+    connect(progress.log)
+    with progress.reporting(lambda: f"asking the nodes whether they see {storage}"):
         require_shared(storage)
     for option in emulated_options(config):
-        progress.say(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
+        progress.log(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
     return plan, tracker, progress
 
 
@@ -194,11 +194,11 @@ def _complete(
         except KeyboardInterrupt:
             disconnect()  # the processes of trials end, and release what they hold
             raise
-        with progress.speaking(lambda: "writing the report"):
+        with progress.reporting(lambda: "writing the report"):
             page = report(plan) if report and not failures else None
-    with progress.speaking(lambda: f"copying what is left to MLflow at {tracker.uri}"):
+    with progress.reporting(lambda: f"copying what is left to MLflow at {tracker.uri}"):
         tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
-    progress.say(f"runs: {tracker.command}")
+    progress.log(f"runs: {tracker.command}")
     if failures:
         missing = f"; {tracker.missing}" if tracker.missing else ""
         raise LolaError(f"{describe_failures(failures, len(plan.trials))}{missing}")
@@ -211,7 +211,7 @@ def _make(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]
         trials = plan.trials
         stages = [step.stage for trial in trials for step in trial.steps]
         finished = sum(trial.finished for trial in trials), sum(stage.finished for stage in stages)
-        progress.say(
+        progress.log(
             f"{len(trials)} trials of {len(stages)} stages: {finished[0]} trials and {finished[1]} stages "
             "are finished already"
         )
@@ -235,6 +235,6 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
             return {}
         name = f".tune-{plan.fingerprint[:8]}"
         if isinstance(plan.root, Path):
-            return run_trials(pending, plan.root / "reports" / name, limit, progress.say)
-        with scratch() as folder:  # nothing of it is needed again
-            return run_trials(pending, folder / name, limit, progress.say)
+            return run_trials(pending, plan.root / "reports" / name, limit, progress.log)
+        with scratch_folder() as folder:  # nothing of it is needed again
+            return run_trials(pending, folder / name, limit, progress.log)

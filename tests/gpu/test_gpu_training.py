@@ -87,8 +87,8 @@ def test_dropout_drops_on_the_device_and_is_a_function_of_the_step(device):
 
 def test_steps_that_are_not_finite_are_skipped_and_traced_on_the_device(device):
     class Broken(Waves):
-        def batch(self, room, at, windows, keys):
-            batch = super().batch(room, at, windows, keys)
+        def batch(self, buffer, at, windows, keys):
+            batch = super().batch(buffer, at, windows, keys)
             for i, key in enumerate(keys):
                 if key[2:4] == (2, 1):
                     batch.states[i] = torch.nan

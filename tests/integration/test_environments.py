@@ -98,12 +98,12 @@ def in_namespace(script: str) -> tuple[str, ...]:
 
 def as_user(place: Path, number: int, group: int = GROUP) -> tuple[str, ...]:
     """What runs a command as a user without a name, who can read this Python; skips where not allowed."""
-    base, aside = shlex.quote(sys.base_prefix), place / "python"
+    base, partial = shlex.quote(sys.base_prefix), place / "python"
     script = "umask 002"
     if closed := [each for each in Path(base).parents if not each.stat().st_mode & stat.S_IXOTH]:
-        aside.mkdir(exist_ok=True)
-        opened = f"mount --bind {base} {aside} && mount -t tmpfs -o mode=755 tmpfs {closed[-1]}"
-        script = f"{opened} && mkdir -p {base} && mount --bind {aside} {base} && {script}"
+        partial.mkdir(exist_ok=True)
+        opened = f"mount --bind {base} {partial} && mount -t tmpfs -o mode=755 tmpfs {closed[-1]}"
+        script = f"{opened} && mkdir -p {base} && mount --bind {partial} {base} && {script}"
     identity = ("setpriv", f"--reuid={number}", f"--regid={group}", "--clear-groups")
     before = in_namespace(script) + identity
     probe = process("-c", "import lola.core.errors", before=before)

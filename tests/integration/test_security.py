@@ -17,7 +17,7 @@ import pytest
 from planted import SECRETS, command_lines, holders
 
 from lola.core.errors import TrackingError
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.tracking import Tracker, fetch_model
 
 ROOT = Path(__file__).parents[2]
@@ -143,13 +143,13 @@ def test_a_server_with_passwords_takes_runs_of_those_who_know_one(tmp_path, serv
     tracker = Tracker(storage, "euler")
     tracker.start_sweep("sweep", "f" * 64, {"system": "euler"})
     tracker.follow(stage, "a" * 64)
-    spool = Spool(stage)
-    spool.describe(name="autoencoder", tags={"model": "autoencoder"}, parameters={"compression": 20})
-    spool.metrics(10, {"train/loss": 0.5})
+    event_log = EventLog(stage)
+    event_log.describe(name="autoencoder", tags={"model": "autoencoder"}, parameters={"compression": 20})
+    event_log.metrics(10, {"train/loss": 0.5})
     for name in ("model.safetensors", "manifest.json"):
         (stage / name).write_text(name)
-    spool.model(stage / "model.safetensors", "euler-autoencoder")
-    spool.status("FINISHED")
+    event_log.model(stage / "model.safetensors", "euler-autoencoder")
+    event_log.status("FINISHED")
     tracker.finish_sweep(None, "FINISHED")
     runs = {run.info.run_name: run for run in tracker.client.search_runs([tracker.experiment])}
     assert runs["autoencoder"].data.metrics == {"train/loss": 0.5}

@@ -80,7 +80,7 @@ class Scored:
         return self.results[index, start]
 
 
-def _stream(shards: dict, block: int, say: Any) -> list[dict]:
+def _stream(shards: dict, block: int, log: Any) -> list[dict]:
     states = min(block, min(shard.split.steps for shard in shards.values()))
     blocks = (table for number, shard in shards.items() for table in shard.blocks(number, states))
     return [row for table in blocks for row in statistics.block_moments(table, shards).to_pylist()]
@@ -126,7 +126,7 @@ def start(step: Step) -> None:
     storage._told.clear()
     evaluate._load.cache_clear()
     if not step.stage.finished:
-        with step.stage.told_lease(lambda text: None):
+        with step.stage.logged_lease(lambda text: None):
             make(step)
 
 

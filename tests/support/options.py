@@ -182,7 +182,7 @@ def changed(config: Config, path: str, value: Any) -> Any:
         return config.replace(**{name: changed(part, rest, value)})
 
 
-def refusal(config: Config, data: Callable[[Config], Data]) -> str:
+def describe_os_error(config: Config, data: Callable[[Config], Data]) -> str:
     """Why a command refuses its configuration before it does anything; nothing if it does not."""
     try:
         config.check_options()
@@ -216,7 +216,7 @@ def accepting(field: str, value: Any) -> tuple[Config, Option]:
     for config, option in every_option():
         if option.field == field:
             other = changed(config, option.path, value)
-            if not refusal(other, made_up):
+            if not describe_os_error(other, made_up):
                 return other, option
     raise AssertionError(f"no command accepts {value!r} of {field}")
 

@@ -21,11 +21,11 @@ from stages import small_sweep
 from lola.core.cli import launch_alone
 from lola.core.config import Config, how
 from lola.core.errors import LolaError
-from lola.core.filesystem import refusal
+from lola.core.filesystem import describe_os_error
 from lola.core.seeding import seed_process
 from lola.distributed.jobs.train import TrainingRun, run_training
 from lola.distributed.trials import Step, make
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.follow import Follower, polling
 from lola.storage.progress import Progress
 from lola.storage.stages import WEIGHTS, atomic_path, resolve_storage
@@ -34,7 +34,7 @@ from lola.training.checkpoint import save_weights
 from lola.training.loop import train
 from lola.workflows.plan import Plan
 
-ROOMS = (0, 1 << 14)  # bytes that are left on a disk that is full
+FREE_BYTES = (0, 1 << 14)  # bytes that are left on a disk that is full
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,14 +72,14 @@ def plan_of(root: Path, well: Path) -> Plan:
 def train_here(run: TrainingRun) -> None:
     """Train a stage in this process, and commit it."""
     seed_process(run.training.seed, "weights")
-    setup, spool = run.setup(), Spool(run.stage.folder)
+    setup, event_log = run.setup(), EventLog(run.stage.folder)
 
     def report(step, metrics, save):
-        spool.metrics(step, {name: value for name, value in metrics.items() if "/" in name})
+        event_log.metrics(step, {name: value for name, value in metrics.items() if "/" in name})
 
     train(setup.model, run.training, setup.training, setup.validation, report=report)
-    with atomic_path(run.stage.folder / WEIGHTS) as aside:
-        save_weights(aside, setup.model)
+    with atomic_path(run.stage.folder / WEIGHTS) as partial:
+        save_weights(partial, setup.model)
     run.stage.commit(
         model={"type": type(run.model).__name__, **run.model.what()}, sizes=run.sizes, **run.details
     )
@@ -103,7 +103,7 @@ def steps_of(plan: Plan, only: str) -> Iterator[Step]:
 
 
 @contextlib.contextmanager
-def full_disk(folder: Path, room: int) -> Iterator[None]:
+def full_disk(folder: Path, free_bytes: int) -> Iterator[None]:
     """Fill the disk of a folder but for so many bytes."""
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         size = 0
@@ -111,20 +111,20 @@ def full_disk(folder: Path, room: int) -> Iterator[None]:
             with contextlib.suppress(OSError):  # it is full
                 while True:
                     size += file.write(bytes(piece))
-        file.truncate(max(0, size - room))
-        assert shutil.disk_usage(folder).free <= room + (1 << 12)
+        file.truncate(max(0, size - free_bytes))
+        assert shutil.disk_usage(folder).free <= free_bytes + (1 << 12)
         yield
 
 
 def refused(act: Callable[[], None], folder: Path) -> list[str]:
     """How an act ends on a disk that is ever less full, in lines."""
     lines = []
-    for room in ROOMS:
-        with full_disk(folder, room):
+    for free_bytes in FREE_BYTES:
+        with full_disk(folder, free_bytes):
             try:
                 act()
             except (LolaError, OSError) as error:
-                lines.append(str(error) if isinstance(error, LolaError) else refusal(error))
+                lines.append(str(error) if isinstance(error, LolaError) else describe_os_error(error))
     assert lines, "nothing was refused"
     for line in lines:
         assert re.fullmatch("[^\n]*(No space left|disk is full)[^\n]*--storage[^\n]*", line), line
@@ -137,9 +137,9 @@ def main(config: SmallRun) -> None:
     root = resolve_storage(config.storage)
     run_inline(pytest.MonkeyPatch())
     if config.fill:
-        for line in refused(lambda: Tracker(root, "euler", progress.say), root):
-            progress.say(f"refused: {line}")
-    tracker = Tracker(root, "euler", progress.say)
+        for line in refused(lambda: Tracker(root, "euler", progress.log), root):
+            progress.log(f"refused: {line}")
+    tracker = Tracker(root, "euler", progress.log)
     plan = plan_of(root, Path(config.well))
     steps = list(steps_of(plan, config.only))
     tracker.start_sweep("small run", plan.fingerprint, {})
@@ -147,24 +147,24 @@ def main(config: SmallRun) -> None:
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     folders = [step.stage.folder for step in steps]
-    with polling([Follower(progress, folders), tracker.follower], progress.say):
+    with polling([Follower(progress, folders), tracker.follower], progress.log):
         for step in steps:
             with step.stage.lease():
                 if not step.stage.finished and config.fill:
                     for line in refused(functools.partial(make, step), root):
-                        progress.say(f"refused: {line}")
+                        progress.log(f"refused: {line}")
                 if not step.stage.finished:
                     make(step)
     with full_disk(root, 0) if config.fill else contextlib.nullcontext():
         tracker.finish_sweep(None, "FINISHED")
     if tracker.missing and config.fill:
-        progress.say(tracker.missing)
-        sync(root, progress.say)
+        progress.log(tracker.missing)
+        sync(root, progress.log)
         tracker.missing = ""
     for step in steps:
-        progress.say(f"{step.stage.what}: {step.stage.folder}")
-    progress.say(f"runs: {tracker.command}")
-    progress.say(tracker.missing or "nothing is missing")
+        progress.log(f"{step.stage.what}: {step.stage.folder}")
+    progress.log(f"runs: {tracker.command}")
+    progress.log(tracker.missing or "nothing is missing")
 
 
 if __name__ == "__main__":

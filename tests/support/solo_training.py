@@ -58,7 +58,7 @@ class SoloTrainer:
     def after_report(self, metrics: dict, checkpoint: Any) -> None:
         """Tell the run's record."""
         for callback in self.config.callbacks:
-            if isinstance(callback, train.SpoolCallback):
+            if isinstance(callback, train.EventLogCallback):
                 callback.after_report(None, [metrics], checkpoint)
 
 

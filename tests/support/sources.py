@@ -16,9 +16,9 @@ class Single:
     def allocate(self, states):
         return np.empty(states, dtype=np.int64)
 
-    def load(self, room, at, trajectory, start, stop):
-        room[at] = trajectory
+    def load(self, buffer, at, trajectory, start, stop):
+        buffer[at] = trajectory
 
-    def batch(self, room, at, windows, keys):
-        np.testing.assert_array_equal(room[at], windows)
-        return collate([self.read(int(index), key) for index, key in zip(room[at], keys, strict=True)])
+    def batch(self, buffer, at, windows, keys):
+        np.testing.assert_array_equal(buffer[at], windows)
+        return collate([self.read(int(index), key) for index, key in zip(buffer[at], keys, strict=True)])

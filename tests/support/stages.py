@@ -46,7 +46,7 @@ def finish_autoencoder(root: AnyPath, well: Path, seed: int = 0) -> Stage:
     stage = Plan(config.replace(autoencoder_training=training), root, well).autoencoder(16)
     model, sizes = stage.config.model, {"channels": 5, "spatial": 2}
     torch.manual_seed(seed)
-    with atomic_path(stage.folder / "model.safetensors") as aside:
-        save_weights(aside, model.build(**sizes))
+    with atomic_path(stage.folder / "model.safetensors") as partial:
+        save_weights(partial, model.build(**sizes))
     stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
     return stage

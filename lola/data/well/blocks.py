@@ -41,12 +41,12 @@ def read_plain(fields: Sequence[h5py.Dataset], index: int, start: int, stop: int
         channel += size
         piece = max(1, PIECE // (field.dtype.itemsize * int(np.prod(shape))))
         scalar = len(shape) == grid
-        room = np.empty((0 if scalar else min(piece, stop - start), *shape), np.float32)
+        buffer = np.empty((0 if scalar else min(piece, stop - start), *shape), np.float32)
         space = field.id.get_space()
         for begin in range(start, stop, piece):
             end = min(begin + piece, stop)
             part = target[:, begin - start : end - start]
-            values = part[0] if scalar else room[: end - begin]
+            values = part[0] if scalar else buffer[: end - begin]
             # What `field.read_direct` does, without the Python that takes as long as copying a megabyte
             space.select_hyperslab((index, begin, *(0,) * len(shape)), (1, end - begin, *shape))
             field.id.read(h5py.h5s.create_simple(values.shape), space, values)

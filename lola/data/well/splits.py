@@ -352,15 +352,15 @@ class WellWindows:
         """A room for a number of states: float32, with shape `(C, states, *grid)`."""
         return np.empty((len(self.split.system.channels), states, *self.split.grid), dtype=np.float32)
 
-    def load(self, room: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+    def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
         """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on.
 
         Raises:
             DataError: The file cannot be read, or holds values that are not finite.
         """
-        self.split.read_into(room[:, at : at + stop - start], trajectory, start, stop)
+        self.split.read_into(buffer[:, at : at + stop - start], trajectory, start, stop)
 
-    def batch(self, room: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+    def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
         """Windows, augmented and standardised, whose first states are at some places of a room.
 
         Raises:
@@ -368,7 +368,7 @@ class WellWindows:
         """
         shape = (len(windows), len(self.split.system.channels), self.length, *self.split.grid)
         states = torch.from_numpy(np.empty(shape, dtype=np.float32))
-        source, parameters = torch.from_numpy(room), []
+        source, parameters = torch.from_numpy(buffer), []
         trajectories = (windows // self.starts).tolist()
         for row, (place, i, key) in enumerate(zip(at.tolist(), trajectories, keys, strict=True)):
             window = source[:, place : place + self.span : self.stride]

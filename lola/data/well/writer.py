@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from lola.core.errors import DataError, StorageError
-from lola.core.filesystem import refusal
+from lola.core.filesystem import describe_os_error
 from lola.data.casting import cast_checked
 from lola.data.files import open_local, open_once
 from lola.data.statistics import Moments
@@ -119,7 +119,7 @@ def writing(path: Path, mode: Literal["w", "r+"]) -> Iterator[h5py.File]:
             raise
         refused = OSError(int(number[1]), os.strerror(int(number[1])))
         raise StorageError(
-            refusal(refused, path.parent, "write in")
+            describe_os_error(refused, path.parent, "write in")
             or f"cannot write in {path.parent} ({refused.strerror}); give another --storage"
         ) from error
 
@@ -188,8 +188,8 @@ def write_statistics(folder: AnyPath) -> None:
         for name, moment in moments.items():
             for statistic, value in moment.summary().items():
                 statistics.setdefault(statistic + suffix, {})[name] = value
-    with atomic_path(folder / "stats.yaml") as aside:
-        aside.write_text(yaml.safe_dump(statistics))
+    with atomic_path(folder / "stats.yaml") as tmp_path:
+        tmp_path.write_text(yaml.safe_dump(statistics))
 
 
 def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ray._common.utils import get_ray_address_file
 
 from lola.core.errors import ClusterError
-from lola.core.waiting import Say
+from lola.core.waiting import Log
 
 LOCAL = "local"  # Ray's name for a cluster that the program starts itself
 EMBEDDED = "LOLA_EMBEDDED_CLUSTER"
@@ -56,7 +56,7 @@ class Named:
         )
 
 
-def choose_address(say: Say) -> str:
+def choose_address(log: Log) -> str:
     """The address of the cluster that is named and answers, else `LOCAL`.
 
     `RAY_ADDRESS` comes first, then the file that `ray start` leaves, as for Ray. A file that names a cluster
@@ -92,7 +92,7 @@ def choose_address(say: Say) -> str:
             answer, "remove that file, or set RAY_ADDRESS=local, to start one on this machine"
         )
     if found:
-        say(f"{file} names a Ray cluster at {found} that has ended; it is ignored (`ray stop` removes it)")
+        log(f"{file} names a Ray cluster at {found} that has ended; it is ignored (`ray stop` removes it)")
     return LOCAL
 
 

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lola.core import errors
 from lola.core.config import require
-from lola.core.waiting import Say
+from lola.core.waiting import Log
 from lola.distributed.cluster.address import choose_address
 from lola.distributed.cluster.start import replace_home, start_ray
 from lola.storage.remote import AnyPath
@@ -38,7 +38,7 @@ EMBEDDED = {
 Processes of a cluster that is running already have the environment of its nodes, and keep it."""
 
 
-def connect(say: Say = print) -> None:
+def connect(log: Log = print) -> None:
     """Attach to the running cluster, or start an embedded one with this machine's resources.
 
     A submitted job finds its cluster in `RAY_ADDRESS`. No resources are named, since an existing cluster
@@ -46,7 +46,7 @@ def connect(say: Say = print) -> None:
     `RAY_AUTH_MODE` says otherwise.
 
     Arguments:
-        say: Told what is started or waited for.
+        log: Told what is started or waited for.
 
     Raises:
         ClusterError: The cluster that is named does not answer, or none can be started.
@@ -56,9 +56,9 @@ def connect(say: Say = print) -> None:
     if ray.is_initialized():
         return
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    replace_home(say)
+    replace_home(log)
     protect_token()
-    start_ray(choose_address(say), say)
+    start_ray(choose_address(log), log)
     protect_token()
 
 
@@ -130,7 +130,7 @@ def quiet_data() -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Room:
+class ClusterResources:
     """What a cluster has.
 
     Arguments:
@@ -143,7 +143,7 @@ class Room:
     grows: bool = False
 
 
-def room() -> Room:
+def cluster_resources() -> ClusterResources:
     """What the cluster has at the moment; one that this program did not start may grow.
 
     A process of a trial does not know who started it: several nodes, or none that computes, tell it.
@@ -151,7 +151,7 @@ def room() -> Room:
     resources = ray.cluster_resources()
     cpus = resources.get("CPU", 0)
     grows = "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1 or not cpus
-    return Room(cpus, resources.get("GPU", 0), grows)
+    return ClusterResources(cpus, resources.get("GPU", 0), grows)
 
 
 def cpus_per_gpu() -> int:

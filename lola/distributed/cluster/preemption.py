@@ -17,7 +17,7 @@ INTERVAL = 2.0  # seconds between questions, where steps are shorter than that
 MARGIN = 5.0  # seconds that the last checkpoint must be done before the node goes
 
 
-class Lookout:
+class PreemptionMonitor:
     """Tells after each step whether to save it at once; every worker of the run asks after the same steps.
 
     Arguments:

@@ -145,7 +145,7 @@ def refuse_impossible(demands: dict[str, Demand], cluster: Cluster) -> None:
     )
 
 
-def look() -> Cluster:
+def current_cluster() -> Cluster:
     """The cluster that this process is connected to, as it is now."""
     client = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
     state = get_cluster_resource_state(client)
@@ -188,7 +188,7 @@ def may_grow() -> bool:
 
 
 def describe_wait(
-    title: str, demand: Demand, looking: Callable[[], Cluster] = look, sure: bool = False
+    title: str, demand: Demand, looking: Callable[[], Cluster] = current_cluster, sure: bool = False
 ) -> str:
     """What something waits for, if anything like it waits for resources; else nothing.
 

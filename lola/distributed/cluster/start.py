@@ -20,7 +20,7 @@ from ray._private.node import Node
 from ray.exceptions import AuthenticationError, RpcError
 
 from lola.core.errors import ClusterError
-from lola.core.waiting import Say, reminding
+from lola.core.waiting import Log, reminding
 from lola.distributed.cluster.address import EMBEDDED, LOCAL
 
 TRIES = 3
@@ -39,23 +39,23 @@ CACHES = {
 """Variables of what libraries keep in a home folder, and folders in its stead."""
 
 
-def start_ray(address: str, say: Say) -> None:
+def start_ray(address: str, log: Log) -> None:
     """Start Ray here, or attach to the cluster of an address, with three tries.
 
     Raises:
         ClusterError: It did not start.
     """
     if address == LOCAL:
-        choose_temporary_folder(say)
+        choose_temporary_folder(log)
         os.environ[EMBEDDED] = "1"
         doing = "starting Ray on this machine"
     else:
         os.environ.pop(EMBEDDED, None)
         doing = f"connecting to the Ray cluster at {address}"
-    say(doing)
+    log(doing)
     for number in range(1, TRIES + 1):
         try:
-            with reminding(lambda: f"still {doing}; {load()}", say):
+            with reminding(lambda: f"still {doing}; {load()}", log):
                 # Ray finds others itself: it takes a token along to those alone that it was not given
                 given = LOCAL if address == LOCAL else None
                 ray.init(address=given, logging_level=logging.WARNING, log_to_driver=False)
@@ -70,7 +70,7 @@ def start_ray(address: str, say: Say) -> None:
                 ) from error
             if number == TRIES:
                 raise ClusterError(_failure(address, reason)) from error
-            say(f"Ray did not start ({reason}); trying again, {number + 1} of {TRIES}")
+            log(f"Ray did not start ({reason}); trying again, {number + 1} of {TRIES}")
             time.sleep(PAUSE_S)
 
 
@@ -134,16 +134,20 @@ def temporary_folder() -> Path:
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 
-def choose_temporary_folder(say: Say) -> None:
+def choose_temporary_folder(log: Log) -> None:
     """Put Ray's files into a short private folder where those named are too long for sockets, or unwritable.
 
     Raises:
         ClusterError: There is no such folder.
     """
     folder = temporary_folder()
-    room = SOCKET_BYTES - BELOW
+    longest = SOCKET_BYTES - BELOW
     size = len(os.fsencode(folder.absolute()))
-    fault = f"{size} bytes long, and Ray's sockets leave room for {room}" if size > room else refusal(folder)
+    fault = (
+        f"{size} bytes long, and Ray's sockets leave room for {longest}"
+        if size > longest
+        else describe_os_error(folder)
+    )
     if not fault:
         return
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
@@ -151,22 +155,22 @@ def choose_temporary_folder(say: Say) -> None:
         with contextlib.suppress(OSError):
             chosen = private_folder(Path(parent))
             os.environ["RAY_TMPDIR"] = str(chosen)
-            say(f"{name} {folder} is {fault}: Ray keeps its files in {chosen}")
+            log(f"{name} {folder} is {fault}: Ray keeps its files in {chosen}")
             return
     raise ClusterError(
         f"{name} {folder} is {fault}, and neither {' nor '.join(SHORT)} can be written; name a folder of at "
-        f"most {room} bytes with RAY_TMPDIR"
+        f"most {longest} bytes with RAY_TMPDIR"
     )
 
 
-def replace_home(say: Say) -> None:
+def replace_home(log: Log) -> None:
     """Keep Ray's token and the caches of compiled networks elsewhere if this user's home cannot be written.
 
     Raises:
         ClusterError: There is no other folder either.
     """
     try:
-        fault = refusal(home := Path.home())
+        fault = describe_os_error(home := Path.home())
     except RuntimeError:
         home, fault = None, "not known"
     if not fault and home != Path("/"):
@@ -186,10 +190,10 @@ def replace_home(say: Say) -> None:
             with open(os.open(token, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
                 file.write(generate_new_authentication_token())
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
-    say(f"the home folder {home or ''} is {fault or 'the root'}: Ray's token and caches are kept in {folder}")
+    log(f"the home folder {home or ''} is {fault or 'the root'}: Ray's token and caches are kept in {folder}")
 
 
-def refusal(folder: Path) -> str:
+def describe_os_error(folder: Path) -> str:
     """Why a folder cannot be written; empty if it can be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,6 +214,6 @@ def private_folder(parent: Path) -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    if private and not refusal(folder):
+    if private and not describe_os_error(folder):
         return folder
     return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))

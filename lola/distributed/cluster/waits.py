@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
-from lola.core.waiting import POLL_INTERVAL_S, Reminder, Say, reminding
-from lola.distributed.cluster.resources import Demand, describe_wait, look
-from lola.storage.event_log import Spool
+from lola.core.waiting import POLL_INTERVAL_S, Log, Reminder, reminding
+from lola.distributed.cluster.resources import Demand, current_cluster, describe_wait
+from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
 
     def describe(self) -> str:
         """What the training waits for; its workers may also be starting."""
-        cluster = look()
+        cluster = current_cluster()
         if cluster.waiting(self.demand):
             return describe_wait("", self.demand, lambda: cluster, sure=True)
         if not cluster.can_run_now(self.demand):  # what is taken may be its own already
@@ -43,7 +43,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         if self.ended is not None:
             return
         self.ended = threading.Event()
-        reminder = Reminder(self.describe, Spool(self.folder).notice)
+        reminder = Reminder(self.describe, EventLog(self.folder).notice)
         threading.Thread(target=_remind, args=(self.ended, reminder), daemon=True).start()
 
     def end(self) -> None:
@@ -83,27 +83,27 @@ def _remind(ended: threading.Event, reminder: Reminder) -> None:
             reminder.poll()
 
 
-def watched(items: Iterable[T], title: str, demand: Demand, say: Say) -> Iterator[T]:
+def log_progress(items: Iterable[T], title: str, demand: Demand, log: Log) -> Iterator[T]:
     """Items of a stream that Ray makes, saying what it waits for or how far it is while none comes.
 
     Arguments:
         items: The stream.
         title: What it is.
         demand: What each process that makes it takes.
-        say: Told the line.
+        log: Told the line.
     """
     count = 0
 
     def describe() -> str:
         return describe_wait(title, demand) or f"{title} is at work, blocks so far: {count}"
 
-    with reminding(describe, say) as reminder:
+    with reminding(describe, log) as reminder:
         for count, item in enumerate(items, 1):  # noqa: B007 (read by `describe`)
             yield item
             reminder.restart()
 
 
-def patient_wait(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T], reminder: Reminder) -> T:
+def wait_for_first(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T], reminder: Reminder) -> T:
     """The first of some tasks that is done, by `ray.wait`; the reminder says what is waited for meanwhile."""
     tasks = list(tasks)
     while True:

@@ -21,12 +21,12 @@ import ray.data
 from ray.data import ActorPoolStrategy
 
 from lola.core.errors import DataError
-from lola.core.waiting import Say
+from lola.core.waiting import Log
 from lola.data.latent_shards import tensor_column
 from lola.data.well.shards import Shard
 from lola.distributed.cluster.connection import quiet_data
 from lola.distributed.cluster.resources import Demand
-from lola.distributed.cluster.waits import watched
+from lola.distributed.cluster.waits import log_progress
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.emulation.encoding import CacheConfig, Encoder, Prepared, tensors
 from lola.storage.remote import AnyPath
@@ -80,7 +80,7 @@ def encoder_demand(config: CacheConfig) -> Demand | None:
 
 
 def encoded_blocks(
-    shards: Mapping[int, GuardedShard], model: AnyPath, config: CacheConfig, say: Say = print
+    shards: Mapping[int, GuardedShard], model: AnyPath, config: CacheConfig, log: Log = print
 ) -> Iterator[EncodedBlock]:
     """The encoded states of some shards: shards, trajectories, blocks and variants in order.
 
@@ -88,13 +88,13 @@ def encoded_blocks(
         shards: The shards by number.
         model: The folder of the finished autoencoder.
         config: What the cache holds.
-        say: Told what is waited for.
+        log: Told what is waited for.
     """
     steps = min(shard.split.steps for shard in shards.values())
     states = -(-steps // -(-steps // config.block))
     demand, title = encoder_demand(config), f"encoding by {model.name}"
     tables = (_by_actors if demand else _here)(shards, states, model, config)
-    for table in watched(tables, title, demand, say) if demand else tables:
+    for table in log_progress(tables, title, demand, log) if demand else tables:
         latents, parameters = tensors(table, "latents"), tensors(table, "parameters")
         for row, entry in enumerate(table.drop_columns(["latents", "parameters"]).to_pylist()):
             yield EncodedBlock(

@@ -25,7 +25,7 @@ import ray
 from ray.train import Checkpoint
 
 from lola.core.errors import DataError
-from lola.core.filesystem import make_folder, refusals, sync, sync_folder
+from lola.core.filesystem import make_folder, sync, sync_folder, translate_os_errors
 from lola.core.strict_json import dumps
 from lola.storage.remote import filesystem_of, is_url
 from lola.storage.stages import Stage, write_json
@@ -81,12 +81,12 @@ class CheckpointStore:
         """The filesystem for Ray Train; None is that of a folder."""
         return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem)) if self.remote else None
 
-    def aside(self) -> Path:
+    def tmp_path(self) -> Path:
         """Where a worker writes a checkpoint before it is uploaded."""
         if self.remote:
             return Path(tempfile.gettempdir())
         folder = Path(self.parent) / self.NAME
-        with refusals(folder):
+        with translate_os_errors(folder):
             make_folder(folder)
         return folder
 
@@ -94,7 +94,7 @@ class CheckpointStore:
         """Upload a checkpoint under a name as Ray Train's storage does, and sync it if that is a folder."""
         done = storage.persist_current_checkpoint(checkpoint, name)
         if not self.remote:
-            with refusals(done.path):
+            with translate_os_errors(done.path):
                 sync(Path(done.path))
                 sync_folder(Path(done.path).parent)
         return done

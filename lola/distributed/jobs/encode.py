@@ -15,7 +15,7 @@ import numpy as np
 
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
-from lola.core.waiting import Say
+from lola.core.waiting import Log
 from lola.data.latent_shards import describe_shards, shapes, shard_fault, shard_path, write_shard
 from lola.data.latents import LatentTrajectory
 from lola.data.systems import System
@@ -25,7 +25,7 @@ from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.blocks import EncodedBlock, GuardedShard, encoded_blocks
 from lola.emulation.emulator import trained_system
 from lola.emulation.encoding import CacheConfig, variants_of
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath, files_below
 from lola.storage.stages import Stage
 
@@ -70,16 +70,16 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
         for name in splits
         for number, shard in enumerate(shards_of(splits[name]))
     ]
-    spool, there = Spool(stage.folder), set()
+    event_log, there = EventLog(stage.folder), set()
     for name, fault in faults.items():
-        spool.notice(f"left out {name}: {fault}")
+        event_log.notice(f"left out {name}: {fault}")
     for path in files_below(stage.folder):
         if path.name.startswith(".shard-"):  # a killed job's; the lease says that nobody writes them
             path.unlink()
         elif path.suffix == ".parquet":
             fault = shard_fault(path) if isinstance(path, Path) else ""  # objects appear whole
             if fault:
-                spool.notice(f"{fault}; it is encoded again")
+                event_log.notice(f"{fault}; it is encoded again")
                 path.unlink()
             else:
                 there.add(path)
@@ -88,15 +88,15 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     if missing:
         since = time.perf_counter()
         paths = [path for _, path, _ in files]
-        for number, fault in _encode_shards(missing, paths, model, config, spool.notice):
+        for number, fault in _encode_shards(missing, paths, model, config, event_log.notice):
             if fault:
                 faults[_name(files[number][2])] = fault
-                spool.notice(f"left out {_name(files[number][2])}: {fault}")
+                event_log.notice(f"left out {_name(files[number][2])}: {fault}")
             else:
                 done += 1
                 encoded += _states(files[number][2], config)
                 rates = _rates(files[number][1], files[number][2], config, since)
-                spool.metrics(done, {"progress/shards": done} | rates)
+                event_log.metrics(done, {"progress/shards": done} | rates)
             since = time.perf_counter()
     there = set(files_below(stage.folder))
     seconds = time.perf_counter() - started
@@ -131,10 +131,10 @@ def _encode_shards(
     paths: list[AnyPath],
     model: AnyPath,
     config: CacheConfig,
-    say: Say,
+    log: Log,
 ) -> Iterator[tuple[int, str]]:
     """Write the missing shards; tells each one's number and, if it was skipped, why."""
-    blocks = encoded_blocks(missing, model, config, say)
+    blocks = encoded_blocks(missing, model, config, log)
     for number, own in itertools.groupby(blocks, key=lambda block: block.shard):
         fault = ""
         try:

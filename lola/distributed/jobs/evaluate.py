@@ -25,24 +25,24 @@ import ray
 import torch
 
 from lola.core.errors import LolaError
-from lola.core.filesystem import refusal
+from lola.core.filesystem import describe_os_error
 from lola.core.strict_json import null_if_not_finite
 from lola.core.waiting import Reminder
 from lola.data.systems import get_system
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import WellSplit
-from lola.distributed.cluster.connection import Room, room
+from lola.distributed.cluster.connection import ClusterResources, cluster_resources
 from lola.distributed.cluster.resources import Demand, describe_wait
-from lola.distributed.cluster.waits import patient_wait
-from lola.distributed.trials import Reads, Step
+from lola.distributed.cluster.waits import wait_for_first
+from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
 from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
 from lola.evaluation.tables.lead_times import count_diverged, summarise
 from lola.evaluation.tables.stored import read_table
 from lola.models.autoencoder import Autoencoder
-from lola.storage.event_log import Spool
-from lola.storage.remote import AnyPath, files_below, is_there, read_whole, reason
+from lola.storage.event_log import EventLog
+from lola.storage.remote import AnyPath, file_exists, files_below, first_line, read_whole
 from lola.storage.stages import Stage, atomic_path, read_manifest
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
@@ -114,7 +114,7 @@ def evaluation_step(
     run = EvaluationRun(stage, config, subject, datasets, autoencoder, emulator)
     tags = {"system": stage.system, "stage": "evaluation", "compression": f"{subject.compression:g}", **key}
     tags["split"] = config.split
-    reads = Reads(f"{stage.system}/{config.split}", split.fingerprint, "evaluation", datasets.root)
+    reads = InputDataset(f"{stage.system}/{config.split}", split.fingerprint, "evaluation", datasets.root)
     total = min(config.trajectories, len(split.trajectories))
     return Step(stage, functools.partial(run_evaluation, run), tags, total, reads=(reads,))
 
@@ -135,18 +135,18 @@ def run_evaluation(run: EvaluationRun) -> None:
     joined = {}
     for name in ("metrics", "spectra"):
         joined[name] = pa.concat_tables([read_table(part.folder / f"{name}.parquet") for part in parts])
-        with atomic_path(run.stage.folder / f"{name}.parquet") as aside:
-            pq.write_table(joined[name], aside, row_group_size=ROWS, **PARQUET)
+        with atomic_path(run.stage.folder / f"{name}.parquet") as tmp_path:
+            pq.write_table(joined[name], tmp_path, row_group_size=ROWS, **PARQUET)
     for name in (EXAMPLE, MOMENTS):
         if (parts[0].folder / name).exists():
-            with atomic_path(run.stage.folder / name) as aside:
-                aside.write_bytes(read_whole(parts[0].folder / name))
+            with atomic_path(run.stage.folder / name) as tmp_path:
+                tmp_path.write_bytes(read_whole(parts[0].folder / name))
     timing = float(np.median([float(read_whole(part.folder / LAST)) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
     diverged = count_diverged(joined["metrics"])
     beside = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
     beside = {f"{config.split}/{name}": value for name, value in beside.items()}
-    Spool(run.stage.folder).metrics(0, summary | beside)
+    EventLog(run.stage.folder).metrics(0, summary | beside)
     run.stage.commit(
         trajectories=[split.trajectories[index].id for index in chosen],
         rows={name: table.num_rows for name, table in joined.items()},
@@ -174,7 +174,7 @@ class _Part:
 
     @property
     def committed(self) -> bool:
-        return is_there(self.folder / LAST)
+        return file_exists(self.folder / LAST)
 
 
 def _committed(stage: AnyPath) -> set[str]:
@@ -193,7 +193,7 @@ def _remove_corrupt(run: EvaluationRun, parts: list[_Part]) -> None:
         kept = (EXAMPLE,) if part == parts[0] and run.config.split == "test" else ()
         fault = _fault(folder, ("metrics.parquet", "spectra.parquet", LAST, *kept))
         if fault:
-            Spool(run.stage.folder).notice(f"{fault}; its trajectory is scored again")
+            EventLog(run.stage.folder).notice(f"{fault}; its trajectory is scored again")
             shutil.rmtree(folder)
 
 
@@ -209,25 +209,25 @@ def _fault(part: Path, names: tuple[str, ...]) -> str:
             else:
                 float(path.read_text())
         except (OSError, ValueError, EOFError, pa.ArrowException) as error:
-            return f"{path} is corrupt ({reason(error)})"
+            return f"{path} is corrupt ({first_line(error)})"
     return ""
 
 
 def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     """Score what is not scored yet, reporting how many parts are."""
-    committed, cluster = _committed(run.stage.folder), room()
+    committed, cluster = _committed(run.stage.folder), cluster_resources()
     left = [part for part in parts if part.name not in committed]
     gpus = run.config.gpus if run.config.gpus >= 0 else gpus_of(run, cluster)
     size = parts_per_task(len(left), gpus, cluster)
     told = ray.put((run, split, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
-    spool, failures, first = Spool(run.stage.folder), [], None
+    event_log, failures, first = EventLog(run.stage.folder), [], None
     waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
     demand = task_demand(gpus)
-    reminder = Reminder(lambda: describe_wait("", demand), spool.notice)
+    reminder = Reminder(lambda: describe_wait("", demand), event_log.notice)
     while tasks:
-        finished = patient_wait(ray.wait, tasks, reminder)
+        finished = wait_for_first(ray.wait, tasks, reminder)
         reminder.restart()
         mine = tasks.pop(finished)
         try:
@@ -235,7 +235,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         except ray.exceptions.RayError as error:
             first = first or error
             cause = getattr(error, "cause", None) or error
-            why = refusal(cause) or f"{type(cause).__name__}: {cause}"
+            why = describe_os_error(cause) or f"{type(cause).__name__}: {cause}"
             why = str(cause) if isinstance(cause, LolaError) else why
             there = [part.committed for part in mine]
             lost = mine[there.index(False)] if False in there else mine[-1]
@@ -244,7 +244,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         # Only this process's tasks commit parts: looking for all of them each time would be quadratic
         waiting -= collections.Counter(part.index for part in mine)
         done = total - len(waiting)  # trajectories from all of their start states
-        spool.metrics(done, {"progress/trajectories": done})
+        event_log.metrics(done, {"progress/trajectories": done})
     if failures:
         raise LolaError(
             f"{len(failures)} of the tasks that score {run.stage.name} failed: {failures[0]}"
@@ -256,7 +256,7 @@ def task_demand(gpus: float) -> Demand:
     return Demand("evaluation tasks", "", 1, 1, gpus)
 
 
-def gpus_of(run: EvaluationRun, there: Room) -> float:
+def gpus_of(run: EvaluationRun, there: ClusterResources) -> float:
     """GPUs of a task that names none: one if there are any, or if they may come and trained the models."""
     if there.gpus or not there.grows:
         return min(1, there.gpus)
@@ -264,7 +264,7 @@ def gpus_of(run: EvaluationRun, there: Room) -> float:
     return float(any(model.get("speed", {}).get("device", "cpu") != "cpu" for model in models))
 
 
-def parts_per_task(parts: int, gpus: float, there: Room) -> int:
+def parts_per_task(parts: int, gpus: float, there: ClusterResources) -> int:
     """How many parts a task takes: one where nodes may come, which then find tasks to do.
 
     Arguments:
@@ -287,15 +287,15 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
         result = evaluate_trajectory(
             run.config, run.subject, split, part.index, part.start, autoencoder=models[0], emulator=models[1]
         )
-        with atomic_path(part.folder, LAST) as aside:
-            aside.mkdir()
-            pq.write_table(result.metrics, aside / "metrics.parquet", **PARQUET)
-            pq.write_table(result.spectra, aside / "spectra.parquet", **PARQUET)
+        with atomic_path(part.folder, LAST) as tmp_path:
+            tmp_path.mkdir()
+            pq.write_table(result.metrics, tmp_path / "metrics.parquet", **PARQUET)
+            pq.write_table(result.spectra, tmp_path / "spectra.parquet", **PARQUET)
             if part == first and run.config.split == "test":  # reports show no others
-                _write_array(aside / EXAMPLE, result.example)
+                _write_array(tmp_path / EXAMPLE, result.example)
                 if result.moments is not None:
-                    _write_array(aside / MOMENTS, result.moments)
-            (aside / LAST).write_text(repr(result.seconds))
+                    _write_array(tmp_path / MOMENTS, result.moments)
+            (tmp_path / LAST).write_text(repr(result.seconds))
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:

@@ -8,17 +8,17 @@ import ray
 
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
-from lola.core.waiting import Say, working
+from lola.core.waiting import Log, working
 from lola.data.files import open_once
 from lola.data.well.writer import write_statistics
 from lola.distributed.cluster.causes import own_errors
 from lola.distributed.cluster.connection import connect
-from lola.distributed.cluster.resources import Demand, describe_wait, look, refuse_impossible
-from lola.distributed.cluster.waits import patient_wait
+from lola.distributed.cluster.resources import Demand, current_cluster, describe_wait, refuse_impossible
+from lola.distributed.cluster.waits import wait_for_first
 from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
-from lola.storage.leases import told_lease
+from lola.storage.leases import logged_lease
 from lola.storage.remote import AnyPath, files_below, remote_path
-from lola.storage.stages import Location, remove_asides
+from lola.storage.stages import Location, remove_temporary_paths
 
 SIMULATING = Demand("simulation tasks", "", 1, 1)
 
@@ -26,7 +26,7 @@ SIMULATING = Demand("simulation tasks", "", 1, 1)
 def simulate(
     config: SimulationConfig,
     well: Location,
-    say: Say = print,
+    log: Log = print,
     before: Callable[[], None] = lambda: None,
 ) -> int:
     """Simulate the files that are missing; returns how many were. Genuine datasets are left as they are.
@@ -36,7 +36,7 @@ def simulate(
     Arguments:
         config: What to simulate.
         well: The folder of Well datasets, a path or a URL.
-        say: Told about progress.
+        log: Told about progress.
         before: Called when a cluster is there and something is about to be simulated.
 
     Raises:
@@ -52,8 +52,8 @@ def simulate(
         return 0
     if not all(path.exists() for path in wanted):
         config.check_solver()
-    with told_lease(root, say):
-        return _simulate_missing(config, root, wanted, say, before)
+    with logged_lease(root, log):
+        return _simulate_missing(config, root, wanted, log, before)
 
 
 def is_needed(config: SimulationConfig, well: Location) -> bool:
@@ -71,24 +71,24 @@ def _simulate_missing(
     config: SimulationConfig,
     root: AnyPath,
     wanted: dict[AnyPath, Job],
-    say: Say,
+    log: Log,
     before: Callable[[], None],
 ) -> int:
     """Simulate what nobody has by now, under the lease of the folder; returns how many files."""
     missing = {path: job for path, job in wanted.items() if not path.exists()}
     for dataset in {job.dataset for job in wanted.values()}:
-        remove_asides(root / dataset)
+        remove_temporary_paths(root / dataset)
     if missing:
-        connect(say)
-        refuse_impossible({"the simulation": SIMULATING}, look())
+        connect(log)
+        refuse_impossible({"the simulation": SIMULATING}, current_cluster())
         before()
-        say(f"simulating {len(missing)} of {len(wanted)} files into {root}")
+        log(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0
     doing = lambda: f"simulating: {len(missing) - len(tasks)} of {len(missing)} files are done"  # noqa: E731
-    reminder = working(lambda: describe_wait("the simulation", SIMULATING) or doing(), say)
+    reminder = working(lambda: describe_wait("the simulation", SIMULATING) or doing(), log)
     while tasks:
-        done = patient_wait(ray.wait, tasks, reminder)
+        done = wait_for_first(ray.wait, tasks, reminder)
         reminder.restart()
         with own_errors():
             counts: dict[str, Any] = ray.get(done)
@@ -96,9 +96,9 @@ def _simulate_missing(
         rejected += counts["rejected"]
         trajectories += counts["trajectories"]
         left = len(missing) - len(tasks)
-        say(f"simulated {left}/{len(missing)} {path.name} ({counts['seconds']:.1f} s)")
+        log(f"simulated {left}/{len(missing)} {path.name} ({counts['seconds']:.1f} s)")
     if missing:
-        say(f"simulated {trajectories} trajectories, {rejected} draws rejected and redrawn")
+        log(f"simulated {trajectories} trajectories, {rejected} draws rejected and redrawn")
     for dataset in sorted({job.dataset for job in wanted.values()}):
         if missing or not (root / dataset / "stats.yaml").exists():
             write_statistics(root / dataset)

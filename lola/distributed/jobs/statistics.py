@@ -20,7 +20,7 @@ import yaml
 
 from lola.core.config import Config, Count, how
 from lola.core.errors import DataError
-from lola.core.waiting import Say
+from lola.core.waiting import Log
 from lola.data.statistics import Moments, field_moments, table
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
@@ -29,9 +29,9 @@ from lola.data.well.splits import WellSplit
 from lola.distributed.cluster.causes import own_errors
 from lola.distributed.cluster.connection import quiet_data
 from lola.distributed.cluster.resources import Demand
-from lola.distributed.cluster.waits import watched
+from lola.distributed.cluster.waits import log_progress
 from lola.distributed.jobs.datasource import WellDatasource
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage, atomic_path
 
@@ -70,14 +70,14 @@ def statistics_stage(root: AnyPath, split: WellSplit, block: int = 16) -> Stage:
     )
 
 
-def compute_statistics(stage: Stage, system: System, datasets: Datasets, say: Say | None = None) -> None:
+def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Log | None = None) -> None:
     """Take the statistics of a system's training set, write them to `stats.yaml` and commit the stage.
 
     Arguments:
         stage: The statistics.
         system: Its fields.
         datasets: The Well datasets.
-        say: Told what is waited for; without it, the stage's record is.
+        log: Told what is waited for; without it, the stage's record is.
 
     Raises:
         DataError: A file cannot be read, or holds values that no physical field has.
@@ -87,10 +87,10 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, say: Sa
     assert isinstance(config, StatisticsConfig)
     quiet_data()
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
-    rows = _stream(dict(enumerate(shards_of(split))), config.block, say or Spool(stage.folder).notice)
+    rows = _stream(dict(enumerate(shards_of(split))), config.block, log or EventLog(stage.folder).notice)
     physical, transformed = merged(rows)
-    with atomic_path(stage.folder / "stats.yaml") as aside:
-        aside.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
+    with atomic_path(stage.folder / "stats.yaml") as tmp_path:
+        tmp_path.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
     stage.commit(
         mean=transformed.mean.tolist(),
         std=transformed.std.tolist(),
@@ -99,7 +99,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, say: Sa
     )
 
 
-def _stream(shards: Mapping[int, Shard], block: int, say: Say) -> list[dict[str, Any]]:
+def _stream(shards: Mapping[int, Shard], block: int, log: Log) -> list[dict[str, Any]]:
     """The moments of every block, in whatever order."""
     states = min(block, min(shard.split.steps for shard in shards.values()))
     blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
@@ -111,7 +111,7 @@ def _stream(shards: Mapping[int, Shard], block: int, say: Say) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     with own_errors():
         batches = blocks.iter_batches(batch_size=None, batch_format="pyarrow")
-        for batch in watched(batches, "the reading of the training set", READING, say):
+        for batch in log_progress(batches, "the reading of the training set", READING, log):
             assert isinstance(batch, pa.Table)
             rows += batch.to_pylist()
     return rows

@@ -28,14 +28,14 @@ from torch import nn
 
 from lola.core.config import Config
 from lola.core.errors import CorruptError, LolaError, StorageError
-from lola.core.filesystem import refusal
+from lola.core.filesystem import describe_os_error
 from lola.core.seeding import seed_process
 from lola.distributed.cluster.connection import cpus_per_gpu
-from lola.distributed.cluster.preemption import Lookout
+from lola.distributed.cluster.preemption import PreemptionMonitor
 from lola.distributed.cluster.resources import Demand
 from lola.distributed.cluster.waits import WorkersCallback
 from lola.distributed.jobs.checkpoints import SCORE, CheckpointStore
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Stage, atomic_path
 from lola.training.buffers import Source
@@ -88,7 +88,7 @@ def run_training(run: TrainingRun) -> None:
     stage, config = run.stage, run.training
     store = CheckpointStore.of(stage, config)
     for line in store.repair():
-        Spool(stage.folder).notice(line)
+        EventLog(stage.folder).notice(line)
     started = time.perf_counter()
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     trainer = TorchTrainer(
@@ -111,7 +111,7 @@ def run_training(run: TrainingRun) -> None:
                 checkpoint_score_order="min",
             ),
             callbacks=[
-                SpoolCallback(stage.folder),  # type: ignore[list-item]
+                EventLogCallback(stage.folder),  # type: ignore[list-item]
                 WorkersCallback(stage.folder, workers_demand(config)),  # type: ignore[list-item]
             ],
         ),
@@ -120,7 +120,7 @@ def run_training(run: TrainingRun) -> None:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         final = getattr(error, "controller_failure", None)
-        if isinstance(final, LolaError):  # of `SpoolCallback`
+        if isinstance(final, LolaError):  # of `EventLogCallback`
             raise final from error
         raise LolaError(f"training {stage.name} failed: {_cause(error)}") from error
     metrics = result.metrics or {}
@@ -132,8 +132,8 @@ def run_training(run: TrainingRun) -> None:
     weights = {"raw": WEIGHTS} | ({"ema": EMA_WEIGHTS} if config.ema else {})
     with result.checkpoint.as_directory() as folder:
         for name in weights.values():
-            with atomic_path(stage.folder / name) as aside:
-                shutil.copyfile(Path(folder) / name, aside)
+            with atomic_path(stage.folder / name) as tmp_path:
+                shutil.copyfile(Path(folder) / name, tmp_path)
     stage.commit(
         weights=weights,
         model={"type": type(run.model).__name__, **run.model.what()},
@@ -175,7 +175,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
     seed_process(run.training.seed, "weights")
     setup = run.setup()
     use = Utilisation(run, setup.training, device, world) if rank == 0 else None
-    aside = store.aside()
+    tmp_path = store.tmp_path()
     persist = functools.partial(store.persist, context.get_storage())
 
     notices: list[str] = []
@@ -183,7 +183,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         checkpoint = None
         if rank == 0:
-            folder = aside / f".aside-{uuid.uuid4().hex}"  # not by tempfile, whose folders no group may read
+            folder = tmp_path / f".aside-{uuid.uuid4().hex}"  # tempfile makes it private
             folder.mkdir()
             save(folder)
             checkpoint = Checkpoint.from_directory(folder)
@@ -210,7 +210,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
             setup.validation,
             report=report,
             told=notices.append,
-            leaving=Lookout(device),
+            leaving=PreemptionMonitor(device),
             wrap=ray.train.torch.prepare_model if world > 1 else None,
             resume=Path(folder) if folder else None,
             device=device,
@@ -241,7 +241,7 @@ class Utilisation:
         return self.operations / (seconds * self.peak)
 
 
-class SpoolCallback(UserCallback):
+class EventLogCallback(UserCallback):
     """Appends what the workers report to the stage's record; runs in the controller of the run.
 
     It ends the run where starting workers again would not help.
@@ -255,10 +255,10 @@ class SpoolCallback(UserCallback):
     ) -> None:
         """Record the first worker's metrics and notices, which are those of all workers."""
         for line in metrics[0].get("notices", ()):
-            Spool(self.folder).notice(line)
+            EventLog(self.folder).notice(line)
         values = {name: value for name, value in metrics[0].items() if "/" in name}
         if values:
-            Spool(self.folder).metrics(metrics[0]["step"], values)
+            EventLog(self.folder).metrics(metrics[0]["step"], values)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise a worker's error that is of the data, the options or a training that diverged.
@@ -278,7 +278,7 @@ def _cause(error: BaseException) -> str:
     inner: BaseException = next(iter(failures.values())) if failures else error
     inner = getattr(inner, "_base_exc", None) or inner
     inner = getattr(inner, "cause", None) or inner
-    refused = refusal(inner)
+    refused = describe_os_error(inner)
     if refused or isinstance(inner, LolaError):
         return refused or str(inner)
     lines = str(inner).strip().splitlines() or [""]

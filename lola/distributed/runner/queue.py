@@ -18,11 +18,11 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from lola.core.waiting import Say
-from lola.distributed.cluster.connection import Room
+from lola.core.waiting import Log
+from lola.distributed.cluster.connection import ClusterResources
 from lola.distributed.trials import WAITING, Trial
 
-LOOK = 2.0  # seconds between looks at the cluster, and at stages that another sweep may have made
+READ_INTERVAL_S = 2.0  # seconds between looks at the cluster, and at stages that another sweep may have made
 
 
 class TrialQueue(Searcher):
@@ -30,25 +30,25 @@ class TrialQueue(Searcher):
 
     Arguments:
         trials: What to run; a configuration names a trial as `trial`.
-        room: Tells what the cluster has.
+        read_resources: Tells what the cluster has.
         limit: The most trials at once; 0 is no limit.
-        say: Told what a trial waits for.
+        log: Told what a trial waits for.
     """
 
     def __init__(
         self,
         trials: Iterable[Trial],
-        room: Callable[[], Room],
+        read_resources: Callable[[], ClusterResources],
         limit: int = 0,
-        say: Say = lambda _: None,
+        log: Log = lambda _: None,
     ) -> None:
         super().__init__()
         self.waiting = {trial.name: trial for trial in trials}
         self.ready: dict[str, Trial] = {}
         self.running: dict[str, Trial] = {}
-        self.look, self.limit, self.say = room, limit, say
-        self._looked = float("-inf")
-        self._room = Room()
+        self.read_resources, self.limit, self.log = read_resources, limit, log
+        self._read_at = float("-inf")
+        self._resources = ClusterResources()
 
     def __getstate__(self) -> dict[str, Any]:
         """What Ray Tune keeps in a file; a console cannot be."""
@@ -56,7 +56,7 @@ class TrialQueue(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial's configuration; None for now, or `FINISHED` when nothing can follow."""
-        if time.monotonic() - self._looked > LOOK:
+        if time.monotonic() - self._read_at > READ_INTERVAL_S:
             self._refresh()
         if not self.ready:
             return None if self.waiting and self.running else Searcher.FINISHED
@@ -70,18 +70,18 @@ class TrialQueue(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on what a trial says that it waits for."""
         if WAITING in result:
-            self.say(result[WAITING])
+            self.log(result[WAITING])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Forget a trial that ended, well or not."""
         self.running.pop(trial_id, None)
-        self._looked = float("-inf")
+        self._read_at = float("-inf")
 
     def _refresh(self) -> None:
         """Look at the cluster, and for trials that have become ready."""
-        self._room, self._looked = self.look(), time.monotonic()
+        self._resources, self._read_at = self.read_resources(), time.monotonic()
         if len(self.ready) < len(self.waiting):
             ready = self.ready.keys()  # and stay so
             self.ready = {name: trial for name, trial in self.waiting.items() if name in ready or trial.ready}
@@ -90,15 +90,15 @@ class TrialQueue(Searcher):
         """The first ready trial, unless there is no room for it now."""
         if self.limit and len(self.running) >= self.limit:
             return None
-        cpus = self._room.cpus - sum(trial.cpus for trial in self.running.values())
-        gpus = self._room.gpus - sum(trial.gpus for trial in self.running.values())
+        cpus = self._resources.cpus - sum(trial.cpus for trial in self.running.values())
+        gpus = self._resources.gpus - sum(trial.gpus for trial in self.running.values())
         whole = (
             trial
             for trial in self.ready.values()
-            if trial.cpus <= self._room.cpus and trial.gpus <= self._room.gpus
+            if trial.cpus <= self._resources.cpus and trial.gpus <= self._resources.gpus
         )
         first = next(whole, next(iter(self.ready.values())))
         over = cpus < 0 or gpus < 0  # one waits for its workers already
         fits = first.cpus <= cpus and first.gpus <= gpus
-        asks = self._room.grows and (bool(self.limit) or not over)
+        asks = self._resources.grows and (bool(self.limit) or not over)
         return first if fits or asks or not self.running else None

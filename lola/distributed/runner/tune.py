@@ -17,8 +17,8 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from lola.core.errors import LolaError
-from lola.core.waiting import Say
-from lola.distributed.cluster.connection import HEAD, room
+from lola.core.waiting import Log
+from lola.distributed.cluster.connection import HEAD, cluster_resources
 from lola.distributed.runner.queue import TrialQueue
 from lola.distributed.runner.telemetry import Telemetry
 from lola.distributed.trials import Trial, complete_record, reason_of, run_trial
@@ -44,12 +44,12 @@ def watching(
     telemetry = Telemetry(trials, tracker.sweep, slots)
     sinks = (progress, telemetry)
     followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
-    with polling(followers, progress.say), progress.speaking(telemetry.at_work):
+    with polling(followers, progress.log), progress.reporting(telemetry.at_work):
         yield
 
 
 def run_trials(
-    trials: Sequence[Trial], folder: Path, limit: int = 0, say: Say = lambda _: None
+    trials: Sequence[Trial], folder: Path, limit: int = 0, log: Log = lambda _: None
 ) -> dict[str, str]:
     """Run trials, as many at once as there is room for; returns why trials failed, by name.
 
@@ -57,7 +57,7 @@ def run_trials(
         trials: What to run.
         folder: Where Ray Tune keeps its files meanwhile.
         limit: The most trials at once; 0 is no limit.
-        say: Told what trials wait for.
+        log: Told what trials wait for.
 
     Raises:
         LolaError: Nodes ran out of memory again and again.
@@ -67,7 +67,7 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
     for _ in range(STARTS):
         try:
-            reasons = _fit([trial for trial in trials if not trial.finished], folder, limit, say)
+            reasons = _fit([trial for trial in trials if not trial.finished], folder, limit, log)
         except OutOfMemoryError:
             continue
         return {
@@ -81,7 +81,7 @@ def run_trials(
     )
 
 
-def _fit(trials: Sequence[Trial], folder: Path, limit: int, say: Say) -> list[str]:
+def _fit(trials: Sequence[Trial], folder: Path, limit: int, log: Log) -> list[str]:
     """Run trials as one experiment of Ray Tune; returns why trials failed.
 
     Raises:
@@ -93,7 +93,7 @@ def _fit(trials: Sequence[Trial], folder: Path, limit: int, say: Say) -> list[st
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(run_trial, told=told), {"CPU": 0, HEAD: 0.001}),
         tune_config=tune.TuneConfig(
-            search_alg=TrialQueue(trials, room, limit, say),
+            search_alg=TrialQueue(trials, cluster_resources, limit, log),
             num_samples=len(trials),
             reuse_actors=True,
         ),
@@ -114,7 +114,7 @@ def concurrency(trials: Sequence[Trial]) -> int:
     """How many of these trials, if all were as large as the largest, the cluster has room for."""
     cpus = max((trial.cpus for trial in trials), default=1)
     accelerators = max((trial.gpus for trial in trials), default=0)
-    there = room()
+    there = cluster_resources()
     fit = [int(there.cpus // cpus)] + ([int(there.gpus // accelerators)] if accelerators else [])
     return max(1, min(fit))
 

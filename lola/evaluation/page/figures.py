@@ -86,9 +86,9 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's ending (PNG or SVG), aside, then renamed."""
     # Without a date and with named marks, the same figure is the same file.
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with atomic_path(path, durable=False) as aside, matplotlib.rc_context({"svg.hashsalt": path.stem}):
+    with atomic_path(path, durable=False) as tmp_path, matplotlib.rc_context({"svg.hashsalt": path.stem}):
         options: Any = {"dpi": DPI, "facecolor": "white", "metadata": metadata}
-        figure.savefig(aside, format=path.suffix.removeprefix("."), **options)
+        figure.savefig(tmp_path, format=path.suffix.removeprefix("."), **options)
     figure.set_layout_engine("none")  # it is laid out: the next format need not do so again
     return path
 

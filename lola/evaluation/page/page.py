@@ -134,8 +134,8 @@ def _asset(name: str) -> str:
 
 
 def _write_text(path: Path, text: str) -> Path:
-    with atomic_path(path, durable=False) as aside:  # who commits the report syncs its folder once
-        aside.write_text(text, "utf-8")
+    with atomic_path(path, durable=False) as tmp_path:  # who commits the report syncs its folder once
+        tmp_path.write_text(text, "utf-8")
     return path
 
 

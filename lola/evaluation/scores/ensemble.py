@@ -55,7 +55,7 @@ class Members:
     largest: Tensor
 
 
-class Room:
+class ScratchBuffers:
     """Memory that is used again and again."""
 
     def __init__(self) -> None:
@@ -93,10 +93,10 @@ def score_ensemble(
     scratch = threading.local()
 
     def score(block: slice) -> tuple[Members, dict[str, Scores]]:
-        room = scratch.__dict__.setdefault("room", Room())
-        common, spectrum, own = _of_members(v := members[:, block], spatial, room)
+        buffers = scratch.__dict__.setdefault("room", ScratchBuffers())
+        common, spectrum, own = _of_members(v := members[:, block], spatial, buffers)
         return own, {
-            name: _of_target(target[block], v, common, spectrum, room) for name, target in rows.items()
+            name: _of_target(target[block], v, common, spectrum, buffers) for name, target in rows.items()
         }
 
     for own, scores in _map(score, members):
@@ -147,14 +147,14 @@ def _map(
 
 
 def _of_members(
-    v: Tensor, spatial: int, room: Room
+    v: Tensor, spatial: int, buffers: ScratchBuffers
 ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], Members]:
     """The spread; power by bin and the mean's coefficients; and what the members are by themselves."""
     grid, count = tuple(range(-spatial, 0)), len(v)
     metrics = {}
     mean = v.mean(0)
     if count > 1:
-        centred = torch.sub(v, mean, out=room.take("errors", v.shape, v))
+        centred = torch.sub(v, mean, out=buffers.take("errors", v.shape, v))
         variance = torch.linalg.vector_norm(centred, dim=grid).square().mean(0) / mean[0].numel()
         metrics["spread"] = ((count + 1) / (count - 1) * variance).sqrt()
     modes = torch.fft.rfftn(v, dim=grid, norm="ortho")
@@ -168,15 +168,15 @@ def _of_members(
 
 
 def _of_target(
-    u: Tensor, v: Tensor, common: dict[str, Tensor], spectrum: tuple[Tensor, Tensor], room: Room
+    u: Tensor, v: Tensor, common: dict[str, Tensor], spectrum: tuple[Tensor, Tensor], buffers: ScratchBuffers
 ) -> Scores:
     spatial = u.ndim - 1
     grid = tuple(range(-spatial, 0))
-    error = torch.sub(v, u, out=room.take("errors", v.shape, v))
+    error = torch.sub(v, u, out=buffers.take("errors", v.shape, v))
     mean = error.mean(0).square_().mean(grid)
     each = torch.linalg.vector_norm(error, dim=grid).square() / u[0].numel()
     variance = (u - u.mean(grid, keepdim=True)).square_().sum(grid) / (u[0].numel() - 1) + EPS
-    storage = room.take("sorted", (len(v) + 1, *u.shape), v)
+    storage = buffers.take("sorted", (len(v) + 1, *u.shape), v)
     score, ranks = distribution_of_errors(error, spatial, storage)
     metrics = {
         "vrmse": (mean / variance).sqrt(),

@@ -11,7 +11,7 @@ from upath import UPath
 
 from lola.core.errors import DataError, StorageError
 from lola.evaluation.scores.rows import KEYS, with_lists
-from lola.storage.remote import AnyPath, local_copy, reaching, reason
+from lola.storage.remote import AnyPath, first_line, local_copy, translate_fs_errors
 
 
 def read_table(path: AnyPath) -> pa.Table:
@@ -51,12 +51,12 @@ def read_array(path: AnyPath) -> np.ndarray:
 def _reading(path: AnyPath) -> Iterator[None]:
     """Turn errors of reading a file of a stage into one that names it."""
     try:
-        with reaching(path) if isinstance(path, UPath) else contextlib.nullcontext():
+        with translate_fs_errors(path) if isinstance(path, UPath) else contextlib.nullcontext():
             yield
     except StorageError:
         raise
     except (OSError, ValueError, EOFError, pa.ArrowException) as error:
         raise DataError(
-            f"{path} is missing or corrupt ({reason(error)}); remove manifest.json beside it, and run what "
-            "made it again"
+            f"{path} is missing or corrupt ({first_line(error)}); remove manifest.json beside it, and run "
+            "what made it again"
         ) from error

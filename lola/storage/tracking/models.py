@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from lola.core.errors import TrackingError
-from lola.storage.remote import AnyPath, reason
+from lola.storage.remote import AnyPath, first_line
 from lola.storage.tracking.run import ALIAS
 from lola.storage.tracking.server import database_path, open_client, tracking_uri
 
@@ -42,7 +42,7 @@ def fetch_model(storage: AnyPath, reference: str, folder: Path) -> Path:
             download_artifacts(artifact_uri=found, dst_path=str(folder), tracking_uri=uri, registry_uri=uri)
         )
     except Exception as error:  # the client raises whatever its transport or database raises
-        raise TrackingError(f"MLflow at {uri} has no model {source} ({reason(error)[:120]})") from error
+        raise TrackingError(f"MLflow at {uri} has no model {source} ({first_line(error)[:120]})") from error
 
 
 def _open(storage: AnyPath) -> tuple[str, MlflowClient]:
@@ -79,7 +79,7 @@ def fetch_stage(storage: AnyPath, fingerprint: str, folder: Path) -> Path:
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         runs = client.search_runs(experiments, f"tags.`lola.fingerprint` = '{fingerprint}'")
     except Exception as error:  # the client raises whatever its transport or database raises
-        raise TrackingError(f"MLflow at {uri} does not answer ({reason(error)[:120]})") from error
+        raise TrackingError(f"MLflow at {uri} does not answer ({first_line(error)[:120]})") from error
     if not runs:
         raise TrackingError(f"MLflow at {uri} has no run of the stage {fingerprint[:8]}; copy its folder")
     return fetch_model(storage, f"runs:/{runs[0].info.run_id}", folder)

@@ -144,14 +144,14 @@ class RunCopy:
                 self._send_file_or_dataset(event)
         offset = events[-1][0]
         confirmed = {OFFSET: str(offset), DIGEST: log_digest(self.folder, offset)}
-        self._log([], {key: params[key] for key in params if key not in self._sent.params}, tags)
+        self._sweep_log([], {key: params[key] for key in params if key not in self._sent.params}, tags)
         self._sent.params |= set(params)
         if status is None:
-            self._log(metrics, {}, confirmed)
+            self._sweep_log(metrics, {}, confirmed)
         else:
-            self._log(metrics, {}, {})
+            self._sweep_log(metrics, {}, {})
             self._set_status(status)
-            self._log([], {}, confirmed)
+            self._sweep_log([], {}, confirmed)
         self._sent.offset = offset
         return offset
 
@@ -171,7 +171,9 @@ class RunCopy:
             self._sent.steps[key] = {metric.step for metric in history}
         return self._sent.steps[key]
 
-    def _log(self, metrics: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    def _sweep_log(
+        self, metrics: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]
+    ) -> None:
         """Log in as many calls as the server's limits ask for, the tags with the last metrics."""
         assert self._sent is not None
         for some in _chunks([Param(*each) for each in params.items()], MAX_PARAMS):

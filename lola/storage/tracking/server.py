@@ -29,8 +29,8 @@ with warnings.catch_warnings():
     from mlflow.exceptions import MlflowException
 
 from lola.core.errors import LolaError, TrackingError
-from lola.core.filesystem import AGAIN, RIGHTS, SPACE, Lock, refusal
-from lola.storage.remote import AnyPath, reason
+from lola.core.filesystem import AGAIN, RIGHTS, SPACE, Lock, describe_os_error
+from lola.storage.remote import AnyPath, first_line
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FAULTS = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
@@ -80,8 +80,8 @@ def _try_database(uri: str) -> None:
         engine.dispose()
     except (ImportError, NoSuchModuleError) as error:
         raise TrackingError(
-            f"MLFLOW_TRACKING_URI {uri} needs a driver that is not installed ({reason(error)}); pip install "
-            "it, or unset MLFLOW_TRACKING_URI"
+            f"MLFLOW_TRACKING_URI {uri} needs a driver that is not installed ({first_line(error)}); pip "
+            "install it, or unset MLFLOW_TRACKING_URI"
         ) from error
     except (SQLAlchemyError, ArgumentError, OSError, ValueError) as error:
         raise unreachable(uri, error) from error
@@ -94,7 +94,7 @@ def unreachable(uri: str, error: Exception) -> TrackingError:
             f"MLflow at {uri} refuses this user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     path = database_path(uri)
-    remedy, told = "start it, or unset MLFLOW_TRACKING_URI", reason(error)[:200]
+    remedy, told = "start it, or unset MLFLOW_TRACKING_URI", first_line(error)[:200]
     if path is not None:
         damaged = f"if {path} is damaged, move it away and run again: the event logs hold all that it held"
         own = _of_sqlite(error)
@@ -115,7 +115,7 @@ def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
 def cause_in_words(error: Exception) -> str:
     """Why MLflow does not do what it is asked for: what its database says, where that is told."""
     own = _of_sqlite(error)
-    return f"SQLite: {own}" if own else f"{type(error).__name__}: {reason(error)[:160]}"
+    return f"SQLite: {own}" if own else f"{type(error).__name__}: {first_line(error)[:160]}"
 
 
 def is_refusal(error: Exception) -> bool:
@@ -202,25 +202,25 @@ def make_database(path: Path) -> None:
         with Lock(path.with_suffix(".lock")):
             if path.exists():
                 return
-            _remove_asides(path)
+            _remove_temporary_paths(path)
             # Of a name of its own: MLflow keeps connections to those of before, which are no more
-            aside = path.with_suffix(f".{uuid.uuid4().hex}.part")
-            aside.touch()  # with the mode of the umask, for a group; SQLite would make it 0644
+            tmp_path = path.with_suffix(f".{uuid.uuid4().hex}.part")
+            tmp_path.touch()  # with the mode of the umask, for a group; SQLite would make it 0644
             try:
-                open_client(_sqlite_uri(aside))
-                os.replace(aside, path)
+                open_client(_sqlite_uri(tmp_path))
+                os.replace(tmp_path, path)
             finally:
-                _remove_asides(path)
+                _remove_temporary_paths(path)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, LolaError):
             raise
-        line = refusal(error, path, "make")
+        line = describe_os_error(error, path, "make")
         raise TrackingError(
-            line or f"{path} cannot be made ({reason(error)}); see to the folder's permissions"
+            line or f"{path} cannot be made ({first_line(error)}); see to the folder's permissions"
         ) from error
 
 
-def _remove_asides(path: Path) -> None:
+def _remove_temporary_paths(path: Path) -> None:
     """Remove databases that were being made, and their journals."""
     for each in path.parent.glob(f"{path.stem}*.part*"):
         with contextlib.suppress(OSError):  # another user's, perhaps
@@ -237,7 +237,7 @@ def show_command(uri: str) -> str:
     return f"{program} ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port 5000"
 
 
-def open_experiment(client: MlflowClient, uri: str, name: str, say: Callable[[str], None]) -> str:
+def open_experiment(client: MlflowClient, uri: str, name: str, log: Callable[[str], None]) -> str:
     """The identifier of the experiment of a name, which is made if there is none.
 
     One that was deleted is restored, with its runs: the storage root still holds what they show, and a name
@@ -253,5 +253,5 @@ def open_experiment(client: MlflowClient, uri: str, name: str, say: Callable[[st
                 raise
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
-        say(f"MLflow's experiment {name} had been deleted; it is restored with its runs")
+        log(f"MLflow's experiment {name} had been deleted; it is restored with its runs")
     return experiment.experiment_id

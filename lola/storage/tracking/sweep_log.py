@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lola.core.errors import StorageError
-from lola.storage.event_log import Spool, Status, last_status, read_events
+from lola.storage.event_log import EventLog, Status, last_status, read_events
 from lola.storage.leases import lease
-from lola.storage.remote import AnyPath, any_path, is_there, is_url, reaching
+from lola.storage.remote import AnyPath, any_path, file_exists, is_url, translate_fs_errors
 
 SWEEPS = "sweeps"
 ABANDONED = "its process ended"
@@ -30,7 +30,7 @@ class SweepLog:
         self.root, self.folder = root, folder
         self.held = False
         self._lease = lease(folder)
-        self._spool: Spool | None = None
+        self._event_log: EventLog | None = None
         self.stages: dict[AnyPath, str] = {}
 
     def acquire(self, wait_s: float = 0.0) -> bool:
@@ -41,7 +41,7 @@ class SweepLog:
             except TimeoutError:
                 return False
             self.held = True
-            self._spool = Spool.resume(self.folder)
+            self._event_log = EventLog.resume(self.folder)
             for _, event in read_events(self.folder):
                 if event["kind"] == "stage":
                     self.stages.setdefault(located(self.root, event["path"]), event["fingerprint"])
@@ -55,23 +55,23 @@ class SweepLog:
 
     def begin(self, name: str, identity: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
         """Record what the sweep is, and that it runs."""
-        assert self._spool is not None
-        self._spool.describe(name=name, tags=identity, parameters=parameters)
-        self._spool.status("RUNNING")
+        assert self._event_log is not None
+        self._event_log.describe(name=name, tags=identity, parameters=parameters)
+        self._event_log.status("RUNNING")
 
     def add(self, stage: AnyPath, fingerprint: str) -> None:
         """Record that a stage belongs to the sweep."""
         if stage not in self.stages:
-            assert self._spool is not None
-            self._spool.stage(_relative(self.root, stage), fingerprint)
+            assert self._event_log is not None
+            self._event_log.stage(_relative(self.root, stage), fingerprint)
             self.stages[stage] = fingerprint
 
     def end(self, status: Status, report: AnyPath | None = None) -> None:
         """Record how the sweep ended, and the folder of its report."""
-        assert self._spool is not None
+        assert self._event_log is not None
         if report is not None:
-            self._spool.report(_relative(self.root, report))
-        self._spool.status(status)
+            self._event_log.report(_relative(self.root, report))
+        self._event_log.status(status)
 
     def identity(self) -> dict[str, str]:
         """The tags that it was begun with; empty if it never was."""
@@ -86,7 +86,7 @@ def sweep_folder(root: AnyPath, system: str, fingerprint: str) -> AnyPath:
 
 def sweep_folders(root: AnyPath) -> list[AnyPath]:
     """The folders of all sweeps of a storage root, in order of their names."""
-    with contextlib.nullcontext() if not is_url(root) else reaching(root):
+    with contextlib.nullcontext() if not is_url(root) else translate_fs_errors(root):
         return sorted((path.parent for path in (root / SWEEPS).glob("*/events.jsonl")), key=str)
 
 
@@ -109,8 +109,8 @@ def close_abandoned(stage: AnyPath, wait_s: float = 0.0) -> bool:
         return False
     try:
         if last_status(stage) == "RUNNING":
-            finished = is_there(stage / "manifest.json")
-            Spool.resume(stage).status("FINISHED" if finished else "KILLED", "" if finished else ABANDONED)
+            finished = file_exists(stage / "manifest.json")
+            EventLog.resume(stage).status("FINISHED" if finished else "KILLED", "" if finished else ABANDONED)
     except StorageError:
         return False
     finally:

@@ -12,7 +12,7 @@ from lola.storage.tracking.tracker import Tracker
 STALE_LEASE_S = EXPIRY + 5.0  # after which a lease on an object store that nobody renews has ended
 
 
-def sync(root: AnyPath, say: Callable[[str], None]) -> None:
+def sync(root: AnyPath, log: Callable[[str], None]) -> None:
     """Send what is outstanding of all sweeps of a storage root, and correct the status of their runs.
 
     A sweep that runs now is left to its driver. Stages that no process makes, though their logs say that
@@ -20,7 +20,7 @@ def sync(root: AnyPath, say: Callable[[str], None]) -> None:
 
     Arguments:
         root: The storage root.
-        say: Told about progress.
+        log: Told about progress.
 
     Raises:
         TrackingError: MLflow does not answer or refuses some of it, or there are no sweeps.
@@ -28,32 +28,32 @@ def sync(root: AnyPath, say: Callable[[str], None]) -> None:
     folders = sweep_folders(root)
     if not folders:
         raise TrackingError(f"{root} holds no sweeps; name the storage root of one with --storage")
-    missing = [text for text in (_send(root, folder, say) for folder in folders) if text]
+    missing = [text for text in (_send(root, folder, log) for folder in folders) if text]
     if missing:
         raise TrackingError("; ".join(missing))
 
 
-def _send(root: AnyPath, folder: AnyPath, say: Callable[[str], None]) -> str:
+def _send(root: AnyPath, folder: AnyPath, log: Callable[[str], None]) -> str:
     """Send what is outstanding of a sweep; returns what could not be sent."""
-    log = SweepLog(root, folder)
-    identity = log.identity()
+    sweep_log = SweepLog(root, folder)
+    identity = sweep_log.identity()
     if not identity:
-        say(f"{folder.name}: its event log is empty")
+        log(f"{folder.name}: its event log is empty")
         return ""
     wait_s = STALE_LEASE_S if is_url(root) else 0.0
     if wait_s and last_status(folder) == "RUNNING":
-        say(f"{folder.name}: looking for up to {wait_s:.0f} s whether its driver is alive")
-    if not log.acquire(wait_s):
-        say(f"{folder.name}: runs now, and its driver sends its records")
+        log(f"{folder.name}: looking for up to {wait_s:.0f} s whether its driver is alive")
+    if not sweep_log.acquire(wait_s):
+        log(f"{folder.name}: runs now, and its driver sends its records")
         return ""
-    tracker = Tracker(root, identity["system"], say)
+    tracker = Tracker(root, identity["system"], log)
     try:
-        tracker.resume_sweep(log, identity["fingerprint"])
+        tracker.resume_sweep(sweep_log, identity["fingerprint"])
         if last_status(folder) == "RUNNING":
-            log.end("KILLED")
+            sweep_log.end("KILLED")
         tracker.flush(wait_s)
     finally:
-        log.release()
+        sweep_log.release()
     if not tracker.missing:
-        say(f"{folder.name}: MLflow has everything")
+        log(f"{folder.name}: MLflow has everything")
     return tracker.missing

@@ -18,7 +18,7 @@ from mlflow.entities import Run, RunTag
 from lola.core.errors import LolaError, TrackingError
 from lola.storage.event_log import Status, end_offset
 from lola.storage.follow import Events, Follower
-from lola.storage.remote import AnyPath, reason
+from lola.storage.remote import AnyPath, first_line
 from lola.storage.stages import git_commit
 from lola.storage.tracking.run import OFFSET, RunCopy
 from lola.storage.tracking.server import (
@@ -68,7 +68,7 @@ class Tracker:
         storage: The storage root; runs are kept in `<storage>/mlflow` unless `MLFLOW_TRACKING_URI` names a
             server, which a root on an object store needs.
         system: The physical system, which names the experiment.
-        say: Told what the user should know.
+        log: Told what the user should know.
 
     A server's user and password come from `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or from
     `~/.mlflow/credentials`.
@@ -79,8 +79,8 @@ class Tracker:
 
     name = "MLflow"
 
-    def __init__(self, storage: AnyPath, system: str, say: Callable[[str], None] = lambda text: None) -> None:
-        self.root, self.system, self.say = storage, system, say
+    def __init__(self, storage: AnyPath, system: str, log: Callable[[str], None] = lambda text: None) -> None:
+        self.root, self.system, self.log = storage, system, log
         self.uri = tracking_uri(storage)
         path = database_path(self.uri)
         if path is not None and not os.environ.get("MLFLOW_TRACKING_URI"):
@@ -98,21 +98,21 @@ class Tracker:
         self._outage = _Pause()
         self._troubles: dict[AnyPath, str] = {}
         self._runs: dict[str, Run] | None = None
-        self._log: SweepLog | None = None
-        self._begin: Callable[[SweepLog], None] = lambda log: None
+        self._sweep_log: SweepLog | None = None
+        self._begin: Callable[[SweepLog], None] = lambda sweep_log: None
         self._lock = threading.RLock()
 
     @property
     def experiment(self) -> str:
         """The identifier of the experiment."""
         if self._experiment is None:
-            self._experiment = open_experiment(self.client, self.uri, f"lola/{self.system}", self.say)
+            self._experiment = open_experiment(self.client, self.uri, f"lola/{self.system}", self.log)
         return self._experiment
 
     @property
     def parent(self) -> str | None:
         """The run of the sweep, once it is known."""
-        return self._copies[self._log.folder].run_id if self._log and self._copies else None
+        return self._copies[self._sweep_log.folder].run_id if self._sweep_log and self._copies else None
 
     @property
     def command(self) -> str:
@@ -123,29 +123,29 @@ class Tracker:
         """Begin a sweep, or go on with it."""
         identity = {"stage": "sweep", "fingerprint": fingerprint, "sweep": fingerprint}
         identity |= {"system": self.system, "git_commit": git_commit()}
-        self._begin = lambda log: log.begin(name, identity, parameters)
-        log = SweepLog(self.root, sweep_folder(self.root, self.system, fingerprint))
-        if not self.resume_sweep(log, fingerprint):
-            self.say("another process has this sweep in hand, and sends its records to MLflow")
+        self._begin = lambda sweep_log: sweep_log.begin(name, identity, parameters)
+        sweep_log = SweepLog(self.root, sweep_folder(self.root, self.system, fingerprint))
+        if not self.resume_sweep(sweep_log, fingerprint):
+            self.log("another process has this sweep in hand, and sends its records to MLflow")
             return
-        self._begin(log)
+        self._begin(sweep_log)
         self.pump()
 
-    def resume_sweep(self, log: SweepLog, fingerprint: str) -> bool:
+    def resume_sweep(self, sweep_log: SweepLog, fingerprint: str) -> bool:
         """Take a sweep in hand; returns whether no other process has it."""
-        self._log, self.sweep = log, fingerprint
-        held = log.acquire()
-        self._add(log.folder, fingerprint)
-        for stage, stage_fingerprint in list(log.stages.items()):
+        self._sweep_log, self.sweep = sweep_log, fingerprint
+        held = sweep_log.acquire()
+        self._add(sweep_log.folder, fingerprint)
+        for stage, stage_fingerprint in list(sweep_log.stages.items()):
             self._add(stage, stage_fingerprint)
         return held
 
     def follow(self, folder: AnyPath, fingerprint: str) -> None:
         """Copy the event log of a stage from now on."""
-        assert self._log is not None
+        assert self._sweep_log is not None
         with self._lock:
-            if self._log.held:
-                self._log.add(folder, fingerprint)
+            if self._sweep_log.held:
+                self._sweep_log.add(folder, fingerprint)
                 close_abandoned(folder)
             self._add(folder, fingerprint)
 
@@ -168,7 +168,7 @@ class Tracker:
     def take(self, folder: AnyPath, offset: int, events: Events) -> int:
         """Send events; returns the offset that MLflow has confirmed, or the same if it does not answer."""
         with self._lock:
-            if not (self._log and self._log.held) or self._outage.on or self._pauses[folder].on:
+            if not (self._sweep_log and self._sweep_log.held) or self._outage.on or self._pauses[folder].on:
                 return offset
             try:
                 taken = self._take(self._copies[folder], folder, offset, events)
@@ -186,9 +186,9 @@ class Tracker:
             raise TrackingError(next(iter(self._troubles.values())))
 
     def _take(self, copy: RunCopy, folder: AnyPath, offset: int, events: Events) -> int:
-        assert self._log is not None
+        assert self._sweep_log is not None
         if copy.run_id is None:
-            child = folder != self._log.folder
+            child = folder != self._sweep_log.folder
             if child and self.parent is None:
                 return offset
             run = self._index().get(copy.identity["lola.fingerprint"])
@@ -249,20 +249,22 @@ class Tracker:
             report: The folder of its report, if any.
             status: How it ended.
         """
-        assert self._log is not None
-        if not self._log.held and self._log.acquire():  # the other process ended before this one
-            self._begin(self._log)
+        assert self._sweep_log is not None
+        if not self._sweep_log.held and self._sweep_log.acquire():  # the other process ended before this one
+            self._begin(self._sweep_log)
             for folder, copy in self._copies.items():
-                if folder != self._log.folder:
-                    self._log.add(folder, copy.identity["lola.fingerprint"])
-        if self._log.held:
+                if folder != self._sweep_log.folder:
+                    self._sweep_log.add(folder, copy.identity["lola.fingerprint"])
+        if self._sweep_log.held:
             try:
-                self._log.end(status, report)
+                self._sweep_log.end(status, report)
                 self.flush(ENDING_S if status == "KILLED" else 0.0)
             except OSError as error:
-                self.missing = f"the event log {self._log.folder} cannot be written ({reason(error)})"
+                self.missing = (
+                    f"the event log {self._sweep_log.folder} cannot be written ({first_line(error)})"
+                )
             finally:
-                self._log.release()
+                self._sweep_log.release()
 
     def flush(self, wait_s: float = 0.0) -> None:
         """Send everything that is outstanding now; leaves in `missing` what could not be sent.
@@ -270,9 +272,9 @@ class Tracker:
         Arguments:
             wait_s: The longest wait for processes that are ending.
         """
-        assert self._log is not None
+        assert self._sweep_log is not None
         until = time.monotonic() + wait_s
-        stages = [folder for folder in self._copies if folder != self._log.folder]
+        stages = [folder for folder in self._copies if folder != self._sweep_log.folder]
         running = [each for each in stages if not close_abandoned(each, max(0.0, until - time.monotonic()))]
         left = list(self._copies)
         for _ in range(FINAL_ATTEMPTS):
@@ -295,8 +297,8 @@ class Tracker:
             try:
                 runs = self._index()
             except Exception as error:  # the client raises whatever its transport or database raises
-                assert self._log is not None
-                self._fail(self._log.folder, error)
+                assert self._sweep_log is not None
+                self._fail(self._sweep_log.folder, error)
                 return list(sizes)
             left = []
             for folder, size in sizes.items():

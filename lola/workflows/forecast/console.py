@@ -33,7 +33,7 @@ def show_forecast(config: SweepConfig, cluster: ClusterConfig) -> None:
     free = shutil.disk_usage(root).free if isinstance(root, Path) else math.inf
     if cluster.storage or not cluster.gpus:
         found.refuse(free)
-    elif found.room > free:  # planned for other machines: theirs counts, which nobody has told
+    elif found.storage_bytes > free:  # planned for other machines: theirs counts, which nobody has told
         console.print(
             f"The storage root {root} has {_bytes(free)} free here, too little for these results; "
             "--cluster.storage tells what the cluster has.",
@@ -80,7 +80,7 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     used, there, wall = found.hours(unit), found.capacity[unit], found.wall()
     yield f"Data: {origin}."
     read = sum(work.read for work in found.works)
-    stored, meanwhile = found.stored, found.room - found.stored
+    stored, meanwhile = found.stored, found.storage_bytes - found.stored
     yield f"Storage: {_bytes(stored)} of results, {_bytes(meanwhile)} more meanwhile; read: {_bytes(read)}."
     name = f"{there:g} x {cluster.kind if cluster.gpus else 'CPU'}"
     busy = used * 3600 / (there * wall) if wall else 0.0

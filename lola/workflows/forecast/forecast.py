@@ -119,7 +119,7 @@ class Forecast:
         return sum(work.stored for work in self.works if work.source != "finished")
 
     @property
-    def room(self) -> float:
+    def storage_bytes(self) -> float:
         """Bytes that the storage must have free: with what trainings take meanwhile, if all run at once."""
         return self.stored + sum(work.scratch for work in self.works)
 
@@ -151,11 +151,11 @@ class Forecast:
     def refuse(self, free: float) -> None:
         """Raise `ConfigError` if the storage has too little room."""
         there = self.cluster.storage * 1e9 or free
-        if self.room > there:
+        if self.storage_bytes > there:
             raise ConfigError(
-                f"the sweep needs {self.room / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB of results "
-                f"and the rest for checkpoints meanwhile), and there are {there / 1e9:.4g} GB; give it "
-                "a larger --storage, fewer --latent-channels or --cache.dtype float16"
+                f"the sweep needs {self.storage_bytes / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB of "
+                f"results and the rest for checkpoints meanwhile), and {there / 1e9:.4g} GB are free; give "
+                "it a larger --storage, fewer --latent-channels or --cache.dtype float16"
             )
 
 

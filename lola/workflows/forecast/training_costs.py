@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lola.core.config import located, require
 from lola.core.errors import ConfigError
-from lola.core.waiting import Say, working
+from lola.core.waiting import Log, working
 from lola.data.systems import Ensemble, System, get_system
 from lola.training.cost import Estimate, Hardware, estimate
 from lola.training.counting import count
@@ -182,10 +182,10 @@ def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str
         console.print(line, style="dim", highlight=False)
 
 
-def estimate_all(chosen: Sequence[Job], hardware: Hardware, say: Say) -> list[Estimate]:
+def estimate_all(chosen: Sequence[Job], hardware: Hardware, log: Log) -> list[Estimate]:
     """What each training costs, saying every few seconds how many models are counted."""
     estimates: list[Estimate] = []
-    reminder = working(lambda: f"counted {len(estimates)} of {len(chosen)} models", say)
+    reminder = working(lambda: f"counted {len(estimates)} of {len(chosen)} models", log)
     for job in chosen:
         estimates.append(job.estimate(hardware))
         reminder.poll()
@@ -214,7 +214,7 @@ def _details(job: Job, cost: Estimate) -> Iterable[str]:
     at_once = f", {memory.samples} of them at once" if memory.samples < memory.share else ""
     yield f"batch: {training.batch_size}, {memory.share} on each of {training.most_workers} GPUs{at_once}"
     gigabytes = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
-    yield f"memory of a GPU: {memory.total / 1e9:.2f} GB of {cost.room / 1e9:.0f}: {gigabytes}"
+    yield f"memory of a GPU: {memory.total / 1e9:.2f} GB of {cost.usable / 1e9:.0f}: {gigabytes}"
     yield f"step: {cost.seconds:.3g} s (arithmetic {cost.arithmetic:.3g}, memory traffic {cost.traffic:.3g})"
     hours = training.steps * cost.seconds / 3600
     yield f"run: {training.steps} steps, {hours:.1f} hours, {cost.gpu_hours:.1f} GPU hours"

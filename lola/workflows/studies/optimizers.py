@@ -17,7 +17,7 @@ from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.distributed.trials import Step, Trial
 from lola.models.autoencoder import AutoencoderConfig
 from lola.simulate.systems import Simulation
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, Stage
 from lola.training.loop import TrainingConfig
@@ -177,6 +177,6 @@ def train_or_diverge(step: Step) -> None:
         step.run()
     except DivergedError as error:
         training = cast(Recipe, step.stage.config).training
-        Spool(step.stage.folder).notice(str(error))
+        EventLog(step.stage.folder).notice(str(error))
         step.stage.commit(diverged=str(error))
         CheckpointStore.of(step.stage, training).remove()

@@ -72,9 +72,9 @@ def test_they_are_those_that_storage_takes(asked, tmp_path, monkeypatch):
     launcher = fill(CLUSTER / "aws" / "cluster.yaml", LOLA_BUCKET=BUCKET)
     (url,) = re.findall(r"--env=LOLA_STORAGE=(\S+)", launcher)
     root = resolve_storage(url)
-    with lease(root / "emulators" / "a"), atomic_path(root / "emulators" / "a" / "large") as aside:
-        aside.touch()
-        os.truncate(aside, 2 * 50 * 2**20 + 1)  # more than is uploaded in one request
+    with lease(root / "emulators" / "a"), atomic_path(root / "emulators" / "a" / "large") as partial:
+        partial.touch()
+        os.truncate(partial, 2 * 50 * 2**20 + 1)  # more than is uploaded in one request
     assert local_copy(root / "emulators" / "a" / "large").stat().st_size > 100 * 2**20
     write_json(root / "emulators" / "a" / "manifest.json", {})
     assert len(manifests(root, "emulators")) == 1

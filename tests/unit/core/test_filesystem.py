@@ -13,15 +13,15 @@ from lola.core.errors import StorageError
 from lola.core.filesystem import (
     REMEDIES,
     Lock,
+    describe_os_error,
     expand,
     make_folder,
     private_folder,
-    refusal,
-    refusals,
     replace,
     sync,
+    translate_os_errors,
 )
-from lola.storage.event_log import Spool, spool_path
+from lola.storage.event_log import EventLog, event_log_path
 from lola.storage.leases import lease
 from lola.storage.stages import atomic_path
 
@@ -41,21 +41,21 @@ def synced(monkeypatch):
 
 def test_a_file_and_its_name_are_on_the_disk_before_it_counts(tmp_path, synced):
     target = tmp_path / "new" / "deep" / "file"
-    with atomic_path(target) as aside:
-        aside.write_text("whole")
-        assert str(aside) not in synced
+    with atomic_path(target) as partial:
+        partial.write_text("whole")
+        assert str(partial) not in synced
     folder = str(target.parent)
-    assert synced == [str(tmp_path / "new"), str(tmp_path), str(aside), folder]
+    assert synced == [str(tmp_path / "new"), str(tmp_path), str(partial), folder]
 
 
 def test_a_folder_is_synced_with_all_that_is_below_it(tmp_path, synced):
-    with atomic_path(tmp_path / "part") as aside:
-        (aside / "inner").mkdir(parents=True)
+    with atomic_path(tmp_path / "part") as partial:
+        (partial / "inner").mkdir(parents=True)
         for name in ("a", "inner/b"):
-            (aside / name).write_text(name)
-    below = {str(aside / name) for name in ("a", "inner", "inner/b")}
+            (partial / name).write_text(name)
+    below = {str(partial / name) for name in ("a", "inner", "inner/b")}
     assert set(synced[:-2]) == below
-    assert synced[-2:] == [str(aside), str(tmp_path)]
+    assert synced[-2:] == [str(partial), str(tmp_path)]
 
 
 def test_a_file_that_cannot_be_synced_is_not_renamed(tmp_path, monkeypatch):
@@ -65,9 +65,9 @@ def test_a_file_that_cannot_be_synced_is_not_renamed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", failing)
     with (
         pytest.raises(StorageError, match=r"file \(Input/output error\)"),
-        atomic_path(tmp_path / "file") as aside,
+        atomic_path(tmp_path / "file") as partial,
     ):
-        aside.write_text("lost")
+        partial.write_text("lost")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,22 +80,22 @@ def test_a_filesystem_that_syncs_no_folders_is_used_as_it_is(tmp_path, monkeypat
         genuine(number)
 
     monkeypatch.setattr(os, "fsync", only_files)
-    with atomic_path(tmp_path / "file") as aside:
-        aside.write_text("whole")
+    with atomic_path(tmp_path / "file") as partial:
+        partial.write_text("whole")
     assert (tmp_path / "file").read_text() == "whole"
 
 
 def test_a_record_waits_for_the_disk_but_for_its_metrics(tmp_path, synced):
-    spool = Spool(tmp_path)
-    spool.metrics(1, {"a": 1.0})
+    event_log = EventLog(tmp_path)
+    event_log.metrics(1, {"a": 1.0})
     assert synced == []
-    spool.status("RUNNING")
-    assert synced == [str(spool_path(tmp_path))]
+    event_log.status("RUNNING")
+    assert synced == [str(event_log_path(tmp_path))]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOLCK, errno.EACCES])
 def test_what_is_refused_is_one_line_with_its_cause(tmp_path, number):
-    with pytest.raises(StorageError) as caught, refusals(tmp_path):
+    with pytest.raises(StorageError) as caught, translate_os_errors(tmp_path):
         raise OSError(number, os.strerror(number))
     assert str(caught.value) == f"cannot use {tmp_path} ({os.strerror(number)}); {REMEDIES[number]}"
     assert isinstance(caught.value.__cause__, OSError)
@@ -103,8 +103,8 @@ def test_what_is_refused_is_one_line_with_its_cause(tmp_path, number):
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), ValueError("no"), OSError("no number")])
 def test_other_errors_pass(error):
-    assert refusal(error) == ""
-    with pytest.raises(type(error)), refusals("here"):
+    assert describe_os_error(error) == ""
+    with pytest.raises(type(error)), translate_os_errors("here"):
         raise error
 
 
@@ -149,9 +149,9 @@ def test_files_and_folders_take_the_modes_of_the_umask(tmp_path, mask):
     with umask(mask):
         folder = tmp_path / "kind" / "stage"
         with lease(folder):
-            Spool(folder).status("RUNNING")
-            with atomic_path(folder / "file") as aside:
-                aside.write_text("text")
+            EventLog(folder).status("RUNNING")
+            with atomic_path(folder / "file") as partial:
+                partial.write_text("text")
     for path in (folder, folder.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~mask
     for name in ("file", ".lease", "events.jsonl"):

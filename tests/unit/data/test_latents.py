@@ -110,13 +110,13 @@ def test_a_room_gives_the_windows_that_reading_gives(tmp_path, dtype):
     manifest["splits"] = {"train": describe_shards([path])}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     windows = LatentWindows(LatentSplit(tmp_path, "train"), length=3, stride=2)
-    room = windows.allocate(12)
-    assert room.dtype == dtype
-    assert room.nbytes == 12 * windows.state_bytes
-    windows.load(room, 0, 2, 3, 9)
-    windows.load(room, 6, 0, 1, 7)
+    buffer = windows.allocate(12)
+    assert buffer.dtype == dtype
+    assert buffer.nbytes == 12 * windows.state_bytes
+    windows.load(buffer, 0, 2, 3, 9)
+    windows.load(buffer, 6, 0, 1, 7)
     numbers = np.array([2 * 6 + 3, 0 * 6 + 2, 2 * 6 + 4])
-    batch = windows.batch(room, np.array([0, 7, 1]), numbers, [(i,) for i in range(3)])
+    batch = windows.batch(buffer, np.array([0, 7, 1]), numbers, [(i,) for i in range(3)])
     assert batch.states.dtype == torch.float32
     for row, number in enumerate(numbers):
         states, parameters = windows.read(int(number), ())

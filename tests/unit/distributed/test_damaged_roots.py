@@ -21,7 +21,7 @@ from lola.data.systems import EULER
 from lola.distributed.trials import complete_record
 from lola.emulation.emulator import load_autoencoder, load_emulator
 from lola.evaluation.tables.stored import read_array, read_table
-from lola.storage.event_log import Spool, last_status, read_events
+from lola.storage.event_log import EventLog, last_status, read_events
 from lola.storage.stages import read_manifest
 from lola.workflows.plan import Plan
 
@@ -85,7 +85,7 @@ def check_starts(root, expected, kind, each_damage, caplog):
         kinds = [event["kind"] for _, event in read_events(folder)]
         assert "describe" in kinds, name
         assert last_status(folder) == "FINISHED", name
-        Spool(folder).notice("a later event")
+        EventLog(folder).notice("a later event")
         assert [event.get("text") for _, event in read_events(folder)][-1:] == ["a later event"], name
     return count
 

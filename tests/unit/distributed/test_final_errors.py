@@ -11,7 +11,7 @@ from lola.core.errors import ConfigError, DataError, DivergedError, LolaError, S
 from lola.core.strict_json import loads
 from lola.distributed.jobs import checkpoints, train
 from lola.distributed.jobs.checkpoints import LIST, SCORE, CheckpointStore
-from lola.distributed.jobs.train import SpoolCallback, TrainingRun, run_training
+from lola.distributed.jobs.train import EventLogCallback, TrainingRun, run_training
 from lola.distributed.runner.tune import INPUT_MISSING, describe_failures
 from lola.storage.event_log import read_events
 from lola.storage.stages import Stage
@@ -22,12 +22,14 @@ from lola.training.loop import TrainingConfig
 @pytest.mark.parametrize("kind", [DivergedError, DataError, ConfigError])
 def test_errors_that_another_start_does_not_mend_are_final(tmp_path, kind):
     with pytest.raises(kind, match="window 3"):
-        SpoolCallback(tmp_path).after_exception(None, {1: kind("window 3"), 0: RuntimeError("gloo: closed")})
+        EventLogCallback(tmp_path).after_exception(
+            None, {1: kind("window 3"), 0: RuntimeError("gloo: closed")}
+        )
 
 
 def test_lost_workers_and_storage_are_tried_again(tmp_path):
     lost = {0: RuntimeError("gloo: closed"), 1: StorageError("no space left")}
-    SpoolCallback(tmp_path).after_exception(None, lost)
+    EventLogCallback(tmp_path).after_exception(None, lost)
 
 
 @pytest.mark.parametrize("inner", [DivergedError("training diverged: window 3"), RuntimeError("a fault")])
@@ -94,6 +96,6 @@ def test_a_validation_loss_that_ray_wrote_as_null_is_the_worst(tmp_path, monkeyp
 
 
 def test_notices_of_the_workers_are_recorded(tmp_path):
-    SpoolCallback(tmp_path).after_report(None, 2 * [{"step": 4, "notices": ["step 3 was skipped"]}], None)
+    EventLogCallback(tmp_path).after_report(None, 2 * [{"step": 4, "notices": ["step 3 was skipped"]}], None)
     ((_, event),) = read_events(tmp_path)
     assert (event["kind"], event["text"]) == ("notice", "step 3 was skipped")

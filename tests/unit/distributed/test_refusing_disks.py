@@ -18,7 +18,7 @@ from lola.data import latent_shards
 from lola.data.well.datasets import Datasets
 from lola.distributed.jobs import evaluate
 from lola.distributed.jobs.encode import encode
-from lola.storage.stages import remove_asides
+from lola.storage.stages import remove_temporary_paths
 from lola.workflows.plan import Plan
 
 
@@ -68,7 +68,7 @@ def through_full_disks(monkeypatch, number, make, folder):
         if (folder / "manifest.json").exists():  # whole: it is only not known whether its name is on the disk
             assert json.loads((folder / "manifest.json").read_text())["files"]
             (folder / "manifest.json").unlink()
-        remove_asides(folder)
+        remove_temporary_paths(folder)
         shutil.rmtree(folder / "parts", ignore_errors=True)
     raise AssertionError("never finished")
 

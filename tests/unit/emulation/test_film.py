@@ -7,7 +7,7 @@ from matplotlib import colormaps
 from lola.core.errors import ConfigError, DataError, StorageError
 from lola.data.systems import EULER
 from lola.data.well.writer import create_fields, write_layout
-from lola.emulation.movie import Canvas, FilmConfig, Footage, GifWriter, write_film
+from lola.emulation.movie import EnsembleFrames, FilmConfig, FrameRenderer, GifWriter, write_film
 
 DATASET = "euler_multi_quadrants_openBC"
 STEPS, GRID = 4, (8, 6)
@@ -56,7 +56,7 @@ def test_a_film_has_a_frame_per_state_in_both_formats(tmp_path, ensemble, known)
 
 def test_a_gif_has_the_colours_of_its_maps(tmp_path, ensemble):
     with h5py.File(ensemble) as file:
-        canvas = Canvas(Footage(file, EULER, FilmConfig(size=64), None), FilmConfig(size=64))
+        canvas = FrameRenderer(EnsembleFrames(file, EULER, FilmConfig(size=64), None), FilmConfig(size=64))
         frame = canvas.draw(1)
         bar = canvas.figure.axes[-1].get_window_extent()
     with GifWriter(tmp_path / "film.gif", 5) as film:
@@ -78,7 +78,7 @@ def test_a_gif_has_the_colours_of_its_maps(tmp_path, ensemble):
 
 def test_footage_is_that_of_the_trajectory(tmp_path, ensemble):
     with h5py.File(ensemble) as file:
-        footage = Footage(file, EULER, FilmConfig(trajectory=1), None)
+        footage = EnsembleFrames(file, EULER, FilmConfig(trajectory=1), None)
         assert footage.fields == ("density",)
         np.testing.assert_array_equal(
             footage.ensemble("momentum_y", 2), file["t1_fields/momentum"][3:6, 2, ..., 1]

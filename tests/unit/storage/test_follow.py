@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from lola.storage import follow
-from lola.storage.event_log import Spool, spool_path
+from lola.storage.event_log import EventLog, event_log_path
 from lola.storage.follow import Follower, Watch, polling
 
 
@@ -30,12 +30,12 @@ class Seen:
 
 def test_events_are_taken_once_and_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(follow, "BATCH", 2)
-    spool, sink = Spool(tmp_path), Seen()
+    event_log, sink = EventLog(tmp_path), Seen()
     follower = Follower(sink, [tmp_path, tmp_path / "nothing"])
     for step in range(5):
-        spool.metrics(step, {})
+        event_log.metrics(step, {})
     follower.poll()
-    spool.metrics(5, {})
+    event_log.metrics(5, {})
     follower.poll()
     follower.poll()
     assert sink.steps == [0, 1, 2, 3, 4, 5]
@@ -47,7 +47,7 @@ def test_events_are_taken_once_and_in_order(tmp_path, monkeypatch):
 
 def test_what_a_sink_does_not_take_is_read_again_and_other_logs_go_on(tmp_path):
     for name in ("broken", "whole"):
-        Spool(tmp_path / name).metrics(len(name), {})
+        EventLog(tmp_path / name).metrics(len(name), {})
     sink = Seen()
     take = sink.take
     sink.take = lambda folder, offset, events: (
@@ -65,7 +65,7 @@ def test_what_a_sink_does_not_take_is_read_again_and_other_logs_go_on(tmp_path):
 def test_a_sink_decides_where_to_read_on(tmp_path):
     """A sink that does not answer is not asked again in the same poll; one may ask for an earlier offset."""
     for step in range(3):
-        Spool(tmp_path).metrics(step, {})
+        EventLog(tmp_path).metrics(step, {})
     answers, asked = [0, 0], []
 
     class Seeking(Seen):
@@ -77,13 +77,13 @@ def test_a_sink_decides_where_to_read_on(tmp_path):
     follower.poll()
     follower.poll()
     assert asked == [(0, 3), (0, 3)]
-    answers.append(first := spool_path(tmp_path).read_bytes().index(b"\n") + 1)
+    answers.append(first := event_log_path(tmp_path).read_bytes().index(b"\n") + 1)
     follower.poll()
     assert asked[2:] == [(0, 3), (first, 2)]
 
 
 def test_failures_are_told_once_and_again_when_they_change_or_end(tmp_path):
-    Spool(tmp_path).metrics(1, {})
+    EventLog(tmp_path).metrics(1, {})
     sink, told = Seen(), []
     watch = Watch(Follower(sink, [tmp_path]), told.append)
     for failure in (
@@ -111,13 +111,13 @@ def test_watching_survives_sinks_and_consoles_that_fail(tmp_path, monkeypatch):
     broken.failure = MemoryError("full")
     stuck.take = lambda *_: release.wait()
     whole.end_poll = lambda: reached.set() if len(whole.steps) == 2 else None
-    Spool(tmp_path).metrics(1, {})
+    EventLog(tmp_path).metrics(1, {})
 
-    def say(text):
+    def log(text):
         raise BrokenPipeError
 
-    with polling([Follower(sink, [tmp_path]) for sink in (broken, stuck, whole)], say):
-        Spool(tmp_path).metrics(2, {})
+    with polling([Follower(sink, [tmp_path]) for sink in (broken, stuck, whole)], log):
+        EventLog(tmp_path).metrics(2, {})
         assert reached.wait(20)
         broken.failure = None
     assert whole.steps == broken.steps == [1, 2]

@@ -12,7 +12,7 @@ from objectstore import credentials
 from upath import UPath
 
 import lola.storage.leases
-from lola.storage.leases import ObjectLease, holder, machine, told_lease
+from lola.storage.leases import ObjectLease, holder, logged_lease, machine
 from lola.storage.remote import mirrored, read_whole
 
 
@@ -117,10 +117,10 @@ def test_who_waits_says_who_has_the_lease_and_since_when(tmp_path, memory_root, 
     clock, said, had = itertools.count(0, 6), [], []
 
     def wait():
-        with told_lease(folder, said.append, lambda: next(clock)):
+        with logged_lease(folder, said.append, lambda: next(clock)):
             had.append(True)
 
-    with told_lease(folder, pytest.fail):
+    with logged_lease(folder, pytest.fail):
         thread = threading.Thread(target=wait)
         thread.start()
         deadline = time.monotonic() + 10
@@ -135,6 +135,6 @@ def test_who_waits_says_who_has_the_lease_and_since_when(tmp_path, memory_root, 
 
 
 def test_a_lease_that_is_free_is_had_without_a_word(tmp_path):
-    with told_lease(tmp_path, pytest.fail):
+    with logged_lease(tmp_path, pytest.fail):
         assert holder(tmp_path).startswith(f"process {os.getpid()} of this machine")
     assert holder(tmp_path / "missing") == "another process"

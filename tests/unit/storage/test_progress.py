@@ -6,18 +6,18 @@ from types import SimpleNamespace
 from rich.console import Console
 
 import lola.storage.progress
-from lola.storage.event_log import Spool, read_events
+from lola.storage.event_log import EventLog, read_events
 from lola.storage.progress import Progress
 
 
 def test_paths_with_brackets_are_shown_as_they_are(tmp_path):
     text = io.StringIO()
     progress = Progress(Console(file=text, width=40))
-    spool = Spool(tmp_path)
-    spool.notice("/data/a [x] [/red] b/file is corrupt")
+    event_log = EventLog(tmp_path)
+    event_log.notice("/data/a [x] [/red] b/file is corrupt")
     progress.follow(tmp_path, "stage [bold]", 3)
     progress.take(tmp_path, 0, list(read_events(tmp_path)))
-    progress.say("report: /data/a [x] [/red] 50%")
+    progress.log("report: /data/a [x] [/red] 50%")
     first, second = text.getvalue().splitlines()
     assert first.endswith("stage [bold]  /data/a [x] [/red] b/file is corrupt")
     assert second.endswith("report: /data/a [x] [/red] 50%")
@@ -29,9 +29,9 @@ def test_a_silent_console_says_what_is_at_work(monkeypatch):
     monkeypatch.setattr(lola.storage.progress, "SILENCE_S", 0.1)
     output = io.StringIO()
     shown = Progress(Console(file=output, width=200))
-    with shown.speaking(lambda: "diffusion 25/100"):
+    with shown.reporting(lambda: "diffusion 25/100"):
         for _ in range(8):
-            shown.say("a stage's own word")
+            shown.log("a stage's own word")
             time.sleep(0.02)
         assert "diffusion" not in output.getvalue()
         deadline = time.monotonic() + 5
@@ -60,7 +60,7 @@ def lines_at(monkeypatch, seconds, at_work, says=()):
         def wait(self, interval):
             clock.now += interval
             if clock.now in says:
-                shown.say("another word")
+                shown.log("another word")
             return clock.now > seconds
 
         def set(self):
@@ -78,7 +78,7 @@ def lines_at(monkeypatch, seconds, at_work, says=()):
     monkeypatch.setattr(lola.storage.progress, "threading", SimpleNamespace(Event=Stop, Thread=Thread))
     monkeypatch.setattr(Progress, "_print", record)
     shown = Progress(Console(file=io.StringIO()))
-    with shown.speaking(lambda: at_work(clock.now)):
+    with shown.reporting(lambda: at_work(clock.now)):
         pass
     return [at for at, text in said if text != "another word"]
 

@@ -7,7 +7,7 @@ from lola.core.errors import DataError, StorageError, TrackingError
 from lola.models.autoencoder import AutoencoderConfig
 from lola.models.neural_solver import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.registry import find_emulator, find_stage
 from lola.storage.stages import WEIGHTS, Stage
 from lola.storage.tracking import Tracker
@@ -68,9 +68,9 @@ def test_a_registered_emulator_brings_its_autoencoder(tmp_path, stages):
     tracker.start_sweep("sweep", "f" * 64, {})
     for stage, name in zip(stages, ("euler-autoencoder-f2c4", "euler-solver-f2c4"), strict=True):
         tracker.follow(stage.folder, stage.fingerprint)
-        spool = Spool(stage.folder)
-        spool.describe(name=name, tags={}, parameters={})
-        spool.model(stage.folder / WEIGHTS, name)
+        event_log = EventLog(stage.folder)
+        event_log.describe(name=name, tags={}, parameters={})
+        event_log.model(stage.folder / WEIGHTS, name)
     tracker.finish_sweep(None, "FINISHED")
     weights = [(stage.folder / WEIGHTS).read_bytes() for stage in stages]
     for stage in stages:

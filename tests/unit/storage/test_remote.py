@@ -24,8 +24,8 @@ from lola.storage.remote import (
     local_copy,
     local_folder,
     names_below,
-    reaching,
-    scratch,
+    scratch_folder,
+    translate_fs_errors,
 )
 from lola.storage.stages import (
     Stage,
@@ -80,7 +80,7 @@ def downloads(root, monkeypatch):
     return names
 
 
-def asides(tmp_path):
+def partials(tmp_path):
     folder = tmp_path / "cache" / "asides"
     return list(folder.iterdir()) if folder.exists() else []
 
@@ -90,8 +90,8 @@ def test_a_stage_is_finished_by_its_manifest(root):
     assert not first.finished
     with pytest.raises(StorageError, match="no finished stage"):
         first.manifest()
-    with atomic_path(first.folder / "model.safetensors") as aside:
-        aside.write_bytes(b"weights")
+    with atomic_path(first.folder / "model.safetensors") as partial:
+        partial.write_bytes(b"weights")
     assert not first.finished
     first.commit(rows=3)
     assert first.finished
@@ -104,10 +104,10 @@ def test_a_stage_is_finished_by_its_manifest(root):
 
 
 def test_an_unfinished_write_leaves_nothing(root, tmp_path):
-    with pytest.raises(ZeroDivisionError), atomic_path(root / "deep" / "file") as aside:
-        assert aside.write_text("half") / 0
+    with pytest.raises(ZeroDivisionError), atomic_path(root / "deep" / "file") as partial:
+        assert partial.write_text("half") / 0
     assert files_below(root) == []
-    assert asides(tmp_path) == []
+    assert partials(tmp_path) == []
 
 
 def test_a_folder_comes_with_its_last_file_at_the_end(root, monkeypatch):
@@ -118,10 +118,10 @@ def test_a_folder_comes_with_its_last_file_at_the_end(root, monkeypatch):
         return original(source, target)
 
     monkeypatch.setattr(root.fs, "put_file", put)
-    with atomic_path(root / "parts" / "0", last="b") as aside:
-        aside.mkdir()
+    with atomic_path(root / "parts" / "0", last="b") as partial:
+        partial.mkdir()
         for name in "abc":
-            (aside / name).write_text(name)
+            (partial / name).write_text(name)
     assert order == ["a", "c", "b"]
     with writing_into(root / "report") as folder:
         (folder / "pictures").mkdir()
@@ -139,7 +139,7 @@ def test_an_object_is_copied_once_and_again_when_it_was_replaced(root, tmp_path,
         assert [copy.read_text() for copy in copies] == [text]
         assert copies.pop().name == path.name
     assert downloads == [path.name] * 2
-    assert asides(tmp_path) == []
+    assert partials(tmp_path) == []
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
     with pytest.raises(DataError, match=r"nothing is missing; remove"):
         local_copy(root / "nothing")
@@ -165,14 +165,14 @@ def test_a_local_path_is_its_own_copy(tmp_path):
 
 def test_what_killed_processes_had_aside_is_removed(memory_root, tmp_path):
     folder = tmp_path / "cache" / "asides"
-    with filelock.FileLock(folder.parent / "alive.lock") as alive, scratch() as own:
+    with filelock.FileLock(folder.parent / "alive.lock") as alive, scratch_folder() as own:
         for name in ("dead", "alive"):
             (folder / name).mkdir()
             (folder / name / "half").write_bytes(b"half")
         (folder / "dead.lock").touch()
         os.link(alive.lock_file, folder / "alive.lock")
         _remove_abandoned.cache_clear()
-        with scratch():
+        with scratch_folder():
             left = {path.name for path in folder.iterdir() if path.is_dir()}
         assert "dead" not in left
         assert {"alive", own.name} <= left
@@ -187,7 +187,7 @@ def test_copies_need_room(root, monkeypatch, tmp_path):
         local_copy(root / "file")
 
 
-def refusal(url):
+def describe_os_error(url):
     with pytest.raises(StorageError) as caught:
         resolve_storage(url)
     (line,) = str(caught.value).splitlines()
@@ -195,20 +195,20 @@ def refusal(url):
 
 
 def test_roots_that_cannot_be_are_refused_in_one_line(s3, monkeypatch):
-    assert "storage s3://nowhere/lola has no bucket yet" in refusal("s3://nowhere/lola")
-    assert "cannot be reached" in refusal("unheard-of://bucket/lola")
-    assert "chain" in refusal("simplecache::s3://bucket/lola")
-    assert "cannot be" in refusal("s3://")
+    assert "storage s3://nowhere/lola has no bucket yet" in describe_os_error("s3://nowhere/lola")
+    assert "cannot be reached" in describe_os_error("unheard-of://bucket/lola")
+    assert "chain" in describe_os_error("simplecache::s3://bucket/lola")
+    assert "cannot be" in describe_os_error("s3://")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    assert "s3://results/lola cannot be reached" in refusal("s3://results/lola")
+    assert "s3://results/lola cannot be reached" in describe_os_error("s3://results/lola")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    assert "credentials" in refusal("s3://results/lola")
+    assert "credentials" in describe_os_error("s3://results/lola")
 
 
 def test_a_root_that_refuses_writes_is_named(root, monkeypatch):
@@ -216,7 +216,7 @@ def test_a_root_that_refuses_writes_is_named(root, monkeypatch):
         raise PermissionError("Access Denied")
 
     monkeypatch.setattr(type(root), "write_bytes", forbid)
-    assert refusal(str(root)) == (
+    assert describe_os_error(str(root)) == (
         f"{root} refuses access (Access Denied); set its credentials in the environment"
     )
 
@@ -234,7 +234,7 @@ def test_a_download_that_is_cut_off_is_no_copy(root, tmp_path, monkeypatch):
         local_copy(root / "file")
     monkeypatch.setattr(root.fs, "get_file", original)
     assert local_copy(root / "file").read_bytes() == b"whole"
-    assert asides(tmp_path) == []
+    assert partials(tmp_path) == []
 
 
 def test_processes_that_want_the_same_wait_for_one_download(root, downloads, monkeypatch):
@@ -251,20 +251,20 @@ def test_processes_that_want_the_same_wait_for_one_download(root, downloads, mon
 
 
 def test_a_folder_that_is_renamed_while_it_is_listed_is_no_error(tmp_path, monkeypatch):
-    aside, kept = tmp_path / "parts" / ".0001.0123abcd", tmp_path / "parts" / "0000" / "seconds"
-    aside.mkdir(parents=True)
+    partial, kept = tmp_path / "parts" / ".0001.0123abcd", tmp_path / "parts" / "0000" / "seconds"
+    partial.mkdir(parents=True)
     kept.parent.mkdir()
     kept.touch()
     scan = os.scandir
 
     def rename(folder):
-        if Path(folder) == aside:
-            aside.rename(tmp_path / "renamed")
+        if Path(folder) == partial:
+            partial.rename(tmp_path / "renamed")
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", rename)
     assert files_below(tmp_path / "parts") == [kept]
-    assert not aside.exists()
+    assert not partial.exists()
 
 
 def test_nothing_is_drawn_for_a_bucket_that_is_not_there(s3, monkeypatch):
@@ -276,7 +276,7 @@ def test_nothing_is_drawn_for_a_bucket_that_is_not_there(s3, monkeypatch):
 
 def test_errors_of_programs_are_not_taken_for_those_of_filesystems(tmp_path):
     for error in (TypeError("a program's"), KeyError("key"), AssertionError("claim"), ValueError("value")):
-        with pytest.raises(type(error)), reaching("s3://bucket/file"):
+        with pytest.raises(type(error)), translate_fs_errors("s3://bucket/file"):
             raise error
 
 
@@ -292,7 +292,7 @@ class ClientError(Exception):
 def test_what_filesystems_raise_is_one_line_with_its_cause(error):
     with (
         pytest.raises(StorageError, match=r"s3://bucket/file cannot be reached") as caught,
-        reaching("s3://bucket/file"),
+        translate_fs_errors("s3://bucket/file"),
     ):
         raise error
     assert caught.value.__cause__ is error

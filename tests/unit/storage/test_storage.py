@@ -41,8 +41,8 @@ def test_a_torn_or_foreign_manifest_is_refused(tmp_path, text, message):
 
 def test_an_unfinished_write_leaves_nothing(tmp_path):
     path = tmp_path / "deep" / "file"
-    with pytest.raises(ZeroDivisionError), atomic_path(path) as aside:
-        assert aside.write_text("half") / 0
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
+        assert partial.write_text("half") / 0
     assert list(path.parent.iterdir()) == []
 
 

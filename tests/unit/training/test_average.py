@@ -11,7 +11,7 @@ from lola.core.errors import DataError
 from lola.core.seeding import SampleGenerator, seed_process
 from lola.storage.stages import EMA_WEIGHTS
 from lola.training.checkpoint import load_weights
-from lola.training.ema import Average
+from lola.training.ema import EMA
 from lola.training.loop import Objective, TrainingConfig, train, validate
 from lola.training.optim import OptimizerConfig
 
@@ -65,7 +65,7 @@ def run(folder, config=CONFIG, resume=None, **options):
 def test_the_decay_warms_up_and_the_start_is_forgotten():
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    average = Average(model, 0.999)
+    average = EMA(model, 0.999)
     nn.init.ones_(model.weight)
     for t in range(30):
         average.update(model, t)
@@ -75,7 +75,7 @@ def test_the_decay_warms_up_and_the_start_is_forgotten():
 
 def test_in_the_long_run_the_decay_is_the_configured_one():
     model = nn.Linear(1, 1, bias=False)
-    average = Average(model, 0.9)
+    average = EMA(model, 0.9)
     nn.init.ones_(model.weight)
     before = 1 - average.model.weight.item()
     average.update(model, 1000)

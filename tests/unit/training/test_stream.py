@@ -19,21 +19,21 @@ class Numbers:
 
     def __init__(self, trajectories=9):
         self.trajectories = trajectories
-        self.loads, self.rooms = [], []
+        self.loads, self.buffers = [], []
 
     def __len__(self):
         return self.trajectories * self.starts
 
     def allocate(self, states):
-        self.rooms.append(states)
+        self.buffers.append(states)
         return np.full(states, np.nan)
 
-    def load(self, room, at, trajectory, start, stop):
+    def load(self, buffer, at, trajectory, start, stop):
         self.loads.append((trajectory, start, stop))
-        room[at : at + stop - start] = 1000 * trajectory + np.arange(start, stop)
+        buffer[at : at + stop - start] = 1000 * trajectory + np.arange(start, stop)
 
-    def batch(self, room, at, windows, keys):
-        states = torch.from_numpy(np.stack([room[place : place + 5 : 2] for place in at]))
+    def batch(self, buffer, at, windows, keys):
+        states = torch.from_numpy(np.stack([buffer[place : place + 5 : 2] for place in at]))
         return Batch(states=states[:, None, :, None], parameters=torch.from_numpy(windows)[:, None])
 
     def read(self, index, key):
@@ -96,9 +96,9 @@ def test_to_go_on_reads_no_more_than_the_rest_of_the_group():
 def test_no_more_than_two_rooms_are_held():
     source = Numbers(trajectories=200)
     list(stream(source).batches(0, 300))
-    assert source.rooms == [40, 40]
+    assert source.buffers == [40, 40]
     total = sum(stop - start for _, start, stop in source.loads)
-    assert total > 20 * max(source.rooms)
+    assert total > 20 * max(source.buffers)
 
 
 def test_a_dataset_that_fits_is_read_once():

@@ -9,7 +9,7 @@ from stages import ROOT
 from lola.core.errors import ConfigError, DataError, TrackingError
 from lola.data.well.datasets import Datasets
 from lola.emulation.encoding import CacheConfig
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.registry import find_stage
 from lola.storage.tracking import Tracker
 from lola.workflows.latent_cache import plan_cache, verify_cache
@@ -47,9 +47,9 @@ def test_a_registered_autoencoder_becomes_a_stage(tmp_path, autoencoder):
     tracker = Tracker(tmp_path, "euler")
     tracker.start_sweep("sweep", "f" * 64, {})
     tracker.follow(autoencoder.folder, autoencoder.fingerprint)
-    spool = Spool(autoencoder.folder)
-    spool.describe(name="autoencoder", tags={}, parameters={})
-    spool.model(autoencoder.folder / "model.safetensors", "euler-autoencoder-f8c16")
+    event_log = EventLog(autoencoder.folder)
+    event_log.describe(name="autoencoder", tags={}, parameters={})
+    event_log.model(autoencoder.folder / "model.safetensors", "euler-autoencoder-f8c16")
     tracker.finish_sweep(None, "FINISHED")
     weights = (autoencoder.folder / "model.safetensors").read_bytes()
     shutil.rmtree(autoencoder.folder)

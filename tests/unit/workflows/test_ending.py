@@ -10,7 +10,7 @@ from rich.console import Console
 from lola.core.config import Config
 from lola.core.errors import LolaError
 from lola.distributed.trials import Step, Trial, complete_record
-from lola.storage.event_log import Spool, read_events
+from lola.storage.event_log import EventLog, read_events
 from lola.storage.progress import Progress
 from lola.storage.stages import Stage
 from lola.storage.tracking import Tracker
@@ -43,19 +43,19 @@ def end(tmp_path, monkeypatch, make, down=False):
     progress = Progress(Console(file=output, width=1000))
     tracker = Tracker(tmp_path, "euler")
 
-    def run(pending, folder, limit, say):
-        spool = Spool(stage.folder)
-        spool.describe(name="a", tags=tags, parameters={})
-        spool.status("RUNNING")
+    def run(pending, folder, limit, log):
+        event_log = EventLog(stage.folder)
+        event_log.describe(name="a", tags=tags, parameters={})
+        event_log.status("RUNNING")
         tracker.pump()
         if down:
             tracker.client.fail(1.0, 0)
-        return make(stage, spool)
+        return make(stage, event_log)
 
     monkeypatch.setattr(workflow, "run_trials", run)
     monkeypatch.setattr(workflow, "refuse_stages", lambda config, trials: None)  # which asks Ray what it has
     workflow._complete(plan, "title", tracker, progress, None)
-    workflow._say_missing(tracker, progress)
+    workflow._log_missing(tracker, progress)
     return output.getvalue()
 
 
@@ -63,22 +63,22 @@ def statuses(fake):
     return {run.tags["lola.stage"]: run.status for run in fake.runs.values()}
 
 
-def interrupt(stage, spool):
+def interrupt(stage, event_log):
     raise KeyboardInterrupt
 
 
-def refuse(stage, spool):
+def refuse(stage, event_log):
     raise LolaError("the disk is full")
 
 
-def finish(stage, spool):
+def finish(stage, event_log):
     stage.commit()
-    spool.status("FINISHED")
+    event_log.status("FINISHED")
     return {}
 
 
-def fail(stage, spool):
-    spool.status("FAILED", "no luck")
+def fail(stage, event_log):
+    event_log.status("FAILED", "no luck")
     return {"one": "no luck"}
 
 
@@ -127,8 +127,8 @@ def test_failed_and_broken_sweeps_are_failed_in_mlflow(tmp_path, monkeypatch, fa
 def test_the_end_of_a_stage_that_was_finished_before_its_process_died_is_recorded(tmp_path):
     stage = stage_of(tmp_path)
     step = Step(stage, stage.commit, {}, 1)
-    spool = Spool(stage.folder)
-    spool.status("RUNNING")
+    event_log = EventLog(stage.folder)
+    event_log.status("RUNNING")
     complete_record(step)
     assert len(list(read_events(stage.folder))) == 1
     (stage.folder / "model.safetensors").write_text("")

@@ -12,7 +12,7 @@ import miniature
 import pytest
 import ray.train
 import sweep_compression
-from options import accepting, changed, every_option, hostile, made_up, refusal
+from options import accepting, changed, describe_os_error, every_option, hostile, made_up
 from ray.data import ActorPoolStrategy
 from ray.train.v2.api.config import ScalingConfig
 
@@ -142,7 +142,7 @@ def tried() -> tuple[dict[str, set[str]], list[str]]:
     faults = []
     for config, option in every_option():
         for value in hostile(option):
-            reason = refusal(changed(config, option.path, value), made_up)
+            reason = describe_os_error(changed(config, option.path, value), made_up)
             if not reason:
                 accepted[option.field].add(repr(value))
             elif option.typed not in reason or "\n" in reason:

@@ -232,9 +232,9 @@ def test_fields_beyond_float32_are_named(root, value):
     )
     with pytest.raises(DataError, match=message):
         split.read(1, 4, 7)
-    room = np.empty((5, 3, *split.grid), np.float32)
+    buffer = np.empty((5, 3, *split.grid), np.float32)
     with pytest.raises(DataError, match=message):
-        split.read_into(room, 1, 4, 7)
+        split.read_into(buffer, 1, 4, 7)
 
 
 def test_constants_beyond_float32_are_named(root):

@@ -31,11 +31,11 @@ def test_blocks_are_what_reading_gives(well, monkeypatch, piece):
     monkeypatch.setattr(well_blocks, "PIECE", piece)
     split = open_split(well, EULER, "train")
     for i, start, stop in ((0, 0, 21), (3, 4, 5), (2, 7, 20)):
-        room = np.full((5, 25, 16, 16), np.nan, dtype=np.float32)
-        split.read_into(room[:, 2 : 2 + stop - start], i, start, stop)
-        np.testing.assert_array_equal(room[:, 2 : 2 + stop - start], split.read(i, start, stop))
-        assert np.isnan(room[:, :2]).all()
-        assert np.isnan(room[:, 2 + stop - start :]).all()
+        buffer = np.full((5, 25, 16, 16), np.nan, dtype=np.float32)
+        split.read_into(buffer[:, 2 : 2 + stop - start], i, start, stop)
+        np.testing.assert_array_equal(buffer[:, 2 : 2 + stop - start], split.read(i, start, stop))
+        assert np.isnan(buffer[:, :2]).all()
+        assert np.isnan(buffer[:, 2 + stop - start :]).all()
 
 
 def test_fields_in_chunks_are_read_as_well(own):
@@ -48,9 +48,9 @@ def test_fields_in_chunks_are_read_as_well(own):
             )
             field.attrs.update(attributes)
     split = open_split(own, EULER, "train")
-    room = np.empty((5, 9, 16, 16), dtype=np.float32)
-    split.read_into(room, 1, 3, 12)
-    np.testing.assert_array_equal(room, split.read(1, 3, 12))
+    buffer = np.empty((5, 9, 16, 16), dtype=np.float32)
+    split.read_into(buffer, 1, 3, 12)
+    np.testing.assert_array_equal(buffer, split.read(1, 3, 12))
 
 
 @pytest.mark.parametrize("symmetries", [None, "plain"])

@@ -35,7 +35,7 @@ def settings(**changes):
     )
 
 
-def refusal(cluster, **changes):
+def describe_os_error(cluster, **changes):
     with pytest.raises(ClusterError) as error:
         refuse_impossible(options_of(settings(**changes)), cluster)
     (line,) = str(error.value).splitlines()
@@ -43,7 +43,7 @@ def refusal(cluster, **changes):
 
 
 def test_more_workers_than_cpus_are_refused_in_one_line():
-    line = refusal(LAPTOP, workers=8)
+    line = describe_os_error(LAPTOP, workers=8)
     assert line == (
         "--emulator-training needs 8 training workers with 1 CPU each, but the cluster has 2 CPUs and 0 GPUs "
         "and does not grow; give less with --emulator-training.workers, or use a cluster that has them"
@@ -52,7 +52,7 @@ def test_more_workers_than_cpus_are_refused_in_one_line():
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    line = refusal(LAPTOP, gpus=1)
+    line = describe_os_error(LAPTOP, gpus=1)
     assert "1 training worker with 1 CPU and 1 GPU, but" in line
     assert "0 GPUs, since CUDA_VISIBLE_DEVICES is empty and does not grow" in line
     assert "--emulator-training.workers or --emulator-training.gpus" in line
@@ -68,8 +68,8 @@ def test_all_that_lack_something_are_named():
 def test_a_worker_must_fit_on_one_node():
     two = Cluster((Node(2, 1, 2, 1), Node(2, 1, 2, 1)))
     refuse_impossible(options_of(settings(gpus=1, workers=2)), two)
-    assert "on 2 nodes" in refusal(two, gpus=2)
-    assert "3 training workers" in refusal(two, gpus=1, workers=3)
+    assert "on 2 nodes" in describe_os_error(two, gpus=2)
+    assert "3 training workers" in describe_os_error(two, gpus=1, workers=3)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from lola.core import waiting
 from lola.core.waiting import Reminder
 from lola.distributed.cluster import resources, waits
 from lola.distributed.cluster.resources import Cluster, Demand, Node
-from lola.distributed.cluster.waits import WorkersCallback, patient_wait, watched
+from lola.distributed.cluster.waits import WorkersCallback, log_progress, wait_for_first
 from lola.storage.event_log import read_events
 from lola.storage.progress import Progress
 
@@ -29,7 +29,7 @@ def looking(monkeypatch):
     monkeypatch.setattr(waits, "POLL_INTERVAL_S", 0.005)
     monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.005)
     monkeypatch.setattr(
-        waits, "Reminder", lambda describe, say: Reminder(describe, say, first=0.01, longest=0.01)
+        waits, "Reminder", lambda describe, log: Reminder(describe, log, first=0.01, longest=0.01)
     )
     return seen
 
@@ -85,12 +85,12 @@ def test_tasks_that_do_not_start_are_told_of():
     answers = iter([([], [1, 2])] * 3 + [([2], [1])])
     clock, said = itertools.count(0, 6), []
     reminder = Reminder(lambda: "waits", said.append, clock=lambda: next(clock))
-    assert patient_wait(lambda tasks, num_returns, timeout: next(answers), {1: "a", 2: "b"}, reminder) == 2
+    assert wait_for_first(lambda tasks, num_returns, timeout: next(answers), {1: "a", 2: "b"}, reminder) == 2
     assert said == ["waits (12 s so far)"]
 
 
 def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
-    monkeypatch.setattr(waits, "reminding", lambda describe, say: waiting.reminding(describe, say, 0.01))
+    monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
     monkeypatch.setattr(waits, "describe_wait", lambda *args: resources.describe_wait(*args, lambda: BUSY))
     said = []
 
@@ -99,13 +99,13 @@ def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
         yield 1
         yield 2
 
-    assert list(watched(slow(), "encoding", WORKERS, said.append)) == [1, 2]
+    assert list(log_progress(slow(), "encoding", WORKERS, said.append)) == [1, 2]
     assert said[0].startswith("encoding waits for 4 training workers")
 
 
 def test_a_stream_that_waits_for_nothing_tells_how_far_it_is(looking, monkeypatch):
     looking[0] = FREE
-    monkeypatch.setattr(waits, "reminding", lambda describe, say: waiting.reminding(describe, say, 0.01))
+    monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
     monkeypatch.setattr(waits, "describe_wait", lambda *args: resources.describe_wait(*args, lambda: FREE))
     said = []
 
@@ -113,5 +113,5 @@ def test_a_stream_that_waits_for_nothing_tells_how_far_it_is(looking, monkeypatc
         yield 1
         until(lambda: said)
 
-    assert list(watched(slow(), "the reading", WORKERS, said.append)) == [1]
+    assert list(log_progress(slow(), "the reading", WORKERS, said.append)) == [1]
     assert said[0].startswith("the reading is at work, blocks so far: 1")

@@ -14,7 +14,7 @@ from rich.console import Console
 from stages import small_sweep
 
 from lola.core.errors import DataError, LolaError
-from lola.distributed.cluster.connection import Room
+from lola.distributed.cluster.connection import ClusterResources
 from lola.distributed.jobs import evaluate
 from lola.evaluation.scores.rows import PARQUET
 from lola.evaluation.tables import stored
@@ -39,13 +39,13 @@ def rows(step):
 @pytest.mark.parametrize(
     ("there", "gpus", "size"),
     [
-        (Room(cpus=2), 0, 8),
-        (Room(cpus=192, gpus=4), 1, 4),
-        (Room(cpus=192, gpus=4), 0.5, 2),
-        (Room(cpus=1000), 0, 1),
-        (Room(), 1, 16),
-        (Room(cpus=2, grows=True), 0, 1),  # nodes that come later find tasks to do
-        (Room(grows=True), 1, 1),
+        (ClusterResources(cpus=2), 0, 8),
+        (ClusterResources(cpus=192, gpus=4), 1, 4),
+        (ClusterResources(cpus=192, gpus=4), 0.5, 2),
+        (ClusterResources(cpus=1000), 0, 1),
+        (ClusterResources(), 1, 16),
+        (ClusterResources(cpus=2, grows=True), 0, 1),  # nodes that come later find tasks to do
+        (ClusterResources(grows=True), 1, 1),
     ],
 )
 def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
@@ -55,10 +55,10 @@ def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
 @pytest.mark.parametrize(
     ("there", "device", "gpus"),
     [
-        (Room(cpus=2), "h100", 0),
-        (Room(cpus=2, gpus=4), "cpu", 1),
-        (Room(grows=True), "h100", 1),  # they have gone, and come again when they are asked for
-        (Room(grows=True), "cpu", 0),
+        (ClusterResources(cpus=2), "h100", 0),
+        (ClusterResources(cpus=2, gpus=4), "cpu", 1),
+        (ClusterResources(grows=True), "h100", 1),  # they have gone, and come again when they are asked for
+        (ClusterResources(grows=True), "cpu", 0),
     ],
 )
 def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, there, device, gpus):
@@ -143,9 +143,9 @@ def test_a_fault_is_named_and_the_rest_is_kept(tasks, step, monkeypatch):
 def test_what_is_aside_does_not_count(tasks, step):
     step.run()
     folder = step.stage.folder
-    aside = folder / "parts" / ".00000-0000.0123abcd"
-    aside.mkdir()
-    (aside / evaluate.LAST).write_text("0.1")
+    partial = folder / "parts" / ".00000-0000.0123abcd"
+    partial.mkdir()
+    (partial / evaluate.LAST).write_text("0.1")
     assert evaluate._committed(folder) == {path.parent.name for path in folder.glob("parts/0*/seconds")}
 
 

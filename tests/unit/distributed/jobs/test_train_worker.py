@@ -15,7 +15,7 @@ from upath import UPath
 from lola.core.errors import CorruptError, DataError, LolaError
 from lola.distributed.jobs import train as training
 from lola.models.autoencoder import AutoencoderConfig
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.workflows.plan import Plan
 
 
@@ -62,13 +62,13 @@ def test_a_bad_first_file_ends_the_run_at_once(played):
     with pytest.raises(DataError, match=r"file a\.hdf5 holds -3") as error:
         training._worker({"run": played.run})
     with pytest.raises(DataError, match=r"file a\.hdf5 holds -3"):  # in the run's controller
-        training.SpoolCallback(played.run.stage.folder).after_exception(None, {0: error.value})
+        training.EventLogCallback(played.run.stage.folder).after_exception(None, {0: error.value})
     assert played.reports == []
 
 
 def test_a_corrupt_file_is_not_tried_again(tmp_path):
     with pytest.raises(CorruptError, match="remove it"):
-        training.SpoolCallback(tmp_path).after_exception(None, {0: CorruptError("manifest: remove it")})
+        training.EventLogCallback(tmp_path).after_exception(None, {0: CorruptError("manifest: remove it")})
 
 
 @pytest.mark.parametrize("metrics", [None, {}, {"step": 1}])
@@ -83,7 +83,7 @@ def test_a_run_that_ended_early_is_not_committed(played, monkeypatch, tmp_path, 
 def test_what_was_corrupt_is_told_on_the_record(played, monkeypatch):
     told, lines = [], ["step 4 is corrupt", "starts again"]
     monkeypatch.setattr(training.CheckpointStore, "repair", lambda self: lines)
-    monkeypatch.setattr(Spool, "notice", lambda self, text: told.append(text))
+    monkeypatch.setattr(EventLog, "notice", lambda self, text: told.append(text))
     result = SimpleNamespace(checkpoint=None, metrics=None)
     monkeypatch.setattr(training, "TorchTrainer", lambda *a, **o: SimpleNamespace(fit=lambda: result))
     with pytest.raises(LolaError):

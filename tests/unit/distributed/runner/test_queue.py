@@ -4,13 +4,13 @@ import pytest
 from ray.tune.search import Searcher
 
 from lola.core.config import Config
-from lola.distributed.cluster.connection import Room
+from lola.distributed.cluster.connection import ClusterResources
 from lola.distributed.runner import queue as queues
 from lola.distributed.runner.queue import TrialQueue
 from lola.distributed.trials import WAITING, Step, Trial
 from lola.storage.stages import Stage
 
-WIDE = Room(cpus=100, gpus=100)
+WIDE = ClusterResources(cpus=100, gpus=100)
 
 
 def trial(root, name, *needs, cpus=1, gpus=0):
@@ -24,8 +24,8 @@ class Cluster:
 
     def __init__(self, trials, monkeypatch, **size):
         monkeypatch.setattr(queues, "LOOK", -1.0)  # look every time
-        self.room = Room(**size)
-        self.queue = TrialQueue(trials, lambda: self.room)
+        self.cluster_resources = ClusterResources(**size)
+        self.queue = TrialQueue(trials, lambda: self.cluster_resources)
         self.count = 0
 
     def start(self):
@@ -68,9 +68,9 @@ def test_the_number_of_trials_follows_the_cluster(tmp_path, monkeypatch):
     trials = [trial(tmp_path, str(i), cpus=16, gpus=8) for i in range(7)]
     cluster = Cluster(trials, monkeypatch, cpus=64, gpus=16)
     assert cluster.start() == ["0", "1"]
-    cluster.room = Room(cpus=64, gpus=24)
+    cluster.cluster_resources = ClusterResources(cpus=64, gpus=24)
     assert cluster.start() == ["2"]
-    cluster.room = Room(cpus=64, gpus=8)
+    cluster.cluster_resources = ClusterResources(cpus=64, gpus=8)
     cluster.end("0")
     cluster.end("1")
     assert cluster.start() == []
@@ -82,9 +82,9 @@ def test_a_cluster_that_may_grow_is_asked_for_one_trial_more(tmp_path, monkeypat
     trials = [trial(tmp_path, str(i), cpus=16, gpus=8) for i in range(7)]
     cluster = Cluster(trials, monkeypatch, cpus=4, gpus=0, grows=True)
     assert cluster.start() == ["0"]
-    cluster.room = Room(cpus=20, gpus=8, grows=True)
+    cluster.cluster_resources = ClusterResources(cpus=20, gpus=8, grows=True)
     assert cluster.start() == ["1"]
-    cluster.room = Room(cpus=52, gpus=24, grows=True)
+    cluster.cluster_resources = ClusterResources(cpus=52, gpus=24, grows=True)
     assert cluster.start() == ["2", "3"]
 
 
@@ -114,7 +114,7 @@ def test_a_large_trial_is_not_overtaken_for_ever(tmp_path, monkeypatch):
 
 def test_a_limit_is_what_a_cluster_that_may_grow_is_asked_for_at_once(tmp_path):
     trials = [trial(tmp_path, str(i), cpus=16, gpus=8) for i in range(7)]
-    queue = TrialQueue(trials, lambda: Room(grows=True), limit=4)
+    queue = TrialQueue(trials, lambda: ClusterResources(grows=True), limit=4)
     assert sum(isinstance(queue.suggest(str(i)), dict) for i in range(7)) == 4
 
 
@@ -126,7 +126,7 @@ def test_a_limit(tmp_path, limit):
 
 def test_what_a_trial_waits_for_is_passed_on(tmp_path):
     said = []
-    queue = TrialQueue([trial(tmp_path, "only")], lambda: WIDE, say=said.append)
+    queue = TrialQueue([trial(tmp_path, "only")], lambda: WIDE, log=said.append)
     queue.suggest("1")
     queue.on_trial_result("1", {WAITING: "waiting for a lease"})
     queue.on_trial_result("1", {"finished": 1})
@@ -139,5 +139,5 @@ def test_ray_tune_can_keep_a_queue_that_speaks_on_a_console():
 
     from lola.storage.progress import Progress
 
-    queue = TrialQueue([], Room, 1, Progress(Console()).say)
+    queue = TrialQueue([], ClusterResources, 1, Progress(Console()).log)
     assert cloudpickle.loads(cloudpickle.dumps(queue)).limit == 1

@@ -6,7 +6,7 @@ import pytest
 from lola.core.config import Config
 from lola.distributed.runner.telemetry import RayMetrics, Telemetry
 from lola.distributed.trials import Step, Trial
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.follow import Follower
 from lola.storage.live_metrics import METRICS
 from lola.storage.stages import Stage
@@ -47,7 +47,7 @@ def clock(monkeypatch):
 
 
 def spool_of(trial):
-    return Spool(trial.steps[0].stage.folder)
+    return EventLog(trial.steps[0].stage.folder)
 
 
 def following(trials, *arguments, **options):
@@ -63,10 +63,10 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     telemetry.poll()
     assert emitted.of("lola_sweep_trials", "waiting") == 1
     assert emitted.of("lola_sweep_remaining_seconds") is None  # nobody knows yet
-    spool = spool_of(one)
-    spool.status("RUNNING")
+    event_log = spool_of(one)
+    event_log.status("RUNNING")
     clock[0] += 100
-    spool.metrics(
+    event_log.metrics(
         25,
         {
             "train/loss": 0.5,
@@ -85,14 +85,14 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     assert emitted.of("lola_stage_reported_timestamp_seconds", run) == 1100
     assert emitted.of("lola_sweep_remaining_seconds") == pytest.approx(300)
     clock[0] += 100
-    spool.metrics(50, {"train/samples": 800.0, "train/skipped": 3.0})  # no step since was applied
+    event_log.metrics(50, {"train/samples": 800.0, "train/skipped": 3.0})  # no step since was applied
     telemetry.poll()
     assert emitted.of("lola_train_nonfinite", run) == 1
     assert emitted.of("lola_train_loss", run) == 0.5  # the last that was finite
-    spool.metrics(75, {"train/loss": 0.25, "train/samples": 800.0, "train/skipped": 3.0})
+    event_log.metrics(75, {"train/loss": 0.25, "train/samples": 800.0, "train/skipped": 3.0})
     telemetry.poll()
     assert emitted.of("lola_train_nonfinite", run) == 0
-    spool.metrics(75, {"train/loss": math.nan, "train/samples": 800.0, "train/skipped": 3.0})
+    event_log.metrics(75, {"train/loss": math.nan, "train/samples": 800.0, "train/skipped": 3.0})
     telemetry.poll()
     assert emitted.of("lola_train_nonfinite", run) == 1
     assert emitted.of("lola_train_loss", run) == 0.25
@@ -100,7 +100,7 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     assert emitted.of("lola_train_skipped_steps_total", run) == 3
     one.steps[0].run()
     clock[0] += 50
-    spool.status("FINISHED")
+    event_log.status("FINISHED")
     telemetry.poll()
     assert emitted.of("lola_stage_running", run) == 0
     assert emitted.of("lola_stage_seconds") == 250

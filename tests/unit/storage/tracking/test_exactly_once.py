@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lola.core.errors import TrackingError
 from lola.storage import tracking
-from lola.storage.event_log import Spool, spool_path
+from lola.storage.event_log import EventLog, event_log_path
 from lola.storage.tracking import tracker
 
 SETTINGS = settings(
@@ -81,76 +81,76 @@ class Tracking(RuleBasedStateMachine):
 
     def _killed(self, name):
         """No process makes a stage: where its log says that one does, it is recorded as killed."""
-        if spool_path(self.root / name).exists() and self.told[name].status == "RUNNING":
+        if event_log_path(self.root / name).exists() and self.told[name].status == "RUNNING":
             finished = (self.root / name / "manifest.json").exists()
             self.told[name].status = "FINISHED" if finished else "KILLED"
 
-    def _spool(self, name):
+    def _event_log(self, name):
         """The writer of a log; a new one describes the stage, as every start does."""
         folder, told = self.root / name, self.told[name]
-        fresh = not spool_path(folder).exists()
-        spool = Spool(folder)
+        fresh = not event_log_path(folder).exists()
+        event_log = EventLog(folder)
         if fresh or told.status != "RUNNING":
-            spool.describe(
+            event_log.describe(
                 name=name, tags={"stage": name, "try": self.attempt}, parameters={"size": 1, name: 2}
             )
-            spool.status("RUNNING")
+            event_log.status("RUNNING")
             told.params |= {"size": "1", name: "2"}
             told.tags |= {"lola.stage": name, "lola.try": str(self.attempt)}
             told.status = "RUNNING"
-        return spool
+        return event_log
 
     @rule(name=stages, first=st.integers(0, 40), count=st.integers(1, 12), keys=st.integers(1, 3))
     def train(self, name, first, count, keys):
         """Report metrics, from a step on that may have been reported: a resumed run repeats steps."""
-        spool, told = self._spool(name), self.told[name]
+        event_log, told = self._event_log(name), self.told[name]
         for step in range(first, first + count):
             values = {f"metric{key}": float(step * (key + 1)) for key in range(keys)}
-            spool.metrics(step, values)
+            event_log.metrics(step, values)
             for key, value in values.items():
                 told.steps.setdefault(key, {})[step] = value
 
     @rule(name=stages)
     def report_much(self, name):
-        spool, told = self._spool(name), self.told[name]
+        event_log, told = self._event_log(name), self.told[name]
         values = {f"many{key}": float(key) for key in range(1100)}
-        spool.metrics(7, values)
+        event_log.metrics(7, values)
         for key, value in values.items():
             told.steps.setdefault(key, {})[7] = value
 
     @rule(name=stages, file=st.sampled_from(["a.png", "b.png"]))
     def draw(self, name, file):
-        spool = self._spool(name)
+        event_log = self._event_log(name)
         (self.root / name / file).write_text(f"{name} {file}")
-        spool.artifact(self.root / name / file)
+        event_log.artifact(self.root / name / file)
         self.told[name].files.add(file)
 
     @rule(name=stages, digest=st.sampled_from(["c" * 64, "d" * 64]))
     def read(self, name, digest):
-        self._spool(name).dataset(name="euler", digest=digest, context="training", source="/well")
+        self._event_log(name).dataset(name="euler", digest=digest, context="training", source="/well")
         self.told[name].datasets.add(("euler", digest[:16]))
 
     @rule(name=stages, status=st.sampled_from(["FINISHED", "FAILED"]), model=st.booleans())
     def end(self, name, status, model):
-        spool, told = self._spool(name), self.told[name]
+        event_log, told = self._event_log(name), self.told[name]
         if model and status == "FINISHED":
             for file in ("model.safetensors", "manifest.json"):
                 (self.root / name / file).write_text(f"{name} {file}")
                 told.files.add(f"model/{file}")
-            spool.model(self.root / name / "model.safetensors", "euler-shared")
+            event_log.model(self.root / name / "model.safetensors", "euler-shared")
             told.models["euler-shared"] = True
-        spool.status(status)
+        event_log.status(status)
         told.status = status
 
     @rule(name=stages, again=st.booleans())
     def cut_off(self, name, again):
         """A process is killed while it writes a line; another goes on with the line or removes it."""
-        self._spool(name)
-        with spool_path(self.root / name).open("a") as file:
+        self._event_log(name)
+        with event_log_path(self.root / name).open("a") as file:
             file.write('{"kind": "metrics", "time": 1, "step": 3, "val')
         if again:
             line = {"kind": "metrics", "time": 5, "step": 90, "values": {"metric0": 90.0}}
-            with spool_path(self.root / name).open("a") as file:
+            with event_log_path(self.root / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
             self.told[name].steps.setdefault("metric0", {})[90] = 90.0
 
@@ -185,7 +185,7 @@ class Tracking(RuleBasedStateMachine):
 
     @rule()
     def the_driver_is_killed_and_starts_again(self):
-        self.driver._log.release()  # what the system does for a dead process
+        self.driver._sweep_log.release()  # what the system does for a dead process
         self.driver = None
         self.start()
 
@@ -211,7 +211,7 @@ class Tracking(RuleBasedStateMachine):
         assert parent.status == self.parent_status
         assert parent.params == {f"option{i}": str(i) for i in range(150)}
         assert not report or "report/report.html" in parent.artifacts
-        logged = [name for name in STAGES if spool_path(self.root / name).exists()]
+        logged = [name for name in STAGES if event_log_path(self.root / name).exists()]
         assert len(runs) == 1 + len(logged)
         for name in logged:
             told = self.told[name]
@@ -252,7 +252,7 @@ class Tracking(RuleBasedStateMachine):
         try:
             if self.driver is None:
                 return
-            self.driver._log.release()
+            self.driver._sweep_log.release()
             for name in STAGES:
                 self._killed(name)
             if self.parent_status == "RUNNING":

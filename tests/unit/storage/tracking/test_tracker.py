@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from lola.core.errors import TrackingError
-from lola.storage.event_log import Spool, end_offset, spool_path
+from lola.storage.event_log import EventLog, end_offset, event_log_path
 from lola.storage.follow import Watch
 from lola.storage.leases import lease
 from lola.storage.tracking import Tracker, fetch_model, sync, tracking_uri
@@ -50,11 +50,11 @@ def tracker(storage):
 
 
 def record(storage):
-    spool = Spool(storage / "stage")
-    spool.describe(name="autoencoder", tags={"model": "autoencoder"}, parameters={"compression": 20})
-    spool.status("RUNNING")
-    spool.metrics(10, {"train/loss": 0.5})
-    return spool
+    event_log = EventLog(storage / "stage")
+    event_log.describe(name="autoencoder", tags={"model": "autoencoder"}, parameters={"compression": 20})
+    event_log.status("RUNNING")
+    event_log.metrics(10, {"train/loss": 0.5})
+    return event_log
 
 
 def child(each):
@@ -66,18 +66,18 @@ def child(each):
 @pytest.mark.filterwarnings("ignore")
 def test_a_record_becomes_one_run_however_often_it_is_copied(storage):
     first = tracker(storage)
-    spool = record(storage)
+    event_log = record(storage)
     first.pump()
-    spool.metrics(20, {"train/loss": 0.25})
+    event_log.metrics(20, {"train/loss": 0.25})
     first.pump()
-    first._log.release()
+    first._sweep_log.release()
     second = tracker(storage)  # the sweep was started again, and a resumed stage repeats a step
-    spool.metrics(20, {"train/loss": 0.25})
-    spool.metrics(30, {"train/loss": 0.125})
+    event_log.metrics(20, {"train/loss": 0.25})
+    event_log.metrics(30, {"train/loss": 0.125})
     picture = storage / "stage" / "picture.png"
     picture.write_bytes(b"png")
-    spool.artifact(picture)
-    spool.status("FINISHED")
+    event_log.artifact(picture)
+    event_log.status("FINISHED")
     second.finish_sweep(None, "FINISHED")
     run = child(second)
     assert run.info.status == "FINISHED"
@@ -99,17 +99,17 @@ def test_an_outage_loses_nothing(storage, monkeypatch):
     each.pump()
     run = child(each)
     assert run.data.metrics["train/loss"] == 0.5
-    assert int(run.data.tags["lola.spool_offset"]) == spool_path(storage / "stage").stat().st_size
+    assert int(run.data.tags["lola.spool_offset"]) == event_log_path(storage / "stage").stat().st_size
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_what_a_run_reads_is_shown_once_however_often_it_is_recorded(storage):
     each = tracker(storage)
-    spool = record(storage)
+    event_log = record(storage)
     for _ in range(2):  # a stage that was started again
-        spool.dataset(name="euler", digest="d" * 64, context="training", source="/data/well")
+        event_log.dataset(name="euler", digest="d" * 64, context="training", source="/data/well")
         each.pump()
-    spool.dataset(name="euler", digest="e" * 64, context="training", source="/data/well")
+    event_log.dataset(name="euler", digest="e" * 64, context="training", source="/data/well")
     each.pump()
     inputs = child(each).inputs.dataset_inputs
     assert sorted(one.dataset.digest for one in inputs) == ["d" * 16, "e" * 16]
@@ -123,10 +123,10 @@ def test_what_a_run_reads_is_shown_once_however_often_it_is_recorded(storage):
 @pytest.mark.filterwarnings("ignore")
 def test_a_registered_model_is_fetched_by_run_and_by_name(storage, tmp_path_factory):
     each = tracker(storage)
-    spool = record(storage)
+    event_log = record(storage)
     for name in ("model.safetensors", "manifest.json"):
         (storage / "stage" / name).write_text(name)
-    spool.model(storage / "stage" / "model.safetensors", "euler-autoencoder-f8c16")
+    event_log.model(storage / "stage" / "model.safetensors", "euler-autoencoder-f8c16")
     each.pump()
     references = (f"runs:/{child(each).info.run_id}", "euler-autoencoder-f8c16")
     for reference in (*references, "models:/euler-autoencoder-f8c16/1"):
@@ -148,10 +148,10 @@ def test_registered_models_are_those_of_the_storage_root_and_nothing_is_made_els
     for root in roots:
         (root / "mlflow").mkdir(parents=True)
         shutil.copyfile(mlflow_database, root / "mlflow" / "mlflow.db")
-        each, spool = tracker(root), record(root)
+        each, event_log = tracker(root), record(root)
         for name in ("model.safetensors", "manifest.json"):
             (root / "stage" / name).write_text(root.name)
-        spool.model(root / "stage" / "model.safetensors", "euler-autoencoder")
+        event_log.model(root / "stage" / "model.safetensors", "euler-autoencoder")
         each.finish_sweep(None, "FINISHED")
     for root in roots:  # the other root was the last that this process used
         for reference in (
@@ -178,10 +178,10 @@ def test_a_storage_root_without_runs_holds_no_models(tmp_path, monkeypatch):
 def test_what_is_on_an_object_store_is_logged(storage, memory_root, monkeypatch):
     Tracker(storage, "euler")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(storage))
-    each, spool = tracker(memory_root), record(memory_root)
+    each, event_log = tracker(memory_root), record(memory_root)
     for name in ("model.safetensors", "manifest.json"):
         (memory_root / "stage" / name).write_text(name)
-    spool.model(memory_root / "stage" / "model.safetensors", "euler-autoencoder-f8c16")
+    event_log.model(memory_root / "stage" / "model.safetensors", "euler-autoencoder-f8c16")
     (memory_root / "report" / "report.html").write_text("page")
     each.finish_sweep(memory_root / "report", "FINISHED")
     run = child(each)
@@ -205,7 +205,7 @@ def test_a_database_whose_making_was_cut_off_is_made_anew(storage):
     (storage / "mlflow" / "mlflow.part").write_bytes(b"half a database")
     first = tracker(storage)
     assert not (storage / "mlflow" / "mlflow.part").exists()
-    first._log.release()
+    first._sweep_log.release()
     assert first.client.get_experiment(first.experiment).name == "lola/euler"
     assert tracker(storage).experiment == first.experiment
 
@@ -224,15 +224,15 @@ def steps(run, key="train/loss"):
 
 
 def test_steps_reported_during_an_outage_arrive_after_it_and_after_a_restart(tmp_path, fake):
-    each, spool = tracker(tmp_path), record(tmp_path)
+    each, event_log = tracker(tmp_path), record(tmp_path)
     each.pump()
     each.client.fail(1.0, 0)
     for step in (20, 30):
-        spool.metrics(step, {"train/loss": 0.1})
+        event_log.metrics(step, {"train/loss": 0.1})
         each.pump()
-    each._log.release()  # killed
+    each._sweep_log.release()  # killed
     again = tracker(tmp_path)
-    spool.metrics(40, {"train/loss": 0.1})
+    event_log.metrics(40, {"train/loss": 0.1})
     again.pump()
     assert steps(run_of(fake)) == [10, 20, 30, 40]
 
@@ -250,10 +250,10 @@ def test_parameters_of_a_run_whose_first_batch_was_lost_arrive(tmp_path, fake, m
 
 
 def test_a_parameter_that_changed_keeps_its_first_value_and_stops_nothing(tmp_path, fake):
-    each, spool = tracker(tmp_path), record(tmp_path)
+    each, event_log = tracker(tmp_path), record(tmp_path)
     each.pump()
-    spool.describe(name="autoencoder", tags={}, parameters={"compression": 30, "new": 1})
-    spool.metrics(20, {"train/loss": 0.1})
+    event_log.describe(name="autoencoder", tags={}, parameters={"compression": 30, "new": 1})
+    event_log.metrics(20, {"train/loss": 0.1})
     each.finish_sweep(None, "FINISHED")
     assert run_of(fake).params == {"compression": "20", "new": "1"}
     assert steps(run_of(fake)) == [10, 20]
@@ -262,11 +262,11 @@ def test_a_parameter_that_changed_keeps_its_first_value_and_stops_nothing(tmp_pa
 
 def test_no_call_is_larger_than_servers_accept(tmp_path, fake):
     """What the largest call may be is asserted by the fake."""
-    each, spool = tracker(tmp_path), Spool(tmp_path / "stage")
+    each, event_log = tracker(tmp_path), EventLog(tmp_path / "stage")
     many = {f"key{i}": i for i in range(250)}
-    spool.describe(name="wide", tags=many, parameters=many)
+    event_log.describe(name="wide", tags=many, parameters=many)
     for step in range(499):
-        spool.metrics(step, {f"metric{i}": 0.0 for i in range(20)})
+        event_log.metrics(step, {f"metric{i}": 0.0 for i in range(20)})
     each.finish_sweep(None, "FINISHED")
     assert not each.missing
     assert sum(metrics for metrics, _, _ in fake.calls) == 9980
@@ -276,10 +276,10 @@ def test_no_call_is_larger_than_servers_accept(tmp_path, fake):
 
 def test_an_outage_at_the_end_is_told_with_the_command_that_sends_the_rest(tmp_path, fake, capsys):
     root = tmp_path / "a root"
-    each, spool = tracker(root), record(root)
+    each, event_log = tracker(root), record(root)
     each.pump()
-    spool.metrics(20, {"train/loss": 0.1})
-    spool.status("FINISHED")
+    event_log.metrics(20, {"train/loss": 0.1})
+    event_log.status("FINISHED")
     (root / "reports" / "page").mkdir(parents=True)
     (root / "reports" / "page" / "report.html").write_text("page")
     each.client.fail(1.0, 0)
@@ -296,15 +296,15 @@ def test_an_outage_at_the_end_is_told_with_the_command_that_sends_the_rest(tmp_p
 
 
 def test_interrupted_runs_are_killed_and_go_on(tmp_path, fake):
-    each, spool = tracker(tmp_path), record(tmp_path)
+    each, event_log = tracker(tmp_path), record(tmp_path)
     each.pump()
     each.finish_sweep(None, "KILLED")
     assert {run.status for run in fake.runs.values()} == {"KILLED"}
     again = tracker(tmp_path)
-    spool.status("RUNNING")
+    event_log.status("RUNNING")
     again.pump()
     assert {run.status for run in fake.runs.values()} == {"RUNNING"}
-    spool.status("FINISHED")
+    event_log.status("FINISHED")
     again.finish_sweep(None, "FINISHED")
     assert {run.status for run in fake.runs.values()} == {"FINISHED"}
 
@@ -314,7 +314,7 @@ def test_runs_of_a_killed_driver_are_corrected(tmp_path, fake, how):
     each = tracker(tmp_path)
     record(tmp_path)
     each.pump()
-    each._log.release()  # what the system does when a process dies
+    each._sweep_log.release()  # what the system does when a process dies
     if how == "command":
         sync(tmp_path, lambda text: None)
         assert run_of(fake, "f" * 64).status == "KILLED"
@@ -346,25 +346,25 @@ def test_of_two_drivers_of_one_sweep_one_sends(tmp_path, fake):
     second.start_sweep("sweep", "f" * 64, {})
     second.follow(tmp_path / "stage", "a" * 64)
     assert told == ["another process has this sweep in hand, and sends its records to MLflow"]
-    spool = record(tmp_path)
+    event_log = record(tmp_path)
     second.pump()
     assert len(fake.runs) == 1
     first.pump()
     assert len(fake.runs) == 2
     sync(tmp_path, told.append)
     assert told[1:] == ["euler-ffffffff: runs now, and its driver sends its records"]
-    first._log.release()  # killed
-    spool.status("FINISHED")
+    first._sweep_log.release()  # killed
+    event_log.status("FINISHED")
     second.finish_sweep(None, "FINISHED")
     assert not second.missing
     assert [run.status for run in fake.runs.values()] == ["FINISHED", "FINISHED"]
 
 
 def test_a_file_that_is_gone_is_told_and_stops_nothing(tmp_path, fake):
-    each, spool = tracker(tmp_path), record(tmp_path)
-    spool.artifact(tmp_path / "stage" / "gone.png")
-    spool.model(tmp_path / "stage" / "model.safetensors", "euler-model")
-    spool.status("FINISHED")
+    each, event_log = tracker(tmp_path), record(tmp_path)
+    event_log.artifact(tmp_path / "stage" / "gone.png")
+    event_log.model(tmp_path / "stage" / "model.safetensors", "euler-model")
+    event_log.status("FINISHED")
     each.finish_sweep(None, "FINISHED")
     assert run_of(fake).status == "FINISHED"
     assert each.missing == (
@@ -374,11 +374,11 @@ def test_a_file_that_is_gone_is_told_and_stops_nothing(tmp_path, fake):
 
 def test_the_alias_is_of_the_model_that_was_trained_last_in_whatever_order_they_are_sent(tmp_path, fake):
     for name in ("old", "new"):
-        spool = Spool(tmp_path / name)
-        spool.describe(name=name, tags={}, parameters={})
+        event_log = EventLog(tmp_path / name)
+        event_log.describe(name=name, tags={}, parameters={})
         for file in ("model.safetensors", "manifest.json"):
             (tmp_path / name / file).write_text(name)
-        spool.model(tmp_path / name / "model.safetensors", "euler-model")
+        event_log.model(tmp_path / name / "model.safetensors", "euler-model")
         time.sleep(0.002)
     each = tracker(tmp_path)
     for name, fingerprint in (("new", "d" * 64), ("old", "c" * 64)):
@@ -401,16 +401,16 @@ def test_children_of_a_parent_that_was_deleted_get_the_new_one(tmp_path, fake):
 
 def test_events_that_were_lost_with_a_machine_hide_no_others(tmp_path, fake):
     """The log is shorter than what MLflow has had of it, and goes on with other events."""
-    each, spool = tracker(tmp_path), record(tmp_path)
+    each, event_log = tracker(tmp_path), record(tmp_path)
     size = end_offset(tmp_path / "stage")
     for step in (20, 30, 40):
-        spool.metrics(step, {"train/loss": 0.1})
+        event_log.metrics(step, {"train/loss": 0.1})
     each.pump()
-    each._log.release()
-    os.truncate(spool_path(tmp_path / "stage"), size)
+    each._sweep_log.release()
+    os.truncate(event_log_path(tmp_path / "stage"), size)
     for step in (20, 25):
-        spool.metrics(step, {"train/loss": 0.1})
-    spool.status("FINISHED")
+        event_log.metrics(step, {"train/loss": 0.1})
+    event_log.status("FINISHED")
     again = tracker(tmp_path)
     again.finish_sweep(None, "FINISHED")
     assert not again.missing
@@ -422,7 +422,7 @@ def test_a_run_that_mlflow_refuses_keeps_no_other_from_being_sent(tmp_path, fake
     each = tracker(tmp_path)
     record(tmp_path)
     each.follow(tmp_path / "other", "b" * 64)
-    other = Spool(tmp_path / "other")
+    other = EventLog(tmp_path / "other")
     other.describe(name="other", tags={}, parameters={})
     other.status("FINISHED")
     create = fake.create_run
@@ -511,9 +511,9 @@ def test_the_server_in_memory_answers_as_the_database_does(storage):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_command_sends_everything_without_ray(storage):
-    each, spool = tracker(storage), record(storage)
-    spool.status("FINISHED")
-    each._log.release()  # killed before it could send
+    each, event_log = tracker(storage), record(storage)
+    event_log.status("FINISHED")
+    each._sweep_log.release()  # killed before it could send
     program = (
         "import runpy, sys\n"
         "runpy.run_path('experiments/sync_mlflow.py', run_name='__main__')\n"
@@ -554,20 +554,20 @@ def test_a_database_that_fails_is_told_in_one_line_and_mlflow_prints_nothing(sto
 
 
 def test_a_batch_that_was_lost_is_sent_again_by_the_same_driver(tmp_path, fake, monkeypatch):
-    each, spool = tracker(tmp_path), record(tmp_path)
+    each, event_log = tracker(tmp_path), record(tmp_path)
     each.pump()
-    spool.metrics(20, {"train/loss": 0.1})
+    event_log.metrics(20, {"train/loss": 0.1})
     with monkeypatch.context() as outage:
         outage.setattr(fake, "log_batch", lambda *_, **__: 1 / 0)
         each.pump()
-    spool.metrics(30, {"train/loss": 0.1})
+    event_log.metrics(30, {"train/loss": 0.1})
     each.pump()
     assert steps(run_of(fake)) == [10, 20, 30]
 
 
 def test_a_run_that_is_deleted_after_everything_was_sent_is_made_again(tmp_path, fake):
-    each, spool = tracker(tmp_path), record(tmp_path)
-    spool.status("FINISHED")
+    each, event_log = tracker(tmp_path), record(tmp_path)
+    event_log.status("FINISHED")
     each.pump()
     fake.delete_run(run_of(fake).key)
     each.finish_sweep(None, "FINISHED")
@@ -576,10 +576,10 @@ def test_a_run_that_is_deleted_after_everything_was_sent_is_made_again(tmp_path,
 
 
 def test_runs_that_a_restored_experiment_brings_back_are_not_doubled(tmp_path, fake):
-    each, spool = tracker(tmp_path), record(tmp_path)
+    each, event_log = tracker(tmp_path), record(tmp_path)
     each.pump()
     fake.delete_run(run_of(fake).key)
-    spool.status("FINISHED")
+    event_log.status("FINISHED")
     each.finish_sweep(None, "FINISHED")
     fake.delete_experiment(each.experiment)
     again = tracker(tmp_path)

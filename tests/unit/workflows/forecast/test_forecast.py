@@ -89,7 +89,7 @@ def test_wall_time_lies_between_the_work_and_the_longest_chain(expected):
 
 
 def test_a_storage_that_is_too_small_is_refused_in_one_line(expected):
-    expected.refuse(expected.room)
+    expected.refuse(expected.storage_bytes)
     with pytest.raises(ConfigError, match=r"the sweep needs [\d.]+ GB of storage .* there are 1 GB; give"):
         expected.refuse(1e9)
 

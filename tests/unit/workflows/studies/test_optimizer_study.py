@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lola.core.errors import ConfigError, DataError, DivergedError
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.training.optim import OptimizerConfig
 from lola.workflows import presets
 from lola.workflows.studies.optimizer_report import read_curve, report_optimizers, study_curves
@@ -74,11 +74,11 @@ def test_presets_are_complete():
 
 def record(folder, step, loss, seconds):
     values = {"train/loss": 2 * loss, "valid/loss": loss, "train/seconds_per_step": seconds}
-    Spool(folder).metrics(step, values)
+    EventLog(folder).metrics(step, values)
 
 
 def test_a_curve_counts_steps_that_were_done_twice_once(tmp_path):
-    Spool(tmp_path).metrics(0, {"progress/trajectories": 1.0})
+    EventLog(tmp_path).metrics(0, {"progress/trajectories": 1.0})
     record(tmp_path, 5, 0.9, 1.0)
     record(tmp_path, 10, 0.8, 2.0)
     record(tmp_path, 10, 0.7, 3.0)  # after a restart from step 5
