@@ -153,8 +153,8 @@ class Forecast:
         there = self.cluster.storage * 1e9 or free
         if self.storage_bytes > there:
             raise ConfigError(
-                f"the sweep needs {self.storage_bytes / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB of "
-                f"results and the rest for checkpoints meanwhile), and {there / 1e9:.4g} GB are free; give "
+                f"the sweep needs {self.storage_bytes / 1e9:.4g} GB of storage ({self.stored / 1e9:.4g} GB "
+                f"of results, the rest for checkpoints meanwhile), and {there / 1e9:.4g} GB are free; give "
                 "it a larger --storage, fewer --latent-channels or --cache.dtype float16"
             )
 
