@@ -9,12 +9,11 @@ import numpy as np
 
 from lola.data.latent_shards import describe_shards, shard_path, write_shard
 from lola.data.latents import LatentSplit, LatentTrajectory
-from lola.data.systems import System
+from lola.data.systems import Boundary, System
 from lola.data.well.writer import write_well_file
 from lola.storage.stages import SCHEMA_VERSION
 
 PER_FILE = 8  # trajectories
-OPEN = 1  # The Well's code of an open boundary
 
 
 def write_well(root: Path, system: System, gigabytes: float, steps: int, cells: int, split: str) -> None:
@@ -33,7 +32,7 @@ def write_well(root: Path, system: System, gigabytes: float, steps: int, cells: 
             times=np.arange(steps),
             axes={name: np.arange(cells) / cells for name in "xyz"[:dimensions]},
             scalars={"gamma": 1.4},
-            boundary=np.full((dimensions, 2), OPEN),
+            boundary=np.full((dimensions, 2), Boundary.OPEN),
         )
 
 

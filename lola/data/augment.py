@@ -38,11 +38,9 @@ from torch import Tensor
 
 from lola.core.config import require
 from lola.core.seeding import Key, numpy_generator
-from lola.data.systems import System
+from lola.data.systems import Boundary, System
 
 Symmetries = Literal["plain", "full", "published"]
-
-PERIODIC = 2  # The Well's codes: wall 0, open 1, periodic 2.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +200,7 @@ def _freedom(
 ) -> tuple[list[int], list[bool], bool]:
     """The number of shifts of each axis, whether it may be reversed, and whether axes may be exchanged."""
     axes = range(system.dimensions)
-    periodic = (np.asarray(boundary) == PERIODIC).all(axis=1)
+    periodic = (np.asarray(boundary) == Boundary.PERIODIC).all(axis=1)
     reflected = {each.axis for each in system.reflections if symmetries == "full"}
     everywhere = symmetries == "published" and bool(system.flips)
     rolls = [grid[k] if system.roll and periodic[k] else 1 for k in axes]

@@ -1,10 +1,11 @@
-"""The physical systems: their fields, parameters, symmetries, time strides and statistics.
+"""The physical systems: their fields, parameters, boundaries, symmetries, time strides and statistics.
 
 Statistics are those of the published training sets, after the transform (`Lost in Latent Space`,
 Appendix B). Lead-time ranges, start states and contexts are those of its evaluation.
 """
 
 import dataclasses
+import enum
 import itertools
 from typing import Any, Literal, Self
 
@@ -13,6 +14,14 @@ import pydantic
 from lola.core.errors import ConfigError
 
 Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
+
+
+class Boundary(enum.IntEnum):
+    """The Well's codes of boundary conditions, one for each end of a grid axis."""
+
+    WALL = 0
+    OPEN = 1
+    PERIODIC = 2
 
 
 @dataclasses.dataclass(frozen=True)

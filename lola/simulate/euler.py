@@ -28,16 +28,16 @@ from unittest import mock
 import numpy as np
 
 from lola.core.config import Distinct, Within, require
+from lola.data.systems import Boundary
 from lola.simulate.simulation import Amplitude, Case, Fields, Outputs, SimulationConfig, Solve
 
-Boundary = Literal["open", "periodic"]
+BoundaryName = Literal["open", "periodic"]
 Intervals = Annotated[int, Within("[1, 1000]")]
 
-DATASETS: dict[Boundary, str] = {
+DATASETS: dict[BoundaryName, str] = {
     "open": "euler_multi_quadrants_openBC",
     "periodic": "euler_multi_quadrants_periodicBC",
 }
-CODES: dict[Boundary, int] = {"open": 1, "periodic": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class EulerConfig(SimulationConfig):
         1.597,
         1.76,
     )
-    boundaries: Distinct[Boundary] = ("open", "periodic")
+    boundaries: Distinct[BoundaryName] = ("open", "periodic")
     outputs: Outputs = 100
     end: Annotated[float, Within("(0, 1e6]")] = 1.5
     jumps: tuple[Amplitude, Amplitude] = (0.2, 1.5)
@@ -108,13 +108,13 @@ class EulerConfig(SimulationConfig):
         return contextlib.nullcontext(lambda initial: solve(initial, self, _boundary(case), gamma))
 
 
-def euler_case(boundary: Boundary, gamma: float) -> Case:
+def euler_case(boundary: BoundaryName, gamma: float) -> Case:
     """Simulations with the same boundaries and heat-capacity ratio."""
-    code, dataset = CODES[boundary], DATASETS[boundary]
+    code, dataset = Boundary[boundary.upper()], DATASETS[boundary]
     return Case(dataset, f"{dataset}_gamma_{gamma}", (("gamma", gamma),), ((code, code), (code, code)))
 
 
-def draw_quadrants(config: EulerConfig, boundary: Boundary, generator: np.random.Generator) -> np.ndarray:
+def draw_quadrants(config: EulerConfig, boundary: BoundaryName, generator: np.random.Generator) -> np.ndarray:
     """Draw density, velocity and pressure, in this order, with shape `(4, n, n)`.
 
     The draw does not depend on the resolution, which only says where it is looked at.
@@ -130,12 +130,12 @@ def draw_quadrants(config: EulerConfig, boundary: Boundary, generator: np.random
     return values[:, i[:, None], j[None, :]]
 
 
-def _boundary(case: Case) -> Boundary:
+def _boundary(case: Case) -> BoundaryName:
     (boundary,) = (name for name, dataset in DATASETS.items() if dataset == case.dataset)
     return boundary
 
 
-def solve(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma: float) -> Fields | None:
+def solve(initial: np.ndarray, config: EulerConfig, boundary: BoundaryName, gamma: float) -> Fields | None:
     """Simulate from density, velocity and pressure `(4, n, n)`; None if a state stops being physical."""
     solver, solution = _set_up(initial, config, boundary, gamma)
     states = [solution.state.q.copy()]
@@ -168,7 +168,9 @@ def _pressure(q: np.ndarray, gamma: float) -> np.ndarray:
     return (gamma - 1) * (q[3] - (q[1] ** 2 + q[2] ** 2) / (2 * q[0]))
 
 
-def _set_up(initial: np.ndarray, config: EulerConfig, boundary: Boundary, gamma: float) -> tuple[Any, Any]:
+def _set_up(
+    initial: np.ndarray, config: EulerConfig, boundary: BoundaryName, gamma: float
+) -> tuple[Any, Any]:
     """PyClaw's solver and solution; the types of a package without any are left out."""
     pyclaw, riemann = _clawpack()
     solver = pyclaw.ClawSolver2D(riemann.euler_4wave_2D)

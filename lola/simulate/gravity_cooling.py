@@ -41,11 +41,11 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from lola.core.config import Distinct, Within, require
+from lola.data.systems import Boundary
 from lola.simulate.process import solver_process
 from lola.simulate.simulation import Amplitude, Case, Fields, Outputs, SimulationConfig, Solve
 
 DATASET = "turbulence_gravity_cooling"
-OPEN = 1
 
 GRAVITY = 4.300917e-3  # pc (km/s)^2 per solar mass
 GAS = 8.254430e-3  # Boltzmann's constant over the proton's mass, in (km/s)^2 per K
@@ -171,7 +171,7 @@ def medium_case(density: float, metallicity: float, temperature: float) -> Case:
         DATASET,
         f"{DATASET}_rho0_{density:g}_Z_{metallicity:g}_T0_{temperature:g}",
         (("rho0", density), ("Z", metallicity), ("T0", temperature)),
-        ((OPEN, OPEN),) * 3,
+        ((Boundary.OPEN,) * 2,) * 3,
     )
 
 

@@ -31,12 +31,12 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from lola.core.config import Distinct, Within, require
+from lola.data.systems import Boundary
 from lola.simulate.process import solver_process
 from lola.simulate.simulation import Case, Fields, Outputs, Points, SimulationConfig, Solve
 
 DATASET = "rayleigh_benard"
 SIZE = (4.0, 1.0)
-WALL, PERIODIC = 0, 2
 POINTS = 3.5  # the fewest grid points in a thermal boundary layer; The Well has 5 at Ra = 1e10
 
 
@@ -116,7 +116,7 @@ def convection_case(rayleigh: float, prandtl: float) -> Case:
         DATASET,
         f"{DATASET}_Rayleigh_{_short(rayleigh)}_Prandtl_{_short(prandtl)}",
         (("Rayleigh", rayleigh), ("Prandtl", prandtl)),
-        ((PERIODIC, PERIODIC), (WALL, WALL)),
+        ((Boundary.PERIODIC,) * 2, (Boundary.WALL,) * 2),
     )
 
 

@@ -41,7 +41,7 @@ class Case:
         dataset: The Well's dataset.
         name: The name of the file, without its ending.
         scalars: The constants by name, in order.
-        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis.
+        boundary: The `Boundary` at both ends of each axis.
     """
 
     dataset: str

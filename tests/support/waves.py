@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lola.data.systems import Boundary
 from lola.data.well.writer import write_well_file
-from lola.simulate.euler import CODES, DATASETS
+from lola.simulate.euler import DATASETS
 
 STEPS, SIZE = 21, 16
 
@@ -43,6 +44,6 @@ def write_dataset(root: Path, splits=("train", "valid", "test"), size=SIZE, step
                 times=np.linspace(0, 1, steps),
                 axes={"x": centres, "y": centres},
                 scalars={"gamma": 1.4},
-                boundary=np.full((2, 2), CODES[boundary]),
+                boundary=np.full((2, 2), Boundary[boundary.upper()]),
             )
     return root

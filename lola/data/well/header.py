@@ -18,9 +18,8 @@ from lola.core.config import fingerprint
 from lola.core.errors import DataError, LolaError
 from lola.data.casting import cast_checked
 from lola.data.files import name_of, open_once, size_of
-from lola.data.systems import Field, System
+from lola.data.systems import Boundary, Field, System
 from lola.data.well.fields import fields_of, read_axis, read_row, stored_shape
-from lola.data.well.writer import BOUNDARIES
 from lola.storage.stages import Location
 
 
@@ -38,7 +37,7 @@ class Header:
         constants: The names of the constant scalars, in the file's order.
         scalars: The values of the constant scalars, with shape `(N, len(constants))`.
         varying: The names of the scalars that vary in time, in the file's order.
-        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+        boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
         fingerprint: A hash of name, size, header and a small sample of bytes of each array.
     """
 
@@ -169,15 +168,15 @@ def _read_scalars(file: h5py.File, count: int) -> tuple[tuple[str, ...], tuple[s
 
 def _read_boundary(file: h5py.File, axes: list[str]) -> np.ndarray:
     """The codes of both ends of each axis; an end is a wall only if all of it is, and open if unnamed."""
-    codes = np.full((len(axes), 2), BOUNDARIES.index("OPEN"))
+    codes = np.full((len(axes), 2), Boundary.OPEN)
     for condition in file["boundary_conditions"].values():
-        code = BOUNDARIES.index(str(condition.attrs["bc_type"]).upper())
+        code = Boundary[str(condition.attrs["bc_type"]).upper()]
         names = [str(name) for name in np.atleast_1d(condition.attrs["associated_dims"])]
         mask = np.asarray(condition["mask"])
         for position, name in enumerate(names):
             for side in (0, -1):
                 end = mask.take(side, axis=position)
-                if end.all() if code == BOUNDARIES.index("WALL") else end.any():
+                if end.all() if code is Boundary.WALL else end.any():
                     codes[axes.index(name), side] = code
     return codes
 

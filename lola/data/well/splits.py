@@ -40,7 +40,7 @@ class TrajectoryRef:
         file: The HDF5 file, a path or a URL.
         index: The number of the trajectory in its file.
         scalars: The constants of the simulation, as stored.
-        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+        boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
     """
 
     id: str

@@ -25,10 +25,10 @@ from lola.core.filesystem import describe_os_error
 from lola.data.casting import cast_checked
 from lola.data.files import open_local, open_once
 from lola.data.statistics import Moments
+from lola.data.systems import Boundary
 from lola.storage.remote import AnyPath, files_below
 from lola.storage.stages import atomic_path
 
-BOUNDARIES = ("WALL", "OPEN", "PERIODIC")  # A boundary's code is its place here.
 BLOCK = 16  # States read at once for the statistics.
 
 
@@ -54,7 +54,7 @@ def write_well_file(
         times: The times of the states, with shape `(L,)`.
         axes: The coordinates along each grid axis, by name, in order.
         scalars: The constants of the simulations, by name, in order.
-        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+        boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
 
     Raises:
         ValueError: There are more or fewer trajectories than `count`, or their shapes do not fit.
@@ -141,7 +141,7 @@ def _write_boundary(group: h5py.Group, axes: Mapping[str, np.ndarray], boundary:
     """One group per axis and kind of boundary, with a mask that is true at the ends of that kind."""
     for (name, values), codes in zip(axes.items(), boundary, strict=True):
         for code in sorted(set(map(int, codes))):
-            kind = BOUNDARIES[code]
+            kind = Boundary(code).name
             mask = np.zeros(len(values), dtype=bool)
             mask[[0, -1]] = np.asarray(codes) == code
             condition = group.create_group(f"{name}_{kind.lower()}")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WALL, PERIODIC = 0, 2
+from lola.data.systems import Boundary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Invariant:
     Arguments:
         name: Its name in tables, behind `drift_`.
         channels: The fields that are its density, or the components of it.
-        boundaries: The codes of boundaries that let nothing of it through.
+        boundaries: Those that let nothing of it through.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Invariant:
 
 INVARIANTS = {
     "euler": (
-        Invariant("mass", ("density",), frozenset({WALL, PERIODIC})),
-        Invariant("momentum", ("momentum_x", "momentum_y"), frozenset({PERIODIC})),
-        Invariant("energy", ("energy",), frozenset({WALL, PERIODIC})),
+        Invariant("mass", ("density",), frozenset({Boundary.WALL, Boundary.PERIODIC})),
+        Invariant("momentum", ("momentum_x", "momentum_y"), frozenset({Boundary.PERIODIC})),
+        Invariant("energy", ("energy",), frozenset({Boundary.WALL, Boundary.PERIODIC})),
     )
 }
 
@@ -54,7 +54,7 @@ def conserved(system: str, boundary: np.ndarray) -> tuple[Invariant, ...]:
 
     Arguments:
         system: The name of the physical system.
-        boundary: The codes (wall 0, open 1, periodic 2) of both ends of each axis, with shape `(d, 2)`.
+        boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
     """
     codes = {int(code) for code in boundary.flat}
     return tuple(each for each in INVARIANTS.get(system, ()) if codes <= each.boundaries)

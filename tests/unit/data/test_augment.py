@@ -7,10 +7,10 @@ import torch
 
 from lola.core.errors import ConfigError
 from lola.data.augment import Augmentation, count_symmetries, draw, draw_variant
-from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Field, System
+from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Boundary, Field, System
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
 
-WALL, OPEN, PERIODIC = 0, 1, 2
+WALL, OPEN, PERIODIC = Boundary
 
 
 def symmetry(shifts=(0, 0), flips=(False, False), permutation=(0, 1)):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from lola.core.errors import DataError
-from lola.data.systems import EULER, RAYLEIGH_BENARD
+from lola.data.systems import EULER, RAYLEIGH_BENARD, Boundary
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellWindows, open_split
 from lola.data.well.writer import write_well_file
 
 OPEN, PERIODIC = "euler_multi_quadrants_openBC", "euler_multi_quadrants_periodicBC"
-CODES = {OPEN: 1, PERIODIC: 2}
+BOUNDARIES = {OPEN: Boundary.OPEN, PERIODIC: Boundary.PERIODIC}
 STEPS, GRID = 12, (6, 4)
 
 
@@ -37,7 +37,7 @@ def write(root, dataset=OPEN, name="a", split="train", seeds=(0, 1), gamma=1.4, 
         times=np.linspace(0, 1, len(trajectories[0]["density"])),
         axes={name: np.arange(n) / n for name, n in zip("xy", grid, strict=True)},
         scalars={"gamma": gamma},
-        boundary=np.full((2, 2), CODES[dataset]),
+        boundary=np.full((2, 2), BOUNDARIES[dataset]),
     )
     return path
 

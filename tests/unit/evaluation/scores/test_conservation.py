@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from lola.data.systems import SYSTEMS
+from lola.data.systems import SYSTEMS, Boundary
 from lola.evaluation.scores.conservation import INVARIANTS, conserved, drift
 
-WALLS, OPEN, PERIODIC = (np.full((2, 2), code) for code in range(3))
+WALLS, OPEN, PERIODIC = (np.full((2, 2), code) for code in Boundary)
 
 
 def test_boundaries_decide_what_is_conserved():
