@@ -20,7 +20,7 @@ from lola.storage.event_log import EventLog, event_log_path, last_status
 from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Location, Stage
 
-WAITING = "waiting"  # what a trial reports to its driver while another process has a lease
+WAIT_MESSAGE = "waiting"  # what a trial reports to its driver while another process has a lease
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
         told: Where all trials are, by name.
     """
     for step in _trials(told[0])[config["trial"]].steps:
-        with step.stage.logged_lease(lambda text: tune.report({WAITING: text})):
+        with step.stage.logged_lease(lambda text: tune.report({WAIT_MESSAGE: text})):
             if not step.stage.finished:
                 make(step)
     tune.report({"finished": 1})
@@ -119,7 +119,7 @@ def _trials(told: ray.ObjectRef) -> dict[str, Trial]:
     return ray.get(told)
 
 
-def reason_of(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     """Why a stage failed, in one line."""
     if cause_of(error, OutOfMemoryError):
         return "a node ran out of memory; take fewer at once (--concurrency), smaller batches or larger nodes"
@@ -128,10 +128,10 @@ def reason_of(error: Exception) -> str:
     return reason.strip().splitlines()[-1]
 
 
-def told_error(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """Where a stage failed, the last line telling why."""
     trace = "".join(traceback.format_exception(error))
-    return f"{trace}\n{reason_of(error)}\n" if cause_of(error, OutOfMemoryError) else trace
+    return f"{trace}\n{failure_reason(error)}\n" if cause_of(error, OutOfMemoryError) else trace
 
 
 def make(step: Step) -> None:
@@ -144,14 +144,14 @@ def make(step: Step) -> None:
         step.run()
     except Exception as error:  # recorded whatever it is, and raised again
         with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
-            (stage.folder / "error.txt").write_text(told_error(error), "utf-8")
-            event_log.status("FAILED", reason_of(error))
+            (stage.folder / "error.txt").write_text(format_error(error), "utf-8")
+            event_log.status("FAILED", failure_reason(error))
         raise
     (stage.folder / "error.txt").unlink(missing_ok=True)
     _record_end(step, event_log)
 
 
-def complete_record(step: Step) -> None:
+def complete_event_log(step: Step) -> None:
     """Record the end of a stage whose process died after it had finished the stage, before it could.
 
     Of a record that a power cut has emptied, what the stage is and made is recorded again.

@@ -9,7 +9,7 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.shards import shards_of
 from lola.distributed.cluster.connection import connect
 from lola.distributed.jobs.encode import dataset_fingerprint, open_splits
-from lola.distributed.runner.tune import watching
+from lola.distributed.runner.tune import following_stages
 from lola.distributed.trials import Step, Trial, make
 from lola.emulation.emulator import trained_system
 from lola.emulation.encoding import CacheConfig
@@ -78,7 +78,7 @@ def make_cache(cache: Step, root: AnyPath) -> None:
         connect(progress.log)
     with (
         tracker.ending_early(),
-        watching([Trial("cache", (cache,))], tracker, progress),
+        following_stages([Trial("cache", (cache,))], tracker, progress),
         stage.logged_lease(progress.log),
     ):
         if stage.finished:

@@ -10,8 +10,8 @@ from rich.console import Console
 from lola.core.config import flat
 from lola.core.errors import LolaError
 from lola.distributed.cluster.connection import connect, disconnect, require_shared
-from lola.distributed.jobs.simulate import is_needed, simulate
-from lola.distributed.runner.tune import concurrency, describe_failures, run_trials, watching
+from lola.distributed.jobs.simulate import needs_simulation, simulate
+from lola.distributed.runner.tune import concurrency, describe_failures, following_stages, run_trials
 from lola.distributed.trials import Trial
 from lola.simulate.systems import Simulation
 from lola.storage.progress import Progress
@@ -19,9 +19,9 @@ from lola.storage.remote import AnyPath, is_url, scratch_folder
 from lola.storage.stages import Location, Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
 from lola.training.peak import emulates_bfloat16
-from lola.workflows.demands import refuse_parts, refuse_stages
 from lola.workflows.fitting import Data
 from lola.workflows.plan import Plan
+from lola.workflows.resource_requests import refuse_parts, refuse_stages
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.sweep_report import report_sweep
 
@@ -154,7 +154,7 @@ def _prepare(
         storage = resolve_storage(config.storage)
         well = well_folder(storage, config.well)
         simulation = None if is_url(config.well) else config.simulation
-        if simulation is not None and is_needed(simulation, well):
+        if simulation is not None and needs_simulation(simulation, well):
             config.fit(Data.of_simulation(simulation))
         tracker = Tracker(storage, config.system, progress.log)
     if simulation is not None:
@@ -230,7 +230,7 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
     """
     pending = [trial for trial in plan.trials if not trial.finished]
     limit = plan.config.concurrency
-    with watching(plan.trials, tracker, progress, lambda: limit or concurrency(pending)):
+    with following_stages(plan.trials, tracker, progress, lambda: limit or concurrency(pending)):
         if not pending:
             return {}
         name = f".tune-{plan.fingerprint[:8]}"

@@ -6,7 +6,7 @@ import pytest
 import ray.exceptions
 
 from lola.core.errors import LolaError
-from lola.distributed.cluster.connection import ClusterResources
+from lola.distributed.cluster.resources import ClusterResources, Node
 from lola.distributed.jobs import evaluate
 
 
@@ -47,6 +47,6 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> Inline:
     )
     monkeypatch.setattr(evaluate, "ray", fake)
     monkeypatch.setattr(evaluate, "_evaluate", task)
-    monkeypatch.setattr(evaluate, "room", lambda: ClusterResources(cpus=2))
+    monkeypatch.setattr(evaluate, "cluster_resources", lambda: ClusterResources((Node(2),)))
     monkeypatch.setattr(evaluate, "TASKS_PER_WORKER", 1)
     return task

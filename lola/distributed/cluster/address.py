@@ -37,7 +37,7 @@ class Answer(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Named:
+class ClusterAddress:
     """An address, and what names it.
 
     Arguments:
@@ -56,7 +56,7 @@ class Named:
         )
 
 
-def choose_address(log: Log) -> str:
+def find_cluster(log: Log) -> str:
     """The address of the cluster that is named and answers, else `LOCAL`.
 
     `RAY_ADDRESS` comes first, then the file that `ray start` leaves, as for Ray. A file that names a cluster
@@ -69,7 +69,7 @@ def choose_address(log: Log) -> str:
     if named == LOCAL:
         return LOCAL
     if named and named != "auto":
-        given = Named(named, "RAY_ADDRESS")
+        given = ClusterAddress(named, "RAY_ADDRESS")
         answer = probe(named)
         if answer is not Answer.ALIVE:
             raise given.error(
@@ -88,7 +88,7 @@ def choose_address(log: Log) -> str:
             "RAY_ADDRESS, or unset it to start one on this machine"
         )
     if found and answer is not Answer.REFUSED:
-        raise Named(found, str(file)).error(
+        raise ClusterAddress(found, str(file)).error(
             answer, "remove that file, or set RAY_ADDRESS=local, to start one on this machine"
         )
     if found:

@@ -40,7 +40,7 @@ def cause_of(error: BaseException, kind: type[E]) -> E | None:
 
 
 @contextlib.contextmanager
-def own_errors() -> Iterator[None]:
+def unwrap_errors() -> Iterator[None]:
     """Raise the error of ours that a task failed with.
 
     Raises:

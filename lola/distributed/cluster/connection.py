@@ -1,7 +1,6 @@
 """The connection to a Ray cluster: the one at hand, or an embedded one that ends with the program."""
 
 import contextlib
-import dataclasses
 import logging
 import os
 import stat
@@ -15,9 +14,8 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lola.core import errors
-from lola.core.config import require
 from lola.core.waiting import Log
-from lola.distributed.cluster.address import choose_address
+from lola.distributed.cluster.address import find_cluster
 from lola.distributed.cluster.start import replace_home, start_ray
 from lola.storage.remote import AnyPath
 
@@ -57,9 +55,9 @@ def connect(log: Log = print) -> None:
         return
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     replace_home(log)
-    protect_token()
-    start_ray(choose_address(log), log)
-    protect_token()
+    restrict_token_permissions()
+    start_ray(find_cluster(log), log)
+    restrict_token_permissions()
 
 
 def disconnect() -> None:
@@ -67,7 +65,7 @@ def disconnect() -> None:
     ray.shutdown()
 
 
-def protect_token() -> None:
+def restrict_token_permissions() -> None:
     """Make the authentication token readable to its owner alone.
 
     Ray writes it for all to read. Its folder is closed beforehand, so that nobody reads the file meanwhile.
@@ -120,50 +118,10 @@ def _sees(path: Path) -> bool:
     return path.exists()
 
 
-def quiet_data() -> None:
+def silence_ray_data() -> None:
     """Keep Ray Data's progress and warnings out of the console of this process."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="ray.data")
-
-
-@dataclasses.dataclass(frozen=True)
-class ClusterResources:
-    """What a cluster has.
-
-    Arguments:
-        cpus, gpus: Logical CPUs and GPUs of all nodes together.
-        grows: Whether there may be more of them when they are asked for.
-    """
-
-    cpus: float = 0
-    gpus: float = 0
-    grows: bool = False
-
-
-def cluster_resources() -> ClusterResources:
-    """What the cluster has at the moment; one that this program did not start may grow.
-
-    A process of a trial does not know who started it: several nodes, or none that computes, tell it.
-    """
-    resources = ray.cluster_resources()
-    cpus = resources.get("CPU", 0)
-    grows = "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1 or not cpus
-    return ClusterResources(cpus, resources.get("GPU", 0), grows)
-
-
-def cpus_per_gpu() -> int:
-    """The share of a node's CPUs that each of its GPUs has, on the node where it is least.
-
-    Raises:
-        ConfigError: There are no GPUs.
-    """
-    shares = [
-        node["Resources"].get("CPU", 0) // node["Resources"]["GPU"]
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("GPU")
-    ]
-    require(bool(shares), "cpus: 0 is a GPU's share of its node's, but there are no GPUs; give a number")
-    return max(1, int(min(shares)))

@@ -18,14 +18,17 @@ from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.core.generated.autoscaler_pb2 import NodeStatus  # type: ignore[attr-defined]
 from ray.experimental.internal_kv import _internal_kv_get
 
+from lola.core.config import require
 from lola.core.errors import ClusterError
 from lola.distributed.cluster.address import EMBEDDED
 
-FIXED_TYPE = re.compile(r"node_[0-9a-f]+")  # what Ray calls the type of a node that no autoscaler has started
+STATIC_NODE_TYPE = re.compile(
+    r"node_[0-9a-f]+"
+)  # what Ray calls the type of a node that no autoscaler has started
 
 
 @dataclasses.dataclass(frozen=True)
-class Demand:
+class ResourceRequest:
     """Processes that run at the same time, at least.
 
     Arguments:
@@ -48,66 +51,74 @@ class Demand:
     @property
     def each(self) -> str:
         """What one of them takes, in words."""
-        return amount(self.cpus, self.gpus, only=True)
+        return format_resources(self.cpus, self.gpus, only=True)
+
+    def fitting(self, cpus: float, gpus: float) -> int:
+        """How many of the processes fit into the resources of a node."""
+        shares = [had / taken for had, taken in ((cpus, self.cpus), (gpus, self.gpus)) if taken]
+        return int(min(shares, default=self.count))
 
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """What a node has, and what of it is free."""
+    """Resources of a node, and those of them that are free."""
 
     cpus: float
-    gpus: float
-    free_cpus: float
-    free_gpus: float
-
-    def fit(self, demand: Demand) -> int:
-        """How many of a demand's processes it could run, if it had nothing else to do."""
-        return _fit(demand, self.cpus, self.gpus)
-
-    def fit_now(self, demand: Demand) -> int:
-        """How many it could run beside what runs on it."""
-        return _fit(demand, self.free_cpus, self.free_gpus)
+    gpus: float = 0
+    free_cpus: float = 0
+    free_gpus: float = 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Cluster:
-    """A cluster as it is.
+class ClusterResources:
+    """Resources of a cluster at a moment.
 
     Arguments:
         nodes: Its nodes.
-        grows: Whether there may be more of them.
-        pending: How many processes wait for resources, of any program, by the CPUs and GPUs of each.
+        grows: Whether an autoscaler may add nodes.
+        pending: How many processes of any program wait for resources, by the CPUs and GPUs of each.
     """
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...] = ()
     grows: bool = False
     pending: Counter[tuple[float, float]] = dataclasses.field(default_factory=Counter)
 
-    def __str__(self) -> str:
-        has = amount(sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes))
-        free = amount(sum(node.free_cpus for node in self.nodes), sum(node.free_gpus for node in self.nodes))
+    @property
+    def cpus(self) -> float:
+        """Logical CPUs of all nodes."""
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> float:
+        """GPUs of all nodes."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def total(self) -> str:
+        """CPUs and GPUs in words."""
         on = f" on {len(self.nodes)} nodes" if len(self.nodes) > 1 else ""
-        return f"the cluster has {has}{on}, of which {free} are free"
+        return f"the cluster has {format_resources(self.cpus, self.gpus)}{on}"
 
-    def can_run(self, demand: Demand) -> bool:
-        """Whether it could run all of a demand's processes at once, if it had nothing else to do."""
-        return sum(node.fit(demand) for node in self.nodes) >= demand.count
+    def __str__(self) -> str:
+        free = format_resources(
+            sum(node.free_cpus for node in self.nodes), sum(node.free_gpus for node in self.nodes)
+        )
+        return f"{self.total}, of which {free} are free"
 
-    def can_run_now(self, demand: Demand) -> bool:
-        """Whether it could run them beside what runs."""
-        return sum(node.fit_now(demand) for node in self.nodes) >= demand.count
+    def can_run(self, request: ResourceRequest) -> bool:
+        """Whether all processes of a request could run at once if nothing else did."""
+        return sum(request.fitting(node.cpus, node.gpus) for node in self.nodes) >= request.count
 
-    def waiting(self, demand: Demand) -> int:
-        """How many processes like those of a demand wait for resources."""
-        return self.pending[(float(demand.cpus), float(demand.gpus))]
+    def can_run_now(self, request: ResourceRequest) -> bool:
+        """Whether all processes of a request could run next to what runs."""
+        return sum(request.fitting(node.free_cpus, node.free_gpus) for node in self.nodes) >= request.count
+
+    def count_pending(self, request: ResourceRequest) -> int:
+        """How many processes with the resources of a request wait for them."""
+        return self.pending[(float(request.cpus), float(request.gpus))]
 
 
-def _fit(demand: Demand, cpus: float, gpus: float) -> int:
-    shares = [had / taken for had, taken in ((cpus, demand.cpus), (gpus, demand.gpus)) if taken]
-    return int(min(shares, default=demand.count))
-
-
-def amount(cpus: float, gpus: float, only: bool = False) -> str:
+def format_resources(cpus: float, gpus: float, only: bool = False) -> str:
     """CPUs and GPUs in words; `only` leaves out what is none."""
     parts = [
         f"{number:g} {name}{'' if number == 1 else 's'}"
@@ -117,35 +128,33 @@ def amount(cpus: float, gpus: float, only: bool = False) -> str:
     return " and ".join(parts) or "nothing"
 
 
-def refuse_impossible(demands: dict[str, Demand], cluster: Cluster) -> None:
+def require_feasible(requests: dict[str, ResourceRequest], cluster: ClusterResources) -> None:
     """Refuse what a cluster that does not grow can never run.
 
     Arguments:
-        demands: What is needed, by the option that says so.
+        requests: What is needed, by the option that says so.
         cluster: What there is.
 
     Raises:
         ClusterError: Something can never run.
     """
-    lacking = {} if cluster.grows else {k: d for k, d in demands.items() if not cluster.can_run(d)}
+    lacking = {} if cluster.grows else {k: d for k, d in requests.items() if not cluster.can_run(d)}
     if not lacking:
         return
-    option, demand = next(iter(lacking.items()))
-    has = amount(sum(node.cpus for node in cluster.nodes), sum(node.gpus for node in cluster.nodes))
-    on = f" on {len(cluster.nodes)} nodes" if len(cluster.nodes) > 1 else ""
+    option, request = next(iter(lacking.items()))
     hidden = ""
-    if demand.gpus and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if request.gpus and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         hidden = ", since CUDA_VISIBLE_DEVICES is empty"
-    remedies = [f"{option}.{each}" for each in (demand.option, "gpus" if demand.gpus else "") if each]
+    remedies = [f"{option}.{each}" for each in (request.option, "gpus" if request.gpus else "") if each]
     others = f" (so do {', '.join(list(lacking)[1:])})" if len(lacking) > 1 else ""
     remedy = f"give less with {' or '.join(remedies)}, or " if remedies else ""
     raise ClusterError(
-        f"{option} needs {demand}{others}, but the cluster has {has}{on}{hidden} and does not grow; "
+        f"{option} needs {request}{others}, but {cluster.total}{hidden} and does not grow; "
         f"{remedy}use a cluster that has them"
     )
 
 
-def current_cluster() -> Cluster:
+def cluster_resources() -> ClusterResources:
     """The cluster that this process is connected to, as it is now."""
     client = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
     state = get_cluster_resource_state(client)
@@ -161,14 +170,14 @@ def current_cluster() -> Cluster:
     )
     pending: Counter[tuple[float, float]] = Counter()
     for request in state.pending_resource_requests:
-        pending[_shape(request.request.resources_bundle)] += request.count
+        pending[_bundle(request.request.resources_bundle)] += request.count
     for gang in state.pending_gang_resource_requests:
         for request in gang.requests:
-            pending[_shape(request.resources_bundle)] += 1
-    return Cluster(nodes, may_grow(), pending)
+            pending[_bundle(request.resources_bundle)] += 1
+    return ClusterResources(nodes, may_grow(), pending)
 
 
-def _shape(bundle: Any) -> tuple[float, float]:
+def _bundle(bundle: Any) -> tuple[float, float]:
     return float(bundle.get("CPU", 0)), float(bundle.get("GPU", 0))
 
 
@@ -184,27 +193,45 @@ def may_grow() -> bool:
     with contextlib.suppress(Exception):  # not told yet, or not understood
         report = json.loads(_internal_kv_get(b"__autoscaling_status"))["autoscaler_report"]
     types = {*(report.get("active_nodes") or {}), *(report.get("idle_nodes") or {})}
-    return not types or not all(FIXED_TYPE.fullmatch(name) for name in types)
+    return not types or not all(STATIC_NODE_TYPE.fullmatch(name) for name in types)
 
 
-def describe_wait(
-    title: str, demand: Demand, looking: Callable[[], Cluster] = current_cluster, sure: bool = False
+def describe_pending(
+    title: str,
+    request: ResourceRequest,
+    read: Callable[[], ClusterResources] = cluster_resources,
+    waits: bool = False,
 ) -> str:
     """What something waits for, if anything like it waits for resources; else nothing.
 
     Arguments:
         title: What waits; nothing where that is known, as in a stage's own record.
-        demand: What it takes.
-        looking: Tells what there is.
-        sure: Whether it is known to wait, whatever the cluster tells.
+        request: What it takes.
+        read: Reads the resources of the cluster.
+        waits: Whether it is known to wait, whatever the cluster tells.
     """
-    cluster = looking()
-    if not sure and not cluster.waiting(demand):
+    cluster = read()
+    if not waits and not cluster.count_pending(request):
         return ""
-    if cluster.can_run(demand):
+    if cluster.can_run(request):
         remedy = "they start when others give it back"
     elif cluster.grows:
         remedy = "they start when nodes come; give less, or add nodes, if none do"
     else:
         remedy = "none of its nodes can give that: give less, or add nodes"
-    return f"{title} waits for {demand}: {cluster}; {remedy}".lstrip()
+    return f"{title} waits for {request}: {cluster}; {remedy}".lstrip()
+
+
+def cpus_per_gpu() -> int:
+    """The share of a node's CPUs that each of its GPUs has, on the node where it is least.
+
+    Raises:
+        ConfigError: There are no GPUs.
+    """
+    shares = [
+        node["Resources"].get("CPU", 0) // node["Resources"]["GPU"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU")
+    ]
+    require(bool(shares), "cpus: 0 is a GPU's share of its node's, but there are no GPUs; give a number")
+    return max(1, int(min(shares)))

@@ -46,7 +46,7 @@ def start_ray(address: str, log: Log) -> None:
         ClusterError: It did not start.
     """
     if address == LOCAL:
-        choose_temporary_folder(log)
+        choose_ray_temporary_folder(log)
         os.environ[EMBEDDED] = "1"
         doing = "starting Ray on this machine"
     else:
@@ -108,7 +108,7 @@ def _failure(address: str, reason: str) -> str:
     else:
         remedy = (
             f"{load()}: run again when the machine is less busy, and see the files in "
-            f"{temporary_folder() / 'ray' / 'session_latest' / 'logs'}"
+            f"{ray_temporary_folder() / 'ray' / 'session_latest' / 'logs'}"
         )
     return f"Ray did not start on this machine in {TRIES} tries ({reason}); {remedy}"
 
@@ -129,18 +129,18 @@ def stop_processes(error: BaseException) -> None:
         ray.shutdown()
 
 
-def temporary_folder() -> Path:
+def ray_temporary_folder() -> Path:
     """The folder in which Ray makes its own."""
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 
-def choose_temporary_folder(log: Log) -> None:
+def choose_ray_temporary_folder(log: Log) -> None:
     """Put Ray's files into a short private folder where those named are too long for sockets, or unwritable.
 
     Raises:
         ClusterError: There is no such folder.
     """
-    folder = temporary_folder()
+    folder = ray_temporary_folder()
     longest = SOCKET_BYTES - BELOW
     size = len(os.fsencode(folder.absolute()))
     fault = (
@@ -176,11 +176,11 @@ def replace_home(log: Log) -> None:
     if not fault and home != Path("/"):
         return
     try:
-        folder = private_folder(temporary_folder())
+        folder = private_folder(ray_temporary_folder())
     except OSError as error:
         raise ClusterError(
-            f"neither this user's home nor {temporary_folder()} can be written ({error.strerror}); set HOME "
-            "or TMPDIR to a folder that can"
+            f"neither this user's home nor {ray_temporary_folder()} can be written ({error.strerror}); set "
+            "HOME or TMPDIR to a folder that can"
         ) from None
     for name, below in CACHES.items():
         os.environ.setdefault(name, str(folder / below))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
 from lola.core.waiting import POLL_INTERVAL_S, Log, Reminder, reminding
-from lola.distributed.cluster.resources import Demand, current_cluster, describe_wait
+from lola.distributed.cluster.resources import ResourceRequest, cluster_resources, describe_pending
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 
@@ -22,20 +22,20 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
 
     Arguments:
         folder: The stage's folder, for its record, whose readers know which stage's it is.
-        demand: What the workers take.
+        request: What the workers take.
     """
 
-    def __init__(self, folder: AnyPath, demand: Demand) -> None:
-        self.folder, self.demand = folder, demand
+    def __init__(self, folder: AnyPath, request: ResourceRequest) -> None:
+        self.folder, self.request = folder, request
         self.ended: threading.Event | None = None
 
     def describe(self) -> str:
         """What the training waits for; its workers may also be starting."""
-        cluster = current_cluster()
-        if cluster.waiting(self.demand):
-            return describe_wait("", self.demand, lambda: cluster, sure=True)
-        if not cluster.can_run_now(self.demand):  # what is taken may be its own already
-            return f"its workers are starting, or wait until others give back {self.demand.each}"
+        cluster = cluster_resources()
+        if cluster.count_pending(self.request):
+            return describe_pending("", self.request, lambda: cluster, waits=True)
+        if not cluster.can_run_now(self.request):  # what is taken may be its own already
+            return f"its workers are starting, or wait until others give back {self.request.each}"
         return "its workers are starting"
 
     def begin(self) -> None:
@@ -83,19 +83,19 @@ def _remind(ended: threading.Event, reminder: Reminder) -> None:
             reminder.poll()
 
 
-def log_progress(items: Iterable[T], title: str, demand: Demand, log: Log) -> Iterator[T]:
+def log_progress(items: Iterable[T], title: str, request: ResourceRequest, log: Log) -> Iterator[T]:
     """Items of a stream that Ray makes, saying what it waits for or how far it is while none comes.
 
     Arguments:
         items: The stream.
         title: What it is.
-        demand: What each process that makes it takes.
+        request: What each process that makes it takes.
         log: Told the line.
     """
     count = 0
 
     def describe() -> str:
-        return describe_wait(title, demand) or f"{title} is at work, blocks so far: {count}"
+        return describe_pending(title, request) or f"{title} is at work, blocks so far: {count}"
 
     with reminding(describe, log) as reminder:
         for count, item in enumerate(items, 1):  # noqa: B007 (read by `describe`)
@@ -103,7 +103,7 @@ def log_progress(items: Iterable[T], title: str, demand: Demand, log: Log) -> It
             reminder.restart()
 
 
-def wait_for_first(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T], reminder: Reminder) -> T:
+def wait_for_any(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T], reminder: Reminder) -> T:
     """The first of some tasks that is done, by `ray.wait`; the reminder says what is waited for meanwhile."""
     tasks = list(tasks)
     while True:

@@ -24,8 +24,8 @@ from lola.core.errors import DataError
 from lola.core.waiting import Log
 from lola.data.latent_shards import tensor_column
 from lola.data.well.shards import Shard
-from lola.distributed.cluster.connection import quiet_data
-from lola.distributed.cluster.resources import Demand
+from lola.distributed.cluster.connection import silence_ray_data
+from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_progress
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.emulation.encoding import CacheConfig, Encoder, Prepared, tensors
@@ -56,7 +56,7 @@ class EncodedBlock:
     fault: str
 
 
-class GuardedShard(Shard):
+class FaultReportingShard(Shard):
     """A shard whose stream of blocks ends with the fault, in a block of nothing, where it cannot be read."""
 
     def blocks(self, number: int, states: int) -> Iterator[pa.Table]:
@@ -73,14 +73,14 @@ class GuardedShard(Shard):
             )
 
 
-def encoder_demand(config: CacheConfig) -> Demand | None:
+def encoder_request(config: CacheConfig) -> ResourceRequest | None:
     """What an encoder takes of the cluster; None if it is the calling process."""
     alone = config.actors == 1 and not config.gpus
-    return None if alone else Demand("encoders", "", 1, ENCODER_CPUS, config.gpus)
+    return None if alone else ResourceRequest("encoders", "", 1, ENCODER_CPUS, config.gpus)
 
 
 def encoded_blocks(
-    shards: Mapping[int, GuardedShard], model: AnyPath, config: CacheConfig, log: Log = print
+    shards: Mapping[int, FaultReportingShard], model: AnyPath, config: CacheConfig, log: Log = print
 ) -> Iterator[EncodedBlock]:
     """The encoded states of some shards: shards, trajectories, blocks and variants in order.
 
@@ -92,9 +92,9 @@ def encoded_blocks(
     """
     steps = min(shard.split.steps for shard in shards.values())
     states = -(-steps // -(-steps // config.block))
-    demand, title = encoder_demand(config), f"encoding by {model.name}"
-    tables = (_by_actors if demand else _here)(shards, states, model, config)
-    for table in log_progress(tables, title, demand, log) if demand else tables:
+    request, title = encoder_request(config), f"encoding by {model.name}"
+    tables = (_by_actors if request else _here)(shards, states, model, config)
+    for table in log_progress(tables, title, request, log) if request else tables:
         latents, parameters = tensors(table, "latents"), tensors(table, "parameters")
         for row, entry in enumerate(table.drop_columns(["latents", "parameters"]).to_pylist()):
             yield EncodedBlock(
@@ -108,7 +108,7 @@ def encoded_blocks(
 
 
 def _here(
-    shards: Mapping[int, GuardedShard], states: int, model: AnyPath, config: CacheConfig
+    shards: Mapping[int, FaultReportingShard], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
     """Encode in this process, on one core as an actor would, since arithmetic may depend on their number."""
     encoder = Encoder(model, shards, config)
@@ -118,9 +118,9 @@ def _here(
 
 
 def _by_actors(
-    shards: Mapping[int, GuardedShard], states: int, model: AnyPath, config: CacheConfig
+    shards: Mapping[int, FaultReportingShard], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
-    quiet_data()
+    silence_ray_data()
     blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
         Encoder,
         fn_constructor_args=(model, shards, config),

@@ -119,7 +119,7 @@ class CheckpointStore:
                 faults[path.name] = str(error).partition(";")[0]
                 shutil.rmtree(path)
         results, fault = _read_list(folder / LIST)
-        fault = give_worst_scores(results) or fault
+        fault = replace_missing_scores(results) or fault
         for name in (each["checkpoint_dir_name"] for each in results):
             if name not in whole:
                 fault = faults.get(name, f"checkpoint {folder / name} is missing")
@@ -141,7 +141,7 @@ class CheckpointStore:
             listed = json.loads(self.filesystem.cat_file(path))
         except FileNotFoundError:
             return []
-        fault = give_worst_scores([*listed["checkpoint_results"], listed["latest_checkpoint_result"]])
+        fault = replace_missing_scores([*listed["checkpoint_results"], listed["latest_checkpoint_result"]])
         if not fault:
             return []
         self.filesystem.pipe_file(path, dumps(listed).encode())
@@ -189,7 +189,7 @@ def _list_of(results: list[dict[str, Any]], whole: dict[str, int]) -> dict[str, 
     }
 
 
-def give_worst_scores(results: list[dict[str, Any]]) -> str:
+def replace_missing_scores(results: list[dict[str, Any]]) -> str:
     """Give checkpoints whose validation loss is not finite the worst finite one, in place; tells of the last.
 
     Ray Train writes such a loss as null, and cannot order checkpoints by that.

@@ -22,7 +22,7 @@ from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.shards import shards_of
 from lola.data.well.splits import WellSplit
-from lola.distributed.jobs.blocks import EncodedBlock, GuardedShard, encoded_blocks
+from lola.distributed.jobs.blocks import EncodedBlock, FaultReportingShard, encoded_blocks
 from lola.emulation.emulator import trained_system
 from lola.emulation.encoding import CacheConfig, variants_of
 from lola.storage.event_log import EventLog
@@ -66,7 +66,7 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     started = time.perf_counter()
     splits, faults = open_splits(datasets, trained_system(model), config)
     files = [
-        (name, shard_path(stage.folder, name, number), GuardedShard(shard.split, shard.members))
+        (name, shard_path(stage.folder, name, number), FaultReportingShard(shard.split, shard.members))
         for name in splits
         for number, shard in enumerate(shards_of(splits[name]))
     ]
@@ -112,12 +112,12 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     )
 
 
-def _states(shard: GuardedShard, config: CacheConfig) -> int:
+def _states(shard: FaultReportingShard, config: CacheConfig) -> int:
     """States of a shard, variants included."""
     return len(shard.members) * shard.split.steps * variants_of(shard, config)
 
 
-def _rates(path: AnyPath, shard: GuardedShard, config: CacheConfig, since: float) -> dict[str, float]:
+def _rates(path: AnyPath, shard: FaultReportingShard, config: CacheConfig, since: float) -> dict[str, float]:
     """How fast a shard was made."""
     seconds = time.perf_counter() - since
     return {
@@ -127,7 +127,7 @@ def _rates(path: AnyPath, shard: GuardedShard, config: CacheConfig, since: float
 
 
 def _encode_shards(
-    missing: dict[int, GuardedShard],
+    missing: dict[int, FaultReportingShard],
     paths: list[AnyPath],
     model: AnyPath,
     config: CacheConfig,
@@ -151,7 +151,7 @@ def _encode_shards(
 
 
 def _trajectories(
-    blocks: Iterable[EncodedBlock], shard: GuardedShard, variants: int
+    blocks: Iterable[EncodedBlock], shard: FaultReportingShard, variants: int
 ) -> Iterator[LatentTrajectory]:
     """Join the blocks of each trajectory and variant of a shard; all must be there.
 
@@ -184,7 +184,9 @@ def _sound(blocks: Iterable[EncodedBlock]) -> Iterator[EncodedBlock]:
 
 
 def _describe(
-    splits: dict[str, WellSplit], files: list[tuple[str, AnyPath, GuardedShard]], faults: dict[str, str]
+    splits: dict[str, WellSplit],
+    files: list[tuple[str, AnyPath, FaultReportingShard]],
+    faults: dict[str, str],
 ) -> dict:
     """What the manifest says of the shards, with the simulation files that they are of."""
     described = {}
@@ -201,6 +203,6 @@ def _describe(
     return {"shape": list(shape), "parameters": parameters, "splits": described}
 
 
-def _name(shard: GuardedShard) -> str:
+def _name(shard: FaultReportingShard) -> str:
     """`<dataset>/<split>/<file>` of a shard."""
     return shard.split.trajectories[shard.members[0]].id.rpartition("#")[0]

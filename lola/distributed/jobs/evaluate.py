@@ -31,9 +31,13 @@ from lola.core.waiting import Reminder
 from lola.data.systems import get_system
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import WellSplit
-from lola.distributed.cluster.connection import ClusterResources, cluster_resources
-from lola.distributed.cluster.resources import Demand, describe_wait
-from lola.distributed.cluster.waits import wait_for_first
+from lola.distributed.cluster.resources import (
+    ClusterResources,
+    ResourceRequest,
+    cluster_resources,
+    describe_pending,
+)
+from lola.distributed.cluster.waits import wait_for_any
 from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
@@ -224,10 +228,10 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     event_log, failures, first = EventLog(run.stage.folder), [], None
     waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
-    demand = task_demand(gpus)
-    reminder = Reminder(lambda: describe_wait("", demand), event_log.notice)
+    request = task_request(gpus)
+    reminder = Reminder(lambda: describe_pending("", request), event_log.notice)
     while tasks:
-        finished = wait_for_first(ray.wait, tasks, reminder)
+        finished = wait_for_any(ray.wait, tasks, reminder)
         reminder.restart()
         mine = tasks.pop(finished)
         try:
@@ -251,9 +255,9 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
         ) from first
 
 
-def task_demand(gpus: float) -> Demand:
+def task_request(gpus: float) -> ResourceRequest:
     """What a task of an evaluation takes."""
-    return Demand("evaluation tasks", "", 1, 1, gpus)
+    return ResourceRequest("evaluation tasks", "", 1, 1, gpus)
 
 
 def gpus_of(run: EvaluationRun, there: ClusterResources) -> float:

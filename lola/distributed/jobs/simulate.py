@@ -11,16 +11,21 @@ from lola.core.errors import DataError
 from lola.core.waiting import Log, working
 from lola.data.files import open_once
 from lola.data.well.writer import write_statistics
-from lola.distributed.cluster.causes import own_errors
+from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import connect
-from lola.distributed.cluster.resources import Demand, current_cluster, describe_wait, refuse_impossible
-from lola.distributed.cluster.waits import wait_for_first
+from lola.distributed.cluster.resources import (
+    ResourceRequest,
+    cluster_resources,
+    describe_pending,
+    require_feasible,
+)
+from lola.distributed.cluster.waits import wait_for_any
 from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
 from lola.storage.leases import logged_lease
 from lola.storage.remote import AnyPath, files_below, remote_path
 from lola.storage.stages import Location, remove_temporary_paths
 
-SIMULATING = Demand("simulation tasks", "", 1, 1)
+SIMULATION_REQUEST = ResourceRequest("simulation tasks", "", 1, 1)
 
 
 def simulate(
@@ -56,7 +61,7 @@ def simulate(
         return _simulate_missing(config, root, wanted, log, before)
 
 
-def is_needed(config: SimulationConfig, well: Location) -> bool:
+def needs_simulation(config: SimulationConfig, well: Location) -> bool:
     """Whether files are missing that `simulate` would make.
 
     Raises:
@@ -80,17 +85,17 @@ def _simulate_missing(
         remove_temporary_paths(root / dataset)
     if missing:
         connect(log)
-        refuse_impossible({"the simulation": SIMULATING}, current_cluster())
+        require_feasible({"the simulation": SIMULATION_REQUEST}, cluster_resources())
         before()
         log(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0
     doing = lambda: f"simulating: {len(missing) - len(tasks)} of {len(missing)} files are done"  # noqa: E731
-    reminder = working(lambda: describe_wait("the simulation", SIMULATING) or doing(), log)
+    reminder = working(lambda: describe_pending("the simulation", SIMULATION_REQUEST) or doing(), log)
     while tasks:
-        done = wait_for_first(ray.wait, tasks, reminder)
+        done = wait_for_any(ray.wait, tasks, reminder)
         reminder.restart()
-        with own_errors():
+        with unwrap_errors():
             counts: dict[str, Any] = ray.get(done)
         path = tasks.pop(done)
         rejected += counts["rejected"]

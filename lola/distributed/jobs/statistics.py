@@ -26,16 +26,16 @@ from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.shards import Shard, shards_of
 from lola.data.well.splits import WellSplit
-from lola.distributed.cluster.causes import own_errors
-from lola.distributed.cluster.connection import quiet_data
-from lola.distributed.cluster.resources import Demand
+from lola.distributed.cluster.causes import unwrap_errors
+from lola.distributed.cluster.connection import silence_ray_data
+from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_progress
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage, atomic_path
 
-READING = Demand("reading tasks", "", 1, 0.25)
+READING_REQUEST = ResourceRequest("reading tasks", "", 1, 0.25)
 PARTS = ("mean", "squares", "minimum", "maximum")
 
 
@@ -85,7 +85,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     """
     config = stage.config
     assert isinstance(config, StatisticsConfig)
-    quiet_data()
+    silence_ray_data()
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
     rows = _stream(dict(enumerate(shards_of(split))), config.block, log or EventLog(stage.folder).notice)
     physical, transformed = merged(rows)
@@ -109,9 +109,9 @@ def _stream(shards: Mapping[int, Shard], block: int, log: Log) -> list[dict[str,
         num_cpus=0.25,
     )
     rows: list[dict[str, Any]] = []
-    with own_errors():
+    with unwrap_errors():
         batches = blocks.iter_batches(batch_size=None, batch_format="pyarrow")
-        for batch in log_progress(batches, "the reading of the training set", READING, log):
+        for batch in log_progress(batches, "the reading of the training set", READING_REQUEST, log):
             assert isinstance(batch, pa.Table)
             rows += batch.to_pylist()
     return rows

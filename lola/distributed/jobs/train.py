@@ -30,9 +30,8 @@ from lola.core.config import Config
 from lola.core.errors import CorruptError, LolaError, StorageError
 from lola.core.filesystem import describe_os_error
 from lola.core.seeding import seed_process
-from lola.distributed.cluster.connection import cpus_per_gpu
 from lola.distributed.cluster.preemption import PreemptionMonitor
-from lola.distributed.cluster.resources import Demand
+from lola.distributed.cluster.resources import ResourceRequest, cpus_per_gpu
 from lola.distributed.cluster.waits import WorkersCallback
 from lola.distributed.jobs.checkpoints import SCORE, CheckpointStore
 from lola.storage.event_log import EventLog
@@ -112,7 +111,7 @@ def run_training(run: TrainingRun) -> None:
             ),
             callbacks=[
                 EventLogCallback(stage.folder),  # type: ignore[list-item]
-                WorkersCallback(stage.folder, workers_demand(config)),  # type: ignore[list-item]
+                WorkersCallback(stage.folder, workers_request(config)),  # type: ignore[list-item]
             ],
         ),
     )
@@ -151,9 +150,9 @@ def run_training(run: TrainingRun) -> None:
     store.remove()
 
 
-def workers_demand(config: TrainingConfig) -> Demand:
+def workers_request(config: TrainingConfig) -> ResourceRequest:
     """What the workers of a training take at least."""
-    return Demand("training workers", "workers", config.fewest_workers, config.cpus, config.gpus)
+    return ResourceRequest("training workers", "workers", config.fewest_workers, config.cpus, config.gpus)
 
 
 def _with_cpus(run: TrainingRun) -> TrainingRun:
@@ -174,7 +173,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
     store = CheckpointStore.of(run.stage, run.training)
     seed_process(run.training.seed, "weights")
     setup = run.setup()
-    use = Utilisation(run, setup.training, device, world) if rank == 0 else None
+    use = ModelFlopsUtilization(run, setup.training, device, world) if rank == 0 else None
     tmp_path = store.tmp_path()
     persist = functools.partial(store.persist, context.get_storage())
 
@@ -219,7 +218,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
         )
 
 
-class Utilisation:
+class ModelFlopsUtilization:
     """The share of the workers' peak that the operations of training steps are, from the steps' seconds.
 
     Arguments:

@@ -19,8 +19,8 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from lola.core.waiting import Log
-from lola.distributed.cluster.connection import ClusterResources
-from lola.distributed.trials import WAITING, Trial
+from lola.distributed.cluster.resources import ClusterResources
+from lola.distributed.trials import WAIT_MESSAGE, Trial
 
 READ_INTERVAL_S = 2.0  # seconds between looks at the cluster, and at stages that another sweep may have made
 
@@ -52,7 +52,7 @@ class TrialQueue(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """What Ray Tune keeps in a file; a console cannot be."""
-        return self.__dict__ | {"say": print}
+        return self.__dict__ | {"log": print}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next trial's configuration; None for now, or `FINISHED` when nothing can follow."""
@@ -69,8 +69,8 @@ class TrialQueue(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on what a trial says that it waits for."""
-        if WAITING in result:
-            self.log(result[WAITING])
+        if WAIT_MESSAGE in result:
+            self.log(result[WAIT_MESSAGE])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -84,7 +84,7 @@ class StageState:
         return (self.reported - self.since) / (self.done - self.first) * self.step.total
 
 
-class Telemetry:
+class LiveMetricsSink:
     """Emits the live metrics of trials; a sink of event logs.
 
     Arguments:

@@ -18,10 +18,11 @@ from ray.exceptions import OutOfMemoryError
 
 from lola.core.errors import LolaError
 from lola.core.waiting import Log
-from lola.distributed.cluster.connection import HEAD, cluster_resources
+from lola.distributed.cluster.connection import HEAD
+from lola.distributed.cluster.resources import cluster_resources
 from lola.distributed.runner.queue import TrialQueue
-from lola.distributed.runner.telemetry import Telemetry
-from lola.distributed.trials import Trial, complete_record, reason_of, run_trial
+from lola.distributed.runner.telemetry import LiveMetricsSink
+from lola.distributed.trials import Trial, complete_event_log, failure_reason, run_trial
 from lola.storage.follow import Follower, polling
 from lola.storage.progress import Progress
 from lola.storage.tracking import Tracker
@@ -31,17 +32,17 @@ STARTS = 4  # times that trials are started, if nodes run out of memory
 
 
 @contextlib.contextmanager
-def watching(
+def following_stages(
     trials: Sequence[Trial], tracker: Tracker, progress: Progress, slots: Callable[[], int] = lambda: 1
 ) -> Iterator[None]:
     """Copy the logs of stages to MLflow, show them on the console and emit live metrics meanwhile."""
     steps = [step for trial in trials for step in trial.steps]
     for step in steps:
-        complete_record(step)
+        complete_event_log(step)
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     folders = [step.stage.folder for step in steps]
-    telemetry = Telemetry(trials, tracker.sweep, slots)
+    telemetry = LiveMetricsSink(trials, tracker.sweep, slots)
     sinks = (progress, telemetry)
     followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
     with polling(followers, progress.log), progress.reporting(telemetry.at_work):
@@ -107,7 +108,7 @@ def _fit(trials: Sequence[Trial], folder: Path, limit: int, log: Log) -> list[st
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return [reason_of(error) for error in results.errors]
+    return [failure_reason(error) for error in results.errors]
 
 
 def concurrency(trials: Sequence[Trial]) -> int:

@@ -18,7 +18,7 @@ from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
 from lola.data.statistics import with_statistics
 from lola.data.systems import EULER
-from lola.distributed.trials import complete_record
+from lola.distributed.trials import complete_event_log
 from lola.emulation.emulator import load_autoencoder, load_emulator
 from lola.evaluation.tables.stored import read_array, read_table
 from lola.storage.event_log import EventLog, last_status, read_events
@@ -81,7 +81,7 @@ def check_starts(root, expected, kind, each_damage, caplog):
         again = not path.exists() or path.read_bytes() != damaged
         if again and name.name not in UNTOLD and not name.name.startswith("."):
             assert is_told(path, messages(step.stage, caplog.records)), name
-        complete_record(step)
+        complete_event_log(step)
         kinds = [event["kind"] for _, event in read_events(folder)]
         assert "describe" in kinds, name
         assert last_status(folder) == "FINISHED", name

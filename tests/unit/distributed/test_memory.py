@@ -9,7 +9,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from lola.core.errors import LolaError
 from lola.distributed.runner import tune
-from lola.distributed.trials import reason_of, told_error
+from lola.distributed.trials import failure_reason, format_error
 
 
 class Trial(SimpleNamespace):
@@ -70,12 +70,12 @@ def test_a_stage_that_fails_for_memory_says_so_in_its_last_line():
     killed = OutOfMemoryError("Task was killed due to the node running low on memory.\nRefer to the manual")
     error = LolaError("training failed")
     error.__cause__ = WorkerGroupError("1 worker failed", {0: ray.exceptions.RayTaskError("f", "", killed)})
-    assert reason_of(error).startswith("a node ran out of memory; ")
-    assert told_error(error).splitlines()[-1] == reason_of(error)
-    assert reason_of(ValueError("the node running low on memory")).startswith("ValueError: the node")
-    assert reason_of(LolaError("no data")) == "no data"
-    assert reason_of(ValueError("shape")) == "ValueError: shape"
-    assert told_error(ValueError("shape")).splitlines()[-1] == "ValueError: shape"
+    assert failure_reason(error).startswith("a node ran out of memory; ")
+    assert format_error(error).splitlines()[-1] == failure_reason(error)
+    assert failure_reason(ValueError("the node running low on memory")).startswith("ValueError: the node")
+    assert failure_reason(LolaError("no data")) == "no data"
+    assert failure_reason(ValueError("shape")) == "ValueError: shape"
+    assert format_error(ValueError("shape")).splitlines()[-1] == "ValueError: shape"
 
 
 def test_other_errors_are_not_swallowed(experiments, tmp_path):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lola.core.config import Config
 from lola.core.errors import LolaError
-from lola.distributed.trials import Step, Trial, complete_record
+from lola.distributed.trials import Step, Trial, complete_event_log
 from lola.storage.event_log import EventLog, read_events
 from lola.storage.progress import Progress
 from lola.storage.stages import Stage
@@ -129,15 +129,15 @@ def test_the_end_of_a_stage_that_was_finished_before_its_process_died_is_recorde
     step = Step(stage, stage.commit, {}, 1)
     event_log = EventLog(stage.folder)
     event_log.status("RUNNING")
-    complete_record(step)
+    complete_event_log(step)
     assert len(list(read_events(stage.folder))) == 1
     (stage.folder / "model.safetensors").write_text("")
     stage.commit()
     with stage.lease():
-        complete_record(step)
+        complete_event_log(step)
     assert len(list(read_events(stage.folder))) == 1
-    complete_record(step)
-    complete_record(step)
+    complete_event_log(step)
+    complete_event_log(step)
     kinds = [
         (event["kind"], event.get("status", event.get("name"))) for _, event in read_events(stage.folder)
     ]

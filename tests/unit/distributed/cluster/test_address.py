@@ -8,7 +8,7 @@ import pytest
 
 from lola.core.errors import ClusterError
 from lola.distributed.cluster import address
-from lola.distributed.cluster.address import LOCAL, Answer, choose_address, probe
+from lola.distributed.cluster.address import LOCAL, Answer, find_cluster, probe
 
 FRAME = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # settings of HTTP/2, of which none is other than the default
 
@@ -86,14 +86,14 @@ def test_certificates_are_not_needed_to_see_that_something_listens(monkeypatch):
 def test_what_is_no_address_is_one_line(given, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", given)
     with pytest.raises(ClusterError, match=r"no address of a Ray cluster; give HOST:PORT"):
-        choose_address(print)
+        find_cluster(print)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_a_dead_cluster_that_is_named_is_one_line(monkeypatch, scheme):
     monkeypatch.setenv("RAY_ADDRESS", scheme + closed())
     with pytest.raises(ClusterError) as error:
-        choose_address(print)
+        find_cluster(print)
     (line,) = str(error.value).splitlines()
     assert "which RAY_ADDRESS names, does not answer (nothing listens there); start that cluster" in line
 
@@ -101,24 +101,24 @@ def test_a_dead_cluster_that_is_named_is_one_line(monkeypatch, scheme):
 def test_a_cluster_that_answers_is_taken(monkeypatch, alone):
     with listening(FRAME) as where:
         alone.write_text(where + "\n")
-        assert choose_address(pytest.fail) == where
+        assert find_cluster(pytest.fail) == where
         monkeypatch.setenv("RAY_ADDRESS", "auto")
-        assert choose_address(pytest.fail) == where
+        assert find_cluster(pytest.fail) == where
         monkeypatch.setenv("RAY_ADDRESS", LOCAL)
-        assert choose_address(pytest.fail) == LOCAL
+        assert find_cluster(pytest.fail) == LOCAL
         alone.write_text(closed())
         monkeypatch.setenv("RAY_ADDRESS", where)
-        assert choose_address(pytest.fail) == where
+        assert find_cluster(pytest.fail) == where
 
 
 def test_without_any_a_cluster_is_started():
-    assert choose_address(pytest.fail) == LOCAL
+    assert find_cluster(pytest.fail) == LOCAL
 
 
 def test_the_file_of_a_killed_cluster_is_ignored_with_a_message(alone):
     alone.write_text(closed())
     said = []
-    assert choose_address(said.append) == LOCAL
+    assert find_cluster(said.append) == LOCAL
     (line,) = said
     assert str(alone) in line
     assert "has ended; it is ignored" in line
@@ -128,13 +128,13 @@ def test_the_file_of_a_cluster_that_may_be_alive_is_not_ignored(alone):
     with listening(None) as where:
         alone.write_text(where)
         with pytest.raises(ClusterError, match=rf"{where}, which {alone} names, .*remove that file"):
-            choose_address(print)
+            find_cluster(print)
 
 
 def test_auto_wants_a_cluster_that_is_there(monkeypatch, alone):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(ClusterError, match=r"there is no .*ray_current_cluster; start a cluster"):
-        choose_address(print)
+        find_cluster(print)
     alone.write_text(closed())
     with pytest.raises(ClusterError, match="where nothing listens there; start a cluster"):
-        choose_address(print)
+        find_cluster(print)

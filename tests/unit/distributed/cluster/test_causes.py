@@ -5,7 +5,7 @@ from ray.exceptions import OutOfMemoryError, RayTaskError, UserCodeException
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from lola.core.errors import DataError, LolaError, StorageError
-from lola.distributed.cluster.causes import cause_of, causes, own_errors
+from lola.distributed.cluster.causes import cause_of, causes, unwrap_errors
 
 OWN = DataError("a.hdf5 is torn; simulate it again")
 
@@ -42,19 +42,17 @@ def test_errors_that_carry_each_other_end():
 
 def test_a_task_that_failed_with_ours_raises_it():
     failed = RayTaskError("f", "lola.core.errors.StorageError: not this text", OWN)
-    with pytest.raises(DataError, match="simulate it again"), own_errors():
+    with pytest.raises(DataError, match="simulate it again"), unwrap_errors():
         raise failed
 
 
 def test_what_ray_data_carries_as_text_alone_is_read():
-    text = (
-        "Traceback\nlola.core.errors.StorageError: the disk is full; free some space\n\nThe above exception"
-    )
-    with pytest.raises(StorageError, match=r"^the disk is full; free space$"), own_errors():
+    text = "Traceback\nlola.core.errors.StorageError: the disk is full; free space\n\nThe above exception"
+    with pytest.raises(StorageError, match=r"^the disk is full; free space$"), unwrap_errors():
         raise RayTaskError("f", text, UserCodeException("failed"))
 
 
 def test_the_text_of_others_is_not():
     text = "lola.core.errors.StorageError: the disk is full"
-    with pytest.raises(RayTaskError), own_errors():
+    with pytest.raises(RayTaskError), unwrap_errors():
         raise RayTaskError("f", text, ValueError("a bug that quotes an error"))

@@ -9,21 +9,21 @@ import pytest
 from lola.core.errors import ClusterError
 from lola.distributed.cluster import resources
 from lola.distributed.cluster.resources import (
-    Cluster,
-    Demand,
+    ClusterResources,
     Node,
-    describe_wait,
+    ResourceRequest,
+    describe_pending,
     may_grow,
-    refuse_impossible,
+    require_feasible,
 )
 from lola.emulation.encoding import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.training.loop import TrainingConfig
-from lola.workflows.demands import demand_of, options_of, pending_demands
+from lola.workflows.resource_requests import options_of, pending_requests, request_of
 from lola.workflows.sweep import Recipe
 
 TRAINING = TrainingConfig(steps=1)
-LAPTOP = Cluster((Node(2, 0, 2, 0),))
+LAPTOP = ClusterResources((Node(2, 0, 2, 0),))
 
 
 def settings(**changes):
@@ -35,15 +35,15 @@ def settings(**changes):
     )
 
 
-def describe_os_error(cluster, **changes):
+def refusal(cluster, **changes):
     with pytest.raises(ClusterError) as error:
-        refuse_impossible(options_of(settings(**changes)), cluster)
+        require_feasible(options_of(settings(**changes)), cluster)
     (line,) = str(error.value).splitlines()
     return line
 
 
 def test_more_workers_than_cpus_are_refused_in_one_line():
-    line = describe_os_error(LAPTOP, workers=8)
+    line = refusal(LAPTOP, workers=8)
     assert line == (
         "--emulator-training needs 8 training workers with 1 CPU each, but the cluster has 2 CPUs and 0 GPUs "
         "and does not grow; give less with --emulator-training.workers, or use a cluster that has them"
@@ -52,7 +52,7 @@ def test_more_workers_than_cpus_are_refused_in_one_line():
 
 def test_gpus_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    line = describe_os_error(LAPTOP, gpus=1)
+    line = refusal(LAPTOP, gpus=1)
     assert "1 training worker with 1 CPU and 1 GPU, but" in line
     assert "0 GPUs, since CUDA_VISIBLE_DEVICES is empty and does not grow" in line
     assert "--emulator-training.workers or --emulator-training.gpus" in line
@@ -62,14 +62,14 @@ def test_all_that_lack_something_are_named():
     both = settings(gpus=1, workers=4)
     both.autoencoder_training = both.emulator_training
     with pytest.raises(ClusterError, match=r"--autoencoder-training needs .* \(so do --emulator-training\)"):
-        refuse_impossible(options_of(both), LAPTOP)
+        require_feasible(options_of(both), LAPTOP)
 
 
 def test_a_worker_must_fit_on_one_node():
-    two = Cluster((Node(2, 1, 2, 1), Node(2, 1, 2, 1)))
-    refuse_impossible(options_of(settings(gpus=1, workers=2)), two)
-    assert "on 2 nodes" in describe_os_error(two, gpus=2)
-    assert "3 training workers" in describe_os_error(two, gpus=1, workers=3)
+    two = ClusterResources((Node(2, 1, 2, 1), Node(2, 1, 2, 1)))
+    require_feasible(options_of(settings(gpus=1, workers=2)), two)
+    assert "on 2 nodes" in refusal(two, gpus=2)
+    assert "3 training workers" in refusal(two, gpus=1, workers=3)
 
 
 @pytest.mark.parametrize(
@@ -77,20 +77,22 @@ def test_a_worker_must_fit_on_one_node():
     [
         (LAPTOP, {"workers": 2}),
         (LAPTOP, {"workers": (1, 8)}),
-        (Cluster(LAPTOP.nodes, grows=True), {"workers": 8}),
-        (Cluster((Node(2, 0, 0, 0),)), {"workers": 2}),
+        (ClusterResources(LAPTOP.nodes, grows=True), {"workers": 8}),
+        (ClusterResources((Node(2, 0, 0, 0),)), {"workers": 2}),
     ],
 )
 def test_what_there_is_or_may_come_is_not_refused(cluster, changes):
-    refuse_impossible(options_of(settings(**changes)), cluster)
+    require_feasible(options_of(settings(**changes)), cluster)
 
 
 def test_what_each_kind_of_stage_takes():
-    assert demand_of(TRAINING.replace(workers=(2, 4), cpus=3)) == Demand("training workers", "workers", 2, 3)
-    assert demand_of(CacheConfig()) is None
-    assert demand_of(CacheConfig(gpus=0.25)) == Demand("encoders", "", 1, 0.5, 0.25)
-    assert demand_of(EvaluationConfig()) == Demand("evaluation tasks", "", 1, 1)
-    assert demand_of(EvaluationConfig(gpus=1)).gpus == 1
+    assert request_of(TRAINING.replace(workers=(2, 4), cpus=3)) == ResourceRequest(
+        "training workers", "workers", 2, 3
+    )
+    assert request_of(CacheConfig()) is None
+    assert request_of(CacheConfig(gpus=0.25)) == ResourceRequest("encoders", "", 1, 0.5, 0.25)
+    assert request_of(EvaluationConfig()) == ResourceRequest("evaluation tasks", "", 1, 1)
+    assert request_of(EvaluationConfig(gpus=1)).gpus == 1
 
 
 def test_only_what_is_still_to_be_made_is_looked_at():
@@ -99,26 +101,26 @@ def test_only_what_is_still_to_be_made_is_looked_at():
     recipe = Recipe.__new__(Recipe)
     object.__setattr__(recipe, "training", TRAINING)
     object.__setattr__(recipe, "model", model)
-    assert set(pending_demands(config, [recipe])) == {"--autoencoder-training"}
+    assert set(pending_requests(config, [recipe])) == {"--autoencoder-training"}
     object.__setattr__(recipe, "training", config.emulator_training)
-    assert set(pending_demands(config, [recipe])) == {"--emulator-training"}
-    assert pending_demands(config, []) == {}
+    assert set(pending_requests(config, [recipe])) == {"--emulator-training"}
+    assert pending_requests(config, []) == {}
 
 
-DEMAND = Demand("training workers", "workers", 4, 1.0, 1.0)
+DEMAND = ResourceRequest("training workers", "workers", 4, 1.0, 1.0)
 WAITING = Counter({(1.0, 1.0): 4})
 
 
 @pytest.mark.parametrize(
     ("cluster", "remedy"),
     [
-        (Cluster((Node(8, 4, 4, 0),), False, WAITING), "they start when others give it back"),
-        (Cluster((Node(8, 0, 8, 0),), True, WAITING), "they start when nodes come"),
-        (Cluster((Node(8, 0, 8, 0),), False, WAITING), "none of its nodes can give that"),
+        (ClusterResources((Node(8, 4, 4, 0),), False, WAITING), "they start when others give it back"),
+        (ClusterResources((Node(8, 0, 8, 0),), True, WAITING), "they start when nodes come"),
+        (ClusterResources((Node(8, 0, 8, 0),), False, WAITING), "none of its nodes can give that"),
     ],
 )
 def test_a_wait_tells_what_for_what_there_is_and_what_to_do(cluster, remedy):
-    text = describe_wait("diffusion-f16c32", DEMAND, lambda: cluster)
+    text = describe_pending("diffusion-f16c32", DEMAND, lambda: cluster)
     assert text.startswith(
         "diffusion-f16c32 waits for 4 training workers with 1 CPU and 1 GPU each: the clus"
     )
@@ -127,8 +129,8 @@ def test_a_wait_tells_what_for_what_there_is_and_what_to_do(cluster, remedy):
 
 
 def test_who_waits_for_something_else_is_not_waiting():
-    cluster = Cluster((Node(8, 4, 4, 0),), False, Counter({(1.0, 0.0): 3}))
-    assert describe_wait("diffusion", DEMAND, lambda: cluster) == ""
+    cluster = ClusterResources((Node(8, 4, 4, 0),), False, Counter({(1.0, 0.0): 3}))
+    assert describe_pending("diffusion", DEMAND, lambda: cluster) == ""
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,12 @@ from lola.core.errors import ClusterError
 from lola.distributed.cluster import connection as cluster
 from lola.distributed.cluster import start
 from lola.distributed.cluster.address import LOCAL
-from lola.distributed.cluster.start import choose_temporary_folder, private_folder, replace_home, start_ray
+from lola.distributed.cluster.start import (
+    choose_ray_temporary_folder,
+    private_folder,
+    replace_home,
+    start_ray,
+)
 
 TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed"
 
@@ -124,7 +129,7 @@ def test_a_folder_too_long_for_sockets_is_replaced_by_a_private_one(short, monke
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(name, str(tmp_path / ("long" * 10)))
     said = []
-    choose_temporary_folder(said.append)
+    choose_ray_temporary_folder(said.append)
     chosen = short / f"ray-{os.geteuid()}"
     assert os.environ["RAY_TMPDIR"] == str(chosen)
     assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
@@ -135,14 +140,14 @@ def test_a_folder_too_long_for_sockets_is_replaced_by_a_private_one(short, monke
 
 def test_a_short_folder_is_kept(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
-    choose_temporary_folder(pytest.fail)
+    choose_ray_temporary_folder(pytest.fail)
     assert os.environ["RAY_TMPDIR"] == "/tmp"
 
 
 def test_a_folder_that_cannot_be_written_is_replaced(short, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null/folder")
     said = []
-    choose_temporary_folder(said.append)
+    choose_ray_temporary_folder(said.append)
     assert "not writable (Not a directory)" in said[0]
 
 
@@ -150,7 +155,7 @@ def test_no_folder_at_all_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(start, "SHORT", (str(tmp_path / "missing"),))
     monkeypatch.setenv("RAY_TMPDIR", "/" + "x" * 100)
     with pytest.raises(ClusterError, match="name a folder of at most 39 bytes with RAY_TMPDIR"):
-        choose_temporary_folder(print)
+        choose_ray_temporary_folder(print)
 
 
 def test_the_name_of_a_private_folder_that_others_took_is_not_used(tmp_path):
@@ -187,7 +192,7 @@ def test_a_home_that_is_none_is_replaced(monkeypatch, tmp_path, home):
             raise RuntimeError("Could not determine home directory.")
 
         monkeypatch.setattr(start.Path, "home", unknown)
-        cluster.protect_token()
+        cluster.restrict_token_permissions()
     else:
         monkeypatch.setenv("HOME", home)
     said = []

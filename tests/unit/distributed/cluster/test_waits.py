@@ -11,21 +11,21 @@ from rich.console import Console
 from lola.core import waiting
 from lola.core.waiting import Reminder
 from lola.distributed.cluster import resources, waits
-from lola.distributed.cluster.resources import Cluster, Demand, Node
-from lola.distributed.cluster.waits import WorkersCallback, log_progress, wait_for_first
+from lola.distributed.cluster.resources import ClusterResources, Node, ResourceRequest
+from lola.distributed.cluster.waits import WorkersCallback, log_progress, wait_for_any
 from lola.storage.event_log import read_events
 from lola.storage.progress import Progress
 
-WORKERS = Demand("training workers", "workers", 4, 1.0)
-BUSY = Cluster((Node(8, 0, 2, 0),), False, Counter({(1.0, 0.0): 4}))
-FREE = Cluster((Node(8, 0, 8, 0),))
+WORKERS = ResourceRequest("training workers", "workers", 4, 1.0)
+BUSY = ClusterResources((Node(8, 0, 2, 0),), False, Counter({(1.0, 0.0): 4}))
+FREE = ClusterResources((Node(8, 0, 8, 0),))
 
 
 @pytest.fixture
 def looking(monkeypatch):
     """The cluster that is seen; no time passes before a word is said."""
     seen = [BUSY]
-    monkeypatch.setattr(waits, "look", lambda: seen[0])
+    monkeypatch.setattr(waits, "cluster_resources", lambda: seen[0])
     monkeypatch.setattr(waits, "POLL_INTERVAL_S", 0.005)
     monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.005)
     monkeypatch.setattr(
@@ -85,13 +85,15 @@ def test_tasks_that_do_not_start_are_told_of():
     answers = iter([([], [1, 2])] * 3 + [([2], [1])])
     clock, said = itertools.count(0, 6), []
     reminder = Reminder(lambda: "waits", said.append, clock=lambda: next(clock))
-    assert wait_for_first(lambda tasks, num_returns, timeout: next(answers), {1: "a", 2: "b"}, reminder) == 2
+    assert wait_for_any(lambda tasks, num_returns, timeout: next(answers), {1: "a", 2: "b"}, reminder) == 2
     assert said == ["waits (12 s so far)"]
 
 
 def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
     monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
-    monkeypatch.setattr(waits, "describe_wait", lambda *args: resources.describe_wait(*args, lambda: BUSY))
+    monkeypatch.setattr(
+        waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: BUSY)
+    )
     said = []
 
     def slow():
@@ -106,7 +108,9 @@ def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
 def test_a_stream_that_waits_for_nothing_tells_how_far_it_is(looking, monkeypatch):
     looking[0] = FREE
     monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
-    monkeypatch.setattr(waits, "describe_wait", lambda *args: resources.describe_wait(*args, lambda: FREE))
+    monkeypatch.setattr(
+        waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: FREE)
+    )
     said = []
 
     def slow():

@@ -32,7 +32,7 @@ def manager(store):
 def report(store, kept, step, tmp_path):
     """Save, upload and register a checkpoint as a worker and its controller do."""
     model = nn.Linear(2, 2)
-    folder = store.partial() / f".aside-{step}"
+    folder = store.tmp_path() / f".aside-{step}"
     folder.mkdir()
     save_checkpoint(folder, model, torch.optim.Adam(model.parameters()), Position(step=step))
     checkpoint = store.persist(kept._storage_context, Checkpoint.from_directory(folder), f"step-{step:08d}")

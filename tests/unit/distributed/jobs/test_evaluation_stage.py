@@ -14,7 +14,7 @@ from rich.console import Console
 from stages import small_sweep
 
 from lola.core.errors import DataError, LolaError
-from lola.distributed.cluster.connection import ClusterResources
+from lola.distributed.cluster.resources import ClusterResources, Node
 from lola.distributed.jobs import evaluate
 from lola.evaluation.scores.rows import PARQUET
 from lola.evaluation.tables import stored
@@ -39,12 +39,12 @@ def rows(step):
 @pytest.mark.parametrize(
     ("there", "gpus", "size"),
     [
-        (ClusterResources(cpus=2), 0, 8),
-        (ClusterResources(cpus=192, gpus=4), 1, 4),
-        (ClusterResources(cpus=192, gpus=4), 0.5, 2),
-        (ClusterResources(cpus=1000), 0, 1),
+        (ClusterResources((Node(2),)), 0, 8),
+        (ClusterResources((Node(192, 4),)), 1, 4),
+        (ClusterResources((Node(192, 4),)), 0.5, 2),
+        (ClusterResources((Node(1000),)), 0, 1),
         (ClusterResources(), 1, 16),
-        (ClusterResources(cpus=2, grows=True), 0, 1),  # nodes that come later find tasks to do
+        (ClusterResources((Node(2),), grows=True), 0, 1),  # nodes that come later find tasks to do
         (ClusterResources(grows=True), 1, 1),
     ],
 )
@@ -55,8 +55,8 @@ def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
 @pytest.mark.parametrize(
     ("there", "device", "gpus"),
     [
-        (ClusterResources(cpus=2), "h100", 0),
-        (ClusterResources(cpus=2, gpus=4), "cpu", 1),
+        (ClusterResources((Node(2),)), "h100", 0),
+        (ClusterResources((Node(2, 4),)), "cpu", 1),
         (ClusterResources(grows=True), "h100", 1),  # they have gone, and come again when they are asked for
         (ClusterResources(grows=True), "cpu", 0),
     ],

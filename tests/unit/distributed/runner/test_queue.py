@@ -4,13 +4,13 @@ import pytest
 from ray.tune.search import Searcher
 
 from lola.core.config import Config
-from lola.distributed.cluster.connection import ClusterResources
+from lola.distributed.cluster.resources import ClusterResources, Node
 from lola.distributed.runner import queue as queues
 from lola.distributed.runner.queue import TrialQueue
-from lola.distributed.trials import WAITING, Step, Trial
+from lola.distributed.trials import WAIT_MESSAGE, Step, Trial
 from lola.storage.stages import Stage
 
-WIDE = ClusterResources(cpus=100, gpus=100)
+WIDE = ClusterResources((Node(100, 100),))
 
 
 def trial(root, name, *needs, cpus=1, gpus=0):
@@ -19,12 +19,16 @@ def trial(root, name, *needs, cpus=1, gpus=0):
     return Trial(name, (step,), tuple(each.steps[0].stage for each in needs), cpus=cpus, gpus=gpus)
 
 
+def resources(cpus=0, gpus=0, grows=False):
+    return ClusterResources((Node(cpus, gpus),), grows)
+
+
 class Cluster:
     """A cluster whose size changes, and what a queue starts on it."""
 
     def __init__(self, trials, monkeypatch, **size):
-        monkeypatch.setattr(queues, "LOOK", -1.0)  # look every time
-        self.cluster_resources = ClusterResources(**size)
+        monkeypatch.setattr(queues, "READ_INTERVAL_S", -1.0)  # look every time
+        self.cluster_resources = resources(**size)
         self.queue = TrialQueue(trials, lambda: self.cluster_resources)
         self.count = 0
 
@@ -68,9 +72,9 @@ def test_the_number_of_trials_follows_the_cluster(tmp_path, monkeypatch):
     trials = [trial(tmp_path, str(i), cpus=16, gpus=8) for i in range(7)]
     cluster = Cluster(trials, monkeypatch, cpus=64, gpus=16)
     assert cluster.start() == ["0", "1"]
-    cluster.cluster_resources = ClusterResources(cpus=64, gpus=24)
+    cluster.cluster_resources = ClusterResources((Node(64, 24),))
     assert cluster.start() == ["2"]
-    cluster.cluster_resources = ClusterResources(cpus=64, gpus=8)
+    cluster.cluster_resources = ClusterResources((Node(64, 8),))
     cluster.end("0")
     cluster.end("1")
     assert cluster.start() == []
@@ -82,9 +86,9 @@ def test_a_cluster_that_may_grow_is_asked_for_one_trial_more(tmp_path, monkeypat
     trials = [trial(tmp_path, str(i), cpus=16, gpus=8) for i in range(7)]
     cluster = Cluster(trials, monkeypatch, cpus=4, gpus=0, grows=True)
     assert cluster.start() == ["0"]
-    cluster.cluster_resources = ClusterResources(cpus=20, gpus=8, grows=True)
+    cluster.cluster_resources = ClusterResources((Node(20, 8),), grows=True)
     assert cluster.start() == ["1"]
-    cluster.cluster_resources = ClusterResources(cpus=52, gpus=24, grows=True)
+    cluster.cluster_resources = ClusterResources((Node(52, 24),), grows=True)
     assert cluster.start() == ["2", "3"]
 
 
@@ -128,7 +132,7 @@ def test_what_a_trial_waits_for_is_passed_on(tmp_path):
     said = []
     queue = TrialQueue([trial(tmp_path, "only")], lambda: WIDE, log=said.append)
     queue.suggest("1")
-    queue.on_trial_result("1", {WAITING: "waiting for a lease"})
+    queue.on_trial_result("1", {WAIT_MESSAGE: "waiting for a lease"})
     queue.on_trial_result("1", {"finished": 1})
     assert said == ["waiting for a lease"]
 

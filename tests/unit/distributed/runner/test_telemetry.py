@@ -4,7 +4,7 @@ import math
 import pytest
 
 from lola.core.config import Config
-from lola.distributed.runner.telemetry import RayMetrics, Telemetry
+from lola.distributed.runner.telemetry import LiveMetricsSink, RayMetrics
 from lola.distributed.trials import Step, Trial
 from lola.storage.event_log import EventLog
 from lola.storage.follow import Follower
@@ -52,7 +52,7 @@ def spool_of(trial):
 
 def following(trials, *arguments, **options):
     """Reads the logs of trials for live metrics."""
-    telemetry = Telemetry(trials, *arguments, **options)
+    telemetry = LiveMetricsSink(trials, *arguments, **options)
     return Follower(telemetry, telemetry.stages)
 
 
@@ -189,7 +189,7 @@ def test_without_a_cluster_nobody_is_told(monkeypatch):
 
 def test_what_is_at_work_is_told_in_words(tmp_path):
     one, two = trial(tmp_path, "diffusion-f8c16"), trial(tmp_path, "neural_solver-f8c16")
-    telemetry = Telemetry([one, two], "s" * 64, emit=Emitted())
+    telemetry = LiveMetricsSink([one, two], "s" * 64, emit=Emitted())
     follower = Follower(telemetry, telemetry.stages)
     assert telemetry.at_work() == "0 of 2 trials finished; at work: trials are starting"
     spool_of(one).status("RUNNING")

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 
 from lola.core.config import Config
-from lola.distributed.cluster.resources import Demand, current_cluster, refuse_impossible
-from lola.distributed.jobs.blocks import encoder_demand
-from lola.distributed.jobs.evaluate import task_demand
-from lola.distributed.jobs.statistics import READING, StatisticsConfig
-from lola.distributed.jobs.train import workers_demand
+from lola.distributed.cluster.resources import ResourceRequest, cluster_resources, require_feasible
+from lola.distributed.jobs.blocks import encoder_request
+from lola.distributed.jobs.evaluate import task_request
+from lola.distributed.jobs.statistics import READING_REQUEST, StatisticsConfig
+from lola.distributed.jobs.train import workers_request
 from lola.distributed.trials import Trial
 from lola.emulation.encoding import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
@@ -15,35 +15,35 @@ from lola.training.loop import TrainingConfig
 from lola.workflows.sweep import Recipe
 
 
-def demand_of(config: Config) -> Demand | None:
+def request_of(config: Config) -> ResourceRequest | None:
     """What the stages of a configuration take at once at least; None is nothing but the trial itself."""
     if isinstance(config, Recipe):
-        return demand_of(config.training)
+        return request_of(config.training)
     if isinstance(config, TrainingConfig):
-        return workers_demand(config)
+        return workers_request(config)
     if isinstance(config, CacheConfig):
-        return encoder_demand(config)
+        return encoder_request(config)
     if isinstance(config, EvaluationConfig):
-        return task_demand(max(0.0, config.gpus))
+        return task_request(max(0.0, config.gpus))
     if isinstance(config, StatisticsConfig):
-        return READING
+        return READING_REQUEST
     return None
 
 
-def options_of(settings: object) -> dict[str, Demand]:
+def options_of(settings: object) -> dict[str, ResourceRequest]:
     """What the parts of a sweep's or a study's configuration take, by the options that hold them."""
-    demands = {
-        f"--{name.replace('_', '-')}": demand_of(value)
+    requests = {
+        f"--{name.replace('_', '-')}": request_of(value)
         for name, value in vars(settings).items()
         if isinstance(value, Config)
     }
-    return {name: demand for name, demand in demands.items() if demand is not None}
+    return {name: request for name, request in requests.items() if request is not None}
 
 
-def pending_demands(settings: object, configs: Iterable[Config]) -> dict[str, Demand]:
+def pending_requests(settings: object, configs: Iterable[Config]) -> dict[str, ResourceRequest]:
     """Those of `options_of` that stages which are still to be made have need of."""
-    needed = {demand for config in configs if (demand := demand_of(config)) is not None}
-    return {name: demand for name, demand in options_of(settings).items() if demand in needed}
+    needed = {request for config in configs if (request := request_of(config)) is not None}
+    return {name: request for name, request in options_of(settings).items() if request in needed}
 
 
 def configs_of(trials: Iterable[Trial]) -> Iterator[Config]:
@@ -60,7 +60,7 @@ def refuse_stages(settings: object, trials: Iterable[Trial]) -> None:
     Raises:
         ClusterError: The cluster cannot grow, and lacks what one of them takes.
     """
-    refuse_impossible(pending_demands(settings, configs_of(trials)), current_cluster())
+    require_feasible(pending_requests(settings, configs_of(trials)), cluster_resources())
 
 
 def refuse_parts(settings: object, parts: Iterable[str] = ()) -> None:
@@ -70,5 +70,5 @@ def refuse_parts(settings: object, parts: Iterable[str] = ()) -> None:
         ClusterError: The cluster cannot grow, and lacks what one of them takes.
     """
     wanted = {f"--{name.replace('_', '-')}" for name in parts}
-    demands = options_of(settings)
-    refuse_impossible({k: d for k, d in demands.items() if not wanted or k in wanted}, current_cluster())
+    requests = options_of(settings)
+    require_feasible({k: d for k, d in requests.items() if not wanted or k in wanted}, cluster_resources())
