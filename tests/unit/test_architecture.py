@@ -19,6 +19,7 @@ LEVELS = (
     {"evaluation", "reference"},
     {"distributed"},
     {"workflows"},
+    {"__init__.py"},
 )
 """The packages from the bottom up; those of one level do not know each other."""
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
