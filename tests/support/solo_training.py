@@ -43,7 +43,7 @@ class SoloTrainer:
             patched.setattr(ray.train, "get_checkpoint", lambda: last and last.checkpoint)
             patched.setattr(ray.train, "report", self.report)
             patched.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
-            patched.setattr(train, "Lookout", lambda device: lambda: False)
+            patched.setattr(train, "PreemptionMonitor", lambda device: lambda: False)
             self.worker(self.loop_config)
         last = self.kept.latest_checkpoint_result
         return SimpleNamespace(checkpoint=last and last.checkpoint, metrics=last and last.metrics)
