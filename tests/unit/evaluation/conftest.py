@@ -1,12 +1,12 @@
 """A small sweep of known quality: noise of a known size is added to random fields."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from oracles import read_oracle
 from pages import aggregates, report
 
 from lola.data.systems import EULER
@@ -26,10 +26,7 @@ def subject(model, trajectory, **keys):
 @pytest.fixture
 def oracle() -> dict[str, torch.Tensor]:
     """Truth, members and their scores, as the published implementation gives them."""
-    if "LOLA_ORACLES" not in os.environ:
-        pytest.skip("LOLA_ORACLES does not name the folder of oracles")
-    arrays = np.load(Path(os.environ["LOLA_ORACLES"]) / "metrics.npz")
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return read_oracle("metrics.npz")
 
 
 @pytest.fixture(scope="session")

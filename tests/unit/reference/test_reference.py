@@ -1,16 +1,15 @@
-"""Published runs, against numbers from the authors' networks (in the folder that LOLA_ORACLES names).
+"""Published runs, against numbers from the authors' networks.
 
-`pytest tests/unit/test_reference.py -rP` prints the largest deviation of each array.
+`pytest tests/unit/reference/test_reference.py -rP` prints the largest deviation of each array.
 """
 
-import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from oracles import ORACLES, read_oracle
 
 from lola.core.errors import DataError
 from lola.emulation.sampling import SamplerConfig
@@ -22,14 +21,7 @@ from lola.reference import (
     load_published,
 )
 
-ORACLES = os.environ.get("LOLA_ORACLES")
-pytestmark = pytest.mark.skipif(ORACLES is None, reason="LOLA_ORACLES names no folder of oracles")
 TOLERANCE = 5e-6
-
-
-def numbers(run):
-    with np.load(Path(ORACLES) / run / "io.npz") as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays}
 
 
 @pytest.fixture
@@ -50,21 +42,21 @@ def agrees(record_property):
 @pytest.mark.parametrize("run", ["autoencoder_2d", "autoencoder_3d"])
 @torch.no_grad()
 def test_autoencoder_agrees(run, agrees):
-    model, known = load_autoencoder(Path(ORACLES) / run), numbers(run)
+    model, known = load_autoencoder(ORACLES / run), read_oracle(f"{run}/io.npz")
     agrees("z", model.encode(known["x"]), known["z"])
     agrees("y", model.decode(known["z"]), known["y"])
 
 
 @torch.no_grad()
 def test_neural_solver_agrees(agrees):
-    model, known = load_neural_solver(str(Path(ORACLES) / "neural_solver")), numbers("neural_solver")
+    model, known = load_neural_solver(str(ORACLES / "neural_solver")), read_oracle("neural_solver/io.npz")
     agrees("y", model(known["x"], known["mask"], known["label"]), known["y"])
 
 
 @torch.no_grad()
 def test_neural_solver_rollout_agrees(agrees):
     """The authors' rollout of 11 states begins with the solver's estimate of the context itself."""
-    emulator, known = load_emulator(Path(ORACLES) / "neural_solver"), numbers("neural_solver")
+    emulator, known = load_emulator(ORACLES / "neural_solver"), read_oracle("neural_solver/io.npz")
     assert emulator.autoencoder is None
     context = known["z0"].expand(2, -1, -1, -1, -1)
     label = known["label"][:1].expand(2, -1)
@@ -74,7 +66,7 @@ def test_neural_solver_rollout_agrees(agrees):
 
 @torch.no_grad()
 def test_denoiser_agrees(agrees):
-    denoiser, known = load_denoiser(Path(ORACLES) / "diffusion"), numbers("diffusion")
+    denoiser, known = load_denoiser(ORACLES / "diffusion"), read_oracle("diffusion/io.npz")
     for shape in ((3,), (3, 1, 1, 1, 1)):
         t = known["t"].reshape(shape)
         alpha, sigma = denoiser.schedule(t)
@@ -87,9 +79,9 @@ def test_denoiser_agrees(agrees):
 
 @torch.no_grad()
 def test_diffusion_draw_agrees(agrees):
-    known = numbers("diffusion")
+    known = read_oracle("diffusion/io.npz")
     sampler = SamplerConfig(steps=int(known["sample_steps"]))
-    emulator = load_emulator(Path(ORACLES) / "diffusion", sampler)
+    emulator = load_emulator(ORACLES / "diffusion", sampler)
     denoiser = emulator.model.denoiser.condition(
         known["sample_obs"], known["sample_mask"], known["label"][:2]
     )
@@ -98,9 +90,9 @@ def test_diffusion_draw_agrees(agrees):
 
 def test_any_run_is_loaded_and_kinds_are_not_confused():
     for run, load in [("autoencoder_2d", load_emulator), ("diffusion", load_autoencoder)]:
-        load_published(Path(ORACLES) / run)
+        load_published(ORACLES / run)
         with pytest.raises(DataError, match="it is a run of"):
-            load(Path(ORACLES) / run)
+            load(ORACLES / run)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +221,6 @@ def test_torn_and_foreign_runs_are_refused(tmp_path):
 
 def copy(run, folder):
     target = folder / run
-    shutil.copytree(Path(ORACLES) / run, target, copy_function=shutil.copyfile)
+    shutil.copytree(ORACLES / run, target, copy_function=shutil.copyfile)
     target.chmod(0o755)
     return target

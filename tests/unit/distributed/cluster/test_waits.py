@@ -91,9 +91,7 @@ def test_tasks_that_do_not_start_are_told_of():
 
 def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
     monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
-    monkeypatch.setattr(
-        waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: BUSY)
-    )
+    monkeypatch.setattr(waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: BUSY))
     said = []
 
     def slow():
@@ -108,9 +106,7 @@ def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
 def test_a_stream_that_waits_for_nothing_tells_how_far_it_is(looking, monkeypatch):
     looking[0] = FREE
     monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
-    monkeypatch.setattr(
-        waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: FREE)
-    )
+    monkeypatch.setattr(waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: FREE))
     said = []
 
     def slow():
