@@ -1,8 +1,8 @@
-"""Saying what a program waits for, after some seconds and again at growing intervals, or what it works on.
+"""Logging what a program waits for, after some seconds and again at growing intervals, and what it works on.
 
-Whatever waits, for a cluster, a lock or a server, says so by a `Reminder`, so that no command waits for more
-than a minute without a word; whatever works for long does by one whose intervals do not grow (`working`).
-Where a loop goes round often enough, it calls `Reminder.poll`; elsewhere `reminding` does, from a thread.
+Whatever waits, for a cluster, a lock or a server, logs so by a `Reminder`, so that no command is silent for
+more than a minute; whatever works for long does by one whose intervals do not grow (`progress_reminder`).
+A loop that goes round often enough calls `Reminder.poll`; elsewhere `reminding` does, from a thread.
 """
 
 import contextlib
@@ -10,23 +10,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-FIRST_S = 10.0  # seconds before the first line
-LONGEST_S = 60.0  # seconds between two lines, at most
-WORKING_S = 10.0  # seconds between two lines of what works
+FIRST_S = 10.0  # before the first line about a wait
+LONGEST_S = 60.0  # between two lines about a wait, at most
+PROGRESS_INTERVAL_S = 15.0  # between two lines about work
 POLL_INTERVAL_S = 0.5
 
 Log = Callable[[str], None]
 
 
 class Reminder:
-    """Says what is waited for once that has lasted for some seconds, then at intervals that double.
+    """Logs what is waited for once that has lasted for some seconds, then at intervals that double.
 
     Arguments:
-        describe: Tells what is waited for; if nothing is, an empty text, which begins to count anew.
+        describe: Returns what is waited for; an empty text, if nothing is, restarts the intervals.
         log: Takes the line.
         first: Seconds before the first line.
         longest: Seconds between two lines, at most.
-        clock: Tells seconds.
+        clock: Returns seconds.
+        show_elapsed: Whether lines end with the seconds since the wait began.
     """
 
     def __init__(
@@ -36,45 +37,71 @@ class Reminder:
         first: float = FIRST_S,
         longest: float = LONGEST_S,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        show_elapsed: bool = True,
     ) -> None:
         self.describe, self.log, self.clock = describe, log, clock
-        self.first, self.longest = first, longest
+        self.first, self.longest, self.show_elapsed = first, longest, show_elapsed
         self.restart()
 
     def restart(self) -> None:
-        """Begin to count anew: what was waited for has come."""
-        self.since = self.said = self.clock()
+        """Restart the intervals: what was waited for has come."""
+        self.since = self.logged_at = self.clock()
         self.interval = self.first
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the wait or the work began."""
+        return self.clock() - self.since
+
     def poll(self) -> None:
-        """Say what is waited for, if it is time to."""
+        """Log a line if it is time to."""
         now = self.clock()
-        if now - self.said < self.interval:
+        if now - self.logged_at < self.interval:
             return
         text = self.describe()
         if text:
-            self.log(f"{text} ({now - self.since:.0f} s so far)")
-            self.interval = self.first if self.said == self.since else min(2 * self.interval, self.longest)
-            self.said = now
+            self.log(f"{text} ({now - self.since:.0f} s so far)" if self.show_elapsed else text)
+            self.interval = (
+                min(2 * self.interval, self.longest) if self.logged_at > self.since else self.first
+            )
+            self.logged_at = now
         else:
             self.restart()
 
 
-def working(describe: Callable[[], str], log: Log, clock: Callable[[], float] = time.monotonic) -> Reminder:
-    """What says how far work has come, every few seconds."""
-    return Reminder(describe, log, WORKING_S, WORKING_S, clock)
+def progress_reminder(
+    describe: Callable[[], str], log: Log, clock: Callable[[], float] = time.monotonic
+) -> Reminder:
+    """What logs how far work has come, at even intervals."""
+    return Reminder(describe, log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S, clock, show_elapsed=False)
+
+
+def describe_progress(done: int, total: int, unit: str, elapsed: float) -> str:
+    """How much is done after some seconds, and the time left: `12 of 60 files, about 40 s left`."""
+    left = f", about {format_duration(elapsed * (total - done) / done)} left" if 0 < done < total else ""
+    return f"{done} of {total} {unit}{left}"
+
+
+def format_duration(seconds: float) -> str:
+    """Days and hours, hours and minutes, minutes and seconds, or seconds."""
+    seconds = round(seconds)
+    for size, name, small, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {name} {seconds % size // small} {part}"
+    return f"{seconds} s"
 
 
 @contextlib.contextmanager
 def reminding(
     describe: Callable[[], str], log: Log, first: float = FIRST_S, longest: float = LONGEST_S
 ) -> Iterator[Reminder]:
-    """Say from a thread what is waited for while the block runs, as a `Reminder` does."""
+    """Poll a `Reminder` from a thread while the block runs."""
     stop, reminder = threading.Event(), Reminder(describe, log, first, longest)
 
     def watch() -> None:
         while not stop.wait(min(POLL_INTERVAL_S, first)):
-            with contextlib.suppress(Exception):  # a word that cannot be said must not end the work
+            with contextlib.suppress(Exception):  # a line that cannot be logged must not end the work
                 reminder.poll()
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -90,10 +117,11 @@ _loading = contextlib.ExitStack()
 
 
 def begin_loading(program: str) -> None:
-    """Say that a program starts, and then that it still loads what it imports, until `end_loading`."""
+    """Print that a program starts, and then that it still imports libraries, until `end_loading`."""
     print(f"{program}: starting", flush=True)
     describe = lambda: f"{program}: loading libraries"  # noqa: E731
-    _loading.enter_context(reminding(describe, lambda text: print(text, flush=True), WORKING_S, WORKING_S))
+    log = lambda text: print(text, flush=True)  # noqa: E731
+    _loading.enter_context(reminding(describe, log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S))
 
 
 def end_loading() -> None:

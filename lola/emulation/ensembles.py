@@ -23,7 +23,7 @@ from upath import UPath
 
 from lola.core.config import Config, Distinct, Place, Size, Within, how, require
 from lola.core.errors import ConfigError, DataError, DivergedError
-from lola.core.waiting import WORKING_S, Log, Reminder, reminding
+from lola.core.waiting import PROGRESS_INTERVAL_S, Log, describe_progress, reminding
 from lola.data.files import SUFFIXES, name_of
 from lola.data.systems import System
 from lola.data.well.file import open_well_file
@@ -300,7 +300,7 @@ def write_ensemble(
     if isinstance(target, UPath):  # before what may take hours, not behind it
         require_writable(target.parent, "output")
     log(f"loading {config.emulator}")
-    with reminding(lambda: f"still loading {config.emulator}", log, WORKING_S, WORKING_S):
+    with reminding(lambda: f"still loading {config.emulator}", log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S):
         ensemble = open_ensemble(config)
     check(ensemble)
     _check_room(ensemble, target)
@@ -318,19 +318,13 @@ def write_ensemble(
         file.attrs.update(_provenance(ensemble))
         total, done = count * ensemble.states, 0
         log(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
-        with reminding(lambda: _progress(done, total, reminder), log, WORKING_S, WORKING_S) as reminder:
+        describe = lambda: f"emulated {describe_progress(done, total, 'states', reminder.elapsed)}"  # noqa: E731
+        with reminding(describe, log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S) as reminder:
             for number, (row, place, states) in enumerate(ensemble.emulate()):
                 _write(file, ensemble, states.numpy(), row, place)
                 done += len(states) * states.shape[2] if number else 0  # the first are known
         log(f"all {total} states are drawn")
     return target
-
-
-def _progress(done: int, total: int, reminder: Reminder) -> str:
-    """How many states are drawn, and how long the others will take at the same rate."""
-    seconds = reminder.clock() - reminder.since
-    left = f"; about {seconds * (total - done) / done:.0f} s left" if done else ""
-    return f"emulated {done} of {total} states{left}"
 
 
 def _check_room(ensemble: Ensemble, target: AnyPath) -> None:

@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 
 from lola.core.config import Config, DistinctOrNone, Place, Within, located, require
 from lola.core.errors import DataError, StorageError
-from lola.core.waiting import Log, working
+from lola.core.waiting import Log, describe_progress, progress_reminder
 from lola.data.files import open_once
 from lola.data.systems import SYSTEMS, System
 from lola.data.well.file import open_well_file
@@ -254,8 +254,10 @@ def write_film(
         paths = [ensemble.with_suffix(f".{each}") for each in FORMATS]
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
-            reminder = working(lambda: f"drew {number} of {len(footage.steps)} frames", log)
-            for number in range(len(footage.steps)):
+            number, total = 0, len(footage.steps)
+            drawn = lambda: f"drew {describe_progress(number, total, 'frames', reminder.elapsed)}"  # noqa: E731
+            reminder = progress_reminder(drawn, log)
+            for number in range(total):
                 reminder.poll()
                 frame = canvas.draw(number)
                 for writer in writers:

@@ -1,72 +1,143 @@
-"""Progress of a sweep on the console, read from the stages' records."""
+"""Progress of a sweep on the console, read from the stages' event logs."""
 
 import contextlib
+import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from lola.core.waiting import LONGEST_S
+from lola.core.waiting import LONGEST_S, PROGRESS_INTERVAL_S, format_duration
 from lola.storage.event_log import end_offset
 from lola.storage.follow import Events
 from lola.storage.remote import AnyPath
 
-SILENCE_S = 11.0  # seconds without a word after which the console says what is at work
-LOOK_S = 1.0
+SILENCE_S = 1.3 * PROGRESS_INTERVAL_S  # without a line, after which the console says what is being made
+CHECK_INTERVAL_S = 1.0
 SHOWN = {"train/loss": "train", "valid/loss": "valid", "train/seconds_per_step": "s/step"}
 
 
+@dataclasses.dataclass
+class StageProgress:
+    """How far a stage is, from the events of its log in order.
+
+    Arguments:
+        total: Its last step.
+        resumed: Whether its log holds earlier events, so that it may not start at step 0.
+    """
+
+    total: int
+    resumed: bool = False
+    status: str = ""
+    done: int = 0
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
+    began: float = 0.0  # Unix time, as all that follow
+    reported: float = 0.0
+    rated: tuple[int, float] | None = None  # the step and the time that the rate is measured from
+
+    def read(self, event: Mapping[str, Any]) -> None:
+        """Take the next event."""
+        at = event["time"] / 1000
+        if event["kind"] == "status":
+            self.status = event["status"]
+            if self.status == "RUNNING":
+                self.began = at
+                self.rated = None if self.resumed or self.done else (0, at)
+            elif self.status == "FINISHED":
+                self.done = self.total
+        elif event["kind"] == "metrics":
+            self.status = self.status or "RUNNING"
+            self.done, self.reported = max(self.done, event["step"]), at
+            self.rated = self.rated or (self.done, at)
+            self.values |= event["values"]
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the whole stage takes at the rate so far; None if that is not known yet."""
+        if self.rated is None or self.done <= self.rated[0] or self.reported <= self.rated[1]:
+            return None
+        return (self.reported - self.rated[1]) / (self.done - self.rated[0]) * self.total
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest took from the last report on; None if the rate is not known yet."""
+        return None if self.seconds is None else self.seconds * (1 - self.done / self.total)
+
+    def __str__(self) -> str:
+        """Step, losses, and what was lost."""
+        shown = [f"{name} {self.values[key]:.4g}" for key, name in SHOWN.items() if key in self.values]
+        shown += [
+            f"{count:.0f} rollouts did not stay finite"
+            for name, count in self.values.items()
+            if name.endswith("/diverged_rollouts") and count
+        ]
+        if self.values.get("train/skipped"):
+            shown.append(f"skipped {self.values['train/skipped']:.0f}")
+        return "  ".join([f"{self.done}/{self.total}", *shown])
+
+
+@dataclasses.dataclass
+class _Line:
+    """What the console shows of a stage, with its clock's seconds of the last event and the last line."""
+
+    name: str
+    progress: StageProgress
+    event_at: float = 0.0
+    logged_at: float = 0.0
+
+
 class Progress:
-    """Prints one line for whatever a stage reports; a sink of event logs.
+    """Prints a line of every stage that runs every `PROGRESS_INTERVAL_S`; a sink of event logs.
 
     Arguments:
         console: Where to print.
+        clock: Returns seconds.
     """
 
     name = "the console"
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.started = self.said = time.monotonic()
-        self._shown: dict[AnyPath, tuple[str, int]] = {}  # names and last steps
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.clock = console, clock
+        self.started = self.logged_at = clock()
+        self._lines: dict[AnyPath, _Line] = {}
 
     def log(self, text: str) -> None:
         """Print a line with the time since the start, as it is."""
         self._print(escape(text))
 
     def _print(self, markup: str) -> None:
-        self.said = time.monotonic()
-        minutes, seconds = divmod(int(self.said - self.started), 60)
+        self.logged_at = self.clock()
+        minutes, seconds = divmod(int(self.logged_at - self.started), 60)
         self.console.print(
             f"[dim]{minutes:02d}:{seconds:02d}[/dim]  {markup}", highlight=False, soft_wrap=True
         )
 
     @contextlib.contextmanager
-    def reporting(self, at_work: Callable[[], str]) -> Iterator[None]:
-        """Say what is at work whenever nothing was said for `SILENCE_S` seconds, while the block runs.
+    def reporting(self, describe: Callable[[], str]) -> Iterator[None]:
+        """Print what is being made when nothing was printed for `SILENCE_S` seconds, while the block runs.
 
-        The same line is said again after intervals that double, up to a minute, until another is said.
+        The same line is printed again after intervals that double, up to a minute, until another is.
         """
         stop = threading.Event()
 
         def watch() -> None:
-            repeated, at, interval = "", self.said, SILENCE_S
-            while not stop.wait(LOOK_S):
-                if self.said != at:
+            repeated, at, interval = "", self.logged_at, SILENCE_S
+            while not stop.wait(CHECK_INTERVAL_S):
+                if self.logged_at != at:
                     repeated = ""
-                silence = time.monotonic() - self.said
+                silence = self.clock() - self.logged_at
                 if silence <= SILENCE_S:
                     continue
-                with contextlib.suppress(Exception):  # a word that cannot be said must not end the work
-                    text = at_work()
+                with contextlib.suppress(Exception):  # a line that cannot be printed must not end the work
+                    text = describe()
                     if text != repeated:
                         interval = SILENCE_S
                     if silence > interval:
                         self.log(text)
-                        repeated, at, interval = text, self.said, min(2 * interval, LONGEST_S)
+                        repeated, at, interval = text, self.logged_at, min(2 * interval, LONGEST_S)
 
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -78,42 +149,45 @@ class Progress:
 
     def follow(self, folder: AnyPath, name: str, total: int) -> None:
         """Name a stage whose log is shown, `total` being its last step."""
-        self._shown.setdefault(folder, (name, total))
+        self._lines.setdefault(folder, _Line(name, StageProgress(total)))
 
     def start_offset(self, folder: AnyPath) -> int:
         """What a stage reported before is not shown again."""
-        return end_offset(folder)
+        offset = end_offset(folder)
+        self._lines[folder].progress.resumed = offset > 0
+        return offset
 
     def take(self, folder: AnyPath, offset: int, events: Events) -> int:
-        """Show what is new."""
-        name, total = self._shown[folder]
+        """Print statuses and notices, and keep metrics for the stage's next line."""
+        line = self._lines[folder]
         for _, event in events:
-            line = _line(event, total)
-            if line:
-                self._print(f"[bold]{escape(name)}[/bold]  {escape(line)}")
+            line.progress.read(event)
+            if event["kind"] in ("status", "metrics"):
+                line.event_at = self.clock()
+            if event["kind"] == "status":
+                line.logged_at = self.clock()
+                self._show(line, _describe_status(event, line.progress))
+            elif event["kind"] == "notice":
+                self._show(line, event["text"])
         return events[-1][0]
 
     def end_poll(self) -> None:
-        """Nothing is shown of stages that report nothing."""
+        """Print the lines of stages that run and whose last line is old enough."""
+        now = self.clock()
+        for line in list(self._lines.values()):
+            if line.progress.status != "RUNNING" or now - line.logged_at < PROGRESS_INTERVAL_S:
+                continue
+            line.logged_at, left = now, line.progress.seconds_left
+            since = now - line.event_at
+            about = f"about {format_duration(max(0.0, left - since))} left" if left is not None else ""
+            about = about or ("" if line.progress.done else f"running for {format_duration(since)}")
+            self._show(line, f"{line.progress}  {about}".rstrip())
+
+    def _show(self, line: _Line, text: str) -> None:
+        self._print(f"[bold]{escape(line.name)}[/bold]  {escape(text)}")
 
 
-def _line(event: dict[str, Any], total: int) -> str:
-    if event["kind"] == "status":
-        reason = event.get("reason", "")
-        return event["status"].lower() + (f": {reason}" if reason else "")
-    if event["kind"] == "notice":
-        return event["text"]
-    if event["kind"] != "metrics":
-        return ""
-    values = event["values"]
-    shown = [f"{label} {values[name]:.4g}" for name, label in SHOWN.items() if name in values]
-    shown += [
-        f"{count:.0f} rollouts did not stay finite"
-        for name, count in values.items()
-        if name.endswith("/diverged_rollouts") and count
-    ]
-    if values.get("train/skipped"):
-        shown.append(f"skipped {values['train/skipped']:.0f}")
-    if not shown and not any(name.startswith("progress/") for name in values):
-        return ""
-    return "  ".join([f"{event['step']}/{total}", *shown])
+def _describe_status(event: Mapping[str, Any], progress: StageProgress) -> str:
+    if event["status"] == "FINISHED" and progress.began:
+        return f"finished in {format_duration(event['time'] / 1000 - progress.began)}: {progress}"
+    return event["status"].lower() + (f": {event['reason']}" if event.get("reason") else "")

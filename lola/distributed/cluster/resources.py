@@ -199,19 +199,19 @@ def may_grow() -> bool:
 def describe_pending(
     title: str,
     request: ResourceRequest,
-    read: Callable[[], ClusterResources] = cluster_resources,
-    waits: bool = False,
+    read: Callable[[], ClusterResources] | None = None,
+    at_least: int = 1,
 ) -> str:
-    """What something waits for, if anything like it waits for resources; else nothing.
+    """What something waits for, if enough processes like its own wait for resources; else nothing.
 
     Arguments:
-        title: What waits; nothing where that is known, as in a stage's own record.
-        request: What it takes.
+        title: What waits; nothing where that is known, as in a stage's own event log.
+        request: What each process takes.
         read: Reads the resources of the cluster.
-        waits: Whether it is known to wait, whatever the cluster tells.
+        at_least: How many must wait: all of several tasks, since those that run make others wait.
     """
-    cluster = read()
-    if not waits and not cluster.count_pending(request):
+    cluster = (read or cluster_resources)()
+    if cluster.count_pending(request) < at_least:
         return ""
     if cluster.can_run(request):
         remedy = "they start when others give it back"

@@ -33,7 +33,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         """What the training waits for; its workers may also be starting."""
         cluster = cluster_resources()
         if cluster.count_pending(self.request):
-            return describe_pending("", self.request, lambda: cluster, waits=True)
+            return describe_pending("", self.request, lambda: cluster, at_least=0)
         if not cluster.can_run_now(self.request):  # what is taken may be its own already
             return f"its workers are starting, or wait until others give back {self.request.each}"
         return "its workers are starting"
@@ -107,7 +107,7 @@ def wait_for_any(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T
     """The first of some tasks that is done, by `ray.wait`; the reminder says what is waited for meanwhile."""
     tasks = list(tasks)
     while True:
+        reminder.poll()
         done, _ = wait(tasks, num_returns=1, timeout=POLL_INTERVAL_S)
         if done:
             return done[0]
-        reminder.poll()

@@ -229,7 +229,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     event_log, failures, first = EventLog(run.stage.folder), [], None
     waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
     request = task_request(gpus)
-    reminder = Reminder(lambda: describe_pending("", request), event_log.notice)
+    reminder = Reminder(lambda: describe_pending("", request, at_least=len(tasks)), event_log.notice)
     while tasks:
         finished = wait_for_any(ray.wait, tasks, reminder)
         reminder.restart()

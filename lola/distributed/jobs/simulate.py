@@ -8,7 +8,7 @@ import ray
 
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
-from lola.core.waiting import Log, working
+from lola.core.waiting import Log, describe_progress, progress_reminder
 from lola.data.files import open_once
 from lola.data.well.writer import write_statistics
 from lola.distributed.cluster.causes import unwrap_errors
@@ -90,24 +90,26 @@ def _simulate_missing(
         log(f"simulating {len(missing)} of {len(wanted)} files into {root}")
     tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
     rejected = trajectories = 0
-    doing = lambda: f"simulating: {len(missing) - len(tasks)} of {len(missing)} files are done"  # noqa: E731
-    reminder = working(lambda: describe_pending("the simulation", SIMULATION_REQUEST) or doing(), log)
+    reminder = progress_reminder(lambda: _describe(len(tasks), len(missing), reminder.elapsed), log)
     while tasks:
         done = wait_for_any(ray.wait, tasks, reminder)
-        reminder.restart()
         with unwrap_errors():
             counts: dict[str, Any] = ray.get(done)
-        path = tasks.pop(done)
+        del tasks[done]
         rejected += counts["rejected"]
         trajectories += counts["trajectories"]
-        left = len(missing) - len(tasks)
-        log(f"simulated {left}/{len(missing)} {path.name} ({counts['seconds']:.1f} s)")
     if missing:
         log(f"simulated {trajectories} trajectories, {rejected} draws rejected and redrawn")
     for dataset in sorted({job.dataset for job in wanted.values()}):
         if missing or not (root / dataset / "stats.yaml").exists():
             write_statistics(root / dataset)
     return len(missing)
+
+
+def _describe(left: int, total: int, elapsed: float) -> str:
+    """What the simulation waits for if none of its tasks runs, else how far it is."""
+    pending = describe_pending("the simulation", SIMULATION_REQUEST, at_least=left)
+    return pending or f"simulating: {describe_progress(total - left, total, 'files', elapsed)}"
 
 
 @ray.remote(num_cpus=1, max_retries=3)

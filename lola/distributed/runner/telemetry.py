@@ -30,6 +30,7 @@ from lola.distributed.trials import Step, Trial
 from lola.storage.event_log import end_offset
 from lola.storage.follow import Events
 from lola.storage.live_metrics import METRICS
+from lola.storage.progress import StageProgress
 from lola.storage.remote import AnyPath
 
 Emit = Callable[[str, float, Mapping[str, str]], None]
@@ -60,28 +61,15 @@ class RayMetrics:
 
 @dataclasses.dataclass
 class StageState:
-    """What a stage's log has told since its offset `start`; `news` says whether anything at the last look."""
+    """What a stage's log holds behind its offset `start`, and whether the last poll found more."""
 
     step: Step
     start: int
     finished: bool
-    resumed: bool
-    news: bool = False
-    status: str = ""
-    began: float = 0.0
-    first: int | None = None
-    since: float = 0.0
-    reported: float = 0.0
-    done: int = 0
+    progress: StageProgress
+    has_news: bool = False
     totals: dict[str, float] = dataclasses.field(default_factory=dict)
     gauges: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def seconds(self) -> float | None:
-        """How long the whole stage takes at the rate so far; None if it has told none."""
-        if self.first is None or self.done <= self.first:
-            return None
-        return (self.reported - self.since) / (self.done - self.first) * self.step.total
 
 
 class LiveMetricsSink:
@@ -122,43 +110,32 @@ class LiveMetricsSink:
         """Emit what is new of counters, and keep the rest for the end of the poll."""
         for _, event in events:
             self._read(self.stages[folder], event)
-        self.stages[folder].news = True
+        self.stages[folder].has_news = True
         return events[-1][0]
 
     def end_poll(self) -> None:
         """Emit gauges, which are forgotten if they are not set again."""
         for state in self.stages.values():
-            if state.status == "RUNNING" or state.news:
+            if state.progress.status == "RUNNING" or state.has_news:
                 for name, value in state.gauges.items():
                     self.emit(name, value, self._labels(state))
-            state.news = False
+            state.has_news = False
         self._sweep()
 
     def _read(self, state: StageState, event: Mapping[str, Any]) -> None:
-        at = event["time"] / 1000
-        if event["kind"] == "status":
-            self._status(state, event["status"], at)
-        elif event["kind"] == "metrics":
-            state.done, state.reported = max(state.done, event["step"]), at
-            if state.first is None:  # it goes on from an earlier call
-                state.first, state.since = state.done, at
-            self._report(state, event["values"])
-        else:
+        if event["kind"] not in ("status", "metrics"):
             return
-        state.gauges["lola_stage_running"] = float(state.status == "RUNNING")
-        state.gauges["lola_stage_reported_timestamp_seconds"] = at
-
-    def _status(self, state: StageState, status: str, at: float) -> None:
-        if status == "RUNNING":
-            state.began = state.since = at
-            state.first = None if state.resumed else 0
-        elif status == "FINISHED":
-            state.finished, state.done = True, state.step.total
+        state.progress.read(event)
+        if event["kind"] == "metrics":
+            self._report(state, event["values"])
+        elif event["status"] == "FINISHED":
+            state.finished = True
             self._progress(state)
-            if state.began:
+            if state.progress.began:
                 labels = {k: v for k, v in self._labels(state).items() if k != "run"}
-                self.emit("lola_stage_seconds", at - state.began, labels)
-        state.status = status
+                self.emit("lola_stage_seconds", event["time"] / 1000 - state.progress.began, labels)
+        state.gauges["lola_stage_running"] = float(state.progress.status == "RUNNING")
+        state.gauges["lola_stage_reported_timestamp_seconds"] = event["time"] / 1000
 
     def _report(self, state: StageState, values: Mapping[str, float]) -> None:
         before = state.totals.get(SKIPPED, 0.0)
@@ -179,9 +156,9 @@ class LiveMetricsSink:
 
     def _progress(self, state: StageState) -> None:
         step = state.step
-        state.gauges["lola_stage_progress_ratio"] = state.done / step.total
+        state.gauges["lola_stage_progress_ratio"] = state.progress.done / step.total
         if step.stage.kind in LEFT:
-            state.gauges[LEFT[step.stage.kind]] = step.total - state.done
+            state.gauges[LEFT[step.stage.kind]] = step.total - state.progress.done
 
     def _labels(self, state: StageState) -> dict[str, str]:
         tags, stage = state.step.tags, state.step.stage
@@ -205,15 +182,14 @@ class LiveMetricsSink:
         stages = self._of(trial)
         if all(each.finished for each in stages):
             return "finished"
-        status = {each.status for each in stages if not each.finished}
+        status = {each.progress.status for each in stages if not each.finished}
         return "failed" if "FAILED" in status else "running" if "RUNNING" in status else "waiting"
 
-    def at_work(self) -> str:
-        """What is being made and how far it is, for people."""
-        running = [each for each in self.stages.values() if each.status == "RUNNING" and not each.finished]
-        stages = ", ".join(f"{each.step.title} {each.done}/{each.step.total}" for each in running)
-        finished = sum(self._state(trial) == "finished" for trial in self.trials)
-        return f"{finished} of {len(self.trials)} trials finished; at work: {stages or 'trials are starting'}"
+    def summary(self) -> str:
+        """How many trials are in which state."""
+        states = collections.Counter(map(self._state, self.trials))
+        counts = [f"{states[state]} {state}" for state in STATES if states[state]]
+        return f"{len(self.trials)} trials: {', '.join(counts)}"
 
     def _of(self, trial: Trial) -> list[StageState]:
         return [self.stages[step.stage.folder] for step in trial.steps]
@@ -222,19 +198,19 @@ class LiveMetricsSink:
         """Expected seconds until all trials are done."""
         rates: dict[tuple[str, ...], list[float]] = collections.defaultdict(list)
         for each in self.stages.values():
-            if each.seconds is not None:
-                for key in _likes(each):
-                    rates[key].append(each.seconds)
-        told = {key: statistics.fmean(seconds) for key, seconds in rates.items()}
+            if each.progress.seconds is not None:
+                for key in _similar(each):
+                    rates[key].append(each.progress.seconds)
+        means = {key: statistics.fmean(seconds) for key, seconds in rates.items()}
         unfinished = [trial for trial in self.trials if self._state(trial) != "finished"]
-        if unfinished and not told:
+        if unfinished and not means:
             return None
         tasks = []
         for trial in unfinished:
             stages = [each for each in self._of(trial) if not each.finished]
-            if any(each.status == "FAILED" for each in stages):
+            if any(each.progress.status == "FAILED" for each in stages):
                 continue
-            seconds = sum(_left(each, told) for each in stages)
+            seconds = sum(_seconds_left(each, means) for each in stages)
             tasks.append(Task(trial.name, seconds, self.needs[trial.name], {"slots": 1}))
         return makespan(tasks, {"slots": self.slots()})
 
@@ -242,19 +218,20 @@ class LiveMetricsSink:
 def _follow(step: Step) -> StageState:
     """A log from its end on."""
     offset, finished = end_offset(step.stage.folder), step.stage.finished
-    return StageState(step, offset, finished, resumed=offset > 0, done=step.total if finished else 0)
+    progress = StageProgress(step.total, resumed=offset > 0, done=step.total if finished else 0)
+    return StageState(step, offset, finished, progress)
 
 
-def _left(each: StageState, told: Mapping[tuple[str, ...], float]) -> float:
-    """Expected seconds until a stage is done, from the mean seconds of those like it."""
-    own = each.seconds
-    if own is not None:
-        return own * (1 - each.done / each.step.total)
-    likely = next(told[key] for key in _likes(each) if key in told)
-    return max(0.0, likely - (time.time() - each.began if each.status == "RUNNING" else 0.0))
+def _seconds_left(each: StageState, means: Mapping[tuple[str, ...], float]) -> float:
+    """Expected seconds until a stage is done, else from the mean seconds of similar ones."""
+    progress = each.progress
+    if progress.seconds_left is not None:
+        return progress.seconds_left
+    expected = next(means[key] for key in _similar(each) if key in means)
+    return max(0.0, expected - (time.time() - progress.began if progress.status == "RUNNING" else 0.0))
 
 
-def _likes(each: StageState) -> Sequence[tuple[str, ...]]:
-    """What a stage is like, the narrowest first."""
+def _similar(each: StageState) -> Sequence[tuple[str, ...]]:
+    """Keys that a stage shares with similar ones, the most similar first."""
     tags = each.step.tags
     return (tags["stage"], tags["model"]), (tags["stage"],), ()

@@ -42,10 +42,10 @@ def following_stages(
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     folders = [step.stage.folder for step in steps]
-    telemetry = LiveMetricsSink(trials, tracker.sweep, slots)
-    sinks = (progress, telemetry)
+    live_metrics = LiveMetricsSink(trials, tracker.sweep, slots)
+    sinks = (progress, live_metrics)
     followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
-    with polling(followers, progress.log), progress.reporting(telemetry.at_work):
+    with polling(followers, progress.log), progress.reporting(live_metrics.summary):
         yield
 
 

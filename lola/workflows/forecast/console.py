@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lola.core.waiting import format_duration
 from lola.storage.stages import resolve_storage
 from lola.workflows.forecast.capacity import ClusterConfig
 from lola.workflows.forecast.extent import Extent
@@ -84,14 +85,14 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     yield f"Storage: {_bytes(stored)} of results, {_bytes(meanwhile)} more meanwhile; read: {_bytes(read)}."
     name = f"{there:g} x {cluster.kind if cluster.gpus else 'CPU'}"
     busy = used * 3600 / (there * wall) if wall else 0.0
-    yield f"{unit.upper()} hours: {used:.4g}. On {name}: {duration(wall)}, {busy:.0%} of them busy."
-    parts = [f"starting {duration(CLUSTER_S)}", f"the report {duration(REPORT_S)}"]
-    parts += [f"simulating {duration(found.simulating)}"] if found.simulating else []
+    yield f"{unit.upper()} hours: {used:.4g}. On {name}: {format_duration(wall)}, {busy:.0%} of them busy."
+    parts = [f"starting {format_duration(CLUSTER_S)}", f"the report {format_duration(REPORT_S)}"]
+    parts += [f"simulating {format_duration(found.simulating)}"] if found.simulating else []
     yield f"Of that, before and after the stages: {', '.join(parts)}."
     widest = max(work.takes.get("gpu", 0) for work in found.works)
     others = [n for n in (there // 2, 2 * there, 4 * there) if cluster.gpus and n >= widest]
-    times = [f"on {n:g}: {duration(found.wall(n))}" for n in others]
-    yield "; ".join([*times, f"on however many: {duration(found.path)}"]).capitalize() + "."
+    times = [f"on {n:g}: {format_duration(found.wall(n))}" for n in others]
+    yield "; ".join([*times, f"on however many: {format_duration(found.path)}"]).capitalize() + "."
     price = cluster.gpu_price if cluster.gpus else cluster.cpu_price
     if price:
         kept = price * there * wall / 3600
@@ -113,11 +114,3 @@ def _number(value: float) -> str:
 
 def _bytes(value: float) -> str:
     return f"{value / 1e12:.3g} TB" if value >= 1e12 else f"{value / 1e9:.3g} GB"
-
-
-def duration(seconds: float) -> str:
-    """Days and hours, hours and minutes, or minutes and seconds."""
-    for size, name, small, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {name} {int(seconds % size // small)} {part}"
-    return f"{int(seconds // 60)} min {seconds % 60:.0f} s"

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from lola.core.config import located, require
 from lola.core.errors import ConfigError
-from lola.core.waiting import Log, working
+from lola.core.waiting import Log, describe_progress, progress_reminder
 from lola.data.systems import Ensemble, System, get_system
 from lola.training.cost import Estimate, Hardware, estimate
 from lola.training.counting import count
@@ -185,7 +185,9 @@ def show(chosen: Sequence[Job], hardware: Hardware, published: Mapping[tuple[str
 def estimate_all(chosen: Sequence[Job], hardware: Hardware, log: Log) -> list[Estimate]:
     """What each training costs, saying every few seconds how many models are counted."""
     estimates: list[Estimate] = []
-    reminder = working(lambda: f"counted {len(estimates)} of {len(chosen)} models", log)
+    total = len(chosen)
+    counted = lambda: f"counted {describe_progress(len(estimates), total, 'models', reminder.elapsed)}"  # noqa: E731
+    reminder = progress_reminder(counted, log)
     for job in chosen:
         estimates.append(job.estimate(hardware))
         reminder.poll()

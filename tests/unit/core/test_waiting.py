@@ -2,7 +2,15 @@ import itertools
 import time
 
 from lola.core import waiting
-from lola.core.waiting import LONGEST_S, WORKING_S, Reminder, reminding, working
+from lola.core.waiting import (
+    LONGEST_S,
+    PROGRESS_INTERVAL_S,
+    Reminder,
+    describe_progress,
+    format_duration,
+    progress_reminder,
+    reminding,
+)
 
 
 class Clock:
@@ -44,13 +52,26 @@ def test_nothing_to_tell_is_nothing_said():
     assert lines_of(lambda: "", 100) == []
 
 
-def test_work_is_told_of_at_even_intervals():
-    clock, said = Clock(), []
-    reminder = working(lambda: "counted 3 of 29", lambda _: said.append(clock.now), clock)
-    for clock.now in map(float, range(60)):
+def test_work_is_logged_at_even_intervals_with_the_time_left():
+    clock, lines = Clock(), []
+    reminder = progress_reminder(
+        lambda: describe_progress(int(clock.now) // 5, 60, "files", reminder.elapsed), lines.append, clock
+    )
+    for clock.now in map(float, range(61)):
         reminder.poll()
-    assert said == [10, 20, 30, 40, 50]
-    assert WORKING_S < 15
+    assert PROGRESS_INTERVAL_S == 15
+    assert lines == [
+        "3 of 60 files, about 4 min 45 s left",
+        "6 of 60 files, about 4 min 30 s left",
+        "9 of 60 files, about 4 min 15 s left",
+        "12 of 60 files, about 4 min 0 s left",
+    ]
+    assert describe_progress(0, 60, "files", 15.0) == "0 of 60 files"
+
+
+def test_durations_are_written_in_two_units():
+    written = {5: "5 s", 59.7: "1 min 0 s", 3700: "1 h 1 min", 90000: "1 d 1 h"}
+    assert {seconds: format_duration(seconds) for seconds in written} == written
 
 
 def test_a_block_that_cannot_poll_is_watched(monkeypatch):
@@ -77,7 +98,7 @@ def test_a_word_that_cannot_be_said_does_not_end_the_work(monkeypatch):
 
 
 def test_a_program_says_that_it_loads_until_it_has(monkeypatch, capsys):
-    monkeypatch.setattr(waiting, "WORKING_S", 0.01)
+    monkeypatch.setattr(waiting, "PROGRESS_INTERVAL_S", 0.01)
     waiting.begin_loading("emulate.py")
     time.sleep(0.1)
     waiting.end_loading()

@@ -102,7 +102,7 @@ def test_the_file_holds_what_the_emulator_draws(tmp_path, config, root, initial)
 
 def test_it_says_how_far_it_is(tmp_path, config, monkeypatch):
     """Work that goes on for long is told of, with the time that is left; the last word is that it is done."""
-    monkeypatch.setattr(ensemble, "WORKING_S", 0.001)
+    monkeypatch.setattr(ensemble, "PROGRESS_INTERVAL_S", 0.001)
     monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.001)
     said = []
     write_ensemble(config(states=8), tmp_path / "a.hdf5", said.append)
@@ -110,8 +110,6 @@ def test_it_says_how_far_it_is(tmp_path, config, monkeypatch):
     assert "emulating 8 states of 2 samples on cpu" in said
     assert any(re.match(r"emulated \d+ of 16 states", line) for line in said)
     assert said[-1].startswith("all 16 states are drawn")
-    reminder = waiting.Reminder(str, print, clock=iter([0.0, 30.0]).__next__)
-    assert ensemble._progress(4, 16, reminder) == "emulated 4 of 16 states; about 90 s left"
 
 
 def test_an_ensemble_does_not_depend_on_chunks(tmp_path, config):

@@ -7,6 +7,7 @@ from rich.console import Console
 
 import lola.storage.progress
 from lola.storage.event_log import EventLog, read_events
+from lola.storage.follow import Follower
 from lola.storage.progress import Progress
 
 
@@ -25,7 +26,7 @@ def test_paths_with_brackets_are_shown_as_they_are(tmp_path):
 
 def test_a_silent_console_says_what_is_at_work(monkeypatch):
     """A word after every few seconds without one, whoever said it."""
-    monkeypatch.setattr(lola.storage.progress, "LOOK_S", 0.01)
+    monkeypatch.setattr(lola.storage.progress, "CHECK_INTERVAL_S", 0.01)
     monkeypatch.setattr(lola.storage.progress, "SILENCE_S", 0.1)
     output = io.StringIO()
     shown = Progress(Console(file=output, width=200))
@@ -44,23 +45,23 @@ def test_a_silent_console_says_what_is_at_work(monkeypatch):
 
 
 class Clock:
-    """Stands for `time`, and goes on by a second whenever it is waited for."""
+    """A clock that is set by hand."""
 
     now = 0.0
 
-    def monotonic(self):
+    def __call__(self):
         return self.now
 
 
-def lines_at(monkeypatch, seconds, at_work, says=()):
-    """When the console says what is at work, over some seconds in which others say something too."""
-    clock, said = Clock(), []
+def lines_at(monkeypatch, seconds, describe, others=()):
+    """When the console prints what is being made, over some seconds in which others print something too."""
+    clock, lines = Clock(), []
 
     class Stop:
         def wait(self, interval):
             clock.now += interval
-            if clock.now in says:
-                shown.log("another word")
+            if clock.now in others:
+                shown.log("another line")
             return clock.now > seconds
 
         def set(self):
@@ -71,29 +72,122 @@ def lines_at(monkeypatch, seconds, at_work, says=()):
             self.start, self.join = target, lambda: None
 
     def record(self, markup):
-        self.said = clock.now
-        said.append((clock.now, markup))
+        self.logged_at = clock.now
+        lines.append((clock.now, markup))
 
-    monkeypatch.setattr(lola.storage.progress, "time", clock)
     monkeypatch.setattr(lola.storage.progress, "threading", SimpleNamespace(Event=Stop, Thread=Thread))
     monkeypatch.setattr(Progress, "_print", record)
-    shown = Progress(Console(file=io.StringIO()))
-    with shown.reporting(lambda: at_work(clock.now)):
+    shown = Progress(Console(file=io.StringIO()), clock)
+    with shown.reporting(lambda: describe(clock.now)):
         pass
-    return [at for at, text in said if text != "another word"]
+    return [at for at, text in lines if text != "another line"]
 
 
-def test_the_same_line_is_said_less_and_less_often(monkeypatch):
-    said = lines_at(monkeypatch, 400, lambda now: "trials are starting")
-    gaps = [later - earlier for earlier, later in itertools.pairwise([0.0, *said])]
-    assert gaps[:3] == [12, 23, 45]  # looks are a second apart
-    assert set(gaps[3:]) == {61}
+def test_the_same_line_is_printed_less_and_less_often(monkeypatch):
+    printed = lines_at(monkeypatch, 400, lambda now: "trials are starting")
+    gaps = [later - earlier for earlier, later in itertools.pairwise([0.0, *printed])]
+    assert gaps[:3] == [20, 40, 61]  # checks are a second apart
+    assert set(gaps[2:]) == {61}
 
 
-def test_a_line_that_changes_is_said_as_soon_as_ever(monkeypatch):
-    said = lines_at(monkeypatch, 130, lambda now: "starting" if now < 60 else f"step {now // 10}")
-    assert said == [12, 35, 60, 72, 84, 96, 108, 120]
+def test_a_line_that_changes_is_printed_at_once(monkeypatch):
+    printed = lines_at(monkeypatch, 130, lambda now: "starting" if now < 60 else f"step {now // 10}")
+    assert printed == [20, 60, 80, 100, 120]
 
 
-def test_another_word_begins_the_intervals_anew(monkeypatch):
-    assert lines_at(monkeypatch, 100, lambda now: "starting", says=(50,)) == [12, 35, 62, 85]
+def test_another_line_restarts_the_intervals(monkeypatch):
+    assert lines_at(monkeypatch, 100, lambda now: "starting", others=(50,)) == [20, 70]
+
+
+class Sweep:
+    """Stages whose logs are polled every two seconds of a clock, and the lines of a console."""
+
+    def __init__(self, root, monkeypatch, **totals):
+        self.clock, self.output = Clock(), io.StringIO()
+        monkeypatch.setattr("time.time", lambda: 1e9 + self.clock.now)
+        self.progress = Progress(Console(file=self.output, width=200), self.clock)
+        self.folders = {name: root / name for name in totals}
+        for name, folder in self.folders.items():
+            self.progress.follow(folder, name, totals[name])
+        self.follower = Follower(self.progress, self.folders.values())
+
+    def run(self, seconds, write):
+        """Let seconds pass, in which `write` may append to logs; returns the lines."""
+        start = len(self.output.getvalue())
+        for _ in range(seconds):
+            write(self.clock.now, {name: EventLog(folder) for name, folder in self.folders.items()})
+            if self.clock.now % 2 == 0:
+                self.follower.poll()
+            self.clock.now += 1
+        return [line[7:] for line in self.output.getvalue()[start:].splitlines()]
+
+
+def test_a_training_has_a_line_every_15_seconds_with_step_loss_and_time_left(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path, monkeypatch, diffusion=1000)
+
+    def train(now, logs):
+        if now == 0:
+            logs["diffusion"].status("RUNNING")
+        elif now % 5 == 0:
+            logs["diffusion"].metrics(int(2 * now), {"train/loss": 1 / now, "train/seconds_per_step": 0.5})
+
+    assert (
+        sweep.run(50, train)
+        == [
+            "diffusion  running",
+            "diffusion  30/1000  train 0.06667  s/step 0.5  about 8 min 5 s left",
+            "diffusion  60/1000  train 0.03333  s/step 0.5  about 7 min 48 s left",
+            "diffusion  90/1000  train 0.02222  s/step 0.5  about 7 min 33 s left",
+        ][:4]
+    )
+
+
+def test_a_training_that_reports_rarely_is_not_silent(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path, monkeypatch, diffusion=100)
+
+    def train(now, logs):
+        if now == 0:
+            logs["diffusion"].status("RUNNING")
+        elif now == 40:
+            logs["diffusion"].metrics(50, {"train/loss": 0.5})
+        elif now == 80:
+            logs["diffusion"].metrics(100, {"train/loss": 0.25})
+            logs["diffusion"].status("FINISHED")
+
+    assert sweep.run(100, train) == [
+        "diffusion  running",
+        "diffusion  0/100  running for 16 s",
+        "diffusion  0/100  running for 32 s",
+        "diffusion  50/100  train 0.5  about 32 s left",
+        "diffusion  50/100  train 0.5  about 16 s left",
+        "diffusion  finished in 1 min 20 s: 100/100  train 0.25",
+    ]
+
+
+def test_a_resumed_stage_is_not_thought_faster_than_it_is(tmp_path, monkeypatch):
+    EventLog(tmp_path / "diffusion").metrics(500, {"train/loss": 1.0})
+    sweep = Sweep(tmp_path, monkeypatch, diffusion=1000)
+
+    def train(now, logs):
+        if now == 0:
+            logs["diffusion"].status("RUNNING")
+        elif now in (4, 14):
+            logs["diffusion"].metrics(500 + 10 * int(now > 4), {"train/loss": 1.0})
+
+    assert sweep.run(20, train)[-1] == "diffusion  510/1000  train 1  about 8 min 8 s left"
+
+
+def test_sixty_files_are_few_lines(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path, monkeypatch, latents=60, evaluation=60)
+
+    def encode(now, logs):
+        for log in logs.values():
+            if now == 0:
+                log.status("RUNNING")
+            log.metrics(int(now) + 1, {"progress/shards": now + 1})
+            if now == 59:
+                log.status("FINISHED")
+
+    lines = sweep.run(61, encode)
+    assert len(lines) == 2 * 5  # the start, three lines and the end of each
+    assert "latents  17/60  about 40 s left" in lines

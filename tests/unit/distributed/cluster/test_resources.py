@@ -151,3 +151,11 @@ def test_an_autoscaler_is_known_by_the_types_of_its_nodes(monkeypatch, report, e
     assert may_grow() is expected
     monkeypatch.setenv(resources.EMBEDDED, "1")
     assert may_grow() is False
+
+
+def test_tasks_that_others_of_theirs_keep_waiting_are_not_reported():
+    """Of six tasks on two CPUs four always wait; only if all six do, nothing runs."""
+    request = ResourceRequest("simulation tasks", "", 1, 1)
+    busy = ClusterResources((Node(2, 0, 0, 0),), False, Counter({(1.0, 0.0): 4}))
+    assert describe_pending("the simulation", request, lambda: busy, at_least=6) == ""
+    assert describe_pending("the simulation", request, lambda: busy, at_least=4).startswith("the simulation")

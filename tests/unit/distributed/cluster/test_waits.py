@@ -83,7 +83,7 @@ def test_the_console_shows_it_with_the_name_of_the_stage_once(looking, tmp_path)
 
 def test_tasks_that_do_not_start_are_told_of():
     answers = iter([([], [1, 2])] * 3 + [([2], [1])])
-    clock, said = itertools.count(0, 6), []
+    clock, said = itertools.count(0, 4), []
     reminder = Reminder(lambda: "waits", said.append, clock=lambda: next(clock))
     assert wait_for_any(lambda tasks, num_returns, timeout: next(answers), {1: "a", 2: "b"}, reminder) == 2
     assert said == ["waits (12 s so far)"]

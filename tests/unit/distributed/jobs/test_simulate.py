@@ -1,8 +1,13 @@
 """What is there already is kept, refused or left alone, before anything is simulated."""
 
+import functools
+from types import SimpleNamespace
+
 import pytest
 
 from lola.core.errors import DataError, LolaError
+from lola.core.waiting import progress_reminder
+from lola.distributed.jobs import simulate as simulation
 from lola.distributed.jobs.simulate import simulate
 from lola.simulate.euler import EulerConfig
 from lola.simulate.simulation import jobs, write_file
@@ -50,3 +55,26 @@ def test_a_missing_solver_is_told_before_anything_starts(tmp_path, monkeypatch):
         LolaError, match=r"simulating euler needs no_such_solver; pip install 'lola\[simulate-it\]'"
     ):
         simulate(SMALL, tmp_path, refuse)
+
+
+def test_sixty_files_are_a_line_every_15_seconds(tmp_path, monkeypatch):
+    """A file ends every second."""
+    now, lines = [0.0], []
+
+    def wait(tasks, num_returns, timeout):
+        now[0] += 1
+        return tasks[:1], tasks[1:]
+
+    fake = SimpleNamespace(wait=wait, get=lambda _: {"rejected": 0, "trajectories": 1})
+    monkeypatch.setattr(simulation, "ray", fake)
+    monkeypatch.setattr(simulation, "_simulate", SimpleNamespace(remote=lambda job, config, path: path))
+    monkeypatch.setattr(simulation, "describe_pending", lambda title, request, at_least: "")
+    for name in ("connect", "require_feasible", "cluster_resources", "write_statistics"):
+        monkeypatch.setattr(simulation, name, lambda *_: None)
+    clock = functools.partial(progress_reminder, clock=lambda: now[0])
+    monkeypatch.setattr(simulation, "progress_reminder", clock)
+    many = SMALL.replace(gammas=tuple(1.1 + 0.01 * i for i in range(10)))
+    assert simulate(many, tmp_path, lines.append) == 60
+    assert lines[1:-1] == [
+        f"simulating: {done} of 60 files, about {60 - done} s left" for done in (15, 30, 45)
+    ]

@@ -187,14 +187,13 @@ def test_without_a_cluster_nobody_is_told(monkeypatch):
     assert not emit.metrics
 
 
-def test_what_is_at_work_is_told_in_words(tmp_path):
+def test_the_summary_counts_trials_by_their_state(tmp_path):
     one, two = trial(tmp_path, "diffusion-f8c16"), trial(tmp_path, "neural_solver-f8c16")
     telemetry = LiveMetricsSink([one, two], "s" * 64, emit=Emitted())
     follower = Follower(telemetry, telemetry.stages)
-    assert telemetry.at_work() == "0 of 2 trials finished; at work: trials are starting"
+    assert telemetry.summary() == "2 trials: 2 waiting"
     spool_of(one).status("RUNNING")
-    spool_of(one).metrics(25, {"train/loss": 0.5})
     spool_of(two).status("RUNNING")
     spool_of(two).status("FINISHED")
     follower.poll()
-    assert telemetry.at_work() == "1 of 2 trials finished; at work: diffusion-f8c16 25/100"
+    assert telemetry.summary() == "2 trials: 1 running, 1 finished"

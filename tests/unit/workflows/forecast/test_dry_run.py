@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import pytest
 import train_autoencoder
@@ -59,11 +60,12 @@ def test_what_is_printed_is_complete(capsys):
 
 def test_it_says_how_far_it_is(monkeypatch):
     clock, said = iter(range(0, 100, 6)), []
-    monkeypatch.setattr(dry_run, "working", lambda *args: waiting.working(*args, clock=lambda: next(clock)))
+    reminder = functools.partial(waiting.progress_reminder, clock=lambda: next(clock))
+    monkeypatch.setattr(dry_run, "progress_reminder", reminder)
     smoke = presets.smoke()
     monkeypatch.setattr(dry_run.Job, "estimate", lambda *_: None)
     dry_run.estimate_all([autoencoder_job(smoke, 16)] * 5, Hardware(), said.append)
-    assert said == ["counted 2 of 5 models (12 s so far)", "counted 4 of 5 models (24 s so far)"]
+    assert said == ["counted 3 of 5 models, about 16 s left", "counted 5 of 5 models"]
 
 
 def test_what_a_batch_fits_with_is_printed(capsys):

@@ -12,7 +12,7 @@ from lola.training.cost import Hardware
 from lola.workflows import presets
 from lola.workflows.forecast import forecast as module
 from lola.workflows.forecast.capacity import ClusterConfig
-from lola.workflows.forecast.console import duration, show_forecast
+from lola.workflows.forecast.console import show_forecast
 from lola.workflows.forecast.extent import Extent
 from lola.workflows.forecast.forecast import forecast
 from lola.workflows.forecast.overheads import EVALUATION_S, TRAINING_S, simulation_seconds
@@ -202,10 +202,6 @@ def test_small_sweeps_take_minutes_and_no_less(tmp_path, steady):
     one_file = simulation.replace(gammas=(1.4,), boundaries=("open",), train=6, valid=0, test=0)
     assert simulation_seconds(one_file, {"cpu": 2}) == pytest.approx(6 * 0.4 / 8)
     assert simulation_seconds(None, {"cpu": 2}) == 0
-
-
-def test_durations_are_for_people():
-    assert [duration(seconds) for seconds in (5, 3700, 90000)] == ["0 min 5 s", "1 h 1 min", "1 d 1 h"]
 
 
 def scoring_seconds(found):
