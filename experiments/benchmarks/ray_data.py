@@ -16,7 +16,7 @@ from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.shards import shards_of
 from lola.data.well.splits import WellSplit, open_split
-from lola.distributed.cluster.connection import connect, silence_ray_data
+from lola.distributed.cluster.connection import configure_ray_data, connect
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.distributed.jobs.encode import CacheConfig, encode
 from lola.emulation.emulator import load_autoencoder
@@ -33,7 +33,7 @@ def time_ray(
 ) -> dict[str, Any]:
     """Bytes per second of blocks that Ray Data hands to this process, and states encoded per second."""
     connect()
-    silence_ray_data()
+    configure_ray_data()
     system = get_system(system_name)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

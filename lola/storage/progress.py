@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from lola.core.waiting import LONGEST_S, PROGRESS_INTERVAL_S, format_duration
@@ -17,6 +17,7 @@ from lola.storage.remote import AnyPath
 
 SILENCE_S = 1.3 * PROGRESS_INTERVAL_S  # without a line, after which the console says what is being made
 CHECK_INTERVAL_S = 1.0
+TABLE_WIDTH = 160  # columns, where the console is not a terminal
 SHOWN = {"train/loss": "train", "valid/loss": "valid", "train/seconds_per_step": "s/step"}
 
 
@@ -107,6 +108,12 @@ class Progress:
     def log(self, text: str) -> None:
         """Print a line with the time since the start, as it is."""
         self._print(escape(text))
+
+    def show(self, table: RenderableType) -> None:
+        """Print a table as it is; rich takes a log for 80 columns wide."""
+        self.console.print(
+            table, width=None if self.console.is_terminal else TABLE_WIDTH, crop=False, no_wrap=True
+        )
 
     def _print(self, markup: str) -> None:
         self.logged_at = self.clock()

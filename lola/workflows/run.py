@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from lola.core.config import flat
 from lola.core.errors import LolaError
@@ -23,7 +23,7 @@ from lola.workflows.fitting import Data
 from lola.workflows.plan import Plan
 from lola.workflows.resource_requests import refuse_parts, refuse_stages
 from lola.workflows.sweep import SweepConfig
-from lola.workflows.sweep_report import report_sweep
+from lola.workflows.sweep_report import report_sweep, summarise_sweep
 
 
 class Settings(Protocol):
@@ -88,11 +88,16 @@ def run_sweep(config: SweepConfig) -> AnyPath:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    return run_reported(config, f"sweep {config.system}", functools.partial(Plan, config), report_sweep)
+    build = functools.partial(Plan, config)
+    return run_reported(config, f"sweep {config.system}", build, report_sweep, summarise_sweep)
 
 
 def run_reported(
-    config: Settings, title: str, build: Callable[[AnyPath, Location], P], report: Callable[[P], AnyPath]
+    config: Settings,
+    title: str,
+    build: Callable[[AnyPath, Location], P],
+    report: Callable[[P], AnyPath],
+    summarise: Callable[[P], RenderableType] | None = None,
 ) -> AnyPath:
     """Run a plan to its end, from wherever an earlier call left it; returns its report.
 
@@ -101,14 +106,14 @@ def run_reported(
         title: A name for people.
         build: Makes the plan of the storage root and the folder of Well datasets.
         report: Writes the report of a plan whose trials are all finished.
+        summarise: Returns what the console shows of it.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
     plan, tracker, progress = _prepare(config, build)
-    page = _complete(plan, title, tracker, progress, report)
+    page = _complete(plan, title, tracker, progress, report, summarise)
     assert page is not None
-    progress.log(f"report: {page}")
     _log_missing(tracker, progress)
     return page
 
@@ -184,6 +189,7 @@ def _complete(
     tracker: Tracker,
     progress: Progress,
     report: Callable[[P], AnyPath] | None = None,
+    summarise: Callable[[P], RenderableType] | None = None,
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     refuse_stages(plan.config, plan.trials)
@@ -198,6 +204,10 @@ def _complete(
             page = report(plan) if report and not failures else None
     with progress.reporting(lambda: f"copying what is left to MLflow at {tracker.uri}"):
         tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
+    if page and summarise:
+        progress.show(summarise(plan))
+    if page:
+        progress.log(f"report: {page}")
     progress.log(f"runs: {tracker.command}")
     if failures:
         missing = f"; {tracker.missing}" if tracker.missing else ""

@@ -2,10 +2,13 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+from rich.table import Table
 
 from lola.core.config import fingerprint
 from lola.data.files import open_once
@@ -18,6 +21,7 @@ from lola.evaluation.page.frames import simulation_sections
 from lola.evaluation.page.page import write_page
 from lola.evaluation.page.sweep_page import Report, demo_limits, make_page
 from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.best import best_table
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.speed import Timing
 from lola.evaluation.tables.stored import read_array, read_subject, read_table
@@ -47,6 +51,24 @@ def report_sweep(plan: Plan) -> AnyPath:
             write_page(folder, make_page(_report(plan, Aggregates.of(plan.system, tables))))
         stage.commit(sweep=plan.fingerprint, rows=rows)
     return page_path(stage)
+
+
+def summarise_sweep(plan: Plan) -> Table:
+    """The best emulator of each kind of a finished sweep, at its least context and without observations."""
+    rows = []
+    for trial in plan.evaluations:
+        (step,) = trial.steps
+        config, tags = step.stage.config, step.tags
+        assert isinstance(config, EvaluationConfig)
+        if config.guided or config.context > min((plan.config.evaluation.context, *plan.config.contexts)):
+            continue
+        key = {name: tags[name] for name in ("model", "space", "solver_steps")}
+        key["compression"] = float(tags["compression"])
+        for name, value in step.stage.manifest()["metrics"].items():
+            if name.startswith(f"{config.split}/vrmse/"):
+                value = math.inf if value is None else value  # a rollout that did not stay finite
+                rows.append({**key, "range": name.rsplit("/", 1)[1], "value": value})
+    return best_table(pd.DataFrame(rows))
 
 
 def _report(plan: Plan, scores: Aggregates) -> Report:

@@ -62,7 +62,7 @@ def below_ray() -> Iterator[pytest.MonkeyPatch]:
         run_inline(patched)
         patched.setattr(statistics, "_stream", _stream)
         patched.setattr(evaluate, "evaluate_trajectory", Scored(evaluate.evaluate_trajectory))
-        patched.setattr(statistics, "silence_ray_data", lambda: None)
+        patched.setattr(statistics, "configure_ray_data", lambda: None)
         yield patched
 
 

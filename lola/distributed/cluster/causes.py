@@ -1,13 +1,12 @@
 """What caused an error of Ray's: the errors that it carries, by their types."""
 
 import contextlib
-import re
 from collections.abc import Iterator
 from typing import TypeVar
 
-from ray.exceptions import RayError, RayTaskError, UserCodeException
+from ray.exceptions import RayError, RayTaskError
 
-from lola.core import errors
+from lola.core.errors import LolaError
 
 E = TypeVar("E", bound=BaseException)
 CARRIED = ("cause", "controller_failure", "_base_exc", "__cause__", "__context__")
@@ -41,7 +40,7 @@ def cause_of(error: BaseException, kind: type[E]) -> E | None:
 
 @contextlib.contextmanager
 def unwrap_errors() -> Iterator[None]:
-    """Raise the error of ours that a task failed with.
+    """Raise the `LolaError` that a task failed with.
 
     Raises:
         LolaError: A task failed with one.
@@ -49,15 +48,8 @@ def unwrap_errors() -> Iterator[None]:
     try:
         yield
     except RayError as error:
-        own = cause_of(error, errors.LolaError) or _told(error)
+        own = cause_of(error, LolaError)
         if own is None:
             raise
+        own.args = (str(own).partition("\n")[0],)  # Ray Data appends lines about its retries
         raise own from error
-
-
-def _told(error: BaseException) -> errors.LolaError | None:
-    """The error of ours that the code of a Ray Data task raised: Ray Data carries the text of it alone."""
-    if cause_of(error, UserCodeException) is None:
-        return None
-    found = re.findall(r"^lola\.core\.errors\.(\w+): (.+)$", str(error), re.MULTILINE)
-    return getattr(errors, found[-1][0])(found[-1][1]) if found else None

@@ -118,10 +118,11 @@ def _sees(path: Path) -> bool:
     return path.exists()
 
 
-def silence_ray_data() -> None:
-    """Keep Ray Data's progress and warnings out of the console of this process."""
+def configure_ray_data() -> None:
+    """Keep Ray Data out of the console of this process, and let it raise the errors of tasks as they are."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.raise_original_map_exception = True
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="ray.data")

@@ -24,7 +24,7 @@ from lola.core.errors import DataError
 from lola.core.waiting import Log
 from lola.data.latent_shards import tensor_column
 from lola.data.well.shards import Shard
-from lola.distributed.cluster.connection import silence_ray_data
+from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_progress
 from lola.distributed.jobs.datasource import WellDatasource
@@ -120,7 +120,7 @@ def _here(
 def _by_actors(
     shards: Mapping[int, FaultReportingShard], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
-    silence_ray_data()
+    configure_ray_data()
     blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
         Encoder,
         fn_constructor_args=(model, shards, config),

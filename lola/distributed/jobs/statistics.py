@@ -27,7 +27,7 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.shards import Shard, shards_of
 from lola.data.well.splits import WellSplit
 from lola.distributed.cluster.causes import unwrap_errors
-from lola.distributed.cluster.connection import silence_ray_data
+from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_progress
 from lola.distributed.jobs.datasource import WellDatasource
@@ -85,7 +85,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     """
     config = stage.config
     assert isinstance(config, StatisticsConfig)
-    silence_ray_data()
+    configure_ray_data()
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
     rows = _stream(dict(enumerate(shards_of(split))), config.block, log or EventLog(stage.folder).notice)
     physical, transformed = merged(rows)

@@ -1,5 +1,9 @@
-import pytest
+import io
 
+import pytest
+from rich.console import Console
+
+from lola.storage.progress import Progress
 from lola.storage.stages import SCHEMA_VERSION, write_json
 from lola.workflows import sweep_report
 from lola.workflows.plan import Plan
@@ -36,3 +40,21 @@ def test_what_was_scored_and_what_was_left_out_are_counted(sweep, tmp_path, well
     settings = dict(sweep_report._settings(plan))
     assert settings["Trajectories"] == "4 for training, 3 scored"
     assert settings["Files left out of latent caches"] == "latents-f8c16 1 of 4"
+
+
+def test_the_last_lines_show_the_scores_of_the_evaluations(sweep, tmp_path, well):
+    """Those of emulators with more context than the least, and of further metrics, are left out."""
+    context = sweep.evaluation.context
+    plan = Plan(sweep.replace(contexts=(context + 1,)), tmp_path, well)
+    for trial in plan.evaluations:
+        stage = trial.steps[0].stage
+        better = stage.config.context > context
+        value = None if trial.steps[0].tags["model"] == "neural_solver" else 0.25 - 0.125 * better
+        stage.commit(metrics={"test/vrmse/1-20": value, "test/crps/1-20": 0.0})
+    output = io.StringIO()
+    Progress(Console(file=output)).show(sweep_report.summarise_sweep(plan))
+    shown = [line.split() for line in output.getvalue().splitlines()]
+    assert shown[1] == ["1–20"]
+    assert shown[-1] == ["Persistence", "0.250"]
+    assert [line[:2] for line in shown if line[0] == "Diffusion"] == [["Diffusion", "0.250*"]]
+    assert ["Neural", "solver", "unstable"] in shown

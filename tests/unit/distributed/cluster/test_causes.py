@@ -1,11 +1,14 @@
 """The errors that Ray's errors carry are found by their types, wherever they are."""
 
 import pytest
-from ray.exceptions import OutOfMemoryError, RayTaskError, UserCodeException
+from ray.data import DataContext
+from ray.data._internal.planner.plan_udf_map_op import _try_wrap_udf_exception
+from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from lola.core.errors import DataError, LolaError, StorageError
+from lola.core.errors import DataError, LolaError
 from lola.distributed.cluster.causes import cause_of, causes, unwrap_errors
+from lola.distributed.cluster.connection import configure_ray_data
 
 OWN = DataError("a.hdf5 is torn; simulate it again")
 
@@ -46,13 +49,23 @@ def test_a_task_that_failed_with_ours_raises_it():
         raise failed
 
 
-def test_what_ray_data_carries_as_text_alone_is_read():
-    text = "Traceback\nlola.core.errors.StorageError: the disk is full; free space\n\nThe above exception"
-    with pytest.raises(StorageError, match=r"^the disk is full; free space$"), unwrap_errors():
-        raise RayTaskError("f", text, UserCodeException("failed"))
+def test_lines_that_ray_data_appends_are_left_out():
+    noted = DataError(
+        f"{OWN}\nFailed to apply UDF transform after 1/1 attempts.\nTo change retry attempts, ..."
+    )
+    with pytest.raises(DataError, match=f"^{OWN}$"), unwrap_errors():
+        raise RayTaskError("f", "", noted).as_instanceof_cause()
 
 
 def test_the_text_of_others_is_not():
     text = "lola.core.errors.StorageError: the disk is full"
     with pytest.raises(RayTaskError), unwrap_errors():
         raise RayTaskError("f", text, ValueError("a bug that quotes an error"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_ray_data_raises_the_errors_of_tasks_as_they_are(monkeypatch):
+    monkeypatch.setattr(DataContext.get_current(), "raise_original_map_exception", False)
+    configure_ray_data()
+    with pytest.raises(DataError, match="simulate it again"):
+        _try_wrap_udf_exception(OWN)

@@ -50,7 +50,7 @@ def test_the_manifest_counts_what_was_read(tmp_path, well, monkeypatch):
     split = Datasets(well).open(EULER, "train")
     part = [row for row in rows(split, 7) if row["trajectory"] < 3 and row["start"] < 14]
     monkeypatch.setattr(statistics, "_stream", lambda *arguments: part)
-    monkeypatch.setattr(statistics, "silence_ray_data", lambda: None)
+    monkeypatch.setattr(statistics, "configure_ray_data", lambda: None)
     stage = statistics_stage(tmp_path, split)
     statistics.compute_statistics(stage, EULER, Datasets(well))
     assert (stage.manifest()["trajectories"], stage.manifest()["states"]) == (3, 42)

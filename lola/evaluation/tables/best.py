@@ -1,0 +1,49 @@
+"""The most accurate emulator of each kind against persistence, as the last lines of a sweep."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from lola.evaluation.tables.lead_times import EMULATORS, NAMES, beats_persistence
+
+
+def best_table(table: pd.DataFrame) -> Table:
+    """For the console: kinds of emulators and persistence down, ranges of lead times across.
+
+    A kind has the least VRMSE of its emulators in a space, chosen over each range as the report does, with
+    raw or averaged weights.
+
+    Arguments:
+        table: VRMSE in `value`, infinite if unstable, by `model`, `space`, `compression`, `solver_steps` and
+            `range`.
+    """
+    ranges = list(dict.fromkeys(table["range"]))
+    shown = Table(
+        title="Best of each kind: VRMSE over lead times (* not below persistence)",
+        title_justify="left",
+        box=None,
+        padding=(0, 3, 0, 0),
+    )
+    for name in ("", *ranges):
+        shown.add_column(name.replace("-", "–"), no_wrap=True)
+    table = table.assign(beats=beats_persistence(table), kind=table["model"].str.removesuffix("_ema"))
+    for (kind, space), rows in table[table["model"].isin(EMULATORS)].groupby(["kind", "space"]):
+        best = rows.loc[rows.groupby("range")["value"].idxmin()].set_index("range")
+        where = " in pixel space" if space == "pixel" else ""
+        shown.add_row(NAMES[kind] + where, *(_cell(best.loc[name]) for name in ranges))
+    persistence = table[table["model"] == "persistence"].set_index("range")["value"]
+    if len(persistence):
+        shown.add_row(NAMES["persistence"], *(f"{persistence[name]:.3f}" for name in ranges))
+    return shown
+
+
+def _cell(row: Any) -> str:
+    """An estimate, with the emulator that it is of: `0.123 (64×, 8 steps)`."""
+    if not np.isfinite(row["value"]):
+        return "unstable"
+    mark = "" if pd.isna(row["beats"]) or row["beats"] else "*"
+    of = [f"{row['compression']:.4g}×"] if row["space"] == "latent" else []
+    of += [f"{row['solver_steps']} steps"] if row["solver_steps"] else []
+    return f"{row['value']:.3f}{mark}" + (f" ({', '.join(of)})" if of else "")
