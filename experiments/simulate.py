@@ -7,7 +7,7 @@ import announce  # noqa: F401
 from lola.core.cli import launch
 from lola.core.config import Config, how, require
 from lola.distributed.jobs.simulate import simulate
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 from lola.storage.stages import resolve_storage, well_folder
 from lola.workflows import presets
 

@@ -30,7 +30,8 @@ from lola.core.config import Config, Size, Within, require
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
-from lola.data.well.splits import WellSplit, WellWindows, open_split
+from lola.data.well.splits import WellSplit, open_split
+from lola.data.well.windows import WellWindows
 from lola.models.neural_solver import NeuralSolverConfig
 from lola.training.loop import TrainingConfig, train
 from lola.training.order import OrderConfig

@@ -35,13 +35,13 @@ from lola.core.seeding import seed_process
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
-from lola.data.well.splits import WellWindows
+from lola.data.well.windows import WellWindows
 from lola.distributed.cluster.connection import SETTINGS
 from lola.distributed.jobs.train import Setup, TrainingRun, run_training
 from lola.models.autoencoder import AutoencoderConfig
 from lola.storage.event_log import EventLog, read_events
 from lola.storage.remote import AnyPath, local_copy
-from lola.storage.stages import WEIGHTS, Stage, writing_into
+from lola.storage.stages import WEIGHTS, Stage, output_folder
 from lola.training.loop import TrainingConfig, train
 
 Scenario = Literal["worker killed", "node lost", "node gained", "node preempted"]
@@ -110,7 +110,7 @@ def _train_alone(run: TrainingRun) -> None:
 
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         EventLog(folder).metrics(step, metrics)
-        with writing_into(folder) as local:
+        with output_folder(folder) as local:
             save(local)
 
     train(setup.model, run.training, setup.training, setup.validation, report=report)

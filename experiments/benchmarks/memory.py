@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
-from lola.data.well.splits import WellWindows, open_split
+from lola.data.well.splits import open_split
+from lola.data.well.windows import WellWindows
 from lola.training.order import OrderConfig
 from lola.training.stream import Stream
 

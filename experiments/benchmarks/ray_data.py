@@ -14,7 +14,7 @@ from benchmarks.datasets import write_well
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
-from lola.data.well.shards import shards_of
+from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit, open_split
 from lola.distributed.cluster.connection import configure_ray_data, connect
 from lola.distributed.jobs.datasource import WellDatasource
@@ -50,7 +50,7 @@ def time_ray(
 def _stream(split: WellSplit) -> float:
     """Bytes per second of one epoch's blocks, in order, as arrays of this process."""
     started, total = time.perf_counter(), 0
-    blocks = ray.data.read_datasource(WellDatasource(dict(enumerate(shards_of(split))), STATES))
+    blocks = ray.data.read_datasource(WellDatasource(dict(enumerate(simulation_files(split))), STATES))
     for batch in blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
         states = batch.column("states").combine_chunks().to_numpy_ndarray()  # type: ignore[union-attr]
         total += np.array(states).nbytes

@@ -14,7 +14,7 @@ from benchmarks.timing import Clock
 from lola.core.errors import LolaError
 from lola.core.seeding import numpy_generator
 from lola.simulate.euler import EulerConfig
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 
 PATIENCE = 60.0  # seconds after which no further trajectory is begun
 

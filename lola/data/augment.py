@@ -105,7 +105,7 @@ class Augmentation:
         return torch.cat([constants, torch.from_numpy(augmented).flatten()])
 
 
-def draw(
+def draw_symmetry(
     system: System,
     boundary: np.ndarray,
     grid: tuple[int, ...],
@@ -154,7 +154,7 @@ def draw(
 def count_symmetries(
     system: System, boundary: np.ndarray, grid: tuple[int, ...], symmetries: Symmetries = "plain"
 ) -> int:
-    """How many symmetries `draw` chooses from, the identity among them."""
+    """How many symmetries `draw_symmetry` chooses from, the identity among them."""
     rolls, may_flip, exchange = _freedom(system, boundary, grid, symmetries)
     return math.prod(rolls) * 2 ** sum(may_flip) * (math.factorial(len(grid)) if exchange else 1)
 
@@ -174,7 +174,7 @@ def draw_variant(
     those before it; when all symmetries have been used, another round begins.
 
     Arguments:
-        system, boundary, grid, symmetries, coordinates: As for `draw`.
+        system, boundary, grid, symmetries, coordinates: As for `draw_symmetry`.
         key: Names the trajectory, such as `(seed, id)`.
         variant: The number.
     """
@@ -188,9 +188,9 @@ def draw_variant(
         if len(used) == total:
             used = set()
         generator = numpy_generator(*key, number)
-        chosen = draw(system, boundary, grid, generator, symmetries, coordinates)
+        chosen = draw_symmetry(system, boundary, grid, generator, symmetries, coordinates)
         while chosen in used:
-            chosen = draw(system, boundary, grid, generator, symmetries, coordinates)
+            chosen = draw_symmetry(system, boundary, grid, generator, symmetries, coordinates)
         used.add(chosen)
     return chosen
 

@@ -5,7 +5,7 @@ import numpy as np
 from lola.core.errors import DataError
 
 
-def cast_fault(values: np.ndarray, cast: np.ndarray) -> str:
+def cast_error(values: np.ndarray, cast: np.ndarray) -> str:
     """Why values do not survive a change of dtype, as `is not finite` or `holds ...`; empty if they do.
 
     Arguments:
@@ -34,7 +34,7 @@ def cast_checked(values: np.ndarray, dtype: np.dtype | type | str, name: str) ->
     """
     with np.errstate(over="ignore", invalid="ignore"):
         cast = np.asarray(values).astype(dtype, copy=False)
-    fault = cast_fault(values, cast)
+    fault = cast_error(values, cast)
     if fault:
         raise DataError(f"{name} {fault}")
     return cast

@@ -125,7 +125,7 @@ def describe_shards(paths: Sequence[AnyPath]) -> dict[str, Any]:
     }
 
 
-def shard_fault(path: AnyPath) -> str:
+def shard_error(path: AnyPath) -> str:
     """What is wrong with a shard that a footer can tell; empty if it is whole."""
     try:
         describe_shards([path])

@@ -65,7 +65,7 @@ class Moments:
         }
 
 
-def field_moments(x: Tensor, system: System) -> tuple[Moments, Moments]:
+def channel_moments(x: Tensor, system: System) -> tuple[Moments, Moments]:
     """The moments of each channel, before and after its transform, in double precision.
 
     Arguments:

@@ -22,7 +22,7 @@ from lola.data.augment import Symmetries, draw_variant
 from lola.data.casting import cast_checked
 from lola.data.latent_shards import tensor_column
 from lola.data.transforms import Standardisation
-from lola.data.well.shards import Shard
+from lola.data.well.simulation_files import SimulationFile
 from lola.data.well.splits import WellSplit
 from lola.emulation.emulator import load_autoencoder
 from lola.storage.remote import AnyPath
@@ -59,7 +59,7 @@ class CacheConfig(Config):
         whole_gpus(self.gpus)
 
 
-def variants_of(shard: Shard, config: CacheConfig) -> int:
+def variants_of(shard: SimulationFile, config: CacheConfig) -> int:
     """Only training trajectories are augmented."""
     return config.variants if "/train/" in shard.split.trajectories[shard.members[0]].id else 1
 
@@ -81,7 +81,7 @@ class Encoder:
         config: What the cache holds.
     """
 
-    def __init__(self, model: AnyPath, shards: Mapping[int, Shard], config: CacheConfig) -> None:
+    def __init__(self, model: AnyPath, shards: Mapping[int, SimulationFile], config: CacheConfig) -> None:
         self.device = torch.device("cuda" if config.gpus else "cpu")
         self.autoencoder = load_autoencoder(model).to(self.device).eval()
         self.shards, self.config = shards, config

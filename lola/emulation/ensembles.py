@@ -24,15 +24,14 @@ from upath import UPath
 from lola.core.config import Config, Distinct, Place, Size, Within, how, require
 from lola.core.errors import ConfigError, DataError, DivergedError
 from lola.core.waiting import PROGRESS_INTERVAL_S, Log, describe_progress, reminding
-from lola.data.files import SUFFIXES, name_of
+from lola.data.hdf5 import SUFFIXES, file_name
 from lola.data.systems import System
-from lola.data.well.file import open_well_file
-from lola.data.well.splits import WellSplit
+from lola.data.well.splits import WellSplit, open_well_file
 from lola.data.well.writer import create_fields, write_layout, writing
 from lola.emulation.emulator import Emulator, InferenceConfig, Weights, load_emulator
 from lola.emulation.sampling import SamplerConfig
 from lola.storage.registry import find_emulator
-from lola.storage.remote import AnyPath, any_path, require_writable
+from lola.storage.remote import AnyPath, require_writable, to_path
 from lola.storage.stages import atomic_path, resolve_storage
 
 
@@ -295,7 +294,7 @@ def write_ensemble(
     Raises:
         LolaError: Anything is missing, torn, foreign or impossible, or the storage is full.
     """
-    target = any_path(path)
+    target = to_path(path)
     require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
     if isinstance(target, UPath):  # before what may take hours, not behind it
         require_writable(target.parent, "output")
@@ -370,7 +369,7 @@ def _provenance(ensemble: Ensemble) -> dict[str, Any]:
     config = ensemble.config
     return {
         "lola_emulator": Path(config.emulator).name,
-        "lola_initial": name_of(config.initial),
+        "lola_initial": file_name(config.initial),
         "lola_trajectories": np.asarray(config.trajectories),
         "lola_members": ensemble.members,
         "lola_steps": ensemble.steps,

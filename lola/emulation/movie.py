@@ -26,11 +26,10 @@ from scipy.spatial import cKDTree
 from lola.core.config import Config, DistinctOrNone, Place, Within, located, require
 from lola.core.errors import DataError, StorageError
 from lola.core.waiting import Log, describe_progress, progress_reminder
-from lola.data.files import open_once
+from lola.data.hdf5 import open_hdf5
 from lola.data.systems import SYSTEMS, System
-from lola.data.well.file import open_well_file
 from lola.data.well.header import infer_system
-from lola.data.well.splits import WellSplit
+from lola.data.well.splits import WellSplit, open_well_file
 from lola.emulation.ensembles import Ensemble
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, atomic_path
@@ -246,7 +245,7 @@ def write_film(
         LolaError: A file is missing or foreign, or has no such field or trajectory.
     """
     location: Location = ensemble if isinstance(ensemble, Path) else str(ensemble)
-    with open_once(location) as file:
+    with open_hdf5(location) as file:
         system = infer_system(location, str(file.attrs["dataset_name"]))
         split = None if truth is None else open_well_file(truth, system)
         footage = EnsembleFrames(file, system, config, split)

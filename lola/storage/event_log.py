@@ -1,14 +1,14 @@
-"""An append-only record of what happened in a stage: parameters, tags, metrics, artifacts, status.
+"""An append-only log of what happened in a stage: parameters, tags, metrics, artifacts, status.
 
-The record is one JSON value per line in `events.jsonl`. It is the truth about a run; a tracking server is
-a view that can be rebuilt from it. A line torn by a crash is dropped when the record is opened again. After a
-power cut the last metrics may be missing; everything else was on the disk before the work went on.
+The log is one JSON value per line in `events.jsonl`. It is the source of truth about a run; a tracking server
+is a view that can be rebuilt from it. A line that a crash cut off is dropped when the log is opened again.
+After a power cut the last metrics may be missing; everything else was on the disk before the work continued.
 
-Objects cannot be appended to. The record of a stage on an object store is therefore on the disk of the
-machine that makes the stage, among its copies, and uploaded whole: at once when the stage starts or ends, and
-otherwise at most every `PUBLISH` seconds. If that machine is lost, so are the events since; the metrics of
-training come again when it goes on from its last checkpoint. Other machines look for more every `LOOK`
-seconds.
+Objects cannot be appended to. The log of a stage on an object store is therefore written on the disk of the
+machine that makes the stage, in its cache folder, and uploaded as a whole: at once when the stage starts or
+ends, and otherwise at most every `UPLOAD_INTERVAL_S` seconds. If that machine is lost, so are the events
+since; the metrics of training are written again when it resumes from its last checkpoint. Other machines
+check for more every `FETCH_INTERVAL_S` seconds.
 """
 
 import contextlib
@@ -19,29 +19,48 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from upath import UPath
 
 from lola.core.errors import LolaError
 from lola.core.filesystem import Lock, make_folder, replace, sync, translate_os_errors
 from lola.core.strict_json import dumps, null_if_not_finite
-from lola.storage.remote import AnyPath, mirrored, read_whole, scratch_folder, translate_fs_errors, upload
+from lola.storage.remote import (
+    AnyPath,
+    local_cache_folder,
+    read_bytes,
+    temporary_folder,
+    translate_fs_errors,
+    upload,
+)
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-NAME = "events.jsonl"
-LOSABLE = ("metrics",)  # events that a power cut may take: waiting for the disk with each would cost steps
-PUBLISH = 20.0
-LOOK = 60.0
-START = b'{"kind": '  # of every event
+FILE_NAME = "events.jsonl"
+NOT_SYNCED = ("metrics",)  # a power cut may lose these: waiting for the disk each time would slow training
+UPLOAD_INTERVAL_S = 20.0
+FETCH_INTERVAL_S = 60.0
+START = b'{"kind": '  # every event starts with this
 STATUS = START + b'"status"'
-TAIL = 65536  # bytes of a log that hold its last event
-DIGESTED = 4096  # bytes before an offset that identify a log
-_looked: dict[str, float] = {}  # when this process looked last, by folder
+TAIL_BYTES = 65536  # bytes of a log that hold its last event
+DIGEST_BYTES = 4096  # bytes before an offset that identify a log
+CONTENT: dict[str, dict[str, type]] = {
+    "describe": {"name": str, "tags": dict, "parameters": dict},
+    "metrics": {"step": int, "values": dict},
+    "notice": {"text": str},
+    "artifact": {"path": str},
+    "model": {"path": str, "name": str},
+    "dataset": {"name": str, "digest": str, "context": str, "source": str},
+    "stage": {"path": str, "fingerprint": str},
+    "report": {"path": str},
+    "status": {"status": str},
+}
+"""What an event of each kind contains, in addition to `kind` and `time`."""
+_last_fetch_s: dict[str, float] = {}  # when this process fetched last, by folder
 
 
 class EventLog:
-    """The writer of a record; one process at a time.
+    """The writer of a log; one process at a time.
 
     Arguments:
         folder: The stage's folder.
@@ -54,37 +73,37 @@ class EventLog:
             if isinstance(folder, UPath) and not self.path.exists():
                 _fetch(folder)
             if self.path.exists():
-                _drop_torn_end(self.path)
+                _truncate_corrupt_end(self.path)
 
     @classmethod
     def resume(cls, folder: AnyPath) -> "EventLog":
-        """The writer of the record of a stage whose lease this process holds, wherever it was before."""
+        """The writer for a stage whose lease this process holds, on whichever machine it was made before."""
         if isinstance(folder, UPath):
             _fetch(folder)
         return cls(folder)
 
     def describe(self, *, name: str, tags: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
-        """Record what the run is."""
+        """Record the name, tags and parameters of the run."""
         self._append("describe", name=name, tags=dict(tags), parameters=dict(parameters))
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Record metrics at a step; those that are not finite are null, since JSON has no word for them."""
+        """Record metrics at a step; those that are not finite become null, since JSON has no NaN."""
         self._append("metrics", step=step, values=null_if_not_finite(dict(values)))
 
     def notice(self, text: str) -> None:
-        """Record what people should know: what was corrupt, and is made again."""
+        """Record a message for people, such as which file was corrupt and is made again."""
         self._append("notice", text=text)
 
     def artifact(self, path: AnyPath) -> None:
         """Record a file of the stage's folder."""
-        self._append("artifact", path=_within(self.folder, path))
+        self._append("artifact", path=_relative_path(self.folder, path))
 
     def model(self, path: AnyPath, name: str) -> None:
         """Record trained weights, to be registered under a name."""
-        self._append("model", path=_within(self.folder, path), name=name)
+        self._append("model", path=_relative_path(self.folder, path), name=name)
 
     def dataset(self, *, name: str, digest: str, context: str, source: str) -> None:
-        """Record a dataset that the run reads, by its fingerprint, and what for."""
+        """Record a dataset that the run reads, by its fingerprint, and its use (`context`)."""
         self._append("dataset", name=name, digest=digest, context=context, source=source)
 
     def stage(self, path: str, fingerprint: str) -> None:
@@ -103,38 +122,38 @@ class EventLog:
 
     def _append(self, kind: str, **content: Any) -> None:
         line = dumps({"kind": kind, "time": int(time.time() * 1000), **content})
-        with translate_os_errors(self.path), _alone(self.folder):
+        with translate_os_errors(self.path), _write_lock(self.folder):
             with self.path.open("a") as file:
                 file.write(line + "\n")
-            if kind not in LOSABLE:
+            if kind not in NOT_SYNCED:
                 sync(self.path)
-        if isinstance(self.folder, UPath) and time.time() - _time(self._published) > PUBLISH:
-            with contextlib.suppress(LolaError):  # an outage: the next time will do
+        if isinstance(self.folder, UPath) and time.time() - _time(self._published) > UPLOAD_INTERVAL_S:
+            with contextlib.suppress(LolaError):  # an outage: the next event tries again
                 self._publish(self.folder)
 
     @property
     def _published(self) -> Path:
-        """A file of the time when the record was uploaded last, by whatever process of this machine."""
+        """A file whose time is that of the last upload by any process of this machine."""
         return self.path.with_suffix(".published")
 
     def _publish(self, folder: UPath) -> None:
         self._published.touch()
-        upload(self.path, folder / NAME)
+        upload(self.path, folder / FILE_NAME)
 
 
-def _drop_torn_end(path: Path) -> None:
-    """Cut a record behind its last whole line: a crash tears what follows, a power cut makes it zeros."""
+def _truncate_corrupt_end(path: Path) -> None:
+    """Truncate a log after its last complete event: a crash leaves part of a line, a power cut zeros."""
     whole = path.read_bytes()
     end = whole.rfind(b"\n") + 1
-    while end and _event(whole[whole.rfind(b"\n", 0, end - 1) + 1 : end]) is None:
+    while end and _parse(whole[whole.rfind(b"\n", 0, end - 1) + 1 : end]) is None:
         end = whole.rfind(b"\n", 0, end - 1) + 1
     if end < len(whole):
         with path.open("r+b") as file:
             file.truncate(end)
 
 
-def _within(folder: AnyPath, path: AnyPath) -> str:
-    """The name of a file in a folder."""
+def _relative_path(folder: AnyPath, path: AnyPath) -> str:
+    """A file's path within a folder."""
     return str(path)[len(str(folder)) + 1 :]
 
 
@@ -142,49 +161,49 @@ def _time(path: Path) -> float:
     return path.stat().st_mtime if path.exists() else 0.0
 
 
-def _alone(folder: AnyPath) -> contextlib.AbstractContextManager[Any]:
-    """Keeps this machine's copy of a record from being replaced while it is written."""
+def _write_lock(folder: AnyPath) -> contextlib.AbstractContextManager[Any]:
+    """Keeps this machine's copy of a log from being replaced while it is written."""
     if not isinstance(folder, UPath):
         return contextlib.nullcontext()
-    return Lock(mirrored(folder) / ".lock")
+    return Lock(local_cache_folder(folder) / ".lock")
 
 
 def _fetch(folder: UPath) -> None:
-    """Replace this machine's copy of a record by the uploaded one, unless it goes on from that."""
+    """Replace this machine's copy of a log by the uploaded one, unless the copy continues that."""
     path = event_log_path(folder)
     path.parent.mkdir(exist_ok=True)
-    with translate_fs_errors(folder), _alone(folder):
+    with translate_fs_errors(folder), _write_lock(folder):
         try:
-            uploaded = read_whole(folder / NAME)
+            uploaded = read_bytes(folder / FILE_NAME)
         except FileNotFoundError:
             return
         if path.exists() and path.read_bytes().startswith(uploaded):
             return
-        with scratch_folder() as tmp_path:
-            (tmp_path / NAME).write_bytes(uploaded)
-            replace(tmp_path / NAME, path)
+        with temporary_folder() as tmp_path:
+            (tmp_path / FILE_NAME).write_bytes(uploaded)
+            replace(tmp_path / FILE_NAME, path)
 
 
 def event_log_path(folder: AnyPath) -> Path:
-    """Where a stage's record is on this machine."""
-    return (mirrored(folder) if isinstance(folder, UPath) else folder) / NAME
+    """The path of a stage's log on this machine."""
+    return (local_cache_folder(folder) if isinstance(folder, UPath) else folder) / FILE_NAME
 
 
 def event_log_size(folder: AnyPath) -> int:
-    """The bytes of a stage's record so far."""
+    """The size of a stage's log in bytes."""
     if isinstance(folder, UPath):
-        _look(folder)
+        _fetch_if_due(folder)
     path = event_log_path(folder)
     return path.stat().st_size if path.exists() else 0
 
 
-def _look(folder: UPath) -> None:
-    """Fetch a record if more of it was uploaded than this machine has, looking every `LOOK` seconds."""
+def _fetch_if_due(folder: UPath) -> None:
+    """Fetch a log that is larger than this machine's copy, at most every `FETCH_INTERVAL_S` seconds."""
     now = time.monotonic()
-    if now - _looked.get(str(folder), -LOOK) < LOOK:
+    if now - _last_fetch_s.get(str(folder), -FETCH_INTERVAL_S) < FETCH_INTERVAL_S:
         return
-    _looked[str(folder)] = now
-    path, uploaded = event_log_path(folder), folder / NAME
+    _last_fetch_s[str(folder)] = now
+    path, uploaded = event_log_path(folder), folder / FILE_NAME
     with contextlib.suppress(LolaError, FileNotFoundError), translate_fs_errors(folder):
         size = uploaded.fs.info(uploaded.path)["size"]
         if size > (path.stat().st_size if path.exists() else 0):
@@ -192,13 +211,13 @@ def _look(folder: UPath) -> None:
 
 
 def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The events of a stage from a byte offset on, each with the offset behind it.
+    """The events of a stage from a byte offset on, each with the offset where its line ends.
 
-    A line that is not complete yet is left for later. Of a line that a crash cut off and that another process
-    went on with, the part that is an event is read.
+    A line that is not complete yet is not read. A corrupt line is skipped; if its end is an event, because
+    another process continued a line that a crash cut off, that event is read.
     """
     if isinstance(folder, UPath):
-        _look(folder)
+        _fetch_if_due(folder)
     path = event_log_path(folder)
     if not path.exists():
         return
@@ -208,38 +227,47 @@ def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[st
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            event = _event(line)
+            event = _parse(line)
             if event is not None:
                 yield offset, event
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
-    """The event of a line, or of its end; None if it holds none."""
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The event of a line, or of its end; None if it has none."""
     for text in (line, line[line.rfind(START) :]):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(text)
-            if isinstance(event, dict) and "kind" in event:
-                return _with_nan(event)
+            if _is_event(event):
+                if event["kind"] == "metrics":  # null was not finite
+                    event["values"] = {
+                        name: math.nan if value is None else value for name, value in event["values"].items()
+                    }
+                return event
     return None
 
 
-def _with_nan(event: dict[str, Any]) -> dict[str, Any]:
-    """An event as it was recorded: what is null among its metrics was not finite, and is NaN."""
-    if event["kind"] == "metrics":
-        values = event["values"].items()
-        event["values"] = {name: math.nan if value is None else value for name, value in values}
-    return event
+def _is_event(value: Any) -> bool:
+    """Whether a JSON value contains all that its kind of event has; a corrupt byte may rename a key."""
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        return False
+    content = {"time": int, **CONTENT.get(value["kind"], {})}
+    if value["kind"] not in CONTENT or any(type(value.get(name)) is not content[name] for name in content):
+        return False
+    if value["kind"] == "status":
+        return value["status"] in get_args(Status)
+    numbers = value["values"].values() if value["kind"] == "metrics" else ()
+    return all(number is None or type(number) in (int, float) for number in numbers)
 
 
 def last_status(folder: AnyPath) -> Status | None:
     """The last status of a stage's log; None if it has none."""
     if isinstance(folder, UPath):
-        _look(folder)
+        _fetch_if_due(folder)
     path = event_log_path(folder)
     content = path.read_bytes() if path.exists() else b""
     end = content.rfind(b"\n") + 1
     while (start := content.rfind(STATUS, 0, end)) >= 0:
-        event = _event(content[start : content.index(b"\n", start) + 1])
+        event = _parse(content[start : content.index(b"\n", start) + 1])
         if event is not None:
             return event["status"]
         end = start
@@ -247,25 +275,25 @@ def last_status(folder: AnyPath) -> Status | None:
 
 
 def end_offset(folder: AnyPath) -> int:
-    """The offset behind the last event of a stage's log."""
+    """The offset where the last event of a stage's log ends."""
     size = event_log_size(folder)
-    for length in (min(size, TAIL), size):
+    for length in (min(size, TAIL_BYTES), size):
         with event_log_path(folder).open("rb") if size else io.BytesIO() as file:
             file.seek(size - length)
             tail = file.read(length)
         end = tail.rfind(b"\n") + 1
         while end:
             start = tail.rfind(b"\n", 0, end - 1) + 1
-            if _event(tail[start:end]) is not None:
+            if _parse(tail[start:end]) is not None:
                 return size - length + end
             end = start
     return 0
 
 
 def log_digest(folder: AnyPath, offset: int) -> str:
-    """What tells a log from another up to an offset, by its last events; empty if the log is shorter."""
+    """A hash that identifies a log up to an offset, by its last events; empty if the log is shorter."""
     path = event_log_path(folder)
     with path.open("rb") as file:
-        file.seek(max(0, offset - DIGESTED))
-        before = file.read(min(offset, DIGESTED))
-    return hashlib.sha256(before).hexdigest()[:16] if len(before) == min(offset, DIGESTED) else ""
+        file.seek(max(0, offset - DIGEST_BYTES))
+        before = file.read(min(offset, DIGEST_BYTES))
+    return hashlib.sha256(before).hexdigest()[:16] if len(before) == min(offset, DIGEST_BYTES) else ""

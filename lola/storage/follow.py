@@ -25,7 +25,7 @@ Events = Sequence[tuple[int, dict[str, Any]]]
 """Events, each with the offset behind it."""
 
 
-class Sink(Protocol):
+class EventSink(Protocol):
     """A view of event logs."""
 
     name: str
@@ -33,7 +33,7 @@ class Sink(Protocol):
     def start_offset(self, folder: AnyPath) -> int:
         """The offset in a stage's log from which the sink wants to read."""
 
-    def take(self, folder: AnyPath, offset: int, events: Events) -> int:
+    def consume(self, folder: AnyPath, offset: int, events: Events) -> int:
         """Take the events of a stage from an offset on; returns the offset to read from next.
 
         An offset that is the same as before says that nothing could be taken now.
@@ -43,7 +43,7 @@ class Sink(Protocol):
         """Called when all logs have been read."""
 
 
-class Follower:
+class LogReader:
     """Reads event logs for one sink.
 
     Arguments:
@@ -51,7 +51,7 @@ class Follower:
         folders: The stages' folders.
     """
 
-    def __init__(self, sink: Sink, folders: Iterable[AnyPath] = ()) -> None:
+    def __init__(self, sink: EventSink, folders: Iterable[AnyPath] = ()) -> None:
         self.sink = sink
         self._offsets: dict[AnyPath, int] = {}
         for folder in folders:
@@ -88,12 +88,12 @@ class Follower:
             events = list(itertools.islice(read_events(folder, offset), BATCH))
             if not events:
                 return
-            self._offsets[folder] = self.sink.take(folder, offset, events)
+            self._offsets[folder] = self.sink.consume(folder, offset, events)
             if self._offsets[folder] == offset:
                 return
 
 
-class Watch:
+class Poller:
     """Polls one sink; what it raises is reported once, and again when it changes or ends.
 
     Arguments:
@@ -101,7 +101,7 @@ class Watch:
         log: Told about failures.
     """
 
-    def __init__(self, follower: Follower, log: Callable[[str], None]) -> None:
+    def __init__(self, follower: LogReader, log: Callable[[str], None]) -> None:
         self.follower, self.log = follower, log
         self._failure = ""
 
@@ -133,7 +133,7 @@ class Watch:
 
 
 @contextlib.contextmanager
-def polling(followers: Sequence[Follower], log: Callable[[str], None]) -> Iterator[None]:
+def poll_in_threads(followers: Sequence[LogReader], log: Callable[[str], None]) -> Iterator[None]:
     """Feed sinks from event logs meanwhile, each in a thread of its own.
 
     Arguments:
@@ -143,7 +143,7 @@ def polling(followers: Sequence[Follower], log: Callable[[str], None]) -> Iterat
     stop = threading.Event()
     threads = [
         threading.Thread(
-            target=Watch(follower, log).run, args=(stop,), name=f"watch-{follower.sink.name}", daemon=True
+            target=Poller(follower, log).run, args=(stop,), name=f"watch-{follower.sink.name}", daemon=True
         )
         for follower in followers
     ]

@@ -20,7 +20,7 @@ NOT_RESULTS = ("manifest.json", "events.jsonl", "error.txt")
 NOT_RESULT_FOLDERS = ("parts", "checkpoints")  # what a stage is resumed from
 
 
-def sizes_below(folder: AnyPath) -> dict[str, int]:
+def result_sizes(folder: AnyPath) -> dict[str, int]:
     """The bytes of the results in a stage's folder, by their paths within it, in order of these.
 
     Left out are hidden files, the record, and what a stage is resumed from.
@@ -46,7 +46,7 @@ def _is_result(name: str) -> bool:
     return not hidden and name not in NOT_RESULTS and parts[0] not in NOT_RESULT_FOLDERS
 
 
-def sizes_of(manifest: Mapping[str, Any]) -> dict[str, int]:
+def listed_sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
     """The bytes of the files that a manifest tells of; earlier ones tell of latent shards alone."""
     shards = {
         f"{split}/{shard['name']}": int(shard["bytes"])
@@ -56,7 +56,7 @@ def sizes_of(manifest: Mapping[str, Any]) -> dict[str, int]:
     return manifest.get("files", shards)
 
 
-def damage(folder: AnyPath, text: bytes) -> str:
+def find_damage(folder: AnyPath, text: bytes) -> str:
     """What is wrong with a finished stage's folder: a file and how, in one line; empty if nothing is.
 
     Arguments:
@@ -73,7 +73,7 @@ def damage(folder: AnyPath, text: bytes) -> str:
         return f"{folder}/manifest.json is corrupt (no fingerprint)"
     if isinstance(folder, UPath):  # objects appear whole, and each look would be a request
         return ""
-    for name, size in sizes_of(manifest).items():
+    for name, size in listed_sizes(manifest).items():
         try:
             found = (folder / name).stat().st_size
         except FileNotFoundError:
@@ -83,7 +83,7 @@ def damage(folder: AnyPath, text: bytes) -> str:
     return ""
 
 
-def require_same(folder: AnyPath, text: bytes, fingerprint: str) -> None:
+def require_fingerprint(folder: AnyPath, text: bytes, fingerprint: str) -> None:
     """Raise `StorageError` unless a manifest has a fingerprint, of which the folder's name is the start."""
     found = json.loads(text)["fingerprint"]
     if found != fingerprint:

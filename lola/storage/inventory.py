@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any, get_args
 
-from lola.storage.remote import AnyPath, names_below
+from lola.storage.remote import AnyPath, find_relative_paths
 from lola.storage.stages import Kind
 
 COMMON = ("manifest.json", "events.jsonl", ".lease")
@@ -37,7 +37,7 @@ def unknown_files(root: AnyPath, well: str = "well") -> list[AnyPath]:
         well: The folder of Well datasets in it.
     """
     unknown = []
-    for name in names_below(root):
+    for name in find_relative_paths(root):
         parts = name.split("/")
         if parts[0] == TRACKING or SWEEPS.fullmatch(name):
             known = True

@@ -1,19 +1,19 @@
 """Leases: one process at a time makes what a folder is for.
 
-On local and shared filesystems the lease is a lock of the system's, which ends with its holder. An object
-store has no locks. There the lease is an object, `.lease`, that its holder writes again every `RENEW` seconds
-and removes in the end. Another takes it over once it has seen the object unchanged for `EXPIRY` seconds by
-its own clock, so that clocks need not agree; at once, if the holder ran on its own machine, where a lock of
-the system's tells that it is dead.
+On local and shared filesystems the lease is a lock of the operating system, which ends with the process that
+holds it. An object store has no locks. There the lease is an object, `.lease`, that its holder writes again
+every `RENEW_INTERVAL_S` seconds and removes at the end. Another process takes it over once the object has not
+changed for `EXPIRY_S` seconds by its own clock, so that clocks need not agree; or at once, if the holder ran
+on the same machine, where a released file lock shows that it is dead.
 
-What this guarantees: the object is created, renewed and taken over under the condition that it is as it was
-last seen, where the store has conditions (S3 does), so that two processes never both take it. Elsewhere
-(Google Cloud Storage through fsspec) a process waits `SETTLE` seconds after it wrote, and looks whether its
-own token is there: two would both hold it only if a write took longer than that. In either case a holder
-that is held up for longer than `EXPIRY`, such as a suspended machine, goes on after another took over, and
-is told so by a warning. Two then make the same stage: work is done twice, and the contents are the same,
-since stages are content-addressed and objects appear whole. But what the first removes when it ends, the
-checkpoints, may fail the other, which finds the stage finished when it is started again.
+What this guarantees: where the store has conditional writes (S3 does), the object is created, renewed and
+taken over only if it is as it was last read, so that two processes never both take it. Elsewhere (Google
+Cloud Storage through fsspec) a process waits `WRITE_SETTLE_S` seconds after its write and then reads back
+whose token is there: two would both hold the lease only if a write took longer than that. In either case a
+holder that is suspended for longer than `EXPIRY_S` continues after another process took over, and logs a
+warning. Two processes then make the same stage: work is done twice, and the contents are the same, since
+stages are content-addressed and objects appear whole. But the checkpoints that the first removes when it ends
+may be missing for the other, which then fails and finds the stage finished when it is started again.
 """
 
 import contextlib
@@ -37,13 +37,13 @@ from upath import UPath
 from lola.core.errors import StorageError
 from lola.core.filesystem import Lock, make_folder, translate_os_errors
 from lola.core.waiting import Log, Reminder
-from lola.storage.remote import AnyPath, cache_folder, mirrored, translate_fs_errors
+from lola.storage.remote import AnyPath, cache_folder, local_cache_folder, translate_fs_errors
 
-RENEW = 15.0  # seconds between renewals
-EXPIRY = 60.0  # seconds without one after which another may take over
-LOOK = 1.0  # seconds between looks at another's lease
-SETTLE = 2.0  # seconds that a write may take, where there are no conditional ones
-REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+RENEW_INTERVAL_S = 15.0
+EXPIRY_S = 60.0  # without a renewal, after which another process may take over
+POLL_INTERVAL_S = 1.0  # of another process's lease
+WRITE_SETTLE_S = 2.0  # the longest duration of a write where there are no conditional ones
+CONFLICT_CODES = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 
 
 def lease(folder: AnyPath) -> "filelock.BaseFileLock | ObjectLease":
@@ -57,20 +57,22 @@ def lease(folder: AnyPath) -> "filelock.BaseFileLock | ObjectLease":
 
 @contextlib.contextmanager
 def logged_lease(folder: AnyPath, log: Log, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """A lease, as for `lease`, which says after some seconds who has it, if it is not to be had.
+    """A lease, as for `lease`, that logs after some seconds which process holds it.
 
     Arguments:
         folder: What the lease is for.
-        log: Told the line.
-        clock: Tells seconds.
+        log: Receives the line.
+        clock: Gives seconds.
     """
-    reminder = Reminder(lambda: f"waiting for {folder}: {holder(folder)} has its lease", log, clock=clock)
+    reminder = Reminder(
+        lambda: f"waiting for {folder}: {describe_holder(folder)} has its lease", log, clock=clock
+    )
     own = lease(folder)
     if isinstance(own, ObjectLease):
-        own.acquire(waiting=reminder.poll)
+        own.acquire(on_wait=reminder.poll)
     else:
         _acquire(own, reminder.poll)
-        with contextlib.suppress(OSError):  # another user's file: then nobody learns since when
+        with contextlib.suppress(OSError):  # another user's file: the time of acquisition stays unknown
             os.utime(own.lock_file)
     try:
         yield
@@ -78,22 +80,22 @@ def logged_lease(folder: AnyPath, log: Log, clock: Callable[[], float] = time.mo
         own.release()
 
 
-def _acquire(lock: filelock.BaseFileLock, waiting: Callable[[], None], timeout: float = -1) -> None:
-    """Wait for a lock of the system's, calling a function every now and then."""
+def _acquire(lock: filelock.BaseFileLock, on_wait: Callable[[], None], timeout: float = -1) -> None:
+    """Wait for a file lock, calling a function about every second."""
     deadline = float("inf") if timeout < 0 else time.monotonic() + timeout
     while True:
         left = deadline - time.monotonic()
         try:
-            lock.acquire(timeout=max(0.0, min(LOOK, left)))
+            lock.acquire(timeout=max(0.0, min(POLL_INTERVAL_S, left)))
             return
         except filelock.Timeout:
-            if left <= LOOK:
+            if left <= POLL_INTERVAL_S:
                 raise
-        waiting()
+        on_wait()
 
 
-def holder(folder: AnyPath) -> str:
-    """Who has the lease of a folder, and since when, as far as can be seen."""
+def describe_holder(folder: AnyPath) -> str:
+    """Which process holds the lease of a folder, and since when, as far as is known."""
     if isinstance(folder, UPath):
         try:
             content = json.loads((folder / ".lease").read_text())
@@ -114,8 +116,8 @@ def holder(folder: AnyPath) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seen:
-    """A lease as it was seen: the version of the object, and what it says."""
+class _LeaseState:
+    """A lease as it was read: the version of the object, and its content."""
 
     version: str
     content: dict[str, Any]
@@ -140,26 +142,26 @@ class ObjectLease:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._version: str | None = None
-        beside = mirrored(path)
-        beside.mkdir(exist_ok=True)
-        self._here = Lock(beside / "lease")
+        folder = local_cache_folder(path)
+        folder.mkdir(exist_ok=True)
+        self._local_lock = Lock(folder / "lease")
 
-    def acquire(self, timeout: float = -1, waiting: Callable[[], None] = lambda: None) -> Self:
+    def acquire(self, timeout: float = -1, on_wait: Callable[[], None] = lambda: None) -> Self:
         """Wait for the lease, and keep it until it is released.
 
         Arguments:
-            timeout: Seconds to wait; negative is for ever.
-            waiting: Called about every second meanwhile.
+            timeout: Seconds to wait; negative is without limit.
+            on_wait: Called about every second meanwhile.
 
         Raises:
-            TimeoutError: Another holds it.
+            TimeoutError: Another process holds it.
         """
         deadline = float("inf") if timeout < 0 else time.monotonic() + timeout
-        _acquire(self._here, waiting, timeout)
+        _acquire(self._local_lock, on_wait, timeout)
         try:
-            self._wait(deadline, waiting)
+            self._wait(deadline, on_wait)
         except BaseException:
-            self._here.release()
+            self._local_lock.release()
             raise
         self._ended.clear()
         self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -167,20 +169,22 @@ class ObjectLease:
         return self
 
     def release(self) -> None:
-        """Give the lease back."""
+        """Release the lease."""
         assert self._thread is not None
         self._ended.set()
         self._thread.join()
         self._thread = None
         try:
-            seen = self._look()
-            if seen is not None and seen.content["token"] == self.token:
+            found = self._read()
+            if found is not None and found.content["token"] == self.token:
                 with translate_fs_errors(self.path):
                     self.path.unlink(missing_ok=True)
         except StorageError as error:
-            logging.getLogger(__name__).warning("%s is left to expire: %s", self.path, error)
+            logging.getLogger(__name__).warning(
+                "%s could not be removed and will expire: %s", self.path, error
+            )
         finally:
-            self._here.release()
+            self._local_lock.release()
 
     def __enter__(self) -> Self:
         return self.acquire()
@@ -190,51 +194,52 @@ class ObjectLease:
     ) -> None:
         self.release()
 
-    def _wait(self, deadline: float, waiting: Callable[[], None]) -> None:
-        """Write the lease as soon as nobody has it."""
+    def _wait(self, deadline: float, on_wait: Callable[[], None]) -> None:
+        """Write the lease as soon as no process holds it."""
         version, since = None, time.monotonic()
         while True:
-            seen, now = self._look(), time.monotonic()
-            if seen is None:
+            found, now = self._read(), time.monotonic()
+            if found is None:
                 free = True
-            elif seen.version != version:
-                version, since = seen.version, now
-                free = seen.content["machine"] == machine()  # its process is dead: its lock is ours
+            elif found.version != version:
+                version, since = found.version, now
+                # A process of this machine is dead: this one holds its file lock
+                free = found.content["machine"] == machine()
             else:
-                free = now - since > EXPIRY
-            if free and self._write(seen.version if seen else None):
+                free = now - since > EXPIRY_S
+            if free and self._write(found.version if found else None):
                 return
             if now > deadline:
                 raise TimeoutError(f"{self.path} is held by another")
-            waiting()
-            self._ended.wait(LOOK)
+            on_wait()
+            self._ended.wait(POLL_INTERVAL_S)
 
     def _keep(self) -> None:
         """Renew the lease until it is released."""
-        while not self._ended.wait(RENEW):
+        while not self._ended.wait(RENEW_INTERVAL_S):
             try:
                 kept = self._write(self._version)
-            except StorageError:  # an outage: perhaps next time, before it expires
+            except StorageError:  # an outage: try again before it expires
                 continue
             if not kept:
                 logging.getLogger(__name__).warning(
-                    "another process took over %s, which was not renewed in time; both make the same",
+                    "another process took over %s, which was not renewed in time; both make the same results",
                     self.path,
                 )
                 return
 
-    def _look(self) -> _Seen | None:
-        """The lease as it is; None if there is none."""
+    def _read(self) -> _LeaseState | None:
+        """The lease as it is now; None if there is none."""
         with translate_fs_errors(self.path):
             try:
                 version = self.path.fs.info(self.path.path).get("ETag")
                 text = self.path.fs.cat_file(self.path.path).decode()
             except FileNotFoundError:
                 return None
-        return _Seen(version or text, json.loads(text))
+        return _LeaseState(version or text, json.loads(text))
 
     def _write(self, version: str | None) -> bool:
-        """Write the lease if it is of a version, or if there is none; returns whether it is ours."""
+        """Write the lease if it has a version (None: if it does not exist); returns whether it is ours."""
         self.count += 1
         content: dict[str, Any] = {"token": self.token, "machine": machine(), "process": os.getpid()}
         content |= {"host": socket.gethostname(), "since": self.since, "count": self.count}
@@ -242,36 +247,36 @@ class ObjectLease:
         if self.conditional:
             condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         else:
-            seen = self._look()
-            if (seen.version if seen else None) != version:
+            found = self._read()
+            if (found.version if found else None) != version:
                 return False
         with translate_fs_errors(self.path):
             try:
                 self.path.fs.pipe_file(self.path.path, json.dumps(content).encode(), **condition)
             except OSError as error:
-                if not _refused(error):
+                if not _is_conflict(error):
                     raise
         if not self.conditional and self._thread is None:
-            time.sleep(SETTLE)
-        seen = self._look()
-        self._version = seen.version if seen else None
-        return seen is not None and seen.content["token"] == self.token
+            time.sleep(WRITE_SETTLE_S)
+        found = self._read()
+        self._version = found.version if found else None
+        return found is not None and found.content["token"] == self.token
 
 
-def _refused(error: OSError) -> bool:
-    """Whether a store refused to write since its condition did not hold."""
+def _is_conflict(error: OSError) -> bool:
+    """Whether a store refused a write because its condition did not hold."""
     response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in REFUSED
+    return response.get("Error", {}).get("Code") in CONFLICT_CODES
 
 
 def machine() -> str:
-    """A name of this machine, as long as it runs, and of its folder of copies, where its locks are."""
-    return f"{socket.gethostname()}-{_boot()}-{_name(cache_folder())}"
+    """An identifier of this machine since it booted, and of its cache folder, where its locks are."""
+    return f"{socket.gethostname()}-{_boot_id()}-{_folder_id(cache_folder())}"
 
 
 @functools.cache
-def _name(folder: Path) -> str:
-    """A random name that a folder was given."""
+def _folder_id(folder: Path) -> str:
+    """The random identifier of a folder, made on first use."""
     path = folder / "machine"
     with Lock(folder / ".machine.lock"):
         if not path.exists() or not path.read_text():
@@ -279,8 +284,8 @@ def _name(folder: Path) -> str:
         return path.read_text()
 
 
-def _boot() -> str:
-    """Of this start of the machine, where the system tells."""
+def _boot_id() -> str:
+    """The identifier of this boot of the machine; empty where the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -164,7 +164,7 @@ class Progress:
         self._lines[folder].progress.resumed = offset > 0
         return offset
 
-    def take(self, folder: AnyPath, offset: int, events: Events) -> int:
+    def consume(self, folder: AnyPath, offset: int, events: Events) -> int:
         """Print statuses and notices, and keep metrics for the stage's next line."""
         line = self._lines[folder]
         for _, event in events:

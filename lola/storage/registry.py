@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lola.core.errors import DataError, StorageError, TrackingError
-from lola.storage.remote import AnyPath, any_path
+from lola.storage.remote import AnyPath, to_path
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, atomic_path, manifests, read_manifest, read_manifests
 from lola.storage.tracking import fetch_model, fetch_stage
 
@@ -29,7 +29,7 @@ def find_stage(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
         StorageError: A URL holds credentials, or cannot be reached.
         TrackingError: Nothing was found, nor does MLflow know it.
     """
-    given = any_path(reference)
+    given = to_path(reference)
     named = [path.parent for path in manifests(root, kind) if path.parent.name == reference]
     if not named and len(reference) >= 8:
         stages = read_manifests(root, kind)

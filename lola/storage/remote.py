@@ -39,7 +39,7 @@ from lola.core.filesystem import Lock, describe_os_error, expand, home, private_
 AnyPath = Path | UPath
 """A path of a storage root, on a local or shared filesystem or on an object store."""
 
-AT_ONCE = 8  # objects that are fetched or uploaded at once
+PARALLEL_TRANSFERS = 8  # objects that are fetched or uploaded at once
 CLIENTS = (
     *("fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "adlfs", "azure", "ossfs", "paramiko"),
     *("aiohttp", "requests", "urllib3", "http", "ssl", "smbprotocol", "pyarrow"),
@@ -75,18 +75,20 @@ def is_url(text: object) -> bool:
     return "://" in str(text) and not str(text).startswith("file://")
 
 
-def without_secrets(url: str) -> str:
+def redact_url(url: str) -> str:
     """A URL's scheme and host, to be shown where the rest may hold credentials."""
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def secret_of(url: str) -> str | None:
-    """The part of a URL, perhaps chained, that holds credentials or a query, without them; else None."""
+def require_no_credentials(url: str, name: str) -> None:
+    """Raise `StorageError`, which shows no secret, if a URL, perhaps chained, holds credentials."""
     for part in map(urllib.parse.urlsplit, url.split("::")):
         if part.query or "@" in part.netloc:
-            return without_secrets(part.geturl())
-    return None
+            raise StorageError(
+                f"{name} {redact_url(part.geturl())} holds credentials or a query, which would be recorded; "
+                "leave them out, and set them in the environment"
+            )
 
 
 def first_line(error: BaseException) -> str:
@@ -133,28 +135,28 @@ def _of_filesystem(error: BaseException) -> bool:
 
 def remote_path(url: str) -> UPath:
     """The path of a URL."""
-    shown = without_secrets(url)
+    shown = redact_url(url)
     if not url.partition("://")[2].strip("/"):
         raise StorageError(f"{url} cannot be used: it names no bucket")
-    with knowing(shown):
+    with translate_url_errors(shown):
         fsspec.get_filesystem_class(url.partition("::")[0].partition("://")[0])  # else it is a local path
         path = UPath(url.rstrip("/"), use_listings_cache=False)
         path.fs  # noqa: B018 its package may not be installed
         return path
 
 
-def filesystem_of(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, str]:
+def open_filesystem(url: str, **options: Any) -> tuple[fsspec.AbstractFileSystem, str]:
     """The filesystem of a URL, and the path in it.
 
     Raises:
         StorageError: No filesystem has its scheme, or it cannot be reached.
     """
-    with knowing(without_secrets(url)):
+    with translate_url_errors(redact_url(url)):
         return fsspec.url_to_fs(url, **options)
 
 
 @contextlib.contextmanager
-def knowing(shown: str) -> Iterator[None]:
+def translate_url_errors(shown: str) -> Iterator[None]:
     """Turn what finding a URL's filesystem raises into one line that names the URL."""
     try:
         with translate_fs_errors(shown):
@@ -169,7 +171,7 @@ def knowing(shown: str) -> Iterator[None]:
         raise StorageError(f"{shown} cannot be reached ({first_line(error)}); see to the address") from error
 
 
-def require_no_typo(path: str, option: str) -> None:
+def refuse_mistyped_url(path: str, option: str) -> None:
     """Raise `StorageError` if what is taken for a path of this machine looks like a URL: `s3:/bucket`."""
     found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*):/*(.*)", path)
     if path.startswith("file://"):
@@ -178,7 +180,7 @@ def require_no_typo(path: str, option: str) -> None:
         raise StorageError(f"--{option} {path} is no folder; did you mean {found[1].lower()}://{found[2]}?")
 
 
-def any_path(location: str | Path) -> AnyPath:
+def to_path(location: str | Path) -> AnyPath:
     """A path of this machine, absolute, or of a URL; nothing needs to be there.
 
     Raises:
@@ -186,11 +188,7 @@ def any_path(location: str | Path) -> AnyPath:
     """
     if not is_url(location):
         return expand(str(location))
-    shown = secret_of(str(location))
-    if shown is not None:
-        raise StorageError(
-            f"{shown} holds credentials or a query; leave them out, and set them in the environment"
-        )
+    require_no_credentials(str(location), "the URL")
     return remote_path(str(location))
 
 
@@ -200,14 +198,9 @@ def open_root(url: str) -> UPath:
     Raises:
         StorageError: The URL holds credentials, or cannot be written to.
     """
-    shown = secret_of(url)
-    if shown is not None:
-        raise StorageError(
-            f"storage {shown} holds credentials or a query, which would be recorded; leave them out, and set "
-            "them in the environment"
-        )
+    require_no_credentials(url, "storage")
     if "::" in url:
-        raise StorageError(f"storage {without_secrets(url)} is a chain of filesystems; give a single one")
+        raise StorageError(f"storage {redact_url(url)} is a chain of filesystems; give a single one")
     path = remote_path(url)
     require_writable(path, "storage")
     return path
@@ -244,13 +237,13 @@ def cache_folder() -> Path:
     return folder
 
 
-def mirrored(path: UPath) -> Path:
+def local_cache_folder(path: UPath) -> Path:
     """The folder of this machine that belongs to a remote path, by its URL; it may not exist."""
     return cache_folder() / hashlib.sha256(str(path).encode()).hexdigest()[:24]
 
 
 @contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     """A folder on this machine, where the copies are; it is removed in the end, or after its process died.
 
     Raises:
@@ -285,7 +278,7 @@ def _remove_abandoned(tmp_paths: Path) -> None:
             lock.unlink(missing_ok=True)
 
 
-def read_whole(path: AnyPath) -> bytes:
+def read_bytes(path: AnyPath) -> bytes:
     """The contents of a small file, as they were at one moment."""
     return path.fs.cat_file(path.path) if isinstance(path, UPath) else path.read_bytes()
 
@@ -296,7 +289,7 @@ def file_exists(path: AnyPath) -> bool:
         return path.exists()
     with translate_fs_errors(path):
         try:
-            read_whole(path)
+            read_bytes(path)
         except FileNotFoundError:
             return False
     return True
@@ -318,7 +311,7 @@ def local_copy(path: AnyPath) -> Path:
         copy = cache_folder() / key / path.name
         if _is_whole(copy, found["size"]):
             return copy
-        with Lock(cache_folder() / f".{key}.lock"), scratch_folder() as tmp_path:
+        with Lock(cache_folder() / f".{key}.lock"), temporary_folder() as tmp_path:
             if not _is_whole(copy, found["size"]):
                 path.fs.get_file(path.path, str(tmp_path / path.name))
                 if (tmp_path / path.name).stat().st_size != found["size"]:
@@ -343,36 +336,36 @@ def _is_whole(copy: Path, size: int) -> bool:
 
 def local_copies(paths: Iterable[AnyPath]) -> list[Path]:
     """Files of this machine, as for `local_copy`, several fetched at once."""
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(PARALLEL_TRANSFERS) as threads:
         return list(threads.map(local_copy, paths))
 
 
-def names_below(folder: AnyPath) -> list[str]:
+def find_relative_paths(folder: AnyPath) -> list[str]:
     """The files of a folder and of those below it, by their paths within it, in order; or none."""
     if not isinstance(folder, UPath):
-        return [os.path.relpath(str(path), str(folder)) for path in files_below(folder)]
+        return [os.path.relpath(str(path), str(folder)) for path in find_files(folder)]
     with translate_fs_errors(folder):
         return sorted(posixpath.relpath(name, folder.path) for name in folder.fs.find(folder.path))
 
 
-def files_below(folder: AnyPath) -> list[AnyPath]:
+def find_files(folder: AnyPath) -> list[AnyPath]:
     """The files of a folder and of those below it, in order; none if there is no such folder.
 
     What other processes rename or remove meanwhile may be there or not.
     """
     if not isinstance(folder, UPath):
         return sorted(Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return [folder / name for name in names_below(folder)]
+    return [folder / name for name in find_relative_paths(folder)]
 
 
 @contextlib.contextmanager
-def local_folder(folder: AnyPath) -> Iterator[Path]:
+def local_folder_copy(folder: AnyPath) -> Iterator[Path]:
     """A folder of this machine with the files of a folder and of those below: itself if it is local."""
     if not isinstance(folder, UPath):
         yield folder
         return
-    with scratch_folder() as tmp_path:
-        for name in names_below(folder):
+    with temporary_folder() as tmp_path:
+        for name in find_relative_paths(folder):
             path, copy = folder / name, tmp_path / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             with translate_fs_errors(path):
@@ -386,5 +379,5 @@ def upload(source: Path, path: UPath, last: str = "") -> None:
         with translate_fs_errors(path):
             path.fs.put_file(str(source), path.path)
         return
-    for name in sorted(names_below(source), key=lambda name: (name == last, name)):
+    for name in sorted(find_relative_paths(source), key=lambda name: (name == last, name)):
         upload(source / name, path / name)

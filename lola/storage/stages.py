@@ -42,16 +42,16 @@ from lola.core.filesystem import (
 )
 from lola.core.strict_json import dumps, loads
 from lola.core.waiting import Log
-from lola.storage.integrity import damage, require_same, sizes_below
+from lola.storage.integrity import find_damage, require_fingerprint, result_sizes
 from lola.storage.leases import ObjectLease, lease, logged_lease
 from lola.storage.remote import (
     AnyPath,
     is_url,
     open_root,
-    read_whole,
-    require_no_typo,
-    scratch_folder,
-    secret_of,
+    read_bytes,
+    refuse_mistyped_url,
+    require_no_credentials,
+    temporary_folder,
     translate_fs_errors,
     upload,
 )
@@ -60,9 +60,9 @@ SCHEMA_VERSION = 1
 WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 STREAMS = "splitmix64"
 """The streams of samples that random results come of: another name where the same keys give other numbers."""
-_whole: dict[tuple[str, str], tuple[int, ...]] = {}
+_verified: dict[tuple[str, str], tuple[int, ...]] = {}
 """Stages that this process found whole, by folder and fingerprint, with what told: looking costs time."""
-_told: set[str] = set()
+_warned: set[str] = set()
 """Damages that this process has told of."""
 TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}")
 Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
@@ -86,7 +86,7 @@ def resolve_storage(option: str | None) -> AnyPath:
         root = str(folder / "lola-storage")
     if is_url(root):
         return open_root(root)
-    require_no_typo(root, "storage")
+    refuse_mistyped_url(root, "storage")
     path = expand(root.removeprefix("file://"))
     probe = path / f".probe-{uuid.uuid4().hex}"
     try:
@@ -111,14 +111,9 @@ def well_folder(storage: AnyPath, option: str) -> Location:
         StorageError: An absolute path is no folder, or a URL holds credentials.
     """
     if is_url(option):
-        shown = secret_of(option)
-        if shown is not None:
-            raise StorageError(
-                f"the URL {shown} of --well holds credentials or a query, which "
-                "would be recorded; leave them out, and set them in the environment"
-            )
+        require_no_credentials(option, "--well")
         return option.rstrip("/")
-    require_no_typo(option, "well")
+    refuse_mistyped_url(option, "well")
     option = option.removeprefix("file://")
     if isinstance(storage, UPath) and not Path(option).is_absolute():
         return str(storage / option)
@@ -146,7 +141,7 @@ def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Itera
         StorageError: The storage is full, read-only or out of reach; nothing is left behind.
     """
     if isinstance(path, UPath):
-        with scratch_folder() as folder:
+        with temporary_folder() as folder:
             yield folder / path.name
             upload(folder / path.name, path, last)
         return
@@ -169,12 +164,12 @@ def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Itera
 
 
 @contextlib.contextmanager
-def writing_into(folder: AnyPath) -> Iterator[Path]:
+def output_folder(folder: AnyPath) -> Iterator[Path]:
     """A folder of this machine whose files are in `folder` when the block ends; itself if it is local."""
     if not isinstance(folder, UPath):
         yield folder
         return
-    with scratch_folder() as tmp_path:
+    with temporary_folder() as tmp_path:
         yield tmp_path
         upload(tmp_path, folder)
 
@@ -272,7 +267,7 @@ class Stage:
         key, state = (str(self.folder), self.fingerprint), self._state()
         if state is None:
             return False
-        if _whole.get(key) == state:
+        if _verified.get(key) == state:
             return True
         try:
             with (
@@ -280,15 +275,15 @@ class Stage:
                 if isinstance(self.folder, UPath)
                 else translate_os_errors(self.folder)
             ):
-                text = read_whole(self.folder / "manifest.json")
+                text = read_bytes(self.folder / "manifest.json")
         except (FileNotFoundError, DataError):
             return False
-        fault = damage(self.folder, text)
+        fault = find_damage(self.folder, text)
         if fault:
             _warn(f"{fault}; {self.name} is made again")
             return False
-        require_same(self.folder, text, self.fingerprint)
-        _whole[key] = state
+        require_fingerprint(self.folder, text, self.fingerprint)
+        _verified[key] = state
         return True
 
     def _state(self) -> tuple[int, ...] | None:
@@ -320,7 +315,7 @@ class Stage:
             counts: What was made: sizes, counts, statistics, timings, as JSON values.
         """
         remove_temporary_paths(self.folder)
-        files = sizes_below(self.folder)
+        files = result_sizes(self.folder)
         write_json(
             self.folder / "manifest.json",
             {
@@ -340,8 +335,8 @@ class Stage:
 
 def _warn(line: str) -> None:
     """Tell of a damage, once in a process."""
-    if line not in _told:
-        _told.add(line)
+    if line not in _warned:
+        _warned.add(line)
         logging.getLogger(__name__).warning("%s", line)
 
 
@@ -376,7 +371,7 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     """
     try:
         with translate_fs_errors(folder) if isinstance(folder, UPath) else translate_os_errors(folder):
-            text = read_whole(folder / "manifest.json")
+            text = read_bytes(folder / "manifest.json")
     except (FileNotFoundError, NotADirectoryError, DataError) as error:
         raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from error
     try:

@@ -24,7 +24,7 @@ from lola.emulation.emulator import Emulator, InferenceConfig, Weights
 from lola.emulation.sampling import SamplerConfig
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.models.autoencoder import Autoencoder
-from lola.storage.remote import AnyPath, any_path
+from lola.storage.remote import AnyPath, to_path
 from lola.storage.stages import resolve_storage
 
 
@@ -81,7 +81,7 @@ def open_latents(cache: str | Path, split: str = "train", *, storage: str | None
         >>> latents.read(0, start=0, stop=21, stride=4).shape  # C, L, *grid
         torch.Size([16, 6, 2, 2])
     """
-    folder = any_path(cache)
+    folder = to_path(cache)
     if not (folder / "manifest.json").exists() and len(Path(cache).parts) == 1:
         folder = resolve_storage(storage) / "latents" / str(cache)
     return LatentSplit(folder, split)

@@ -19,7 +19,7 @@ from lola.models.diffusion import DiffusionConfig
 from lola.models.neural_solver import NeuralSolverConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.simulate.simulation import jobs
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 from lola.training.counting import try_out
 from lola.training.loop import TrainingConfig
 from lola.training.order import GIGABYTE, Order

@@ -6,7 +6,7 @@ from lola.core.config import Config, fingerprint, flat
 from lola.core.errors import DataError, StorageError
 from lola.data.latent_shards import verify
 from lola.data.well.datasets import Datasets
-from lola.data.well.shards import shards_of
+from lola.data.well.simulation_files import simulation_files
 from lola.distributed.cluster.connection import connect
 from lola.distributed.jobs.encode import dataset_fingerprint, open_splits
 from lola.distributed.runner.tune import following_stages
@@ -59,7 +59,7 @@ def plan_cache(root: AnyPath, datasets: Datasets, autoencoder: str, config: Cach
         "space": "latent",
         "compression": f"{codec.compression(**manifest['sizes']):g}",
     }
-    files = sum(len(shards_of(split)) for split in splits.values())
+    files = sum(len(simulation_files(split)) for split in splits.values())
     return cache_step(stage, model, datasets, tags, files)
 
 
@@ -77,7 +77,7 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     if config.actors > 1 or config.gpus:
         connect(progress.log)
     with (
-        tracker.ending_early(),
+        tracker.finish_on_error(),
         following_stages([Trial("cache", (cache,))], tracker, progress),
         stage.logged_lease(progress.log),
     ):

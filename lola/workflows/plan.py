@@ -17,7 +17,7 @@ from typing import Any
 from lola.core.config import Config, fingerprint
 from lola.data.systems import System, get_system
 from lola.data.well.datasets import Datasets
-from lola.data.well.shards import shards_of
+from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.encode import SPLITS, dataset_fingerprint, encode
 from lola.distributed.jobs.evaluate import evaluation_step
@@ -56,7 +56,7 @@ class Plan:
         self.system: System = get_system(config.system)
         splits, self.dataset = open_dataset(self.datasets, self.system)
         self.test, self.train = splits["test"], splits["train"]
-        self.files = sum(len(shards_of(split)) for split in splits.values())
+        self.files = sum(len(simulation_files(split)) for split in splits.values())
         self.first: tuple[Stage, ...] = ()  # what all that reads fields needs
         if config.statistics == "computed" or not self.system.mean:
             self.first = (statistics_stage(root, self.train),)

@@ -11,7 +11,7 @@ from lola.models.transformer import TransformerConfig
 from lola.simulate.euler import EulerConfig
 from lola.simulate.gravity_cooling import GravityCoolingConfig
 from lola.simulate.rayleigh_benard import RayleighBenardConfig
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
 from lola.training.order import OrderConfig

@@ -14,7 +14,7 @@ from lola.core.filesystem import sync, translate_os_errors
 from lola.evaluation.page.page import Page, write_page
 from lola.evaluation.scores.rows import PARQUET, ROWS
 from lola.storage.remote import AnyPath
-from lola.storage.stages import Stage, atomic_path, writing_into
+from lola.storage.stages import Stage, atomic_path, output_folder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def page_path(stage: Stage) -> AnyPath:
 @contextlib.contextmanager
 def report_folder(stage: Stage) -> Iterator[Path]:
     """A folder of this machine whose files are on disk in a report's when the block ends."""
-    with writing_into(stage.folder) as folder:
+    with output_folder(stage.folder) as folder:
         yield folder
         with translate_os_errors(folder, "write"):
             sync(folder)

@@ -13,9 +13,9 @@ from lola.distributed.cluster.connection import connect, disconnect, require_sha
 from lola.distributed.jobs.simulate import needs_simulation, simulate
 from lola.distributed.runner.tune import concurrency, describe_failures, following_stages, run_trials
 from lola.distributed.trials import Trial
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 from lola.storage.progress import Progress
-from lola.storage.remote import AnyPath, is_url, scratch_folder
+from lola.storage.remote import AnyPath, is_url, temporary_folder
 from lola.storage.stages import Location, Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
 from lola.training.peak import emulates_bfloat16
@@ -194,7 +194,7 @@ def _complete(
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     refuse_stages(plan.config, plan.trials)
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
-    with tracker.ending_early():
+    with tracker.finish_on_error():
         try:
             failures = _make(plan, tracker, progress)
         except KeyboardInterrupt:
@@ -246,5 +246,5 @@ def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, s
         name = f".tune-{plan.fingerprint[:8]}"
         if isinstance(plan.root, Path):
             return run_trials(pending, plan.root / "reports" / name, limit, progress.log)
-        with scratch_folder() as folder:  # nothing of it is needed again
+        with temporary_folder() as folder:  # nothing of it is needed again
             return run_trials(pending, folder / name, limit, progress.log)

@@ -4,7 +4,7 @@ from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
-from lola.data.well.splits import WellWindows
+from lola.data.well.windows import WellWindows
 from lola.distributed.jobs.train import Setup
 from lola.storage.remote import AnyPath
 from lola.workflows.sweep import Recipe

@@ -29,7 +29,7 @@ from lola.models.autoencoder import AutoencoderConfig
 from lola.models.diffusion import DiffusionConfig
 from lola.models.neural_solver import NeuralSolverConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 from lola.training.loop import TrainingConfig
 from lola.workflows.fitting import (
     Data,

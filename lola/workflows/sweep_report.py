@@ -11,7 +11,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from lola.core.config import fingerprint
-from lola.data.files import open_once
+from lola.data.hdf5 import open_hdf5
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
@@ -261,7 +261,7 @@ def _timing(trial: Trial) -> Timing:
 
 def _simulator(plan: Plan) -> list[Timing]:
     """Seconds per emulated state of the simulator, where the files tell."""
-    with open_once(plan.test.trajectories[0].file) as file:
+    with open_hdf5(plan.test.trajectories[0].file) as file:
         seconds = file.attrs.get("seconds_per_trajectory")
     if seconds is None:
         return []

@@ -11,7 +11,7 @@ from sweeps import finish, kill_when, metrics, start
 from upath import UPath
 
 from lola.storage.inventory import unknown_files
-from lola.storage.remote import AnyPath, files_below, read_whole
+from lola.storage.remote import AnyPath, find_files, read_bytes
 
 pytestmark = pytest.mark.long
 BUCKET = "sweeps"
@@ -29,7 +29,7 @@ def storage(object_store, monkeypatch) -> UPath:
 
 def manifests(storage: AnyPath) -> dict[str, str]:
     """The versions of all manifests."""
-    names = [path for path in files_below(storage) if path.name == "manifest.json"]
+    names = [path for path in find_files(storage) if path.name == "manifest.json"]
     return {str(path): path.fs.info(path.path)["ETag"] for path in names}
 
 
@@ -60,12 +60,12 @@ def test_a_sweep_on_an_object_store_ends_as_in_a_folder(
     expected, found = metrics(undisturbed[0]), metrics(storage)
     assert expected.keys() == found.keys()
     assert all(found[key] == pytest.approx(value, rel=1e-5, nan_ok=True) for key, value in expected.items())
-    files = files_below(storage)
+    files = find_files(storage)
     assert not any("checkpoints" in path.parts or path.name == ".lease" for path in files)
     assert unknown_files(storage, "well-smoke") == []
-    assert not any(secret.encode() in read_whole(path) for secret in SECRETS.values() for path in files)
+    assert not any(secret.encode() in read_bytes(path) for secret in SECRETS.values() for path in files)
     (page,) = storage.glob("reports/*/report.html")
-    assert b"data:image/png;base64," in read_whole(page)
+    assert b"data:image/png;base64," in read_bytes(page)
     assert not any((tmp_path / "cache" / "asides").iterdir()), (
         "what killed processes had aside is left behind"
     )

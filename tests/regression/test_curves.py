@@ -15,7 +15,8 @@ import torch
 from lola.core.seeding import seed_process
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
-from lola.data.well.splits import WellWindows, open_split
+from lola.data.well.splits import open_split
+from lola.data.well.windows import WellWindows
 from lola.emulation.emulator import Emulator
 from lola.emulation.sampling import SamplerConfig
 from lola.models.autoencoder import AutoencoderConfig

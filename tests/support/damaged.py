@@ -122,8 +122,8 @@ class Root:
 
 def start(step: Step) -> None:
     """Do what a trial does with a stage, in a process that has looked at none yet."""
-    storage._whole.clear()
-    storage._told.clear()
+    storage._verified.clear()
+    storage._warned.clear()
     evaluate._load.cache_clear()
     if not step.stage.finished:
         with step.stage.logged_lease(lambda text: None):

@@ -26,7 +26,7 @@ from lola.core.seeding import seed_process
 from lola.distributed.jobs.train import TrainingRun, run_training
 from lola.distributed.trials import Step, make
 from lola.storage.event_log import EventLog
-from lola.storage.follow import Follower, polling
+from lola.storage.follow import LogReader, poll_in_threads
 from lola.storage.progress import Progress
 from lola.storage.stages import WEIGHTS, atomic_path, resolve_storage
 from lola.storage.tracking import Tracker, sync
@@ -147,7 +147,7 @@ def main(config: SmallRun) -> None:
         tracker.follow(step.stage.folder, step.stage.fingerprint)
         progress.follow(step.stage.folder, step.title, step.total)
     folders = [step.stage.folder for step in steps]
-    with polling([Follower(progress, folders), tracker.follower], progress.log):
+    with poll_in_threads([LogReader(progress, folders), tracker.follower], progress.log):
         for step in steps:
             with step.stage.lease():
                 if not step.stage.finished and config.fill:

@@ -17,7 +17,7 @@ import numpy as np
 from lola.core.config import fingerprint
 from lola.core.errors import DataError, LolaError
 from lola.data.casting import cast_checked
-from lola.data.files import name_of, open_once, size_of
+from lola.data.hdf5 import file_name, file_size, open_hdf5
 from lola.data.systems import Boundary, Field, System
 from lola.data.well.fields import fields_of, read_axis, read_row, stored_shape
 from lola.storage.stages import Location
@@ -88,7 +88,7 @@ def infer_system(path: Location, dataset: str) -> System:
 @contextlib.contextmanager
 def _layout(path: Location, dataset: str) -> Iterator[h5py.File]:
     """A file whose layout is relied on: what is not there is a fault of the file."""
-    with open_once(path) as file:
+    with open_hdf5(path) as file:
         try:
             yield file
         except LolaError:
@@ -113,8 +113,8 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
     identity = [
         dataset,
         split,
-        name_of(path),
-        size_of(path),
+        file_name(path),
+        file_size(path),
         steps,
         *grid,
         constants,

@@ -1,14 +1,11 @@
-r"""Reading The Well: the trajectories of a split, and windows of them for training.
+"""Reading The Well: the trajectories of a split.
 
 A trajectory is an array `(C, L, *grid)` of `L` states with the system's channels, vectors split into
-components. A window of length $W$ and stride $s$ that starts at state $t$ holds the states
-$t, t + s, \dots, t + (W - 1) s$, so that a trajectory has $L - (W - 1) s$ windows. Whatever is asked for,
-only that slice of the file is read.
+components. Only the slice of the file that is asked for is read.
 """
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,14 +15,11 @@ from torch import Tensor
 
 from lola.core.config import fingerprint
 from lola.core.errors import DataError, LolaError
-from lola.core.seeding import Key, numpy_generator
-from lola.data.augment import Augmentation, Symmetries, draw
-from lola.data.casting import cast_fault
-from lola.data.files import join, list_files, name_of, no_files, open_file
-from lola.data.state import Batch
+from lola.data.augment import Augmentation, Symmetries, draw_symmetry
+from lola.data.casting import cast_error
+from lola.data.hdf5 import file_name, join, list_files, missing_files_error, open_cached
 from lola.data.systems import System
-from lola.data.transforms import Standardisation
-from lola.data.well.blocks import is_plain, read_plain
+from lola.data.well.contiguous import is_contiguous, read_contiguous
 from lola.data.well.fields import read_axis, read_field, read_scalar
 from lola.data.well.header import Header, read_header
 from lola.storage.stages import Location
@@ -90,7 +84,7 @@ class WellSplit:
     def symmetry(self, i: int, symmetries: Symmetries, generator: np.random.Generator) -> Augmentation:
         """Draw a symmetry of trajectory `i`."""
         boundary = self.trajectories[i].boundary
-        return draw(self.system, boundary, self.grid, generator, symmetries, self.coordinates)
+        return draw_symmetry(self.system, boundary, self.grid, generator, symmetries, self.coordinates)
 
     def read(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
         """The states `start, start + stride, ...` before `stop` of trajectory `i`, in physical units.
@@ -106,7 +100,7 @@ class WellSplit:
             StorageError: The file cannot be reached.
         """
         source, length = self._states(i, start, stop, stride)
-        file = open_file(source.file)
+        file = open_cached(source.file)
         x = np.empty((len(self.system.channels), length, *self.grid), dtype=np.float32)
         channel = 0
         for field in self.system.fields:
@@ -115,7 +109,7 @@ class WellSplit:
                 values = read_field(array, source.index, slice(start, stop, stride), length, self.grid)
             with np.errstate(over="ignore"):
                 (target := x[channel : channel + len(values)])[:] = values
-            if fault := cast_fault(values, target):
+            if fault := cast_error(values, target):
                 place = f"{source.id} ({source.file}): {field.name} {fault} in states {start} to {stop - 1}"
                 raise DataError(f"{place}; simulate or fetch the file again, or exclude it")
             channel += len(values)
@@ -133,10 +127,10 @@ class WellSplit:
         source = self.trajectories[i]
         try:
             if isinstance(source.file, Path):  # of a remote one, one request gets all states of a field
-                file = open_file(source.file)
+                file = open_cached(source.file)
                 fields = [file[f"t{field.order}_fields/{field.name}"] for field in self.system.fields]
-                if all(is_plain(field, self.grid) for field in fields):
-                    read_plain(fields, source.index, start, stop, out)
+                if all(is_contiguous(field, self.grid) for field in fields):
+                    read_contiguous(fields, source.index, start, stop, out)
                     return
         except (OSError, ValueError) as error:
             raise DataError(
@@ -157,7 +151,7 @@ class WellSplit:
         values = np.empty((length, len(self.varying)))
         for column, name in enumerate(self.varying):
             with _reading(source, name):
-                array = open_file(source.file)[f"scalars/{name}"]
+                array = open_cached(source.file)[f"scalars/{name}"]
                 values[:, column] = read_scalar(array, source.index, slice(start, stop, stride))
         return torch.from_numpy(values)
 
@@ -165,7 +159,7 @@ class WellSplit:
         """The times (`time`) or the coordinates along a grid axis of trajectory `i`, by the axis's name."""
         source = self.trajectories[i]
         with _reading(source, name):
-            return read_axis(open_file(source.file)[f"dimensions/{name}"], source.index)
+            return read_axis(open_cached(source.file)[f"dimensions/{name}"], source.index)
 
     def _states(self, i: int, start: int, stop: int, stride: int) -> tuple[TrajectoryRef, int]:
         if not 0 <= start < stop <= self.steps:
@@ -198,11 +192,11 @@ def split_files(
         (dataset, path)
         for dataset in datasets
         for path in list_files(join(root, dataset, "data", split))
-        if (not include or any(part in name_of(path) for part in include))
-        and not any(part in name_of(path) for part in exclude)
+        if (not include or any(part in file_name(path) for part in include))
+        and not any(part in file_name(path) for part in exclude)
     ]
     if not files:
-        raise no_files(root, datasets, split, bool(include or exclude))
+        raise missing_files_error(root, datasets, split, bool(include or exclude))
     return files
 
 
@@ -237,7 +231,7 @@ def open_split(
         except DataError as error:
             if faults is None:
                 raise
-            faults[f"{dataset}/{split}/{name_of(path)}"] = str(error)
+            faults[f"{dataset}/{split}/{file_name(path)}"] = str(error)
     if not headers and faults:
         raise DataError(f"no file of the {split} split can be read: {next(iter(faults.values()))}")
     return join_files(headers, system)
@@ -257,7 +251,7 @@ def join_files(headers: Sequence[Header], system: System) -> WellSplit:
         varying=first.varying,
         trajectories=tuple(
             TrajectoryRef(
-                id=f"{header.dataset}/{header.split}/{name_of(header.path)}#{index}",
+                id=f"{header.dataset}/{header.split}/{file_name(header.path)}#{index}",
                 file=header.path,
                 index=index,
                 scalars=header.scalars[index],
@@ -273,11 +267,11 @@ def join_files(headers: Sequence[Header], system: System) -> WellSplit:
 def _compare(header: Header, first: Header, system: System) -> None:
     """Raise `DataError` unless a file can be used together with the first one."""
     for name in ("grid", "steps", "constants"):
-        here, there = getattr(header, name), getattr(first, name)
-        if here != there:
+        found, expected = getattr(header, name), getattr(first, name)
+        if found != expected:
             raise DataError(
-                f"{header.path} ({header.dataset}) has {name} {here}, but {name_of(first.path)} has {there}; "
-                "keep one kind in the folder or filter the others out"
+                f"{header.path} ({header.dataset}) has {name} {found}, but {file_name(first.path)} has "
+                f"{expected}; keep files of one kind in the folder, or exclude the others"
             )
     for name, values in zip(header.constants, header.scalars.T, strict=True):
         if name in system.log_parameters and values.min() <= 0:
@@ -286,111 +280,12 @@ def _compare(header: Header, first: Header, system: System) -> None:
             )
 
 
-class WellWindows:
-    """All windows of a split, standardised, in any order.
-
-    Arguments:
-        split: The trajectories.
-        standardise: The standardisation of their system.
-        length: The number of states in a window.
-        stride: The number of simulation steps between them.
-        symmetries: What windows are augmented by, if anything.
+def open_well_file(path: Location, system: System) -> WellSplit:
+    """Open and validate one file; its dataset and split are those of its folders, `<dataset>/data/<split>/`.
 
     Raises:
-        DataError: The trajectories are shorter than one window.
+        DataError: The file is missing, torn or foreign.
+        StorageError: The file cannot be reached.
     """
-
-    def __init__(
-        self,
-        split: WellSplit,
-        standardise: Standardisation,
-        length: int,
-        stride: int = 1,
-        symmetries: Symmetries | None = None,
-    ) -> None:
-        self.split, self.standardise, self.symmetries = split, standardise, symmetries
-        self.length, self.stride, self.span = length, stride, (length - 1) * stride + 1
-        self.whole = False
-        self.starts = split.steps - self.span + 1
-        if self.starts < 1:
-            raise DataError(
-                f"{split.system.name} trajectories of {split.steps} states hold no window of {length} states "
-                f"{stride} steps apart; choose a shorter window or a smaller stride"
-            )
-
-    def __len__(self) -> int:
-        """The number of windows."""
-        return len(self.split.trajectories) * self.starts
-
-    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
-        """A window's standardised states `(C, L, *grid)` and its simulation's parameters `(P,)`.
-
-        Arguments:
-            index: The number of the window: starts vary fastest, then trajectories.
-            key: The key of the stream that the augmentation is drawn from.
-
-        Raises:
-            DataError: The file cannot be read, or holds values that no physical field has.
-        """
-        i, start = divmod(index, self.starts)
-        states = self.split.read(i, start, start + self.span, self.stride)
-        states, parameters = self._augment(i, states, key)
-        return self._standardise(states, [i]), parameters
-
-    def describe(self, index: int) -> str:
-        """Trajectory, file and states of a window, for people."""
-        i, start = divmod(index, self.starts)
-        source = self.split.trajectories[i]
-        return f"{source.id} ({source.file}), states {start} to {start + self.span - 1}"
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of a state in memory."""
-        return 4 * len(self.split.system.channels) * math.prod(self.split.grid)
-
-    def allocate(self, states: int) -> np.ndarray:
-        """A room for a number of states: float32, with shape `(C, states, *grid)`."""
-        return np.empty((len(self.split.system.channels), states, *self.split.grid), dtype=np.float32)
-
-    def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
-        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on.
-
-        Raises:
-            DataError: The file cannot be read, or holds values that are not finite.
-        """
-        self.split.read_into(buffer[:, at : at + stop - start], trajectory, start, stop)
-
-    def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
-        """Windows, augmented and standardised, whose first states are at some places of a room.
-
-        Raises:
-            DataError: They hold values that no physical field has.
-        """
-        shape = (len(windows), len(self.split.system.channels), self.length, *self.split.grid)
-        states = torch.from_numpy(np.empty(shape, dtype=np.float32))
-        source, parameters = torch.from_numpy(buffer), []
-        trajectories = (windows // self.starts).tolist()
-        for row, (place, i, key) in enumerate(zip(at.tolist(), trajectories, keys, strict=True)):
-            window = source[:, place : place + self.span : self.stride]
-            states[row], augmented = self._augment(i, window, key)
-            parameters.append(augmented)
-        return Batch(states=self._standardise(states, trajectories), parameters=torch.stack(parameters))
-
-    def _augment(self, i: int, states: Tensor, key: Key) -> tuple[Tensor, Tensor]:
-        """A symmetry of states and parameters of trajectory `i`, if there are any."""
-        parameters = self.split.parameters(i)
-        if self.symmetries is None:
-            return states, parameters
-        symmetry = self.split.symmetry(i, self.symmetries, numpy_generator(*key))
-        return symmetry.apply(states), symmetry.parameters(parameters)
-
-    def _standardise(self, states: Tensor, trajectories: Sequence[int]) -> Tensor:
-        """Standardise windows of some trajectories; an error names the first that is at fault."""
-        try:
-            return self.standardise.forward(states)
-        except DataError as error:
-            if len(trajectories) > 1:
-                for each, i in zip(states, trajectories, strict=True):
-                    self._standardise(each, [i])
-            source = self.split.trajectories[trajectories[0]]
-            raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error
+    *_, dataset, _, split, _ = ["", "", "", *str(path).split("/")]
+    return join_files([read_header(path, dataset, split, system)], system)

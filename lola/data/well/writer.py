@@ -23,13 +23,13 @@ import yaml
 from lola.core.errors import DataError, StorageError
 from lola.core.filesystem import describe_os_error
 from lola.data.casting import cast_checked
-from lola.data.files import open_local, open_once
+from lola.data.hdf5 import open_hdf5, open_local_hdf5
 from lola.data.statistics import Moments
 from lola.data.systems import Boundary
-from lola.storage.remote import AnyPath, files_below
+from lola.storage.remote import AnyPath, find_files
 from lola.storage.stages import atomic_path
 
-BLOCK = 16  # States read at once for the statistics.
+BLOCK_STATES = 16  # States read at once for the statistics.
 
 
 def write_well_file(
@@ -110,7 +110,7 @@ def write_layout(
 def writing(path: Path, mode: Literal["w", "r+"]) -> Iterator[h5py.File]:
     """An HDF5 file open for writing; storage that is full or read-only is a `StorageError`."""
     try:
-        with open_local(path, mode) as file:
+        with open_local_hdf5(path, mode) as file:
             yield file
     except (OSError, RuntimeError) as error:
         # HDF5 tells the system's error only in its message, and h5py gives it either class.
@@ -173,13 +173,13 @@ def write_statistics(folder: AnyPath) -> None:
     Raises:
         DataError: The dataset has no training files.
     """
-    files = [path for path in files_below(folder / "data" / "train") if path.suffix == ".hdf5"]
+    files = [path for path in find_files(folder / "data" / "train") if path.suffix == ".hdf5"]
     if not files:
         raise DataError(f"{folder}/data/train holds no HDF5 files to take statistics of; simulate them first")
     values: dict[str, Moments] = {}
     increments: dict[str, Moments] = {}
     for path in files:
-        with open_once(path) as file:
+        with open_hdf5(path) as file:
             for name, order, block, fresh in _blocks(file):
                 values.setdefault(name, Moments()).add(block[:fresh], order)
                 increments.setdefault(name, Moments()).add(np.diff(block, axis=0), order)
@@ -201,5 +201,5 @@ def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
         group = file[f"t{order}_fields"]
         for name in group.attrs["field_names"]:
             field = group[name]
-            for i, start in itertools.product(range(field.shape[0]), range(0, field.shape[1], BLOCK)):
-                yield name, order, field[i, start : start + BLOCK + 1].astype(np.float64), BLOCK
+            for i, start in itertools.product(range(field.shape[0]), range(0, field.shape[1], BLOCK_STATES)):
+                yield name, order, field[i, start : start + BLOCK_STATES + 1].astype(np.float64), BLOCK_STATES

@@ -23,7 +23,7 @@ from ray.data import ActorPoolStrategy
 from lola.core.errors import DataError
 from lola.core.waiting import Log
 from lola.data.latent_shards import tensor_column
-from lola.data.well.shards import Shard
+from lola.data.well.simulation_files import SimulationFile
 from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_progress
@@ -56,7 +56,7 @@ class EncodedBlock:
     fault: str
 
 
-class FaultReportingShard(Shard):
+class FaultReportingShard(SimulationFile):
     """A shard whose stream of blocks ends with the fault, in a block of nothing, where it cannot be read."""
 
     def blocks(self, number: int, states: int) -> Iterator[pa.Table]:

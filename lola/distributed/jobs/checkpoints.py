@@ -27,7 +27,7 @@ from ray.train import Checkpoint
 from lola.core.errors import DataError
 from lola.core.filesystem import make_folder, sync, sync_folder, translate_os_errors
 from lola.core.strict_json import dumps
-from lola.storage.remote import filesystem_of, is_url
+from lola.storage.remote import is_url, open_filesystem
 from lola.storage.stages import Stage, write_json
 from lola.training.checkpoint import read_position
 from lola.training.loop import TrainingConfig
@@ -65,7 +65,7 @@ class CheckpointStore:
         """Filesystem and path; a folder's name may hold what means something in a URL, such as `::`."""
         if not is_url(self.url):
             return fsspec.filesystem("file"), self.url.removeprefix("file://")
-        return filesystem_of(self.url, use_listings_cache=False)
+        return open_filesystem(self.url, use_listings_cache=False)
 
     @property
     def parent(self) -> str:

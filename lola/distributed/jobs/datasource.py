@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
-from lola.data.well.shards import Shard
+from lola.data.well.simulation_files import SimulationFile
 
 
 class WellDatasource(Datasource):
@@ -20,7 +20,7 @@ class WellDatasource(Datasource):
         states: States per block.
     """
 
-    def __init__(self, shards: Mapping[int, Shard], states: int) -> None:
+    def __init__(self, shards: Mapping[int, SimulationFile], states: int) -> None:
         super().__init__()
         self.shards, self.states = dict(shards), states
 

@@ -16,17 +16,17 @@ import numpy as np
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
 from lola.core.waiting import Log
-from lola.data.latent_shards import describe_shards, shapes, shard_fault, shard_path, write_shard
+from lola.data.latent_shards import describe_shards, shapes, shard_error, shard_path, write_shard
 from lola.data.latents import LatentTrajectory
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
-from lola.data.well.shards import shards_of
+from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.blocks import EncodedBlock, FaultReportingShard, encoded_blocks
 from lola.emulation.emulator import trained_system
 from lola.emulation.encoding import CacheConfig, variants_of
 from lola.storage.event_log import EventLog
-from lola.storage.remote import AnyPath, files_below
+from lola.storage.remote import AnyPath, find_files
 from lola.storage.stages import Stage
 
 SPLITS = ("train", "valid", "test")
@@ -68,16 +68,16 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     files = [
         (name, shard_path(stage.folder, name, number), FaultReportingShard(shard.split, shard.members))
         for name in splits
-        for number, shard in enumerate(shards_of(splits[name]))
+        for number, shard in enumerate(simulation_files(splits[name]))
     ]
     event_log, there = EventLog(stage.folder), set()
     for name, fault in faults.items():
         event_log.notice(f"left out {name}: {fault}")
-    for path in files_below(stage.folder):
+    for path in find_files(stage.folder):
         if path.name.startswith(".shard-"):  # a killed job's; the lease says that nobody writes them
             path.unlink()
         elif path.suffix == ".parquet":
-            fault = shard_fault(path) if isinstance(path, Path) else ""  # objects appear whole
+            fault = shard_error(path) if isinstance(path, Path) else ""  # objects appear whole
             if fault:
                 event_log.notice(f"{fault}; it is encoded again")
                 path.unlink()
@@ -98,7 +98,7 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
                 rates = _rates(files[number][1], files[number][2], config, since)
                 event_log.metrics(done, {"progress/shards": done} | rates)
             since = time.perf_counter()
-    there = set(files_below(stage.folder))
+    there = set(find_files(stage.folder))
     seconds = time.perf_counter() - started
     stage.commit(
         **_describe(splits, [each for each in files if each[1] in there], faults),

@@ -46,7 +46,7 @@ from lola.evaluation.tables.lead_times import count_diverged, summarise
 from lola.evaluation.tables.stored import read_table
 from lola.models.autoencoder import Autoencoder
 from lola.storage.event_log import EventLog
-from lola.storage.remote import AnyPath, file_exists, files_below, first_line, read_whole
+from lola.storage.remote import AnyPath, file_exists, find_files, first_line, read_bytes
 from lola.storage.stages import Stage, atomic_path, read_manifest
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
@@ -144,8 +144,8 @@ def run_evaluation(run: EvaluationRun) -> None:
     for name in (EXAMPLE, MOMENTS):
         if (parts[0].folder / name).exists():
             with atomic_path(run.stage.folder / name) as tmp_path:
-                tmp_path.write_bytes(read_whole(parts[0].folder / name))
-    timing = float(np.median([float(read_whole(part.folder / LAST)) for part in parts]))
+                tmp_path.write_bytes(read_bytes(parts[0].folder / name))
+    timing = float(np.median([float(read_bytes(part.folder / LAST)) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
     diverged = count_diverged(joined["metrics"])
     beside = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
@@ -183,7 +183,7 @@ class _Part:
 
 def _committed(stage: AnyPath) -> set[str]:
     """The names of the parts that are committed, by one listing."""
-    whole = (path.parent.name for path in files_below(stage / "parts") if path.name == LAST)
+    whole = (path.parent.name for path in find_files(stage / "parts") if path.name == LAST)
     return {name for name in whole if not name.startswith(".")}  # what is aside takes its name yet
 
 

@@ -9,7 +9,7 @@ import ray
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
 from lola.core.waiting import Log, describe_progress, progress_reminder
-from lola.data.files import open_once
+from lola.data.hdf5 import open_hdf5
 from lola.data.well.writer import write_statistics
 from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import connect
@@ -22,7 +22,7 @@ from lola.distributed.cluster.resources import (
 from lola.distributed.cluster.waits import wait_for_any
 from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
 from lola.storage.leases import logged_lease
-from lola.storage.remote import AnyPath, files_below, remote_path
+from lola.storage.remote import AnyPath, find_files, remote_path
 from lola.storage.stages import Location, remove_temporary_paths
 
 SIMULATION_REQUEST = ResourceRequest("simulation tasks", "", 1, 1)
@@ -120,7 +120,7 @@ def _simulate(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, fl
 def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job]) -> bool:
     """Whether the datasets are there and none of their files was simulated by us."""
     folders = sorted({root / job.dataset / "data" for job in wanted.values()})
-    files = (path for folder in folders for path in files_below(folder) if path.suffix == ".hdf5")
+    files = (path for folder in folders for path in find_files(folder) if path.suffix == ".hdf5")
     origins = {path: _origin(path) for path in files}
     if origins and set(origins.values()) == {None}:
         return True
@@ -136,7 +136,7 @@ def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job]
 def _origin(path: AnyPath) -> str | None:
     """The fingerprint of the simulation that made a file; None if it is not ours."""
     try:
-        with open_once(path) as file:
+        with open_hdf5(path) as file:
             return file.attrs.get("lola_simulation")
     except DataError as error:
         raise DataError(f"{path} is torn or no HDF5 file; remove it and run again") from error

@@ -21,10 +21,10 @@ import yaml
 from lola.core.config import Config, Count, how
 from lola.core.errors import DataError
 from lola.core.waiting import Log
-from lola.data.statistics import Moments, field_moments, table
+from lola.data.statistics import Moments, channel_moments, table
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
-from lola.data.well.shards import Shard, shards_of
+from lola.data.well.simulation_files import SimulationFile, simulation_files
 from lola.data.well.splits import WellSplit
 from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import configure_ray_data
@@ -87,7 +87,9 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     assert isinstance(config, StatisticsConfig)
     configure_ray_data()
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
-    rows = _stream(dict(enumerate(shards_of(split))), config.block, log or EventLog(stage.folder).notice)
+    rows = _stream(
+        dict(enumerate(simulation_files(split))), config.block, log or EventLog(stage.folder).notice
+    )
     physical, transformed = merged(rows)
     with atomic_path(stage.folder / "stats.yaml") as tmp_path:
         tmp_path.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
@@ -99,7 +101,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     )
 
 
-def _stream(shards: Mapping[int, Shard], block: int, log: Log) -> list[dict[str, Any]]:
+def _stream(shards: Mapping[int, SimulationFile], block: int, log: Log) -> list[dict[str, Any]]:
     """The moments of every block, in whatever order."""
     states = min(block, min(shard.split.steps for shard in shards.values()))
     blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
@@ -117,7 +119,7 @@ def _stream(shards: Mapping[int, Shard], block: int, log: Log) -> list[dict[str,
     return rows
 
 
-def block_moments(batch: pa.Table, shards: Mapping[int, Shard]) -> pa.Table:
+def block_moments(batch: pa.Table, shards: Mapping[int, SimulationFile]) -> pa.Table:
     """The moments of one block of states: its place, and lists `(2 C,)`, of physical and transformed fields.
 
     Raises:
@@ -127,7 +129,7 @@ def block_moments(batch: pa.Table, shards: Mapping[int, Shard]) -> pa.Table:
     split = shards[entry["shard"]].split
     states = batch["states"].combine_chunks().to_numpy_ndarray()[0, : entry["count"]]
     try:
-        both = field_moments(torch.from_numpy(states.copy()).movedim(0, 1), split.system)
+        both = channel_moments(torch.from_numpy(states.copy()).movedim(0, 1), split.system)
     except DataError as error:
         source = split.trajectories[entry["trajectory"]]
         raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error

@@ -106,7 +106,7 @@ class LiveMetricsSink:
         """What an earlier call did is no news."""
         return self.stages[folder].start
 
-    def take(self, folder: AnyPath, offset: int, events: Events) -> int:
+    def consume(self, folder: AnyPath, offset: int, events: Events) -> int:
         """Emit what is new of counters, and keep the rest for the end of the poll."""
         for _, event in events:
             self._read(self.stages[folder], event)

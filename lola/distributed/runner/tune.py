@@ -23,7 +23,7 @@ from lola.distributed.cluster.resources import cluster_resources
 from lola.distributed.runner.queue import TrialQueue
 from lola.distributed.runner.telemetry import LiveMetricsSink
 from lola.distributed.trials import Trial, complete_event_log, failure_reason, run_trial
-from lola.storage.follow import Follower, polling
+from lola.storage.follow import LogReader, poll_in_threads
 from lola.storage.progress import Progress
 from lola.storage.tracking import Tracker
 
@@ -44,8 +44,8 @@ def following_stages(
     folders = [step.stage.folder for step in steps]
     live_metrics = LiveMetricsSink(trials, tracker.sweep, slots)
     sinks = (progress, live_metrics)
-    followers = [*(Follower(sink, folders) for sink in sinks), tracker.follower]
-    with polling(followers, progress.log), progress.reporting(live_metrics.summary):
+    followers = [*(LogReader(sink, folders) for sink in sinks), tracker.follower]
+    with poll_in_threads(followers, progress.log), progress.reporting(live_metrics.summary):
         yield
 
 

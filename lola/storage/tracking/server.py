@@ -112,13 +112,13 @@ def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
     return None
 
 
-def cause_in_words(error: Exception) -> str:
+def describe_cause(error: Exception) -> str:
     """Why MLflow does not do what it is asked for: what its database says, where that is told."""
     own = _of_sqlite(error)
     return f"SQLite: {own}" if own else f"{type(error).__name__}: {first_line(error)[:160]}"
 
 
-def is_refusal(error: Exception) -> bool:
+def is_rejection(error: Exception) -> bool:
     """Whether MLflow answered, and refuses a request for what it says, which is no outage."""
     return isinstance(error, MlflowException) and error.error_code in FAULTS
 

@@ -12,13 +12,13 @@ from typing import Any
 from lola.core.errors import StorageError
 from lola.storage.event_log import EventLog, Status, last_status, read_events
 from lola.storage.leases import lease
-from lola.storage.remote import AnyPath, any_path, file_exists, is_url, translate_fs_errors
+from lola.storage.remote import AnyPath, file_exists, is_url, to_path, translate_fs_errors
 
 SWEEPS = "sweeps"
 ABANDONED = "its process ended"
 
 
-class SweepLog:
+class SweepEventLog:
     """The event log of one sweep.
 
     Arguments:
@@ -44,7 +44,7 @@ class SweepLog:
             self._event_log = EventLog.resume(self.folder)
             for _, event in read_events(self.folder):
                 if event["kind"] == "stage":
-                    self.stages.setdefault(located(self.root, event["path"]), event["fingerprint"])
+                    self.stages.setdefault(resolve_path(self.root, event["path"]), event["fingerprint"])
         return True
 
     def release(self) -> None:
@@ -90,7 +90,7 @@ def sweep_folders(root: AnyPath) -> list[AnyPath]:
         return sorted((path.parent for path in (root / SWEEPS).glob("*/events.jsonl")), key=str)
 
 
-def close_abandoned(stage: AnyPath, wait_s: float = 0.0) -> bool:
+def record_abandoned(stage: AnyPath, wait_s: float = 0.0) -> bool:
     """Record the end of a stage whose log says that it runs, though no process makes it.
 
     Arguments:
@@ -124,6 +124,6 @@ def _relative(root: AnyPath, path: AnyPath) -> str:
     return str(path)[len(str(root)) + 1 :] if inside else str(path)
 
 
-def located(root: AnyPath, name: str) -> AnyPath:
+def resolve_path(root: AnyPath, name: str) -> AnyPath:
     """The folder that a log names."""
-    return any_path(name) if name.startswith("/") or "://" in name else root / name
+    return to_path(name) if name.startswith("/") or "://" in name else root / name

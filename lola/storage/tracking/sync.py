@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from lola.core.errors import TrackingError
 from lola.storage.event_log import last_status
-from lola.storage.leases import EXPIRY
+from lola.storage.leases import EXPIRY_S
 from lola.storage.remote import AnyPath, is_url
-from lola.storage.tracking.sweep_log import SweepLog, sweep_folders
+from lola.storage.tracking.sweep_log import SweepEventLog, sweep_folders
 from lola.storage.tracking.tracker import Tracker
 
-STALE_LEASE_S = EXPIRY + 5.0  # after which a lease on an object store that nobody renews has ended
+STALE_LEASE_S = EXPIRY_S + 5.0  # after which a lease on an object store that nobody renews has ended
 
 
 def sync(root: AnyPath, log: Callable[[str], None]) -> None:
@@ -35,7 +35,7 @@ def sync(root: AnyPath, log: Callable[[str], None]) -> None:
 
 def _send(root: AnyPath, folder: AnyPath, log: Callable[[str], None]) -> str:
     """Send what is outstanding of a sweep; returns what could not be sent."""
-    sweep_log = SweepLog(root, folder)
+    sweep_log = SweepEventLog(root, folder)
     identity = sweep_log.identity()
     if not identity:
         log(f"{folder.name}: its event log is empty")

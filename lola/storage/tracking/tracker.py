@@ -17,14 +17,14 @@ from mlflow.entities import Run, RunTag
 
 from lola.core.errors import LolaError, TrackingError
 from lola.storage.event_log import Status, end_offset
-from lola.storage.follow import Events, Follower
+from lola.storage.follow import Events, LogReader
 from lola.storage.remote import AnyPath, first_line
 from lola.storage.stages import git_commit
-from lola.storage.tracking.run import OFFSET, RunCopy
+from lola.storage.tracking.run_copy import OFFSET, RunCopy
 from lola.storage.tracking.server import (
-    cause_in_words,
     database_path,
-    is_refusal,
+    describe_cause,
+    is_rejection,
     make_database,
     open_client,
     open_experiment,
@@ -32,7 +32,7 @@ from lola.storage.tracking.server import (
     tracking_uri,
     unreachable,
 )
-from lola.storage.tracking.sweep_log import SweepLog, close_abandoned, sweep_folder
+from lola.storage.tracking.sweep_log import SweepEventLog, record_abandoned, sweep_folder
 
 PARENT = "mlflow.parentRunId"
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
@@ -91,15 +91,15 @@ class Tracker:
             self.experiment  # noqa: B018 to see whether it can be had
         except Exception as error:  # the client raises whatever its transport or database raises
             raise unreachable(self.uri, error) from error
-        self.follower = Follower(self)
+        self.follower = LogReader(self)
         self.sweep = self.missing = ""
         self._copies: dict[AnyPath, RunCopy] = {}
         self._pauses: dict[AnyPath, _Pause] = {}
         self._outage = _Pause()
         self._troubles: dict[AnyPath, str] = {}
         self._runs: dict[str, Run] | None = None
-        self._sweep_log: SweepLog | None = None
-        self._begin: Callable[[SweepLog], None] = lambda sweep_log: None
+        self._sweep_log: SweepEventLog | None = None
+        self._begin: Callable[[SweepEventLog], None] = lambda sweep_log: None
         self._lock = threading.RLock()
 
     @property
@@ -124,14 +124,14 @@ class Tracker:
         identity = {"stage": "sweep", "fingerprint": fingerprint, "sweep": fingerprint}
         identity |= {"system": self.system, "git_commit": git_commit()}
         self._begin = lambda sweep_log: sweep_log.begin(name, identity, parameters)
-        sweep_log = SweepLog(self.root, sweep_folder(self.root, self.system, fingerprint))
+        sweep_log = SweepEventLog(self.root, sweep_folder(self.root, self.system, fingerprint))
         if not self.resume_sweep(sweep_log, fingerprint):
             self.log("another process has this sweep in hand, and sends its records to MLflow")
             return
         self._begin(sweep_log)
-        self.pump()
+        self.copy_events()
 
-    def resume_sweep(self, sweep_log: SweepLog, fingerprint: str) -> bool:
+    def resume_sweep(self, sweep_log: SweepEventLog, fingerprint: str) -> bool:
         """Take a sweep in hand; returns whether no other process has it."""
         self._sweep_log, self.sweep = sweep_log, fingerprint
         held = sweep_log.acquire()
@@ -146,7 +146,7 @@ class Tracker:
         with self._lock:
             if self._sweep_log.held:
                 self._sweep_log.add(folder, fingerprint)
-                close_abandoned(folder)
+                record_abandoned(folder)
             self._add(folder, fingerprint)
 
     def _add(self, folder: AnyPath, fingerprint: str) -> None:
@@ -156,7 +156,7 @@ class Tracker:
             self._pauses[folder] = _Pause()
             self.follower.add(folder)
 
-    def pump(self) -> None:
+    def copy_events(self) -> None:
         """Copy what is new in all logs; what MLflow does not take now is copied later."""
         with contextlib.suppress(TrackingError, OSError):  # an outage must not stop the work
             self.follower.poll()
@@ -165,13 +165,13 @@ class Tracker:
         """The whole log is read: MLflow tells where to go on."""
         return 0
 
-    def take(self, folder: AnyPath, offset: int, events: Events) -> int:
+    def consume(self, folder: AnyPath, offset: int, events: Events) -> int:
         """Send events; returns the offset that MLflow has confirmed, or the same if it does not answer."""
         with self._lock:
             if not (self._sweep_log and self._sweep_log.held) or self._outage.on or self._pauses[folder].on:
                 return offset
             try:
-                taken = self._take(self._copies[folder], folder, offset, events)
+                taken = self._consume(self._copies[folder], folder, offset, events)
             except Exception as error:  # the client raises whatever its transport or database raises
                 self._fail(folder, error)
                 return offset
@@ -185,7 +185,7 @@ class Tracker:
         if self._troubles:
             raise TrackingError(next(iter(self._troubles.values())))
 
-    def _take(self, copy: RunCopy, folder: AnyPath, offset: int, events: Events) -> int:
+    def _consume(self, copy: RunCopy, folder: AnyPath, offset: int, events: Events) -> int:
         assert self._sweep_log is not None
         if copy.run_id is None:
             child = folder != self._sweep_log.folder
@@ -206,8 +206,8 @@ class Tracker:
         """Ask MLflow anew what it has, after a pause."""
         self._copies[folder].forget()
         self._runs = self._experiment = None
-        (self._pauses[folder] if is_refusal(error) else self._outage).lengthen()
-        self._troubles[folder] = cause_in_words(error)
+        (self._pauses[folder] if is_rejection(error) else self._outage).lengthen()
+        self._troubles[folder] = describe_cause(error)
 
     def _index(self) -> dict[str, Run]:
         """The sweep's runs by fingerprint; of several of one stage the others are deleted."""
@@ -229,7 +229,7 @@ class Tracker:
         return self._runs
 
     @contextlib.contextmanager
-    def ending_early(self) -> Iterator[None]:
+    def finish_on_error(self) -> Iterator[None]:
         """End the run where the block ends by an interrupt or an error, which then says what is missing."""
         try:
             yield
@@ -275,14 +275,14 @@ class Tracker:
         assert self._sweep_log is not None
         until = time.monotonic() + wait_s
         stages = [folder for folder in self._copies if folder != self._sweep_log.folder]
-        running = [each for each in stages if not close_abandoned(each, max(0.0, until - time.monotonic()))]
+        running = [each for each in stages if not record_abandoned(each, max(0.0, until - time.monotonic()))]
         left = list(self._copies)
         for _ in range(FINAL_ATTEMPTS):
             with self._lock:
                 self._outage.clear()
                 for pause in self._pauses.values():
                     pause.clear()
-            self.pump()
+            self.copy_events()
             left = self._outstanding()
             if not left or self._outage.on:
                 break
@@ -313,7 +313,7 @@ class Tracker:
     def _describe(self, left: list[AnyPath], running: list[AnyPath]) -> str:
         """What is missing in MLflow, and how to send it."""
         sync = f"send the rest with: {sync_command(self.root)}"
-        lost = {name: why for copy in self._copies.values() for name, why in copy.lost.items()}
+        lost_files = {name: why for copy in self._copies.values() for name, why in copy.lost_files.items()}
         parts = []
         if left:
             trouble = next(iter(self._troubles.values()), "they change still")
@@ -323,9 +323,9 @@ class Tracker:
         if running:
             parts.append(f"{len(running)} runs are shown as running, since their processes still end")
         parts = [f"{'; '.join(parts)}; {sync}"] if parts else []
-        if lost:
-            name, why = next(iter(lost.items()))
-            parts.append(f"{len(lost)} files are not in MLflow, the first {name}, which {why}")
+        if lost_files:
+            name, why = next(iter(lost_files.items()))
+            parts.append(f"{len(lost_files)} files are not in MLflow, the first {name}, which {why}")
         return "; ".join(reversed(parts))
 
 

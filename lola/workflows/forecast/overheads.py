@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 
 from lola.simulate.simulation import jobs
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 
 TRAINING_S = 20.0
 """A Ray Train run from its start to its first step, and from its last step to its end."""

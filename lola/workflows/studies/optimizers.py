@@ -16,7 +16,7 @@ from lola.data.well.datasets import Datasets
 from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.distributed.trials import Step, Trial
 from lola.models.autoencoder import AutoencoderConfig
-from lola.simulate.systems import Simulation
+from lola.simulate.simulators import Simulation
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, Stage

@@ -12,7 +12,8 @@ from lola.core.errors import ConfigError
 from lola.data.latents import LatentWindows
 from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation
-from lola.data.well.splits import WellWindows, open_split
+from lola.data.well.splits import open_split
+from lola.data.well.windows import WellWindows
 from lola.models.neural_solver import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.training.loop import TrainingConfig

@@ -13,7 +13,7 @@ from objectstore import credentials
 
 from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.storage.leases import lease
-from lola.storage.remote import files_below, local_copy
+from lola.storage.remote import find_files, local_copy
 from lola.storage.stages import atomic_path, manifests, resolve_storage, write_json
 
 BUCKET = "lola-rights"
@@ -87,7 +87,7 @@ def test_they_are_those_that_storage_takes(asked, tmp_path, monkeypatch):
     assert system.get_file_info(f"{folder}/optimizer.pt").size == 5
     system.delete_dir(folder)
     store.remove()
-    assert len(files_below(root)) == 2
+    assert len(find_files(root)) == 2
 
     policy = json.loads(fill(CLUSTER / "aws" / "data-policy.json", LOLA_BUCKET=BUCKET))
     assert {each for each in asked if not allowed(policy, *each)} == set()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lola.core.errors import ConfigError
-from lola.data.augment import Augmentation, count_symmetries, draw, draw_variant
+from lola.data.augment import Augmentation, count_symmetries, draw_symmetry, draw_variant
 from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Boundary, Field, System
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
 
@@ -18,7 +18,7 @@ def symmetry(shifts=(0, 0), flips=(False, False), permutation=(0, 1)):
 
 
 def draws(system, boundary, grid, count=200):
-    return [draw(system, boundary, grid, np.random.default_rng(seed)) for seed in range(count)]
+    return [draw_symmetry(system, boundary, grid, np.random.default_rng(seed)) for seed in range(count)]
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_the_gradient_of_a_vector_turns_with_it(dimensions):
 
     x = with_gradient(torch.randn(1 + dimensions, 2, *grid))
     for seed in range(60):
-        augmentation = draw(system, periodic, grid, np.random.default_rng(seed))
+        augmentation = draw_symmetry(system, periodic, grid, np.random.default_rng(seed))
         image = augmentation.apply(x)
         torch.testing.assert_close(image, with_gradient(image))
 
@@ -167,7 +167,7 @@ def turned_over():
     """The reflection of Rayleigh-Benard convection about its middle, and nothing else."""
     for seed in range(100):
         generator = np.random.default_rng(seed)
-        drawn = draw(RAYLEIGH_BENARD, CONVECTION, (8, 16), generator, "full", CELLS)
+        drawn = draw_symmetry(RAYLEIGH_BENARD, CONVECTION, (8, 16), generator, "full", CELLS)
         if drawn.flips == (False, True):
             return dataclasses.replace(drawn, shifts=(0, 0))
     raise AssertionError("the vertical axis is never reversed")
@@ -210,7 +210,7 @@ def test_turning_convection_over_commutes_with_its_forces():
 def test_full_and_published_symmetries_are_drawn():
     def flips(system, boundary, *options):
         grid = (8, 16, 8)[: system.dimensions]
-        drawn = [draw(system, boundary, grid, np.random.default_rng(i), *options) for i in range(60)]
+        drawn = [draw_symmetry(system, boundary, grid, np.random.default_rng(i), *options) for i in range(60)]
         return {a.flips for a in drawn}, {bool(a.complements) for a in drawn}
 
     every = set(itertools.product([False, True], repeat=2))
@@ -219,7 +219,7 @@ def test_full_and_published_symmetries_are_drawn():
     assert flips(EULER, np.full((2, 2), OPEN), "published") == (every, {False})
     for symmetries in ("full", "published"):
         drawn = [
-            draw(EULER, np.full((2, 2), OPEN), (8, 8), np.random.default_rng(3), each)
+            draw_symmetry(EULER, np.full((2, 2), OPEN), (8, 8), np.random.default_rng(3), each)
             for each in ("plain", symmetries)
         ]
         assert drawn[0] == drawn[1]
@@ -228,7 +228,7 @@ def test_full_and_published_symmetries_are_drawn():
 @pytest.mark.parametrize(("cells", "message"), [((), "need the coordinates"), ((Z, Z**2), "symmetrically")])
 def test_a_reflection_needs_symmetric_cells(cells, message):
     with pytest.raises(ConfigError, match=message):
-        draw(RAYLEIGH_BENARD, CONVECTION, (8, 16), np.random.default_rng(0), "full", cells)
+        draw_symmetry(RAYLEIGH_BENARD, CONVECTION, (8, 16), np.random.default_rng(0), "full", cells)
 
 
 def variants(system, boundary, grid, count, symmetries="plain", seed=0):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lola.core.errors import DataError
-from lola.data.statistics import Moments, by_field, field_moments, table
+from lola.data.statistics import Moments, by_field, channel_moments, table
 from lola.data.systems import EULER, Field, System
 
 MATRICES = System(
@@ -50,7 +50,7 @@ def test_merging_nothing_changes_nothing():
 
 def test_fields_before_and_after_their_transforms():
     x = torch.rand(7, 3, 4, 5) + 0.1
-    physical, transformed = field_moments(x, MATRICES)
+    physical, transformed = channel_moments(x, MATRICES)
     values = x.double().numpy()
     for moments, expected in (
         (physical, values),
@@ -60,13 +60,13 @@ def test_fields_before_and_after_their_transforms():
         np.testing.assert_allclose(moments.std, expected.std((1, 2, 3)))
         np.testing.assert_array_equal(moments.minimum, expected.min((1, 2, 3)))
     with pytest.raises(DataError, match="density holds -1"):
-        field_moments(-torch.ones(7, 1, 2, 2), MATRICES)
+        channel_moments(-torch.ones(7, 1, 2, 2), MATRICES)
 
 
 def test_the_layout_by_field():
     named = by_field(np.arange(7.0), MATRICES)
     assert named == {"density": 0.0, "velocity": [1.0, 2.0], "stress": [[3.0, 4.0], [5.0, 6.0]]}
-    both = field_moments(torch.rand(5, 2, 4, 4), EULER)
+    both = channel_moments(torch.rand(5, 2, 4, 4), EULER)
     written = table(*both, EULER)
     assert list(written) == ["mean", "std", "rms", "min", "max", "transforms", "transformed"]
     assert written["transforms"]["energy"] == "log1p"

@@ -13,7 +13,7 @@ import pytest
 from damaged import KEPT, KINDS, Root, below_ray, digest, interrupt, messages, start
 
 from lola.core.errors import LolaError
-from lola.data import files as files_of_data
+from lola.data import hdf5
 from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
 from lola.data.statistics import with_statistics
@@ -159,7 +159,7 @@ def test_a_damaged_simulation_is_named_with_the_remedy(finished):
     for path in files:
         contents = path.read_bytes()
         for kept in KEPT:
-            files_of_data._keep_open.cache_clear()
+            hdf5._keep_open.cache_clear()
             path.write_bytes(contents[: int(kept * len(contents))])
             with pytest.raises(LolaError) as caught:
                 Plan(root.plan.config, root.root, root.well)

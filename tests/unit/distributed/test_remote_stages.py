@@ -16,7 +16,7 @@ from lola.distributed.jobs.encode import encode
 from lola.distributed.jobs.statistics import statistics_stage
 from lola.emulation.emulator import load_autoencoder
 from lola.storage.registry import find_stage
-from lola.storage.remote import files_below, local_copy, names_below, read_whole
+from lola.storage.remote import find_files, find_relative_paths, local_copy, read_bytes
 from lola.workflows.plan import Plan
 
 
@@ -38,10 +38,10 @@ def test_an_autoencoder_is_found_and_loaded(roots, well):
 def test_a_cache_has_the_same_bytes(roots, well):
     codecs = [finish_autoencoder(root, well) for root in roots]
     local, remote = (encode_cache(root, well, codec) for root, codec in zip(roots, codecs, strict=True))
-    names = [name for name in names_below(remote.folder) if name.endswith(".parquet")]
-    assert names == [name for name in names_below(local.folder) if name.endswith(".parquet")]
+    names = [name for name in find_relative_paths(remote.folder) if name.endswith(".parquet")]
+    assert names == [name for name in find_relative_paths(local.folder) if name.endswith(".parquet")]
     for name in names:
-        assert read_whole(remote.folder / name) == read_whole(local.folder / name)
+        assert read_bytes(remote.folder / name) == read_bytes(local.folder / name)
     assert remote.manifest()["splits"] == local.manifest()["splits"]
     assert list(verify(remote.folder)) == []
     for split in ("train", "test"):
@@ -54,7 +54,7 @@ def test_a_cache_has_the_same_bytes(roots, well):
 def test_a_cache_goes_on_behind_the_shards_that_are_there(memory_root, well, monkeypatch):
     codec = finish_autoencoder(memory_root, well)
     stage = encode_cache(memory_root, well, codec)
-    shards = [path for path in files_below(stage.folder) if path.suffix == ".parquet"]
+    shards = [path for path in find_files(stage.folder) if path.suffix == ".parquet"]
     times = {path: path.fs.created(path.path) for path in shards}
     (stage.folder / "manifest.json").unlink()
     shards[0].unlink()

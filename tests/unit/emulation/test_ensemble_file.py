@@ -11,7 +11,7 @@ from lola.core import waiting
 from lola.core.errors import ConfigError, DivergedError, LolaError, StorageError
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
-from lola.data.well.file import open_well_file
+from lola.data.well.splits import open_well_file
 from lola.emulation import ensembles as ensemble
 from lola.emulation.emulator import Emulator, InferenceConfig, load_emulator
 from lola.emulation.ensembles import EnsembleConfig, open_ensemble, write_ensemble

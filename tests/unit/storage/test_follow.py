@@ -4,7 +4,7 @@ import pytest
 
 from lola.storage import follow
 from lola.storage.event_log import EventLog, event_log_path
-from lola.storage.follow import Follower, Watch, polling
+from lola.storage.follow import LogReader, Poller, poll_in_threads
 
 
 class Seen:
@@ -18,7 +18,7 @@ class Seen:
     def start_offset(self, folder):
         return 0
 
-    def take(self, folder, offset, events):
+    def consume(self, folder, offset, events):
         if self.failure:
             raise self.failure
         self.steps += [event["step"] for _, event in events]
@@ -31,7 +31,7 @@ class Seen:
 def test_events_are_taken_once_and_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(follow, "BATCH", 2)
     event_log, sink = EventLog(tmp_path), Seen()
-    follower = Follower(sink, [tmp_path, tmp_path / "nothing"])
+    follower = LogReader(sink, [tmp_path, tmp_path / "nothing"])
     for step in range(5):
         event_log.metrics(step, {})
     follower.poll()
@@ -49,15 +49,15 @@ def test_what_a_sink_does_not_take_is_read_again_and_other_logs_go_on(tmp_path):
     for name in ("broken", "whole"):
         EventLog(tmp_path / name).metrics(len(name), {})
     sink = Seen()
-    take = sink.take
-    sink.take = lambda folder, offset, events: (
-        take(folder, offset, events) if folder.name == "whole" else 1 / 0
+    consume = sink.consume
+    sink.consume = lambda folder, offset, events: (
+        consume(folder, offset, events) if folder.name == "whole" else 1 / 0
     )
-    follower = Follower(sink, [tmp_path / "broken", tmp_path / "whole"])
+    follower = LogReader(sink, [tmp_path / "broken", tmp_path / "whole"])
     with pytest.raises(ZeroDivisionError):
         follower.poll()
     assert sink.steps == [5]
-    sink.take = take
+    sink.consume = consume
     follower.poll()
     assert sink.steps == [5, 6]
 
@@ -69,11 +69,11 @@ def test_a_sink_decides_where_to_read_on(tmp_path):
     answers, asked = [0, 0], []
 
     class Seeking(Seen):
-        def take(self, folder, offset, events):
+        def consume(self, folder, offset, events):
             asked.append((offset, len(events)))
             return answers.pop() if answers else events[-1][0]
 
-    follower = Follower(Seeking(), [tmp_path])
+    follower = LogReader(Seeking(), [tmp_path])
     follower.poll()
     follower.poll()
     assert asked == [(0, 3), (0, 3)]
@@ -85,7 +85,7 @@ def test_a_sink_decides_where_to_read_on(tmp_path):
 def test_failures_are_told_once_and_again_when_they_change_or_end(tmp_path):
     EventLog(tmp_path).metrics(1, {})
     sink, told = Seen(), []
-    watch = Watch(Follower(sink, [tmp_path]), told.append)
+    watch = Poller(LogReader(sink, [tmp_path]), told.append)
     for failure in (
         OSError("at 0x7f01 after 20 s"),
         OSError("at 0x7f02 after 21 s"),
@@ -109,14 +109,14 @@ def test_watching_survives_sinks_and_consoles_that_fail(tmp_path, monkeypatch):
     monkeypatch.setattr(follow, "FINAL_WAIT_S", 0.1)
     whole, broken, stuck, reached, release = Seen(), Seen(), Seen(), threading.Event(), threading.Event()
     broken.failure = MemoryError("full")
-    stuck.take = lambda *_: release.wait()
+    stuck.consume = lambda *_: release.wait()
     whole.end_poll = lambda: reached.set() if len(whole.steps) == 2 else None
     EventLog(tmp_path).metrics(1, {})
 
     def log(text):
         raise BrokenPipeError
 
-    with polling([Follower(sink, [tmp_path]) for sink in (broken, stuck, whole)], log):
+    with poll_in_threads([LogReader(sink, [tmp_path]) for sink in (broken, stuck, whole)], log):
         EventLog(tmp_path).metrics(2, {})
         assert reached.wait(20)
         broken.failure = None

@@ -6,7 +6,7 @@ from any_stage import stage
 
 from lola.core.errors import CorruptError, StorageError
 from lola.storage import stages as storage
-from lola.storage.integrity import sizes_below
+from lola.storage.integrity import result_sizes
 from lola.storage.stages import read_manifest, read_manifests, write_json
 
 
@@ -19,19 +19,19 @@ def whole(tmp_path):
         (made.folder / name).write_text(f"contents of {name}")
     made.commit(rows=3)
     assert made.finished
-    storage._whole.clear()
+    storage._verified.clear()
     return made
 
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch):
     """Look as a process does that has not looked yet."""
-    monkeypatch.setattr(storage, "_told", set())
+    monkeypatch.setattr(storage, "_warned", set())
 
 
 def test_a_manifest_tells_the_results_alone(whole):
     expected = {"inner/shard": 23, "model.safetensors": 29}
-    assert whole.manifest()["files"] == sizes_below(whole.folder) == expected
+    assert whole.manifest()["files"] == result_sizes(whole.folder) == expected
 
 
 def test_an_object_store_tells_the_same(memory_root):
@@ -77,8 +77,8 @@ def test_a_folder_of_another_stage_is_not_taken_for_it(whole):
 
 
 def test_a_manifest_is_read_once_until_it_changes(whole, monkeypatch):
-    reads, genuine = [], storage.read_whole
-    monkeypatch.setattr(storage, "read_whole", lambda path: reads.append(path) or genuine(path))
+    reads, genuine = [], storage.read_bytes
+    monkeypatch.setattr(storage, "read_bytes", lambda path: reads.append(path) or genuine(path))
     assert all(stage(whole.root).finished for _ in range(1000))
     assert len(reads) <= 1
     whole.commit(rows=4)

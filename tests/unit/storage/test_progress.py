@@ -7,7 +7,7 @@ from rich.console import Console
 
 import lola.storage.progress
 from lola.storage.event_log import EventLog, read_events
-from lola.storage.follow import Follower
+from lola.storage.follow import LogReader
 from lola.storage.progress import Progress
 
 
@@ -17,7 +17,7 @@ def test_paths_with_brackets_are_shown_as_they_are(tmp_path):
     event_log = EventLog(tmp_path)
     event_log.notice("/data/a [x] [/red] b/file is corrupt")
     progress.follow(tmp_path, "stage [bold]", 3)
-    progress.take(tmp_path, 0, list(read_events(tmp_path)))
+    progress.consume(tmp_path, 0, list(read_events(tmp_path)))
     progress.log("report: /data/a [x] [/red] 50%")
     first, second = text.getvalue().splitlines()
     assert first.endswith("stage [bold]  /data/a [x] [/red] b/file is corrupt")
@@ -109,7 +109,7 @@ class Sweep:
         self.folders = {name: root / name for name in totals}
         for name, folder in self.folders.items():
             self.progress.follow(folder, name, totals[name])
-        self.follower = Follower(self.progress, self.folders.values())
+        self.follower = LogReader(self.progress, self.folders.values())
 
     def run(self, seconds, write):
         """Let seconds pass, in which `write` may append to logs; returns the lines."""

@@ -19,23 +19,23 @@ from lola.storage.inventory import unknown_files
 from lola.storage.remote import (
     _remove_abandoned,
     cache_folder,
-    files_below,
+    find_files,
+    find_relative_paths,
     local_copies,
     local_copy,
-    local_folder,
-    names_below,
-    scratch_folder,
+    local_folder_copy,
+    temporary_folder,
     translate_fs_errors,
 )
 from lola.storage.stages import (
     Stage,
     atomic_path,
     manifests,
+    output_folder,
     read_manifest,
     resolve_storage,
     well_folder,
     write_json,
-    writing_into,
 )
 
 
@@ -97,7 +97,7 @@ def test_a_stage_is_finished_by_its_manifest(root):
     assert first.finished
     assert pickle.loads(pickle.dumps(first)).manifest()["rows"] == 3
     assert manifests(root, "emulators") == [first.folder / "manifest.json"]
-    assert names_below(first.folder) == ["manifest.json", "model.safetensors"]
+    assert find_relative_paths(first.folder) == ["manifest.json", "model.safetensors"]
     assert read_manifest(first.folder)["fingerprint"] == first.fingerprint
     (root / "stray.txt").write_text("")
     assert unknown_files(root) == [root / "stray.txt"]
@@ -106,7 +106,7 @@ def test_a_stage_is_finished_by_its_manifest(root):
 def test_an_unfinished_write_leaves_nothing(root, tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_path(root / "deep" / "file") as partial:
         assert partial.write_text("half") / 0
-    assert files_below(root) == []
+    assert find_files(root) == []
     assert partials(tmp_path) == []
 
 
@@ -123,11 +123,11 @@ def test_a_folder_comes_with_its_last_file_at_the_end(root, monkeypatch):
         for name in "abc":
             (partial / name).write_text(name)
     assert order == ["a", "c", "b"]
-    with writing_into(root / "report") as folder:
+    with output_folder(root / "report") as folder:
         (folder / "pictures").mkdir()
         (folder / "pictures" / "a.png").write_bytes(b"a")
-    assert names_below(root / "report") == ["pictures/a.png"]
-    with local_folder(root / "report") as folder:
+    assert find_relative_paths(root / "report") == ["pictures/a.png"]
+    with local_folder_copy(root / "report") as folder:
         assert (folder / "pictures" / "a.png").read_bytes() == b"a"
 
 
@@ -159,20 +159,20 @@ def test_what_another_process_writes_is_seen(root):
 def test_a_local_path_is_its_own_copy(tmp_path):
     write_json(tmp_path / "a.json", 1)
     assert local_copy(tmp_path / "a.json") == tmp_path / "a.json"
-    with local_folder(tmp_path) as folder, writing_into(tmp_path) as same:
+    with local_folder_copy(tmp_path) as folder, output_folder(tmp_path) as same:
         assert folder == same == tmp_path
 
 
 def test_what_killed_processes_had_aside_is_removed(memory_root, tmp_path):
     folder = tmp_path / "cache" / "asides"
-    with filelock.FileLock(folder.parent / "alive.lock") as alive, scratch_folder() as own:
+    with filelock.FileLock(folder.parent / "alive.lock") as alive, temporary_folder() as own:
         for name in ("dead", "alive"):
             (folder / name).mkdir()
             (folder / name / "half").write_bytes(b"half")
         (folder / "dead.lock").touch()
         os.link(alive.lock_file, folder / "alive.lock")
         _remove_abandoned.cache_clear()
-        with scratch_folder():
+        with temporary_folder():
             left = {path.name for path in folder.iterdir() if path.is_dir()}
         assert "dead" not in left
         assert {"alive", own.name} <= left
@@ -263,7 +263,7 @@ def test_a_folder_that_is_renamed_while_it_is_listed_is_no_error(tmp_path, monke
         return scan(folder)
 
     monkeypatch.setattr(os, "scandir", rename)
-    assert files_below(tmp_path / "parts") == [kept]
+    assert find_files(tmp_path / "parts") == [kept]
     assert not partial.exists()
 
 

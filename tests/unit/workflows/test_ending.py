@@ -47,7 +47,7 @@ def end(tmp_path, monkeypatch, make, down=False):
         event_log = EventLog(stage.folder)
         event_log.describe(name="a", tags=tags, parameters={})
         event_log.status("RUNNING")
-        tracker.pump()
+        tracker.copy_events()
         if down:
             tracker.client.fail(1.0, 0)
         return make(stage, event_log)

@@ -4,7 +4,7 @@ import pytest
 from lola.core.cli import parse
 from lola.core.errors import ConfigError, DataError
 from lola.data.systems import EULER
-from lola.data.well.shards import shards_of
+from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import open_split
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.emulation.guidance import GuidanceConfig
@@ -231,7 +231,7 @@ def test_presets_are_complete():
 
 def test_the_datasource_yields_every_state_once(well):
     split = open_split(well, EULER, "train")
-    shards = dict(enumerate(shards_of(split)))
+    shards = dict(enumerate(simulation_files(split)))
     source = WellDatasource(shards, states=8)
     tasks = source.get_read_tasks(parallelism=1)
     assert len(tasks) == 2

@@ -11,7 +11,7 @@ from lola.data.statistics import with_statistics
 from lola.data.systems import EULER, SYSTEMS
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
-from lola.data.well.shards import shards_of
+from lola.data.well.simulation_files import simulation_files
 from lola.distributed.jobs import statistics
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.distributed.jobs.statistics import block_moments, merged, statistics_stage
@@ -21,7 +21,7 @@ from lola.workflows.plan import Plan
 
 
 def rows(split, states):
-    shards = dict(enumerate(shards_of(split)))
+    shards = dict(enumerate(simulation_files(split)))
     tasks = WellDatasource(shards, states).get_read_tasks(parallelism=1)
     blocks = itertools.chain.from_iterable(task() for task in tasks)
     return [row for block in blocks for row in block_moments(block, shards).to_pylist()]

@@ -7,7 +7,7 @@ from lola.core.config import Config
 from lola.distributed.runner.telemetry import LiveMetricsSink, RayMetrics
 from lola.distributed.trials import Step, Trial
 from lola.storage.event_log import EventLog
-from lola.storage.follow import Follower
+from lola.storage.follow import LogReader
 from lola.storage.live_metrics import METRICS
 from lola.storage.stages import Stage
 
@@ -53,7 +53,7 @@ def spool_of(trial):
 def following(trials, *arguments, **options):
     """Reads the logs of trials for live metrics."""
     telemetry = LiveMetricsSink(trials, *arguments, **options)
-    return Follower(telemetry, telemetry.stages)
+    return LogReader(telemetry, telemetry.stages)
 
 
 def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
@@ -190,7 +190,7 @@ def test_without_a_cluster_nobody_is_told(monkeypatch):
 def test_the_summary_counts_trials_by_their_state(tmp_path):
     one, two = trial(tmp_path, "diffusion-f8c16"), trial(tmp_path, "neural_solver-f8c16")
     telemetry = LiveMetricsSink([one, two], "s" * 64, emit=Emitted())
-    follower = Follower(telemetry, telemetry.stages)
+    follower = LogReader(telemetry, telemetry.stages)
     assert telemetry.summary() == "2 trials: 2 waiting"
     spool_of(one).status("RUNNING")
     spool_of(two).status("RUNNING")

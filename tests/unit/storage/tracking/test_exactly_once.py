@@ -159,7 +159,7 @@ class Tracking(RuleBasedStateMachine):
         """The driver looks at the logs after every second step."""
         self.looks += 1
         if self.driver and self.looks % 2:
-            self.driver.pump()
+            self.driver.copy_events()
 
     @rule(share=st.sampled_from([0.0, 0.1, 0.3, 1.0]), seed=st.integers(0, 1 << 16))
     def network(self, share, seed):

@@ -12,8 +12,8 @@ from fakemlflow import FakeMlflow
 from lola.core.errors import TrackingError
 from lola.storage.tracking import Tracker, fetch_model, server, tracking_uri
 from lola.storage.tracking.server import (
-    cause_in_words,
     database_path,
+    describe_cause,
     make_database,
     open_client,
     open_experiment,
@@ -126,8 +126,8 @@ def test_a_full_disk_is_no_damage(storage, full):
     assert full.__cause__.orig.sqlite_errorcode == sqlite3.SQLITE_FULL
     (line,) = str(unreachable(tracking_uri(storage), full)).splitlines()
     assert line.endswith("; free some space or give another --storage")
-    assert cause_in_words(full) == "SQLite: database or disk is full"
-    assert cause_in_words(KeyError("run")) == "KeyError: 'run'"
+    assert describe_cause(full) == "SQLite: database or disk is full"
+    assert describe_cause(KeyError("run")) == "KeyError: 'run'"
 
 
 def test_a_database_that_cannot_be_made_leaves_nothing_and_can_be_made_later(storage, monkeypatch):

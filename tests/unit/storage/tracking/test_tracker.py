@@ -17,10 +17,10 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from lola.core.errors import TrackingError
 from lola.storage.event_log import EventLog, end_offset, event_log_path
-from lola.storage.follow import Watch
+from lola.storage.follow import Poller
 from lola.storage.leases import lease
 from lola.storage.tracking import Tracker, fetch_model, sync, tracking_uri
-from lola.storage.tracking.run import _dataset
+from lola.storage.tracking.run_copy import _dataset
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def child(each):
 def test_a_record_becomes_one_run_however_often_it_is_copied(storage):
     first = tracker(storage)
     event_log = record(storage)
-    first.pump()
+    first.copy_events()
     event_log.metrics(20, {"train/loss": 0.25})
-    first.pump()
+    first.copy_events()
     first._sweep_log.release()
     second = tracker(storage)  # the sweep was started again, and a resumed stage repeats a step
     event_log.metrics(20, {"train/loss": 0.25})
@@ -94,9 +94,9 @@ def test_an_outage_loses_nothing(storage, monkeypatch):
     record(storage)
     with monkeypatch.context() as outage:
         outage.setattr(each.client, "log_batch", lambda *_, **__: 1 / 0)
-        each.pump()
+        each.copy_events()
     each._outage.clear()
-    each.pump()
+    each.copy_events()
     run = child(each)
     assert run.data.metrics["train/loss"] == 0.5
     assert int(run.data.tags["lola.spool_offset"]) == event_log_path(storage / "stage").stat().st_size
@@ -108,9 +108,9 @@ def test_what_a_run_reads_is_shown_once_however_often_it_is_recorded(storage):
     event_log = record(storage)
     for _ in range(2):  # a stage that was started again
         event_log.dataset(name="euler", digest="d" * 64, context="training", source="/data/well")
-        each.pump()
+        each.copy_events()
     event_log.dataset(name="euler", digest="e" * 64, context="training", source="/data/well")
-    each.pump()
+    each.copy_events()
     inputs = child(each).inputs.dataset_inputs
     assert sorted(one.dataset.digest for one in inputs) == ["d" * 16, "e" * 16]
     (first,) = [one for one in inputs if one.dataset.digest == "d" * 16]
@@ -127,7 +127,7 @@ def test_a_registered_model_is_fetched_by_run_and_by_name(storage, tmp_path_fact
     for name in ("model.safetensors", "manifest.json"):
         (storage / "stage" / name).write_text(name)
     event_log.model(storage / "stage" / "model.safetensors", "euler-autoencoder-f8c16")
-    each.pump()
+    each.copy_events()
     references = (f"runs:/{child(each).info.run_id}", "euler-autoencoder-f8c16")
     for reference in (*references, "models:/euler-autoencoder-f8c16/1"):
         found = fetch_model(storage, reference, tmp_path_factory.mktemp("fetched"))
@@ -225,33 +225,33 @@ def steps(run, key="train/loss"):
 
 def test_steps_reported_during_an_outage_arrive_after_it_and_after_a_restart(tmp_path, fake):
     each, event_log = tracker(tmp_path), record(tmp_path)
-    each.pump()
+    each.copy_events()
     each.client.fail(1.0, 0)
     for step in (20, 30):
         event_log.metrics(step, {"train/loss": 0.1})
-        each.pump()
+        each.copy_events()
     each._sweep_log.release()  # killed
     again = tracker(tmp_path)
     event_log.metrics(40, {"train/loss": 0.1})
-    again.pump()
+    again.copy_events()
     assert steps(run_of(fake)) == [10, 20, 30, 40]
 
 
 def test_parameters_of_a_run_whose_first_batch_was_lost_arrive(tmp_path, fake, monkeypatch):
     each = tracker(tmp_path)
-    each.pump()
+    each.copy_events()
     record(tmp_path)
     with monkeypatch.context() as outage:
         outage.setattr(fake, "log_batch", lambda *_, **__: 1 / 0)
-        each.pump()
+        each.copy_events()
     assert run_of(fake).params == {}
-    each.pump()
+    each.copy_events()
     assert run_of(fake).params == {"compression": "20"}
 
 
 def test_a_parameter_that_changed_keeps_its_first_value_and_stops_nothing(tmp_path, fake):
     each, event_log = tracker(tmp_path), record(tmp_path)
-    each.pump()
+    each.copy_events()
     event_log.describe(name="autoencoder", tags={}, parameters={"compression": 30, "new": 1})
     event_log.metrics(20, {"train/loss": 0.1})
     each.finish_sweep(None, "FINISHED")
@@ -277,7 +277,7 @@ def test_no_call_is_larger_than_servers_accept(tmp_path, fake):
 def test_an_outage_at_the_end_is_told_with_the_command_that_sends_the_rest(tmp_path, fake, capsys):
     root = tmp_path / "a root"
     each, event_log = tracker(root), record(root)
-    each.pump()
+    each.copy_events()
     event_log.metrics(20, {"train/loss": 0.1})
     event_log.status("FINISHED")
     (root / "reports" / "page").mkdir(parents=True)
@@ -297,12 +297,12 @@ def test_an_outage_at_the_end_is_told_with_the_command_that_sends_the_rest(tmp_p
 
 def test_interrupted_runs_are_killed_and_go_on(tmp_path, fake):
     each, event_log = tracker(tmp_path), record(tmp_path)
-    each.pump()
+    each.copy_events()
     each.finish_sweep(None, "KILLED")
     assert {run.status for run in fake.runs.values()} == {"KILLED"}
     again = tracker(tmp_path)
     event_log.status("RUNNING")
-    again.pump()
+    again.copy_events()
     assert {run.status for run in fake.runs.values()} == {"RUNNING"}
     event_log.status("FINISHED")
     again.finish_sweep(None, "FINISHED")
@@ -313,13 +313,13 @@ def test_interrupted_runs_are_killed_and_go_on(tmp_path, fake):
 def test_runs_of_a_killed_driver_are_corrected(tmp_path, fake, how):
     each = tracker(tmp_path)
     record(tmp_path)
-    each.pump()
+    each.copy_events()
     each._sweep_log.release()  # what the system does when a process dies
     if how == "command":
         sync(tmp_path, lambda text: None)
         assert run_of(fake, "f" * 64).status == "KILLED"
     else:
-        tracker(tmp_path).pump()
+        tracker(tmp_path).copy_events()
     assert run_of(fake).status == "KILLED"
 
 
@@ -347,9 +347,9 @@ def test_of_two_drivers_of_one_sweep_one_sends(tmp_path, fake):
     second.follow(tmp_path / "stage", "a" * 64)
     assert told == ["another process has this sweep in hand, and sends its records to MLflow"]
     event_log = record(tmp_path)
-    second.pump()
+    second.copy_events()
     assert len(fake.runs) == 1
-    first.pump()
+    first.copy_events()
     assert len(fake.runs) == 2
     sync(tmp_path, told.append)
     assert told[1:] == ["euler-ffffffff: runs now, and its driver sends its records"]
@@ -393,7 +393,7 @@ def test_the_alias_is_of_the_model_that_was_trained_last_in_whatever_order_they_
 def test_children_of_a_parent_that_was_deleted_get_the_new_one(tmp_path, fake):
     each = tracker(tmp_path)
     record(tmp_path).status("FINISHED")
-    each.pump()
+    each.copy_events()
     fake.delete_run(each.parent)
     each.finish_sweep(None, "FINISHED")
     assert run_of(fake).tags["mlflow.parentRunId"] == run_of(fake, "f" * 64).key
@@ -405,7 +405,7 @@ def test_events_that_were_lost_with_a_machine_hide_no_others(tmp_path, fake):
     size = end_offset(tmp_path / "stage")
     for step in (20, 30, 40):
         event_log.metrics(step, {"train/loss": 0.1})
-    each.pump()
+    each.copy_events()
     each._sweep_log.release()
     os.truncate(event_log_path(tmp_path / "stage"), size)
     for step in (20, 25):
@@ -540,7 +540,7 @@ def test_a_database_that_fails_is_told_in_one_line_and_mlflow_prints_nothing(sto
     path = storage / "mlflow" / "mlflow.db"
     path.write_bytes(b"x" * path.stat().st_size)  # in place, as seen by connections that are open
     told = []
-    watch = Watch(each.follower, told.append)
+    watch = Poller(each.follower, told.append)
     for _ in range(2):
         watch.poll()
         each._outage.clear()
@@ -555,20 +555,20 @@ def test_a_database_that_fails_is_told_in_one_line_and_mlflow_prints_nothing(sto
 
 def test_a_batch_that_was_lost_is_sent_again_by_the_same_driver(tmp_path, fake, monkeypatch):
     each, event_log = tracker(tmp_path), record(tmp_path)
-    each.pump()
+    each.copy_events()
     event_log.metrics(20, {"train/loss": 0.1})
     with monkeypatch.context() as outage:
         outage.setattr(fake, "log_batch", lambda *_, **__: 1 / 0)
-        each.pump()
+        each.copy_events()
     event_log.metrics(30, {"train/loss": 0.1})
-    each.pump()
+    each.copy_events()
     assert steps(run_of(fake)) == [10, 20, 30]
 
 
 def test_a_run_that_is_deleted_after_everything_was_sent_is_made_again(tmp_path, fake):
     each, event_log = tracker(tmp_path), record(tmp_path)
     event_log.status("FINISHED")
-    each.pump()
+    each.copy_events()
     fake.delete_run(run_of(fake).key)
     each.finish_sweep(None, "FINISHED")
     assert not each.missing
@@ -577,7 +577,7 @@ def test_a_run_that_is_deleted_after_everything_was_sent_is_made_again(tmp_path,
 
 def test_runs_that_a_restored_experiment_brings_back_are_not_doubled(tmp_path, fake):
     each, event_log = tracker(tmp_path), record(tmp_path)
-    each.pump()
+    each.copy_events()
     fake.delete_run(run_of(fake).key)
     event_log.status("FINISHED")
     each.finish_sweep(None, "FINISHED")

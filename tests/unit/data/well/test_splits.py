@@ -9,7 +9,8 @@ import torch
 from lola.core.errors import DataError
 from lola.data.systems import EULER, RAYLEIGH_BENARD, Boundary
 from lola.data.transforms import Standardisation
-from lola.data.well.splits import WellWindows, open_split
+from lola.data.well.splits import open_split
+from lola.data.well.windows import WellWindows
 from lola.data.well.writer import write_well_file
 
 OPEN, PERIODIC = "euler_multi_quadrants_openBC", "euler_multi_quadrants_periodicBC"

@@ -13,7 +13,7 @@ from lola.storage.event_log import (
     log_digest,
     read_events,
 )
-from lola.storage.remote import read_whole
+from lola.storage.remote import read_bytes
 
 
 def test_events_come_back_in_order_with_offsets(tmp_path):
@@ -36,7 +36,7 @@ def test_metrics_that_are_not_finite_are_null_in_the_record(tmp_path):
     assert event["values"]["train/skipped"] == 3
 
 
-def test_a_torn_line_is_dropped_and_the_record_goes_on(tmp_path):
+def test_a_line_that_was_cut_off_is_dropped_and_the_log_continues(tmp_path):
     EventLog(tmp_path).metrics(1, {"a": 1.0})
     with event_log_path(tmp_path).open("a") as file:
         file.write('{"kind": "metr')
@@ -52,7 +52,7 @@ def test_no_record_is_no_events(tmp_path):
 def move(monkeypatch, tmp_path, name):
     """Go on with another machine, which has no copies of the first's."""
     monkeypatch.setenv("LOLA_CACHE", str(tmp_path / name))
-    monkeypatch.setattr(lola.storage.event_log, "_looked", {})
+    monkeypatch.setattr(lola.storage.event_log, "_last_fetch_s", {})
 
 
 def steps(folder):
@@ -60,7 +60,7 @@ def steps(folder):
 
 
 def uploads(folder):
-    return read_whole(folder / "events.jsonl").count(b"\n")
+    return read_bytes(folder / "events.jsonl").count(b"\n")
 
 
 def test_a_remote_record_is_uploaded_now_and_then_and_at_its_end(memory_root, monkeypatch):
@@ -71,15 +71,15 @@ def test_a_remote_record_is_uploaded_now_and_then_and_at_its_end(memory_root, mo
         EventLog(folder).metrics(step, {"a": 1.0})  # by whatever process
     assert uploads(folder) == 1
     assert steps(folder) == [1, 2, 3]
-    monkeypatch.setattr(lola.storage.event_log, "PUBLISH", 0.0)
+    monkeypatch.setattr(lola.storage.event_log, "UPLOAD_INTERVAL_S", 0.0)
     event_log.metrics(4, {"a": 1.0})
     assert uploads(folder) == 5
-    monkeypatch.setattr(lola.storage.event_log, "PUBLISH", 100.0)
+    monkeypatch.setattr(lola.storage.event_log, "UPLOAD_INTERVAL_S", 100.0)
     event_log.artifact(folder / "deep" / "picture.png")
     event_log.status("FINISHED")
     assert uploads(folder) == 7
     assert "deep/picture.png" in [event.get("path") for _, event in read_events(folder)]
-    assert event_log_size(folder) == len(read_whole(folder / "events.jsonl"))
+    assert event_log_size(folder) == len(read_bytes(folder / "events.jsonl"))
 
 
 def test_another_machine_reads_a_remote_record_and_goes_on_with_it(memory_root, monkeypatch, tmp_path):
@@ -112,7 +112,7 @@ def test_what_was_not_uploaded_yet_is_kept_by_its_own_machine(memory_root):
 
 def test_an_outage_stops_no_metrics(memory_root, monkeypatch):
     folder, event_log = memory_root / "stage", EventLog(memory_root / "stage")
-    monkeypatch.setattr(lola.storage.event_log, "PUBLISH", 0.0)
+    monkeypatch.setattr(lola.storage.event_log, "UPLOAD_INTERVAL_S", 0.0)
 
     def fail(*arguments):
         raise ConnectionError("down")

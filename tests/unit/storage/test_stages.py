@@ -8,7 +8,7 @@ import pytest
 from any_stage import stage
 
 from lola.core.errors import StorageError
-from lola.storage.remote import without_secrets
+from lola.storage.remote import redact_url
 from lola.storage.stages import atomic_path, read_manifest, resolve_storage, well_folder
 
 
@@ -97,4 +97,4 @@ def test_urls_that_are_refused_are_not_shown_with_their_credentials(tmp_path, ur
         with pytest.raises(StorageError) as refusal:
             use()
         assert "planted" not in str(refusal.value)
-        assert without_secrets(url) in str(refusal.value)
+        assert redact_url(url) in str(refusal.value)

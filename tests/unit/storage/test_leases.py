@@ -12,14 +12,19 @@ from objectstore import credentials
 from upath import UPath
 
 import lola.storage.leases
-from lola.storage.leases import ObjectLease, holder, logged_lease, machine
-from lola.storage.remote import mirrored, read_whole
+from lola.storage.leases import ObjectLease, describe_holder, logged_lease, machine
+from lola.storage.remote import local_cache_folder, read_bytes
 
 
 @pytest.fixture(params=["memory", "s3"])
 def path(request, tmp_path, monkeypatch) -> UPath:
     monkeypatch.setenv("LOLA_CACHE", str(tmp_path / "cache"))
-    for name, seconds in {"RENEW": 0.2, "EXPIRY": 1.0, "LOOK": 0.05, "SETTLE": 0.1}.items():
+    for name, seconds in {
+        "RENEW_INTERVAL_S": 0.2,
+        "EXPIRY_S": 1.0,
+        "POLL_INTERVAL_S": 0.05,
+        "WRITE_SETTLE_S": 0.1,
+    }.items():
         monkeypatch.setattr(lola.storage.leases, name, seconds)
     if request.param == "s3":
         credentials(monkeypatch, request.getfixturevalue("object_store"))
@@ -34,7 +39,7 @@ def path(request, tmp_path, monkeypatch) -> UPath:
 
 
 def read(path):
-    return json.loads(read_whole(path))
+    return json.loads(read_bytes(path))
 
 
 def leave(path, count=1, of="another machine"):
@@ -55,7 +60,7 @@ def test_one_process_of_a_machine_holds_it(path):
 
 def test_a_machine_whose_holder_died_takes_it_at_once(path, monkeypatch):
     leave(path, of=machine())
-    monkeypatch.setattr(lola.storage.leases, "EXPIRY", 100.0)
+    monkeypatch.setattr(lola.storage.leases, "EXPIRY_S", 100.0)
     with ObjectLease(path).acquire(timeout=2):
         assert read(path)["token"] != "another"
 
@@ -93,9 +98,9 @@ def test_of_two_machines_one_takes_what_expired(path, monkeypatch):
     """The other saw the same object, and is refused."""
     leave(path)
     own, other = ObjectLease(path), ObjectLease(path)
-    seen = own._look()
-    assert other._write(seen.version)
-    assert not own._write(seen.version)
+    found = own._read()
+    assert other._write(found.version)
+    assert not own._write(found.version)
     assert not own._write(None)
     assert read(path)["token"] == other.token
 
@@ -106,13 +111,13 @@ def test_it_leaves_no_thread_and_no_lock(path):
         with lease:
             assert lease._thread.is_alive()
         assert lease._thread is None
-    assert (mirrored(path) / "lease").exists()
+    assert (local_cache_folder(path) / "lease").exists()
 
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_who_waits_says_who_has_the_lease_and_since_when(tmp_path, memory_root, monkeypatch, remote):
-    monkeypatch.setattr(lola.storage.leases, "LOOK", 0.01)
-    monkeypatch.setattr(lola.storage.leases, "SETTLE", 0.1)
+    monkeypatch.setattr(lola.storage.leases, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(lola.storage.leases, "WRITE_SETTLE_S", 0.1)
     folder = memory_root / "stage" if remote else tmp_path / "stage"
     clock, said, had = itertools.count(0, 6), [], []
 
@@ -136,5 +141,5 @@ def test_who_waits_says_who_has_the_lease_and_since_when(tmp_path, memory_root, 
 
 def test_a_lease_that_is_free_is_had_without_a_word(tmp_path):
     with logged_lease(tmp_path, pytest.fail):
-        assert holder(tmp_path).startswith(f"process {os.getpid()} of this machine")
-    assert holder(tmp_path / "missing") == "another process"
+        assert describe_holder(tmp_path).startswith(f"process {os.getpid()} of this machine")
+    assert describe_holder(tmp_path / "missing") == "another process"

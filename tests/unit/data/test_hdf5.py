@@ -15,7 +15,7 @@ import torch
 from objectstore import SECRET, credentials, free_port
 
 from lola.core.errors import DataError, StorageError
-from lola.data.files import BLOCK, RemoteFile, list_files, open_file, open_once
+from lola.data.hdf5 import BLOCK_BYTES, RemoteFile, list_files, open_cached, open_hdf5
 from lola.data.systems import EULER
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import open_split
@@ -84,10 +84,10 @@ def test_a_slice_does_not_fetch_the_file(bucket, traffic):
     with h5py.File(whole, "w") as file:
         file["values"] = values
     system.pipe_file("simulations/large.hdf5", whole.getvalue())
-    with open_once("s3://simulations/large.hdf5") as file:
+    with open_hdf5("s3://simulations/large.hdf5") as file:
         array = file["values"]
         metadata = sum(end - start for start, end in traffic)
-        assert metadata <= 4 * BLOCK
+        assert metadata <= 4 * BLOCK_BYTES
         traffic.clear()
         np.testing.assert_array_equal(array[3], values[3])
         assert sum(end - start for start, end in traffic) == values[3].nbytes
@@ -95,7 +95,7 @@ def test_a_slice_does_not_fetch_the_file(bucket, traffic):
         traffic.clear()
         np.testing.assert_array_equal(array[5, 7, :10], values[5, 7, :10])
         np.testing.assert_array_equal(array[5, 7, 10:20], values[5, 7, 10:20])
-        assert sum(end - start for start, end in traffic) <= 2 * BLOCK
+        assert sum(end - start for start, end in traffic) <= 2 * BLOCK_BYTES
 
 
 def test_a_bucket_that_is_not_there(bucket):
@@ -197,7 +197,7 @@ def test_a_file_is_read_where_it_cannot_be_locked(well, tmp_path):
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with pytest.raises(OSError, match="unable to lock"):
             h5py.File(path, "r")
-        with open_once(path) as file:
+        with open_hdf5(path) as file:
             assert file.attrs["n_trajectories"] > 0
 
 
@@ -209,10 +209,10 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch
     path.write_bytes(b"x")
     monkeypatch.setattr(h5py, "File", refusing)
     with pytest.raises(StorageError, match=rf"cannot read {path} \(Permission denied\)"):
-        open_once(path)
+        open_hdf5(path)
     monkeypatch.setattr(os, "stat", refusing)
     with pytest.raises(StorageError, match="Permission denied"):
-        open_file(path)
+        open_cached(path)
 
 
 def test_folders_beside_one_that_lacks_the_data_are_named(well, tmp_path):

@@ -17,7 +17,7 @@ from lola.storage.stages import Location
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class SimulationFile:
     """One file to read.
 
     Arguments:
@@ -55,9 +55,9 @@ class Shard:
                 )
 
 
-def shards_of(split: WellSplit) -> list[Shard]:
+def simulation_files(split: WellSplit) -> list[SimulationFile]:
     """The files of a split, in order."""
     files: dict[Location, list[int]] = {}
     for index, trajectory in enumerate(split.trajectories):
         files.setdefault(trajectory.file, []).append(index)
-    return [Shard(split, tuple(members)) for members in files.values()]
+    return [SimulationFile(split, tuple(members)) for members in files.values()]

@@ -23,16 +23,16 @@ from fsspec.caching import BlockCache, register_cache
 
 from lola.core.errors import DataError, LolaError, StorageError
 from lola.core.filesystem import describe_os_error
-from lola.storage.remote import AnyPath, filesystem_of, first_line, translate_fs_errors
+from lola.storage.remote import AnyPath, first_line, open_filesystem, translate_fs_errors
 from lola.storage.stages import Location
 
 SUFFIXES = (".hdf5", ".h5")
-BLOCK = 2**18  # bytes of a remote block
-BLOCKS = 16  # blocks kept of each open file
-OPEN = 64  # files that a process keeps open
+BLOCK_BYTES = 2**18  # bytes of a remote block
+CACHED_BLOCKS = 16  # blocks kept of each open file
+MAX_OPEN_FILES = 64  # files that a process keeps open
 
 
-def name_of(location: Location) -> str:
+def file_name(location: Location) -> str:
     """The last part of a location."""
     return posixpath.basename(str(location))
 
@@ -51,7 +51,7 @@ def list_files(folder: Location) -> list[Location]:
     if isinstance(folder, Path):
         return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     with translate_fs_errors(folder):
-        system, path = filesystem_of(folder)
+        system, path = open_filesystem(folder)
         system.invalidate_cache(path)  # another process may have written there
         try:
             names = sorted(posixpath.basename(entry) for entry in system.ls(path, detail=False))
@@ -65,20 +65,20 @@ def exists(location: Location) -> bool:
     if isinstance(location, Path):
         return location.exists()
     with translate_fs_errors(location):
-        system, path = filesystem_of(location)
+        system, path = open_filesystem(location)
         return bool(system.exists(path))
 
 
-def size_of(location: Location) -> int:
+def file_size(location: Location) -> int:
     """The bytes of a file."""
     with translate_fs_errors(location):
         if isinstance(location, Path):
             return location.stat().st_size
-        system, path = filesystem_of(location)
+        system, path = open_filesystem(location)
         return int(system.size(path))
 
 
-def open_file(location: Location) -> h5py.File:
+def open_cached(location: Location) -> h5py.File:
     """A file that this process keeps open, with the last few others.
 
     A local file that was replaced is opened anew. Remote ones are taken to stay as they are.
@@ -99,15 +99,15 @@ def open_file(location: Location) -> h5py.File:
     return _keep_open(location, os.getpid(), version)
 
 
-@functools.lru_cache(maxsize=OPEN)
+@functools.lru_cache(maxsize=MAX_OPEN_FILES)
 def _keep_open(location: Location, process: int, version: tuple[int, int]) -> h5py.File:
-    return open_once(location)
+    return open_hdf5(location)
 
 
 atexit.register(_keep_open.cache_clear)  # HDF5 must not reach for remote files after Python has ended
 
 
-def open_once(location: Location | AnyPath) -> h5py.File:
+def open_hdf5(location: Location | AnyPath) -> h5py.File:
     """Open a file for reading; the caller closes it.
 
     Raises:
@@ -116,7 +116,7 @@ def open_once(location: Location | AnyPath) -> h5py.File:
     """
     try:
         if isinstance(location, Path):
-            return open_local(location, "r")
+            return open_local_hdf5(location, "r")
         return h5py.File(RemoteFile(str(location)), "r")
     except LolaError:
         raise
@@ -128,7 +128,7 @@ def open_once(location: Location | AnyPath) -> h5py.File:
         ) from error
 
 
-def open_local(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
+def open_local_hdf5(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
     """Open a file of this machine; without HDF5's lock where that is refused, which some filesystems do.
 
     A file that has its name is written by nobody any more, and a temporary one by this process alone.
@@ -156,9 +156,13 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         self.location = location
         with translate_fs_errors(location):
-            system, path = filesystem_of(location)
+            system, path = open_filesystem(location)
             self.inner = system.open(
-                path, "rb", block_size=BLOCK, cache_type=PieceCache.name, cache_options={"maxblocks": BLOCKS}
+                path,
+                "rb",
+                block_size=BLOCK_BYTES,
+                cache_type=LargeReadCache.name,
+                cache_options={"maxblocks": CACHED_BLOCKS},
             )
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
@@ -189,7 +193,7 @@ class RemoteFile(io.RawIOBase):
         super().close()
 
 
-class PieceCache(BlockCache):
+class LargeReadCache(BlockCache):
     """The blocks that were fetched last; what is as large as a block is fetched by itself and not kept."""
 
     name = "lola-pieces"
@@ -201,10 +205,10 @@ class PieceCache(BlockCache):
         return super()._fetch(first, last)
 
 
-register_cache(PieceCache, clobber=True)
+register_cache(LargeReadCache, clobber=True)
 
 
-def no_files(root: Location, datasets: Sequence[str], split: str, filtered: bool) -> DataError:
+def missing_files_error(root: Location, datasets: Sequence[str], split: str, filtered: bool) -> DataError:
     """The error that a folder lacks the datasets that are wanted; it names folders beside it that have them.
 
     Arguments:

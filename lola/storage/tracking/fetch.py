@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lola.core.errors import TrackingError
 from lola.storage.remote import AnyPath, first_line
-from lola.storage.tracking.run import ALIAS
+from lola.storage.tracking.run_copy import ALIAS
 from lola.storage.tracking.server import database_path, open_client, tracking_uri
 
 with warnings.catch_warnings():

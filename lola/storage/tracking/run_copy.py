@@ -22,8 +22,8 @@ from mlflow.exceptions import MlflowException
 
 from lola.storage.event_log import log_digest
 from lola.storage.follow import Events
-from lola.storage.remote import AnyPath, local_copy, local_folder
-from lola.storage.tracking.sweep_log import located
+from lola.storage.remote import AnyPath, local_copy, local_folder_copy
+from lola.storage.tracking.sweep_log import resolve_path
 
 OFFSET = "lola.spool_offset"
 DIGEST = "lola.spool_digest"
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass
-class _Sent:
+class _SentState:
     """What the run has.
 
     Arguments:
@@ -75,8 +75,8 @@ class RunCopy:
         self, client: MlflowClient, root: AnyPath, folder: AnyPath, identity: Mapping[str, str]
     ) -> None:
         self.client, self.root, self.folder, self.identity = client, root, folder, dict(identity)
-        self.lost: dict[str, str] = {}  # files of the log that can never be sent, and why
-        self._sent: _Sent | None = None
+        self.lost_files: dict[str, str] = {}  # files of the log that can never be sent, and why
+        self._sent: _SentState | None = None
 
     @property
     def offset(self) -> int:
@@ -100,7 +100,7 @@ class RunCopy:
         if not digest or tags.get(DIGEST, digest) != digest:
             offset = 0  # the log is not the one that was sent, such as after a machine was lost
         datasets = run.inputs.dataset_inputs if run.inputs else []
-        self._sent = _Sent(
+        self._sent = _SentState(
             run.info.run_id,
             run.info.artifact_uri,
             offset,
@@ -144,14 +144,14 @@ class RunCopy:
                 self._send_file_or_dataset(event)
         offset = events[-1][0]
         confirmed = {OFFSET: str(offset), DIGEST: log_digest(self.folder, offset)}
-        self._sweep_log([], {key: params[key] for key in params if key not in self._sent.params}, tags)
+        self._log_batches([], {key: params[key] for key in params if key not in self._sent.params}, tags)
         self._sent.params |= set(params)
         if status is None:
-            self._sweep_log(metrics, {}, confirmed)
+            self._log_batches(metrics, {}, confirmed)
         else:
-            self._sweep_log(metrics, {}, {})
+            self._log_batches(metrics, {}, {})
             self._set_status(status)
-            self._sweep_log([], {}, confirmed)
+            self._log_batches([], {}, confirmed)
         self._sent.offset = offset
         return offset
 
@@ -171,7 +171,7 @@ class RunCopy:
             self._sent.steps[key] = {metric.step for metric in history}
         return self._sent.steps[key]
 
-    def _sweep_log(
+    def _log_batches(
         self, metrics: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
         """Log in as many calls as the server's limits ask for, the tags with the last metrics."""
@@ -202,10 +202,10 @@ class RunCopy:
             if event["kind"] == "artifact":
                 self._log_file(self.folder / event["path"])
             elif event["kind"] == "report":
-                report = located(self.root, event["path"])
+                report = resolve_path(self.root, event["path"])
                 if not report.exists():
                     raise FileMissing(str(report))
-                with local_folder(report) as folder:
+                with local_folder_copy(report) as folder:
                     self.client.log_artifacts(self._sent.run, str(folder), "report")
             elif event["kind"] == "model":
                 self._register(event)
@@ -215,7 +215,7 @@ class RunCopy:
                     self.client.log_inputs(self._sent.run, [found])
                     self._sent.datasets.add((found.dataset.name, found.dataset.digest))
         except FileMissing as error:
-            self.lost[str(error)] = "is not there any more"
+            self.lost_files[str(error)] = "is not there any more"
 
     def _log_file(self, path: AnyPath, folder: str | None = None) -> None:
         assert self._sent is not None

@@ -9,18 +9,20 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
-from lola.data.casting import cast_fault
+from lola.data.casting import cast_error
 from lola.data.well.fields import varies
 
-PIECE = 2**20  # bytes
+PIECE_BYTES = 2**20  # bytes
 
 
-def is_plain(field: h5py.Dataset, grid: tuple[int, ...]) -> bool:
+def is_contiguous(field: h5py.Dataset, grid: tuple[int, ...]) -> bool:
     """Whether a field is stored in one piece and varies along all axes, `(N, L, *grid, d, ...)`."""
     return field.chunks is None and all(varies(field)) and field.shape[2 : 2 + len(grid)] == grid
 
 
-def read_plain(fields: Sequence[h5py.Dataset], index: int, start: int, stop: int, out: np.ndarray) -> None:
+def read_contiguous(
+    fields: Sequence[h5py.Dataset], index: int, start: int, stop: int, out: np.ndarray
+) -> None:
     """Read the states from `start` to `stop` of a trajectory.
 
     Arguments:
@@ -39,7 +41,7 @@ def read_plain(fields: Sequence[h5py.Dataset], index: int, start: int, stop: int
         size = int(np.prod(shape[grid:]))
         target = out[channel : channel + size]
         channel += size
-        piece = max(1, PIECE // (field.dtype.itemsize * int(np.prod(shape))))
+        piece = max(1, PIECE_BYTES // (field.dtype.itemsize * int(np.prod(shape))))
         scalar = len(shape) == grid
         buffer = np.empty((0 if scalar else min(piece, stop - start), *shape), np.float32)
         space = field.id.get_space()
@@ -52,7 +54,7 @@ def read_plain(fields: Sequence[h5py.Dataset], index: int, start: int, stop: int
             field.id.read(h5py.h5s.create_simple(values.shape), space, values)
             if not np.isfinite(values).all():
                 name = field.name.rsplit("/", 1)[-1]
-                fault = cast_fault(field[index, begin:end], values)  # which HDF5 has cast
+                fault = cast_error(field[index, begin:end], values)  # which HDF5 has cast
                 raise ValueError(f"{name} {fault} in states {begin} to {end - 1}")
             if not scalar:
                 part[:] = np.moveaxis(values.reshape(*values.shape[: 1 + grid], -1), -1, 0)

@@ -6,8 +6,9 @@ import torch
 from lola.core.errors import DataError
 from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
-from lola.data.well import blocks as well_blocks
-from lola.data.well.splits import WellWindows, open_split
+from lola.data.well import contiguous
+from lola.data.well.splits import open_split
+from lola.data.well.windows import WellWindows
 from lola.training.order import OrderConfig
 from lola.training.stream import Stream
 
@@ -28,7 +29,7 @@ def train_files(root):
 
 @pytest.mark.parametrize("piece", [1, 5000, 2**20])
 def test_blocks_are_what_reading_gives(well, monkeypatch, piece):
-    monkeypatch.setattr(well_blocks, "PIECE", piece)
+    monkeypatch.setattr(contiguous, "PIECE_BYTES", piece)
     split = open_split(well, EULER, "train")
     for i, start, stop in ((0, 0, 21), (3, 4, 5), (2, 7, 20)):
         buffer = np.full((5, 25, 16, 16), np.nan, dtype=np.float32)

@@ -1,0 +1,129 @@
+r"""Windows of The Well's trajectories, augmented and standardised, for training.
+
+A window of length $W$ and stride $s$ that starts at state $t$ holds the states
+$t, t + s, \dots, t + (W - 1) s$, so that a trajectory of $L$ states has $L - (W - 1) s$ windows.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lola.core.errors import DataError
+from lola.core.seeding import Key, numpy_generator
+from lola.data.augment import Symmetries
+from lola.data.state import Batch
+from lola.data.transforms import Standardisation
+from lola.data.well.splits import WellSplit
+
+
+class WellWindows:
+    """All windows of a split, standardised, in any order.
+
+    Arguments:
+        split: The trajectories.
+        standardise: The standardisation of their system.
+        length: The number of states in a window.
+        stride: The number of simulation steps between them.
+        symmetries: What windows are augmented by, if anything.
+
+    Raises:
+        DataError: The trajectories are shorter than one window.
+    """
+
+    def __init__(
+        self,
+        split: WellSplit,
+        standardise: Standardisation,
+        length: int,
+        stride: int = 1,
+        symmetries: Symmetries | None = None,
+    ) -> None:
+        self.split, self.standardise, self.symmetries = split, standardise, symmetries
+        self.length, self.stride, self.span = length, stride, (length - 1) * stride + 1
+        self.whole = False
+        self.starts = split.steps - self.span + 1
+        if self.starts < 1:
+            raise DataError(
+                f"{split.system.name} trajectories of {split.steps} states hold no window of {length} states "
+                f"{stride} steps apart; choose a shorter window or a smaller stride"
+            )
+
+    def __len__(self) -> int:
+        """The number of windows."""
+        return len(self.split.trajectories) * self.starts
+
+    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
+        """A window's standardised states `(C, L, *grid)` and its simulation's parameters `(P,)`.
+
+        Arguments:
+            index: The number of the window: starts vary fastest, then trajectories.
+            key: The key of the stream that the augmentation is drawn from.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that no physical field has.
+        """
+        i, start = divmod(index, self.starts)
+        states = self.split.read(i, start, start + self.span, self.stride)
+        states, parameters = self._augment(i, states, key)
+        return self._standardise(states, [i]), parameters
+
+    def describe(self, index: int) -> str:
+        """Trajectory, file and states of a window, for people."""
+        i, start = divmod(index, self.starts)
+        source = self.split.trajectories[i]
+        return f"{source.id} ({source.file}), states {start} to {start + self.span - 1}"
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state in memory."""
+        return 4 * len(self.split.system.channels) * math.prod(self.split.grid)
+
+    def allocate(self, states: int) -> np.ndarray:
+        """A room for a number of states: float32, with shape `(C, states, *grid)`."""
+        return np.empty((len(self.split.system.channels), states, *self.split.grid), dtype=np.float32)
+
+    def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
+        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that are not finite.
+        """
+        self.split.read_into(buffer[:, at : at + stop - start], trajectory, start, stop)
+
+    def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
+        """Windows, augmented and standardised, whose first states are at some places of a room.
+
+        Raises:
+            DataError: They hold values that no physical field has.
+        """
+        shape = (len(windows), len(self.split.system.channels), self.length, *self.split.grid)
+        states = torch.from_numpy(np.empty(shape, dtype=np.float32))
+        source, parameters = torch.from_numpy(buffer), []
+        trajectories = (windows // self.starts).tolist()
+        for row, (place, i, key) in enumerate(zip(at.tolist(), trajectories, keys, strict=True)):
+            window = source[:, place : place + self.span : self.stride]
+            states[row], augmented = self._augment(i, window, key)
+            parameters.append(augmented)
+        return Batch(states=self._standardise(states, trajectories), parameters=torch.stack(parameters))
+
+    def _augment(self, i: int, states: Tensor, key: Key) -> tuple[Tensor, Tensor]:
+        """A symmetry of states and parameters of trajectory `i`, if there are any."""
+        parameters = self.split.parameters(i)
+        if self.symmetries is None:
+            return states, parameters
+        symmetry = self.split.symmetry(i, self.symmetries, numpy_generator(*key))
+        return symmetry.apply(states), symmetry.parameters(parameters)
+
+    def _standardise(self, states: Tensor, trajectories: Sequence[int]) -> Tensor:
+        """Standardise windows of some trajectories; an error names the first that is at fault."""
+        try:
+            return self.standardise.forward(states)
+        except DataError as error:
+            if len(trajectories) > 1:
+                for each, i in zip(states, trajectories, strict=True):
+                    self._standardise(each, [i])
+            source = self.split.trajectories[trajectories[0]]
+            raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error
