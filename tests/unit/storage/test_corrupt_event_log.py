@@ -1,4 +1,4 @@
-"""Event logs that are cut or have a byte changed anywhere: events before the damage, and most after, are read."""
+"""Event logs that are cut or have a byte changed anywhere: what is intact before and after is read."""
 
 import itertools
 from pathlib import Path
