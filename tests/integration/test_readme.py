@@ -1,4 +1,4 @@
-"""Every code block of the README, run in its order, small, from a smoke sweep on.
+"""Every code block of the READMEs, run in its order, small, from a smoke sweep on.
 
 `tests/support/readme.py` says what is run instead of what takes long, and what cannot be run here.
 """
@@ -21,10 +21,10 @@ import pytest
 import s3fs
 from mlflow import MlflowClient
 from objectstore import environment, free_port
-from readme import ROOT, Block, blocks, reason_not_to_run, smaller
+from readme import ROOT, RUN, Block, blocks, reason_not_to_run, smaller
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
-BLOCKS = blocks()
+BLOCKS = [block for path in RUN for block in blocks(path)]
 LIMIT_S = 900
 SOLVERS = {"rayleigh_benard": "dedalus", "turbulence_gravity_cooling": "astronomix"}
 WRITE_RUNS = """
@@ -42,7 +42,7 @@ class Shell:
 
     def __init__(self, folder: Path, variables: dict[str, str]) -> None:
         self.folder, self.variables = folder, variables
-        self.storage = folder / "storage"
+        self.storage = folder.with_name("storage")  # a job is sent the whole folder
         self.ports = {"mlflow_port": free_port(), "ray_port": free_port()}
         self.servers: list[subprocess.Popen] = []
 
@@ -64,6 +64,11 @@ class Shell:
             " and tags.`lola.model` = 'diffusion'" if stage == "emulator" else ""
         )
         return f"runs:/{client.search_runs([experiment.experiment_id], query)[-1].info.run_id}"
+
+    def newest(self, kind: str, file: str) -> str:
+        """A file of a stage that was finished here last."""
+        found = sorted(self.storage.glob(f"{kind}/euler-*{file}"), key=lambda path: path.stat().st_mtime)
+        return str(found[-1])
 
     def run(self, command: str) -> str:
         """The output of a command that must end well."""
@@ -104,9 +109,9 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory, object_store) -> Iterator[Shell]:
-    folder = tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("readme") / "repository"
     shutil.copytree(ROOT / "experiments", folder / "experiments", ignore=shutil.ignore_patterns("results"))
-    sources = (ROOT, ROOT / "tests" / "support", ROOT / "tests" / "unit" / "reference")
+    sources = (ROOT, ROOT / "tests" / "support")
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))
     }
@@ -115,8 +120,8 @@ def shell(tmp_path_factory, object_store) -> Iterator[Shell]:
         inherited
         | environment(object_store)
         | {
-            "HOME": str(folder),
-            "LOLA_STORAGE": str(folder / "storage"),
+            "HOME": str(folder.parent),
+            "LOLA_STORAGE": str(folder.with_name("storage")),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(map(str, sources)),
         },
@@ -146,7 +151,7 @@ def missing_solver(command: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "block", [b for b in BLOCKS if b.language == "console"], ids=lambda block: f"line-{block.line}"
+    "block", [b for b in BLOCKS if b.language == "console"], ids=lambda block: block.name
 )
 def test_commands(block: Block, shell: Shell, request):
     if "s3://" in block.text:
@@ -156,6 +161,8 @@ def test_commands(block: Block, shell: Shell, request):
         if reason_not_to_run(command) or missing_solver(command):
             continue
         command = shell.fill_in(smaller(command))
+        if command.startswith("ray job "):
+            shell.variables["RAY_AUTH_MODE"] = "token"  # as the block that has started the cluster
         if command.startswith("export "):
             shell.variables |= dict(pair.split("=", 1) for pair in shlex.split(command)[1:])
         elif command.startswith("mlflow ui"):
@@ -167,29 +174,40 @@ def test_commands(block: Block, shell: Shell, request):
     shell.variables = before
 
 
-PYTHON = {
-    "Datasets(": lambda shell, code: code.replace(
-        "hf://datasets/polymathic-ai", str(shell.storage / "well-smoke")
-    ).replace("shear_flow", "euler_multi_quadrants_openBC"),
-    "read_table(": lambda shell, code: re.sub(
-        r'"latents/\S+"', repr(str(next(shell.storage.glob("latents/*/train/shard-00000.parquet")))), code
+PLACES = (
+    (r'"/data/the_well/datasets"', lambda shell: repr(str(shell.storage / "well-smoke"))),
+    (
+        r'"/data/mine", "my_dataset"',
+        lambda shell: f'{str(shell.storage / "well-smoke")!r}, "euler_multi_quadrants_openBC"',
     ),
-    "write_ensemble(": lambda shell, code: code.replace("f16c32", "f8c16").replace(
-        '"gamma_1.4.hdf5"', repr(shell.fill_in("{file}"))
-    ),
-    "load_emulator(": lambda shell, code: (
-        WRITE_RUNS
-        + "fields, parameters = torch.rand(16, 5, 1, 16, 16), torch.randn(16, 5)\n"
-        + code.replace("runs/dm/...", "runs/dm")
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    "block", [b for b in BLOCKS if b.language == "python"], ids=lambda block: f"line-{block.line}"
+    (r"f16c32", lambda shell: "f8c16"),
+    (r'"gamma_1\.4\.hdf5"', lambda shell: repr(shell.fill_in("{file}"))),
+    (r"stop=split\.steps, stride=4", lambda shell: "stop=split.steps, stride=2"),  # of `smoke`: 40 states
+    (r'"(\w+)/euler-\S*\.\.\.(\S*)"', lambda shell: lambda match: repr(shell.newest(match[1], match[2]))),
+    (r"runs/dm/\.\.\.", lambda shell: "runs/dm"),
 )
+"""Pairs of a pattern and what stands there instead, given the shell."""
+BEFORE = {
+    "runs/dm": WRITE_RUNS + "fields, parameters = torch.rand(5, 1, 16, 16), torch.randn(5)\n",
+}
+"""Code before blocks that hold a text."""
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "python"], ids=lambda block: block.name)
 def test_python(block: Block, shell: Shell):
-    (adapt,) = [adapt for name, adapt in PYTHON.items() if name in block.text]
-    script = shell.folder / f"line_{block.line}.py"
-    script.write_text(adapt(shell, textwrap.dedent(block.text)))
+    code = textwrap.dedent(block.text)
+    for pattern, replacement in PLACES:
+        code = re.sub(pattern, replacement(shell), code)
+    code = "".join(before for text, before in BEFORE.items() if text in code) + code
+    script = shell.folder / f"{block.path.parent.name}_{block.line}.py"
+    script.write_text(code)
     shell.run(f"{shlex.quote(sys.executable)} {script.name}")
+
+
+def test_the_example_of_run_sweep(shell: Shell):
+    """In its docstring, as `tests/unit/workflows/test_api.py` runs those of the other functions."""
+    code = (
+        "import doctest, lola; (example,) = doctest.DocTestParser().get_examples(lola.run_sweep.__doc__); "
+        "assert eval(example.source.split('#')[0]) == eval(example.want)"
+    )
+    shell.run(f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}")

@@ -1,10 +1,27 @@
-"""The code blocks of the README, and what a test runs for each of their commands."""
+"""The code blocks of the READMEs, and what a test runs for each of their commands."""
 
 import dataclasses
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
 
+import pytest
+
+from lola.core import cli
+
 ROOT = Path(__file__).parents[2]
+READMES = (
+    ROOT / "README.md",
+    *(
+        ROOT / folder / "README.md"
+        for folder in ("experiments", "lola", "dashboards", "tests/gpu", "cluster")
+    ),
+    *sorted((ROOT / "cluster").glob("*/README.md")),
+)
+RUN = tuple(ROOT / folder / "README.md" for folder in ("experiments", ".", "lola", "dashboards"))
+"""Those whose blocks are run, in this order: the first makes the stages that the others name."""
 
 SMALLER = (
     # What runs for minutes to hours as it stands runs on the stages of the smoke sweep
@@ -43,7 +60,6 @@ SMALLER = (
     ),
     # Where things are here
     (r"\.\.\./test/\S+gamma_1\.4\.hdf5|\.\.\./gamma_1\.4\.hdf5", "{file}"),
-    (r"(emulate\.py) \.\.\.", r"\1 euler-diffusion-f8c16 {file}"),
     (r"(cache_latents\.py) \.\.\.", r"\1 euler-autoencoder-f8c16"),
     (r"(cache_latents\.py) runs:/\w+", r"\1 {autoencoder_run}"),
     (r"(emulate\.py|--emulators .*) runs:/\w+", r"\1 {emulator_run}"),
@@ -81,6 +97,8 @@ NOT_RUN = {
     r"pip install ": "installed before, or from a package index",
     r"export CC=": "belongs to an installation",
     r"hf://": "needs the network",
+    r"^(mkdir|umask|ss|ray stop|ray job stop) ?": "an administrator's, or would end what runs here",
+    r"grafana|^prometheus": "test_dashboards.py starts Prometheus; nothing starts Grafana",
 }
 """Patterns of commands that no test runs, and why."""
 
@@ -90,27 +108,89 @@ class Block:
     """A code block of a README.
 
     Arguments:
+        path: The README.
         line: The line that it begins at.
-        language: `console` or `python`.
+        language: `console`, `python` or `text`; that of indented blocks is `console`.
         text: Its content.
     """
 
+    path: Path
     line: int
     language: str
     text: str
 
     @property
+    def name(self) -> str:
+        """README and line, for people."""
+        return f"{self.path.parent.relative_to(ROOT)}:{self.line}"
+
+    @property
     def commands(self) -> list[str]:
-        """Its commands, without comments."""
-        lines = (re.sub(r"\s+#.*", "", line).strip() for line in self.text.splitlines())
+        """Its commands, without comments; lines that end in a backslash are joined."""
+        text = re.sub(r"\\\n\s*", "", self.text)
+        lines = (re.sub(r"(^|\s+)#.*", "", line).strip() for line in text.splitlines())
         return [line for line in lines if line]
 
 
-def blocks(path: Path = ROOT / "README.md") -> list[Block]:
-    """The console and Python blocks of a README, in order."""
+def blocks(path: Path) -> list[Block]:
+    """The code blocks of a README, in order."""
     text = path.read_text()
-    found = re.finditer(r"^```(console|python)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [Block(text.count("\n", 0, match.start()) + 1, match[1], match[2]) for match in found]
+    fenced = re.finditer(r"^```(console|python|text)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    indented = re.finditer(r"(?:^    \S.*\n(?:^        .*\n)*)+", text, re.MULTILINE)
+    found = [(match.start(), match[1], match[2]) for match in fenced]
+    inside = [match.span() for match in re.finditer(r"^```.*?^```", text, re.MULTILINE | re.DOTALL)]
+    found += [
+        (match.start(), "console", match[0])
+        for match in indented
+        if not any(start <= match.start() < end for start, end in inside)
+    ]
+    return [Block(path, text.count("\n", 0, start) + 1, *rest) for start, *rest in sorted(found)]
+
+
+def console_commands(path: Path) -> list[str]:
+    """The commands of a README that a shell takes, whether a test runs them or not."""
+    return [
+        command
+        for block in blocks(path)
+        if block.language in ("console", "text")
+        for command in block.commands
+    ]
+
+
+def arguments_of(command: str) -> tuple[str, list[str]] | None:
+    """The program of `experiments/` that a command starts, also on a cluster, and its arguments."""
+    match = re.search(r"python3? (?:\S*/)?experiments/(\w+\.py)(.*)", command)
+    if match is None:
+        return None
+    return match[1], shlex.split(re.sub(r"\s[|>&;].*", "", match[2]))
+
+
+def parse_options(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """The configuration that a program of `experiments/` would run; nothing is run.
+
+    Raises:
+        SystemExit: The command line is refused, or asks for help.
+    """
+    seen: list[object] = []
+    for name in ("launch", "launch_alone"):
+        real = getattr(cli, name)
+        monkeypatch.setattr(
+            cli, name, lambda main, *rest, _real=real, **more: _real(_described(main, seen), *rest, **more)
+        )
+    path = ROOT / "experiments" / program
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    runpy.run_path(str(path), run_name="__main__")
+    return seen[0]
+
+
+def _described(main, seen: list[object]):
+    """What only records the configuration, with the description of a program."""
+
+    def record(config: object) -> None:
+        seen.append(config)
+
+    record.__doc__ = main.__doc__
+    return record
 
 
 def reason_not_to_run(command: str) -> str | None:
@@ -123,3 +203,34 @@ def smaller(command: str) -> str:
     for pattern, replacement in SMALLER:
         command = re.sub(pattern, replacement, command)
     return command
+
+
+def paths_named(path: Path) -> list[str]:
+    """The files and folders of this repository that a README names, by links or in backticks.
+
+    Paths are relative to the README or to the root; those that begin with no folder or file of either are of
+    something else, such as a storage root.
+    """
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    links = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    quoted = [
+        name
+        for name in re.findall(r"`(\w[\w.*/-]*)`", text)
+        if ("/" in name or name.endswith((".py", ".md", ".sh", ".toml", ".cff")))
+        and any((folder / name.split("/")[0]).exists() for folder in (path.parent, ROOT))
+    ]
+    return links + quoted
+
+
+def exists(name: str, path: Path) -> bool:
+    """Whether a path that a README names exists, and the heading of a link does."""
+    name, _, heading = name.partition("#")
+    found = [
+        each
+        for folder in (path.parent, ROOT)
+        for each in ([path] if not name else folder.glob(name.strip("/")))
+    ]
+    if not found or not heading:
+        return bool(found)
+    titles = re.findall(r"^#+ (.*)", found[0].read_text(), re.MULTILINE)
+    return heading in {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
