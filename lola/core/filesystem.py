@@ -21,7 +21,7 @@ from lola.core.errors import StorageError
 SPACE = "free some space or give another --storage"
 RIGHTS = (
     "give another --storage, or let its owner share it: a setgid folder, umask 002, and chmod -R g+rwX for "
-    "what exists (README, Sharing a storage root)"
+    "what exists (experiments/README.md, Share a storage root)"
 )
 LOCKS = (
     "its filesystem has no locks; mount it with them (Lustre: -o flock; NFS: version 4, or a running lockd), "

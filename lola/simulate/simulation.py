@@ -124,7 +124,8 @@ class SimulationConfig(Config, abc.ABC):
         package, extra = self.needs
         if importlib.util.find_spec(package) is None:
             raise LolaError(
-                f"simulating {self.system} needs {package}; pip install 'lola[{extra}]' (see the README)"
+                f"simulating {self.system} needs {package}; pip install 'lola[{extra}]' "
+                "(see experiments/README.md)"
             )
 
     @abc.abstractmethod
