@@ -1,0 +1,15 @@
+"""Free space: `clean.py --unused [--delete] [--storage ROOT]`; needs no cluster."""
+
+import announce  # noqa: F401
+
+from lola.core.cli import launch_alone
+from lola.storage.cleaning import CleanConfig, clean
+
+
+def main(config: CleanConfig) -> None:
+    """List stages that no finished sweep needs, and what killed processes left; --delete deletes it."""
+    clean(config, lambda text: print(text, flush=True))
+
+
+if __name__ == "__main__":
+    launch_alone(main, CleanConfig)
