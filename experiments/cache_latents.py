@@ -6,7 +6,7 @@ import announce  # noqa: F401
 import tyro
 
 from lola.core.cli import launch_alone
-from lola.core.config import how
+from lola.core.config import Count, how
 from lola.data.well.datasets import Datasets
 from lola.emulation.encoding import CacheConfig
 from lola.storage.stages import resolve_storage, well_folder
@@ -18,6 +18,7 @@ class LatentCache(CacheConfig):
     """What is encoded, and by what.
 
     Arguments:
+        block: Most states encoded at once; by default as in an existing cache that is alike otherwise, or 25.
         autoencoder: A stage's folder, name or fingerprint, runs:/RUN_ID, or the name of a registered model.
         include: Only simulation files whose name contains one of these are encoded, if there are any.
         exclude: Simulation files whose name contains one of these are not.
@@ -27,6 +28,7 @@ class LatentCache(CacheConfig):
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
 
+    block: Count | None = None  # type: ignore[assignment]
     autoencoder: tyro.conf.Positional[str]
     include: tuple[str, ...] = how(())
     exclude: tuple[str, ...] = how(())
@@ -36,9 +38,8 @@ class LatentCache(CacheConfig):
 
     def cache(self) -> CacheConfig:
         """The options that a sweep's cache has too."""
-        return CacheConfig(
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(CacheConfig)}
-        )
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(CacheConfig)}
+        return CacheConfig(**{name: value for name, value in values.items() if value is not None})
 
 
 def main(config: LatentCache) -> None:
@@ -53,7 +54,7 @@ def main(config: LatentCache) -> None:
             print(f"every row group is whole: {folder}", flush=True)
         return
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
-    cache = plan_cache(root, datasets, config.autoencoder, config.cache())
+    cache = plan_cache(root, datasets, config.autoencoder, config.cache(), config.block is None)
     make_cache(cache, root)
     print(f"cache: {cache.stage.folder}")
 

@@ -40,7 +40,7 @@ def main(config: Statistics) -> None:
     root = resolve_storage(config.storage)
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     system = SYSTEMS.get(config.name) or datasets.infer(config.name)
-    stage = statistics_stage(root, datasets.open(system, "train"), config.block)
+    stage = statistics_stage(root, system, datasets.open(system, "train").fingerprint, config.block)
     with stage.logged_lease(print):
         if not stage.finished:
             connect()

@@ -8,7 +8,6 @@ from lola.core.cli import launch
 from lola.emulation.guidance import GuidanceConfig
 from lola.emulation.observations import ObservationConfig
 from lola.workflows import presets
-from lola.workflows.run import run_sweep
 from lola.workflows.sweep import SweepConfig
 
 
@@ -23,7 +22,10 @@ def main(config: SweepConfig) -> None:
 
     Whatever a sweep has finished is reused.
     """
-    run_sweep(config)
+    from lola.workflows.forecast.show import show_sweep
+    from lola.workflows.run import run_sweep
+
+    show_sweep(config) if config.plan else run_sweep(config)
 
 
 if __name__ == "__main__":

@@ -1,45 +1,23 @@
-"""Tell what a sweep will take before it is paid for: time, storage, reads and money on a cluster."""
-
-import dataclasses
-from collections.abc import Callable
+"""Print what a sweep will take before it is paid for: memory, time, storage, reads and cost on a cluster."""
 
 import announce  # noqa: F401
 
 from lola.core.cli import launch
 from lola.workflows import presets
-from lola.workflows.forecast.capacity import ClusterConfig
-from lola.workflows.forecast.console import show_forecast
 from lola.workflows.sweep import SweepConfig
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Planned(SweepConfig):
-    """A sweep, and where it is to run.
+def main(config: SweepConfig) -> None:
+    """Print the models of a sweep with their memory, its stages with their hours, storage and reads, and wall
+    time and cost on a cluster, as `--plan` of every other command does.
 
-    Arguments:
-        cluster: The cluster.
+    Finished stages cost nothing, and their speed counts for what is alike. A storage that is too small is
+    refused.
     """
+    from lola.workflows.forecast.show import show_sweep
 
-    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig, metadata={"how": True})
-
-
-def of(preset: Callable[..., SweepConfig]) -> Callable[..., Planned]:
-    """The sweep of a preset, on GPUs if it trains on them."""
-
-    def build(**given: str) -> Planned:
-        sweep = preset(**given)
-        return Planned(**vars(sweep), cluster=ClusterConfig(gpus=16 if sweep.emulator_training.gpus else 0))
-
-    return build
-
-
-def main(config: Planned) -> None:
-    """Print the stages of a sweep with their hours, storage and reads; wall time and cost on a cluster.
-
-    What is finished is reused, and tells the speed of what is alike. A storage that is too small is refused.
-    """
-    show_forecast(config, config.cluster)
+    show_sweep(config)
 
 
 if __name__ == "__main__":
-    launch(main, {name: of(preset) for name, preset in presets.SWEEPS.items()}, "paper", ("system",))
+    launch(main, presets.SWEEPS, "paper", ("system",))

@@ -1,14 +1,9 @@
 """Choose a sampler and a step spacing for few network evaluations, on finished diffusion models."""
 
-import functools
-
 import announce  # noqa: F401
 
 from lola.core.cli import launch
 from lola.workflows import presets
-from lola.workflows.run import run_reported
-from lola.workflows.studies.sampler_plan import SamplerPlan
-from lola.workflows.studies.sampler_report import report_samplers
 from lola.workflows.studies.samplers import SamplerStudyConfig
 
 
@@ -17,10 +12,14 @@ def main(config: SamplerStudyConfig) -> None:
     evaluations; choose the best at each on the validation split, and report on the test split how it compares
     with more evaluations and with the sampler in use.
 
-    Nothing is trained. Evaluations that are there are reused; an interrupted study goes on.
+    Nothing is trained. Finished evaluations are reused; an interrupted study goes on.
     """
-    build = functools.partial(SamplerPlan, config)
-    run_reported(config, f"samplers {config.system}", build, report_samplers)
+    from lola.workflows.forecast.show import show_plan
+    from lola.workflows.run import run_reported
+    from lola.workflows.studies.sampler_plan import SamplerPlan
+    from lola.workflows.studies.sampler_report import report_samplers
+
+    show_plan(config, SamplerPlan) if config.plan else run_reported(config, SamplerPlan, report_samplers)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,8 @@ from typing import Literal
 import announce  # noqa: F401
 
 from lola.core.cli import launch
-from lola.core.config import how, require
-from lola.training.cost import Hardware
+from lola.core.config import require
 from lola.workflows import presets
-from lola.workflows.forecast.training_costs import emulator_job, pixel_refusal, show
-from lola.workflows.run import run_stages
 from lola.workflows.sweep import EmulatorModel, SweepConfig
 
 
@@ -22,20 +19,19 @@ class Emulators(SweepConfig):
     Arguments:
         model: The kind of emulator.
         space: Whether it emulates latent states, at each number of latent channels, or the fields themselves.
-        dry_run: Whether to print what training costs, and do nothing else.
-        hardware: The GPUs of the dry run.
     """
 
     model: Literal["diffusion", "neural-solver"] = "diffusion"
     space: Literal["latent", "pixel"] = "latent"
-    dry_run: bool = how(False)
-    hardware: Hardware = dataclasses.field(default_factory=Hardware, metadata={"how": True})
 
     def validate(self) -> None:
         super().validate()
         if self.space == "pixel":
-            if self.pixel is None:
-                raise pixel_refusal(self)
+            require(
+                self.pixel is not None,
+                f"this preset has no emulator of {self.system} in pixel space: a window in three dimensions "
+                "has too many patches for a transformer; use --space latent",
+            )
             require(self.model == "neural-solver", "in pixel space there is --model neural-solver alone")
 
     def chosen(self) -> list[tuple[EmulatorModel, int | None]]:
@@ -57,13 +53,14 @@ def main(config: Emulators) -> None:
 
     Autoencoders and latent caches that they need are made first.
     """
-    if config.dry_run:
-        show([emulator_job(config, *choice) for choice in config.chosen()], config.hardware)
-        return
-    title = f"{config.model} {config.space} {config.system}"
-    latent = ["autoencoder_training", "cache", "emulator_training"]
-    parts = latent if config.space == "latent" else ["pixel_training"]
-    run_stages(config, title, lambda plan: [plan.emulator(*choice) for choice in config.chosen()], parts)
+    from lola.workflows.forecast.show import show_sweep
+    from lola.workflows.run import run_stages
+
+    choose = lambda plan: [plan.emulator(*choice) for choice in config.chosen()]  # noqa: E731
+    if config.plan:
+        show_sweep(config, choose)
+    else:
+        run_stages(config, f"{config.model} {config.space} {config.system}", choose)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ class DataError(LolaError, ValueError):
     """A data file or dataset that is missing, torn, foreign or unphysical."""
 
 
+class MissingDataError(DataError):
+    """A dataset without files."""
+
+
 class DivergedError(LolaError, ArithmeticError):
     """Values of a model, its losses or gradients that are not finite; running it again would not help."""
 

@@ -21,7 +21,7 @@ from typing import Literal
 import h5py
 from fsspec.caching import BlockCache, register_cache
 
-from lola.core.errors import DataError, LolaError, StorageError
+from lola.core.errors import DataError, LolaError, MissingDataError, StorageError
 from lola.core.filesystem import describe_os_error
 from lola.storage.remote import AnyPath, first_line, open_filesystem, translate_fs_errors
 from lola.storage.stages import Location
@@ -208,7 +208,9 @@ class LargeReadCache(BlockCache):
 register_cache(LargeReadCache, clobber=True)
 
 
-def missing_files_error(root: Location, datasets: Sequence[str], split: str, filtered: bool) -> DataError:
+def missing_files_error(
+    root: Location, datasets: Sequence[str], split: str, filtered: bool
+) -> MissingDataError:
     """The error that a folder lacks the datasets that are wanted; it names folders beside it that have them.
 
     Arguments:
@@ -218,12 +220,16 @@ def missing_files_error(root: Location, datasets: Sequence[str], split: str, fil
         filtered: Whether files were left out by their names.
     """
     if isinstance(root, str) and not exists(root):
-        return DataError(f"{root} does not exist; name the folder that holds The Well's datasets with --well")
+        return MissingDataError(
+            f"{root} does not exist; name the folder that holds The Well's datasets with --well"
+        )
     folders = " or ".join(f"{dataset}/data/{split}" for dataset in datasets)
     chosen = " that match the filters" if filtered else ""
     others = [] if isinstance(root, str) else _neighbours(root, datasets, split)
     advice = f", or name {' or '.join(others)} with --well" if others else ""
-    return DataError(f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first{advice}")
+    return MissingDataError(
+        f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first{advice}"
+    )
 
 
 def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:

@@ -1,4 +1,7 @@
-"""One latent cache by itself: the autoencoder it is by, the stage that a sweep would share, and its check."""
+"""A latent cache of one autoencoder, made outside a sweep as a stage that sweeps share, and its check."""
+
+import dataclasses
+from collections.abc import Iterator
 
 from rich.console import Console
 
@@ -14,6 +17,7 @@ from lola.distributed.trials import Step, Trial, make
 from lola.emulation.emulator import trained_system
 from lola.emulation.encoding import CacheConfig
 from lola.models.autoencoder import CodecConfig
+from lola.storage.event_log import NAME, read_events
 from lola.storage.progress import Progress
 from lola.storage.registry import find_stage
 from lola.storage.remote import AnyPath
@@ -22,7 +26,9 @@ from lola.storage.tracking import Tracker
 from lola.workflows.plan import cache_step
 
 
-def plan_cache(root: AnyPath, datasets: Datasets, autoencoder: str, config: CacheConfig) -> Step:
+def plan_cache(
+    root: AnyPath, datasets: Datasets, autoencoder: str, config: CacheConfig, same_block: bool = False
+) -> Step:
     """The making of the cache of a dataset by an autoencoder: a sweep with the same options has the same.
 
     Arguments:
@@ -30,9 +36,10 @@ def plan_cache(root: AnyPath, datasets: Datasets, autoencoder: str, config: Cach
         datasets: The Well datasets.
         autoencoder: Names the autoencoder, as for `find_stage`.
         config: What the cache holds.
+        same_block: Whether to take a cache that exists, finished or not, and differs in its block size alone.
 
     Raises:
-        LolaError: The autoencoder or the data are not there, or faulty.
+        LolaError: The autoencoder or the data do not exist, or are faulty.
     """
     model = find_stage(root, autoencoder, "autoencoders")
     manifest = read_manifest(model)
@@ -52,6 +59,8 @@ def plan_cache(root: AnyPath, datasets: Datasets, autoencoder: str, config: Cach
             **{role: manifest["inputs"][role] for role in ("statistics",) if role in manifest["inputs"]},
         },
     )
+    if same_block:
+        stage = next(_existing(stage), stage)
     tags = {
         "system": stage.system,
         "stage": "latents",
@@ -61,6 +70,19 @@ def plan_cache(root: AnyPath, datasets: Datasets, autoencoder: str, config: Cach
     }
     files = sum(len(simulation_files(split)) for split in splits.values())
     return cache_step(stage, model, datasets, tags, files)
+
+
+def _existing(stage: Stage) -> Iterator[Stage]:
+    """The caches in the storage root that differ from one in their block size alone, finished ones first."""
+    folders = [path.parent for path in manifests(stage.root, "latents")]
+    folders += sorted({path.parent for path in (stage.root / "latents").glob(f"*/{NAME}")})
+    for folder in folders:
+        described = (event for _, event in read_events(folder) if event["kind"] == "describe")
+        block = next((event["parameters"].get("block") for event in described), None)
+        if block is not None:
+            other = dataclasses.replace(stage, config=stage.config.replace(block=block))
+            if other.folder == folder:
+                yield other
 
 
 def make_cache(cache: Step, root: AnyPath) -> None:
@@ -87,6 +109,7 @@ def make_cache(cache: Step, root: AnyPath) -> None:
                 for file, reason in split["skipped"].items():
                     progress.log(f"left out {file}: {reason}")
         else:
+            progress.log(f"encoding; a sweep reuses this cache if it is given --cache.block {config.block}")
             make(cache)
     tracker.finish_sweep(None, "FINISHED")
     progress.log(f"runs: {tracker.command}")
@@ -120,7 +143,7 @@ def verify_cache(folder: AnyPath) -> None:
     """Check every row group of a finished cache against its manifest.
 
     Raises:
-        DataError: Row groups are torn; all are printed, and the first is named.
+        DataError: Row groups are corrupt; all are printed, and the first is named.
         StorageError: The cache is not finished.
     """
     faults = []
@@ -129,6 +152,6 @@ def verify_cache(folder: AnyPath) -> None:
         faults.append(fault)
     if faults:
         raise DataError(
-            f"faults of {folder}: {len(faults)}, the first {faults[0]}; remove the shards that are named and "
+            f"faults of {folder}: {len(faults)}, the first {faults[0]}; delete the shards that are named and "
             "manifest.json, and the same command without --verify encodes these again"
         )

@@ -11,15 +11,13 @@ A trial needs only stages of trials before it.
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from lola.core.config import Config, fingerprint
-from lola.data.systems import System, get_system
 from lola.data.well.datasets import Datasets
-from lola.data.well.simulation_files import simulation_files
-from lola.data.well.splits import WellSplit
-from lola.distributed.jobs.encode import SPLITS, dataset_fingerprint, encode
+from lola.distributed.jobs.encode import encode
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
 from lola.distributed.jobs.train import TrainingRun, run_training
@@ -28,68 +26,63 @@ from lola.emulation.emulator import Weights
 from lola.emulation.encoding import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder import CodecConfig
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Kind, Location, Stage
 from lola.training.loop import TrainingConfig
-from lola.workflows.fitting import Data
-from lola.workflows.setups import latent_setup, pixel_setup
+from lola.workflows.base_plan import BasePlan
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.model_shape import ModelShape
+from lola.workflows.setups import field_setup, latent_setup
 from lola.workflows.sweep import EmulatorModel, Recipe, SweepConfig, kind_of
 
 
-class Plan:
-    """All trials of a sweep.
+class Plan(BasePlan[SweepConfig]):
+    """All trials of a sweep."""
 
-    Arguments:
-        config: The sweep.
-        root: The storage root.
-        well: The folder of Well datasets, a path or a URL.
+    title = "sweep"
 
-    Raises:
-        DataError: The datasets are missing or faulty.
-        ConfigError: Options do not fit the data.
-    """
-
-    def __init__(self, config: SweepConfig, root: AnyPath, well: Location) -> None:
-        self.config, self.root = config, root
-        self.datasets = Datasets(well, config.include, config.exclude)
-        self.system: System = get_system(config.system)
-        splits, self.dataset = open_dataset(self.datasets, self.system)
-        self.test, self.train = splits["test"], splits["train"]
-        self.files = sum(len(simulation_files(split)) for split in splits.values())
+    def __init__(
+        self, config: SweepConfig, root: AnyPath, well: Location, data: DatasetInfo | None = None
+    ) -> None:
+        super().__init__(config, root, well, data)
         self.first: tuple[Stage, ...] = ()  # what all that reads fields needs
         if config.statistics == "computed" or not self.system.mean:
-            self.first = (statistics_stage(root, self.train),)
+            self.first = (statistics_stage(root, self.system, self._split("train")),)
             self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
-        self.channels = len(self.system.channels)
-        config.fit(Data.of_splits(splits))
         self._goal: tuple[Stage, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """The sweep's own fingerprint, or that of its part."""
-        return fingerprint(self.config, self.dataset, *(stage.fingerprint for stage in self._goal))
+        return fingerprint(self.config, self.data.fingerprint, *(stage.fingerprint for stage in self._goal))
 
     def towards(self, *goal: Stage) -> "Plan":
         """The part of the plan that makes some stages: no trial and no step that they do not need."""
         part = copy.copy(self)
-        part._goal = goal
+        part._goal, part.reported = goal, False
         part.trials = _needed(self.trials, goal)
         return part
+
+    def _split(self, name: str) -> str:
+        """The fingerprint of a split; empty while its files do not exist."""
+        return self.data.fingerprints.get(name, "")
 
     @functools.cached_property
     def trials(self) -> tuple[Trial, ...]:
         """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
-        models = tuple(map(self._statistics, self.first))
-        models += tuple(self._compression(n) for n in self.config.latent_channels)
-        if self.config.pixel is not None:
-            models += (self._pixel(self.config.pixel),)
-        emulators = (
-            self._latent(n, model)
-            for n in self.config.latent_channels
-            for model in (self.config.diffusion, self.config.neural_solver)
+        config = self.config
+        emulators: list[tuple[EmulatorModel, int | None]] = []
+        if config.pixel is not None:
+            emulators.append((config.pixel, None))
+        for n in config.latent_channels:
+            emulators += [(config.diffusion, n), (config.neural_solver, n)]
+        return (
+            *map(self._statistics, self.first),
+            *map(self._compression, config.latent_channels),
+            *itertools.starmap(self._emulation, emulators),
+            *self.evaluations,
         )
-        return *models, *emulators, *self.evaluations
 
     @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
@@ -107,12 +100,13 @@ class Plan:
         if latent_channels is None:
             return 1.0
         config = self.config.autoencoder.replace(latent_channels=latent_channels)
-        return config.compression(self.channels, self.system.dimensions)
+        return config.compression(len(self.system.channels), self.system.dimensions)
 
     def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage) -> Stage:
         if self.first:
             inputs["statistics"] = self.first[0]
-        fingerprints = {"dataset": self.dataset} | {role: stage.fingerprint for role, stage in inputs.items()}
+        fingerprints = {role: stage.fingerprint for role, stage in inputs.items()}
+        fingerprints = {"dataset": self.data.fingerprint} | fingerprints
         return Stage(
             root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
         )
@@ -187,81 +181,43 @@ class Plan:
     def _statistics(self, stage: Stage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
         reads = InputDataset(
-            f"{self.system.name}/train", self.train.fingerprint, "training", self.datasets.root
+            f"{self.system.name}/train", self._split("train"), "training", self.datasets.root
         )
         tags = self._tags("statistics", "statistics", None)
         return Trial("statistics", (Step(stage, compute, tags, 1, reads=(reads,)),))
 
     def _compression(self, n: int) -> Trial:
         stage, cache = self.autoencoder(n), self.cache(n)
-        recipe = stage.config
-        assert isinstance(recipe, Recipe)
-        training = autoencoder_step(stage, self.datasets, self._tags("autoencoder", "autoencoder", n))
+        training = autoencoder_step(
+            stage, self.data, self.datasets, self._tags("autoencoder", "autoencoder", n)
+        )
         cached = cache_step(
-            cache, stage.folder, self.datasets, self._tags("latents", "autoencoder", n), self.files
+            cache, stage.folder, self.datasets, self._tags("latents", "autoencoder", n), self.data.files
         )
-        return Trial(
-            f"autoencoder {self.rate(n)}",
-            (training, cached),
-            self.first,
-            cpus=recipe.training.cpus * recipe.training.most_workers,
-            gpus=recipe.training.gpus * recipe.training.most_workers,
+        steps = (training, cached)
+        return training_trial(
+            f"autoencoder {self.rate(n)}", self.config.autoencoder_training, *steps, needs=self.first
         )
 
-    def _pixel(self, model: NeuralSolverConfig) -> Trial:
-        stage = self.emulator(model, None)
-        recipe = stage.config
-        assert isinstance(recipe, Recipe)
-        sizes = self._emulator_sizes(self.channels)
-        setup = functools.partial(
-            pixel_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride
-        )
-        run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(None))
-        return self._training_trial(stage, run, kind_of(model), None, *self.first)
-
-    def _latent(self, n: int, model: EmulatorModel) -> Trial:
+    def _emulation(self, model: EmulatorModel, n: int | None) -> Trial:
         stage = self.emulator(model, n)
-        recipe = stage.config
-        assert isinstance(recipe, Recipe)
-        sizes = self._emulator_sizes(n)
-        setup = functools.partial(latent_setup, recipe, self.cache(n).folder, sizes)
-        run = TrainingRun(stage, recipe.training, setup, model, sizes, self._emulator_details(n))
-        return self._training_trial(stage, run, kind_of(model), n, self.autoencoder(n), self.cache(n))
-
-    def _training_trial(
-        self, stage: Stage, run: TrainingRun, model: str, n: int | None, *needs: Stage
-    ) -> Trial:
-        step = Step(
-            stage,
-            functools.partial(run_training, run),
-            self._tags("emulator", model, n),
-            run.training.steps,
-            reads=(
-                InputDataset.of_well(stage, self.datasets, "training")
-                if n is None
-                else InputDataset.of_cache(self.cache(n)),
-            ),
-        )
-        workers = run.training.most_workers
-        return Trial(
-            f"{model} {self.rate(n)}",
-            (step,),
-            needs,
-            cpus=run.training.cpus * workers,
-            gpus=run.training.gpus * workers,
-        )
-
-    def _emulator_sizes(self, channels: int) -> dict[str, int]:
-        return {
-            "channels": channels,
-            "parameters": self.test.parameter_count,
-            "spatial": self.system.dimensions,
-            "window": self.config.window,
-        }
-
-    def _emulator_details(self, n: int | None) -> dict[str, Any]:
-        autoencoder = None if n is None else self.autoencoder(n).name
-        return {"autoencoder": autoencoder}
+        recipe = cast(Recipe, stage.config)
+        if n is None:
+            shape = ModelShape.of_emulator(model, self.data, recipe.window)
+            setup = functools.partial(
+                field_setup, recipe, self.datasets, self.system, shape.sizes, recipe.window, recipe.stride
+            )
+            reads, needs = InputDataset.of_well(stage, self.datasets, "training"), self.first
+        else:
+            codec = self.config.autoencoder.replace(latent_channels=n)
+            shape = ModelShape.of_emulator(model, self.data, recipe.window, codec, self.config.cache)
+            setup = functools.partial(latent_setup, recipe, self.cache(n).folder, shape.sizes)
+            reads, needs = InputDataset.of_cache(self.cache(n)), (self.autoencoder(n), self.cache(n))
+        details = {"autoencoder": None if n is None else self.autoencoder(n).name}
+        run = TrainingRun(stage, recipe.training, setup, model, shape.sizes, details)
+        tags = self._tags("emulator", kind_of(model), n)
+        step = Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=(reads,))
+        return training_trial(f"{kind_of(model)} {self.rate(n)}", recipe.training, step, needs=needs)
 
     def _evaluations(self) -> Iterator[Trial]:
         config = self.config
@@ -301,7 +257,8 @@ class Plan:
         step = evaluation_step(
             stage,
             self.datasets,
-            self.test,
+            dataset=self._split("test"),
+            trajectories=self.data.trajectories["test"],
             model=subject,
             compression=None if n is None else self.compression(n),
             training_seed=training.seed,
@@ -312,12 +269,6 @@ class Plan:
         return Trial(f"evaluation {stage.what}", (step,), needs)
 
 
-def open_dataset(datasets: Datasets, system: System) -> tuple[dict[str, WellSplit], str]:
-    """The splits of a system's datasets, and the fingerprint of them all."""
-    splits = {name: datasets.open(system, name) for name in SPLITS}
-    return splits, dataset_fingerprint(splits)
-
-
 def cache_step(stage: Stage, model: AnyPath, datasets: Datasets, tags: dict[str, Any], files: int) -> Step:
     """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
     assert isinstance(stage.config, CacheConfig)
@@ -325,15 +276,20 @@ def cache_step(stage: Stage, model: AnyPath, datasets: Datasets, tags: dict[str,
     return Step(stage, run, tags, files, reads=(InputDataset.of_well(stage, datasets, "encoding"),))
 
 
-def autoencoder_step(stage: Stage, datasets: Datasets, tags: dict[str, Any]) -> Step:
+def autoencoder_step(stage: Stage, data: DatasetInfo, datasets: Datasets, tags: dict[str, Any]) -> Step:
     """The training of an autoencoder, whose stage is configured by a `Recipe`."""
-    recipe, system = stage.config, get_system(stage.system)
-    assert isinstance(recipe, Recipe)
-    sizes = {"channels": len(system.channels), "spatial": system.dimensions}
-    setup = functools.partial(pixel_setup, recipe, datasets, system, sizes, 1, 1)
-    run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes)
+    recipe = cast(Recipe, stage.config)
+    shape = ModelShape.of_autoencoder(cast(CodecConfig, recipe.model), data)
+    setup = functools.partial(field_setup, recipe, datasets, data.system, shape.sizes, 1, 1)
+    run = TrainingRun(stage, recipe.training, setup, recipe.model, shape.sizes)
     reads = (InputDataset.of_well(stage, datasets, "training"),)
     return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
+
+
+def training_trial(name: str, training: TrainingConfig, *steps: Step, needs: tuple[Stage, ...] = ()) -> Trial:
+    """A trial that occupies the resources of all workers of a training."""
+    workers = training.most_workers
+    return Trial(name, steps, needs, cpus=training.cpus * workers, gpus=training.gpus * workers)
 
 
 def weights_of(training: TrainingConfig) -> tuple[Weights, ...]:

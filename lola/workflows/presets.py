@@ -15,6 +15,7 @@ from lola.simulate.simulators import Simulation
 from lola.training.loop import TrainingConfig
 from lola.training.optim import OptimizerConfig
 from lola.training.order import OrderConfig
+from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.studies.samplers import SamplerStudyConfig
 from lola.workflows.sweep import SweepConfig
@@ -114,7 +115,7 @@ def smoke(system: str = "euler") -> SweepConfig:
 def paper(system: str = "euler") -> SweepConfig:
     """What the authors trained (Tables 3 and 5), on The Well's data and 8 GPUs; in pixel space on 16.
 
-    Their arithmetic's precision is not told; here it is bfloat16, with weights in float32.
+    They do not state the precision of the arithmetic; here it is bfloat16, with weights in float32.
     """
     physics = get_system(system)
     levels = {2: (64, 128, 256, 512, 768, 1024), 3: (64, 256, 512, 1024)}[physics.dimensions]
@@ -151,6 +152,7 @@ def paper(system: str = "euler") -> SweepConfig:
         pixel_training=emulator.replace(workers=16, accumulate=4 if system == "euler" else 1),
         window=5,
         well="well-paper",
+        cluster=ClusterConfig(gpus=16),
         solver_steps=(16,),
         contexts=(2, 3),
         evaluation=EvaluationConfig(
@@ -252,6 +254,7 @@ def samplers_paper(system: str = "euler") -> SamplerStudyConfig:
             "euler",
         ),
         evaluation=paper(system).evaluation.replace(gpus=0.25),
+        cluster=ClusterConfig(gpus=16),
     )
 
 

@@ -1,4 +1,4 @@
-"""A report as a stage: its page, with figures and tables beside it, and the data that it was made of."""
+"""A report as a stage: a page with its figures and tables, and the data that it was made of."""
 
 import contextlib
 import dataclasses
@@ -60,7 +60,7 @@ def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **coun
         stage: The report's.
         page: What it shows.
         data: What it was made of, each a Parquet file, by name.
-        counts: What its manifest tells beside.
+        counts: What else its manifest holds.
     """
     with report_folder(stage) as folder:
         write_page(folder, page)
@@ -69,7 +69,7 @@ def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **coun
     stage.commit(**counts, rows={name: table.num_rows for name, table in data.items()})
 
 
-def copied(
+def write_passing_tables(
     tables: Iterable[tuple[pa.Table, pa.Table]], folder: Path, rows: dict[str, int]
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Write metrics and spectra into two Parquet files while they pass, so that none is kept.

@@ -1,9 +1,8 @@
 """Running a workflow, such as a sweep, to its end: storage, data, cluster, trials, report, MLflow."""
 
-import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 from rich.console import Console, RenderableType
 
@@ -13,106 +12,50 @@ from lola.distributed.cluster.connection import connect, disconnect, require_sha
 from lola.distributed.jobs.simulate import needs_simulation, simulate
 from lola.distributed.runner.tune import concurrency, describe_failures, following_stages, run_trials
 from lola.distributed.trials import Trial
-from lola.simulate.simulators import Simulation
 from lola.storage.progress import Progress
 from lola.storage.remote import AnyPath, is_url, temporary_folder
-from lola.storage.stages import Location, Stage, resolve_storage, well_folder
+from lola.storage.stages import Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
 from lola.training.peak import emulates_bfloat16
-from lola.workflows.fitting import Data
+from lola.workflows.base_plan import BasePlan
+from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.plan import Plan
-from lola.workflows.resource_requests import refuse_parts, refuse_stages
+from lola.workflows.resource_requests import check_resources
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.sweep_report import report_sweep, summarise_sweep
+from lola.workflows.workflow_config import WorkflowConfig
 
-
-class Settings(Protocol):
-    """What the configuration of every plan says."""
-
-    @property
-    def system(self) -> str:
-        """The physical system."""
-
-    @property
-    def simulation(self) -> Simulation | None:
-        """What to simulate where the datasets are missing."""
-
-    @property
-    def well(self) -> str:
-        """The folder of Well datasets."""
-
-    @property
-    def storage(self) -> str | None:
-        """The storage root."""
-
-    @property
-    def concurrency(self) -> int:
-        """The most trials at once; 0 is as many as the cluster has room for, one more where it may grow."""
-
-    def what(self) -> dict[str, Any]:
-        """The fingerprinted fields."""
-
-    def fit(self, data: Data) -> None:
-        """Raise `ConfigError` unless the options fit the data."""
-
-
-class AnyPlan(Protocol):
-    """A plan: trials, of which each needs only stages of trials before it.
-
-    What trials find may call for more: a plan is run until it has no trial that is not finished.
-    """
-
-    @property
-    def config(self) -> Settings:
-        """What is planned."""
-
-    @property
-    def root(self) -> AnyPath:
-        """The storage root."""
-
-    @property
-    def fingerprint(self) -> str:
-        """The plan's own fingerprint."""
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials."""
-
-
-P = TypeVar("P", bound=AnyPlan)
+P = TypeVar("P", bound=BasePlan)
 
 
 def run_sweep(config: SweepConfig) -> AnyPath:
-    """Run a sweep to its end, from wherever an earlier call left it; returns the report.
+    """Run a sweep to its end, from wherever an earlier call left it; returns the page of its report.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    build = functools.partial(Plan, config)
-    return run_reported(config, f"sweep {config.system}", build, report_sweep, summarise_sweep)
+    return run_reported(config, Plan, report_sweep, summarise_sweep)
 
 
 def run_reported(
-    config: Settings,
-    title: str,
-    build: Callable[[AnyPath, Location], P],
+    config: WorkflowConfig,
+    kind: type[P],
     report: Callable[[P], AnyPath],
     summarise: Callable[[P], RenderableType] | None = None,
 ) -> AnyPath:
-    """Run a plan to its end, from wherever an earlier call left it; returns its report.
+    """Run a plan to its end, from wherever an earlier call left it; returns the page of its report.
 
     Arguments:
-        config: Where data and results are.
-        title: A name for people.
-        build: Makes the plan of the storage root and the folder of Well datasets.
+        config: What is planned.
+        kind: The plan.
         report: Writes the report of a plan whose trials are all finished.
         summarise: Returns what the console shows of it.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config, build)
-    page = _complete(plan, title, tracker, progress, report, summarise)
+    plan, tracker, progress = _prepare(config, kind)
+    page = _complete(plan, f"{kind.title} {config.system}", tracker, progress, report, summarise)
     assert page is not None
     _log_missing(tracker, progress)
     return page
@@ -122,22 +65,20 @@ def run_stages(
     config: SweepConfig,
     title: str,
     choose: Callable[[Plan], Iterable[Stage]],
-    parts: Sequence[str] = (),
 ) -> tuple[Stage, ...]:
     """Make some stages of a sweep, and what they need, from wherever an earlier call left them.
 
     Arguments:
         config: The sweep that they belong to.
         title: A name for people.
-        choose: Tells the stages of the sweep's plan.
-        parts: The parts of the configuration that they follow from; all if none is named.
+        choose: Chooses the stages of the sweep's plan.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config, functools.partial(Plan, config), parts)
+    plan, tracker, progress = _prepare(config, Plan, lambda plan: plan.towards(*choose(plan)))
+    _complete(plan, title, tracker, progress)
     stages = tuple(choose(plan))
-    _complete(plan.towards(*stages), title, tracker, progress)
     for stage in stages:
         progress.log(f"{stage.what}: {stage.folder}")
     _log_missing(tracker, progress)
@@ -145,13 +86,13 @@ def run_stages(
 
 
 def _log_missing(tracker: Tracker, progress: Progress) -> None:
-    """Say, as the last line, what MLflow lacks and which command sends it."""
+    """Log, as the last line, what MLflow lacks and which command sends it."""
     if tracker.missing:
         progress.log(tracker.missing)
 
 
 def _prepare(
-    config: Settings, build: Callable[[AnyPath, Location], P], parts: Sequence[str] = ()
+    config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = lambda plan: plan
 ) -> tuple[P, Tracker, Progress]:
     """Open storage and tracking, see to the data, and connect to a cluster that sees the storage."""
     progress = Progress(Console())
@@ -159,13 +100,14 @@ def _prepare(
         storage = resolve_storage(config.storage)
         well = well_folder(storage, config.well)
         simulation = None if is_url(config.well) else config.simulation
+        expected: tuple[Trial, ...] = ()
         if simulation is not None and needs_simulation(simulation, well):
-            config.fit(Data.of_simulation(simulation))
+            expected = part(kind(config, storage, well, DatasetInfo.of_simulation(simulation))).trials
         tracker = Tracker(storage, config.system, progress.log)
     if simulation is not None:
-        simulate(simulation, well, progress.log, functools.partial(refuse_parts, config, parts))
+        simulate(simulation, well, progress.log, lambda: check_resources(config, expected))
     with progress.reporting(lambda: f"reading the headers of the datasets in {well}"):
-        plan = build(storage, well)
+        plan = part(kind(config, storage, well))
     connect(progress.log)
     with progress.reporting(lambda: f"asking the nodes whether they see {storage}"):
         require_shared(storage)
@@ -174,7 +116,7 @@ def _prepare(
     return plan, tracker, progress
 
 
-def emulated_options(config: Settings) -> list[str]:
+def emulated_options(config: WorkflowConfig) -> list[str]:
     """The options that ask a processor for bfloat16, if this one emulates it."""
     stages = {name: value for name, value in vars(config).items() if hasattr(value, "precision")}
     chosen = [name for name, value in stages.items() if value.precision == "bfloat16" and not value.gpus]
@@ -192,7 +134,7 @@ def _complete(
     summarise: Callable[[P], RenderableType] | None = None,
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
-    refuse_stages(plan.config, plan.trials)
+    check_resources(plan.config, plan.trials)
     tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
     with tracker.finish_on_error():
         try:
@@ -215,11 +157,11 @@ def _complete(
     return page
 
 
-def _make(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
+def _make(plan: BasePlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
     """Run a plan until it has no trial that is not finished, or trials failed; returns why, by name."""
     while True:
         trials = plan.trials
-        stages = [step.stage for trial in trials for step in trial.steps]
+        stages = [step.stage for step in plan.steps]
         finished = sum(trial.finished for trial in trials), sum(stage.finished for stage in stages)
         progress.log(
             f"{len(trials)} trials of {len(stages)} stages: {finished[0]} trials and {finished[1]} stages "
@@ -230,7 +172,7 @@ def _make(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]
             return failures
 
 
-def run_plan(plan: AnyPlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
+def run_plan(plan: BasePlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
     """Run every trial of a plan that is not finished; returns why trials failed, by name.
 
     Arguments:

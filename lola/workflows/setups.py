@@ -10,7 +10,7 @@ from lola.storage.remote import AnyPath
 from lola.workflows.sweep import Recipe
 
 
-def pixel_setup(
+def field_setup(
     recipe: Recipe,
     datasets: Datasets,
     system: System,

@@ -10,11 +10,9 @@ from lola.core.config import (
     Config,
     Distinct,
     DistinctOrNone,
-    Place,
     Size,
     Within,
     added,
-    how,
     located,
     require,
 )
@@ -31,14 +29,8 @@ from lola.models.neural_solver import NeuralSolverConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.simulate.simulators import Simulation
 from lola.training.loop import TrainingConfig
-from lola.workflows.fitting import (
-    Data,
-    field_windows,
-    fit_autoencoder,
-    fit_emulator,
-    fit_training,
-    latent_windows,
-)
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.workflow_config import WorkflowConfig
 
 EmulatorModel = DiffusionConfig | NeuralSolverConfig
 ENSEMBLE_BYTES = 32e9  # of the members of a trajectory, which an evaluation holds
@@ -46,12 +38,11 @@ Statistics = Literal["configured", "computed"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepConfig(Config):
+class SweepConfig(WorkflowConfig):
     """A sweep over compression rate, model and solver steps for one physical system.
 
     Arguments:
-        system: The physical system.
-        simulation: What to simulate where the datasets are missing; with none they must be there.
+        simulation: What to simulate if the datasets do not exist; without one they must.
         latent_channels: Latent channels of the autoencoders; each is a compression rate.
         autoencoder: The autoencoder, but for its latent channels.
         autoencoder_training: How autoencoders are trained.
@@ -64,21 +55,14 @@ class SweepConfig(Config):
         window: States that an emulator sees at once.
         symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
         solver_steps: Sampler steps at which diffusion models are evaluated.
-        contexts: Further contexts that emulators are evaluated at, beside that of `evaluation`.
+        contexts: Further contexts that emulators are evaluated at, in addition to that of `evaluation`.
         evaluation: What is scored.
         observed: What is observed of test trajectories, if diffusion models are also evaluated guided.
         guidance: How they are guided by it, at the most solver steps.
         statistics: Whether fields are standardised by the statistics of their system, which are those of The
             Well's training set, or by those of this training set; a system without any computes them.
-        well: The folder of Well datasets, absolute, under the storage root, or a URL.
-        include: Only files of datasets whose name contains one of these are used.
-        exclude: Files of datasets whose name contains one of these are not used.
-        storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
-        concurrency: The most trials at once, which a cluster that may grow is asked for together; 0 is as
-            many as it has room for, and there one more.
     """
 
-    system: str = "euler"
     simulation: Simulation | None = None
     latent_channels: Distinct[Size]
     autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
@@ -97,11 +81,6 @@ class SweepConfig(Config):
     observed: ObservationConfig | None = added(None)
     guidance: GuidanceConfig | None = added(None)
     statistics: Statistics = "configured"
-    well: str = how("well")
-    include: tuple[str, ...] = how(())
-    exclude: tuple[str, ...] = how(())
-    storage: str | None = how(None)
-    concurrency: Place = how(0)
 
     def validate(self) -> None:
         check_simulation(self.system, self.simulation)
@@ -131,36 +110,39 @@ class SweepConfig(Config):
         require(self.evaluation.split == "test", "--evaluation.split: a sweep is scored on the test split")
         require(
             self.evaluation.guidance is None,
-            "--evaluation.guidance: the observations of a sweep are its own, beside evaluations without any",
+            "--evaluation.guidance: a sweep is guided by --observed and --guidance instead",
         )
         self.guided()
 
-    def fit(self, data: Data) -> None:
+    def fit(self, data: DatasetInfo) -> None:
         """Raise `ConfigError` unless the options fit the data."""
-        n = max(self.latent_channels)
-        latent = fit_autoencoder(self.autoencoder.replace(latent_channels=n), data)
+        from lola.workflows.fitting import field_windows, fit_training, latent_windows
+        from lola.workflows.model_shape import ModelShape, latent_grid
+
+        codec = self.autoencoder.replace(latent_channels=max(self.latent_channels))
+        ModelShape.of_autoencoder(codec, data).fit("autoencoder")
         span = (self.window - 1) * self.evaluation.stride + 1
         require(
             span <= data.steps,
             f"a --window of {self.window} states at an --evaluation.stride of {self.evaluation.stride} spans "
             f"{span} steps; the trajectories have {data.steps}",
         )
+        latent = latent_grid(codec, data.grid)
         self._fit_evaluations(data, latent)
-        fields = len(data.system.channels)
-        fit_emulator("diffusion", self.diffusion, n, latent, data.parameters, self.window)
-        fit_emulator("neural_solver", self.neural_solver, n, latent, data.parameters, self.window)
+        for name, model in (("diffusion", self.diffusion), ("neural_solver", self.neural_solver)):
+            ModelShape.of_emulator(model, data, self.window, codec, self.cache).fit(name)
         item = np.dtype(self.cache.dtype).itemsize
-        windows = latent_windows(data, latent, n, item, span, self.cache.variants)
+        windows = latent_windows(data, latent, codec.latent_channels, item, span, self.cache.variants)
         with located("emulator_training."):
             fit_training(self.emulator_training, windows, self.window)
         with located("autoencoder_training."):
             fit_training(self.autoencoder_training, field_windows(data, 1), 1)
         if self.pixel is not None:
-            fit_emulator("pixel", self.pixel, fields, data.grid, data.parameters, self.window)
+            ModelShape.of_emulator(self.pixel, data, self.window).fit("pixel")
             with located("pixel_training."):
                 fit_training(self.pixel_training, field_windows(data, span), self.window)
 
-    def _fit_evaluations(self, data: Data, latent: tuple[int, ...]) -> None:
+    def _fit_evaluations(self, data: DatasetInfo, latent: tuple[int, ...]) -> None:
         with located("evaluation."):
             self.evaluation.check_steps(data.steps)
         start, stride = max(self.evaluation.starts), self.evaluation.stride

@@ -28,7 +28,7 @@ from lola.evaluation.tables.stored import read_array, read_subject, read_table
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
 from lola.workflows.plan import Plan
-from lola.workflows.report_stage import TABLES, copied, page_path, report_folder, report_stage
+from lola.workflows.report_stage import TABLES, page_path, report_folder, report_stage, write_passing_tables
 from lola.workflows.sweep import Recipe
 
 SHOWN = 6  # lead times that the example states are pictured at
@@ -36,10 +36,9 @@ PICTURE = 256  # points along the longest side of each; finer grids are averaged
 
 
 def report_sweep(plan: Plan) -> AnyPath:
-    """Write the report of a sweep whose trials are all finished, unless it is there; returns the page.
+    """Write the report of a sweep whose trials are all finished, unless it exists; returns the page.
 
-    Evaluations are read one after the other: of each there remains what the page shows, and its rows go into
-    the tables beside the page.
+    Evaluations are read one after the other: memory keeps what the page shows, and rows go to files.
     """
     evaluations = {trial.name: trial.steps[0].stage.fingerprint for trial in plan.evaluations}
     inputs = {"evaluations": fingerprint(evaluations)}
@@ -47,7 +46,7 @@ def report_sweep(plan: Plan) -> AnyPath:
     if not stage.finished:
         rows: dict[str, int] = {}
         with report_folder(stage) as folder:
-            tables = copied(_tables(plan), folder, rows)
+            tables = write_passing_tables(_tables(plan), folder, rows)
             write_page(folder, make_page(_report(plan, Aggregates.of(plan.system, tables))))
         stage.commit(sweep=plan.fingerprint, rows=rows)
     return page_path(stage)
@@ -82,9 +81,9 @@ def _report(plan: Plan, scores: Aggregates) -> Report:
         timings=list(_timings(plan)),
         simulations=list(simulation_sections(plan.datasets.root)),
         limits=demo_limits(
-            train_trajectories=len(plan.train.trajectories),
+            train_trajectories=plan.data.trajectories["train"],
             test_trajectories=_scored(plan),
-            grid=plan.test.grid,
+            grid=plan.data.grid,
             training_steps=config.emulator_training.steps,
         ),
     )
@@ -114,10 +113,10 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
     rates = ", ".join(f"{plan.compression(n):g}" for n in config.latent_channels)
     return [
         ("System", f"{system.name}: {', '.join(system.channels)}"),
-        ("Grid", " x ".join(map(str, plan.test.grid))),
+        ("Grid", " x ".join(map(str, plan.data.grid))),
         (
             "Trajectories",
-            f"{len(plan.train.trajectories)} for training, {_scored(plan)} scored",
+            f"{plan.data.trajectories['train']} for training, {_scored(plan)} scored",
         ),
         ("Compression rates", rates),
         ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
@@ -172,10 +171,12 @@ class _Truth:
 
 def _truth(plan: Plan) -> _Truth:
     config = plan.config.evaluation
-    index = choose_trajectories(plan.test, config)[0]
-    truth = plan.test.read(index, config.starts[0], plan.test.steps, config.stride)[:, config.context :]
+    index = choose_trajectories(plan.splits["test"], config)[0]
+    truth = plan.splits["test"].read(index, config.starts[0], plan.splits["test"].steps, config.stride)[
+        :, config.context :
+    ]
     lead_times = [config.stride * (i + 1) for i in range(truth.shape[1])]
-    return _Truth(plan.test.trajectories[index].id, _flat(truth.numpy()), lead_times)
+    return _Truth(plan.splits["test"].trajectories[index].id, _flat(truth.numpy()), lead_times)
 
 
 def _examples(plan: Plan, truth: _Truth) -> list[Example]:
@@ -260,10 +261,10 @@ def _timing(trial: Trial) -> Timing:
 
 
 def _simulator(plan: Plan) -> list[Timing]:
-    """Seconds per emulated state of the simulator, where the files tell."""
-    with open_hdf5(plan.test.trajectories[0].file) as file:
+    """Seconds per emulated state of the simulator, where the files say."""
+    with open_hdf5(plan.splits["test"].trajectories[0].file) as file:
         seconds = file.attrs.get("seconds_per_trajectory")
     if seconds is None:
         return []
-    states = (plan.test.steps - 1) / plan.config.evaluation.stride
+    states = (plan.splits["test"].steps - 1) / plan.config.evaluation.stride
     return [Timing(model="simulator", seconds=float(seconds) / states)]

@@ -86,10 +86,10 @@ def test_published_data_that_are_not_there(tmp_path):
     assert "has no HDF5 files in rayleigh_benard/data/train" in line
 
 
-def test_a_dry_run_needs_no_data_and_leaves_nothing(tmp_path):
-    result = run(tmp_path, "--system", "rayleigh_benard", "--dry-run", command=(TRAIN, "smoke"))
+def test_a_plan_needs_no_data_and_leaves_nothing(tmp_path):
+    result = run(tmp_path, "--system", "rayleigh_benard", "--plan", command=(TRAIN, "smoke"))
     assert result.returncode == 0, result.stderr
-    assert "autoencoder f8c16" in result.stdout
+    assert "autoencoder-f8c16" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 

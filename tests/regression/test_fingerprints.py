@@ -19,7 +19,7 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.workflows import presets
 from lola.workflows.plan import Plan
-from lola.workflows.studies.optimizers import OptimizerPlan
+from lola.workflows.studies.optimizer_plan import OptimizerPlan
 from lola.workflows.studies.sampler_plan import SamplerPlan
 
 GOLDENS = Path(__file__).with_name("fingerprints.json")

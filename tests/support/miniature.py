@@ -11,7 +11,6 @@ import torch
 from sources import Single
 from stages import finish_autoencoder, finish_diffusion
 
-from lola.core.config import Config
 from lola.data.systems import EULER
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import open_split
@@ -27,7 +26,6 @@ from lola.storage.stages import Stage
 from lola.training.loop import train
 from lola.workflows import presets
 from lola.workflows.forecast.forecast import Forecast
-from lola.workflows.forecast.training_costs import autoencoder_job
 
 GRID, STATES, PARAMETERS = 16, 5, 5
 SUBJECT = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)
@@ -149,14 +147,8 @@ def simulate_briefly(config: Any) -> None:
             assert all(np.isfinite(values).all() for values in fields.values())
 
 
-def estimate_briefly(hardware: Config) -> None:
-    """What a training costs on a GPU."""
-    cost = autoencoder_job(presets.smoke(), 16).estimate(hardware)
-    assert math.isfinite(cost.seconds)
-
-
 def price_briefly(cluster: Any) -> None:
     """What no work at all costs on a cluster."""
-    whole = Forecast((), cluster.capacity(2), cluster)
+    whole = Forecast(stages=(), capacity=cluster.capacity(2), cluster=cluster)
     assert math.isfinite(whole.cost)
     assert dataclasses.is_dataclass(whole)

@@ -19,7 +19,7 @@ from lola.models.schedule import ScheduleConfig, TimePriorConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unet import UNetConfig
 from lola.workflows import presets
-from lola.workflows.fitting import Data
+from lola.workflows.dataset_info import DatasetInfo
 
 INTEGERS = (0, -1, 10**6, 10**18, 10**30)
 FLOATS = (0.0, -1.0, 1e300, math.nan, math.inf)
@@ -59,13 +59,11 @@ def commands() -> dict[str, Config]:
     """A configuration of every command, and of the kinds of networks, samplers and the like that it takes."""
     found: dict[str, Config] = {}
     load = importlib.import_module
-    found["sweep_compression"] = load("sweep_compression").of(presets.smoke)()
-    found["plan"] = load("plan").of(presets.smoke)()
+    found["sweep_compression"] = presets.smoke()
     found["train_autoencoder"] = load("train_autoencoder").of(presets.smoke)()
     found["train_emulator"] = load("train_emulator").of(presets.smoke)()
     found["study_optimizers"] = presets.study_smoke()
     found["study_samplers"] = presets.samplers_smoke()
-    found["dry_run"] = load("dry_run").DryRun(preset="smoke")
     found["soak"] = load("soak").SoakConfig(folder="soak")
     found["elastic"] = load("elastic").DisturbanceConfig()
     found["emulate"] = load("emulate").Emulation(emulator="e", initial="i.hdf5")
@@ -182,7 +180,7 @@ def changed(config: Config, path: str, value: Any) -> Any:
         return config.replace(**{name: changed(part, rest, value)})
 
 
-def describe_os_error(config: Config, data: Callable[[Config], Data]) -> str:
+def describe_os_error(config: Config, data: Callable[[Config], DatasetInfo]) -> str:
     """Why a command refuses its configuration before it does anything; nothing if it does not."""
     try:
         config.check_options()
@@ -194,10 +192,10 @@ def describe_os_error(config: Config, data: Callable[[Config], Data]) -> str:
     return ""
 
 
-def made_up(config: Config) -> Data:
+def made_up(config: Config) -> DatasetInfo:
     """The data that a configuration would have."""
     simulation = getattr(config, "simulation", None) or presets.TINY_SIMULATIONS["euler"]
-    return Data.of_simulation(simulation)
+    return DatasetInfo.of_simulation(simulation)
 
 
 def every_option() -> Iterator[tuple[Config, Option]]:

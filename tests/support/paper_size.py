@@ -59,20 +59,20 @@ def write_well(root: Path, system: System) -> None:
 
 def fill_well(plan: Plan) -> None:
     """Values in some states of the trajectory that is shown."""
-    index = choose_trajectories(plan.test, plan.config.evaluation)[0]
-    trajectory = plan.test.trajectories[index]
+    index = choose_trajectories(plan.splits["test"], plan.config.evaluation)[0]
+    trajectory = plan.splits["test"].trajectories[index]
     rng = np.random.default_rng(0)
     with h5py.File(trajectory.file, "r+") as file:
         number = int(trajectory.id.rpartition("#")[2])
         for field in plan.system.fields:
             array = file[f"t{field.order}_fields/{field.name}"]
-            for step in range(0, plan.test.steps, 12):
+            for step in range(0, plan.splits["test"].steps, 12):
                 array[number, step] = rng.uniform(1, 2, array.shape[2:]).astype("f4")
 
 
 def lead_times(plan: Plan, config: EvaluationConfig, start: int) -> np.ndarray:
     """The lead times of a trajectory from a start state."""
-    count = len(range(start, plan.test.steps, config.stride)) - config.context
+    count = len(range(start, plan.splits["test"].steps, config.stride)) - config.context
     return config.stride * np.arange(1, count + 1)
 
 
@@ -96,11 +96,15 @@ def tables_of(plan: Plan, trial: Trial, rng: np.random.Generator) -> tuple[pa.Ta
     step = trial.steps[0]
     config, tags = step.stage.config, step.tags
     members = config.members if tags["model"] == "diffusion" else 1
-    keys = {"system": plan.system.name, "dataset": plan.dataset, "fingerprint": step.stage.fingerprint}
+    keys = {
+        "system": plan.system.name,
+        "dataset": plan.data.fingerprint,
+        "fingerprint": step.stage.fingerprint,
+    }
     keys |= {name: tags[name] for name in ("model", "space", "sampler", "solver_steps", "context")}
     keys |= {"compression": float(tags["compression"]), "overlap": config.overlap, "training_seed": 0}
     keys |= {"members": members, "guidance": ""}
-    edges = Binning.of(torch.zeros(plan.test.grid), plan.system.dimensions).edges.double().numpy()
+    edges = Binning.of(torch.zeros(plan.splits["test"].grid), plan.system.dimensions).edges.double().numpy()
     names = trajectories_of(plan, config)
     targets = TARGETS if config.subject == "emulator" and tags["space"] == "latent" else TARGETS[:1]
     metrics, spectra = [], []
@@ -126,18 +130,22 @@ def tables_of(plan: Plan, trial: Trial, rng: np.random.Generator) -> tuple[pa.Ta
 
 def trajectories_of(plan: Plan, config: EvaluationConfig) -> list[str]:
     """The trajectories that are scored."""
-    return [plan.test.trajectories[i].id for i in choose_trajectories(plan.test, config)]
+    return [plan.splits["test"].trajectories[i].id for i in choose_trajectories(plan.splits["test"], config)]
 
 
 def keep_states(plan: Plan, trial: Trial) -> None:
     """The states of the first trajectory, sparse."""
     stage, config = trial.steps[0].stage, trial.steps[0].stage.config
     ensemble = trial.steps[0].tags["model"] == "diffusion"
-    states = (len(plan.system.channels), len(lead_times(plan, config, config.starts[0])), *plan.test.grid)
+    states = (
+        len(plan.system.channels),
+        len(lead_times(plan, config, config.starts[0])),
+        *plan.splits["test"].grid,
+    )
     for name, count in ((EXAMPLE, 1 + ensemble), (MOMENTS, 2 * ensemble)):
         if count:
             array = np.lib.format.open_memmap(stage.folder / name, "w+", "f4", (count, *states))
-            array[:, :, ::6] = np.linspace(1, 2, plan.test.grid[-1], dtype="f4")
+            array[:, :, ::6] = np.linspace(1, 2, plan.splits["test"].grid[-1], dtype="f4")
 
 
 def make(root: Path, plan: Plan) -> dict:

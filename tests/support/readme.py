@@ -29,7 +29,7 @@ SMALLER = (
         r"(sweep_compression|guide|study_\w+|train_\w+)\.py(?! smoke| paper)",
         r"\1.py smoke",
     ),
-    (r"\.py paper(?!.*(--dry-run|--plan|plan\.py))(.*) --well \S+", r".py smoke\2"),
+    (r"\.py paper(?!.*(--plan|plan\.py))(.*) --well \S+", r".py smoke\2"),
     (r"--system rayleigh_benard --space pixel", "--space pixel"),
     (r"--latent-channels 64", "--latent-channels 16"),
     (r"--latent-channels 32 8", "--latent-channels 16 8"),

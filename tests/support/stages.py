@@ -26,9 +26,9 @@ def finish_diffusion(root: AnyPath, well: Path, seed: int = 0, channels: int = 1
     training = config.emulator_training.replace(seed=seed)
     plan = Plan(config.replace(emulator_training=training), root, well)
     stages = plan.autoencoder(channels), plan.emulator(config.diffusion, channels)
-    for stage, sizes in zip(
-        stages, ({"channels": 5, "spatial": 2}, plan._emulator_sizes(channels)), strict=True
-    ):
+    runs = {step.stage.fingerprint: step.run.args[0] for step in plan.steps}
+    for stage in stages:
+        sizes = runs[stage.fingerprint].sizes
         if stage.finished:
             continue
         model, details = stage.config.model, {"autoencoder": stages[0].name} if stage is stages[1] else {}

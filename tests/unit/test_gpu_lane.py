@@ -109,27 +109,26 @@ def test_the_lane_names_packages_that_are_missing(tmp_path):
     assert re.fullmatch(r"gputest: \S+ lacks torch, numpy, .*; see tests/gpu/README.md", done.stderr.strip())
 
 
-def test_the_presets_of_the_lane_are_those_of_the_paper(monkeypatch):
+def test_the_presets_of_the_lane_are_those_of_the_paper(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(LANE))
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     import paper
 
     from lola.workflows import presets
-    from lola.workflows.forecast.training_costs import jobs
+    from lola.workflows.base_plan import open_plan
+    from lola.workflows.model_shape import latent_grid
+    from lola.workflows.plan import Plan
 
-    known = {
-        f"{system} {job.name}": job
-        for system in ("euler", "rayleigh_benard", "turbulence_gravity_cooling")
-        for job in jobs(presets.paper(system))
-    }
+    known = {}
+    for system in ("euler", "rayleigh_benard", "turbulence_gravity_cooling"):
+        plan = open_plan(Plan, presets.paper(system), tmp_path, tmp_path / "nothing")
+        for step in plan.steps:
+            if step.stage.kind in ("autoencoders", "emulators"):
+                run, latent = step.run.args[0], "latents" in step.stage.inputs
+                grid = latent_grid(plan.config.autoencoder, plan.data.grid) if latent else plan.data.grid
+                states = (run.sizes["channels"], run.sizes.get("window", 1), *grid)
+                known[f"{system} {step.title.replace('-', ' ')}"] = run.model, run.sizes, states, run.training
     for name, own in paper.MODELS.items():
-        job = known[name]
-        assert (own.model, own.sizes, own.shape, own.training) == (
-            job.model,
-            job.sizes,
-            job.states,
-            job.training,
-        ), name
+        assert (own.model, own.sizes, own.shape, own.training) == known[name], name
         assert own.of_a_gpu.batch_size * own.training.most_workers == own.training.batch_size
 
 

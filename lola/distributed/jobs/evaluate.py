@@ -77,8 +77,9 @@ class EvaluationRun:
 def evaluation_step(
     stage: Stage,
     datasets: Datasets,
-    split: WellSplit,
     *,
+    dataset: str,
+    trajectories: int,
     model: str,
     compression: float | None = None,
     training_seed: int = 0,
@@ -90,7 +91,8 @@ def evaluation_step(
     Arguments:
         stage: Where the results go.
         datasets: The Well datasets.
-        split: The split that the configuration names.
+        dataset: The fingerprint of the split that the configuration names.
+        trajectories: How many trajectories that split has.
         model: The subject's `model` column.
         compression: The rate of its latent space; None in pixel space.
         training_seed: The seed of its training.
@@ -118,8 +120,8 @@ def evaluation_step(
     run = EvaluationRun(stage, config, subject, datasets, autoencoder, emulator)
     tags = {"system": stage.system, "stage": "evaluation", "compression": f"{subject.compression:g}", **key}
     tags["split"] = config.split
-    reads = InputDataset(f"{stage.system}/{config.split}", split.fingerprint, "evaluation", datasets.root)
-    total = min(config.trajectories, len(split.trajectories))
+    reads = InputDataset(f"{stage.system}/{config.split}", dataset, "evaluation", datasets.root)
+    total = min(config.trajectories, trajectories)
     return Step(stage, functools.partial(run_evaluation, run), tags, total, reads=(reads,))
 
 

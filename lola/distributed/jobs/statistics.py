@@ -25,7 +25,6 @@ from lola.data.statistics import Moments, channel_moments, table
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import SimulationFile, simulation_files
-from lola.data.well.splits import WellSplit
 from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
@@ -54,17 +53,17 @@ class StatisticsConfig(Config):
     block: Count = how(16)
 
 
-def statistics_stage(root: AnyPath, split: WellSplit, block: int = 16) -> Stage:
+def statistics_stage(root: AnyPath, system: System, dataset: str, block: int = 16) -> Stage:
     """The stage of the statistics of a training set.
 
     Arguments:
         root: The storage root.
-        split: The training set.
+        system: The physical system.
+        dataset: The fingerprint of the training set.
         block: States read at once.
     """
-    system = split.system
     config = StatisticsConfig(channels=system.channels, transforms=system.transforms, block=block)
-    inputs = {"dataset": split.fingerprint}
+    inputs = {"dataset": dataset}
     return Stage(
         root=root, kind="statistics", system=system.name, what="statistics", config=config, inputs=inputs
     )

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from lola.core.errors import DataError
 from lola.storage.remote import AnyPath
-from lola.storage.stages import Stage, read_manifests
-from lola.workflows.forecast.training_costs import Job
-from lola.workflows.plan import Plan
+from lola.storage.stages import Kind, read_manifests
+from lola.training.loop import TrainingConfig
+from lola.workflows.model_shape import ModelShape
 
 
 class Measured:
@@ -14,40 +15,31 @@ class Measured:
 
     Arguments:
         root: The storage root.
-        plan: The plan of the sweep; None where there are no data yet, and nothing can have been measured.
+        dataset: The fingerprint of the data; of data that do not exist yet nothing has been measured.
     """
 
-    def __init__(self, root: AnyPath, plan: Plan | None) -> None:
-        self.root, self.plan = root, plan
-        self.read: dict[str, list[dict[str, Any]]] = {}
-        self.stages: dict[tuple[str, str], Stage] = {}
-        if plan is not None:
-            stages = (step.stage for trial in plan.trials for step in trial.steps)
-            self.stages = {(stage.kind, stage.what): stage for stage in stages}
+    def __init__(self, root: AnyPath, dataset: str) -> None:
+        self.root, self.dataset = root, dataset
+        self.read: dict[Kind, list[dict[str, Any]]] = {}
 
-    def finished(self, kind: str, what: str) -> bool:
-        """Whether a stage of the sweep is."""
-        stage = self.stages.get((kind, what))
-        return stage is not None and stage.finished
-
-    def step(self, job: Job, device: str) -> float | None:
+    def step(self, shape: ModelShape, training: TrainingConfig, device: str) -> float | None:
         """Seconds of a training step, the fastest of those that count.
 
         Arguments:
-            job: What is trained: its model, batch size, precision, optimiser and workers count, not its
-                length, its seed or its rate.
+            shape: The model, as it was built.
+            training: How it is trained: batch size, precision, optimiser and workers count, not length, seed
+                or learning rate.
             device: The kind of the workers' devices.
         """
-        training = job.training
         wanted = (training.batch_size, training.precision, training.optimizer.name)
+        own = {"type": type(shape.model).__name__, **shape.model.what()}
         found = []
-        for manifest in self._manifests("autoencoders" if job.kind == "autoencoder" else "emulators"):
+        for manifest in (*self._manifests("autoencoders"), *self._manifests("emulators")):
             speed, trained = manifest.get("speed", {}), manifest["config"].get("training", {})
             if not speed or (speed["device"], speed["workers"]) != (device, training.most_workers):
                 continue
             what = trained["batch_size"], trained["precision"], trained["optimizer"]["name"]
-            own = {"type": type(job.model).__name__, **job.model.what()}
-            if what == wanted and manifest["model"] == own and manifest["sizes"] == dict(job.sizes):
+            if what == wanted and manifest["model"] == own and manifest["sizes"] == shape.sizes:
                 found.append(speed["seconds_per_step"])
         return min(found, default=None)
 
@@ -62,12 +54,23 @@ class Measured:
         found = [m["seconds_per_state"] for m in self._manifests("evaluations") if m["what"] == what]
         return min(found, default=0.0)
 
-    def _manifests(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Those of finished stages on the sweep's own data."""
-        if self.plan is None:
-            return
+    def manifest(self, kind: Kind, fingerprint: str) -> dict[str, Any]:
+        """The manifest of a finished stage.
+
+        Raises:
+            DataError: There is none.
+        """
+        for manifest in self._read(kind):
+            if manifest["fingerprint"] == fingerprint:
+                return manifest
+        raise DataError(f"{self.root / kind} has no finished stage with the fingerprint {fingerprint[:8]}")
+
+    def _manifests(self, kind: Kind) -> Iterator[dict[str, Any]]:
+        """Those of finished stages on the same data."""
+        known = self._read(kind) if self.dataset else ()
+        return (each for each in known if each["inputs"].get("dataset") == self.dataset)
+
+    def _read(self, kind: Kind) -> list[dict[str, Any]]:
         if kind not in self.read:
             self.read[kind] = [manifest for _, manifest in read_manifests(self.root, kind)]
-        for manifest in self.read[kind]:
-            if manifest["inputs"].get("dataset") == self.plan.dataset:
-                yield manifest
+        return self.read[kind]

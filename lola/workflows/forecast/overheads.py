@@ -1,4 +1,4 @@
-"""What a sweep takes beside arithmetic: processes that start, simulations, the report.
+"""What a sweep takes in addition to arithmetic: processes that start, simulations, the report.
 
 The seconds were seen on CPUs (two cores of AMD Zen 3), where they decide how long small sweeps take.
 On GPUs the same steps are taken, and are a small part of the whole.

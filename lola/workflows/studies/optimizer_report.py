@@ -12,11 +12,11 @@ from lola.evaluation.studies.optimizers import findings, name_arm, sections
 from lola.storage.event_log import read_events
 from lola.storage.remote import AnyPath
 from lola.workflows.report_stage import commit_report, page_path, report_stage
-from lola.workflows.studies.optimizers import OptimizerPlan
+from lola.workflows.studies.optimizer_plan import OptimizerPlan
 
 
 def report_optimizers(plan: OptimizerPlan) -> AnyPath:
-    """Write the report of a study whose trials are all finished, unless it is there; returns the page."""
+    """Write the report of a study whose trials are all finished, unless it exists; returns the page."""
     stages = [run.trial.steps[0].stage for run in plan.runs]
     inputs = {"autoencoders": fingerprint([stage.fingerprint for stage in stages])}
     stage = report_stage(plan.root, plan.system.name, "optimizers", inputs)

@@ -19,8 +19,6 @@ from typing import Any, Literal
 import pandas as pd
 
 from lola.core.config import Config, fingerprint, require
-from lola.data.systems import System, get_system
-from lola.data.well.datasets import Datasets
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.trials import Trial
@@ -34,8 +32,8 @@ from lola.models.diffusion import DiffusionConfig
 from lola.storage.registry import find_emulator
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, Stage, read_manifest, read_manifests
-from lola.workflows.fitting import Data
-from lola.workflows.plan import open_dataset
+from lola.workflows.base_plan import BasePlan
+from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.studies.samplers import SamplerStudyConfig
 
 Split = Literal["valid", "test"]
@@ -65,7 +63,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """The folder's name, which tells it from others."""
+        """The folder's name, which is unique."""
         return self.folder.name
 
     @functools.cached_property
@@ -129,26 +127,21 @@ class Model:
             self.codec.check_grid(split.grid)
 
 
-class SamplerPlan:
+class SamplerPlan(BasePlan[SamplerStudyConfig]):
     """All trials of a study: those of the validation split, then those of what is chosen, on the test split.
 
-    Arguments:
-        config: The study.
-        root: The storage root.
-        well: The folder of Well datasets, a path or a URL.
-
     Raises:
-        DataError: The datasets are missing or faulty.
-        ConfigError: A model does not fit the data or the evaluation, or there is none.
+        ConfigError: A model does not fit the data or the evaluation, or none exists.
         TrackingError: A model is not found.
     """
 
-    def __init__(self, config: SamplerStudyConfig, root: AnyPath, well: Location) -> None:
-        self.config, self.root = config, root
-        self.datasets = Datasets(well, config.include, config.exclude)
-        self.system: System = get_system(config.system)
-        self.splits, self.dataset = open_dataset(self.datasets, self.system)
-        config.fit(Data.of_splits(self.splits))
+    title = "samplers"
+    remark = "The evaluations on the test split depend on the choice, and are not included."
+
+    def __init__(
+        self, config: SamplerStudyConfig, root: AnyPath, well: Location, data: DatasetInfo | None = None
+    ) -> None:
+        super().__init__(config, root, well)  # finished models have had data, so that none are expected
         named = tuple(Model.of(find_emulator(root, each)) for each in config.emulators)
         self.models = named or tuple(self._found())
         require(
@@ -157,26 +150,26 @@ class SamplerPlan:
         )
         require(
             len({model.name for model in self.models}) == len(self.models),
-            f"--emulators {', '.join(config.emulators)} name one twice",
+            f"--emulators {', '.join(config.emulators)} contains duplicates",
         )
         for model in self.models:
-            model.check(config, self.splits["test"], self.dataset)
+            model.check(config, self.splits["test"], self.data.fingerprint)
 
     def _found(self) -> Iterator[Model]:
         """The finished diffusion models of the storage root that were trained on these data."""
         for folder, manifest in read_manifests(self.root, "emulators"):
-            alike = (
-                manifest["system"] == self.system.name and manifest["inputs"].get("dataset") == self.dataset
-            )
-            if alike and manifest["model"]["type"] == DIFFUSION:
+            trained = manifest["system"], manifest["inputs"].get("dataset")
+            if (
+                trained == (self.system.name, self.data.fingerprint)
+                and manifest["model"]["type"] == DIFFUSION
+            ):
                 yield Model.of(folder)
 
     @property
     def fingerprint(self) -> str:
         """The study's own fingerprint."""
-        return fingerprint(
-            self.config, self.dataset, *(model.manifest["fingerprint"] for model in self.models)
-        )
+        models = (model.manifest["fingerprint"] for model in self.models)
+        return fingerprint(self.config, self.data.fingerprint, *models)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -261,13 +254,14 @@ class SamplerPlan:
                 system=self.system.name,
                 what=f"{title}-s{sampler.steps}",
                 config=scoring.replace(sampler=sampler, split=split),
-                inputs=model.inputs(self.dataset),
+                inputs=model.inputs(self.data.fingerprint),
             )
             steps.append(
                 evaluation_step(
                     stage,
                     self.datasets,
-                    self.splits[split],
+                    dataset=self.data.fingerprints[split],
+                    trajectories=self.data.trajectories[split],
                     model=kind,
                     compression=model.compression,
                     training_seed=manifest["config"].get("training", {}).get("seed", 0),

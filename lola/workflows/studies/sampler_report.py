@@ -18,7 +18,7 @@ from lola.workflows.studies.sampler_plan import Model, SamplerPlan
 
 
 def report_samplers(plan: SamplerPlan) -> AnyPath:
-    """Write the report of a study whose trials are all finished, unless it is there; returns the page."""
+    """Write the report of a study whose trials are all finished, unless it exists; returns the page."""
     stage = report_stage(plan.root, plan.system.name, "samplers", {"study": plan.fingerprint})
     if not stage.finished:
         study = make_study(plan)
@@ -60,7 +60,7 @@ def make_study(plan: SamplerPlan) -> Study:
 
 
 def name_models(models: tuple[Model, ...]) -> dict[str, str]:
-    """Names for people: the rates where these tell models apart, else the stages' names."""
+    """Names for people: the rates where these differ between models, else the stages' names."""
     rates = {
         model.name: "pixel space" if model.compression is None else f"rate {model.compression:.4g}×"
         for model in models
@@ -104,11 +104,11 @@ def _limits(plan: SamplerPlan) -> list[str]:
     members = plan.config.evaluation.members
     return [
         f"{count} test trajectories: intervals of a bootstrap over so few are rather too short than too "
-        "long, and tell of other trajectories, not of other trainings of the model."
+        "long, and describe other trajectories, not other trainings of the model."
         if count < 30
-        else "Intervals tell of other trajectories, not of other trainings of the model.",
+        else "Intervals describe other trajectories, not other trainings of the model.",
         "A sampler that suits a model need not suit one that was trained longer: the better a model, the "
-        "more its sampler's error counts beside its own.",
+        "more its sampler's error counts in addition to its own.",
         f"All draws of a trajectory start from the same noise, {members} members, so that their ratios vary "
         "less than their errors do.",
         "Evaluations of the network are counted, not seconds: samplers themselves take next to no time.",

@@ -5,37 +5,31 @@ import functools
 import itertools
 from typing import Annotated, Literal
 
-from lola.core.config import Config, Distinct, DistinctOrNone, Place, Within, how, located, require
+from lola.core.config import Distinct, DistinctOrNone, Within, how, located, require
 from lola.data.systems import get_system
 from lola.emulation.sampling import SamplerConfig, SolverSteps
 from lola.evaluation.evaluate import EvaluationConfig
-from lola.workflows.fitting import Data
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.workflow_config import WorkflowConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplerStudyConfig(Config):
+class SamplerStudyConfig(WorkflowConfig):
     """A study of samplers on finished diffusion models of one physical system.
 
     Arguments:
-        system: The physical system.
         emulators: Diffusion models, each a stage's folder, name or fingerprint, runs:/RUN_ID,
             models:/NAME/VERSION, or the name of a registered model; none for all finished ones of the storage
             root that were trained on these data.
-        samplers: Samplers by name, with options behind it as in `exponential_data-order3` or `ddim-eta0.5`.
-        spacings: Step spacings by name, `power` with its exponent behind it as in `power-7`.
+        samplers: Samplers by name, with options as suffixes as in `exponential_data-order3` or `ddim-eta0.5`.
+        spacings: Step spacings by name, `power` with its exponent as a suffix as in `power-7`.
         steps: Network evaluations per window; the last is what fewer are compared with.
         fine: The sampler of the fine reference.
         metric: The error that the choice is made by.
         tolerance: By how much the error of fewer evaluations may be larger.
         evaluation: What is scored, but for the sampler, which is the one in use.
-        well: The folder of Well datasets, absolute, under the storage root, or a URL.
-        include: Only files of datasets whose name contains one of these are used.
-        exclude: Files of datasets whose name contains one of these are not used.
-        storage: The storage root; else LOLA_STORAGE, else ~/lola-storage.
-        concurrency: Trials at once; 0 is as many as the cluster has room for.
     """
 
-    system: str = "euler"
     emulators: DistinctOrNone[str] = how(())
     samplers: Distinct[str]
     spacings: Distinct[str] = ("time", "log_snr", "angle", "power-7")
@@ -44,11 +38,6 @@ class SamplerStudyConfig(Config):
     metric: Literal["vrmse", "crps"] = "vrmse"
     tolerance: Annotated[float, Within("(0, 1e6]")] = 0.03
     evaluation: EvaluationConfig
-    well: str = how("well")
-    include: tuple[str, ...] = how(())
-    exclude: tuple[str, ...] = how(())
-    storage: str | None = how(None)
-    concurrency: Place = how(0)
 
     def validate(self) -> None:
         get_system(self.system)
@@ -70,14 +59,10 @@ class SamplerStudyConfig(Config):
                 f"its own, which does not divide {self.steps[-1]}",
             )
 
-    def fit(self, data: Data) -> None:
+    def fit(self, data: DatasetInfo) -> None:
         """Raise `ConfigError` unless the evaluation fits the data."""
         with located("evaluation."):
             self.evaluation.check_steps(data.steps)
-
-    @property
-    def simulation(self) -> None:
-        """Nothing is simulated: models that are there have had their data."""
 
     @property
     def present(self) -> SamplerConfig:

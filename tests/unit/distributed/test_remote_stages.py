@@ -88,6 +88,6 @@ def test_a_plan_is_the_same_wherever_its_results_go(roots, well):
     assert plans[0].fingerprint == plans[1].fingerprint
     assert [trial.name for trial in plans[0].trials] == [trial.name for trial in plans[1].trials]
     split = Datasets(well).open(EULER, "train")
-    stages = [statistics_stage(root, split) for root in roots]
+    stages = [statistics_stage(root, EULER, split.fingerprint) for root in roots]
     assert stages[0].name == stages[1].name
     assert not any(trial.finished for trial in plans[1].trials)

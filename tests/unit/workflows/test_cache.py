@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from stages import ROOT
 
+from lola.core.config import flat
 from lola.core.errors import ConfigError, DataError, TrackingError
 from lola.data.well.datasets import Datasets
 from lola.emulation.encoding import CacheConfig
@@ -32,6 +33,23 @@ def test_a_sweep_has_the_same_stage(tmp_path, well, autoencoder, sweep):
         step for trial in plan.trials for step in trial.steps if step.stage.folder == cache.stage.folder
     ]
     assert (step.tags, step.total, step.reads) == (cache.tags, cache.total, cache.reads)
+
+
+def test_a_cache_that_differs_in_its_block_alone_is_taken(tmp_path, well, autoencoder):
+    def planned(**options):
+        config = CacheConfig(**options)
+        return plan_cache(tmp_path, Datasets(well), autoencoder.name, config, "block" not in options).stage
+
+    known = planned(block=8)
+    assert planned().config.block == CacheConfig().block != 8
+    EventLog(known.folder).describe(name="latents", tags={}, parameters=flat(known.config.what()))
+    assert planned().folder == known.folder  # begun
+    assert planned(dtype="float16").config.block == CacheConfig().block
+    finished = planned(block=9)
+    EventLog(finished.folder).describe(name="latents", tags={}, parameters=flat(finished.config.what()))
+    finished.commit()
+    assert planned().folder == finished.folder
+    assert planned(block=25).config.block == 25
 
 
 def test_an_autoencoder_is_found_by_folder_name_and_fingerprint(tmp_path, autoencoder):

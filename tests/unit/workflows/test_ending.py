@@ -37,7 +37,11 @@ def end(tmp_path, monkeypatch, make, down=False):
     tags = {"stage": "autoencoder", "model": "autoencoder"}
     trials = (Trial("one", (Step(stage, stage.commit, tags, 1),)),)
     plan = SimpleNamespace(
-        trials=trials, fingerprint="f" * 64, root=tmp_path, config=SimpleNamespace(what=dict, concurrency=1)
+        trials=trials,
+        steps=trials[0].steps,
+        fingerprint="f" * 64,
+        root=tmp_path,
+        config=SimpleNamespace(what=dict, concurrency=1),
     )
     output = io.StringIO()
     progress = Progress(Console(file=output, width=1000))
@@ -53,7 +57,9 @@ def end(tmp_path, monkeypatch, make, down=False):
         return make(stage, event_log)
 
     monkeypatch.setattr(workflow, "run_trials", run)
-    monkeypatch.setattr(workflow, "refuse_stages", lambda config, trials: None)  # which asks Ray what it has
+    monkeypatch.setattr(
+        workflow, "check_resources", lambda config, trials: None
+    )  # which asks Ray what it has
     workflow._complete(plan, "title", tracker, progress, None)
     workflow._log_missing(tracker, progress)
     return output.getvalue()

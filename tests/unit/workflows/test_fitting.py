@@ -7,10 +7,11 @@ from lola.emulation.guidance import GuidanceConfig
 from lola.emulation.observations import ObservationConfig
 from lola.simulate.euler import EulerConfig
 from lola.workflows import presets, run
-from lola.workflows.fitting import Data, Windows, fit_training
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.fitting import Windows, fit_training
 
 SMOKE = presets.smoke()
-DATA = Data.of_simulation(SMOKE.simulation)
+DATA = DatasetInfo.of_simulation(SMOKE.simulation)
 
 
 def fit(data=DATA, **changes):
@@ -38,7 +39,7 @@ def test_a_simulation_tells_its_data():
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_every_split_needs_trajectories(split):
     with pytest.raises(ConfigError, match=f"--simulation.{split} must be at least 1"):
-        Data.of_simulation(EulerConfig(**{split: 0}))
+        DatasetInfo.of_simulation(EulerConfig(**{split: 0}))
 
 
 @pytest.mark.parametrize(

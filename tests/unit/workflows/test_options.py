@@ -11,7 +11,6 @@ from collections import defaultdict
 import miniature
 import pytest
 import ray.train
-import sweep_compression
 from options import accepting, changed, describe_os_error, every_option, hostile, made_up
 from ray.data import ActorPoolStrategy
 from ray.train.v2.api.config import ScalingConfig
@@ -20,9 +19,9 @@ from lola.core.cli import parse
 from lola.core.errors import ConfigError
 
 MILLION, HUGE = 10**6, 10**18
-SWEEPS = ("Sweep", "Planned", "Emulators", "SweepConfig")
+SWEEPS = ("Emulators", "SweepConfig")
 STUDIES = ("OptimizerStudyConfig", "SamplerStudyConfig")
-FILTERED = (*SWEEPS, "Autoencoders", "SamplerStudyConfig", "LatentCache", "Statistics")
+FILTERED = (*SWEEPS, *STUDIES, "Autoencoders", "LatentCache", "Statistics")
 BENCHMARKS = ("Training", "Data", "Emulation", "Metrics")
 SIMULATIONS = ("EulerConfig", "RayleighBenardConfig", "GravityCoolingConfig")
 SEEDS, MORE_SEEDS = (-1, HUGE), (0, MILLION)
@@ -63,7 +62,6 @@ ACCEPTED: dict[str, tuple[object, ...]] = {
     "GravityCoolingConfig.metallicities": ((0.0,),),
     "GravityCoolingConfig.radiation": (0.0,),
     "GravityCoolingConfig.seed": SEEDS,
-    "Hardware.reserve": (0.0,),
     "InferenceConfig.rows": (MILLION,),
     "InferenceConfig.states": (MILLION,),
     "LatentCache.block": (MILLION,),
@@ -111,7 +109,7 @@ WORK: dict[str, tuple[object, ...]] = {
     **{field: MORE_SEEDS for field in ACCEPTED if field.endswith(".seed")},
     **{f"{kind}.{name}": NAMES for kind in FILTERED for name in ("include", "exclude")},
     **{f"{kind}.contexts": ((),) for kind in SWEEPS},
-    **{f"{kind}.concurrency": (0, MILLION) for kind in (*SWEEPS, *STUDIES)},
+    **{f"{kind}.concurrency": (0, MILLION) for kind in (*SWEEPS, *STUDIES, "Autoencoders")},
     **{f"{kind}Benchmark.rounds": (MILLION,) for kind in BENCHMARKS},
     **{f"{kind}Benchmark.threads": (0,) for kind in BENCHMARKS},
     **{f"{kind}.{split}": (0, MILLION) for kind in SIMULATIONS for split in ("valid", "test")},
@@ -212,8 +210,6 @@ def run(config, option, folder, root, well):
             miniature.emulate_briefly(config, root, well, folder, films=option.path.startswith("film."))
         case ["EulerConfig" | "RayleighBenardConfig" | "GravityCoolingConfig", _]:
             miniature.simulate_briefly(config.simulation)
-        case ["Hardware", _]:
-            miniature.estimate_briefly(config.hardware)
         case ["ClusterConfig", _]:
             miniature.price_briefly(config.cluster)
         case _:
@@ -255,7 +251,7 @@ def accepted_by_ray(training):
     ],
 )
 def test_a_command_line_is_refused_in_one_line(arguments, message, capsys):
-    presets = {"smoke": sweep_compression.of(miniature.presets.smoke)}
+    presets = {"smoke": miniature.presets.smoke}
     with pytest.raises(SystemExit) as end:
         parse(arguments, "sweep_compression.py", "Sweep.", presets, "smoke", ("system",))
     assert end.value.code == 2
@@ -263,8 +259,8 @@ def test_a_command_line_is_refused_in_one_line(arguments, message, capsys):
     assert message in line
 
 
-def test_what_a_kind_lacks_may_be_given_behind_it():
-    presets = {"smoke": sweep_compression.of(miniature.presets.smoke)}
+def test_what_a_kind_lacks_may_be_given_after_it():
+    presets = {"smoke": miniature.presets.smoke}
     options = ["--autoencoder.type", "TransformerAutoencoderConfig", "--autoencoder.patch-size", "8"]
     config = parse(options, "sweep_compression.py", "Sweep.", presets, "smoke", ("system",))
     assert config.autoencoder.patch_size == 8

@@ -59,7 +59,7 @@ def test_observations_add_evaluations_and_change_no_other_stage(config, tmp_path
     with pytest.raises(ConfigError, match="needs a guidance"):
         config.replace(observed=ObservationConfig())
     both = {"observed": ObservationConfig(), "guidance": GuidanceConfig()}
-    with pytest.raises(ConfigError, match="observations of a sweep are its own"):
+    with pytest.raises(ConfigError, match="guided by --observed and --guidance instead"):
         config.replace(evaluation=config.evaluation.replace(**both))
 
 
@@ -81,7 +81,7 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, 
     }
 
 
-def test_averaged_weights_are_scored_beside_the_others(config, tmp_path, well):
+def test_averaged_weights_are_scored_in_addition_to_the_others(config, tmp_path, well):
     before = {trial.name for trial in Plan(config, tmp_path, well).evaluations}
     averaged = config.replace(
         autoencoder_training=config.autoencoder_training.replace(ema=0.9),
@@ -196,7 +196,7 @@ def test_every_stage_names_what_it_reads(config, tmp_path, well):
         expected = {
             "autoencoders": ("euler", inputs["dataset"], "training"),
             "latents": ("euler", inputs["dataset"], "encoding"),
-            "evaluations": ("euler/test", plan.test.fingerprint, "evaluation"),
+            "evaluations": ("euler/test", plan.splits["test"].fingerprint, "evaluation"),
             "emulators": ("euler", inputs["dataset"], "training"),
         }[step.stage.kind]
         if "latents" in inputs:

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from lola.workflows.forecast.training_costs import grid_of, jobs
 
 from lola.core.config import ConfigError
 from lola.data.systems import SYSTEMS
 from lola.training.cost import Hardware
 from lola.workflows import presets
-from lola.workflows.forecast.training_costs import grid_of, jobs
 
 PAPER = {job.system.name + " " + job.name: job for name in SYSTEMS for job in jobs(presets.paper(name))}
 

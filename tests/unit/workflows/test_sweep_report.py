@@ -32,7 +32,7 @@ def test_skipped_steps_are_told(sweep, tmp_path, well, skipped, text):
 
 def test_what_was_scored_and_what_was_left_out_are_counted(sweep, tmp_path, well):
     plan = Plan(sweep.replace(evaluation=sweep.evaluation.replace(trajectories=64)), tmp_path, well)
-    splits = {"train": {"shards": [{}], "skipped": {"b": "torn"}}, "test": {"shards": [{}, {}]}}
+    splits = {"train": {"shards": [{}], "skipped": {"b": "corrupt"}}, "test": {"shards": [{}, {}]}}
     for stage in (step.stage for trial in plan.trials for step in trial.steps):
         stage.folder.mkdir(parents=True, exist_ok=True)
         parts = {"evaluations": {"trajectories": ["a", "b", "c"]}, "latents": {"splits": splits}}

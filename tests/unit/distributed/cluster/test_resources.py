@@ -19,7 +19,7 @@ from lola.distributed.cluster.resources import (
 from lola.emulation.encoding import CacheConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.training.loop import TrainingConfig
-from lola.workflows.resource_requests import options_of, pending_requests, request_of
+from lola.workflows.resource_requests import pending_requests, request_of, requests_by_option
 from lola.workflows.sweep import Recipe
 
 TRAINING = TrainingConfig(steps=1)
@@ -37,7 +37,7 @@ def settings(**changes):
 
 def refusal(cluster, **changes):
     with pytest.raises(ClusterError) as error:
-        require_feasible(options_of(settings(**changes)), cluster)
+        require_feasible(requests_by_option(settings(**changes)), cluster)
     (line,) = str(error.value).splitlines()
     return line
 
@@ -62,12 +62,12 @@ def test_all_that_lack_something_are_named():
     both = settings(gpus=1, workers=4)
     both.autoencoder_training = both.emulator_training
     with pytest.raises(ClusterError, match=r"--autoencoder-training needs .* \(so do --emulator-training\)"):
-        require_feasible(options_of(both), LAPTOP)
+        require_feasible(requests_by_option(both), LAPTOP)
 
 
 def test_a_worker_must_fit_on_one_node():
     two = ClusterResources((Node(2, 1, 2, 1), Node(2, 1, 2, 1)))
-    require_feasible(options_of(settings(gpus=1, workers=2)), two)
+    require_feasible(requests_by_option(settings(gpus=1, workers=2)), two)
     assert "on 2 nodes" in refusal(two, gpus=2)
     assert "3 training workers" in refusal(two, gpus=1, workers=3)
 
@@ -82,7 +82,7 @@ def test_a_worker_must_fit_on_one_node():
     ],
 )
 def test_what_there_is_or_may_come_is_not_refused(cluster, changes):
-    require_feasible(options_of(settings(**changes)), cluster)
+    require_feasible(requests_by_option(settings(**changes)), cluster)
 
 
 def test_what_each_kind_of_stage_takes():

@@ -51,7 +51,7 @@ def test_the_manifest_counts_what_was_read(tmp_path, well, monkeypatch):
     part = [row for row in rows(split, 7) if row["trajectory"] < 3 and row["start"] < 14]
     monkeypatch.setattr(statistics, "_stream", lambda *arguments: part)
     monkeypatch.setattr(statistics, "configure_ray_data", lambda: None)
-    stage = statistics_stage(tmp_path, split)
+    stage = statistics_stage(tmp_path, EULER, split.fingerprint)
     statistics.compute_statistics(stage, EULER, Datasets(well))
     assert (stage.manifest()["trajectories"], stage.manifest()["states"]) == (3, 42)
 
@@ -63,7 +63,7 @@ def finish(stage, mean, std):
 
 def test_datasets_with_computed_statistics(tmp_path, well):
     datasets = Datasets(well)
-    stage = statistics_stage(tmp_path, datasets.open(EULER, "train"))
+    stage = statistics_stage(tmp_path, EULER, datasets.open(EULER, "train").fingerprint)
     with pytest.raises(StorageError, match="no finished stage"):
         with_statistics(EULER, stage.folder)
     finish(stage, [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 2.0, 2.0, 2.0, 0.0])
@@ -111,8 +111,8 @@ TINY = presets.smoke().pixel.network.replace(patch_size=4)
 def test_filters_reach_every_stage(tmp_path, well):
     config = presets.smoke().replace(pixel=None, exclude=("openBC",))
     plan = Plan(config, tmp_path, well)
-    assert len(plan.train.trajectories) == 2
-    assert plan.dataset != Plan(config.replace(exclude=()), tmp_path, well).dataset
+    assert len(plan.splits["train"].trajectories) == 2
+    assert plan.data.fingerprint != Plan(config.replace(exclude=()), tmp_path, well).data.fingerprint
     setup = plan.trials[0].steps[0].run.args[0].setup()
     assert len(setup.training.split.trajectories) == 2
     encode = plan.trials[0].steps[1].run.args[2]

@@ -1,24 +1,30 @@
-"""A sweep's forecast: its graph is the plan's, its figures follow from sizes, and measured times count."""
+"""A sweep's forecast: its figures follow from sizes, and measured times count."""
 
-import plan
 import pytest
-import sweep_compression
 
 from lola.core.cli import parse
 from lola.core.errors import ConfigError
+from lola.data.systems import RAYLEIGH_BENARD
 from lola.emulation.guidance import GuidanceConfig
 from lola.emulation.observations import ObservationConfig
+from lola.storage.stages import well_folder
 from lola.training.cost import Hardware
 from lola.workflows import presets
-from lola.workflows.forecast import forecast as module
-from lola.workflows.forecast.capacity import ClusterConfig
-from lola.workflows.forecast.console import show_forecast
-from lola.workflows.forecast.extent import Extent
-from lola.workflows.forecast.forecast import forecast
+from lola.workflows.base_plan import open_plan
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.forecast import estimates
+from lola.workflows.forecast.cluster import ClusterConfig
+from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.overheads import EVALUATION_S, TRAINING_S, simulation_seconds
+from lola.workflows.forecast.show import show_sweep
 from lola.workflows.plan import Plan
 
 CPUS = ClusterConfig(gpus=0, cpus=2, cpu_price=0.5)
+
+
+def price(config, root, cluster=CPUS, cores=2):
+    """The forecast of a sweep, whether or not its data exist."""
+    return forecast(open_plan(Plan, config, root, well_folder(root, config.well)), cluster, cores)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +37,15 @@ def paper():
 
 @pytest.fixture(scope="module")
 def expected(paper, tmp_path_factory):
-    return forecast(paper, ClusterConfig(gpus=16, gpu_price=2.0), tmp_path_factory.mktemp("storage"), 8)
+    root = tmp_path_factory.mktemp("storage")
+    return price(paper, root, ClusterConfig(gpus=16, gpu_price=2.0), cores=8)
 
 
 @pytest.fixture
 def steady(monkeypatch):
-    """A processor whose speed is not measured anew by every forecast."""
+    """A processor whose speed is not measured again by every forecast."""
     monkeypatch.setattr(
-        module, "processor", lambda cores: Hardware(float32=5e10 * cores, bfloat16=5e10 * cores)
+        estimates, "processor", lambda cores: Hardware(float32=5e10 * cores, bfloat16=5e10 * cores)
     )
 
 
@@ -49,30 +56,37 @@ def local(config, well):
     return config.replace(pixel=pixel, well=str(well), simulation=simulation)
 
 
-def test_stages_are_those_of_the_plan(tmp_path, well):
+def test_data_that_do_not_exist_have_the_same_stages(tmp_path, well):
+    """Of all options, and each after those that it needs."""
     config = local(presets.smoke(), well)
-    averaged = config.replace(emulator_training=config.emulator_training.replace(ema=0.9), contexts=(2, 3))
-    for each in (config, averaged):
-        found = forecast(each, CPUS, tmp_path, 2)
-        planned = [step for trial in Plan(each, tmp_path, well).trials for step in trial.steps]
-        assert sorted(work.name for work in found.works) == sorted(step.title for step in planned)
-        known = set()
-        for work in found.works:
-            assert set(work.needs) <= known
-            known.add(work.name)
+    averaged = config.replace(
+        emulator_training=config.emulator_training.replace(ema=0.9), contexts=(2, 3), statistics="computed"
+    )
+    missing = averaged.replace(well="nothing")
+    here, expected = price(averaged, tmp_path), price(missing, tmp_path)
+    assert [stage.name for stage in here.stages] == [stage.name for stage in expected.stages]
+    known = set()
+    for stage in expected.stages:
+        assert set(stage.needs) <= known
+        known.add(stage.name)
+    plan = open_plan(Plan, missing, tmp_path, tmp_path / "nothing")
+    assert not plan.data.exists
+    assert plan.data == DatasetInfo.of_simulation(missing.simulation)
+    kept = {step.stage.fingerprint for step in Plan(averaged, tmp_path, well).steps}
+    assert kept.isdisjoint(step.stage.fingerprint for step in plan.steps)
 
 
-def test_sizes_are_those_of_the_published_ensemble(paper, expected):
-    works = {work.name: work for work in expected.works}
+def test_sizes_are_those_of_the_published_ensemble(expected):
+    stages = {stage.name: stage for stage in expected.stages}
     states = (1400 * 4 + 175 + 175) * 200  # with four variants of what is trained on
-    assert works["latents-f32c4"].stored == states * 4 * 16 * 4 * 4
-    assert works["latents-f32c64"].stored == 16 * works["latents-f32c4"].stored
-    assert works["latents-f32c4"].read == 1750 * 200 * 4 * 512 * 128 * 4
-    assert works["autoencoder-f32c4"].read == 1024 * 256 * 64 * 4 * 512 * 128 * 4
-    assert works["diffusion-f32c4"].read == pytest.approx(works["latents-f32c4"].stored * 5600 / 5950)
-    trained = works["autoencoder-f32c4"]
+    assert stages["latents-f32c4"].stored == states * 4 * 16 * 4 * 4
+    assert stages["latents-f32c64"].stored == 16 * stages["latents-f32c4"].stored
+    assert stages["latents-f32c4"].read == 1750 * 200 * 4 * 512 * 128 * 4
+    assert stages["autoencoder-f32c4"].read == 1024 * 256 * 64 * 4 * 512 * 128 * 4
+    assert stages["diffusion-f32c4"].read == pytest.approx(stages["latents-f32c4"].stored * 5600 / 5950)
+    trained = stages["autoencoder-f32c4"]
     assert trained.hours("gpu") == pytest.approx(8 * trained.seconds / 3600)
-    assert Extent.expected(paper).bytes("test") == 175 * 200 * 4 * 512 * 128 * 4
+    assert DatasetInfo.of_publication(RAYLEIGH_BENARD).bytes("test") == 175 * 200 * 4 * 512 * 128 * 4
 
 
 def test_wall_time_lies_between_the_work_and_the_longest_chain(expected):
@@ -81,22 +95,22 @@ def test_wall_time_lies_between_the_work_and_the_longest_chain(expected):
     assert max(work / 16, expected.path) <= expected.wall() < work
     assert expected.path < expected.wall(32) < expected.wall()
     assert expected.wall(10_000) == pytest.approx(expected.path, rel=0.05)
-    works = {each.name: each for each in expected.works}
+    stages = {each.name: each for each in expected.stages}
     chain = ("autoencoder-f32c64", "latents-f32c64", "diffusion-f32c64", "evaluation diffusion-f32c64-s16")
-    assert expected.path == pytest.approx(sum(works[name].seconds for name in chain), rel=0.05)
+    assert expected.path == pytest.approx(sum(stages[name].seconds for name in chain), rel=0.05)
     with pytest.raises(ConfigError, match="neural_solver-pixel takes 16 gpu, and there are 8"):
         expected.wall(8)
 
 
 def test_a_storage_that_is_too_small_is_refused_in_one_line(expected):
     expected.refuse(expected.storage_bytes)
-    with pytest.raises(ConfigError, match=r"the sweep needs [\d.]+ GB of storage .* there are 1 GB; give"):
+    with pytest.raises(ConfigError, match=r"this plan needs [\d.]+ GB of storage .* and 1 GB are free; give"):
         expected.refuse(1e9)
 
 
 def test_a_sweep_for_gpus_needs_some(paper, tmp_path):
     with pytest.raises(ConfigError, match=r"takes 1 GPU, and the cluster has none; plan .* --cluster\.gpus"):
-        forecast(paper, CPUS, tmp_path, 2)
+        price(paper, tmp_path)
 
 
 def commit(stage, **content):
@@ -107,8 +121,8 @@ def commit(stage, **content):
 def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp_path, well):
     config = local(presets.smoke(), well)
     whole = Plan(config, tmp_path, well)
-    before = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
-    assert {work.source for work in before.values()} == {"peak"}
+    before = {stage.name: stage for stage in price(config, tmp_path).stages}
+    assert {stage.source for stage in before.values()} == {"peak"}
     stage = whole.emulator(config.diffusion, 16)
     model = {"type": "DiffusionConfig", **config.diffusion.what()}
     sizes = {"channels": 16, "parameters": 5, "spatial": 2, "window": 5}
@@ -116,32 +130,32 @@ def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp
     commit(stage, model=model, sizes=sizes, speed=speed)
     commit(whole.evaluation("diffusion", 16, config.diffusion, 2), seconds_per_state=0.5)
     longer = config.replace(emulator_training=config.emulator_training.replace(steps=70))
-    found = {work.name: work for work in forecast(longer, CPUS, tmp_path, 2).works}
+    found = {stage.name: stage for stage in price(longer, tmp_path).stages}
     assert found["diffusion-f8c16"].source == "measured"
     assert found["diffusion-f8c16"].seconds == 210 + TRAINING_S
     assert found["neural_solver-f8c16"].source == "peak"
     scored = found["evaluation diffusion-f8c16-s2"]
     assert (scored.source, scored.seconds, scored.parts) == ("measured", EVALUATION_S + 0.5 * 2 * 5, 2)
-    again = {work.name: work for work in forecast(config, CPUS, tmp_path, 2).works}
+    again = {stage.name: stage for stage in price(config, tmp_path).stages}
     assert (again["diffusion-f8c16"].source, again["diffusion-f8c16"].seconds) == ("finished", 0)
     for other in (
         config.emulator_training.replace(batch_size=8),
         config.emulator_training.replace(workers=2),
     ):
-        different = forecast(config.replace(emulator_training=other), CPUS, tmp_path, 2)
-        assert {work.source for work in different.works if work.name == "diffusion-f8c16"} <= {
+        different = price(config.replace(emulator_training=other), tmp_path)
+        assert {stage.source for stage in different.stages if stage.name == "diffusion-f8c16"} <= {
             "peak",
             "finished",
         }
 
 
 def test_what_is_printed_is_complete(tmp_path, well, capsys):
-    config = local(presets.smoke(), well).replace(storage=str(tmp_path))
-    show_forecast(config, CPUS)
+    config = local(presets.smoke(), well).replace(storage=str(tmp_path), cluster=CPUS)
+    show_sweep(config)
     text = capsys.readouterr().out
     for word in (
         "autoencoder-f8c16",
-        "Data: the data in",
+        "Data: the files in",
         "Storage:",
         "CPU hours",
         "2 x CPU",
@@ -150,17 +164,16 @@ def test_what_is_printed_is_complete(tmp_path, well, capsys):
     ):
         assert word in text
     with pytest.raises(ConfigError, match="GB of storage"):
-        show_forecast(config, CPUS.replace(storage=1e-6))
+        show_sweep(config.replace(cluster=CPUS.replace(storage=1e-6)))
 
 
 def test_options_reach_the_sweep_and_its_results_keep_their_names():
-    sweeps = {name: sweep_compression.of(preset) for name, preset in presets.SWEEPS.items()}
-    config = parse(["smoke", "--plan", "--cluster.gpus", "4"], "sweep", "", sweeps, "mini", ("system",))
-    assert config.plan
-    assert config.cluster.gpus == 4
-    assert config.whole() == presets.smoke()
-    planned = {name: plan.of(preset) for name, preset in presets.SWEEPS.items()}
-    chosen = parse(["--cluster.kind", "a100-80gb"], "plan", "", planned, "paper", ("system",))
+    config = parse(
+        ["smoke", "--plan", "--cluster.gpus", "4"], "sweep", "", presets.SWEEPS, "mini", ("system",)
+    )
+    assert (config.plan, config.cluster.gpus) == (True, 4)
+    assert config.what() == presets.smoke().what()
+    chosen = parse(["--cluster.kind", "a100-80gb"], "plan", "", presets.SWEEPS, "paper", ("system",))
     assert (chosen.cluster.kind, chosen.cluster.gpus) == ("a100-80gb", 16)
 
 
@@ -168,7 +181,7 @@ def test_data_of_any_grid_are_planned_for(tmp_path, well, steady):
     """Not only those of the preset's simulation, or of the published ensemble."""
     config = local(presets.smoke(), well)
     other = config.replace(simulation=config.simulation.replace(resolution=256))
-    assert forecast(other, CPUS, tmp_path, 2).works == forecast(config, CPUS, tmp_path, 2).works
+    assert price(other, tmp_path).stages == price(config, tmp_path).stages
 
 
 def test_the_paper_s_sweep_is_planned_where_demo_data_are(tmp_path, capsys):
@@ -182,7 +195,7 @@ def test_the_paper_s_sweep_is_planned_where_demo_data_are(tmp_path, capsys):
     full = type("Usage", (), {"free": 10_000_000})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: full)
-        show_forecast(config, ClusterConfig(gpus=16))
+        show_sweep(config)
     text = " ".join(capsys.readouterr().out.split())
     assert "Data: The Well's published ensemble." in text
     assert "0.01 GB free here, too little" in text
@@ -192,7 +205,7 @@ def test_the_paper_s_sweep_is_planned_where_demo_data_are(tmp_path, capsys):
 def test_small_sweeps_take_minutes_and_no_less(tmp_path, steady):
     """Processes that start, simulations and the report are counted."""
     config = presets.smoke().replace(storage=str(tmp_path))
-    found = forecast(config, CPUS, tmp_path, 2)
+    found = price(config, tmp_path)
     assert 60 < found.wall() < 300
     simulation = config.simulation
     assert found.simulating == simulation_seconds(simulation, {"cpu": 2})
@@ -206,16 +219,16 @@ def test_small_sweeps_take_minutes_and_no_less(tmp_path, steady):
 
 def scoring_seconds(found):
     """Seconds of evaluations by name, without those that processes take to start."""
-    scored = [work for work in found.works if work.name.startswith("evaluation")]
-    return {work.name: work.seconds - EVALUATION_S for work in scored}
+    scored = [stage for stage in found.stages if stage.name.startswith("evaluation")]
+    return {stage.name: stage.seconds - EVALUATION_S for stage in scored}
 
 
 def test_contexts_starts_and_guidance_are_counted(tmp_path, well, steady):
     config = local(presets.smoke(), well)
-    before = scoring_seconds(forecast(config, CPUS, tmp_path, 2))
+    before = scoring_seconds(price(config, tmp_path))
     more = config.replace(contexts=(2,), observed=ObservationConfig(), guidance=GuidanceConfig())
     more = more.replace(evaluation=more.evaluation.replace(starts=(0, 4)))
-    after = scoring_seconds(forecast(more, CPUS, tmp_path, 2))
+    after = scoring_seconds(price(more, tmp_path))
     trials = Plan(more, tmp_path, well).evaluations
     names = {step.stage.what for trial in trials for step in trial.steps}
     assert {f"evaluation {name}" for name in names} == set(after)

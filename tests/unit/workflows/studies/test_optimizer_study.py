@@ -8,8 +8,9 @@ from lola.core.errors import ConfigError, DataError, DivergedError
 from lola.storage.event_log import EventLog
 from lola.training.optim import OptimizerConfig
 from lola.workflows import presets
+from lola.workflows.studies.optimizer_plan import OptimizerPlan, train_or_diverge
 from lola.workflows.studies.optimizer_report import read_curve, report_optimizers, study_curves
-from lola.workflows.studies.optimizers import ArmConfig, OptimizerPlan, train_or_diverge
+from lola.workflows.studies.optimizers import ArmConfig
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_other_faults_are_none(config, tmp_path, well):
     step = OptimizerPlan(config, tmp_path, well).runs[0].trial.steps[0]
 
     def fail():
-        raise DataError("a file is torn")
+        raise DataError("a file is corrupt")
 
     with pytest.raises(DataError):
         train_or_diverge(dataclasses.replace(step, run=fail))

@@ -12,6 +12,7 @@ from lola.core.errors import ConfigError, DataError
 from lola.emulation.sampling import SamplerConfig
 from lola.evaluation.studies.samplers import ALL, COMMON, FINE, OWN, PRESENT
 from lola.workflows import presets
+from lola.workflows.forecast.estimates import forecast
 from lola.workflows.plan import Plan
 from lola.workflows.studies.sampler_plan import SamplerPlan
 from lola.workflows.studies.sampler_report import make_study, report_samplers
@@ -48,6 +49,17 @@ def test_no_trial_is_of_the_test_split_before_the_choice(tmp_path, well, models)
     plan = SamplerPlan(CONFIG, tmp_path, well)
     assert {step.stage.config.split for trial in plan.trials for step in trial.steps} == {"valid"}
     assert len(plan.trials) == len({trial.name for trial in plan.trials}) == 2 * (2 + 1)
+
+
+def test_evaluations_of_finished_models_are_priced(tmp_path, well, models):
+    plan = SamplerPlan(CONFIG, tmp_path, well)
+    found = forecast(plan, CONFIG.cluster, 2)
+    seconds = {stage.name: stage.seconds for stage in found.stages}
+    assert list(seconds) == [step.title for step in plan.steps]
+    fine = [name for name in seconds if name.endswith("-s8")]
+    for name in fine:
+        assert seconds[name.replace("-s8", "-s4")] < seconds[name]
+    assert not found.models
 
 
 def test_the_choice_is_that_of_the_validation_split(finished):
@@ -123,7 +135,7 @@ def test_models_that_do_not_fit_are_refused(tmp_path, well, models):
         build(evaluation=CONFIG.evaluation.replace(stride=2))
     with pytest.raises(ConfigError, match="context must be 1 to 4 states"):
         build(evaluation=CONFIG.evaluation.replace(context=5))
-    with pytest.raises(ConfigError, match=r"emulators .* name one twice"):
+    with pytest.raises(ConfigError, match=r"emulators .* contains duplicates"):
         build(emulators=(models[0].name, str(models[0].folder)))
     with pytest.raises(DataError, match="is one of autoencoders, not an emulator"):
         build(

@@ -1,4 +1,4 @@
-"""The cluster that a sweep is planned for."""
+"""The cluster that a plan is priced for."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -17,13 +17,13 @@ class ClusterConfig(Config):
         kind: Their kind, for published figures.
         utilisation: The fraction of the peak that is reached where nothing was measured: an assumption.
         cpus: CPU cores; 0 is 24 per GPU, or this machine's.
-        storage: Gigabytes that the sweep may take; 0 is the free room of the storage root.
+        storage: Gigabytes that the results may take; 0 is the free space of the storage root.
         gpu_price: Of a GPU for an hour.
         cpu_price: Of a CPU core for an hour, where there are no GPUs.
         storage_price: Of a terabyte for a month of 30 days.
     """
 
-    gpus: Place = 8
+    gpus: Place = 0
     kind: Literal["h100", "h100-pcie", "h200", "a100-80gb", "a100-40gb", "l40s"] = "h100"
     utilisation: Annotated[float, Within("(0, 1]")] = 0.4
     cpus: Place = 0

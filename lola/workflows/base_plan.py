@@ -1,0 +1,90 @@
+"""What all plans have: data, and trials that are run or priced."""
+
+import abc
+import functools
+from collections.abc import Iterator
+from typing import ClassVar, Generic, TypeVar
+
+from lola.core.config import fingerprint
+from lola.core.errors import MissingDataError
+from lola.data.systems import System, get_system
+from lola.data.well.datasets import Datasets
+from lola.data.well.splits import WellSplit
+from lola.distributed.jobs.encode import SPLITS
+from lola.distributed.jobs.simulate import needs_simulation
+from lola.distributed.trials import Step, Trial
+from lola.storage.remote import AnyPath, is_url
+from lola.storage.stages import Location
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.workflow_config import WorkflowConfig
+
+C = TypeVar("C", bound=WorkflowConfig)
+P = TypeVar("P", bound="BasePlan")
+
+
+class BasePlan(abc.ABC, Generic[C]):
+    """A plan: trials, each of which needs only stages of trials before it.
+
+    Results may call for more trials: a plan is run until it has none that is not finished.
+
+    Arguments:
+        config: What is planned.
+        root: The storage root.
+        well: The folder of Well datasets, a path or a URL.
+        data: What the data are like. Where they do not exist yet, the plan can be priced, but not run, and
+            its stages have no folders. By default the files are opened.
+
+    Raises:
+        DataError: The datasets are missing or faulty.
+        ConfigError: Options do not fit the data.
+    """
+
+    title: ClassVar[str]
+    """Names the workflow, for people."""
+    remark: ClassVar[str] = ""
+    """What a price does not include."""
+    reported: bool = True
+    """Whether a report follows its trials."""
+
+    def __init__(self, config: C, root: AnyPath, well: Location, data: DatasetInfo | None = None) -> None:
+        self.config, self.root = config, root
+        self.datasets = Datasets(well, config.include, config.exclude)
+        self.system: System = get_system(config.system)
+        self.data = data or DatasetInfo.of_splits(self.splits, f"the files in {well}")
+        config.fit(self.data)
+
+    @functools.cached_property
+    def splits(self) -> dict[str, WellSplit]:
+        """The splits of the dataset, as their files describe them."""
+        datasets = Datasets(self.datasets.root, self.config.include, self.config.exclude)
+        return {name: datasets.open(self.system, name) for name in SPLITS}
+
+    @property
+    def fingerprint(self) -> str:
+        """The plan's own fingerprint."""
+        return fingerprint(self.config, self.data.fingerprint)
+
+    @property
+    @abc.abstractmethod
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials."""
+
+    @property
+    def steps(self) -> Iterator[Step]:
+        """The steps of all trials, each after those that it needs."""
+        return (step for trial in self.trials for step in trial.steps)
+
+
+def open_plan(kind: type[P], config: WorkflowConfig, root: AnyPath, well: Location) -> P:
+    """A plan also where data do not exist: they are taken to be as simulated, else as published.
+
+    Raises:
+        LolaError: Files are faulty, nothing is known of them, or options do not fit them.
+    """
+    simulation = None if is_url(config.well) else config.simulation
+    if simulation is not None and needs_simulation(simulation, well):
+        return kind(config, root, well, DatasetInfo.of_simulation(simulation))
+    try:
+        return kind(config, root, well)
+    except MissingDataError:
+        return kind(config, root, well, DatasetInfo.of_publication(get_system(config.system)))

@@ -1,0 +1,123 @@
+"""What is known of a dataset without reading its fields, also of one that does not exist yet."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from lola.core.config import fingerprint, require
+from lola.core.errors import ConfigError
+from lola.data.systems import System, get_system
+from lola.data.well.simulation_files import simulation_files
+from lola.data.well.splits import WellSplit
+from lola.simulate.simulation import jobs
+from lola.simulate.simulators import Simulation
+
+FLOAT = 4
+SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}  # how The Well splits its trajectories
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetInfo:
+    """Sizes of a dataset and, once its files exist, fingerprints.
+
+    Arguments:
+        system: The physical system.
+        origin: Where this is known from, for people.
+        grid: Cells along each grid axis.
+        steps: States of each trajectory.
+        parameters: The length `P` of a trajectory's parameters.
+        trajectories: How many there are in each split.
+        files: The number of files.
+        fingerprints: The fingerprint of each split; empty while the files do not exist.
+    """
+
+    system: System
+    origin: str
+    grid: tuple[int, ...]
+    steps: int
+    parameters: int
+    trajectories: Mapping[str, int]
+    files: int = 0
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of_splits(cls, splits: Mapping[str, WellSplit], origin: str = "") -> "DatasetInfo":
+        """Of files that exist."""
+        first = splits["test"]
+        return cls(
+            system=first.system,
+            origin=origin,
+            grid=first.grid,
+            steps=min(split.steps for split in splits.values()),
+            parameters=first.parameter_count,
+            trajectories={name: len(split.trajectories) for name, split in splits.items()},
+            files=sum(len(simulation_files(split)) for split in splits.values()),
+            fingerprints={name: split.fingerprint for name, split in splits.items()},
+        )
+
+    @classmethod
+    def of_simulation(cls, simulation: Simulation) -> "DatasetInfo":
+        """Of what a simulation will write.
+
+        Raises:
+            ConfigError: A split has no trajectories.
+        """
+        counts: Counter[str] = Counter()
+        for job in jobs(simulation):
+            counts[job.split] += job.trajectories
+        for split in SHARES:
+            require(
+                counts[split] > 0, f"--simulation.{split} must be at least 1: there is a use for each split"
+            )
+        grid, scalars = simulation.grid, simulation.cases()[0].scalars
+        return cls(
+            system=get_system(simulation.system),
+            origin="what is to be simulated",
+            grid=grid,
+            steps=simulation.outputs + 1,
+            parameters=len(scalars) + 2 * len(grid),
+            trajectories=counts,
+            files=len(jobs(simulation)),
+        )
+
+    @classmethod
+    def of_publication(cls, system: System) -> "DatasetInfo":
+        """Of The Well's published ensemble.
+
+        Raises:
+            ConfigError: None of the system was published.
+        """
+        published = system.published
+        if published is None:
+            raise ConfigError(
+                f"the data of {system.name} do not exist, and none were published whose sizes could be "
+                "planned with; name the folder that holds them with --well"
+            )
+        return cls(
+            system=system,
+            origin="The Well's published ensemble",
+            grid=published.grid,
+            steps=published.steps,
+            parameters=published.parameter_count,
+            trajectories={name: round(share * published.trajectories) for name, share in SHARES.items()},
+        )
+
+    @property
+    def exists(self) -> bool:
+        """Whether the files do."""
+        return bool(self.fingerprints)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of all splits; empty while the files do not exist."""
+        return fingerprint(dict(self.fingerprints)) if self.exists else ""
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state."""
+        return FLOAT * len(self.system.channels) * math.prod(self.grid)
+
+    def bytes(self, *splits: str) -> int:
+        """Bytes of some splits, of all by default."""
+        return self.state_bytes * self.steps * sum(self.trajectories[name] for name in splits or SHARES)

@@ -1,0 +1,185 @@
+"""What a plan will take, on the console."""
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from lola.core.waiting import format_duration
+from lola.storage.stages import Stage, resolve_storage, well_folder
+from lola.training.loop import TrainingConfig
+from lola.workflows.base_plan import BasePlan, open_plan
+from lola.workflows.forecast.estimates import forecast
+from lola.workflows.forecast.forecast import Forecast, ModelCost
+from lola.workflows.forecast.overheads import CLUSTER_S
+from lola.workflows.plan import Plan
+from lola.workflows.sweep import SweepConfig
+from lola.workflows.workflow_config import WorkflowConfig
+
+P = TypeVar("P", bound=BasePlan)
+WIDTH = 130  # characters that the tables need
+
+
+def show_sweep(config: SweepConfig, choose: Callable[[Plan], Iterable[Stage]] | None = None) -> None:
+    """Print what a sweep will take, or those of its stages that are chosen, as `show_plan` does."""
+    show_plan(config, Plan, (lambda plan: plan.towards(*choose(plan))) if choose else lambda plan: plan)
+
+
+def show_plan(config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = lambda plan: plan) -> None:
+    """Print what a plan will take on `config.cluster`, model by model, stage by stage and in all.
+
+    Nothing is computed or written, and the data need not exist.
+
+    Arguments:
+        config: What is planned.
+        kind: The plan.
+        part: Takes the part of the plan that is shown.
+
+    Raises:
+        ConfigError: The storage is too small, or a stage does not fit the cluster.
+    """
+    root, cluster = resolve_storage(config.storage), config.cluster
+    plan = part(open_plan(kind, config, root, well_folder(root, config.well)))
+    console = Console(width=max(Console().width, WIDTH))
+    found = forecast(plan, cluster, os.cpu_count() or 1, console.print)
+    if found.models:
+        console.print(_models(found))
+        console.print()
+    console.print(_stages(found))
+    for line in (*_summary(found, plan.data.origin), *([plan.remark] if plan.remark else [])):
+        console.print(line, highlight=False, markup=False)
+    free = shutil.disk_usage(root).free if isinstance(root, Path) else math.inf
+    if cluster.storage or not cluster.gpus:
+        found.refuse(free)
+    elif found.storage_bytes > free:  # another cluster's storage counts, which is not known
+        console.print(
+            f"The storage root {root} has {_bytes(free)} free here, too little for these results; give the "
+            "cluster's storage with --cluster.storage.",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _new_table(*headings: str) -> Table:
+    """An empty table: text to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        text = heading in ("model", "stage", "time by", "fits")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=heading != "fits")
+    return table
+
+
+def _models(found: Forecast) -> Table:
+    table = _new_table(
+        "model", "million", "TFLOP/step", "workers", "GB/worker", "s/step", "read MB/s", "fits"
+    )
+    for model in found.models:
+        cost = model.estimate
+        table.add_row(
+            model.name,
+            f"{cost.parameters / 1e6:.1f}",
+            f"{cost.flops / 1e12:.4g}",
+            str(model.training.most_workers),
+            f"{cost.memory.total / 1e9:.1f}",
+            f"{model.seconds_per_step:.3g}",
+            f"{model.training.batch_size * model.shape.sample_bytes / model.seconds_per_step / 1e6:.4g}",
+            f"no: {model.remedy}" if model.remedy else f"yes{_means(model.training)}",
+        )
+    return table
+
+
+def _means(training: TrainingConfig) -> str:
+    """By which means a batch fits."""
+    means = [f"{training.accumulate} micro-batches"] if training.accumulate > 1 else []
+    means += ["recomputed blocks"] if training.recompute else []
+    return ", with " + " and ".join(means) if means else ""
+
+
+def _stages(found: Forecast) -> Table:
+    table = _new_table(
+        "stage", "time by", "at once", "CPUs", "GPUs", "hours", "CPU hours", "GPU hours", "GB", "GB read"
+    )
+    for stage in found.stages:
+        table.add_row(
+            stage.name,
+            stage.source,
+            str(stage.parts),
+            *(f"{stage.resources.get(resource, 0):g}" for resource in ("cpu", "gpu")),
+            _number(stage.seconds / 3600),
+            *(_number(stage.hours(resource)) for resource in ("cpu", "gpu")),
+            _number(stage.stored / 1e9),
+            _number(stage.read / 1e9),
+        )
+    return table
+
+
+def _details(model: ModelCost) -> Iterator[str]:
+    """What the memory and the time of one model consist of."""
+    cost, memory, training = model.estimate, model.estimate.memory, model.training
+    parts = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "exchange": memory.buckets,
+        "average": memory.average,
+        training.optimizer.name: memory.optimizer,
+        "activations": memory.activations.at(memory.samples),
+    }
+    shape = " x ".join(map(str, model.shape.states))
+    at_once = f", {memory.samples} of them at once" if memory.samples < memory.share else ""
+    gigabytes = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
+    yield f"Sample: {shape} (channels, states, grid), {model.shape.sample_bytes / 1e6:.3g} MB in storage."
+    workers = "1 worker" if training.most_workers == 1 else f"each of {training.most_workers} workers"
+    yield f"Batch: {training.batch_size}, {memory.share} on {workers}{at_once}."
+    yield f"Memory of a worker: {memory.total / 1e9:.2f} GB of {cost.usable / 1e9:.0f}: {gigabytes}."
+    yield f"Step: {cost.arithmetic:.3g} s of arithmetic or {cost.traffic:.3g} s of memory traffic, if longer."
+
+
+def _summary(found: Forecast, origin: str) -> Iterator[str]:
+    cluster, unit = found.cluster, "gpu" if found.capacity["gpu"] else "cpu"
+    used, available, wall = found.hours(unit), found.capacity[unit], found.wall()
+    yield f"Data: {origin}."
+    if len(found.models) == 1:
+        yield from _details(found.models[0])
+    misfits = [model.name for model in found.models if model.remedy]
+    if misfits:
+        names = ", ".join(misfits)
+        yield f"Too large for the memory of a GPU ({cluster.kind}): {names}; see the column `fits`."
+    read = sum(stage.read for stage in found.stages)
+    stored, meanwhile = found.stored, found.storage_bytes - found.stored
+    yield f"Storage: {_bytes(stored)} of results, {_bytes(meanwhile)} more meanwhile; read: {_bytes(read)}."
+    name = f"{available:g} x {cluster.kind if cluster.gpus else 'CPU'}"
+    busy = used * 3600 / (available * wall) if wall else 0.0
+    yield f"{unit.upper()} hours: {used:.4g}. On {name}: {format_duration(wall)}, {busy:.0%} of them busy."
+    parts = {"starting": CLUSTER_S, "simulating": found.simulating, "the report": found.reporting}
+    outside = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in parts.items() if seconds)
+    yield f"Of that, before and after the stages: {outside}."
+    widest = max(stage.resources.get("gpu", 0) for stage in found.stages)
+    others = [n for n in (available // 2, 2 * available, 4 * available) if cluster.gpus and n >= widest]
+    times = [f"on {n:g}: {format_duration(found.wall(n))}" for n in others]
+    yield "; ".join([*times, f"on however many: {format_duration(found.path)}"]).capitalize() + "."
+    price = cluster.gpu_price if cluster.gpus else cluster.cpu_price
+    if price:
+        kept = price * available * wall / 3600
+        yield f"Cost: {found.cost:,.2f} for the hours in use, {kept:,.2f} for all {available:g} to the end."
+    if cluster.storage_price:
+        yield f"Storage for a month: {cluster.storage_price * stored / 1e12:,.2f}."
+    if any(stage.source == "peak" for stage in found.stages):
+        yield (
+            f"Times by peak assume that {cluster.utilisation:.0%} of it is reached, and are lower bounds: "
+            "element-wise operations, the optimiser, communication and scoring are not counted."
+        )
+    if not cluster.gpus:
+        yield "The peak of CPUs is that of a matrix product on a core of this machine."
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value else ""
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e12:.3g} TB" if value >= 1e12 else f"{value / 1e9:.3g} GB"
