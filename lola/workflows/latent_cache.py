@@ -17,7 +17,7 @@ from lola.distributed.trials import Step, Trial, make
 from lola.emulation.emulator import trained_system
 from lola.emulation.encoding import CacheConfig
 from lola.models.autoencoder import CodecConfig
-from lola.storage.event_log import NAME, read_events
+from lola.storage.event_log import FILE_NAME, read_events
 from lola.storage.progress import Progress
 from lola.storage.registry import find_stage
 from lola.storage.remote import AnyPath
@@ -75,7 +75,7 @@ def plan_cache(
 def _existing(stage: Stage) -> Iterator[Stage]:
     """The caches in the storage root that differ from one in their block size alone, finished ones first."""
     folders = [path.parent for path in manifests(stage.root, "latents")]
-    folders += sorted({path.parent for path in (stage.root / "latents").glob(f"*/{NAME}")})
+    folders += sorted({path.parent for path in (stage.root / "latents").glob(f"*/{FILE_NAME}")})
     for folder in folders:
         described = (event for _, event in read_events(folder) if event["kind"] == "describe")
         block = next((event["parameters"].get("block") for event in described), None)
