@@ -16,7 +16,7 @@ READMES = (
     ROOT / "README.md",
     *(
         ROOT / folder / "README.md"
-        for folder in ("experiments", "lola", "dashboards", "tests/gpu", "cluster")
+        for folder in ("experiments", "lola", "dashboards", "tests/gpu", "tests/oracles", "cluster")
     ),
     *sorted((ROOT / "cluster").glob("*/README.md")),
 )
