@@ -69,8 +69,10 @@ class ModelCost:
 
     @property
     def remedy(self) -> str:
-        """What makes a batch fit a GPU; empty if it fits, or there are none."""
-        return self.estimate.remedy if self.training.gpus else ""
+        """What makes a batch fit the memory of a GPU, or of this machine; empty if it fits."""
+        if self.training.gpus or not self.estimate.remedy:
+            return self.estimate.remedy
+        return "a smaller --batch-size or a larger --accumulate"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -147,8 +147,8 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
         yield from _details(found.models[0])
     misfits = [model.name for model in found.models if model.remedy]
     if misfits:
-        names = ", ".join(misfits)
-        yield f"Too large for the memory of a GPU ({cluster.kind}): {names}; see the column `fits`."
+        memory = f"a GPU ({cluster.kind})" if cluster.gpus else "this machine"
+        yield f"Too large for the memory of {memory}: {', '.join(misfits)}; see the column `fits`."
     read = sum(stage.read for stage in found.stages)
     stored, meanwhile = found.stored, found.storage_bytes - found.stored
     yield f"Storage: {_bytes(stored)} of results, {_bytes(meanwhile)} more meanwhile; read: {_bytes(read)}."

@@ -89,11 +89,16 @@ def test_one_model_is_shown_with_all_that_it_consists_of(smoke, tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_does_not_fit_a_gpu_is_named_with_what_would_help(smoke, capsys):
-    training = smoke.autoencoder_training.replace(batch_size=2**16, gpus=1)
+def test_a_model_that_does_not_fit_is_named_with_what_would_help(smoke, capsys):
+    training = smoke.autoencoder_training.replace(batch_size=2**16)
     cluster = ClusterConfig(gpus=1, kind="a100-40gb", storage=1000)
-    wide = smoke.autoencoder.replace(channels=(512, 512))
-    show_sweep(smoke.replace(autoencoder=wide, autoencoder_training=training, cluster=cluster), autoencoders)
+    wide = smoke.replace(autoencoder=smoke.autoencoder.replace(channels=(512, 512)))
+    show_sweep(wide.replace(autoencoder_training=training), autoencoders)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no: a smaller --batch-size" in text
+    assert "Too large for the memory of this machine: autoencoder-f8c16;" in text
+    training = training.replace(gpus=1)
+    show_sweep(wide.replace(autoencoder_training=training, cluster=cluster), autoencoders)
     text = " ".join(capsys.readouterr().out.split())
     assert "no: " in text
     assert "micro-batches" in text
