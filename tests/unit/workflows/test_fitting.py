@@ -1,14 +1,18 @@
 """What options must fit is checked before anything is simulated or trained."""
 
+import shutil
+
 import pytest
 
-from lola.core.errors import ConfigError
+from lola.core.errors import ConfigError, DataError, LolaError
 from lola.emulation.guidance import GuidanceConfig
 from lola.emulation.observations import ObservationConfig
 from lola.simulate.euler import EulerConfig
 from lola.workflows import presets, run
+from lola.workflows.base_plan import open_plan
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.fitting import Windows, fit_training
+from lola.workflows.plan import Plan
 
 SMOKE = presets.smoke()
 DATA = DatasetInfo.of_simulation(SMOKE.simulation)
@@ -104,3 +108,31 @@ def test_nothing_is_simulated_for_options_that_do_not_fit(tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match="--window of 12"):
         run.run_sweep(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_resources_are_checked_before_simulating_for_the_chosen_stages_alone(tmp_path, monkeypatch):
+    checked = []
+
+    def simulate(simulation, well, log, before):
+        before()
+        raise LolaError("no solver")
+
+    def check_resources(config, trials):
+        checked.extend(step.title for trial in trials for step in trial.steps)
+
+    monkeypatch.setattr(run, "simulate", simulate)
+    monkeypatch.setattr(run, "check_resources", check_resources)
+    monkeypatch.setattr(run, "Tracker", lambda *arguments: None)
+    config = SMOKE.replace(storage=str(tmp_path))
+    with pytest.raises(LolaError, match="no solver"):
+        run.run_stages(config, "autoencoders", lambda plan: [plan.autoencoder(16)])
+    assert checked == ["autoencoder-f8c16"]
+
+
+def test_files_that_are_faulty_are_not_taken_for_missing_ones(tmp_path, well):
+    folder = shutil.copytree(well, tmp_path / "well")
+    next(folder.rglob("train/*.hdf5")).write_bytes(b"")
+    config = SMOKE.replace(simulation=None, well=str(folder))
+    with pytest.raises(DataError):
+        open_plan(Plan, config, tmp_path, folder)
+    assert not open_plan(Plan, config.replace(pixel=None), tmp_path, tmp_path / "nothing").data.exists
