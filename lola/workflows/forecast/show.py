@@ -161,7 +161,7 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     widest = max(stage.resources.get("gpu", 0) for stage in found.stages)
     others = [n for n in (available // 2, 2 * available, 4 * available) if cluster.gpus and n >= widest]
     times = [f"on {n:g}: {format_duration(found.wall(n))}" for n in others]
-    yield "; ".join([*times, f"on however many: {format_duration(found.path)}"]).capitalize() + "."
+    yield "; ".join([*times, f"on any number: {format_duration(found.path)}"]).capitalize() + "."
     price = cluster.gpu_price if cluster.gpus else cluster.cpu_price
     if price:
         kept = price * available * wall / 3600
