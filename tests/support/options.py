@@ -180,7 +180,7 @@ def changed(config: Config, path: str, value: Any) -> Any:
         return config.replace(**{name: changed(part, rest, value)})
 
 
-def describe_os_error(config: Config, data: Callable[[Config], DatasetInfo]) -> str:
+def refusal(config: Config, data: Callable[[Config], DatasetInfo]) -> str:
     """Why a command refuses its configuration before it does anything; nothing if it does not."""
     try:
         config.check_options()
@@ -198,15 +198,15 @@ def made_up(config: Config) -> DatasetInfo:
     return DatasetInfo.of_simulation(simulation)
 
 
-def every_option() -> Iterator[tuple[Config, Option]]:
+@functools.cache
+def every_option() -> tuple[tuple[Config, Option], ...]:
     """Every option with its command's configuration; those of one field once per kind that it belongs to."""
-    seen = set()
+    found: dict[tuple[type[Config], str, str], tuple[Config, Option]] = {}
     for command, config in commands().items():
         for option in options(command, config):
             kind = command if command in KINDS and option.path.startswith(KINDS[command]) else ""
-            if (option.owner, option.field, kind) not in seen:
-                seen.add((option.owner, option.field, kind))
-                yield config, option
+            found.setdefault((option.owner, option.field, kind), (config, option))
+    return tuple(found.values())
 
 
 def accepting(field: str, value: Any) -> tuple[Config, Option]:
@@ -214,7 +214,7 @@ def accepting(field: str, value: Any) -> tuple[Config, Option]:
     for config, option in every_option():
         if option.field == field:
             other = changed(config, option.path, value)
-            if not describe_os_error(other, made_up):
+            if not refusal(other, made_up):
                 return other, option
     raise AssertionError(f"no command accepts {value!r} of {field}")
 

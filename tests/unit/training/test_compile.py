@@ -11,7 +11,7 @@ from lola.training.loop import TrainingConfig, train
 from lola.training.optim import OptimizerConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-MODEL = AutoencoderConfig(latent_channels=2, channels=(4, 8), blocks=(1, 1), dropout=0.5)
+MODEL = AutoencoderConfig(latent_channels=2, channels=(4,), blocks=(1,), dropout=0.5)
 CONFIG = TrainingConfig(
     steps=4, batch_size=4, optimizer=OptimizerConfig(learning_rate=1e-2), report_every=2, valid_samples=4
 )

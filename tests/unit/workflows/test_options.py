@@ -11,7 +11,7 @@ from collections import defaultdict
 import miniature
 import pytest
 import ray.train
-from options import accepting, changed, describe_os_error, every_option, hostile, made_up
+from options import accepting, changed, every_option, hostile, made_up, refusal
 from ray.data import ActorPoolStrategy
 from ray.train.v2.api.config import ScalingConfig
 
@@ -140,7 +140,7 @@ def tried() -> tuple[dict[str, set[str]], list[str]]:
     faults = []
     for config, option in every_option():
         for value in hostile(option):
-            reason = describe_os_error(changed(config, option.path, value), made_up)
+            reason = refusal(changed(config, option.path, value), made_up)
             if not reason:
                 accepted[option.field].add(repr(value))
             elif option.typed not in reason or "\n" in reason:
