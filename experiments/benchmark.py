@@ -51,7 +51,7 @@ def emulation() -> EmulationBenchmark:
 
 
 def main(config: Benchmark) -> None:
-    """Time training, emulation, scores, or the way of data, against the plain way; contenders take turns."""
+    """Time training, emulation, scores, or the way of data, against the plain way; variants take turns."""
     (folder := Path(config.output)).mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
     (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1, allow_nan=False))

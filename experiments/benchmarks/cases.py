@@ -1,4 +1,4 @@
-"""The networks that are timed, ours beside their plain twins, with the data that they see."""
+"""The networks that are timed, ours and their plain baselines, with the data that they see."""
 
 import dataclasses
 from collections.abc import Callable

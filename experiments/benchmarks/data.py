@@ -1,6 +1,6 @@
 r"""How fast data reach training.
 
-    fields    bytes per second of long reads into a room, and of the stream of standardised states, against
+    fields    bytes per second of long reads into a buffer, and of the stream of standardised states, against
               h5py that reads the same arrays one after another and drops each, so that none leaves the
               processor's cache, or keeps them
     latents   windows per second of the stream, against a torch DataLoader over random slices of HDF5
@@ -54,7 +54,7 @@ class DataBenchmark(Config):
         batch_size: Windows per batch.
         window: States per latent window.
         stride: Simulation steps between states.
-        rounds: How often each contender is timed.
+        rounds: How often each variant is timed.
         threads: Threads of torch; 0 leaves its choice.
         ray: Whether Ray Data and the encoder of caches are timed as well.
         memory: Measure the memory of a long stream instead of speeds.
@@ -87,7 +87,7 @@ def run_data_benchmark(config: DataBenchmark, progress: Callable[[str], None]) -
     """Time everything.
 
     Returns:
-        JSON values: `machine`, and a list of seconds or rates for each contender of each part.
+        JSON values: `machine`, and a list of seconds or rates for each variant of each part.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -130,13 +130,13 @@ def time_fields(split: WellSplit, config: DataBenchmark) -> dict[str, Any]:
     steps = len(windows) // config.batch_size
     order = OrderConfig(memory=total / 4 / 1e9)
     batches = _endless(Stream(windows, seed=0, batch_size=config.batch_size, order=order))
-    contenders = {
+    variants = {
         "h5py": lambda: deque(plain(), maxlen=0),
         "h5py, kept": lambda: list(plain()),
         "long reads": long_reads,
         "stream of states": lambda: [next(batches) for _ in range(steps)],
     }
-    return {"bytes": total, "seconds": interleave(contenders, config.rounds)}
+    return {"bytes": total, "seconds": interleave(variants, config.rounds)}
 
 
 def time_latents(split: LatentSplit, copy: Path, config: DataBenchmark) -> dict[str, Any]:
@@ -145,13 +145,13 @@ def time_latents(split: LatentSplit, copy: Path, config: DataBenchmark) -> dict[
     windows = LatentWindows(split, config.window, config.stride)
     total = len(split) * split.steps * windows.state_bytes
     plain = plain_batches(Slices(copy, config.window, config.stride), config.batch_size, workers=1)
-    contenders: dict[str, Iterator] = {"DataLoader": plain}
+    variants: dict[str, Iterator] = {"DataLoader": plain}
     for name, share in (("all in memory", 2.5), ("a quarter in memory", 0.25)):
         order = OrderConfig(memory=share * total / 1e9)
-        contenders[name] = _endless(Stream(windows, seed=0, batch_size=config.batch_size, order=order))
+        variants[name] = _endless(Stream(windows, seed=0, batch_size=config.batch_size, order=order))
     epoch = len(windows) // config.batch_size
-    count = {name: epoch if name != "DataLoader" else max(8, epoch // 8) for name in contenders}
-    calls = {name: _take(each, count[name]) for name, each in contenders.items()}
+    count = {name: epoch if name != "DataLoader" else max(8, epoch // 8) for name in variants}
+    calls = {name: _take(each, count[name]) for name, each in variants.items()}
     seconds = interleave(calls, config.rounds)
     stored = sum(path.stat().st_size for path in (split.folder / split.split).iterdir())
     return {
@@ -191,7 +191,7 @@ def measure_wait(split: LatentSplit, config: DataBenchmark) -> list[float]:
 def data_table(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     lines = [
-        "| part | contender | rate | unit | against the plain way |",
+        "| part | variant | rate | unit | against the plain way |",
         "| --- | --- | ---: | --- | ---: |",
     ]
     for part, values in result.items():

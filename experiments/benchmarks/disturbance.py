@@ -1,7 +1,7 @@
 """What a training run loses when its workers and nodes come and go, measured on nodes of one machine.
 
-Each scenario trains the same small autoencoder on a cluster of its own, whose nodes have room for one worker
-each, and disturbs it after a third of its steps. Workers log every step, which tells
+Each scenario trains the same small autoencoder on a cluster of its own, whose nodes fit one worker each, and
+disturbs it after a third of its steps. Workers log every step, which tells
 
     steps lost     steps that were done and done again, from the last checkpoint
     seconds lost   from the last step before workers stopped to the first one of those that follow
@@ -50,7 +50,7 @@ QUICK = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
-"""How fast Ray Train looks around here; a cluster's defaults are slower."""
+"""How often Ray Train polls here; a cluster's defaults are slower."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def measure_disturbances(
         root: An empty folder.
         log: Told about progress.
     """
-    # A temporary folder of its own: whoever starts Ray beside it must not find this cluster.
+    # A temporary folder of its own: other programs that start Ray must not find this cluster.
     os.environ.update(SETTINGS | QUICK | {"RAY_TMPDIR": str(root)})
     for split in ("train", "valid"):
         write_well(root / "well", EULER, 0.0, 21, 16, split)

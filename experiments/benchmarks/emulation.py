@@ -1,8 +1,9 @@
 r"""How long a state takes: by the simulator, and by neural solvers and diffusion models (Table 1).
 
 Emulators roll out one window and decode it, in latent and in pixel space. The plain way has the plain
-networks and computes everything anew in every call of a network; ours computes what stays the same during a
-rollout once. Both have the same weights, sampler and noise, and how far their states are apart is told.
+networks and computes everything again in every call of a network; ours computes what stays the same during a
+rollout once. Both have the same weights, sampler and noise, and the largest difference of their states is
+reported.
 
 With one row the time is the latency: how long somebody waits for a state. With many, members and trajectories
 together, it is that of a state while all are computed. Whether batching pays is the ratio of the two.
@@ -62,7 +63,7 @@ class EmulationBenchmark(Config):
         rows: Windows computed together: 1 is the latency.
         precisions: In which precisions.
         compiled: Whether ours is timed compiled as well.
-        rounds: How often each contender is timed.
+        rounds: How often each variant is timed.
         threads: Threads; 0 leaves torch's choice.
         clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
         output: The folder where `emulation.json` and `emulation.md` are written.
@@ -108,7 +109,7 @@ class EmulationBenchmark(Config):
 
 
 class Plain(Emulator):
-    """An emulator that computes everything anew in every call of its network."""
+    """An emulator that computes everything again in every call of its network."""
 
     def bind(self, mask: Tensor, parameters: Tensor) -> BoundNetwork | None:
         return None
@@ -162,12 +163,12 @@ def run_emulation_benchmark(config: EmulationBenchmark, progress: Callable[[str]
 
 
 def _time(config: EmulationBenchmark, model: Model, space: Space) -> dict[str, Any]:
-    """Every contender's seconds per state, and how far ours and plain are apart in float32."""
+    """Every variant's seconds per state, and the largest difference between ours and plain in float32."""
     torch.manual_seed(0)
     ours, plain = build_pair(config, model, space)
     channels = CHANNELS if space == "pixel" else config.autoencoder.latent_channels
     steps: dict[str, Callable[[], Tensor]] = {}
-    contenders: list[dict[str, Any]] = []
+    variants: list[dict[str, Any]] = []
     first: dict[str, Tensor] = {}
     for rows in config.rows:
         context = torch.randn(1, channels, 1, *config.grid(space)).expand(rows, -1, -1, -1, -1)
@@ -181,17 +182,15 @@ def _time(config: EmulationBenchmark, model: Model, space: Space) -> dict[str, A
                 name = f"{writing} {dtype} {'compiled' if compiled else 'eager'} {rows}"
                 steps[name] = _step(emulator, context, parameters)
                 first[name] = steps[name]()
-                contenders.append(
-                    {"writing": writing, "precision": dtype, "compiled": compiled, "rows": rows}
-                )
+                variants.append({"writing": writing, "precision": dtype, "compiled": compiled, "rows": rows})
     seconds = interleave(steps, config.rounds, config.clock)
     states = WINDOW - 1
-    for contender, samples in zip(contenders, seconds.values(), strict=True):
-        contender["seconds"] = [each / (states * contender["rows"]) for each in samples]
+    for variant, samples in zip(variants, seconds.values(), strict=True):
+        variant["seconds"] = [each / (states * variant["rows"]) for each in samples]
     rows = config.rows[0]
     pair = [first.get(f"{writing} float32 eager {rows}") for writing in ("plain", "ours")]
-    apart = None if pair[0] is None or pair[1] is None else float((pair[0] - pair[1]).abs().max())
-    return {"contenders": contenders, "apart": apart}
+    max_abs_diff = None if pair[0] is None or pair[1] is None else float((pair[0] - pair[1]).abs().max())
+    return {"variants": variants, "max_abs_diff": max_abs_diff}
 
 
 def _step(emulator: Emulator, context: Tensor, parameters: Tensor) -> Callable[[], Tensor]:
@@ -206,12 +205,12 @@ def _step(emulator: Emulator, context: Tensor, parameters: Tensor) -> Callable[[
 
 
 def build_pair(config: EmulationBenchmark, model: Model, space: Space) -> tuple[Emulator, Plain]:
-    """The emulator and its plain twin, with the same weights."""
+    """The emulator and its plain baseline, with the same weights."""
     network = config.latent if space == "latent" else config.pixel
     channels = CHANNELS if space == "pixel" else config.autoencoder.latent_channels
     kind = DiffusionConfig if model == "diffusion" else NeuralSolverConfig
     ours = kind(network=network).build(channels, PARAMETERS, 2, WINDOW)
-    twin = copy.deepcopy(ours)
+    baseline = copy.deepcopy(ours)
     plain = PlainTransformer(
         2 * channels,
         channels,
@@ -222,19 +221,19 @@ def build_pair(config: EmulationBenchmark, model: Model, space: Space) -> tuple[
         patch_size=network.patches(2),
         ffn_factor=network.ffn_factor,
     )
-    owner = twin.denoiser.backbone if isinstance(twin, Diffusion) else twin
+    owner = baseline.denoiser.backbone if isinstance(baseline, Diffusion) else baseline
     assert isinstance(owner, NoisyNetwork | NeuralSolver)
     plain.load_state_dict(owner.network.state_dict())
     owner.network = plain
-    codec = twin_codec = None
+    codec = baseline_codec = None
     if space == "latent":
         codec = config.autoencoder.build(CHANNELS, 2)
         autoencoder = PlainAutoencoder(config.autoencoder, CHANNELS, 2)
         autoencoder.load_state_dict(codec.state_dict())
-        twin_codec = PlainCodec(autoencoder)
+        baseline_codec = PlainCodec(autoencoder)
     return (
         Emulator(model=ours, autoencoder=codec, sampler=config.sampler),
-        Plain(model=twin, autoencoder=twin_codec, sampler=config.sampler),  # type: ignore[arg-type]
+        Plain(model=baseline, autoencoder=baseline_codec, sampler=config.sampler),  # type: ignore[arg-type]
     )
 
 
@@ -253,12 +252,12 @@ def emulation_table(result: dict[str, Any]) -> str:
     for other in result["simulators"]:
         name = f"simulator, {other['system']} {' x '.join(map(str, other['grid']))}"
         if other["seconds"]:
-            told = 1e3 * statistics.median(other["seconds"])
-            lines.append(f"| {name} | pixel | 1 | float64 | | {told:.2f} | | | |")
+            milliseconds = 1e3 * statistics.median(other["seconds"])
+            lines.append(f"| {name} | pixel | 1 | float64 | | {milliseconds:.2f} | | | |")
     for case in result["cases"]:
         samples = {
             (each["writing"], each["precision"], each["rows"], each["compiled"]): each["seconds"]
-            for each in case["contenders"]
+            for each in case["variants"]
         }
         alone = samples.get(("plain", "float32", 1, False))
         for (writing, dtype, rows, compiled), seconds in samples.items():
@@ -274,9 +273,9 @@ def emulation_table(result: dict[str, Any]) -> str:
                 f"{simulator / statistics.median(seconds):.2f}",
             )
             lines.append(f"| {' | '.join(cells)} |")
-    apart = [case["apart"] for case in result["cases"] if case["apart"] is not None]
+    max_abs_diff = [case["max_abs_diff"] for case in result["cases"] if case["max_abs_diff"] is not None]
     note = f"Diffusion in {result['steps']} solver steps."
-    if apart:
-        note += f" Ours and plain are at most {max(apart):.1e} apart, of states of order 1."
+    if max_abs_diff:
+        note += f" Ours and plain differ by at most {max(max_abs_diff):.1e}, of states of order 1."
     missing = [f"{other['missing']}." for other in result["simulators"] if other["missing"]]
     return "\n".join([*lines, "", " ".join([note, *missing])])

@@ -100,5 +100,5 @@ def plain_convolution(config: AutoencoderConfig, inputs: int, outputs: int, spat
 def single(size: int | tuple[int, ...]) -> int:
     """A size that is the same along every axis; others are a `ConfigError`."""
     if not isinstance(size, int):
-        raise ConfigError(f"the plain twin knows one size for all axes, not {size}")
+        raise ConfigError(f"the plain baseline knows one size for all axes, not {size}")
     return size

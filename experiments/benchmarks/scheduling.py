@@ -1,6 +1,6 @@
-"""How fast a sweep's trials are scheduled, and what memory its driver takes, on resources that are not there.
+"""How fast a sweep's trials are scheduled, and what memory its driver takes, on resources that do not exist.
 
-Every trial takes as many GPUs and CPUs as the paper's trainings, of a cluster that only says that it has
+Every trial takes as many GPUs and CPUs as the paper's trainings, of a cluster that only claims to have
 them, and makes an empty stage: what is timed is Ray Tune, the queue, leases and manifests.
 """
 
@@ -32,7 +32,7 @@ class SchedulingBenchmark(Config):
 
     Arguments:
         trials: Trials of the sweep.
-        nodes: Nodes of 8 GPUs and 192 CPUs that the cluster says it has; each runs one trial at a time.
+        nodes: Nodes of 8 GPUs and 192 CPUs that the cluster claims to have; each runs one trial at a time.
         output: Where the results go.
     """
 

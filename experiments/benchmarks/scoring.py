@@ -35,7 +35,7 @@ class MetricsBenchmark(Config):
         lead_times: States of each member.
         cells: Cells along each axis of the grid.
         dimensions: Axes of the grid.
-        rounds: How often each contender is timed.
+        rounds: How often each variant is timed.
         threads: Threads of torch; 0 leaves its choice.
         clock: Seconds that pass, or that this process computes; these tell more on a busy machine.
         output: The folder where results are written.
@@ -64,18 +64,18 @@ def run_metrics_benchmark(config: MetricsBenchmark, progress: Callable[[str], No
     """Time everything.
 
     Returns:
-        JSON values: `machine`, the `config`, and `seconds` of each contender in every round.
+        JSON values: `machine`, the `config`, and `seconds` of each variant in every round.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     truth, members = draw(config)
     progress("scores")
-    contenders: dict[str, Callable[[], object]] = {
+    variants: dict[str, Callable[[], object]] = {
         "plain loop": lambda: plain_scores(truth.numpy(), members.numpy()),
         "functions": lambda: looped_scores(truth, members),
         "one pass": lambda: score_ensemble({"truth": truth}, members, spatial=config.dimensions),
     }
-    seconds = interleave(contenders, config.rounds, config.clock)
+    seconds = interleave(variants, config.rounds, config.clock)
     return {"kind": "metrics", "machine": machine(), "config": config.what(), "seconds": seconds}
 
 
@@ -116,7 +116,7 @@ def _scores(u: Tensor, v: Tensor, spatial: int) -> dict[str, Any]:
 def metrics_table(result: dict[str, Any]) -> str:
     """The result in Markdown."""
     seconds = result["seconds"]
-    lines = ["| contender | seconds | one pass is faster by |", "| --- | ---: | ---: |"]
+    lines = ["| variant | seconds | one pass is faster by |", "| --- | ---: | ---: |"]
     for name, values in seconds.items():
         lines.append(f"| {name} | {min(values):.3f} | {ratio(values, seconds['one pass']):.1f} |")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from lola.core.seeding import numpy_generator
 from lola.simulate.euler import EulerConfig
 from lola.simulate.simulators import Simulation
 
-PATIENCE = 60.0  # seconds after which no further trajectory is begun
+MAX_DURATION_S = 60.0  # after which no further trajectory is begun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,6 @@ def time_simulator(config: Simulation, rounds: int, clock: Clock) -> SimulatorTi
             started = now()
             if solve(initial) is not None:
                 seconds.append((now() - started) / states)
-            if time.perf_counter() - begun > PATIENCE:
+            if time.perf_counter() - begun > MAX_DURATION_S:
                 break
     return SimulatorTime(config.system, config.grid, tuple(seconds))

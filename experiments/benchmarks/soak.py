@@ -26,7 +26,7 @@ from lola.core.config import Config, Count, NotNegative, Within, require
 from lola.core.errors import LolaError
 from lola.storage.inventory import unknown_files
 
-PATIENCE = 3  # how often a driver may fail after the last kill
+MAX_FAILURES = 3  # how often a driver may fail after the last kill
 LIMIT = 1800.0  # seconds after which a sweep that nobody disturbs is taken to hang
 
 
@@ -137,7 +137,7 @@ def soak(config: SoakConfig, command: list[str], log: Callable[[str], None]) -> 
         LolaError: The tables differ, files are left over, or a sweep that nobody disturbs fails or hangs.
     """
     folder = Path(config.folder).resolve()
-    require(not folder.exists(), f"{folder} is there already; name a new folder")
+    require(not folder.exists(), f"{folder} exists already; name a new folder")
     started, draw = time.monotonic(), random.Random(config.seed)
     alone = Job(command, folder / "a")
     alone.start()
@@ -168,7 +168,7 @@ def soak(config: SoakConfig, command: list[str], log: Callable[[str], None]) -> 
             job = Job(command, folder / "b")
         else:
             restarts, failures = restarts + 1, failures + over
-            if failures > PATIENCE:
+            if failures > MAX_FAILURES:
                 raise LolaError(f"the sweep fails though nobody disturbs it; see {job.root}/log.txt")
         job.start()
     return {
@@ -193,7 +193,7 @@ def kill_one(members: dict[int, str], draw: random.Random) -> str:
 
 
 def sort_of(what: str) -> str:
-    """The sort of process that a name tells: driver, raylet, worker (of an actor or task), or service."""
+    """The sort of process of a name: driver, raylet, worker (of an actor or task), or service."""
     if what in ("driver", "raylet"):
         return what
     return "worker" if what.startswith("ray::") and not what.endswith("Agent") else "service"

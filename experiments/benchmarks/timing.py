@@ -1,13 +1,13 @@
-r"""Timing that a busy machine does not spoil: contenders take turns.
+r"""Timing that a busy machine does not spoil: variants take turns.
 
-Round `r` times every contender once, forwards in even rounds and backwards in odd ones, so that whatever else
-the machine does hits all of them alike. With `s_r` the seconds of a contender in round `r` and `s'_r` those
+Round `r` times every variant once, forwards in even rounds and backwards in odd ones, so that whatever else
+the machine does hits all of them alike. With `s_r` the seconds of a variant in round `r` and `s'_r` those
 of another, the second is faster by
 
     ratio = median_r (s_r / s'_r)
 
 Where others keep the machine busy, threads wait for each other more than they work; the clock `cpu` on one
-thread then still tells what a step costs, since it stands while others run.
+thread still measures what a step costs, since it stands while others run.
 """
 
 import math
@@ -30,10 +30,10 @@ Threads = Annotated[int, Within("[0, 1024]")]
 def interleave(
     steps: Mapping[str, Callable[[], object]], rounds: int, clock: Clock = "wall", at_least: float = 0.05
 ) -> dict[str, list[float]]:
-    """Seconds per call of every contender in every round.
+    """Seconds per call of every variant in every round.
 
     Arguments:
-        steps: The contenders; each has been called before, so that nothing is compiled here.
+        steps: The variants; each has been called before, so that nothing is compiled here.
         rounds: How often each is timed.
         clock: Seconds that pass, or that this process computes.
         at_least: Seconds that a timing takes at least; short calls are repeated.
@@ -67,12 +67,12 @@ def _synchronize() -> None:
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """How many times faster the second contender is, by the median over rounds."""
+    """How many times faster the second variant is, by the median over rounds."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def machine() -> dict[str, Any]:
-    """What the timings depend on beside the code."""
+    """What the timings depend on besides the code."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,6 +1,6 @@
-r"""How fast a training step is: forward pass, loss and backward pass, the optimiser apart.
+r"""How fast a training step is: forward pass, loss and backward pass, without the optimiser.
 
-Contenders differ in writing (ours or plain), precision and whether they are compiled, and take turns on the
+Variants differ in writing (ours or plain), precision and whether they are compiled, and take turns on the
 same weights and data. Besides seconds, a case holds the operations of a step, so that the table tells which
 fraction of the machine's arithmetic (`roofline`) is used.
 """
@@ -39,7 +39,7 @@ class TrainingBenchmark(Config):
         sizes: At which sizes.
         precisions: In which precisions.
         modes: Whether eager or compiled.
-        rounds: How often each contender is timed.
+        rounds: How often each variant is timed.
         threads: Threads; 0 leaves torch's choice.
         clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
         output: The folder where `training.json` and `training.md` are written.
@@ -61,7 +61,7 @@ class TrainingBenchmark(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Contender:
+class Variant:
     """A way of running a case's training step."""
 
     writing: Writing
@@ -70,7 +70,7 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """A name that no other contender of the case has."""
+        """A name that no other variant of the case has."""
         return f"{self.writing} {self.precision} {self.mode}"
 
     def step(self, case: Case) -> Callable[[], None]:
@@ -122,39 +122,39 @@ def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], 
 
 def _time(case: Case, config: TrainingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
     writings: tuple[Writing, ...] = ("plain", "plain-channels-last", "ours")
-    contenders = [
-        Contender(writing=writing, precision=precision, mode=mode)
+    variants = [
+        Variant(writing=writing, precision=precision, mode=mode)
         for precision in config.precisions
         for mode in config.modes
         for writing in writings
         if writing != "plain-channels-last" or case.channels_last is not None
     ]
     first, steps = {}, {}
-    for contender in contenders:
-        step = contender.step(case)
+    for variant in variants:
+        step = variant.step(case)
         started = time.perf_counter()
         step()
-        first[contender.name] = time.perf_counter() - started
-        steps[contender.name] = step
-        if contender.mode == "compiled":
-            progress(f"  {contender.name} in {first[contender.name]:.0f} s")
-    progress(f"  {config.rounds} rounds of {len(steps)} contenders")
+        first[variant.name] = time.perf_counter() - started
+        steps[variant.name] = step
+        if variant.mode == "compiled":
+            progress(f"  {variant.name} in {first[variant.name]:.0f} s")
+    progress(f"  {config.rounds} rounds of {len(steps)} variants")
     seconds = interleave(steps, config.rounds, config.clock)
     return {
         "operations": operations(case),
-        "contenders": [
+        "variants": [
             {
-                **dataclasses.asdict(contender),
-                "first_seconds": first[contender.name],
-                "seconds": seconds[contender.name],
+                **dataclasses.asdict(variant),
+                "first_seconds": first[variant.name],
+                "seconds": seconds[variant.name],
             }
-            for contender in contenders
+            for variant in variants
         ],
     }
 
 
 def operations(case: Case) -> int:
-    """Floating-point operations of the products and convolutions of a training step, attention apart."""
+    """Floating-point operations of the products and convolutions of a training step, without attention."""
     counter = FlopCounterMode(display=False)
     with counter:
         case.loss(case.plain(*case.inputs)).backward()
@@ -169,7 +169,7 @@ def table(result: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     for case in result["cases"]:
-        samples = {(c["writing"], c["precision"], c["mode"]): c["seconds"] for c in case["contenders"]}
+        samples = {(c["writing"], c["precision"], c["mode"]): c["seconds"] for c in case["variants"]}
         base = samples.get(("plain", "float32", "eager"))
         for (writing, dtype, mode), seconds in samples.items():
             middle = statistics.median(seconds)

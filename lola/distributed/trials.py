@@ -61,7 +61,7 @@ class Step:
         run: Makes the stage.
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
-        register: Whether weights are registered as a model that others may look for.
+        register: Whether weights are registered as a model.
         reads: The datasets that it reads.
     """
 
@@ -74,7 +74,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """A name for people, which tells a model from its evaluation."""
+        """A name for people, which distinguishes a model from its evaluation."""
         return f"evaluation {self.stage.what}" if self.stage.kind == "evaluations" else self.stage.what
 
 
@@ -99,14 +99,14 @@ class Trial:
         return all(stage.finished for stage in self.needs)
 
 
-def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
+def run_trial(config: dict[str, str], trials_ref: list[ray.ObjectRef]) -> None:
     """Make the stages of a trial that are not finished; a Ray Tune trainable.
 
     Arguments:
         config: The trial's name, as `trial`.
-        told: Where all trials are, by name.
+        trials_ref: A list of one reference to all trials, by name.
     """
-    for step in _trials(told[0])[config["trial"]].steps:
+    for step in _trials(trials_ref[0])[config["trial"]].steps:
         with step.stage.logged_lease(lambda text: tune.report({WAIT_MESSAGE: text})):
             if not step.stage.finished:
                 make(step)
@@ -114,9 +114,9 @@ def run_trial(config: dict[str, str], told: list[ray.ObjectRef]) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _trials(told: ray.ObjectRef) -> dict[str, Trial]:
+def _trials(trials_ref: ray.ObjectRef) -> dict[str, Trial]:
     """All trials, which a process reads once and not for every trial that it runs."""
-    return ray.get(told)
+    return ray.get(trials_ref)
 
 
 def failure_reason(error: Exception) -> str:
@@ -129,7 +129,7 @@ def failure_reason(error: Exception) -> str:
 
 
 def format_error(error: Exception) -> str:
-    """Where a stage failed, the last line telling why."""
+    """Where a stage failed, the last line being the reason."""
     trace = "".join(traceback.format_exception(error))
     return f"{trace}\n{failure_reason(error)}\n" if cause_of(error, OutOfMemoryError) else trace
 
@@ -138,12 +138,12 @@ def make(step: Step) -> None:
     """Make a stage, under its lease, and record how it went."""
     stage = step.stage
     event_log = _record_start(step)
-    # What makes the stage anew is no finished stage: its manifest was corrupt, or a file that it tells of is
+    # A stage that is made again is not finished: its manifest, or a file that it lists, was corrupt
     (stage.folder / "manifest.json").unlink(missing_ok=True)
     try:
         step.run()
     except Exception as error:  # recorded whatever it is, and raised again
-        with contextlib.suppress(OSError):  # a full disk, perhaps: what failed first is what is told
+        with contextlib.suppress(OSError):  # a full disk, perhaps: the first failure is the one to report
             (stage.folder / "error.txt").write_text(format_error(error), "utf-8")
             event_log.status("FAILED", failure_reason(error))
         raise
@@ -160,7 +160,7 @@ def complete_event_log(step: Step) -> None:
     if not _is_open(stage.folder) or not stage.finished:
         return
     held = stage.lease()
-    with contextlib.suppress(OSError):  # another process has it in hand, and records its end
+    with contextlib.suppress(OSError):  # another process makes it, and records its end
         held.acquire(timeout=0)
         try:
             if last_status(stage.folder) == "RUNNING":
@@ -172,7 +172,7 @@ def complete_event_log(step: Step) -> None:
 
 
 def _is_open(folder: AnyPath) -> bool:
-    """Whether a record tells of no end, though there is a record."""
+    """Whether an event log exists and records no end."""
     status = last_status(folder)
     return status == "RUNNING" or (status is None and event_log_path(folder).exists())
 

@@ -65,7 +65,7 @@ def variants_of(shard: SimulationFile, config: CacheConfig) -> int:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class EncoderInput:
     """One block, ready to be encoded: where it is from, and each variant's `(T, C, *grid)` and parameters."""
 
     entry: dict[str, Any]
@@ -91,7 +91,7 @@ class Encoder:
         return self.encode(self.prepare(batch))
 
     @torch.inference_mode()
-    def prepare(self, batch: pa.Table) -> Prepared:
+    def prepare(self, batch: pa.Table) -> EncoderInput:
         """Standardised states and parameters of every variant of one block."""
         (entry,) = batch.drop_columns(["states"]).to_pylist()
         split = self.shards[entry["shard"]].split
@@ -105,10 +105,10 @@ class Encoder:
                 source = split.trajectories[entry["trajectory"]]
                 entry["fault"] = f"{source.id} ({source.file}): {error}; simulate or fetch it again"
             variants.append((x, parameters.numpy()))
-        return Prepared(entry, variants)
+        return EncoderInput(entry, variants)
 
     @torch.inference_mode()
-    def encode(self, prepared: Prepared) -> pa.Table:
+    def encode(self, prepared: EncoderInput) -> pa.Table:
         """Latents of every variant of one block; those of a faulty block mean nothing."""
         latents = []
         for x, _ in prepared.variants:

@@ -28,7 +28,7 @@ from lola.storage.stages import TEMPORARY_NAME, Kind, resolve_storage
 from lola.storage.tracking.sweep_log import sweep_folders
 
 WELL = "well"  # the default folder of datasets; others are not looked into
-TEMPORARY = re.compile(rf"{TEMPORARY_NAME.pattern}|\.tune-[0-9a-f]{{8}}|\.(probe|aside)-[0-9a-f]{{32}}")
+TEMPORARY = re.compile(rf"{TEMPORARY_NAME.pattern}|\.tune-[0-9a-f]{{8}}|\.(probe|tmp)-[0-9a-f]{{32}}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

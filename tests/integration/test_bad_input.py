@@ -34,7 +34,7 @@ def test_an_impossible_option(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_datasets_that_is_not_there(tmp_path):
+def test_a_folder_of_datasets_that_does_not_exist(tmp_path):
     result = run(tmp_path, "--well", "/nowhere/datasets")
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
@@ -79,7 +79,7 @@ def test_a_file_of_another_kind(tmp_path, well):
     assert str(foreign) in result.stderr.strip().splitlines()[-1]
 
 
-def test_published_data_that_are_not_there(tmp_path):
+def test_published_data_that_do_not_exist(tmp_path):
     result = run(tmp_path, "--system", "rayleigh_benard", command=(TRAIN, "paper"))
     assert result.returncode == 1
     line = result.stderr.strip().splitlines()[-1]
@@ -93,14 +93,14 @@ def test_a_plan_needs_no_data_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sampler_that_there_is_not(tmp_path):
+def test_a_sampler_that_does_not_exist(tmp_path):
     result = run(tmp_path, "--samplers", "magic", command=(STUDY, "smoke"))
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
     assert "no sampler is called 'magic'" in line
 
 
-def test_a_study_of_models_that_are_not_there(tmp_path, well):
+def test_a_study_of_models_that_do_not_exist(tmp_path, well):
     result = run(tmp_path, "--well", str(well), command=(STUDY, "smoke"))
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()

@@ -80,7 +80,7 @@ def test_workers_read_a_bucket(tmp_path, well, monkeypatch):
     assert not any(b"a-secret" in path.read_bytes() for path in written)
 
 
-def test_a_dataset_that_is_not_there_is_one_line(tmp_path, well):
+def test_a_dataset_that_does_not_exist_is_one_line(tmp_path, well):
     result = run(tmp_path, "compute_statistics.py", "shear_flow", "--well", str(well))
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()

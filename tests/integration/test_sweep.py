@@ -60,7 +60,7 @@ def test_mlflow_shows_a_parent_with_a_child_per_stage(undisturbed):
     assert client.get_registered_model("euler-autoencoder-f8c16").latest_versions
 
 
-def test_no_secret_of_the_environment_is_told_or_recorded(undisturbed):
+def test_no_secret_of_the_environment_is_printed_or_recorded(undisturbed):
     storage, output = undisturbed
     assert not any(secret in output for secret in SECRETS.values())
     assert holders(storage, SECRETS.values()) == []

@@ -20,7 +20,7 @@ from lola.core.waiting import Log
 LOCAL = "local"  # Ray's name for a cluster that the program starts itself
 EMBEDDED = "LOLA_EMBEDDED_CLUSTER"
 """Set for all processes of a cluster that the program has started itself: it does not grow."""
-TIMEOUT_S = 4.0
+PROBE_TIMEOUT_S = 4.0
 TRIES = 3  # a busy machine answers late
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
 SETTINGS = 4  # the type of a frame, its fourth byte
@@ -32,7 +32,7 @@ class Answer(enum.Enum):
     ALIVE = "answers"
     REFUSED = "nothing listens there"
     SILENT = "nothing comes back from there"
-    FOREIGN = "what listens there is no Ray cluster"
+    UNRECOGNISED = "what listens there is no Ray cluster"
     UNKNOWN = "no machine has that name"
 
 
@@ -119,15 +119,15 @@ def probe(address: str) -> Answer:
         )
     answer = Answer.SILENT
     for _ in range(TRIES):
-        answer = _ask(host, port)
+        answer = _handshake(host, port)
         if answer is not Answer.SILENT:
             break
     return answer
 
 
-def _ask(host: str, port: int) -> Answer:
+def _handshake(host: str, port: int) -> Answer:
     try:
-        with socket.create_connection((host, port), TIMEOUT_S) as connection:
+        with socket.create_connection((host, port), PROBE_TIMEOUT_S) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
                 return Answer.ALIVE  # as far as can be seen without certificates
             connection.sendall(PREFACE)
@@ -139,7 +139,7 @@ def _ask(host: str, port: int) -> Answer:
     except ConnectionRefusedError:
         return Answer.REFUSED
     except ConnectionError:
-        return Answer.FOREIGN
+        return Answer.UNRECOGNISED
     except OSError:  # no route to it
         return Answer.SILENT
-    return Answer.ALIVE if len(head) == 4 and head[3] == SETTINGS else Answer.FOREIGN
+    return Answer.ALIVE if len(head) == 4 and head[3] == SETTINGS else Answer.UNRECOGNISED

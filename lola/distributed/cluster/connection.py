@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster: the one at hand, or an embedded one that ends with the program."""
+"""The connection to a Ray cluster: a running one, or an embedded one that ends with the program."""
 
 import contextlib
 import logging
@@ -44,7 +44,7 @@ def connect(log: Log = print) -> None:
     `RAY_AUTH_MODE` says otherwise.
 
     Arguments:
-        log: Told what is started or waited for.
+        log: Takes lines about what is started or waited for.
 
     Raises:
         ClusterError: The cluster that is named does not answer, or none can be started.
@@ -76,16 +76,16 @@ def restrict_token_permissions() -> None:
         token = Path(named).expanduser() if named else folder / "auth_token"
     except RuntimeError:  # a user without a home: `replace_home` keeps the token elsewhere
         return
-    with contextlib.suppress(OSError):  # Ray tells what cannot be written
+    with contextlib.suppress(OSError):  # Ray reports what cannot be written
         folder.mkdir(mode=0o700, exist_ok=True)
     for path, mode in ((folder, 0o700), (token, 0o600)):
-        with contextlib.suppress(OSError):  # not there, or another's to protect
+        with contextlib.suppress(OSError):  # missing, or another user's
             if stat.S_IMODE(path.stat().st_mode) & 0o077:
                 path.chmod(mode)
 
 
 def require_shared(root: AnyPath) -> None:
-    """Raise `StorageError` unless every node that there is now sees what is written to a storage root."""
+    """Raise `StorageError` unless every node of the cluster sees what is written to a storage root."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2 or not isinstance(root, Path):
         return

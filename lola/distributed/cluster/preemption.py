@@ -1,8 +1,8 @@
-"""The notice that a node is about to be taken away, as training processes see it.
+"""Preemption: saving checkpoints when a node is about to be taken away.
 
 Ray Train's answer is the same for all workers of a run, who must ask together, and asking costs them a few
 milliseconds. So they ask every few steps: the first worker times them, and tells the others after how many
-to ask again. What a notice asks for is a checkpoint at once, and another shortly before the node goes, so
+to ask again. A preemption asks for a checkpoint at once, and another shortly before the node goes, so
 that little of what is trained in between is lost.
 """
 
@@ -13,12 +13,12 @@ import torch
 import torch.distributed
 from ray.train import PreemptionInfo
 
-INTERVAL = 2.0  # seconds between questions, where steps are shorter than that
-MARGIN = 5.0  # seconds that the last checkpoint must be done before the node goes
+CHECK_INTERVAL_S = 2.0  # between questions, where steps are shorter than that
+SAVE_MARGIN_S = 5.0  # between the end of the last checkpoint and that of the node
 
 
 class PreemptionMonitor:
-    """Tells after each step whether to save it at once; every worker of the run asks after the same steps.
+    """Decides after each step whether to save it at once; every worker of the run asks after the same steps.
 
     Arguments:
         device: Where workers exchange numbers.
@@ -26,45 +26,49 @@ class PreemptionMonitor:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.pause, self.steps = 1, 0
-        self.since = time.monotonic()
+        self.steps_between_checks, self.steps = 1, 0
+        self.checked_at = time.monotonic()
         self.nodes: set[str] = set()
-        self.saving = 0.0  # seconds that the last checkpoint of a notice took
-        self.near = self.saved = False
+        self.save_duration = 0.0  # seconds that the last checkpoint of a notice took
+        self.saved_near_end = self.saved = False
 
     def __call__(self) -> bool:
         """Whether to save now."""
         now = time.monotonic()
         if self.saved:  # by the call before this one
-            self.saving, self.saved = now - self.since, False
-            self.since, self.steps = now, 0
+            self.save_duration, self.saved = now - self.checked_at, False
+            self.checked_at, self.steps = now, 0
         self.steps += 1
-        if self.steps < self.pause:
+        if self.steps < self.steps_between_checks:
             return False
         info = ray.train.get_preemption_info()
-        pace = (now - self.since) / self.steps
-        pause = max(1, min(2 * self.pause, int(INTERVAL / max(pace, 1e-6))))
-        self.saved, self.pause = self._agree(info is not None and self._due(info), pause)
-        self.since, self.steps = time.monotonic(), 0
+        seconds_per_step = (now - self.checked_at) / self.steps
+        steps_between_checks = max(
+            1, min(2 * self.steps_between_checks, int(CHECK_INTERVAL_S / max(seconds_per_step, 1e-6)))
+        )
+        self.saved, self.steps_between_checks = self._agree(
+            info is not None and self._due(info), steps_between_checks
+        )
+        self.checked_at, self.steps = time.monotonic(), 0
         return self.saved
 
     def _due(self, info: PreemptionInfo) -> bool:
         """Whether a notice is new, or its end is near and nothing was saved since."""
         if not self.nodes.issuperset(info.preempted_node_ids):
             self.nodes.update(info.preempted_node_ids)
-            self.near = False
+            self.saved_near_end = False
             return True
-        if self.near or info.deadline_ms is None:
+        if self.saved_near_end or info.deadline_ms is None:
             return False
         left = info.deadline_ms / 1000 - time.time()
-        self.near = left < MARGIN + 2 * self.saving + INTERVAL
-        return self.near
+        self.saved_near_end = left < SAVE_MARGIN_S + 2 * self.save_duration + CHECK_INTERVAL_S
+        return self.saved_near_end
 
-    def _agree(self, due: bool, pause: int) -> tuple[bool, int]:
+    def _agree(self, due: bool, steps_between_checks: int) -> tuple[bool, int]:
         """What the first worker decides."""
         if not torch.distributed.is_initialized():
-            return due, pause
-        answer = torch.tensor([int(due), pause], device=self.device)
+            return due, steps_between_checks
+        answer = torch.tensor([int(due), steps_between_checks], device=self.device)
         torch.distributed.broadcast(answer, 0)
-        due, pause = answer.tolist()  # a GPU is waited for once
-        return bool(due), pause
+        due, steps_between_checks = answer.tolist()  # a GPU is waited for once
+        return bool(due), steps_between_checks

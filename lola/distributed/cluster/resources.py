@@ -1,7 +1,7 @@
-"""What stages take of a cluster, what it has, and what is told where the two do not fit.
+"""Resources that stages request and that a cluster has.
 
 A cluster that cannot grow and can never give what something takes is refused before anything is made. Where
-it may grow, or others hold what there is, stages wait, and the console says for what.
+it may grow, or others hold what there is, stages wait, and the console shows for what.
 """
 
 import contextlib
@@ -184,13 +184,13 @@ def _bundle(bundle: Any) -> tuple[float, float]:
 def may_grow() -> bool:
     """Whether nodes may come: whether an autoscaler has started any, or nothing is known of that.
 
-    Ray tells of the types of the nodes that its autoscaler started; where there is none, a type is made of
+    Ray reports the types of the nodes that its autoscaler started; where there is none, a type is made of
     the node's own name.
     """
     if EMBEDDED in os.environ:
         return False
     report: dict[str, Any] = {}
-    with contextlib.suppress(Exception):  # not told yet, or not understood
+    with contextlib.suppress(Exception):  # not reported yet, or in another format
         report = json.loads(_internal_kv_get(b"__autoscaling_status"))["autoscaler_report"]
     types = {*(report.get("active_nodes") or {}), *(report.get("idle_nodes") or {})}
     return not types or not all(STATIC_NODE_TYPE.fullmatch(name) for name in types)

@@ -1,6 +1,6 @@
 """Starting Ray on this machine, or attaching to a cluster: where its files go, and what to do if it fails.
 
-Ray gives up on its own processes after 30 seconds, and says so in a traceback. Here it is tried again, and
+Ray gives up on its own processes after 30 seconds, with a traceback. Here it is tried again, and
 the last failure is one line that names what is likely to blame: load, a port, a folder.
 """
 
@@ -144,7 +144,7 @@ def choose_ray_temporary_folder(log: Log) -> None:
     longest = SOCKET_BYTES - BELOW
     size = len(os.fsencode(folder.absolute()))
     fault = (
-        f"{size} bytes long, and Ray's sockets leave room for {longest}"
+        f"{size} bytes long, and Ray's sockets allow {longest}"
         if size > longest
         else describe_os_error(folder)
     )

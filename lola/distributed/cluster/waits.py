@@ -1,4 +1,4 @@
-"""Saying in a stage's record what it waits for of the cluster: training workers, tasks, actors."""
+"""Logging which resources a stage waits for: of training workers, tasks, actors."""
 
 import contextlib
 import threading
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class WorkersCallback(ControllerCallback, WorkerGroupCallback):
-    """Says while a training has no workers what it waits for; runs in the controller of the run.
+    """Logs what a training that has no workers waits for; runs in the controller of the run.
 
-    Ray Train waits for the workers' resources without a word, at the start and whenever it starts them again.
+    Ray Train waits for the workers' resources silently, at the start and whenever it starts them again.
 
     Arguments:
         folder: The stage's folder, for its record, whose readers know which stage's it is.
@@ -47,7 +47,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         threading.Thread(target=_remind, args=(self.ended, reminder), daemon=True).start()
 
     def end(self) -> None:
-        """The workers are there, or will not come."""
+        """The workers have started, or will not."""
         if self.ended is not None:
             self.ended.set()
             self.ended = None
@@ -61,7 +61,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         self.begin()
 
     def after_worker_group_start(self, *_: Any, **__: Any) -> None:
-        """They are there."""
+        """They have started."""
         self.end()
 
     def after_worker_group_shutdown(self, *_: Any, **__: Any) -> None:
@@ -79,18 +79,18 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
 
 def _remind(ended: threading.Event, reminder: Reminder) -> None:
     while not ended.wait(POLL_INTERVAL_S):
-        with contextlib.suppress(Exception):  # a word that cannot be said must not end the training
+        with contextlib.suppress(Exception):  # a line that cannot be logged must not end the training
             reminder.poll()
 
 
-def log_progress(items: Iterable[T], title: str, request: ResourceRequest, log: Log) -> Iterator[T]:
-    """Items of a stream that Ray makes, saying what it waits for or how far it is while none comes.
+def log_while_waiting(items: Iterable[T], title: str, request: ResourceRequest, log: Log) -> Iterator[T]:
+    """Items of a stream that Ray makes, logging what it waits for or how far it is while none comes.
 
     Arguments:
         items: The stream.
         title: What it is.
         request: What each process that makes it takes.
-        log: Told the line.
+        log: Takes the line.
     """
     count = 0
 
@@ -104,7 +104,7 @@ def log_progress(items: Iterable[T], title: str, request: ResourceRequest, log: 
 
 
 def wait_for_any(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T], reminder: Reminder) -> T:
-    """The first of some tasks that is done, by `ray.wait`; the reminder says what is waited for meanwhile."""
+    """The first of some tasks that is done, by `ray.wait`; the reminder logs what is waited for meanwhile."""
     tasks = list(tasks)
     while True:
         reminder.poll()

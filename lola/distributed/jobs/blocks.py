@@ -1,4 +1,4 @@
-"""The stream of encoded blocks: shards, trajectories, blocks and variants in order, whoever encodes.
+"""The stream of encoded blocks: shards, trajectories, blocks and variants in order, whatever process encodes.
 
 What cannot be read, or is not physical, does not end the stream: its block carries the fault.
 
@@ -26,9 +26,9 @@ from lola.data.latent_shards import tensor_column
 from lola.data.well.simulation_files import SimulationFile
 from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
-from lola.distributed.cluster.waits import log_progress
+from lola.distributed.cluster.waits import log_while_waiting
 from lola.distributed.jobs.datasource import WellDatasource
-from lola.emulation.encoding import CacheConfig, Encoder, Prepared, tensors
+from lola.emulation.encoding import CacheConfig, Encoder, EncoderInput, tensors
 from lola.storage.remote import AnyPath
 from lola.training.peak import one_thread
 
@@ -45,7 +45,7 @@ class EncodedBlock:
         variant: The number of the variant.
         parameters: Shape `(P,)`.
         latents: Shape `(T, C, *grid)`.
-        fault: Why there are none, if not empty.
+        fault: Why there are no latents, if not empty.
     """
 
     shard: int
@@ -56,7 +56,7 @@ class EncodedBlock:
     fault: str
 
 
-class FaultReportingShard(SimulationFile):
+class FaultReportingFile(SimulationFile):
     """A shard whose stream of blocks ends with the fault, in a block of nothing, where it cannot be read."""
 
     def blocks(self, number: int, states: int) -> Iterator[pa.Table]:
@@ -80,7 +80,7 @@ def encoder_request(config: CacheConfig) -> ResourceRequest | None:
 
 
 def encoded_blocks(
-    shards: Mapping[int, FaultReportingShard], model: AnyPath, config: CacheConfig, log: Log = print
+    shards: Mapping[int, FaultReportingFile], model: AnyPath, config: CacheConfig, log: Log = print
 ) -> Iterator[EncodedBlock]:
     """The encoded states of some shards: shards, trajectories, blocks and variants in order.
 
@@ -88,13 +88,13 @@ def encoded_blocks(
         shards: The shards by number.
         model: The folder of the finished autoencoder.
         config: What the cache holds.
-        log: Told what is waited for.
+        log: Takes a line about what is waited for.
     """
     steps = min(shard.split.steps for shard in shards.values())
     states = -(-steps // -(-steps // config.block))
     request, title = encoder_request(config), f"encoding by {model.name}"
-    tables = (_by_actors if request else _here)(shards, states, model, config)
-    for table in log_progress(tables, title, request, log) if request else tables:
+    tables = (_in_actors if request else _in_process)(shards, states, model, config)
+    for table in log_while_waiting(tables, title, request, log) if request else tables:
         latents, parameters = tensors(table, "latents"), tensors(table, "parameters")
         for row, entry in enumerate(table.drop_columns(["latents", "parameters"]).to_pylist()):
             yield EncodedBlock(
@@ -107,18 +107,18 @@ def encoded_blocks(
             )
 
 
-def _here(
-    shards: Mapping[int, FaultReportingShard], states: int, model: AnyPath, config: CacheConfig
+def _in_process(
+    shards: Mapping[int, FaultReportingFile], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
     """Encode in this process, on one core as an actor would, since arithmetic may depend on their number."""
     encoder = Encoder(model, shards, config)
     tables = itertools.chain.from_iterable(shard.blocks(number, states) for number, shard in shards.items())
     with one_thread():
-        yield from map(encoder.encode, _ahead(map(encoder.prepare, tables)))
+        yield from map(encoder.encode, _prefetch(map(encoder.prepare, tables)))
 
 
-def _by_actors(
-    shards: Mapping[int, FaultReportingShard], states: int, model: AnyPath, config: CacheConfig
+def _in_actors(
+    shards: Mapping[int, FaultReportingFile], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
     configure_ray_data()
     blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
@@ -136,7 +136,7 @@ def _by_actors(
         yield table
 
 
-def _ahead(items: Iterable[Prepared]) -> Iterator[Prepared]:
+def _prefetch(items: Iterable[EncoderInput]) -> Iterator[EncoderInput]:
     """The items, each made in a thread while the one before it is used."""
     iterator = iter(items)
     with ThreadPoolExecutor(1) as thread:

@@ -5,8 +5,8 @@ is not on this list, since its upload was cut off, is written again.
 
 Neither is written to survive a power cut by Ray Train itself. So a worker syncs what it has uploaded to a
 folder (`persist`), and before a run starts, checkpoints that are corrupt are removed from folder and list,
-and a list that is corrupt is made anew from the checkpoints (`repair`): the run resumes from the newest whole
-one.
+and a list that is corrupt is written again from the checkpoints (`repair`): the run resumes from the newest
+whole one.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ from lola.storage.stages import Stage, write_json
 from lola.training.checkpoint import read_position
 from lola.training.loop import TrainingConfig
 
-LIST = "checkpoint_manager_snapshot.json"  # Ray Train's
-SCORE = "valid/loss"  # what checkpoints are kept by
+LIST_FILE = "checkpoint_manager_snapshot.json"  # Ray Train's
+SCORE_METRIC = "valid/loss"  # what checkpoints are kept by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +100,17 @@ class CheckpointStore:
         return done
 
     def repair(self) -> list[str]:
-        """Remove what is corrupt from a folder and from Ray Train's list; tells what it was, a line for each.
+        """Remove what is corrupt from a folder and from Ray Train's list; returns a line for each fault.
 
-        The run's lease says that nobody writes there. Objects appear whole; their scores may be null.
+        The run's lease guarantees that no other process writes there. Objects appear whole; their scores may
+        be null.
         """
         folder = Path(self.parent) / self.NAME
         if self.remote:
             return self._repair_scores()
         if not folder.is_dir():
             return []
-        for left in folder.glob(".aside-*"):
+        for left in folder.glob(".tmp-*"):
             shutil.rmtree(left, ignore_errors=True)
         whole, faults = {}, {}
         for path in sorted(folder.glob("step-*")):
@@ -118,7 +119,7 @@ class CheckpointStore:
             except DataError as error:
                 faults[path.name] = str(error).partition(";")[0]
                 shutil.rmtree(path)
-        results, fault = _read_list(folder / LIST)
+        results, fault = _read_list(folder / LIST_FILE)
         fault = replace_missing_scores(results) or fault
         for name in (each["checkpoint_dir_name"] for each in results):
             if name not in whole:
@@ -129,14 +130,14 @@ class CheckpointStore:
             listed = {each["checkpoint_dir_name"] for each in results}
             whole = {name: step for name, step in whole.items() if name in listed}
         if not whole:
-            (folder / LIST).unlink(missing_ok=True)
+            (folder / LIST_FILE).unlink(missing_ok=True)
             return [fault, "training starts again"]
-        write_json(folder / LIST, _list_of(results, whole))
+        write_json(folder / LIST_FILE, _list_of(results, whole))
         return [fault, f"training resumes from step {max(whole.values())}"]
 
     def _repair_scores(self) -> list[str]:
         """Repair a list of checkpoints that is an object."""
-        path = f"{self.parent}/{self.NAME}/{LIST}"
+        path = f"{self.parent}/{self.NAME}/{LIST_FILE}"
         try:
             listed = json.loads(self.filesystem.cat_file(path))
         except FileNotFoundError:
@@ -190,14 +191,16 @@ def _list_of(results: list[dict[str, Any]], whole: dict[str, int]) -> dict[str, 
 
 
 def replace_missing_scores(results: list[dict[str, Any]]) -> str:
-    """Give checkpoints whose validation loss is not finite the worst finite one, in place; tells of the last.
+    """Give checkpoints the worst finite validation loss if theirs is not finite, in place; returns a fault.
 
     Ray Train writes such a loss as null, and cannot order checkpoints by that.
     """
     fault = ""
     for each in results:
         metrics = each["metrics"]
-        if SCORE in metrics and (metrics[SCORE] is None or not math.isfinite(metrics[SCORE])):
-            metrics[SCORE] = sys.float_info.max
+        if SCORE_METRIC in metrics and (
+            metrics[SCORE_METRIC] is None or not math.isfinite(metrics[SCORE_METRIC])
+        ):
+            metrics[SCORE_METRIC] = sys.float_info.max
             fault = f"the validation loss of checkpoint {each['checkpoint_dir_name']} was not finite"
     return fault

@@ -22,7 +22,7 @@ from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit
-from lola.distributed.jobs.blocks import EncodedBlock, FaultReportingShard, encoded_blocks
+from lola.distributed.jobs.blocks import EncodedBlock, FaultReportingFile, encoded_blocks
 from lola.emulation.emulator import trained_system
 from lola.emulation.encoding import CacheConfig, variants_of
 from lola.storage.event_log import EventLog
@@ -66,11 +66,11 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     started = time.perf_counter()
     splits, faults = open_splits(datasets, trained_system(model), config)
     files = [
-        (name, shard_path(stage.folder, name, number), FaultReportingShard(shard.split, shard.members))
+        (name, shard_path(stage.folder, name, number), FaultReportingFile(shard.split, shard.members))
         for name in splits
         for number, shard in enumerate(simulation_files(splits[name]))
     ]
-    event_log, there = EventLog(stage.folder), set()
+    event_log, existing = EventLog(stage.folder), set()
     for name, fault in faults.items():
         event_log.notice(f"left out {name}: {fault}")
     for path in find_files(stage.folder):
@@ -82,8 +82,8 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
                 event_log.notice(f"{fault}; it is encoded again")
                 path.unlink()
             else:
-                there.add(path)
-    missing = {i: shard for i, (_, path, shard) in enumerate(files) if path not in there}
+                existing.add(path)
+    missing = {i: shard for i, (_, path, shard) in enumerate(files) if path not in existing}
     done, encoded = len(files) - len(missing), 0
     if missing:
         since = time.perf_counter()
@@ -98,10 +98,10 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
                 rates = _rates(files[number][1], files[number][2], config, since)
                 event_log.metrics(done, {"progress/shards": done} | rates)
             since = time.perf_counter()
-    there = set(find_files(stage.folder))
+    existing = set(find_files(stage.folder))
     seconds = time.perf_counter() - started
     stage.commit(
-        **_describe(splits, [each for each in files if each[1] in there], faults),
+        **_describe(splits, [each for each in files if each[1] in existing], faults),
         autoencoder=model.name,
         seconds=seconds,
         # The encoders' own; None if there was nothing to do
@@ -112,12 +112,12 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     )
 
 
-def _states(shard: FaultReportingShard, config: CacheConfig) -> int:
+def _states(shard: FaultReportingFile, config: CacheConfig) -> int:
     """States of a shard, variants included."""
     return len(shard.members) * shard.split.steps * variants_of(shard, config)
 
 
-def _rates(path: AnyPath, shard: FaultReportingShard, config: CacheConfig, since: float) -> dict[str, float]:
+def _rates(path: AnyPath, shard: FaultReportingFile, config: CacheConfig, since: float) -> dict[str, float]:
     """How fast a shard was made."""
     seconds = time.perf_counter() - since
     return {
@@ -127,13 +127,13 @@ def _rates(path: AnyPath, shard: FaultReportingShard, config: CacheConfig, since
 
 
 def _encode_shards(
-    missing: dict[int, FaultReportingShard],
+    missing: dict[int, FaultReportingFile],
     paths: list[AnyPath],
     model: AnyPath,
     config: CacheConfig,
     log: Log,
 ) -> Iterator[tuple[int, str]]:
-    """Write the missing shards; tells each one's number and, if it was skipped, why."""
+    """Write the missing shards; yields each one's number and, if it was skipped, why."""
     blocks = encoded_blocks(missing, model, config, log)
     for number, own in itertools.groupby(blocks, key=lambda block: block.shard):
         fault = ""
@@ -151,9 +151,9 @@ def _encode_shards(
 
 
 def _trajectories(
-    blocks: Iterable[EncodedBlock], shard: FaultReportingShard, variants: int
+    blocks: Iterable[EncodedBlock], shard: FaultReportingFile, variants: int
 ) -> Iterator[LatentTrajectory]:
-    """Join the blocks of each trajectory and variant of a shard; all must be there.
+    """Join the blocks of each trajectory and variant of a shard; none may be missing.
 
     Raises:
         DataError: A block carries a fault.
@@ -185,7 +185,7 @@ def _sound(blocks: Iterable[EncodedBlock]) -> Iterator[EncodedBlock]:
 
 def _describe(
     splits: dict[str, WellSplit],
-    files: list[tuple[str, AnyPath, FaultReportingShard]],
+    files: list[tuple[str, AnyPath, FaultReportingFile]],
     faults: dict[str, str],
 ) -> dict:
     """What the manifest says of the shards, with the simulation files that they are of."""
@@ -203,6 +203,6 @@ def _describe(
     return {"shape": list(shape), "parameters": parameters, "splits": described}
 
 
-def _name(shard: FaultReportingShard) -> str:
+def _name(shard: FaultReportingFile) -> str:
     """`<dataset>/<split>/<file>` of a shard."""
     return shard.split.trajectories[shard.members[0]].id.rpartition("#")[0]

@@ -1,11 +1,11 @@
 """Evaluation as Ray tasks over trajectories and start states, joined into tidy Parquet.
 
-A part, one trajectory from one start state, is committed once, as a folder that is written aside and renamed,
-or uploaded with `LAST` at the end; what is there is never computed again. A task takes several parts and
-commits them one by one, so that a task that is lost with its node, and tried again by Ray elsewhere, goes on
-behind the last. Models are loaded once per task, and on CPUs, where Ray keeps its processes, once per process
-and evaluation. Tasks return nothing and share one copy of what they are told, so that the object store holds
-next to nothing.
+A part, one trajectory from one start state, is committed once, as a temporary folder that is renamed, or
+uploaded with `COMPLETION_FILE` at the end; a committed part is never computed again. A task takes several
+parts and commits them one by one, so that a task that is lost with its node, and tried again by Ray
+elsewhere, goes on after the last. Models are loaded once per task, and on CPUs, where Ray keeps its
+processes, once per process and evaluation. Tasks return nothing and share one copy of their arguments, so
+that the object store holds next to nothing.
 
 A part is a function of the configuration and its own trajectory and start alone, whatever task it is in.
 """
@@ -50,7 +50,7 @@ from lola.storage.remote import AnyPath, file_exists, find_files, first_line, re
 from lola.storage.stages import Stage, atomic_path, read_manifest
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
-LAST = "seconds"  # tells that a part is whole
+COMPLETION_FILE = "seconds"  # written last: a part that has it is complete
 TASKS_PER_WORKER = 4  # so that workers end at about the same time, and a lost task loses little
 
 
@@ -147,12 +147,12 @@ def run_evaluation(run: EvaluationRun) -> None:
         if (parts[0].folder / name).exists():
             with atomic_path(run.stage.folder / name) as tmp_path:
                 tmp_path.write_bytes(read_bytes(parts[0].folder / name))
-    timing = float(np.median([float(read_bytes(part.folder / LAST)) for part in parts]))
+    timing = float(np.median([float(read_bytes(part.folder / COMPLETION_FILE)) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
     diverged = count_diverged(joined["metrics"])
-    beside = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
-    beside = {f"{config.split}/{name}": value for name, value in beside.items()}
-    EventLog(run.stage.folder).metrics(0, summary | beside)
+    further = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
+    further = {f"{config.split}/{name}": value for name, value in further.items()}
+    EventLog(run.stage.folder).metrics(0, summary | further)
     run.stage.commit(
         trajectories=[split.trajectories[index].id for index in chosen],
         rows={name: table.num_rows for name, table in joined.items()},
@@ -180,13 +180,13 @@ class _Part:
 
     @property
     def committed(self) -> bool:
-        return file_exists(self.folder / LAST)
+        return file_exists(self.folder / COMPLETION_FILE)
 
 
 def _committed(stage: AnyPath) -> set[str]:
     """The names of the parts that are committed, by one listing."""
-    whole = (path.parent.name for path in find_files(stage / "parts") if path.name == LAST)
-    return {name for name in whole if not name.startswith(".")}  # what is aside takes its name yet
+    whole = (path.parent.name for path in find_files(stage / "parts") if path.name == COMPLETION_FILE)
+    return {name for name in whole if not name.startswith(".")}  # a temporary folder
 
 
 def _remove_corrupt(run: EvaluationRun, parts: list[_Part]) -> None:
@@ -197,7 +197,7 @@ def _remove_corrupt(run: EvaluationRun, parts: list[_Part]) -> None:
             continue
         # Reports show the states of the first alone, and those of the test split
         kept = (EXAMPLE,) if part == parts[0] and run.config.split == "test" else ()
-        fault = _fault(folder, ("metrics.parquet", "spectra.parquet", LAST, *kept))
+        fault = _fault(folder, ("metrics.parquet", "spectra.parquet", COMPLETION_FILE, *kept))
         if fault:
             EventLog(run.stage.folder).notice(f"{fault}; its trajectory is scored again")
             shutil.rmtree(folder)
@@ -223,11 +223,11 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     """Score what is not scored yet, reporting how many parts are."""
     committed, cluster = _committed(run.stage.folder), cluster_resources()
     left = [part for part in parts if part.name not in committed]
-    gpus = run.config.gpus if run.config.gpus >= 0 else gpus_of(run, cluster)
+    gpus = run.config.gpus if run.config.gpus >= 0 else gpus_per_task(run, cluster)
     size = parts_per_task(len(left), gpus, cluster)
-    told = ray.put((run, split, parts[0]))
+    run_ref = ray.put((run, split, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
-    tasks = {task.remote(told, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
+    tasks = {task.remote(run_ref, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     event_log, failures, first = EventLog(run.stage.folder), [], None
     waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
     request = task_request(gpus)
@@ -243,11 +243,11 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
             cause = getattr(error, "cause", None) or error
             why = describe_os_error(cause) or f"{type(cause).__name__}: {cause}"
             why = str(cause) if isinstance(cause, LolaError) else why
-            there = [part.committed for part in mine]
-            lost = mine[there.index(False)] if False in there else mine[-1]
+            committed_parts = [part.committed for part in mine]
+            lost = mine[committed_parts.index(False)] if False in committed_parts else mine[-1]
             failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {why}")
-            mine = [part for part, whole in zip(mine, there, strict=True) if whole]
-        # Only this process's tasks commit parts: looking for all of them each time would be quadratic
+            mine = [part for part, whole in zip(mine, committed_parts, strict=True) if whole]
+        # Only this process's tasks commit parts: listing all of them each time would be quadratic
         waiting -= collections.Counter(part.index for part in mine)
         done = total - len(waiting)  # trajectories from all of their start states
         event_log.metrics(done, {"progress/trajectories": done})
@@ -262,30 +262,30 @@ def task_request(gpus: float) -> ResourceRequest:
     return ResourceRequest("evaluation tasks", "", 1, 1, gpus)
 
 
-def gpus_of(run: EvaluationRun, there: ClusterResources) -> float:
+def gpus_per_task(run: EvaluationRun, cluster: ClusterResources) -> float:
     """GPUs of a task that names none: one if there are any, or if they may come and trained the models."""
-    if there.gpus or not there.grows:
-        return min(1, there.gpus)
+    if cluster.gpus or not cluster.grows:
+        return min(1, cluster.gpus)
     models = [read_manifest(folder) for folder in (run.autoencoder, run.emulator) if folder]
     return float(any(model.get("speed", {}).get("device", "cpu") != "cpu" for model in models))
 
 
-def parts_per_task(parts: int, gpus: float, there: ClusterResources) -> int:
+def parts_per_task(parts: int, gpus: float, cluster: ClusterResources) -> int:
     """How many parts a task takes: one where nodes may come, which then find tasks to do.
 
     Arguments:
         parts: Parts to score.
         gpus: GPUs of a task; a task takes one CPU.
-        there: What the cluster has.
+        cluster: What the cluster has.
     """
-    workers = max(1, int(there.gpus / gpus if gpus else there.cpus))
-    return 1 if there.grows else max(1, parts // (TASKS_PER_WORKER * workers))
+    workers = max(1, int(cluster.gpus / gpus if gpus else cluster.cpus))
+    return 1 if cluster.grows else max(1, parts // (TASKS_PER_WORKER * workers))
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) -> None:
-    """Score parts, each into a folder of its own, written aside and renamed; the first keeps its states."""
-    run, split, first = told
+def _evaluate(shared: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) -> None:
+    """Score parts, each into a temporary folder that is renamed; the first keeps its states."""
+    run, split, first = shared
     models = _load(run.autoencoder, run.emulator, run.config)
     for part in parts:
         if part.committed:
@@ -293,7 +293,7 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
         result = evaluate_trajectory(
             run.config, run.subject, split, part.index, part.start, autoencoder=models[0], emulator=models[1]
         )
-        with atomic_path(part.folder, LAST) as tmp_path:
+        with atomic_path(part.folder, COMPLETION_FILE) as tmp_path:
             tmp_path.mkdir()
             pq.write_table(result.metrics, tmp_path / "metrics.parquet", **PARQUET)
             pq.write_table(result.spectra, tmp_path / "spectra.parquet", **PARQUET)
@@ -301,11 +301,11 @@ def _evaluate(told: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) 
                 _write_array(tmp_path / EXAMPLE, result.example)
                 if result.moments is not None:
                     _write_array(tmp_path / MOMENTS, result.moments)
-            (tmp_path / LAST).write_text(repr(result.seconds))
+            (tmp_path / COMPLETION_FILE).write_text(repr(result.seconds))
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:
-    """Write an array; NumPy's own writing to files does not tell what the filesystem refuses."""
+    """Write an array; NumPy's own writing hides why the filesystem refused."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     path.write_bytes(buffer.getbuffer())

@@ -1,4 +1,4 @@
-"""Simulating a dataset: one Ray task per file, which is written aside and put in place when whole."""
+"""Simulating a dataset: one Ray task per file, which is renamed into place when complete."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,11 +41,11 @@ def simulate(
     Arguments:
         config: What to simulate.
         well: The folder of Well datasets, a path or a URL.
-        log: Told about progress.
-        before: Called when a cluster is there and something is about to be simulated.
+        log: Takes lines about progress.
+        before: Called when a cluster is connected and something is about to be simulated.
 
     Raises:
-        DataError: A dataset's folder holds torn files, files of another simulation, or of several origins.
+        DataError: A dataset's folder holds corrupt files, files of another simulation, or of several origins.
         LolaError: The solver is not installed, draws keep failing, or the storage is full.
     """
     root = well if isinstance(well, Path) else remote_path(well)
@@ -118,7 +118,7 @@ def _simulate(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, fl
 
 
 def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job]) -> bool:
-    """Whether the datasets are there and none of their files was simulated by us."""
+    """Whether the datasets exist and none of their files was simulated by this library."""
     folders = sorted({root / job.dataset / "data" for job in wanted.values()})
     files = (path for folder in folders for path in find_files(folder) if path.suffix == ".hdf5")
     origins = {path: _origin(path) for path in files}
@@ -134,9 +134,9 @@ def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job]
 
 
 def _origin(path: AnyPath) -> str | None:
-    """The fingerprint of the simulation that made a file; None if it is not ours."""
+    """The fingerprint of the simulation that made a file; None if another program did."""
     try:
         with open_hdf5(path) as file:
             return file.attrs.get("lola_simulation")
     except DataError as error:
-        raise DataError(f"{path} is torn or no HDF5 file; remove it and run again") from error
+        raise DataError(f"{path} is corrupt or no HDF5 file; remove it and run again") from error

@@ -28,7 +28,7 @@ from lola.data.well.simulation_files import SimulationFile, simulation_files
 from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
-from lola.distributed.cluster.waits import log_progress
+from lola.distributed.cluster.waits import log_while_waiting
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
@@ -112,7 +112,7 @@ def _stream(shards: Mapping[int, SimulationFile], block: int, log: Log) -> list[
     rows: list[dict[str, Any]] = []
     with unwrap_errors():
         batches = blocks.iter_batches(batch_size=None, batch_format="pyarrow")
-        for batch in log_progress(batches, "the reading of the training set", READING_REQUEST, log):
+        for batch in log_while_waiting(batches, "the reading of the training set", READING_REQUEST, log):
             assert isinstance(batch, pa.Table)
             rows += batch.to_pylist()
     return rows

@@ -33,7 +33,7 @@ from lola.core.seeding import seed_process
 from lola.distributed.cluster.preemption import PreemptionMonitor
 from lola.distributed.cluster.resources import ResourceRequest, cpus_per_gpu
 from lola.distributed.cluster.waits import WorkersCallback
-from lola.distributed.jobs.checkpoints import SCORE, CheckpointStore
+from lola.distributed.jobs.checkpoints import SCORE_METRIC, CheckpointStore
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Stage, atomic_path
@@ -106,7 +106,7 @@ def run_training(run: TrainingRun) -> None:
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(
                 num_to_keep=config.keep,
-                checkpoint_score_attribute=SCORE,
+                checkpoint_score_attribute=SCORE_METRIC,
                 checkpoint_score_order="min",
             ),
             callbacks=[
@@ -182,11 +182,11 @@ def _worker(loop_config: dict[str, Any]) -> None:
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         checkpoint = None
         if rank == 0:
-            folder = tmp_path / f".aside-{uuid.uuid4().hex}"  # tempfile makes it private
+            folder = tmp_path / f".tmp-{uuid.uuid4().hex}"  # tempfile makes it private
             folder.mkdir()
             save(folder)
             checkpoint = Checkpoint.from_directory(folder)
-        # A checkpoint without metrics is that of a notice, which must be there before training goes on.
+        # A checkpoint without metrics is saved for a preemption, and uploaded before training goes on.
         mode = CheckpointUploadMode.ASYNC if metrics else CheckpointUploadMode.SYNC
         if metrics and use is not None:
             metrics = metrics | {"train/mfu": use(metrics["train/seconds_per_step"])}
@@ -262,8 +262,8 @@ class EventLogCallback(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise a worker's error that is of the data, the options or a training that diverged.
 
-        Ray Train then ends the run with it, whatever `max_failures` is. Storage that is out of reach may be
-        there again, and is tried again; a file that is corrupt stays so.
+        Ray Train then ends the run with it, whatever `max_failures` is. Storage that is out of reach may
+        come back, and is tried again; a file that is corrupt stays so.
         """
         for _, error in sorted(worker_exceptions.items()):
             again = isinstance(error, StorageError) and not isinstance(error, CorruptError)

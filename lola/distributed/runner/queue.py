@@ -1,15 +1,15 @@
 """The order in which Ray Tune starts the trials of a plan: each once everything that it needs is finished.
 
 Ray Tune asks a search algorithm for the next trial again and again. This one answers with the first waiting
-trial whose needs are finished and for which there is room; with nothing while there is none; and with the
+trial whose needs are finished and which fits the cluster; with nothing while none does; and with the
 end when no running trial could make what the waiting ones need.
 
-Trials take nothing of Ray themselves, but what they start does, so that room is counted here: what the
-running ones take, against what the cluster has at the moment. Where it may grow, more trials than fit are
-started: they wait for their workers, which makes an autoscaler add nodes. Nothing tells how far it may grow:
+Trials take nothing of Ray themselves, but what they start does, so that resources are counted here: what
+the running ones take, against what the cluster has at the moment. Where it may grow, more trials than fit are
+started: they wait for their workers, which makes an autoscaler add nodes. Its limit is not known:
 if a limit is given, that many are started at once, and all nodes are asked for together; else one more than
 fits, and nodes come one after the other. A trial that is larger than the whole cluster waits for all others,
-lest it keeps them waiting for ever.
+so that it does not block them.
 """
 
 import time
@@ -22,17 +22,17 @@ from lola.core.waiting import Log
 from lola.distributed.cluster.resources import ClusterResources
 from lola.distributed.trials import WAIT_MESSAGE, Trial
 
-READ_INTERVAL_S = 2.0  # seconds between looks at the cluster, and at stages that another sweep may have made
+READ_INTERVAL_S = 2.0  # between readings of the cluster, and of stages that another sweep may have made
 
 
 class TrialQueue(Searcher):
-    """Hands out trials in their order, each once its needs are finished and there is room.
+    """Hands out trials in their order, each once its needs are finished and it fits the cluster.
 
     Arguments:
         trials: What to run; a configuration names a trial as `trial`.
-        read_resources: Tells what the cluster has.
+        read_resources: Returns what the cluster has.
         limit: The most trials at once; 0 is no limit.
-        log: Told what a trial waits for.
+        log: Takes a line about what a trial waits for.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class TrialQueue(Searcher):
         return {"trial": trial.name}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Pass on what a trial says that it waits for."""
+        """Log what a trial reports that it waits for."""
         if WAIT_MESSAGE in result:
             self.log(result[WAIT_MESSAGE])
 
@@ -80,14 +80,14 @@ class TrialQueue(Searcher):
         self._read_at = float("-inf")
 
     def _refresh(self) -> None:
-        """Look at the cluster, and for trials that have become ready."""
+        """Read the cluster, and find trials that have become ready."""
         self._resources, self._read_at = self.read_resources(), time.monotonic()
         if len(self.ready) < len(self.waiting):
             ready = self.ready.keys()  # and stay so
             self.ready = {name: trial for name, trial in self.waiting.items() if name in ready or trial.ready}
 
     def _fitting(self) -> Trial | None:
-        """The first ready trial, unless there is no room for it now."""
+        """The first ready trial, unless it does not fit the cluster now."""
         if self.limit and len(self.running) >= self.limit:
             return None
         cpus = self._resources.cpus - sum(trial.cpus for trial in self.running.values())

@@ -3,12 +3,12 @@
 The driver follows the records and emits through `ray.util.metrics`; Ray's agent on its node serves them. One
 process emits all, so that a series does not change its origin with a worker that starts again. Ray forgets a
 gauge that is not set again within twice its report interval (20 s): those of stages that run are set again at
-every look, whatever the stage does; the others' series end. Ray drops values that are not finite: of those,
-`lola_train_nonfinite` tells.
+every poll, whatever the stage does; the others' series end. Ray drops values that are not finite: those are
+counted by `lola_train_nonfinite`.
 
 The time to finish is that of list scheduling (`makespan`) of what is left on as many trials at once as the
 cluster runs. A stage that runs goes on at its rate; one that waits takes the mean of those like it, by kind
-and model, else by kind, else of all that have told a rate. Before any has, none is emitted.
+and model, else by kind, else of all that have a rate. Before any has, none is emitted.
 """
 
 import collections
@@ -78,7 +78,7 @@ class LiveMetricsSink:
     Arguments:
         trials: What runs, or has run.
         sweep: The fingerprint of what they are part of.
-        slots: Tells how many trials there are at once.
+        slots: Returns how many trials run at once.
         emit: Takes a name, a value and labels.
     """
 

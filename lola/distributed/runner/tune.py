@@ -28,7 +28,7 @@ from lola.storage.progress import Progress
 from lola.storage.tracking import Tracker
 
 INPUT_MISSING = "an input is missing"
-STARTS = 4  # times that trials are started, if nodes run out of memory
+MAX_STARTS = 4  # times that trials are started, if nodes run out of memory
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def following_stages(
 def run_trials(
     trials: Sequence[Trial], folder: Path, limit: int = 0, log: Log = lambda _: None
 ) -> dict[str, str]:
-    """Run trials, as many at once as there is room for; returns why trials failed, by name.
+    """Run trials, as many at once as fit the cluster; returns why trials failed, by name.
 
     Arguments:
         trials: What to run.
@@ -65,8 +65,8 @@ def run_trials(
     """
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # stages have records; these grow with every trial
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told once, at the end
-    for _ in range(STARTS):
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported once, at the end
+    for _ in range(MAX_STARTS):
         try:
             reasons = _fit([trial for trial in trials if not trial.finished], folder, limit, log)
         except OutOfMemoryError:
@@ -77,7 +77,7 @@ def run_trials(
             if not trial.finished
         }
     raise LolaError(
-        f"trials were started {STARTS} times, and each time a node ran out of memory and killed one; run "
+        f"trials were started {MAX_STARTS} times, and each time a node ran out of memory and killed one; run "
         "again with fewer at once (--concurrency): what is finished is kept"
     )
 
@@ -88,11 +88,11 @@ def _fit(trials: Sequence[Trial], folder: Path, limit: int, log: Log) -> list[st
     Raises:
         OutOfMemoryError: A node killed the process of a trial, which ends the experiment.
     """
-    # In a list, since a reference by itself would be read anew for every trial
-    told = [ray.put({trial.name: trial for trial in trials})]
+    # In a list: a bare reference would be resolved again for every trial
+    trials_ref = [ray.put({trial.name: trial for trial in trials})]
     shutil.rmtree(folder, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(run_trial, told=told), {"CPU": 0, HEAD: 0.001}),
+        tune.with_resources(tune.with_parameters(run_trial, trials_ref=trials_ref), {"CPU": 0, HEAD: 0.001}),
         tune_config=tune.TuneConfig(
             search_alg=TrialQueue(trials, cluster_resources, limit, log),
             num_samples=len(trials),
@@ -112,11 +112,11 @@ def _fit(trials: Sequence[Trial], folder: Path, limit: int, log: Log) -> list[st
 
 
 def concurrency(trials: Sequence[Trial]) -> int:
-    """How many of these trials, if all were as large as the largest, the cluster has room for."""
+    """How many of these trials, if all were as large as the largest, the cluster can run at once."""
     cpus = max((trial.cpus for trial in trials), default=1)
     accelerators = max((trial.gpus for trial in trials), default=0)
-    there = cluster_resources()
-    fit = [int(there.cpus // cpus)] + ([int(there.gpus // accelerators)] if accelerators else [])
+    cluster = cluster_resources()
+    fit = [int(cluster.cpus // cpus)] + ([int(cluster.gpus // accelerators)] if accelerators else [])
     return max(1, min(fit))
 
 

@@ -1,4 +1,4 @@
-"""Ours and the plain twins are one function: equal outputs and gradients from one state dict."""
+"""Ours and the plain baselines are one function: equal outputs and gradients from one state dict."""
 
 import pytest
 import torch

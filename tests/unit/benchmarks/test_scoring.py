@@ -13,7 +13,7 @@ CONFIG = MetricsBenchmark(members=3, fields=2, lead_times=2, cells=16, rounds=2,
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_contenders_compute_the_same(dimensions):
+def test_variants_compute_the_same(dimensions):
     config = CONFIG.replace(dimensions=dimensions, cells=10)
     truth, members = (x.double() for x in draw(config))
     scores, _ = score_ensemble({"truth": truth}, members, spatial=dimensions)

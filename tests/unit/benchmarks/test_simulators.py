@@ -57,7 +57,7 @@ def test_computing_time_of_this_process_is_told_where_it_solves(asleep):
 
 
 def test_slow_simulators_are_timed_less_often(asleep, monkeypatch):
-    monkeypatch.setattr(simulators, "PATIENCE", 0.0)
+    monkeypatch.setattr(simulators, "MAX_DURATION_S", 0.0)
     assert len(time_simulator(CONVECTION, rounds=5, clock="wall").seconds) == 1
 
 

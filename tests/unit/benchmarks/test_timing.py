@@ -4,12 +4,12 @@ from benchmarks.timing import interleave, machine, ratio
 
 
 class Clock:
-    """Time that passes only when contenders run, ever slower."""
+    """Time that passes only when variants run, ever slower."""
 
     def __init__(self):
         self.now, self.calls = 0.0, []
 
-    def contender(self, name, seconds):
+    def variant(self, name, seconds):
         def step():
             self.calls.append(name)
             self.now += seconds * (1 + self.now / 20)
@@ -24,20 +24,20 @@ def clock(monkeypatch):
     return clock
 
 
-def test_contenders_take_turns_and_change_their_order(clock):
-    seconds = interleave({"a": clock.contender("a", 1.0), "b": clock.contender("b", 2.0)}, rounds=3)
+def test_variants_take_turns_and_change_their_order(clock):
+    seconds = interleave({"a": clock.variant("a", 1.0), "b": clock.variant("b", 2.0)}, rounds=3)
     assert [len(samples) for samples in seconds.values()] == [3, 3]
     assert clock.calls[-6:] == ["a", "b", "b", "a", "a", "b"]
 
 
 def test_the_ratio_survives_a_machine_that_slows_down(clock):
-    seconds = interleave({"a": clock.contender("a", 1.0), "b": clock.contender("b", 2.0)}, rounds=8)
+    seconds = interleave({"a": clock.variant("a", 1.0), "b": clock.variant("b", 2.0)}, rounds=8)
     assert seconds["a"][-1] > 1.3 * seconds["a"][0]
     assert ratio(seconds["b"], seconds["a"]) == pytest.approx(2, rel=0.05)
 
 
 def test_short_calls_are_repeated(clock):
-    seconds = interleave({"a": clock.contender("a", 0.01)}, rounds=2, at_least=0.1)
+    seconds = interleave({"a": clock.variant("a", 0.01)}, rounds=2, at_least=0.1)
     assert len(clock.calls) >= 2 * 10
     assert seconds["a"] == pytest.approx([0.01, 0.01], rel=0.1)
 
@@ -49,7 +49,7 @@ def test_the_machine_is_named():
 
 
 def test_work_of_a_gpu_is_done_before_the_clock_is_read(clock, monkeypatch):
-    """A GPU takes a second for what a contender asks of it at once."""
+    """A GPU takes a second for what a variant asks of it at once."""
     asked = []
 
     def synchronize():

@@ -39,21 +39,21 @@ def result(monkeypatch, told):
 def test_every_sample_is_kept_and_survives_json(result):
     assert json.loads(json.dumps(result)) == result
     autoencoder, transformer = result["cases"]
-    assert len(autoencoder["contenders"]) == 6
-    assert len(transformer["contenders"]) == 4
+    assert len(autoencoder["variants"]) == 6
+    assert len(transformer["variants"]) == 4
     for case in result["cases"]:
-        for contender in case["contenders"]:
-            assert len(contender["seconds"]) == 2
-            assert min(contender["seconds"]) > 0
+        for variant in case["variants"]:
+            assert len(variant["seconds"]) == 2
+            assert min(variant["seconds"]) > 0
 
 
 def test_progress_is_told(result, told):
     assert told == [
         "roofline",
         "autoencoder-2d demo",
-        "  2 rounds of 6 contenders",
+        "  2 rounds of 6 variants",
         "transformer demo",
-        "  2 rounds of 4 contenders",
+        "  2 rounds of 4 variants",
     ]
 
 
@@ -68,9 +68,9 @@ def test_compiling_is_told_with_its_time(monkeypatch):
 
 def test_the_table_compares_with_the_plain_writing_alike(result):
     for case in result["cases"]:
-        for contender in case["contenders"]:
-            fast = contender["writing"] == "ours"
-            contender["seconds"] = [0.1, 0.1] if fast else [0.3, 0.3]
+        for variant in case["variants"]:
+            fast = variant["writing"] == "ours"
+            variant["seconds"] = [0.1, 0.1] if fast else [0.3, 0.3]
     rows = [line.split("|")[1:-1] for line in table(result).splitlines() if line.startswith("| auto")]
     ratios = {(row[2].strip(), row[4].strip()): row[6].strip() for row in rows}
     assert ratios["bfloat16", "ours"] == "3.00"

@@ -50,23 +50,27 @@ def alone(tmp_path, monkeypatch):
     for name in ("RAY_ADDRESS", "RAY_USE_TLS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(address, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(address, "PROBE_TIMEOUT_S", 0.1)
     (tmp_path / "ray").mkdir()
     return tmp_path / "ray" / "ray_current_cluster"
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
-    [(FRAME, Answer.ALIVE), (b"HTTP/1.1 400 Bad Request\r\n", Answer.FOREIGN), (b"", Answer.FOREIGN)],
+    [
+        (FRAME, Answer.ALIVE),
+        (b"HTTP/1.1 400 Bad Request\r\n", Answer.UNRECOGNISED),
+        (b"", Answer.UNRECOGNISED),
+    ],
 )
-def test_a_cluster_is_told_from_another_program(answer, expected):
+def test_a_cluster_is_distinguished_from_another_program(answer, expected):
     with listening(answer) as where:
         assert probe(where) is expected
 
 
 def test_what_does_not_answer_is_asked_again_and_then_given_up(monkeypatch):
     asked = []
-    ask = address._ask
+    ask = address._handshake
     monkeypatch.setattr(address, "_ask", lambda *where: asked.append(where) or ask(*where))
     with listening(None) as where:
         assert probe(where) is Answer.SILENT
@@ -117,9 +121,9 @@ def test_without_any_a_cluster_is_started():
 
 def test_the_file_of_a_killed_cluster_is_ignored_with_a_message(alone):
     alone.write_text(closed())
-    said = []
-    assert find_cluster(said.append) == LOCAL
-    (line,) = said
+    logged = []
+    assert find_cluster(logged.append) == LOCAL
+    (line,) = logged
     assert str(alone) in line
     assert "has ended; it is ignored" in line
 
@@ -131,7 +135,7 @@ def test_the_file_of_a_cluster_that_may_be_alive_is_not_ignored(alone):
             find_cluster(print)
 
 
-def test_auto_wants_a_cluster_that_is_there(monkeypatch, alone):
+def test_auto_needs_a_running_cluster(monkeypatch, alone):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with pytest.raises(ClusterError, match=r"there is no .*ray_current_cluster; start a cluster"):
         find_cluster(print)

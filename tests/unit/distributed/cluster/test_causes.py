@@ -10,7 +10,7 @@ from lola.core.errors import DataError, LolaError
 from lola.distributed.cluster.causes import cause_of, causes, unwrap_errors
 from lola.distributed.cluster.connection import configure_ray_data
 
-OWN = DataError("a.hdf5 is torn; simulate it again")
+OWN = DataError("a.hdf5 is corrupt; simulate it again")
 
 
 def after(error, cause):

@@ -50,7 +50,7 @@ def test_more_workers_than_cpus_are_refused_in_one_line():
     )
 
 
-def test_gpus_that_are_not_there_are_refused(monkeypatch):
+def test_gpus_that_do_not_exist_are_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     line = refusal(LAPTOP, gpus=1)
     assert "1 training worker with 1 CPU and 1 GPU, but" in line
@@ -81,7 +81,7 @@ def test_a_worker_must_fit_on_one_node():
         (ClusterResources((Node(2, 0, 0, 0),)), {"workers": 2}),
     ],
 )
-def test_what_there_is_or_may_come_is_not_refused(cluster, changes):
+def test_resources_that_exist_or_may_be_added_are_not_refused(cluster, changes):
     require_feasible(requests_by_option(settings(**changes)), cluster)
 
 
@@ -119,7 +119,7 @@ WAITING = Counter({(1.0, 1.0): 4})
         (ClusterResources((Node(8, 0, 8, 0),), False, WAITING), "none of its nodes can give that"),
     ],
 )
-def test_a_wait_tells_what_for_what_there_is_and_what_to_do(cluster, remedy):
+def test_a_pending_request_is_described_with_the_remedy(cluster, remedy):
     text = describe_pending("diffusion-f16c32", DEMAND, lambda: cluster)
     assert text.startswith(
         "diffusion-f16c32 waits for 4 training workers with 1 CPU and 1 GPU each: the clus"

@@ -58,11 +58,11 @@ def starts(monkeypatch, tmp_path):
 def test_a_start_that_fails_twice_is_tried_a_third_time(starts):
     errors, addresses = starts
     errors += [Exception(TIMED_OUT), ValueError("Port 6379 is in use"), None]
-    said = []
-    start_ray(LOCAL, said.append)
+    logged = []
+    start_ray(LOCAL, logged.append)
     assert addresses == [LOCAL] * 3  # and none but that: others are found by Ray, with their token
     assert Node.ended == 2
-    assert [line.split(";")[-1].strip() for line in said] == [
+    assert [line.split(";")[-1].strip() for line in logged] == [
         "starting Ray on this machine",
         "trying again, 2 of 3",
         "trying again, 3 of 3",
@@ -97,7 +97,7 @@ def test_an_address_is_left_to_ray_which_takes_a_token_along(starts):
 
 
 @pytest.mark.parametrize("error", [AuthenticationError("no token"), RpcError("refused", rpc_code=16)])
-def test_a_token_that_is_refused_is_told_at_once(starts, error):
+def test_a_refused_token_is_an_error_at_once(starts, error):
     errors, addresses = starts
     failed = ConnectionError("Failed to connect to Ray cluster")
     failed.__cause__ = error
@@ -128,12 +128,12 @@ def short(tmp_path, monkeypatch):
 def test_a_folder_too_long_for_sockets_is_replaced_by_a_private_one(short, monkeypatch, tmp_path, name):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv(name, str(tmp_path / ("long" * 10)))
-    said = []
-    choose_ray_temporary_folder(said.append)
+    logged = []
+    choose_ray_temporary_folder(logged.append)
     chosen = short / f"ray-{os.geteuid()}"
     assert os.environ["RAY_TMPDIR"] == str(chosen)
     assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
-    (line,) = said
+    (line,) = logged
     assert line.startswith(f"{name} {tmp_path}")
     assert line.endswith(f"bytes long, and Ray's sockets leave room for 39: Ray keeps its files in {chosen}")
 
@@ -146,9 +146,9 @@ def test_a_short_folder_is_kept(monkeypatch):
 
 def test_a_folder_that_cannot_be_written_is_replaced(short, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/dev/null/folder")
-    said = []
-    choose_ray_temporary_folder(said.append)
-    assert "not writable (Not a directory)" in said[0]
+    logged = []
+    choose_ray_temporary_folder(logged.append)
+    assert "not writable (Not a directory)" in logged[0]
 
 
 def test_no_folder_at_all_is_one_line(monkeypatch, tmp_path):
@@ -195,16 +195,16 @@ def test_a_home_that_is_none_is_replaced(monkeypatch, tmp_path, home):
         cluster.restrict_token_permissions()
     else:
         monkeypatch.setenv("HOME", home)
-    said = []
-    replace_home(said.append)
+    logged = []
+    replace_home(logged.append)
     token = tmp_path / f"ray-{os.geteuid()}" / "auth_token"
     assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(token)
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert len(written := token.read_text()) >= 32
     assert all(str(token.parent) in os.environ[name] for name in start.CACHES)
-    (line,) = said
+    (line,) = logged
     assert str(token.parent) in line
-    replace_home(said.append)
+    replace_home(logged.append)
     assert token.read_text() == written
 
 

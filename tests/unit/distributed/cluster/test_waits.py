@@ -12,7 +12,7 @@ from lola.core import waiting
 from lola.core.waiting import Reminder
 from lola.distributed.cluster import resources, waits
 from lola.distributed.cluster.resources import ClusterResources, Node, ResourceRequest
-from lola.distributed.cluster.waits import WorkersCallback, log_progress, wait_for_any
+from lola.distributed.cluster.waits import WorkersCallback, log_while_waiting, wait_for_any
 from lola.storage.event_log import read_events
 from lola.storage.progress import Progress
 
@@ -22,7 +22,7 @@ FREE = ClusterResources((Node(8, 0, 8, 0),))
 
 
 @pytest.fixture
-def looking(monkeypatch):
+def shown_cluster(monkeypatch):
     """The cluster that is seen; no time passes before a word is said."""
     seen = [BUSY]
     monkeypatch.setattr(waits, "cluster_resources", lambda: seen[0])
@@ -45,7 +45,7 @@ def until(condition):
         time.sleep(0.005)
 
 
-def test_a_training_says_what_it_waits_for_until_its_workers_are_there(looking, tmp_path):
+def test_a_training_logs_what_it_waits_for_until_its_workers_start(shown_cluster, tmp_path):
     callback = WorkersCallback(tmp_path, WORKERS)
     callback.after_controller_start(object())
     callback.before_worker_group_start(object())
@@ -53,21 +53,21 @@ def test_a_training_says_what_it_waits_for_until_its_workers_are_there(looking, 
     (first, *_) = notices(tmp_path)
     assert first.startswith("waits for 4 training workers with 1 CPU each: the cluster has 8 CP")
     assert "of which 2 CPUs and 0 GPUs are free; they start when others give it back" in first
-    looking[0] = FREE
+    shown_cluster[0] = FREE
     until(lambda: "its workers are starting" in notices(tmp_path)[-1])
     callback.after_worker_group_start(object())
     time.sleep(0.05)
     count = len(notices(tmp_path))
     time.sleep(0.05)
     assert len(notices(tmp_path)) == count
-    looking[0] = BUSY
+    shown_cluster[0] = BUSY
     callback.after_worker_group_shutdown(object())
     until(lambda: len(notices(tmp_path)) > count)
     callback.after_controller_finish(object())
     assert callback.ended is None
 
 
-def test_the_console_shows_it_with_the_name_of_the_stage_once(looking, tmp_path):
+def test_the_console_shows_it_with_the_name_of_the_stage_once(shown_cluster, tmp_path):
     output = io.StringIO()
     progress = Progress(Console(file=output, width=400))
     progress.follow(tmp_path, "diffusion-f16c32", 100)
@@ -81,37 +81,37 @@ def test_the_console_shows_it_with_the_name_of_the_stage_once(looking, tmp_path)
     assert line.count("diffusion-f16c32") == 1
 
 
-def test_tasks_that_do_not_start_are_told_of():
+def test_tasks_that_do_not_start_are_logged():
     answers = iter([([], [1, 2])] * 3 + [([2], [1])])
-    clock, said = itertools.count(0, 4), []
-    reminder = Reminder(lambda: "waits", said.append, clock=lambda: next(clock))
+    clock, logged = itertools.count(0, 4), []
+    reminder = Reminder(lambda: "waits", logged.append, clock=lambda: next(clock))
     assert wait_for_any(lambda tasks, num_returns, timeout: next(answers), {1: "a", 2: "b"}, reminder) == 2
-    assert said == ["waits (12 s so far)"]
+    assert logged == ["waits (12 s so far)"]
 
 
-def test_a_stream_that_does_not_come_is_told_of(looking, monkeypatch):
+def test_a_stream_that_is_pending_is_logged(shown_cluster, monkeypatch):
     monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
     monkeypatch.setattr(waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: BUSY))
-    said = []
+    logged = []
 
     def slow():
-        until(lambda: said)
+        until(lambda: logged)
         yield 1
         yield 2
 
-    assert list(log_progress(slow(), "encoding", WORKERS, said.append)) == [1, 2]
-    assert said[0].startswith("encoding waits for 4 training workers")
+    assert list(log_while_waiting(slow(), "encoding", WORKERS, logged.append)) == [1, 2]
+    assert logged[0].startswith("encoding waits for 4 training workers")
 
 
-def test_a_stream_that_waits_for_nothing_tells_how_far_it_is(looking, monkeypatch):
-    looking[0] = FREE
+def test_a_stream_that_runs_logs_its_progress(shown_cluster, monkeypatch):
+    shown_cluster[0] = FREE
     monkeypatch.setattr(waits, "reminding", lambda describe, log: waiting.reminding(describe, log, 0.01))
     monkeypatch.setattr(waits, "describe_pending", lambda *a: resources.describe_pending(*a, lambda: FREE))
-    said = []
+    logged = []
 
     def slow():
         yield 1
-        until(lambda: said)
+        until(lambda: logged)
 
-    assert list(log_progress(slow(), "the reading", WORKERS, said.append)) == [1]
-    assert said[0].startswith("the reading is at work, blocks so far: 1")
+    assert list(log_while_waiting(slow(), "the reading", WORKERS, logged.append)) == [1]
+    assert logged[0].startswith("the reading is at work, blocks so far: 1")

@@ -13,7 +13,7 @@ from ray.train.v2._internal.execution.storage import StorageContext
 from ray.train.v2._internal.execution.training_report import _TrainingReport
 from torch import nn
 
-from lola.distributed.jobs.checkpoints import LIST, CheckpointStore
+from lola.distributed.jobs.checkpoints import LIST_FILE, CheckpointStore
 from lola.training.checkpoint import Position, save_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `:DeprecationWarning")  # Ray's own
@@ -32,7 +32,7 @@ def manager(store):
 def report(store, kept, step, tmp_path):
     """Save, upload and register a checkpoint as a worker and its controller do."""
     model = nn.Linear(2, 2)
-    folder = store.tmp_path() / f".aside-{step}"
+    folder = store.tmp_path() / f".tmp-{step}"
     folder.mkdir()
     save_checkpoint(folder, model, torch.optim.Adam(model.parameters()), Position(step=step))
     checkpoint = store.persist(kept._storage_context, Checkpoint.from_directory(folder), f"step-{step:08d}")
@@ -64,9 +64,9 @@ def latest(store):
 
 def test_nothing_is_done_to_what_is_whole(store):
     store, folder = store
-    before = (folder / LIST).read_bytes()
+    before = (folder / LIST_FILE).read_bytes()
     assert store.repair() == []
-    assert (folder / LIST).read_bytes() == before
+    assert (folder / LIST_FILE).read_bytes() == before
     assert latest(store) == 20
 
 
@@ -96,24 +96,24 @@ def test_a_run_whose_checkpoints_are_all_corrupt_starts_again(store):
 
 
 @pytest.mark.parametrize("contents", ["", '{"ray_version"', "[]", "{}"])
-def test_a_corrupt_list_is_made_anew_from_the_checkpoints(store, contents):
+def test_a_corrupt_list_is_rebuilt_from_the_checkpoints(store, contents):
     store, folder = store
-    (folder / LIST).write_text(contents)
+    (folder / LIST_FILE).write_text(contents)
     (folder / "step-00000010" / "optimizer.pt").write_bytes(b"")
     fault, resumed = store.repair()
-    assert f"{folder / LIST} is corrupt" in fault
+    assert f"{folder / LIST_FILE} is corrupt" in fault
     assert resumed == "training resumes from step 20"
     assert latest(store) == 20
 
 
-def test_a_checkpoint_that_was_never_listed_is_removed_without_a_word(store):
+def test_a_checkpoint_that_was_never_listed_is_removed_silently(store):
     store, folder = store
     shutil.copytree(folder / "step-00000020", folder / "step-00000030")
     (folder / "step-00000030" / "position.json").unlink()
-    (folder / ".aside-left").mkdir()
+    (folder / ".tmp-left").mkdir()
     assert store.repair() == []
     assert latest(store) == 20
-    assert not (folder / ".aside-left").exists()
+    assert not (folder / ".tmp-left").exists()
 
 
 def test_a_store_of_a_folder_with_two_colons_is_that_folder(store):
@@ -139,7 +139,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_is_listed(store, monkeypatch):
 def test_a_list_is_json_that_ray_train_reads(store):
     logging.disable(logging.NOTSET)
     store, folder = store
-    listed = json.loads((folder / LIST).read_text())
+    listed = json.loads((folder / LIST_FILE).read_text())
     assert [each["checkpoint_dir_name"] for each in listed["checkpoint_results"]] == [
         "step-00000010",
         "step-00000020",

@@ -73,7 +73,7 @@ def test_the_cache_holds_what_the_autoencoder_says(tmp_path, well, autoencoder):
     assert table["variant"].to_pylist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_the_manifest_says_what_the_cache_is_of(tmp_path, well, autoencoder):
+def test_the_manifest_names_what_was_encoded(tmp_path, well, autoencoder):
     stage = encode_cache(tmp_path, well, autoencoder)
     manifest = stage.manifest()
     assert manifest["autoencoder"] == autoencoder.name

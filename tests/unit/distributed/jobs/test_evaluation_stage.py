@@ -67,7 +67,7 @@ def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, there, device,
     stage.folder.mkdir(parents=True)
     stage.commit(speed={"device": device})
     run = evaluate.EvaluationRun(stage, plan.config.evaluation, None, plan.datasets, stage.folder)
-    assert evaluate.gpus_of(run, there) == gpus
+    assert evaluate.gpus_per_task(run, there) == gpus
 
 
 def test_parts_are_shared_among_workers_and_joined(tasks, step):
@@ -140,12 +140,12 @@ def test_a_fault_is_named_and_the_rest_is_kept(tasks, step, monkeypatch):
     assert not step.stage.finished
 
 
-def test_what_is_aside_does_not_count(tasks, step):
+def test_temporary_folders_do_not_count(tasks, step):
     step.run()
     folder = step.stage.folder
     partial = folder / "parts" / ".00000-0000.0123abcd"
     partial.mkdir()
-    (partial / evaluate.LAST).write_text("0.1")
+    (partial / evaluate.COMPLETION_FILE).write_text("0.1")
     assert evaluate._committed(folder) == {path.parent.name for path in folder.glob("parts/0*/seconds")}
 
 
@@ -158,7 +158,7 @@ def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajector
     def commit(told, mine):
         for part in mine:
             part.folder.mkdir(parents=True)
-            (part.folder / evaluate.LAST).write_text("0.1")
+            (part.folder / evaluate.COMPLETION_FILE).write_text("0.1")
 
     scanned = []
     genuine = os.scandir

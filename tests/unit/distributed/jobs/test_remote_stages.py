@@ -51,7 +51,7 @@ def test_a_cache_has_the_same_bytes(roots, well):
         np.testing.assert_array_equal(own.latents(1), other.latents(1))
 
 
-def test_a_cache_goes_on_behind_the_shards_that_are_there(memory_root, well, monkeypatch):
+def test_a_cache_goes_on_after_the_existing_shards(memory_root, well, monkeypatch):
     codec = finish_autoencoder(memory_root, well)
     stage = encode_cache(memory_root, well, codec)
     shards = [path for path in find_files(stage.folder) if path.suffix == ".parquet"]

@@ -35,21 +35,21 @@ def test_files_of_another_simulation_are_refused(tmp_path):
         simulate(SMALL.replace(seed=1), tmp_path, refuse)
 
 
-def test_a_torn_file_is_named(tmp_path):
+def test_a_corrupt_file_is_named(tmp_path):
     path = make(tmp_path)[-1]
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=rf"{path.name} is torn"):
+    with pytest.raises(DataError, match=rf"{path.name} is corrupt"):
         simulate(SMALL, tmp_path, refuse)
 
 
-def test_files_that_are_there_are_kept(tmp_path):
+def test_existing_files_are_kept(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in make(tmp_path)}
     assert simulate(SMALL, tmp_path, refuse) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert (tmp_path / "euler_multi_quadrants_openBC" / "stats.yaml").exists()
 
 
-def test_a_missing_solver_is_told_before_anything_starts(tmp_path, monkeypatch):
+def test_a_missing_solver_is_an_error_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(EulerConfig, "needs", ("no_such_solver", "simulate-it"))
     with pytest.raises(
         LolaError, match=r"simulating euler needs no_such_solver; pip install 'lola\[simulate-it\]'"

@@ -80,7 +80,7 @@ def test_a_run_that_ended_early_is_not_committed(played, monkeypatch, tmp_path, 
     assert not played.run.stage.finished
 
 
-def test_what_was_corrupt_is_told_on_the_record(played, monkeypatch):
+def test_what_was_corrupt_is_in_the_event_log(played, monkeypatch):
     told, lines = [], ["step 4 is corrupt", "starts again"]
     monkeypatch.setattr(training.CheckpointStore, "repair", lambda self: lines)
     monkeypatch.setattr(EventLog, "notice", lambda self, text: told.append(text))

@@ -129,12 +129,12 @@ def test_a_limit(tmp_path, limit):
 
 
 def test_what_a_trial_waits_for_is_passed_on(tmp_path):
-    said = []
-    queue = TrialQueue([trial(tmp_path, "only")], lambda: WIDE, log=said.append)
+    logged = []
+    queue = TrialQueue([trial(tmp_path, "only")], lambda: WIDE, log=logged.append)
     queue.suggest("1")
     queue.on_trial_result("1", {WAIT_MESSAGE: "waiting for a lease"})
     queue.on_trial_result("1", {"finished": 1})
-    assert said == ["waiting for a lease"]
+    assert logged == ["waiting for a lease"]
 
 
 def test_ray_tune_can_keep_a_queue_that_speaks_on_a_console():

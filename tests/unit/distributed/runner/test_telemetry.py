@@ -46,7 +46,7 @@ def clock(monkeypatch):
     return now
 
 
-def spool_of(trial):
+def event_log_of(trial):
     return EventLog(trial.steps[0].stage.folder)
 
 
@@ -63,7 +63,7 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     telemetry.poll()
     assert emitted.of("lola_sweep_trials", "waiting") == 1
     assert emitted.of("lola_sweep_remaining_seconds") is None  # nobody knows yet
-    event_log = spool_of(one)
+    event_log = event_log_of(one)
     event_log.status("RUNNING")
     clock[0] += 100
     event_log.metrics(
@@ -114,9 +114,9 @@ def test_gauges_of_stages_that_run_are_set_again_at_every_look(tmp_path):
     emitted = Emitted()
     telemetry = following([quiet, ended], "s", emit=emitted)
     for each in (quiet, ended):
-        spool_of(each).status("RUNNING")
-        spool_of(each).metrics(1, {"train/loss": 1.0, "train/samples": 4.0})
-    spool_of(ended).status("FINISHED")
+        event_log_of(each).status("RUNNING")
+        event_log_of(each).metrics(1, {"train/loss": 1.0, "train/samples": 4.0})
+    event_log_of(ended).status("FINISHED")
     telemetry.poll()
     before = dict(emitted.values)
     emitted.values.clear()
@@ -135,9 +135,9 @@ def test_time_to_finish_follows_slots_and_needs(tmp_path, clock):
     followers = [
         following(trials, "s", functools.partial(int, slots), emit) for slots, emit in emitted.items()
     ]
-    spool_of(first).status("RUNNING")
+    event_log_of(first).status("RUNNING")
     clock[0] += 50
-    spool_of(first).metrics(50, {"train/loss": 1.0})
+    event_log_of(first).metrics(50, {"train/loss": 1.0})
     for follower in followers:
         follower.poll()
     left = {slots: emit.of("lola_sweep_remaining_seconds") for slots, emit in emitted.items()}
@@ -146,30 +146,30 @@ def test_time_to_finish_follows_slots_and_needs(tmp_path, clock):
 
 def test_a_resumed_stage_is_not_thought_faster_than_it_is(tmp_path, clock):
     one = trial(tmp_path, "one")
-    spool_of(one).metrics(50, {"train/loss": 1.0})  # by an earlier call
+    event_log_of(one).metrics(50, {"train/loss": 1.0})  # by an earlier call
     emitted = Emitted()
     telemetry = following([one], "s", emit=emitted)
-    spool_of(one).status("RUNNING")
+    event_log_of(one).status("RUNNING")
     for step in (60, 80):
         clock[0] += 10
-        spool_of(one).metrics(step, {"train/loss": 1.0})
+        event_log_of(one).metrics(step, {"train/loss": 1.0})
     telemetry.poll()
     assert emitted.of("lola_sweep_remaining_seconds") == pytest.approx(10)  # 20 steps in 10 s
 
 
-def test_states_shards_and_trajectories_left_are_told(tmp_path):
+def test_states_shards_and_trajectories_left_are_emitted(tmp_path):
     cache, scored = (trial(tmp_path, kind, kind, total=8) for kind in ("latents", "evaluations"))
     broken, done = trial(tmp_path, "broken"), trial(tmp_path, "done")
     done.steps[0].run()
     emitted = Emitted()
     telemetry = following([cache, scored, broken, done], "s", emit=emitted)
-    spool_of(cache).status("RUNNING")
-    spool_of(cache).metrics(3, {"progress/shards": 3, "encode/states_per_second": 300.0})
-    spool_of(scored).status("RUNNING")
-    spool_of(scored).metrics(7, {"progress/trajectories": 7})
-    spool_of(scored).metrics(0, {"test/seconds_per_state": 1.0})
-    spool_of(broken).status("RUNNING")
-    spool_of(broken).status("FAILED", "no luck")
+    event_log_of(cache).status("RUNNING")
+    event_log_of(cache).metrics(3, {"progress/shards": 3, "encode/states_per_second": 300.0})
+    event_log_of(scored).status("RUNNING")
+    event_log_of(scored).metrics(7, {"progress/trajectories": 7})
+    event_log_of(scored).metrics(0, {"test/seconds_per_state": 1.0})
+    event_log_of(broken).status("RUNNING")
+    event_log_of(broken).status("FAILED", "no luck")
     telemetry.poll()
     assert emitted.of("lola_encode_shards_left", cache.steps[0].stage.name) == 5
     assert emitted.of("lola_encode_states_per_second", cache.steps[0].stage.name) == 300
@@ -180,7 +180,7 @@ def test_states_shards_and_trajectories_left_are_told(tmp_path):
     assert 0 < emitted.of("lola_storage_free_bytes") < emitted.of("lola_storage_size_bytes")
 
 
-def test_without_a_cluster_nobody_is_told(monkeypatch):
+def test_without_a_cluster_nothing_is_emitted(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     emit = RayMetrics()
     emit("lola_train_loss", 1.0, {})
@@ -192,8 +192,8 @@ def test_the_summary_counts_trials_by_their_state(tmp_path):
     telemetry = LiveMetricsSink([one, two], "s" * 64, emit=Emitted())
     follower = LogReader(telemetry, telemetry.stages)
     assert telemetry.summary() == "2 trials: 2 waiting"
-    spool_of(one).status("RUNNING")
-    spool_of(two).status("RUNNING")
-    spool_of(two).status("FINISHED")
+    event_log_of(one).status("RUNNING")
+    event_log_of(two).status("RUNNING")
+    event_log_of(two).status("FINISHED")
     follower.poll()
     assert telemetry.summary() == "2 trials: 1 running, 1 finished"

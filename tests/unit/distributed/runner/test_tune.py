@@ -59,14 +59,14 @@ def test_trials_that_are_killed_for_memory_start_again(experiments, tmp_path):
 
 def test_memory_that_runs_out_again_and_again_is_one_clear_error(experiments, tmp_path):
     given, acts = experiments
-    acts += [run_out] * tune.STARTS
-    trials = [Trial(name=str(i), finished=False) for i in range(2 * tune.STARTS)]
+    acts += [run_out] * tune.MAX_STARTS
+    trials = [Trial(name=str(i), finished=False) for i in range(2 * tune.MAX_STARTS)]
     with pytest.raises(LolaError, match=r"a node ran out of memory.*--concurrency"):
         tune.run_trials(trials, tmp_path / "tune")
-    assert len(given) == tune.STARTS
+    assert len(given) == tune.MAX_STARTS
 
 
-def test_a_stage_that_fails_for_memory_says_so_in_its_last_line():
+def test_the_last_line_of_a_stage_that_ran_out_of_memory_says_so():
     killed = OutOfMemoryError("Task was killed due to the node running low on memory.\nRefer to the manual")
     error = LolaError("training failed")
     error.__cause__ = WorkerGroupError("1 worker failed", {0: ray.exceptions.RayTaskError("f", "", killed)})
