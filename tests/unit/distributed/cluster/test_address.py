@@ -71,7 +71,7 @@ def test_a_cluster_is_distinguished_from_another_program(answer, expected):
 def test_what_does_not_answer_is_asked_again_and_then_given_up(monkeypatch):
     asked = []
     ask = address._handshake
-    monkeypatch.setattr(address, "_ask", lambda *where: asked.append(where) or ask(*where))
+    monkeypatch.setattr(address, "_handshake", lambda *where: asked.append(where) or ask(*where))
     with listening(None) as where:
         assert probe(where) is Answer.SILENT
     assert len(asked) == address.TRIES

@@ -75,7 +75,7 @@ def test_the_console_shows_it_with_the_name_of_the_stage_once(shown_cluster, tmp
     callback.begin()
     until(lambda: notices(tmp_path))
     callback.end()
-    progress.take(tmp_path, 0, list(read_events(tmp_path)))
+    progress.consume(tmp_path, 0, list(read_events(tmp_path)))
     line = output.getvalue().splitlines()[0]
     assert "diffusion-f16c32  waits for 4 training workers with 1 CPU each" in line
     assert line.count("diffusion-f16c32") == 1

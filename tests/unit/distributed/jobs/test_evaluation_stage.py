@@ -1,6 +1,7 @@
 """The parts of an evaluation, with tasks that run where they are called."""
 
 import dataclasses
+import itertools
 import math
 import os
 from types import SimpleNamespace
@@ -103,9 +104,10 @@ def test_rollouts_that_diverge_are_counted_and_null_in_the_manifest(tasks, step,
     assert any(value is not None for value in manifest["metrics"].values())
     assert math.isnan(max(rows(step)["value"].to_pylist(), key=math.isnan))
     console = Console(record=True, width=200)
-    progress = Progress(console)
+    progress = Progress(console, itertools.count(0, 20).__next__)
     progress.follow(step.stage.folder, "evaluation persistence", 2)
-    progress.take(step.stage.folder, 0, list(read_events(step.stage.folder)))
+    progress.consume(step.stage.folder, 0, list(read_events(step.stage.folder)))
+    progress.end_poll()
     assert "2 rollouts did not stay finite" in console.export_text()
     for name in ("manifest.json", "events.jsonl"):
         text = (step.stage.folder / name).read_text()

@@ -10,7 +10,7 @@ from ray.train._internal.checkpoint_manager import _CheckpointManager as Checkpo
 from lola.core.errors import ConfigError, DataError, DivergedError, LolaError, StorageError
 from lola.core.strict_json import loads
 from lola.distributed.jobs import checkpoints, train
-from lola.distributed.jobs.checkpoints import LIST, SCORE, CheckpointStore
+from lola.distributed.jobs.checkpoints import LIST_FILE, SCORE_METRIC, CheckpointStore
 from lola.distributed.jobs.train import EventLogCallback, TrainingRun, run_training
 from lola.distributed.runner.tune import INPUT_MISSING, describe_failures
 from lola.storage.event_log import read_events
@@ -76,7 +76,7 @@ def listing(loss):
 def test_a_validation_loss_that_ray_wrote_as_null_is_the_worst(tmp_path, monkeypatch, loss, remote):
     """Ray Train orders checkpoints by it, and cannot order null."""
     store = CheckpointStore(f"memory://{tmp_path.name}" if remote else str(tmp_path))
-    path = f"{store.parent}/checkpoints/{LIST}"
+    path = f"{store.parent}/checkpoints/{LIST_FILE}"
     for name in ("step-1", "step-2"):
         store.filesystem.makedirs(f"{store.parent}/checkpoints/{name}")
     store.filesystem.pipe_file(path, json.dumps(listing(loss)).encode())
@@ -85,7 +85,7 @@ def test_a_validation_loss_that_ray_wrote_as_null_is_the_worst(tmp_path, monkeyp
     found = loads(store.filesystem.cat_file(path))
     manager = CheckpointManager.__new__(CheckpointManager)
     manager._checkpoint_config = ray.train.CheckpointConfig(
-        checkpoint_score_attribute=SCORE, checkpoint_score_order="min"
+        checkpoint_score_attribute=SCORE_METRIC, checkpoint_score_order="min"
     )
     scores = [
         manager._get_checkpoint_score(SimpleNamespace(metrics=each["metrics"]))
