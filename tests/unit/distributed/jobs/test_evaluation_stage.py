@@ -221,7 +221,7 @@ def test_a_finished_evaluation_with_a_file_that_is_cut_is_joined_again(tasks, st
     step.run()
     expected = rows(step)
     for kept in (0, 20):
-        storage._told.clear()
+        storage._warned.clear()
         storage._whole.clear()
         path = step.stage.folder / name
         path.write_bytes(path.read_bytes()[:kept])
