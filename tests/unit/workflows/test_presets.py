@@ -1,17 +1,48 @@
 """The presets at the paper's scale: sizes are the paper's, and every model can be built."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
-from lola.workflows.forecast.training_costs import grid_of, jobs
 
 from lola.core.config import ConfigError
 from lola.data.systems import SYSTEMS
-from lola.training.cost import Hardware
+from lola.training.cost import Hardware, estimate
+from lola.training.loop import TrainingConfig
 from lola.workflows import presets
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.model_shape import ModelShape
 
-PAPER = {job.system.name + " " + job.name: job for name in SYSTEMS for job in jobs(presets.paper(name))}
+
+class Trained(NamedTuple):
+    """A model of the preset."""
+
+    kind: str
+    shape: ModelShape
+    training: TrainingConfig
+
+
+def paper_models():
+    """Every model of the preset, by system and name such as `euler diffusion f32c64`."""
+    for system, physics in SYSTEMS.items():
+        config, data = presets.paper(system), DatasetInfo.of_publication(physics)
+        for n in config.latent_channels:
+            codec = config.autoencoder.replace(latent_channels=n)
+            rate = f"{codec.rate(physics.dimensions)}c{n}"
+            shape = ModelShape.of_autoencoder(codec, data)
+            yield f"{system} autoencoder {rate}", Trained("autoencoder", shape, config.autoencoder_training)
+            for name in ("diffusion", "neural_solver"):
+                shape = ModelShape.of_emulator(
+                    getattr(config, name), data, config.window, codec, config.cache
+                )
+                yield f"{system} {name} {rate}", Trained("latent", shape, config.emulator_training)
+        if config.pixel is not None:
+            shape = ModelShape.of_emulator(config.pixel, data, config.window)
+            yield f"{system} neural_solver pixel", Trained("pixel", shape, config.pixel_training)
+
+
+PAPER = dict(paper_models())
 
 
 def test_there_are_as_many_as_in_the_paper():
@@ -20,9 +51,9 @@ def test_there_are_as_many_as_in_the_paper():
 
 
 def millions(name):
-    job = PAPER[name]
+    shape = PAPER[name].shape
     with torch.device("meta"):
-        model = job.model.build(**job.sizes)
+        model = shape.model.build(**shape.sizes)
     return sum(p.numel() for p in model.parameters()) / 1e6
 
 
@@ -34,14 +65,15 @@ def test_every_model_can_be_built_and_has_the_published_size(name):
         both = millions(latent) + millions(latent.replace("neural_solver", "autoencoder"))
         assert millions(name) / both == pytest.approx(2, abs=0.5)
         return
-    size = 223 if job.kind == "latent" else {2: 313, 3: 741}[job.system.dimensions]
+    size = 223 if job.kind == "latent" else {2: 313, 3: 741}[job.shape.sizes["spatial"]]
     assert millions(name) == pytest.approx(size, rel=0.015)
 
 
 @pytest.mark.parametrize("name", [name for name in PAPER if name.endswith(("c64", "pixel"))])
 def test_every_model_fits_the_gpus(name):
     """Those with fewer latent channels are smaller."""
-    cost = PAPER[name].estimate(Hardware())
+    _, shape, training = PAPER[name]
+    cost = estimate(shape.counts(training.precision), training, shape.sample_bytes, Hardware())
     assert cost.remedy == ""
     assert cost.memory.total < cost.usable
 
@@ -95,11 +127,10 @@ def test_small_presets_follow_the_system():
         for name in SYSTEMS:
             config = preset(name)
             assert config.system == name
-            assert jobs(config)
             assert type(config).from_json(config.what()).what() == config.what()
-    assert grid_of(presets.mini()) == (64, 64)
-    assert grid_of(presets.mini("rayleigh_benard")) == (64, 32)
-    assert grid_of(presets.paper("rayleigh_benard")) == (512, 128)
+    assert presets.mini().simulation.grid == (64, 64)
+    assert presets.mini("rayleigh_benard").simulation.grid == (64, 32)
+    assert presets.paper("rayleigh_benard").simulation is None
 
 
 def test_simulations_are_of_their_system():
