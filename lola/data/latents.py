@@ -25,10 +25,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from lola.core.errors import DataError
+from lola.core.errors import DataError, LolaError
 from lola.core.seeding import Key
 from lola.data.state import Batch
-from lola.storage.remote import AnyPath, local_copies, local_copy
+from lola.storage.integrity import DECODE_ERRORS
+from lola.storage.remote import AnyPath, first_line, local_copies, local_copy
 from lola.storage.stages import read_manifest
 
 
@@ -62,7 +63,7 @@ class LatentSplit:
         skipped: Simulation files that are not in the cache, and why.
 
     Raises:
-        DataError: A shard of the manifest is missing or torn.
+        DataError: A shard of the manifest is missing or corrupt.
         StorageError: The cache is not finished.
     """
 
@@ -80,23 +81,22 @@ class LatentSplit:
         self._parameters = np.empty((0, self.parameter_count), dtype=np.float32)
         self._paths = [folder / split / shard["name"] for shard in manifest["splits"][split]["shards"]]
         if self._paths:
-            self.dtype = np.dtype(
-                self._schema(local_copy(self._paths[0])).field("latents").type.value_type.to_pandas_dtype()
-            )
-
-    def _schema(self, path: Path) -> pa.Schema:
-        with self._naming(path):
-            return pq.read_schema(path)
+            path = local_copy(self._paths[0])
+            with self._reading(path):
+                latents = pq.read_schema(path).field("latents").type
+                self.dtype = np.dtype(latents.value_type.to_pandas_dtype())
 
     @contextlib.contextmanager
-    def _naming(self, path: Path) -> Iterator[None]:
+    def _reading(self, path: Path) -> Iterator[None]:
         """Turn errors of reading a shard into one that names it."""
         try:
             yield
-        except (OSError, pa.ArrowInvalid) as error:
+        except LolaError:
+            raise
+        except (*DECODE_ERRORS, pa.ArrowException) as error:
             raise DataError(
-                f"latent shard {path} is missing or corrupt ({error}); remove {self.folder}/manifest.json, "
-                "and run again to encode it anew"
+                f"latent shard {path} is missing or corrupt ({first_line(error)}); remove "
+                f"{self.folder}/manifest.json, and run again to encode it again"
             ) from error
 
     @property
@@ -110,10 +110,12 @@ class LatentSplit:
         if not self._index:
             index, parameters = [], []
             for path in local_copies(self._paths):
-                with self._naming(path), pq.ParquetFile(path) as file:
+                with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
                     index += [(path, group) for group in range(file.num_row_groups)]
                     column = file.read(["parameters"]).column("parameters")
-                    parameters += [chunk.to_numpy_ndarray() for chunk in column.chunks]
+                    parameters += [_rows(chunk, (self.parameter_count,)) for chunk in column.chunks]
+                    if len(column) != file.num_row_groups:
+                        raise ValueError(f"it has {len(column)} rows in {file.num_row_groups} row groups")
             self._parameters = np.concatenate([self._parameters, *parameters]).astype(np.float32)
             self._index = index
 
@@ -128,21 +130,33 @@ class LatentSplit:
     def latents(self, index: int) -> np.ndarray:
         """All latent states of a trajectory as they are stored, shape `(L, C, *grid)`."""
         path, group = self.index[index]
-        with self._naming(path), pq.ParquetFile(path, memory_map=True) as file:
+        with (
+            self._reading(path),
+            pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file,
+        ):
             column = file.read_row_group(group, columns=["latents"]).column("latents")
-        return column.chunk(0).to_numpy_ndarray()[0]
+            (latents,) = _rows(column.chunk(0), self.shape)
+        return latents
 
     def describe(self, index: int) -> str:
         """Name, variant and shard of a trajectory, for people."""
         path, group = self.index[index]
-        with self._naming(path), pq.ParquetFile(path) as file:
+        with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             row = file.read_row_group(group, columns=["trajectory", "variant"]).to_pylist()[0]
-        return f"{row['trajectory']}, variant {row['variant']} ({path}, row group {group})"
+            return f"{row['trajectory']}, variant {row['variant']} ({path}, row group {group})"
 
     def read(self, index: int, start: int, stop: int, stride: int = 1) -> Tensor:
         """Latent states of a trajectory, float32, shape `(C, L, *grid)`."""
         latents = self.latents(index)[start:stop:stride]
         return torch.from_numpy(latents.astype(np.float32)).movedim(0, 1)
+
+
+def _rows(chunk: pa.ExtensionArray, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensors of a column, one per row; `ValueError` if they do not have a shape."""
+    values: np.ndarray = chunk.to_numpy_ndarray()
+    if values.shape[1:] != shape:
+        raise ValueError(f"it holds arrays of shape {values.shape[1:]}, not {shape}")
+    return values
 
 
 class LatentWindows:

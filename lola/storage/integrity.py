@@ -16,6 +16,11 @@ from upath import UPath
 from lola.core.errors import StorageError
 from lola.storage.remote import AnyPath, translate_fs_errors
 
+DECODE_ERRORS = (
+    *(OSError, EOFError, LookupError, AttributeError, TypeError, ValueError),
+    *(ArithmeticError, RuntimeError, MemoryError),
+)
+"""What decoders (h5py, pyarrow, YAML, torch) raise where a file is corrupt; errors of ours are among them."""
 NOT_RESULTS = ("manifest.json", "events.jsonl", "error.txt")
 NOT_RESULT_FOLDERS = ("parts", "checkpoints")  # what a stage is resumed from
 

@@ -20,6 +20,8 @@ from lola.data.casting import cast_checked
 from lola.data.hdf5 import file_name, file_size, open_hdf5
 from lola.data.systems import Boundary, Field, System
 from lola.data.well.fields import fields_of, read_axis, read_row, stored_shape
+from lola.storage.integrity import DECODE_ERRORS
+from lola.storage.remote import first_line
 from lola.storage.stages import Location
 
 
@@ -59,7 +61,7 @@ def read_header(path: Location, dataset: str, split: str, system: System) -> Hea
     """Read and validate a file's header.
 
     Raises:
-        DataError: The file is torn or foreign, or a field is missing or of the wrong order or shape.
+        DataError: The file is corrupt or not in The Well's layout, or a field is missing or misshapen.
         StorageError: The file cannot be reached.
     """
     with _layout(path, dataset) as file:
@@ -72,7 +74,7 @@ def infer_system(path: Location, dataset: str) -> System:
     It has no statistics, no transforms and no symmetries.
 
     Raises:
-        DataError: The file is torn or foreign.
+        DataError: The file is corrupt or not in The Well's layout.
         StorageError: The file cannot be reached.
     """
     with _layout(path, dataset) as file:
@@ -87,14 +89,14 @@ def infer_system(path: Location, dataset: str) -> System:
 
 @contextlib.contextmanager
 def _layout(path: Location, dataset: str) -> Iterator[h5py.File]:
-    """A file whose layout is relied on: what is not there is a fault of the file."""
+    """A file that is read as one of The Well's; whatever cannot be read makes it a `DataError`."""
     with open_hdf5(path) as file:
         try:
             yield file
         except LolaError:
             raise
-        except (LookupError, AttributeError, TypeError, ValueError, OSError, RuntimeError) as error:
-            reason = str(error).strip("'\"")
+        except DECODE_ERRORS as error:
+            reason = first_line(error).strip("'\"")
             raise DataError(f"{path} ({dataset}) is not in The Well's layout: {reason}; remove it") from error
 
 
@@ -104,11 +106,11 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
     coordinates = tuple(read_axis(file["dimensions"][name], 0) for name in axes)
     grid = tuple(len(each) for each in coordinates)
     count = int(file.attrs["n_trajectories"])
+    error = _layout_error(file, system, count, steps, grid)
+    if error:
+        raise DataError(f"{path} ({dataset}) {error}; remove it or fetch data of {system.name}")
     constants, varying, scalars = _read_scalars(file, count)
     boundary = _read_boundary(file, axes)
-    fault = _fault(file, system, count, steps, grid)
-    if fault:
-        raise DataError(f"{path} ({dataset}) {fault}; remove it or fetch data of {system.name}")
     cast_checked(scalars, np.float32, f"a constant of {path} ({dataset})")  # which parameters are
     identity = [
         dataset,
@@ -137,7 +139,9 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
     )
 
 
-def _fault(file: h5py.File, system: System, count: int, steps: int, grid: tuple[int, ...]) -> str | None:
+def _layout_error(
+    file: h5py.File, system: System, count: int, steps: int, grid: tuple[int, ...]
+) -> str | None:
     """What is wrong with the fields that the system needs, if anything."""
     if len(grid) != system.dimensions:
         return f"has {len(grid)} grid axes, not the {system.dimensions} of {system.name}"

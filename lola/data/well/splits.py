@@ -22,6 +22,8 @@ from lola.data.systems import System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
 from lola.data.well.fields import read_axis, read_field, read_scalar
 from lola.data.well.header import Header, read_header
+from lola.storage.integrity import DECODE_ERRORS
+from lola.storage.remote import first_line
 from lola.storage.stages import Location
 
 
@@ -125,17 +127,13 @@ class WellSplit:
             DataError: The file cannot be read, or holds values that are not finite.
         """
         source = self.trajectories[i]
-        try:
+        with _reading(source, f"states {start} to {stop - 1}"):
             if isinstance(source.file, Path):  # of a remote one, one request gets all states of a field
                 file = open_cached(source.file)
                 fields = [file[f"t{field.order}_fields/{field.name}"] for field in self.system.fields]
                 if all(is_contiguous(field, self.grid) for field in fields):
                     read_contiguous(fields, source.index, start, stop, out)
                     return
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{source.id} ({source.file}): {error}; simulate or fetch the file again, or exclude it"
-            ) from error
         out[:] = self.read(i, start, stop).numpy()
 
     def scalars(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
@@ -169,13 +167,16 @@ class WellSplit:
 
 @contextlib.contextmanager
 def _reading(source: TrajectoryRef, name: str) -> Iterator[None]:
-    """Name the array that cannot be read."""
+    """Name the trajectory and what of it cannot be read."""
     try:
         yield
     except LolaError as error:
         raise type(error)(f"{source.id}: {name}: {error}") from error
-    except (OSError, KeyError) as error:
-        raise DataError(f"{source.id}: cannot read {name} ({error}); fetch it again") from error
+    except DECODE_ERRORS as error:
+        raise DataError(
+            f"{source.id} ({source.file}): cannot read {name} ({first_line(error)}); simulate or fetch the "
+            "file again, or exclude it"
+        ) from error
 
 
 def split_files(

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from lola.core.errors import DataError, StorageError
-from lola.evaluation.scores.rows import KEYS, with_lists
+from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, SPECTRA_SCHEMA, with_lists
+from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import AnyPath, first_line, local_copy, translate_fs_errors
 
 
@@ -21,7 +22,11 @@ def read_table(path: AnyPath) -> pa.Table:
         DataError: It is missing or corrupt.
     """
     with _reading(path), path.open("rb") as file:
-        return with_lists(pq.read_table(file, page_checksum_verification=True))
+        table = pq.read_table(file, page_checksum_verification=True)
+        unknown = {*table.column_names} - {*METRICS_SCHEMA.names, *SPECTRA_SCHEMA.names, "bin"}
+        if unknown:  # no checksum covers the names
+            raise ValueError(f"it has a column {min(unknown)!r}")
+        return with_lists(table)
 
 
 def read_subject(path: AnyPath) -> dict[str, Any]:
@@ -32,7 +37,7 @@ def read_subject(path: AnyPath) -> dict[str, Any]:
     """
     columns = [field.name for field in KEYS]
     with _reading(path), path.open("rb") as file:
-        for rows in pq.ParquetFile(file).iter_batches(1, columns=columns):
+        for rows in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(1, columns=columns):
             return rows.to_pylist()[0]
         raise ValueError("it has no rows")
 
@@ -55,7 +60,7 @@ def _reading(path: AnyPath) -> Iterator[None]:
             yield
     except StorageError:
         raise
-    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
+    except (*DECODE_ERRORS, pa.ArrowException) as error:
         raise DataError(
             f"{path} is missing or corrupt ({first_line(error)}); remove manifest.json beside it, and run "
             "what made it again"

@@ -33,7 +33,9 @@ def cache(tmp_path):
         "schema": SCHEMA_VERSION,
         "shape": [10, 2, 4, 5],
         "parameters": 3,
-        "splits": {"train": describe_shards(paths) | {"skipped": {"set/train/torn.hdf5": "it is torn"}}},
+        "splits": {
+            "train": describe_shards(paths) | {"skipped": {"set/train/corrupt.hdf5": "it is corrupt"}}
+        },
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     return tmp_path
@@ -56,7 +58,7 @@ def test_a_changed_value_is_found_in_its_row_group(cache):
     damage(path, trajectory(1).latents[4].tobytes())
     (fault,) = verify(cache)
     assert str(path) in fault
-    assert "row group 1 is torn" in fault
+    assert "row group 1 is corrupt" in fault
 
 
 @pytest.mark.parametrize("column", ["parameters", "latents"])
@@ -65,7 +67,7 @@ def test_a_changed_bit_of_any_column_is_found(cache, column):
     assert ["row group 0" in fault for fault in verify(cache)] == [True]
 
 
-def test_torn_and_missing_shards_are_found(cache):
+def test_corrupt_and_missing_shards_are_found(cache):
     first, second = (shard_path(cache, "train", number) for number in (0, 2))
     first.write_bytes(first.read_bytes()[:-20])
     second.unlink()
@@ -75,7 +77,7 @@ def test_torn_and_missing_shards_are_found(cache):
 
 def test_a_shard_of_other_trajectories_is_found(cache):
     write_shard(shard_path(cache, "train", 2), [trajectory(4)])
-    assert "row group 0 is torn: checksum" in list(verify(cache))[-1]
+    assert "row group 0 is corrupt: checksum" in list(verify(cache))[-1]
 
 
 def test_a_cache_without_checksums_cannot_be_verified(cache):
@@ -90,7 +92,7 @@ def test_readers_see_the_shards_of_the_manifest_and_no_others(cache):
     split = LatentSplit(cache, "train")
     assert len(split) == 4
     np.testing.assert_array_equal(split.parameters(3), trajectory(3).parameters)
-    assert split.skipped == {"set/train/torn.hdf5": "it is torn"}
+    assert split.skipped == {"set/train/corrupt.hdf5": "it is corrupt"}
 
 
 def test_a_shard_holds_one_trajectory_in_memory(tmp_path):
@@ -117,9 +119,9 @@ def test_a_row_is_one_run_of_bytes(tmp_path):
 def test_a_shard_that_fails_leaves_nothing(tmp_path):
     def failing():
         yield trajectory(0)
-        raise DataError("the file is torn")
+        raise DataError("the file is corrupt")
 
-    with pytest.raises(DataError, match="torn"):
+    with pytest.raises(DataError, match="corrupt"):
         write_shard(tmp_path / "train" / "shard", failing())
     assert list((tmp_path / "train").iterdir()) == []
 

@@ -1,0 +1,52 @@
+"""Latent shards that are damaged anywhere: an error of ours, or the numbers that were written."""
+
+import json
+
+import numpy as np
+import pytest
+from corruption import damaged_copies
+
+from lola.core.errors import LolaError
+from lola.data.latent_shards import describe_shards, shard_error, shard_path, verify, write_shard
+from lola.data.latents import LatentSplit, LatentTrajectory
+from lola.storage.stages import SCHEMA_VERSION
+
+
+def trajectory(index):
+    rng = np.random.default_rng(index)
+    return LatentTrajectory(
+        f"set/train/file.hdf5#{index}",
+        index,
+        rng.normal(size=3).astype("float32"),
+        rng.normal(size=(4, 2, 3, 3)).astype("float32"),
+    )
+
+
+def read(folder):
+    split = LatentSplit(folder, "train")
+    indices = range(len(split))
+    latents = [split.latents(index).tolist() for index in indices]
+    return split.parameters(np.arange(len(split))).tolist(), latents, [split.describe(i) for i in indices]
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(20_000, marks=[pytest.mark.slow, pytest.mark.long])])
+def test_a_damaged_shard_is_an_error_or_as_written(tmp_path, count):
+    path = shard_path(tmp_path, "train", 0)
+    write_shard(path, [trajectory(0), trajectory(1)])
+    manifest = {"schema": SCHEMA_VERSION, "shape": [4, 2, 3, 3], "parameters": 3}
+    manifest["splits"] = {"train": describe_shards([path])}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    whole, content, refused = read(tmp_path), path.read_bytes(), 0
+    for what, copy in damaged_copies(content, count):
+        path.write_bytes(copy)
+        refusal = ""
+        try:
+            assert read(tmp_path) == whole, what
+        except LolaError as error:
+            refusal = str(error)
+        refused += bool(refusal)
+        assert not refusal or (str(path) in refusal and "\n" not in refusal), what
+        faults = list(verify(tmp_path))
+        assert all(str(path) in fault for fault in faults), what
+        assert shard_error(path) == "" or str(path) in shard_error(path), what
+    assert refused > count / 2
