@@ -1,4 +1,4 @@
-"""Interactive charts: what the page's script draws, as data.
+"""Descriptions of charts: what the page's script draws, and Vega-Lite for still pictures, as data.
 
 A chart is a set of curves with keys, and choices among the values of these keys: those curves are drawn whose
 keys agree with what is chosen. A curve without a key is always drawn.
@@ -6,7 +6,7 @@ keys agree with what is chosen. A curve without a key is always drawn.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """An axis of a chart: its label, whether it is logarithmic, and a value that a line marks."""
+    """An axis of a chart: its label, whether it is logarithmic, and values with names that lines mark."""
 
     label: str
     log: bool = False
-    mark: float | None = None
+    marks: Sequence[tuple[float, str]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Chart:
         y: The vertical axis, or one for each value of the key `metric`.
         series: The curves.
         choices: What can be chosen; a choice of less than two values is not offered.
+        rows, columns: Keys of choices that the panels of a still picture differ in.
     """
 
     about: str
@@ -73,6 +74,18 @@ class Chart:
     y: Axis | dict[str, Axis]
     series: Sequence[Series]
     choices: Sequence[Choice] = ()
+    rows: str = ""
+    columns: str = ""
+
+    def matching(self, chosen: Mapping[str, str]) -> list[Series]:
+        """The curves whose keys agree with chosen values."""
+        return [
+            one for one in self.series if all(chosen.get(key, own) == own for key, own in one.keys.items())
+        ]
+
+    def vertical(self, chosen: Mapping[str, str]) -> Axis:
+        """The vertical axis of the chosen metric."""
+        return self.y[chosen["metric"]] if isinstance(self.y, dict) else self.y
 
 
 def to_json(charts: dict[str, Chart]) -> str:

@@ -1,7 +1,7 @@
 """The charts of a sweep, for the page's script: over lead time, rate, solver steps, wavenumber and rank.
 
 Rates, solver steps, samplers, contexts, overlaps and sizes of ensembles are chosen: they are keys of a curve
-where methods of its model differ in them. Models and guidance are told apart by colour and line.
+where methods of its model differ in them. Colour and line distinguish models and guidance.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lola.evaluation.page.charts import Axis, Chart, Choice, Series
+from lola.evaluation.scores.spectra import BANDS, band_limits
 from lola.evaluation.tables.cells import METHOD, RATIO
 from lola.evaluation.tables.curves import MEAN, Curve
 from lola.evaluation.tables.lead_times import EMULATORS, name_method
@@ -19,7 +20,7 @@ from lola.evaluation.tables.paper import printed
 AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
     "vrmse_member": Axis("VRMSE of single members", log=True),
-    RATIO: Axis("spread / skill", mark=1),
+    RATIO: Axis("spread / skill", marks=[(1, "")]),
     "crps": Axis("CRPS (unit of the field)", log=True),
     "nrmse": Axis("NRMSE of the ensemble's mean", log=True),
     "spectrum_rmse_low": Axis("error of the power at low wavenumbers", log=True),
@@ -31,10 +32,10 @@ AXES = {
 PARTS = ("skill", "spread", "rmse")
 """Metrics that charts leave out: parts of others."""
 UNITS = ("crps",)
-"""Metrics in the unit of a field, which no mean over fields makes sense of."""
+"""Metrics in the unit of a field: their mean over fields is meaningless."""
 TARGETS = {"truth": "the truth", "autoencoded": "the auto-encoded truth"}
 VARIED = {"rate": "compression", **{key: key for key in METHOD[3:8]}}
-"""Keys of curves that tell methods of one model apart, and their columns."""
+"""Keys of curves that distinguish methods of one model, and their columns."""
 LABELS = {"target": "against", "range": "lead times", "rate": "compression"}
 MOST_LEAD_TIMES, MOST_BINS = 8, 64
 
@@ -48,8 +49,17 @@ def metric_names(found: Iterable[str]) -> list[str]:
     return known + sorted(found - set(known) - set(PARTS))
 
 
-def lead_time_chart(curves: Iterable[Curve], names: Sequence[str]) -> Chart:
-    """Some metrics of every method over lead time, by field, target and rate."""
+def lead_time_chart(
+    curves: Iterable[Curve], names: Sequence[str], target: str = "truth", rows: str = ""
+) -> Chart:
+    """Some metrics of every method over lead time, by field, target and rate.
+
+    Arguments:
+        curves: The curves.
+        names: The metrics.
+        target: What they are against at first.
+        rows: The key that the rows of the still picture differ in, such as `metric`.
+    """
     targets = list(TARGETS)
     found = sorted(
         _shown(curves, names),
@@ -66,7 +76,9 @@ def lead_time_chart(curves: Iterable[Curve], names: Sequence[str]) -> Chart:
         Axis("lead time (simulation steps)"),
         _axes(names),
         series,
-        _choices(series, "metric", "rate", "field", "target", *VARIED),
+        _choices(series, "metric", "rate", "field", "target", *VARIED, target=target),
+        rows=rows,
+        columns="rate",
     )
 
 
@@ -128,6 +140,7 @@ def rate_chart(tables: pd.DataFrame, system: str) -> Chart:
         _axes(list(dict.fromkeys(tables["metric"]))),
         series,
         _choices(series, "metric", "range", "target", *VARIED),
+        columns="range",
     )
 
 
@@ -153,6 +166,7 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
         _axes(list(dict.fromkeys(tables["metric"]))),
         series,
         _choices(series, "metric", "range", "target", *VARIED),
+        columns="range",
     )
 
 
@@ -168,12 +182,16 @@ def spectrum_chart(spectra: pd.DataFrame, shown: str) -> Chart:
         series.append(Series("Truth", "truth", place, x=truth["x"], y=truth["y"]))
         for _, row in group[group["metric"] == "power_prediction"].iterrows():
             series.append(Series(**_line(row, varying, place), x=row["x"], y=row["y"]))
+    lowest = min((one.x[0] for one in series if len(one.x)), default=None)
+    bands = () if lowest is None else tuple(zip(band_limits(lowest), BANDS, strict=False))
     return Chart(
         "Isotropic power of the truth and of every method over wavenumber",
-        Axis("wavenumber (cycles per pixel)", log=True),
+        Axis("wavenumber (cycles per pixel)", log=True, marks=bands),
         Axis("power", log=True),
         series,
-        _choices(series, "field", "lead_time", "rate", *VARIED, first=shown),
+        _choices(series, "field", "lead_time", "rate", *VARIED, field=shown),
+        rows="rate",
+        columns="lead_time",
     )
 
 
@@ -185,8 +203,9 @@ def binned_chart(spectra: pd.DataFrame, metric: str, x: Axis, y: Axis, shown: st
     for _, row in rows.iterrows():
         place = {key: str(row[key]) for key in ("field", "lead_time", "target")}
         series.append(Series(**_line(row, varying, place), x=row["x"], y=row["y"]))
-    choices = _choices(series, "field", "lead_time", "target", *VARIED, first=shown)
-    return Chart(f"{y.label} of every method over {x.label}", x, y, series, choices)
+    choices = _choices(series, "field", "lead_time", "target", *VARIED, field=shown)
+    about = f"{y.label} of every method over {x.label}"
+    return Chart(about, x, y, series, choices, rows="rate", columns="lead_time")
 
 
 def _thinned(spectra: pd.DataFrame) -> pd.DataFrame:
@@ -230,7 +249,7 @@ def _groups(tables: pd.DataFrame, x: str) -> Iterable[tuple[dict[str, str], pd.D
 
 
 def _varying(methods: pd.DataFrame) -> Varying:
-    """The keys in which methods of a model and space differ; rates always tell latent spaces apart."""
+    """The keys in which methods of a model and space differ; rates always distinguish latent spaces."""
     found: Varying = {}
     for (model, space), group in methods.groupby(["model", "space"]):
         keys = {key for key, column in VARIED.items() if key != "rate" and group[column].nunique() > 1}
@@ -264,8 +283,8 @@ def _axes(names: Sequence[str]) -> dict[str, Axis]:
     return {name: AXES.get(name, Axis(name.replace("_", " "))) for name in names}
 
 
-def _choices(series: Sequence[Series], *keys: str, first: str = MEAN) -> list[Choice]:
-    """The choices among the values of keys that curves have; at first a field and the most solver steps."""
+def _choices(series: Sequence[Series], *keys: str, **initial: str) -> list[Choice]:
+    """The choices among the values of keys that curves have; initially the mean and the most solver steps."""
     choices = []
     for key in dict.fromkeys(keys):
         values = list(dict.fromkeys(one.keys[key] for one in series if key in one.keys))
@@ -273,10 +292,11 @@ def _choices(series: Sequence[Series], *keys: str, first: str = MEAN) -> list[Ch
             continue
         if key in VARIED and key != "sampler":
             values.sort(key=float)
-        initial = {"field": first, "solver_steps": values[-1], "lead_time": values[len(values) // 2]}
+        defaults = {"field": MEAN, "solver_steps": values[-1], "lead_time": values[len(values) // 2]}
         names = list(zip(values, _names(key, values), strict=True))
         label = LABELS.get(key, key.replace("_", " "))
-        choices.append(Choice(key, label, names, initial.get(key, values[0])))
+        first = (defaults | initial).get(key, values[0])
+        choices.append(Choice(key, label, names, first if first in values else values[0]))
     return choices
 
 

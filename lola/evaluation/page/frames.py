@@ -28,7 +28,7 @@ def trajectory_frames(
 
     Arguments:
         split: The trajectories. Channels that their system transforms are drawn as logarithms, and of three
-            dimensions the middle slice; of one dimension there are no pictures.
+            dimensions the middle slice; one dimension has no pictures.
         index: The trajectory.
         steps: The states; six of them, evenly spaced, by default.
         channels: The channels; those of scalar fields by default.
@@ -71,13 +71,13 @@ def simulation_sections(root: Location) -> Iterator[Section]:
         root: The folder of the datasets, a path or a URL.
 
     Raises:
-        DataError: A file is torn or foreign.
+        DataError: A file is corrupt or unrecognised.
         StorageError: The folder or a file cannot be reached.
     """
     for system in SYSTEMS.values():
         try:
             split = open_split(root, system, "test")
-        except DataError:  # not there, or not fit to be shown: other systems than the page's need not be
+        except DataError:  # it does not exist or cannot be shown; the page needs only its own system
             continue
         about = ", ".join(
             f"{name} = {value:.4g}"
@@ -87,8 +87,8 @@ def simulation_sections(root: Location) -> Iterator[Section]:
         yield Section(
             f"simulation_{system.name}",
             f"Simulation: {system.name.replace('_', ' ')}",
-            f"{split.trajectories[0].id}{about and ', '}{about}: states of the simulation, in physical units "
-            f"and at their true proportions; logarithms where networks are given logarithms{slices}.",
+            f"{split.trajectories[0].id}{about and ', '}{about}: states of the simulation in physical units "
+            f"and true proportions; logarithms of the fields that networks see as logarithms{slices}.",
             trajectory_frames(split),
         )
 

@@ -1,8 +1,7 @@
-"""A page: one self-contained HTML file, with its pictures and tables as files beside it."""
+"""A page: one self-contained HTML file, and its pictures and tables as files in the same folder."""
 
 import base64
 import dataclasses
-import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ from lola.data.systems import System
 from lola.evaluation.page.charts import Chart, embed, to_json
 from lola.evaluation.page.figures import save
 from lola.evaluation.page.film import Film, pack
+from lola.evaluation.page.stills import ASSETS, save_still
 from lola.evaluation.tables.formats import latex, markdown, plain_latex, plain_markdown
 from lola.evaluation.tables.lead_times import Layout, heading, layout
 from lola.storage.stages import atomic_path
-
-ASSETS = importlib.resources.files("lola.evaluation.page") / "assets"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,17 +25,17 @@ class Section:
     """A part of the page.
 
     Arguments:
-        name: The anchor, and the stem of the files that are written beside the page.
+        name: The anchor, and the stem of the files that are written next to the page.
         title: The heading; a part without one belongs to the part before.
         text: What it shows.
-        figure: A picture, which is shown unless there is a chart.
+        figure: A picture.
         table: Rows of a `lead_time_table`, which are laid out by method.
         plain: A table that is shown as it is.
-        chart: A chart to explore.
+        chart: A chart to explore; if folded away, its still picture.
         film: A film to play.
         printed: A name and the paper's own table, which is folded away.
         folded: Whether the picture is folded away.
-        note: What to know of the tables, behind them.
+        note: An explanation of the tables, below them.
     """
 
     name: str
@@ -52,6 +50,11 @@ class Section:
     folded: bool = False
     note: str = ""
 
+    @property
+    def is_interactive(self) -> bool:
+        """Whether the page shows a chart whose curves can be chosen."""
+        return self.chart is not None and not self.folded
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Page:
@@ -62,9 +65,9 @@ class Page:
         system: The physical system.
         findings: What the numbers say, in sentences.
         sections: Its parts.
-        missing: What the paper shows and these numbers do not hold, a name and what would produce it each.
+        missing: Names of what the paper shows and this page lacks, each with what would produce it.
         settings: Names and values of what was run.
-        limits: What the numbers cannot show, a sentence or two each.
+        limits: Sentences on what the numbers cannot show.
         links: Names and addresses of related pages.
     """
 
@@ -79,7 +82,7 @@ class Page:
 
 
 def write_page(folder: Path, page: Page) -> Path:
-    """Write `report.html` and beside it every figure (PNG, SVG) and every table (CSV, Markdown, LaTeX).
+    """Write `report.html`, and next to it every picture (PNG, SVG) and table (CSV, Markdown, LaTeX).
 
     Returns:
         The path of the page, which needs no other file and no network.
@@ -100,7 +103,7 @@ def write_page(folder: Path, page: Page) -> Path:
         heading=heading,
         style=_asset("style.css"),
         scripts=[_asset("charts.js"), _asset("film.js")],
-        charts=to_json({part.name: part.chart for part in page.sections if part.chart is not None}),
+        charts=to_json({part.name: part.chart for part in page.sections if part.chart and not part.folded}),
         film=film,
         film_data=embed(film),
     )
@@ -109,13 +112,16 @@ def write_page(folder: Path, page: Page) -> Path:
 
 def _part(folder: Path, section: Section) -> dict[str, Any]:
     """What the template shows of a section, whose files are written."""
-    image, files = "", []
+    pictures: list[Path] = []
     if section.figure is not None:
-        png = save(section.figure, folder / f"{section.name}.png").read_bytes()
-        save(section.figure, folder / f"{section.name}.svg")
-        files += [f"{section.name}.png", f"{section.name}.svg"]
-        if section.chart is None:
-            image = "data:image/png;base64," + base64.b64encode(png).decode()
+        pictures = [save(section.figure, folder / f"{section.name}.{suffix}") for suffix in ("png", "svg")]
+    elif section.chart is not None:
+        pictures = save_still(section.chart, folder / section.name)
+    files = [picture.name for picture in pictures]
+    image = ""
+    if pictures and not section.is_interactive:
+        kind = {".svg": "svg+xml", ".png": "png"}[pictures[0].suffix]
+        image = f"data:image/{kind};base64," + base64.b64encode(pictures[0].read_bytes()).decode()
     texts = {}
     if section.table is not None:
         table = section.table
@@ -140,7 +146,7 @@ def _write_text(path: Path, text: str) -> Path:
 
 
 def _groups(table: Layout | None) -> list[tuple[str, int]]:
-    """Headings over the columns of each metric with their spans, where there are several metrics."""
+    """Headings of metrics, each with its number of columns; none for a single metric."""
     metrics = [metric for metric, _ in table.columns] if table else []
     names = list(dict.fromkeys(metrics))
     spans = [(name.removeprefix("spectrum_rmse_"), metrics.count(name)) for name in names]

@@ -1,6 +1,6 @@
-"""The parts of a sweep's page, with their figures, tables and charts.
+"""The parts of a sweep's page, with their tables and charts.
 
-Parts whose numbers are not there are left out. Main tables and charts are of the shortest context without
+Parts without numbers are left out. Main tables and charts are of the shortest context without
 guidance; contexts and guidance have parts of their own.
 """
 
@@ -16,18 +16,6 @@ from lola.evaluation.page.explore import (
     reconstruction_chart,
     spectrum_chart,
     steps_chart,
-)
-from lola.evaluation.page.figures import (
-    accuracy_over_steps,
-    error_over_lead_time,
-    guidance_over_lead_time,
-    spectra_at,
-    spread_skill_over_lead_time,
-)
-from lola.evaluation.page.overview import (
-    error_over_rate,
-    metrics_over_time,
-    reconstruction_over_time,
 )
 from lola.evaluation.page.page import Section
 from lola.evaluation.tables.aggregates import Aggregates
@@ -47,11 +35,10 @@ def accuracy(scores: Aggregates) -> Iterator[Section]:
         "Accuracy",
         "Errors over lead time (simulation steps since the last known state), averaged over fields. VRMSE "
         "is the root mean squared error of the ensemble's mean over the standard deviation of the true "
-        "field, so that the field's mean, everywhere, scores 1. Persistence holds the last known state. "
-        "The autoencoder alone shows what compression loses before anything is predicted. The table is of "
+        "field: predicting the field's mean everywhere scores 1. Persistence repeats the last known state. "
+        "The autoencoder alone shows what compression loses before anything is predicted. The table lists "
         "the VRMSE.",
-        error_over_lead_time(main.curves),
-        main.table("vrmse"),
+        table=main.table("vrmse"),
         chart=lead_time_chart(main.curves, main.metrics),
         printed=scores.printed("vrmse", ["vrmse"]),
     )
@@ -60,11 +47,10 @@ def accuracy(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "vrmse_autoencoded",
             "Accuracy against the auto-encoded truth",
-            "The same error with the reconstruction of the truth as the target: what remains is the fault "
-            "of the emulator, not of compression. The chart above shows it as well; the picture has all "
-            "metrics.",
-            metrics_over_time(main.curves, SURVEYED, "autoencoded"),
-            autoencoded,
+            "The same error against the autoencoder's reconstruction of the truth: the emulator's own error, "
+            "without that of compression. The chart above shows it as well; the picture shows all metrics.",
+            table=autoencoded,
+            chart=lead_time_chart(main.curves, SURVEYED, "autoencoded", rows="metric"),
             folded=True,
         )
 
@@ -77,24 +63,22 @@ def compression(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
     yield Section(
         "rates",
         "Cost of compression",
-        "Errors against compression rate, by range of lead times. Open points are the paper's figures, at "
-        "its rates and on its finer grid; dotted lines work in pixel space.",
-        error_over_rate(main.table("vrmse"), scores.system.name),
+        "Errors against compression rate, by range of lead times. Open points are the paper's, at its rates "
+        "and on its finer grid; dotted lines are methods in pixel space.",
         chart=rate_chart(tables, scores.system.name),
     )
     if (main.estimates["model"] == "autoencoder").any():
         yield Section(
             "reconstruction",
             "Reconstruction",
-            "What compression alone loses, over lead time: the autoencoder applied to the truth.",
-            reconstruction_over_time(main.curves),
+            "The error of compression alone, over lead time: the autoencoder applied to the truth.",
             chart=reconstruction_chart(main.curves, main.metrics),
         )
     yield Section(
         "survey",
         "",
         "All metrics over lead time at every rate, as one picture",
-        metrics_over_time(main.curves, SURVEYED),
+        chart=lead_time_chart(main.curves, SURVEYED, rows="metric"),
         folded=True,
     )
 
@@ -107,12 +91,12 @@ def significance(scores: Aggregates) -> Iterator[Section]:
     yield Section(
         "significance",
         "Diffusion against the neural solver",
-        "Differences in VRMSE between the two on the same trajectories, diffusion at its most solver steps: "
-        "negative where diffusion is better.",
+        "Differences in VRMSE between the two on the same trajectories, with diffusion at its largest number "
+        "of solver steps: negative where diffusion is better.",
         plain=_paired(table),
-        note="Mean difference over trajectories with its 95 % paired bootstrap interval, as a share of the "
-        "rival's error behind; trajectories on which diffusion is better; p of Wilcoxon's signed-rank "
-        "test (SciPy), corrected for the number of rows by Holm's method.",
+        note="Difference: the mean over trajectories with its 95 % paired bootstrap interval. Relative: as "
+        "a share of the neural solver's error. Better on: trajectories on which diffusion is better. p: "
+        "Wilcoxon's signed-rank test (SciPy), corrected for the number of rows by Holm's method.",
     )
 
 
@@ -147,19 +131,18 @@ def calibration(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "spread_skill",
             "Calibration of the ensembles",
-            "Corrected spread of the ensemble over the error of its mean. 1 is necessary for a calibrated "
-            "ensemble; below 1 it is too sure of itself, above 1 too wide. Squares are averaged over "
-            "trajectories before dividing.",
-            spread_skill_over_lead_time(main.curves),
-            ratio,
+            "Corrected spread of the ensemble over the error of its mean. A calibrated ensemble has 1; "
+            "below 1 it is overconfident, above 1 too wide. Squares are averaged over trajectories before "
+            "dividing.",
+            table=ratio,
             chart=lead_time_chart(main.curves, [RATIO]),
         )
     if (main.spectra["metric"] == "rank_histogram").any():
         yield Section(
             "ranks",
             "Ranks",
-            "How often the truth has each rank among the members, point by point. A calibrated ensemble "
-            "gives every rank its equal share; heaps at both ends tell of one too sure of itself.",
+            "How often the truth has each rank among the members, point by point. With a calibrated ensemble "
+            "all ranks are equally frequent; an overconfident one has peaks at both ends.",
             chart=binned_chart(
                 main.spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown
             ),
@@ -170,15 +153,12 @@ def spectra(scores: Aggregates) -> Iterator[Section]:
     """Power spectra and their errors, and coherence."""
     shown, main = scores.system.shown, scores.main
     tables = main.spectra
-    times = sorted(tables["lead_time"].unique().tolist())
-    few = sorted({times[round(i * (len(times) - 1) / 2)] for i in range(3)})
     yield Section(
         "spectra",
         "Power spectra",
-        "Isotropic power over wavenumber. The table holds the relative error of the power in three bands of "
-        "wavenumbers, over all fields: near 0 every scale has its power, near 1 the power is lost.",
-        spectra_at(tables, shown, few),
-        pd.concat([main.table(metric) for metric in SPECTRUM], ignore_index=True),
+        "Isotropic power over wavenumber. The table lists the relative error of the power in three bands of "
+        "wavenumbers, over all fields: 0 if the power is right, 1 if all of it is lost.",
+        table=pd.concat([main.table(metric) for metric in SPECTRUM], ignore_index=True),
         chart=spectrum_chart(tables, shown),
         printed=scores.printed("spectra", list(SPECTRUM)),
     )
@@ -186,8 +166,8 @@ def spectra(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "coherence",
             "Coherence",
-            "How far the modes of a wavenumber agree with the truth's in phase: 1 where structures are in "
-            "place, 0 where they are anywhere.",
+            "Agreement in phase with the truth, by wavenumber: 1 if structures are where the truth has "
+            "them, 0 if their places are random.",
             chart=binned_chart(
                 tables, "coherence", Axis("wavenumber (cycles per pixel)", log=True), Axis("coherence"), shown
             ),
@@ -201,8 +181,7 @@ def sampling(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
             "solver_steps",
             "Accuracy against solver steps",
             "Each step of the sampler is one evaluation of the network. Dashed lines are the neural solvers, "
-            "which need one.",
-            accuracy_over_steps(scores.main.table("vrmse")),
+            "which take one evaluation.",
             chart=steps_chart(tables),
         )
 
@@ -216,9 +195,9 @@ def conditioning(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "contexts",
             "Accuracy by context",
-            "VRMSE of emulators in latent space by the number of states they know, averaged over "
-            "compression rates; 95 % intervals over trajectories. The paper's figures are its Table 7, "
-            "which does not name its rates.",
+            "VRMSE of emulators in latent space by the number of known states, averaged over compression "
+            "rates; 95 % intervals over trajectories. The paper's numbers are its Table 7, which does not "
+            "name its rates.",
             plain=context_table(finest, scores.system.ranges, scores.system.name),
         )
     observed = with_observations(scores)
@@ -234,10 +213,9 @@ def conditioning(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "guidance",
             "Emulation with observations",
-            "Diffusion models whose draws are guided by partial, noisy observations of the test trajectory, "
-            "and the same without any. The error is over all points, observed or not.",
-            guidance_over_lead_time(ours.curves),
-            observed,
+            "Diffusion models whose samples are guided by partial, noisy observations of the test "
+            "trajectory, and the same models without. The error is over all points, observed or not.",
+            table=observed,
             chart=lead_time_chart(ours.curves, ours.metrics),
         )
 
@@ -250,19 +228,23 @@ def with_observations(scores: Aggregates) -> pd.DataFrame:
 
 
 def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
-    """What the paper shows and these tables lack, each with what would produce it."""
+    """Names of what the paper shows and these tables lack, each with what would produce it."""
     binned = set(scores.spectra["metric"])
     models = set(scores.estimates["model"])
     known = scores.estimates["context"].nunique() > 1
     guided = scores.estimates["guidance"].nunique() > 1
     lacks = (
-        (not simulator, "The simulator's time (Table 1)", "simulations whose files tell how long they took."),
+        (
+            not simulator,
+            "The simulator's time (Table 1)",
+            "simulations whose files record how long they took.",
+        ),
         (True, "Optimisers (Table 4)", "a page of its own, by python experiments/study_optimizers.py."),
-        (not known, "Contexts (Table 7)", "the same command with --contexts 2 3, which trains nothing anew."),
+        (not known, "Contexts (Table 7)", "the same command with --contexts 2 3; nothing is trained again."),
         (
             not guided,
             "Guidance (Figure 6)",
-            "the same command by python experiments/guide.py, which trains nothing anew.",
+            "python experiments/guide.py with the same options; nothing is trained again.",
         ),
         ("diffusion" not in models, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
         ("rank_histogram" not in binned, "Rank histograms", "ensembles of two members or more."),

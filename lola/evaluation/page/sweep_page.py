@@ -1,6 +1,6 @@
 """The report of a sweep: what its page shows and says.
 
-Every sentence that holds a number is made from the tidy tables; what the numbers cannot show is said too.
+Every sentence with a number is computed from the tidy tables; limits of the numbers are listed as well.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class Report:
         examples: States to picture.
         timings: Speed by method.
         simulations: Parts that show the simulations themselves.
-        limits: What the numbers cannot show, a sentence or two each.
+        limits: Sentences on what the numbers cannot show.
         links: Names and addresses of related pages.
     """
 
@@ -87,7 +87,7 @@ def _sections(report: Report) -> Iterator[Section]:
 
 
 def _guided(report: Report) -> Iterator[str]:
-    """What observations bring, over ranges of lead times."""
+    """VRMSE with and without observations, by range of lead times."""
     table = sections.with_observations(report.scores)
     for (rate, name), rows in table.groupby(["compression", "range"], sort=False):
         without = rows.loc[rows["guidance"] == "", "value"].min()
@@ -106,7 +106,7 @@ def _example_sections(examples: Sequence[Example], folded: bool) -> Iterator[Sec
 
 
 def findings(report: Report) -> list[str]:
-    """What the tables say, in sentences."""
+    """The main results in sentences."""
     main = report.scores.main
     ranges = main.system.ranges
     table = main.estimated("vrmse", ranges)
@@ -121,25 +121,27 @@ def findings(report: Report) -> list[str]:
     ratio = ratio[ratio["unstable"] == 0]
     if len(ratio):
         low, high = ratio["value"].min(), ratio["value"].max()
-        sentences.append(f"Spread over skill is {low:.2f} to {high:.2f}; a calibrated ensemble has 1.")
+        sentences.append(
+            f"Spread over skill is between {low:.2f} and {high:.2f}; a calibrated ensemble has 1."
+        )
     return sentences
 
 
 def _against_persistence(table: pd.DataFrame) -> Iterator[str]:
-    """How often emulators beat persistence, and how many of them were unstable."""
+    """How many table entries beat persistence, and how many are unstable."""
     beats = beats_persistence(table).dropna()
     lost = int((~beats).sum())
     if len(beats) and not lost:
-        yield f"Every emulator beats persistence at every range of lead times ({len(beats)} of {len(beats)})."
+        yield f"Every emulator beats persistence at all ranges of lead times ({len(beats)} of {len(beats)})."
     elif len(beats):
-        yield f"Emulators do not beat persistence in {lost} of {len(beats)} entries, which the table marks."
+        yield f"In {lost} of {len(beats)} table entries, marked ▲, an emulator is no better than persistence."
     unstable = table[table["unstable"] > 0]
     if len(unstable):
-        yield f"{len(unstable)} entries have rollouts that did not stay finite; they count as lost."
+        yield f"In {len(unstable)} table entries, marked unstable, some rollouts became infinite or NaN."
 
 
 def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
-    """The most accurate emulator of each range, beside persistence."""
+    """The most accurate emulator of each range, and persistence."""
     for name, rows in table.groupby("range", sort=False):
         held = rows.loc[rows["model"] == "persistence", "value"].min()
         rows = rows[rows["model"].isin(EMULATORS) & (rows["unstable"] == 0)]
@@ -150,7 +152,7 @@ def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
             against = "" if pd.isna(held) else f", persistence {held:.3f}"
             where = str(name).replace("-", "–")
             method = name_method(best).lower()
-            yield f"Lead times {where}: best is {method}{rate}{steps}: VRMSE {best['value']:.3f}{against}."
+            yield f"Lead times {where}: {method}{rate}{steps} is best, VRMSE {best['value']:.3f}{against}."
 
 
 def _paired(main: Aggregates) -> Iterator[str]:
@@ -161,10 +163,16 @@ def _paired(main: Aggregates) -> Iterator[str]:
         return
     sure = table[table["p_holm"] < 0.05]
     better = int((2 * sure["wins"] > sure["trajectories"]).sum())
+    counts = {
+        "significantly more accurate": better,
+        "significantly less accurate": len(sure) - better,
+        "no significant difference": len(table) - len(sure),
+    }
+    results = ", ".join(f"{result} at {count}" for result, count in counts.items() if count)
     yield (
-        f"Over all lead times diffusion is more accurate than the neural solver at {better} of "
-        f"{len(table)} rates and less at {len(sure) - better}, paired by trajectory (Wilcoxon, p < 0.05 "
-        "after correction); elsewhere the difference may be chance."
+        f"Diffusion against the neural solver over all lead times, of {len(table)} "
+        f"{'rate' if len(table) == 1 else 'rates'}: {results} "
+        "(paired by trajectory, Wilcoxon's test, corrected p < 0.05)."
     )
 
 
@@ -176,10 +184,10 @@ def demo_limits(
     training_steps: int,
     training_seeds: int = 1,
 ) -> list[str]:
-    """What a run of this size cannot show, next to the paper's.
+    """What a run of this size cannot show, compared with the paper's.
 
     Arguments:
-        train_trajectories, test_trajectories: Simulations that were learned from and scored on.
+        train_trajectories, test_trajectories: Numbers of simulations for training and for scoring.
         grid: Points along each axis.
         training_steps: Optimiser steps of an emulator.
         training_seeds: Trainings per configuration.
@@ -187,17 +195,16 @@ def demo_limits(
     size = " × ".join(map(str, grid))
     return [
         f"{train_trajectories:,} training trajectories on a grid of {size} are few. The published study "
-        "learned from terabytes, and its finding that emulation hardly suffers from compression is about "
-        "that regime; with little data emulators overfit, the more so in a strongly compressed space.",
+        "trained on terabytes, and its finding that compression hardly harms emulation is about that regime. "
+        "With little data emulators overfit, more so in a strongly compressed space.",
         f"{test_trajectories:,} test trajectories were scored. The intervals are bootstraps over them: they "
-        "tell how much another choice of trajectories would change a number, not how much another "
-        "training would.",
-        f"{training_seeds} training per configuration: differences as small as those between seeds mean "
-        "nothing, and their size is not known from this run."
+        "show how much other test trajectories would change a number, not how much another training would.",
+        "1 training per configuration: differences between seeds are unknown, and a difference between "
+        "methods may be no larger."
         if training_seeds == 1
-        else f"{training_seeds} trainings per configuration: few to tell small differences from chance.",
-        f"{training_steps:,} optimiser steps per emulator, where the study took 262,144: an order of "
-        "methods that holds here may turn over with more training.",
-        "A coarse grid has few fine scales to lose. A compression rate here is not the same loss as the "
-        "equal rate on a larger grid, and the high-frequency band is not the same band.",
+        else f"{training_seeds} trainings per configuration: too few to tell small differences from chance.",
+        f"{training_steps:,} optimiser steps per emulator; the study took 262,144. The ranking of methods "
+        "may change with more training.",
+        "A coarse grid has few fine scales. The same compression rate loses less detail on a larger grid, "
+        "and its bands of wavenumbers are different ones.",
     ]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from lola.evaluation.page.figures import training_curves
+from lola.evaluation.page.charts import Axis, Chart, Choice, Series
 from lola.evaluation.page.page import Section
 from lola.evaluation.tables.paper import LOSSES
 
@@ -56,7 +56,7 @@ def at_share(run: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def optimizer_table(curves: pd.DataFrame) -> pd.DataFrame:
-    """Every arm at its best rate as Table 4 has it, with the printed figures behind.
+    """Every arm at its best rate as in Table 4, followed by the printed numbers.
 
     Times are those of all training steps, over the first arm's.
     """
@@ -115,12 +115,12 @@ def sections(curves: pd.DataFrame) -> list[Section]:
             "over those of the first row.",
             plain=optimizer_table(curves),
         ),
-        Section("curves_steps", "Loss against steps", band, training_curves(best, "step", "steps")),
+        Section("curves_steps", "Loss against steps", band, chart=loss_chart(best, "step", "steps")),
         Section(
             "curves_seconds",
             "Loss against time",
             f"{band} Seconds are those of the training steps; validation and checkpoints are left out.",
-            training_curves(best, "seconds", "seconds of training"),
+            chart=loss_chart(best, "seconds", "seconds of training"),
         ),
         Section(
             "rates",
@@ -130,6 +130,27 @@ def sections(curves: pd.DataFrame) -> list[Section]:
             plain=rate_table(curves),
         ),
     ]
+
+
+def loss_chart(curves: pd.DataFrame, x: str, label: str) -> Chart:
+    """Losses of every arm against a column of its curves: means over seeds, and their ranges."""
+    names = {"train_loss": "training loss", "valid_loss": "validation loss"}
+    series = []
+    for metric in names:
+        for i, (arm, group) in enumerate(curves.groupby("arm", sort=False)):
+            places, losses = (
+                group.pivot(index="step", columns="seed", values=name).to_numpy(float) for name in (x, metric)
+            )
+            keys = {"metric": metric}
+            series.append(
+                Series(
+                    *(str(arm), f"shade-{i % 6}", keys, places.mean(1)),
+                    *(losses.mean(1), losses.min(1), losses.max(1)),
+                )
+            )
+    choice = Choice("metric", "loss", list(names.items()), "valid_loss")
+    axes = {metric: Axis(name, log=True) for metric, name in names.items()}
+    return Chart(f"Losses over {label}", Axis(label), axes, series, [choice], rows="metric")
 
 
 def findings(curves: pd.DataFrame) -> Iterator[str]:
@@ -152,13 +173,13 @@ def findings(curves: pd.DataFrame) -> Iterator[str]:
 
 
 def _reached(run: pd.DataFrame, target: float, base: pd.DataFrame) -> str:
-    """When an arm's mean first is at the loss that the first arm ends with."""
+    """When an arm's mean first reaches the last loss of the first arm."""
     means = run.groupby("step")[["valid_loss", "seconds"]].mean()
     below = means[means["valid_loss"] <= target]
     if below.empty:
         return ""
     seconds, whole = below["seconds"].iloc[0], _seconds(base)
-    return f" It is there after {below.index[0]} steps and {seconds:.3g} s, against {whole:.3g} s."
+    return f" It reaches that loss after {below.index[0]} steps and {seconds:.3g} s instead of {whole:.3g} s."
 
 
 def _seconds(run: pd.DataFrame) -> float:

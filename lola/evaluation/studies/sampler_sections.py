@@ -1,23 +1,20 @@
-"""The page of a sampler study: tables, figures and sentences of what `studies.samplers` finds."""
+"""The page of a sampler study: tables, charts and sentences of what `studies.samplers` finds."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from lola.evaluation.page.figures import COLOURS, MARKERS, draw_curve, name_metric, new_panels, styled
+from lola.evaluation.page.charts import Axis, Chart, Choice, Series
 from lola.evaluation.page.page import Section
 from lola.evaluation.studies.samplers import ALL, COMMON, FINE, OWN, PRESENT, SHARED, fewest_steps, log_errors
 from lola.evaluation.tables.cells import RATIO
+from lola.evaluation.tables.lead_times import name_metric
 
-DASHES: Any = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.2, 1, 1.2)), (0, (2, 2)))
 CHOICES = {OWN: "this model", SHARED: "all models", PRESENT: "in use"}
-HIGHEST = 2.5  # times the reference's error; methods that are worse leave the figure
+HIGHEST = 2.5
+"""Times the reference's error; candidates that are worse are not drawn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,13 +65,14 @@ def sections(study: Study) -> list[Section]:
         Section(
             "choices",
             "How many network evaluations are enough",
-            f"Each sampler was chosen on the validation split by its {error} with as many evaluations; the "
-            f"figures are those of the test split. Errors are over those of the same model at {study.most} "
-            "evaluations, with 95 % intervals of a bootstrap over trajectories, paired. A column "
-            f"tells whether the error over all lead times is within {percent}: for sure if its interval is.",
-            error_of_choices(study),
+            f"Each sampler was chosen on the validation split by its {error} at its number of evaluations; "
+            "all numbers are of the test split. Errors are divided by those of the same model at "
+            f"{study.most} evaluations, with 95 % intervals of a paired bootstrap over trajectories. "
+            f"`within {percent}` compares the error over all lead times; it is sure if the interval is "
+            "within.",
             plain=choice_table(study),
-            note="Over all lead times stands the geometric mean of the ranges.",
+            chart=choice_chart(study),
+            note="All lead times: the geometric mean of the ranges.",
         ),
         Section(
             "levels",
@@ -93,11 +91,11 @@ def sections(study: Study) -> list[Section]:
         Section(
             "candidates",
             "All candidates, on the validation split",
-            f"{error} over that of the fine reference, as the geometric mean over ranges of lead times: what "
-            "the choice was made by. Least errors are of what was chosen, so that they look better than "
-            "they are.",
-            error_of_candidates(study),
+            f"{error} over that of the fine reference, as the geometric mean over ranges of lead times: the "
+            "criterion of the choice. The chosen candidates (*) look better here than on the test split, "
+            "because they were chosen by these numbers.",
             plain=candidate_table(study),
+            chart=candidate_chart(study),
         ),
     ]
 
@@ -105,11 +103,11 @@ def sections(study: Study) -> list[Section]:
 def choice_table(study: Study) -> pd.DataFrame:
     """Every choice and its error against the most steps, over all lead times and by range.
 
-    Over all lead times there are also the other error, and the same against the fine reference.
+    Over all lead times it also has the other error, and the same error over the fine reference's.
     """
     ratios = study.compared(f"{study.most} steps")
     other = "crps" if study.metric == "vrmse" else "vrmse"
-    beside = {
+    others = {
         f"{name_metric(other)}, all": study.compared(f"{study.most} steps", other),
         "over the fine reference": study.compared(FINE),
     }
@@ -125,7 +123,7 @@ def choice_table(study: Study) -> pd.DataFrame:
         for span, part in group.groupby("range", sort=False):
             row["all lead times" if span == ALL else str(span)] = with_interval(part.iloc[0])
         row[f"within {100 * study.tolerance:g} %"] = verdict(whole, study.tolerance)
-        for title, found in beside.items():
+        for title, found in others.items():
             same = found[["emulator", "steps", "sampler", "range"]] == [name, steps, sampler, ALL]
             row[title] = with_interval(found[same.all(axis=1)].iloc[0])
         rows.append(row)
@@ -133,12 +131,12 @@ def choice_table(study: Study) -> pd.DataFrame:
 
 
 def verdict(row: pd.Series, tolerance: float) -> str:
-    """Whether a ratio is within a tolerance: for sure where its interval is too."""
+    """Whether a ratio is within a tolerance, and surely so: its whole interval is on the same side."""
     if row["low"] > 1 + tolerance or not np.isfinite(row["ratio"]):
         return "no"
     if row["ratio"] > 1 + tolerance:
-        return "no, but not for sure"
-    return "yes" if row["high"] <= 1 + tolerance else "yes, but not for sure"
+        return "no, not surely"
+    return "yes" if row["high"] <= 1 + tolerance else "yes, not surely"
 
 
 def default_table(study: Study) -> pd.DataFrame:
@@ -172,7 +170,7 @@ def level_table(study: Study) -> pd.DataFrame:
         row = {"model": study.names[name], "evaluations": steps, "sampler": sampler}
         for metric in ("vrmse", "crps", RATIO):
             for _, cell in group[group["metric"] == metric].iterrows():
-                title = f"{'spread/skill' if metric == RATIO else name_metric(metric)} {cell['range']}"
+                title = f"{name_metric(metric)} {cell['range']}"
                 row[title] = f"{cell['value']:.3f} ({cell['low']:.3f}–{cell['high']:.3f})"
         rows.append(row)
     return _in_order(pd.DataFrame(rows), study)
@@ -202,62 +200,52 @@ def relative_errors(study: Study) -> pd.DataFrame:
     )
 
 
-@styled
-def error_of_candidates(study: Study) -> Figure:
-    """Error on the validation split against network evaluations, a line per sampler and spacing."""
+def candidate_chart(study: Study) -> Chart:
+    """Error on the validation split against network evaluations, by model and spacing."""
     errors = relative_errors(study)
     samplers = list(dict.fromkeys(sampler for sampler, _ in study.candidates.values()))
+    series = []
+    for (model, candidate), rows in errors.groupby(["emulator", "sampler"], sort=False):
+        sampler, spacing = study.candidates[str(candidate)]
+        i = samplers.index(sampler)
+        keys = {"model": str(model), "spacing": spacing}
+        shown = rows["ratio"].where(rows["ratio"] <= HIGHEST)
+        places = rows["steps"].to_numpy(float)
+        colour, dash = f"shade-{i % 6}", "" if i < 6 else "6 3"
+        series.append(Series(sampler, colour, keys, places, shown.to_numpy(float), dash=dash))
     spacings = list(dict.fromkeys(spacing for _, spacing in study.candidates.values()))
-    looks = {name: (COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS)]) for i, name in enumerate(samplers)}
-    dashes = {name: DASHES[i % len(DASHES)] for i, name in enumerate(spacings)}
-    figure, panels = new_panels(len(study.models), height=4.4)
-    for axes, (name, title) in zip(panels, study.models.items(), strict=True):
-        for candidate, rows in errors[errors["emulator"] == name].groupby("sampler", sort=False):
-            sampler, spacing = study.candidates[str(candidate)]
-            colour, marker = looks[sampler]
-            line: Any = {"color": colour, "linestyle": dashes[spacing], "linewidth": 1.1}
-            axes.plot(rows["steps"], rows["ratio"], marker=marker, markersize=3.5, **line)
-        _finish(axes, title, study)
-    panels[0].set_ylabel(f"{name_metric(study.metric)} / fine reference")
-    handles = [Line2D([], [], color=looks[each][0], marker=looks[each][1], label=each) for each in samplers]
-    handles += [Line2D([], [], color="#2b3138", linestyle=dashes[each], label=each) for each in spacings]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
-    return figure
+    spaced = Choice("spacing", "spacing", [(each, each) for each in spacings], spacings[0])
+    return _ratio_chart(study, "Errors of samplers on the validation split", series, [spaced], "spacing")
 
 
-@styled
-def error_of_choices(study: Study) -> Figure:
+def choice_chart(study: Study) -> Chart:
     """Error on the test split of what was chosen against network evaluations, with intervals."""
     ratios = study.compared(FINE)
-    ratios = ratios[ratios["range"] == ALL]
-    figure, panels = new_panels(len(study.models), height=3.8)
-    choices = [choice for choice in CHOICES if (ratios["choice"] == choice).any()]
-    for axes, (name, title) in zip(panels, study.models.items(), strict=True):
-        for i, choice in enumerate(choices):
-            rows = ratios[(ratios["emulator"] == name) & (ratios["choice"] == choice)].sort_values("steps")
-            rows = rows.rename(columns={"ratio": "value"}).replace(np.inf, np.nan)
-            line = {"color": COLOURS[1 + i], "marker": MARKERS[i]}
-            draw_curve(axes, rows["steps"], rows, f"chosen for {CHOICES[choice]}", **line)
-        _finish(axes, title, study)
-    panels[0].set_ylabel(f"{name_metric(study.metric)} / fine reference")
-    labels = [
-        "in use" if choice == PRESENT else f"chosen on validation for {CHOICES[choice]}" for choice in choices
-    ]
-    handles = [
-        Line2D([], [], color=COLOURS[1 + i], marker=MARKERS[i], label=label) for i, label in enumerate(labels)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return figure
+    series = []
+    for (model, choice), rows in ratios[ratios["range"] == ALL].groupby(["emulator", "choice"], sort=False):
+        if model in study.models:
+            rows = rows.sort_values("steps").replace(np.inf, np.nan)
+            label = "in use" if choice == PRESENT else f"chosen on validation for {CHOICES[choice]}"
+            columns = (rows[name].to_numpy(float) for name in ("steps", "ratio", "low", "high"))
+            colour = f"shade-{list(CHOICES).index(choice) * 2}"
+            series.append(Series(label, colour, {"model": str(model)}, *columns))
+    return _ratio_chart(study, "Errors of the chosen samplers on the test split", series)
 
 
-def _finish(axes: Axes, title: str, study: Study) -> None:
-    steps = sorted(study.chosen["steps"].unique())
-    axes.axhspan(1, 1 + study.tolerance, color="#8a929c", alpha=0.2, linewidth=0)
-    axes.axhline(1, color="#8a929c", linewidth=1)
-    axes.set(title=title, xlabel="network evaluations per window", xscale="log")
-    axes.set_xticks(steps, [str(step) for step in steps])
-    axes.set_ylim(top=min(HIGHEST, axes.get_ylim()[1]))
-    axes.xaxis.minorticks_off()
+def _ratio_chart(
+    study: Study, about: str, series: list[Series], choices: Sequence[Choice] = (), rows: str = ""
+) -> Chart:
+    """Ratios to the fine reference against network evaluations, with the tolerance marked."""
+    tolerated = (1 + study.tolerance, f"+{100 * study.tolerance:g} %")
+    return Chart(
+        about,
+        Axis("network evaluations per window", log=True),
+        Axis(f"{name_metric(study.metric)} / fine reference", marks=[(1, ""), tolerated]),
+        series,
+        [Choice("model", "model", list(study.models.items()), next(iter(study.models))), *choices],
+        rows=rows,
+        columns="model",
+    )
 
 
 def findings(study: Study) -> Iterator[str]:

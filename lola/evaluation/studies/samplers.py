@@ -90,7 +90,7 @@ def ratio_table(
         trajectories, p`. The choice is `own`, `common` or `present`; the reference `N steps`, the most, drawn
         as chosen for the emulator, `fine`, or `present`, the sampler in use with as many. The range `all` is
         the geometric mean over ranges. Wins are trajectories on which the reference is worse; p is of the
-        signed-rank test. Of `all models` there are the rows of their common choice.
+        signed-rank test. Rows of `all models` are of their common choice.
     """
     most = int(chosen["steps"].max())
     emulators = [name for name in chosen["emulator"].unique() if name != COMMON]

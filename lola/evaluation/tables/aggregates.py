@@ -1,8 +1,7 @@
-"""What a report needs of the evaluations of a system: a few numbers of each, reduced one after the other.
+"""The numbers that a report needs of the evaluations of a system, which are read and reduced one by one.
 
-Of the rows of a method there remain its estimates by range of lead times, its curves over lead time, its
-errors by trajectory and range, and its mean spectra: what is left of an evaluation does not grow with the
-cells of its rows times its trajectories.
+Of each method these are estimates by range of lead times, curves over lead time, errors by trajectory and
+range, and mean spectra: their size does not grow with the number of evaluated rows.
 """
 
 import dataclasses
@@ -50,7 +49,7 @@ class Aggregates:
 
     @classmethod
     def of(cls, system: System, tables: Iterable[tuple[pa.Table, pa.Table]]) -> "Aggregates":
-        """Reduce pairs of metrics and spectra, each with all rows of the methods that it holds."""
+        """Reduce pairs of tables of metrics and spectra; all rows of a method are in one pair."""
         estimates: list[pd.DataFrame] = []
         curves: list[Curve] = []
         errors, spectra = [], []
@@ -81,7 +80,7 @@ class Aggregates:
         return self.where(lambda method: all(method[key] == value for key, value in least.items()))
 
     def where(self, keep: Callable[[Mapping], bool]) -> "Aggregates":
-        """Those of some methods, told by the values of their columns `METHOD`."""
+        """Those of the methods that `keep` accepts, given the values of their columns `METHOD` by name."""
 
         @functools.cache
         def kept(*values: object) -> bool:

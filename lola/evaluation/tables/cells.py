@@ -68,7 +68,7 @@ class CellTable:
         return self.found.get((metric, target), [])
 
     def metrics(self, target: str) -> list[str]:
-        """The metrics that there are against a target, sorted but for `spread_skill_ratio`, the last."""
+        """The metrics against a target, sorted, with `spread_skill_ratio` last."""
         found = [metric for metric, other in self.found if other == target]
         return sorted(found, key=lambda metric: (metric == RATIO, metric))
 
@@ -91,8 +91,8 @@ def numbered(table: pa.Table, name: str) -> tuple[np.ndarray, list]:
 
 def _renumbered(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct ones of small whole numbers, and the place of each number among them."""
-    there = np.bincount(numbers) > 0
-    return np.flatnonzero(there), (np.cumsum(there) - 1)[numbers]
+    present = np.bincount(numbers) > 0
+    return np.flatnonzero(present), (np.cumsum(present) - 1)[numbers]
 
 
 def grouped(table: pa.Table, names: Sequence[str]) -> list[tuple[tuple, np.ndarray]]:

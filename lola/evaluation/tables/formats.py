@@ -1,7 +1,7 @@
 """Tables as Markdown and LaTeX.
 
-The best emulator of a column is bold, one that does not beat persistence has a `*`; behind an estimate stand
-its interval and, where there is one, the paper's figure.
+The best emulator of a column is bold, one that does not beat persistence has a `*`. An estimate is followed
+by its interval and, if there is one, the number in the paper.
 """
 
 import re
@@ -48,7 +48,7 @@ def plain_latex(table: pd.DataFrame) -> str:
 
 
 def escape(text: str) -> str:
-    """A text in LaTeX's spelling."""
+    """A text with LaTeX's special characters escaped."""
     return re.sub("|".join(map(re.escape, SPECIAL)), lambda match: SPECIAL[match.group()], text)
 
 

@@ -119,11 +119,11 @@ def estimate_means(means: np.ndarray, draws: int = 1000) -> dict[str, float]:
 def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
     """The weights w of trajectories: of the estimate, then of every resampling, shape `(1 + draws, count)`.
 
-    They depend on the count alone, so that whatever is scored on the same trajectories is resampled alike.
+    They depend on the count alone: methods scored on the same trajectories have the same resamplings.
     """
     resampled = numpy_generator("bootstrap", count).multinomial(count, np.full(count, 1 / count), size=draws)
     weights = np.concatenate([np.ones((1, count)), resampled]) / count
-    weights.flags.writeable = False  # it is kept for all that ask
+    weights.flags.writeable = False  # the cache returns the same array to all callers
     return weights
 
 
@@ -137,10 +137,10 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 def beats_persistence(table: pd.DataFrame) -> pd.Series:
     """Whether each row of a `lead_time_table` is below persistence over the same range.
 
-    Rows of persistence and of autoencoders, which do not predict, and rows without a rival, are NA.
+    Rows of persistence and of autoencoders, which do not predict, and ranges without persistence, are NA.
     """
-    rival = table[table["model"] == "persistence"].groupby("range")["value"].min()
-    bound = table["range"].map(rival)
+    persistence = table[table["model"] == "persistence"].groupby("range")["value"].min()
+    bound = table["range"].map(persistence)
     emulator = table["model"].isin(EMULATORS) & bound.notna()
     return (table["value"] < bound).astype("boolean").where(emulator)
 
@@ -217,21 +217,27 @@ def layout(table: pd.DataFrame) -> Layout:
 
 
 def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
-    """A method's name for people, with the keys that tell it from others of its model."""
+    """A method's name for people, with the keys in which it differs from others of its model."""
     emulator = row["model"] in EMULATORS
     where = " in pixel space" if emulator and row["space"] == "pixel" else ""
     words = {"guidance": "guided by"}
-    told = [f", {words.get(key, key)} {row[key]}" for key in keys if emulator and row[key] != ""]
-    return NAMES[row["model"]] + where + "".join(told)
+    differing = [f", {words.get(key, key)} {row[key]}" for key in keys if emulator and row[key] != ""]
+    return NAMES[row["model"]] + where + "".join(differing)
+
+
+def name_metric(metric: str) -> str:
+    """A metric's short name."""
+    names = {"vrmse": "VRMSE", "crps": "CRPS", RATIO: "spread/skill"}
+    return names.get(metric, metric.replace("spectrum_rmse", "power,").replace("_", " "))
 
 
 def _varies(table: pd.DataFrame, key: str) -> bool:
-    """Whether methods of one model differ in a key, so that the name must tell them apart."""
+    """Whether methods of one model differ in a key, so that their names must contain it."""
     return bool((table.groupby("model")[key].nunique() > 1).any())
 
 
 def _flags(table: pd.DataFrame) -> pd.Series:
-    """Emulators whose VRMSE is not below persistence; a spectrum or ratio of persistence is no rival."""
+    """Emulators whose VRMSE is not below persistence; spectra and ratios are not compared with it."""
     parts = [beats_persistence(part) for _, part in table.groupby("metric")]
     return (~pd.concat(parts).reindex(table.index)).fillna(False).astype(bool) & (table["metric"] == "vrmse")
 

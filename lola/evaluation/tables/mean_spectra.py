@@ -42,10 +42,10 @@ def list_matrix(column: pa.ChunkedArray) -> np.ndarray:
     if isinstance(lists, pa.ChunkedArray):  # without any chunk
         return np.zeros((0, 0), np.float32)
     flat = lists.flatten().to_numpy(zero_copy_only=False)
-    there = lists.is_valid().to_numpy(zero_copy_only=False)
-    if there.all():
+    valid = lists.is_valid().to_numpy(zero_copy_only=False)
+    if valid.all():
         return flat.reshape(len(lists), -1)
-    length = len(flat) // max(1, there.sum())
+    length = len(flat) // max(1, valid.sum())
     matrix = np.full((len(lists), length), np.nan, np.float32)
-    matrix[there] = flat.reshape(there.sum(), length)
+    matrix[valid] = flat.reshape(valid.sum(), length)
     return matrix

@@ -1,10 +1,10 @@
-"""The figures that the paper prints, in the words of the tidy tables (Tables 1, 4 and 6 to 10).
+"""The numbers that the paper prints, with the column names of the tidy tables (Tables 1, 4 and 6 to 10).
 
-Tables 6 (VRMSE), 7 (VRMSE by context) and 8 to 10 (spectra) are `assets/paper_tables.csv`, figure by figure
-as printed. Two of its entries, 0.98 and 0.99 in columns of figures near 0.1, are misprints of 0.098 and 0.099
-and are read as these. Table 7 does not say which rates it is about: it has no `compression` here.
+Tables 6 (VRMSE), 7 (VRMSE by context) and 8 to 10 (spectra) are `paper_tables.csv`, as printed. Two of its
+entries, 0.98 and 0.99 in columns of numbers near 0.1, are misprints of 0.098 and 0.099 and are read as these.
+Table 7 does not name its rates: it has no `compression` here.
 
-The paper's grids are finer than those of a small run, so that a rate alone does not make two figures alike.
+The paper's grids are finer than those of a small run: equal rates do not make two numbers comparable.
 """
 
 import functools

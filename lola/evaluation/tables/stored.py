@@ -62,6 +62,6 @@ def _reading(path: AnyPath) -> Iterator[None]:
         raise
     except (*DECODE_ERRORS, pa.ArrowException) as error:
         raise DataError(
-            f"{path} is missing or corrupt ({first_line(error)}); remove manifest.json beside it, and run "
-            "what made it again"
+            f"{path} is missing or corrupt ({first_line(error)}); remove manifest.json in its folder and "
+            "run the same command again"
         ) from error

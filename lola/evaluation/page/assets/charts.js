@@ -1,5 +1,5 @@
 // Draws the charts of the page: the curves that agree with what is chosen, a legend that hides and shows them, and a
-// cross-hair, moved by pointer or arrow keys, that tells their values.
+// cross-hair, moved by pointer or arrow keys, that shows their values.
 "use strict";
 (() => {
   const MARGIN = { left: 58, right: 14, top: 12, bottom: 44 };
@@ -71,7 +71,7 @@
       select.value = this.chosen[choice.key] = choice.initial;
       select.addEventListener("change", () => {
         this.chosen[choice.key] = select.value;
-        this.settle(choice.key);
+        this.changeOthers(choice.key);
         this.draw();
       });
       this.choices.append(html("label", {}, html("span", { textContent: choice.label }), select));
@@ -82,8 +82,8 @@
       return this.data.series.filter((series) => series.y && Object.entries(series.keys).every(agrees));
     }
 
-    // Where nothing agrees with the last choice, as a metric that only some fields have, the others give way.
-    settle(kept) {
+    // If no curve matches, because only some fields have the chosen metric, change the other choices until one does.
+    changeOthers(kept) {
       const selects = [...this.choices.querySelectorAll("select")].filter((select) => select.name !== kept);
       for (const select of selects) {
         const before = select.value;
@@ -117,7 +117,7 @@
       const truth = this.series.filter((series) => series.colour === "truth");
       const fit = (truth.length ? truth : this.series).flatMap((series) => series.y);
       const values = fit.filter((value) => value !== null && (!axis.log || value > 0));
-      if (axis.mark !== null) values.push(axis.mark);
+      values.push(...axis.marks.map(([value]) => value));
       let [low, high] = [Math.min(...values), Math.max(...values)];
       if (truth.length) return [low / 30, high * 30];
       for (const series of this.series) {
@@ -150,16 +150,22 @@
         svg("text", { x: MARGIN.left - 8, y: y + 4, "text-anchor": "end" }, this.picture).textContent = show(tick);
       }
       const distinct = [...new Set(xs)].sort((a, b) => a - b);
-      const room = Math.floor((right - MARGIN.left) / 45);
-      for (const tick of distinct.length <= Math.min(6, room) ? distinct : this.x.ticks) {
+      const mostTicks = Math.floor((right - MARGIN.left) / 45);
+      for (const tick of distinct.length <= Math.min(6, mostTicks) ? distinct : this.x.ticks) {
         const x = this.x.place(tick);
         svg("line", { class: "tick", x1: x, x2: x, y1: bottom, y2: bottom + 5 }, this.picture);
         svg("text", { x, y: bottom + 19, "text-anchor": "middle" }, this.picture).textContent = show(tick);
       }
       svg("line", { class: "axis", x1: MARGIN.left, x2: right, y1: bottom, y2: bottom }, this.picture);
-      if (metric.mark !== null) {
-        const y = this.y.place(metric.mark);
+      for (const [value, name] of metric.marks) {
+        const y = this.y.place(value);
         svg("line", { class: "mark", x1: MARGIN.left, x2: right, y1: y, y2: y }, this.picture);
+        svg("text", { x: MARGIN.left + 4, y: y + 13 }, this.picture).textContent = name;
+      }
+      for (const [value, name] of this.data.x.marks.filter(([at]) => at >= first && at <= last)) {
+        const x = this.x.place(value);
+        svg("line", { class: "mark", x1: x, x2: x, y1: MARGIN.top, y2: bottom }, this.picture);
+        svg("text", { x: x + 4, y: MARGIN.top + 8 }, this.picture).textContent = name;
       }
       const middle = (MARGIN.top + bottom) / 2;
       svg("text", { class: "label", x: (MARGIN.left + right) / 2, y: height - 6, "text-anchor": "middle" },
@@ -238,7 +244,7 @@
       this.read(places[Math.min(places.length - 1, Math.max(0, next))]);
     }
 
-    // Show the values of all curves at a place, or none.
+    // Show the values of all curves at a place; null hides them.
     read(place) {
       this.at = place;
       this.readout.hidden = place === null;
@@ -263,8 +269,8 @@
       const head = html("b", { textContent: `${this.data.x.label}: ${show(place)}` });
       this.readout.replaceChildren(head, html("table", {}, ...rows));
       const [wide, whole] = [this.readout.offsetWidth, this.plot.clientWidth];
-      const beside = x > whole / 2 ? x - wide - 14 : x + 14;
-      this.readout.style.left = `${Math.max(0, Math.min(whole - wide, beside))}px`;
+      const left = x > whole / 2 ? x - wide - 14 : x + 14;
+      this.readout.style.left = `${Math.max(0, Math.min(whole - wide, left))}px`;
     }
   }
 

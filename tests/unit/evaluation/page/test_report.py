@@ -51,10 +51,10 @@ def test_page_is_whole_and_needs_nothing_else(written):
     assert [attributes["href"] for tag, attributes in page.elements if tag == "link"] == ["data:,"]
     sources = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
     assert len(sources) == 4
+    starts = {"data:image/png;base64": b"\x89PNG", "data:image/svg+xml;base64": b"<svg"}
     for source in sources:
         head, data = source.split(",", 1)
-        assert head == "data:image/png;base64"
-        assert base64.b64decode(data).startswith(b"\x89PNG")
+        assert base64.b64decode(data).startswith(starts[head])
     style = written.read_text("utf-8").split("<style>")[1].split("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
@@ -114,11 +114,13 @@ def test_files_lie_beside_the_page(written, sweep):
 
 def test_findings_are_honest(sweep):
     sentences = findings(report(sweep))
-    assert sentences[0] == "Emulators do not beat persistence in 3 of 12 entries, which the table marks."
-    assert any("best is diffusion at 16×, 8 solver steps" in sentence for sentence in sentences)
+    assert sentences[0] == "In 3 of 12 table entries, marked ▲, an emulator is no better than persistence."
+    assert any("diffusion at 16×, 8 solver steps is best" in sentence for sentence in sentences)
     good = pa.concat_tables([only(sweep[0], model="persistence"), only(sweep[0], model="diffusion")])
     first = findings(report((good, sweep[1])))[0]
-    assert first == "Every emulator beats persistence at every range of lead times (6 of 6)."
+    paired = "Diffusion against the neural solver over all lead times, of 1 rate: "
+    assert any(sentence.startswith(paired) for sentence in sentences)
+    assert first == "Every emulator beats persistence at all ranges of lead times (6 of 6)."
 
 
 @pytest.mark.long
@@ -155,7 +157,7 @@ def test_a_sweep_without_diffusion_or_with_lost_rollouts(sweep, tmp_path):
     bare = {"film": None, "examples": (), "timings": (), "limits": (), "links": ()}
     path = write_page(tmp_path, make_page(report((metrics, spectra), **bare)))
     words = " ".join(Page(path.read_text("utf-8")).words)
-    assert "3 entries have rollouts that did not stay finite" in words
+    assert "In 3 table entries, marked unstable, some rollouts became infinite or NaN" in words
     assert "unstable 3/3" in words
     assert not (tmp_path / "spread_skill.csv").exists()
     assert "cannot show" not in words

@@ -158,11 +158,11 @@ def test_fewest_steps_are_within_the_tolerance_on_test(study):
     ("row", "expected"),
     [
         ((1.01, 0.99, 1.02), "yes"),
-        ((1.01, 0.99, 1.04), "yes, but not for sure"),
-        ((1.05, 1.01, 1.09), "no, but not for sure"),
+        ((1.01, 0.99, 1.04), "yes, not surely"),
+        ((1.05, 1.01, 1.09), "no, not surely"),
         ((1.05, 1.04, 1.09), "no"),
         ((np.inf, np.nan, np.nan), "no"),
-        ((1.01, np.nan, np.nan), "yes, but not for sure"),
+        ((1.01, np.nan, np.nan), "yes, not surely"),
     ],
 )
 def test_verdicts(row, expected):
