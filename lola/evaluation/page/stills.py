@@ -31,9 +31,9 @@ CONFIG: dict[str, Any] = {
     "axisY": {"titleFontSize": 10},
     "title": {"anchor": "start", "frame": "group", "fontSize": 12},
     "legend": {"orient": "top", "title": None, "labelLimit": 400, "symbolType": "stroke", "symbolSize": 400},
-    "line": {"invalid": "break-paths-show-path-domains", "clip": True},
-    "area": {"invalid": "break-paths-show-path-domains", "clip": True, "opacity": 0.14},
-    "point": {"invalid": "filter", "clip": True, "opacity": 1},
+    "line": {"invalid": "break-paths-show-path-domains"},
+    "area": {"invalid": "break-paths-show-path-domains", "opacity": 0.14},
+    "point": {"invalid": "filter", "opacity": 1},
     "rule": {"color": "#4a525c", "strokeDash": [2, 2]},
     "text": {"color": "#6a727c", "align": "left", "baseline": "top", "dx": 3},
 }
@@ -162,7 +162,9 @@ def _layers(
         rows = [row for one in drawn for row in _rows(one, y.log)]
         if rows:
             shown = {"color": looks["color"]} if mark["type"] == "point" else looks
-            layers.append({"data": {"values": rows}, "mark": mark, "encoding": encoding | shown})
+            layers.append(
+                {"data": {"values": rows}, "mark": mark | {"clip": True}, "encoding": encoding | shown}
+            )
     return layers
 
 
