@@ -9,7 +9,7 @@ import announce  # noqa: F401
 from lola.core.cli import launch_alone
 from lola.core.config import how
 from lola.emulation.ensembles import EnsembleConfig, write_ensemble
-from lola.emulation.movie import FilmConfig, check_film, write_film
+from lola.emulation.film import FilmConfig, check_film, write_film
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
 from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
 from lola.evaluation.page.figures import Example
-from lola.evaluation.page.film import Film, Row, choose_frames, limits_of, shrink, thin
+from lola.evaluation.page.film_player import Film, Row, choose_frames, limits_of, select_frames, shrink
 from lola.evaluation.page.frames import simulation_sections
 from lola.evaluation.page.page import write_page
 from lola.evaluation.page.sweep_page import Report, demo_limits, make_page
@@ -198,12 +198,12 @@ def _examples(plan: Plan, truth: _Truth) -> list[Example]:
 
 def _film(plan: Plan, truth: _Truth) -> Film:
     """The same trajectory at all lead times, for every field."""
-    rows = [thin(Row("Truth", None, truth.states))]
+    rows = [select_frames(Row("Truth", None, truth.states))]
     if plan.config.pixel is not None:
         stage = plan.evaluation("neural_solver", None, plan.config.pixel)
-        rows.append(thin(Row("Neural solver in pixel space", None, _states(stage))))
+        rows.append(select_frames(Row("Neural solver in pixel space", None, _states(stage))))
     for n in plan.config.latent_channels:
-        rows += map(thin, _rows(plan, n))
+        rows += map(select_frames, _rows(plan, n))
     times = [truth.lead_times[i] for i in choose_frames(len(truth.lead_times))]
     limits = limits_of(truth.states)
     return Film(truth.name, plan.system.channels, times, rows, plan.system.shown, limits)

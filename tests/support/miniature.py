@@ -18,7 +18,7 @@ from lola.distributed.jobs.encode import encode
 from lola.emulation.emulator import Emulator
 from lola.emulation.encoding import CacheConfig
 from lola.emulation.ensembles import write_ensemble
-from lola.emulation.movie import check_film, write_film
+from lola.emulation.film import check_film, write_film
 from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory
 from lola.evaluation.scores.rows import Subject
 from lola.simulate.simulation import jobs, simulate_trajectory

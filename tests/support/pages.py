@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from lola.data.systems import EULER
 from lola.evaluation.page.figures import Example
-from lola.evaluation.page.film import Film, Row
+from lola.evaluation.page.film_player import Film, Row
 from lola.evaluation.page.page import Section
 from lola.evaluation.page.sweep_page import Report, demo_limits
 from lola.evaluation.tables.aggregates import Aggregates

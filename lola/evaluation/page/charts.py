@@ -88,12 +88,12 @@ class Chart:
         return self.y[chosen["metric"]] if isinstance(self.y, dict) else self.y
 
 
-def to_json(charts: dict[str, Chart]) -> str:
+def charts_json(charts: dict[str, Chart]) -> str:
     """Charts by name as JSON that may stand in a script element; numbers have four digits."""
-    return embed({name: _chart(chart) for name, chart in charts.items()})
+    return script_json({name: _chart(chart) for name, chart in charts.items()})
 
 
-def embed(value: Any) -> str:
+def script_json(value: Any) -> str:
     """JSON that may stand in a script element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
@@ -114,19 +114,19 @@ def _chart(chart: Chart) -> dict[str, Any]:
 
 def _series(series: Series, grids: list[list[float | None]]) -> dict[str, Any]:
     """A curve as JSON; coordinates are kept once for all curves that share them."""
-    x = numbers(series.x)
+    x = rounded(series.x)
     if x not in grids:
         grids.append(x)
     known = {"label": series.label, "colour": series.colour, "keys": series.keys, "x": grids.index(x)}
     parts = {"y": series.y, "low": series.low, "high": series.high}
     known |= {
-        name: numbers(part) for name, part in parts.items() if part is not None and np.isfinite(part).any()
+        name: rounded(part) for name, part in parts.items() if part is not None and np.isfinite(part).any()
     }
     return (
         known | ({"dash": series.dash} if series.dash else {}) | ({"points": True} if series.points else {})
     )
 
 
-def numbers(values: np.ndarray) -> list[float | None]:
+def rounded(values: np.ndarray) -> list[float | None]:
     """Numbers with four digits, None where they are not finite."""
     return [float(f"{value:.4g}") if np.isfinite(value) else None for value in np.asarray(values, float)]

@@ -54,7 +54,7 @@ class Example:
     lead_times: Sequence[int]
 
 
-def save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's suffix (PNG or SVG), to a temporary file that is renamed."""
     # No date and a fixed salt for identifiers: the same figure is the same file.
     metadata = {"Date": None} if path.suffix == ".svg" else None

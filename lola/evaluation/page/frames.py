@@ -12,7 +12,7 @@ from lola.core.errors import DataError
 from lola.data.systems import SYSTEMS
 from lola.data.well.splits import WellSplit, open_split
 from lola.evaluation.page.figures import STYLE
-from lola.evaluation.page.film import shrink
+from lola.evaluation.page.film_player import shrink
 from lola.evaluation.page.page import Section
 from lola.storage.stages import Location
 

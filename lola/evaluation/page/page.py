@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lola.data.systems import System
-from lola.evaluation.page.charts import Chart, embed, to_json
-from lola.evaluation.page.figures import save
-from lola.evaluation.page.film import Film, pack
+from lola.evaluation.page.charts import Chart, charts_json, script_json
+from lola.evaluation.page.figures import save_figure
+from lola.evaluation.page.film_player import Film, pack
 from lola.evaluation.page.stills import ASSETS, save_still
 from lola.evaluation.tables.formats import latex, markdown, plain_latex, plain_markdown
 from lola.evaluation.tables.lead_times import Layout, heading, layout
@@ -103,9 +103,11 @@ def write_page(folder: Path, page: Page) -> Path:
         heading=heading,
         style=_asset("style.css"),
         scripts=[_asset("charts.js"), _asset("film.js")],
-        charts=to_json({part.name: part.chart for part in page.sections if part.chart and not part.folded}),
+        charts=charts_json(
+            {part.name: part.chart for part in page.sections if part.chart and not part.folded}
+        ),
         film=film,
-        film_data=embed(film),
+        film_data=script_json(film),
     )
     return _write_text(folder / "report.html", html)
 
@@ -114,7 +116,9 @@ def _part(folder: Path, section: Section) -> dict[str, Any]:
     """What the template shows of a section, whose files are written."""
     pictures: list[Path] = []
     if section.figure is not None:
-        pictures = [save(section.figure, folder / f"{section.name}.{suffix}") for suffix in ("png", "svg")]
+        pictures = [
+            save_figure(section.figure, folder / f"{section.name}.{suffix}") for suffix in ("png", "svg")
+        ]
     elif section.chart is not None:
         pictures = save_still(section.chart, folder / section.name)
     files = [picture.name for picture in pictures]

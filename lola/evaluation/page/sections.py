@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lola.evaluation.page.charts import Axis
-from lola.evaluation.page.explore import (
+from lola.evaluation.page.page import Section
+from lola.evaluation.page.sweep_charts import (
     binned_chart,
     lead_time_chart,
     rate_chart,
@@ -17,7 +18,6 @@ from lola.evaluation.page.explore import (
     spectrum_chart,
     steps_chart,
 )
-from lola.evaluation.page.page import Section
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.cells import RATIO
 from lola.evaluation.tables.contexts import context_table

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import vl_convert
 
-from lola.evaluation.page.charts import Axis, Chart, Series, numbers
+from lola.evaluation.page.charts import Axis, Chart, Series, rounded
 from lola.storage.stages import atomic_path
 
 ASSETS = importlib.resources.files("lola.evaluation.page") / "assets"
@@ -191,9 +191,9 @@ def _rows(curve: Series, log: bool) -> list[dict[str, Any]]:
     """A row per point; coordinates that have no place on the vertical axis are null."""
     columns = {"y": curve.y} | ({} if curve.low is None else {"low": curve.low, "high": curve.high})
     found = {
-        name: numbers(np.where(np.asarray(v) > 0, v, np.nan) if log else v) for name, v in columns.items()
+        name: rounded(np.where(np.asarray(v) > 0, v, np.nan) if log else v) for name, v in columns.items()
     }
-    found["x"] = numbers(curve.x)
+    found["x"] = rounded(curve.x)
     return [
         {"curve": curve.label, **dict(zip(found, row, strict=True))}
         for row in zip(*found.values(), strict=True)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lola.evaluation.page import sections
 from lola.evaluation.page.figures import Example, example_states
-from lola.evaluation.page.film import Film
+from lola.evaluation.page.film_player import Film
 from lola.evaluation.page.page import Page, Section
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cells import RATIO

@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow as pa
 
 from lola.data.systems import System
-from lola.evaluation.page.explore import UNITS, metric_names
+from lola.evaluation.page.sweep_charts import UNITS, metric_names
 from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import Curve, curves_of
-from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate, in_order, name_range
+from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate, name_range, sort_methods
 from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
 from lola.evaluation.tables.mean_spectra import mean_spectra
-from lola.evaluation.tables.paper import TABLES, beside_paper, paper_ranges, printed_table
+from lola.evaluation.tables.paper import TABLES, paper_ranges, printed_table, printed_values
 from lola.evaluation.tables.significance import ERRORS, trajectory_errors
 
 TARGETS = ("truth", "autoencoded")
@@ -66,10 +66,10 @@ class Aggregates:
             del pair, cells  # before the next are read
         return cls(
             system,
-            in_order(_joined(estimates, [*COLUMNS, "target"])),
+            sort_methods(_joined(estimates, [*COLUMNS, "target"])),
             sorted(curves, key=lambda curve: tuple(curve.method.values())),
             _joined(errors, ERRORS).sort_values(METHOD, kind="stable"),
-            in_order(_joined(spectra, SPECTRA)),
+            sort_methods(_joined(spectra, SPECTRA)),
         )
 
     @functools.cached_property
@@ -113,7 +113,7 @@ class Aggregates:
     def table(self, metric: str, target: str = "truth") -> pd.DataFrame:
         """The estimates of a metric by the paper's ranges, with the paper's figures."""
         table = self.estimated(metric, paper_ranges(self.system, metric), target)
-        figures = beside_paper(table, self.system.name)
+        figures = printed_values(table, self.system.name)
         return table.assign(paper=figures) if target == "truth" and figures.notna().any() else table
 
     def tables(self) -> pd.DataFrame:

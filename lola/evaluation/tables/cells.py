@@ -48,9 +48,9 @@ class CellTable:
         metrics = metrics.unify_dictionaries()
         values = metrics["value"].to_numpy()
         values = np.where(np.isfinite(values), values, np.inf)
-        place = [numbered(metrics, name) for name in ("trajectory", "field", "lead_time")]
+        place = [encode_column(metrics, name) for name in ("trajectory", "field", "lead_time")]
         squares: dict[tuple, dict[str, Cells]] = {}
-        for (target, metric, *key), rows in grouped(metrics, ["target", "metric", *METHOD]):
+        for (target, metric, *key), rows in group_rows(metrics, ["target", "metric", *METHOD]):
             method = tuple(key)
             axes = [(numbers[rows], names) for numbers, names in place]
             self.found.setdefault((metric, target), []).append(_cells(method, axes, values[rows]))
@@ -73,7 +73,7 @@ class CellTable:
         return sorted(found, key=lambda metric: (metric == RATIO, metric))
 
 
-def numbered(table: pa.Table, name: str) -> tuple[np.ndarray, list]:
+def encode_column(table: pa.Table, name: str) -> tuple[np.ndarray, list]:
     """The distinct values of a column in order of appearance, and the number of that of each row.
 
     Arguments:
@@ -95,12 +95,12 @@ def _renumbered(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(present), (np.cumsum(present) - 1)[numbers]
 
 
-def grouped(table: pa.Table, names: Sequence[str]) -> list[tuple[tuple, np.ndarray]]:
+def group_rows(table: pa.Table, names: Sequence[str]) -> list[tuple[tuple, np.ndarray]]:
     """The distinct values of several columns, sorted, each with the numbers of its rows in order."""
     if not len(table):
         return []
     group = np.zeros(len(table), np.int64)
-    columns = [numbered(table, name) for name in names]
+    columns = [encode_column(table, name) for name in names]
     for numbers, values in columns:
         if len(values) > 1:
             group = group * len(values) + numbers

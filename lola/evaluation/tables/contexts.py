@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lola.evaluation.tables.cells import METHOD
-from lola.evaluation.tables.lead_times import NAMES, Range, estimate_means, in_order, name_range
+from lola.evaluation.tables.lead_times import NAMES, Range, estimate_means, name_range, sort_methods
 from lola.evaluation.tables.paper import printed
 
 
@@ -36,7 +36,7 @@ def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) ->
         return pd.DataFrame()
     table = pd.DataFrame(found)
     table = table.assign(place=table["range"].map(names.index)).sort_values("place", kind="stable")
-    table = in_order(table)
+    table = sort_methods(table)
     figures = printed(system)
     known = figures[figures["context"].notna()].set_index(["model", "context", "first"])["value"].to_dict()
     shown = []

@@ -5,6 +5,7 @@ by its interval and, if there is one, the number in the paper.
 """
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -19,37 +20,41 @@ SPECIAL = {
 
 def markdown(table: pd.DataFrame) -> str:
     """One or several concatenated `lead_time_table`s in Markdown."""
-    shown = layout(table)
-    head = ["method", "rate", "steps", *map(heading, shown.columns)]
-    rows = [[name, rate, steps, *map(_markdown_cell, cells)] for name, rate, steps, cells in shown.rows]
-    return _markdown([head, ["---"] * 3 + ["---:"] * len(shown.columns), *rows])
+    return plain_markdown(_strings(table, _markdown_cell))
 
 
 def latex(table: pd.DataFrame) -> str:
     """The same as a LaTeX `tabular`, which needs the package booktabs."""
-    shown = layout(table)
-    head = ["method", "rate", "steps", *map(heading, shown.columns)]
-    rows = [
-        [*map(escape, (name, rate, steps)), *map(_latex_cell, cells)]
-        for name, rate, steps, cells in shown.rows
-    ]
-    return _latex([*map(escape, head)], rows, "l" + "r" * (2 + len(shown.columns)))
+    return _latex(_strings(table, _latex_cell))
 
 
 def plain_markdown(table: pd.DataFrame) -> str:
     """A table of strings in Markdown, as it is."""
-    return _markdown([list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)])
+    rule = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = [table.columns, rule, *table.itertuples(index=False, name=None)]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def plain_latex(table: pd.DataFrame) -> str:
     """A table of strings as a LaTeX `tabular`, as it is."""
-    rows = [[escape(str(value)) for value in row] for row in table.itertuples(index=False)]
-    return _latex([escape(str(name)) for name in table.columns], rows, "l" + "r" * (len(table.columns) - 1))
+    return _latex(table.astype(str).map(escape))
 
 
 def escape(text: str) -> str:
     """A text with LaTeX's special characters escaped."""
     return re.sub("|".join(map(re.escape, SPECIAL)), lambda match: SPECIAL[match.group()], text)
+
+
+def _strings(table: pd.DataFrame, write: Callable[[Cell], str]) -> pd.DataFrame:
+    """A table to print, with every cell written."""
+    shown = layout(table)
+    rows = [[*map(write, (*map(Cell, words), *cells))] for *words, cells in shown.rows]
+    return pd.DataFrame(rows, columns=["method", "rate", "steps", *map(heading, shown.columns)])
+
+
+def _latex(table: pd.DataFrame) -> str:
+    style = table.reset_index(drop=True).style.hide(axis="index").format_index(escape, axis="columns")
+    return style.to_latex(hrules=True, column_format="l" + "r" * (len(table.columns) - 1))
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -66,13 +71,3 @@ def _latex_cell(cell: Cell) -> str:
     notes = filter(None, [cell.interval, f"paper {cell.paper}" if cell.paper else ""])
     note = "; ".join(map(escape, notes))
     return text + (rf" {{\scriptsize ({note})}}" if note else "")
-
-
-def _markdown(lines: list) -> str:
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
-
-
-def _latex(head: list[str], rows: list[list[str]], columns: str) -> str:
-    lines = [rf"{' & '.join(line)} \\" for line in (head, *rows)]
-    body = "\n".join([r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"])
-    return f"\\begin{{tabular}}{{{columns}}}\n{body}\n\\end{{tabular}}\n"

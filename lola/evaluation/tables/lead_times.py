@@ -79,18 +79,18 @@ def lead_time_table(
 def estimate(cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = 1000) -> pd.DataFrame:
     """The `lead_time_table` of cells of one metric."""
     rows = [row for each in cells for row in _over_ranges(each, metric, ranges, draws)]
-    return in_order(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
+    return sort_methods(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
 
 
 def _over_ranges(cells: Cells, metric: str, ranges: Sequence[Range], draws: int) -> Iterator[dict]:
     key = dict(zip(METHOD, cells.method, strict=True)) | {"metric": metric}
     for bounds in ranges:
-        parts = inside(cells, bounds)
+        parts = values_within(cells, bounds)
         if parts.size:
             yield key | {"range": name_range(bounds)} | _estimate(parts, draws)
 
 
-def inside(cells: Cells, bounds: Range) -> np.ndarray:
+def values_within(cells: Cells, bounds: Range) -> np.ndarray:
     """The values in a range of lead times, with shape `(P, T, K)`, of the K cells that any trajectory has."""
     first, last = bounds
     lead = (cells.lead_times >= first) & (cells.lead_times <= (np.inf if last is None else last))
@@ -127,7 +127,7 @@ def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
     return weights
 
 
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
+def sort_methods(table: pd.DataFrame) -> pd.DataFrame:
     """Persistence, the autoencoders, then emulators: pixel space first, by rate and solver steps."""
     order = table.assign(model=table["model"].map(MODELS.index), space=table["space"] == "latent")
     index = order.sort_values(METHOD, kind="stable").index
@@ -202,7 +202,7 @@ def layout(table: pd.DataFrame) -> Layout:
     """
     columns = list(dict.fromkeys(zip(table["metric"], table["range"], strict=True)))
     table = table.reset_index(drop=True)
-    table = in_order(table.assign(flagged=_flags(table), best=_best(table)))
+    table = sort_methods(table.assign(flagged=_flags(table), best=_best(table)))
     varying = [key for key in ("sampler", "members", "context", "overlap", "guidance") if _varies(table, key)]
     rows = []
     for _, group in table.groupby(METHOD, sort=False):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lola.evaluation.tables.cells import METHOD, grouped
+from lola.evaluation.tables.cells import METHOD, group_rows
 
 PLACE = ["metric", "target", "field", "lead_time"]
 BINS = ["coordinate", "step", "values"]
@@ -23,12 +23,12 @@ def mean_spectra(spectra: pa.Table) -> pd.DataFrame:
     """
     spectra = spectra.unify_dictionaries()
     rows = []
-    for (metric, *method), chosen in grouped(spectra, ["metric", *METHOD]):
+    for (metric, *method), chosen in group_rows(spectra, ["metric", *METHOD]):
         part = spectra.select([*PLACE[1:], *BINS]).take(pa.array(chosen))
         values = list_matrix(part["values"])
         axes: dict[tuple[float, float], np.ndarray] = {}
         # Targets and fields stay in order of appearance
-        for place, each in sorted(grouped(part, PLACE[1:]), key=lambda pair: pair[1][0]):
+        for place, each in sorted(group_rows(part, PLACE[1:]), key=lambda pair: pair[1][0]):
             begin, step = (part[name][int(each[0])].as_py() for name in ("coordinate", "step"))
             x = axes.setdefault((begin, step), begin + step * np.arange(values.shape[1]))
             y = values[each].mean(0, dtype=np.float64)

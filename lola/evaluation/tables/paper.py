@@ -78,7 +78,7 @@ def paper_ranges(system: System, metric: str) -> tuple[Range, ...]:
     return system.spectrum_ranges if spectrum else system.ranges
 
 
-def beside_paper(table: pd.DataFrame, system: str) -> pd.Series:
+def printed_values(table: pd.DataFrame, system: str) -> pd.Series:
     """The printed figure of each row of a `lead_time_table`, NaN where systems, rates or ranges differ.
 
     Models match with trained, not averaged, weights, one state of context and no guidance.

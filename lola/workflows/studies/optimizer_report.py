@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from lola.core.config import fingerprint
 from lola.evaluation.page.page import Page
-from lola.evaluation.studies.optimizers import findings, name_arm, sections
+from lola.evaluation.studies.optimizer_page import findings, name_arm, sections
 from lola.storage.event_log import read_events
 from lola.storage.remote import AnyPath
 from lola.workflows.report_stage import commit_report, page_path, report_stage
@@ -36,7 +36,7 @@ def report_optimizers(plan: OptimizerPlan) -> AnyPath:
 
 
 def study_curves(plan: OptimizerPlan) -> pd.DataFrame:
-    """The curves of all runs, from stages' records (columns as in `evaluation/studies/optimizers.py`)."""
+    """The curves of all runs, from stages' records (columns as in `evaluation/studies/optimizer_page.py`)."""
     parts = []
     for run in plan.runs:
         key: dict[str, Any] = {

@@ -25,7 +25,7 @@ from lola.distributed.trials import Trial
 from lola.emulation.sampling import SamplerConfig
 from lola.evaluation.evaluate import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
-from lola.evaluation.studies.samplers import COMMON, choose, trajectory_scores
+from lola.evaluation.studies.sampler_choice import COMMON, choose, trajectory_scores
 from lola.evaluation.tables.stored import read_table
 from lola.models.autoencoder import CodecConfig
 from lola.models.diffusion import DiffusionConfig
@@ -209,13 +209,13 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
 
     @functools.cached_property
     def chosen(self) -> pd.DataFrame:
-        """The choice (see `lola.evaluation.studies.samplers.choose`), once the validation split is scored."""
+        """The choice (see `sampler_choice.choose`), once the validation split is scored."""
         scores = self.scores("valid")
         fine = (scores["sampler"] == self.config.fine.title) & (scores["steps"] == self.config.fine.steps)
         return choose(scores[~fine], self.config.metric)
 
     def scores(self, split: Split) -> pd.DataFrame:
-        """Scores on a split, whose trials are finished (columns as in `evaluation/studies/samplers.py`)."""
+        """Scores on a split, whose trials are finished (columns as in `sampler_choice.py`)."""
         parts = []
         for model, stage in self.stages(split):
             assert isinstance(stage.config, EvaluationConfig)

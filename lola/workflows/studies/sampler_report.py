@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from lola.evaluation.evaluate import choose_trajectories
 from lola.evaluation.page.page import Page
-from lola.evaluation.studies.sampler_sections import Study, findings, sections
-from lola.evaluation.studies.samplers import ratio_table
+from lola.evaluation.studies.sampler_choice import ratio_table
+from lola.evaluation.studies.sampler_page import Study, findings, sections
 from lola.evaluation.tables.cells import RATIO
 from lola.evaluation.tables.lead_times import lead_time_table
 from lola.evaluation.tables.stored import read_table

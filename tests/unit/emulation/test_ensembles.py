@@ -15,7 +15,7 @@ from lola.data.well.splits import open_well_file
 from lola.emulation import ensembles as ensemble
 from lola.emulation.emulator import Emulator, InferenceConfig, load_emulator
 from lola.emulation.ensembles import EnsembleConfig, open_ensemble, write_ensemble
-from lola.emulation.movie import FilmConfig, check_film, write_film
+from lola.emulation.film import FilmConfig, check_film, write_film
 from lola.emulation.sampling import SamplerConfig
 from lola.models.autoencoder import AutoencoderConfig
 from lola.models.diffusion import DiffusionConfig

@@ -1,7 +1,7 @@
 import matplotlib
 import numpy as np
 
-from lola.evaluation.page.figures import Example, example_states, save
+from lola.evaluation.page.figures import Example, example_states, save_figure
 
 
 def example():
@@ -22,7 +22,7 @@ def test_pictures_share_the_truths_scale():
 
 def test_saving_leaves_one_png_and_no_trace(tmp_path):
     before = dict(matplotlib.rcParams)
-    path = save(example_states(example()), tmp_path / "figure.png")
+    path = save_figure(example_states(example()), tmp_path / "figure.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
     assert dict(matplotlib.rcParams) == before

@@ -6,7 +6,7 @@ from lola.core.errors import DataError
 from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.well.splits import open_split
 from lola.data.well.writer import write_well_file
-from lola.evaluation.page.figures import save
+from lola.evaluation.page.figures import save_figure
 from lola.evaluation.page.frames import simulation_sections, trajectory_frames
 
 FILE = "euler_multi_quadrants_openBC/data/test/euler_multi_quadrants_openBC_gamma_1.4.hdf5"
@@ -44,7 +44,7 @@ def test_frames_are_states_of_the_file(well, tmp_path):
     pictures = [np.asarray(axes.collections[0].get_array()) for axes in panels]
     np.testing.assert_allclose(pictures[1], np.log10(density.T), rtol=0, atol=1e-6)
     np.testing.assert_allclose(pictures[3], momentum.T, rtol=0, atol=1e-6)
-    assert save(figure, tmp_path / "frames.png").read_bytes().startswith(b"\x89PNG")
+    assert save_figure(figure, tmp_path / "frames.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_three_dimensions_are_sliced(medium):

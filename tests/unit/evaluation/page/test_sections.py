@@ -5,8 +5,8 @@ import pytest
 from pages import aggregates
 from tidy_tables import tidy
 
-from lola.evaluation.page.explore import lead_time_chart, rate_chart
 from lola.evaluation.page.sections import conditioning, missing
+from lola.evaluation.page.sweep_charts import lead_time_chart, rate_chart
 from lola.evaluation.tables.curves import curves
 from lola.evaluation.tables.lead_times import lead_time_table
 

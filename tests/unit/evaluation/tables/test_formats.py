@@ -23,5 +23,5 @@ def test_signs_of_latex_are_escaped():
 
 def test_plain_tables_keep_their_strings():
     table = pd.DataFrame({"method": ["a_b"], "time": ["3 %"]})
-    assert plain_markdown(table) == "| method | time |\n| --- | --- |\n| a_b | 3 % |\n"
+    assert plain_markdown(table) == "| method | time |\n| --- | ---: |\n| a_b | 3 % |\n"
     assert r"a\_b & 3 \% \\" in plain_latex(table)

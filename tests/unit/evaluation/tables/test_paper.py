@@ -5,7 +5,7 @@ from tidy_tables import tidy
 from lola.data.systems import SYSTEMS
 from lola.evaluation.tables.formats import markdown
 from lola.evaluation.tables.lead_times import lead_time_table
-from lola.evaluation.tables.paper import beside_paper, paper_ranges, printed, printed_table
+from lola.evaluation.tables.paper import paper_ranges, printed, printed_table, printed_values
 
 
 def figure(system, model, compression, metric, first):
@@ -48,13 +48,13 @@ def test_every_range_has_figures(system, metric):
 )
 def test_figures_stand_beside_equal_models_rates_and_ranges(keys, found):
     table = lead_time_table(tidy([[1, 2, 3]], **keys), "vrmse", [(1, 20), (21, 60)])
-    np.testing.assert_array_equal(beside_paper(table, "euler"), found)
-    assert beside_paper(table, "else").isna().all()
+    np.testing.assert_array_equal(printed_values(table, "euler"), found)
+    assert printed_values(table, "else").isna().all()
 
 
 def test_tables_show_the_figures():
     table = lead_time_table(tidy([[1, 2, 3]], model="diffusion", compression=80.0), "vrmse", [(1, 20)])
-    assert "**1.500** (paper 0.075)" in markdown(table.assign(paper=beside_paper(table, "euler")))
+    assert "**1.500** (paper 0.075)" in markdown(table.assign(paper=printed_values(table, "euler")))
 
 
 def test_the_papers_own_table():

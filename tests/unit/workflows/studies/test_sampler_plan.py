@@ -10,7 +10,7 @@ from stages import finish_diffusion, small_sweep
 
 from lola.core.errors import ConfigError, DataError
 from lola.emulation.sampling import SamplerConfig
-from lola.evaluation.studies.samplers import ALL, COMMON, FINE, OWN, PRESENT
+from lola.evaluation.studies.sampler_choice import ALL, COMMON, FINE, OWN, PRESENT
 from lola.workflows import presets
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.plan import Plan

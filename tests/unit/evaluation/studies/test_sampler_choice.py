@@ -8,16 +8,7 @@ import pyarrow as pa
 import pytest
 from tidy_tables import tidy
 
-from lola.evaluation.studies.sampler_sections import (
-    Study,
-    candidate_table,
-    choice_table,
-    default_table,
-    findings,
-    sections,
-    verdict,
-)
-from lola.evaluation.studies.samplers import (
+from lola.evaluation.studies.sampler_choice import (
     ALL,
     COMMON,
     FINE,
@@ -28,6 +19,15 @@ from lola.evaluation.studies.samplers import (
     fewest_steps,
     ratio_table,
     trajectory_scores,
+)
+from lola.evaluation.studies.sampler_page import (
+    Study,
+    candidate_table,
+    choice_table,
+    default_table,
+    findings,
+    sections,
+    verdict,
 )
 
 RANGES = ("1-20", "21-60")

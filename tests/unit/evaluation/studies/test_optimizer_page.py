@@ -4,7 +4,7 @@ import pytest
 
 from lola.data.systems import EULER
 from lola.evaluation.page.page import Page, write_page
-from lola.evaluation.studies.optimizers import (
+from lola.evaluation.studies.optimizer_page import (
     at_best_rates,
     findings,
     last_losses,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lola.evaluation.page.film import COLUMNS, FRAMES, Film, Row, colour_map, pack, sheet, shrink
+from lola.evaluation.page.film_player import COLUMNS, FRAMES, Film, Row, colour_map, pack, sheet, shrink
 
 
 def decode(source):

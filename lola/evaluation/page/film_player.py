@@ -95,7 +95,7 @@ def choose_frames(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, FRAMES).round().astype(int))
 
 
-def thin(row: Row) -> Row:
+def select_frames(row: Row) -> Row:
     """A row as the film shows it, which holds no more than that: of states on disk no others are read."""
     frames = choose_frames(row.states.shape[1])
     states = np.stack([shrink(row.states[:, frame]) for frame in frames], 1)

@@ -1,4 +1,4 @@
-"""The page of a sampler study: tables, charts and sentences of what `studies.samplers` finds."""
+"""The page of a sampler study: tables, charts and sentences of what `studies.sampler_choice` finds."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,16 @@ import pandas as pd
 
 from lola.evaluation.page.charts import Axis, Chart, Choice, Series
 from lola.evaluation.page.page import Section
-from lola.evaluation.studies.samplers import ALL, COMMON, FINE, OWN, PRESENT, SHARED, fewest_steps, log_errors
+from lola.evaluation.studies.sampler_choice import (
+    ALL,
+    COMMON,
+    FINE,
+    OWN,
+    PRESENT,
+    SHARED,
+    fewest_steps,
+    log_errors,
+)
 from lola.evaluation.tables.cells import RATIO
 from lola.evaluation.tables.lead_times import name_metric
 
@@ -27,7 +36,7 @@ class Study:
         candidates: Titles of the samplers and of their spacings, in order, by title of the candidate.
         fine: The sampler of the fine reference, and its steps.
         models: Names for people of the emulators, in order.
-        scores: The table of scores of `lola.evaluation.studies.samplers`.
+        scores: The table of scores of `lola.evaluation.studies.sampler_choice`.
         levels: Rows of `lead_time_table` on the test split, with the column `emulator`.
         chosen, ratios: What `choose` and `ratio_table` gave.
     """
