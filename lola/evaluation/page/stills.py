@@ -65,14 +65,14 @@ def vega_lite(chart: Chart) -> dict[str, Any]:
         curves = [[one for one in chart.matching(chosen) if np.isfinite(one.y).any()] for chosen in panels]
         if any(curves):
             grid.append((chart.vertical(initial | row), list(zip(panels, curves, strict=True))))
-    looks = _looks([one for _, row in grid for _, curves in row for one in curves])
+    looks = _looks([one for _, line in grid for _, curves in line for one in curves])
     size = {"width": 260, "height": 200} if len(grid) * len(few) > 1 else {"width": 560, "height": 300}
     rows = []
-    for axis, row in grid:
-        limits = _limits(axis, [one for _, curves in row for one in curves])
+    for axis, line in grid:
+        limits = _limits(axis, [one for _, curves in line for one in curves])
         rows.append([
             {"title": _title(chart, chosen), **size, "layer": _layers(chart.x, axis, limits, curves, looks)}
-            for chosen, curves in row
+            for chosen, curves in line
         ])  # fmt: skip
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
@@ -189,9 +189,12 @@ def _channel(axis: Axis, **scale: Any) -> dict[str, Any]:
 
 def _rows(curve: Series, log: bool) -> list[dict[str, Any]]:
     """A row per point; coordinates that have no place on the vertical axis are null."""
-    columns = {"y": curve.y} | ({} if curve.low is None else {"low": curve.low, "high": curve.high})
+    columns = {"y": curve.y}
+    if curve.low is not None and curve.high is not None:
+        columns |= {"low": curve.low, "high": curve.high}
     found = {
-        name: rounded(np.where(np.asarray(v) > 0, v, np.nan) if log else v) for name, v in columns.items()
+        name: rounded(np.where(values > 0, values, np.nan) if log else values)
+        for name, values in columns.items()
     }
     found["x"] = rounded(curve.x)
     return [
