@@ -1,10 +1,14 @@
-"""The scores of an ensemble as one writes them first: NumPy, loops over fields and lead times, masks."""
+"""The scores of an ensemble as one writes them first: NumPy, loops over fields and lead times, masks.
+
+Written from the definitions, and from nothing of the library: tests compare the library's numbers with these.
+"""
 
 import itertools
 
 import numpy as np
 
-from lola.evaluation.scores.spectra import BANDS, EPS, band_limits
+EPS = 1e-6
+BANDS = ("low", "mid", "high", "tail")
 
 
 def plain_scores(truth: np.ndarray, members: np.ndarray) -> dict[str, np.ndarray]:
@@ -29,10 +33,11 @@ def plain_score(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
         "vrmse_member": np.mean([np.sqrt(((member - u) ** 2).mean() / variance) for member in v]),
         "nrmse": np.sqrt(((mean - u) ** 2).mean() / ((u**2).mean() + EPS)),
         "skill": np.sqrt(((mean - u) ** 2).mean()),
-        "spread": np.sqrt((count + 1) / (count - 1) * v.var(0).mean()),
-        "crps": np.abs(v - u).mean() - pairs / (count * (count - 1)),
-        "rank_histogram": np.array(ranks),
+        "crps": np.abs(v - u).mean() - pairs / (count * max(1, count - 1)),
     }
+    if count > 1:
+        found["spread"] = np.sqrt((count + 1) / (count - 1) * v.var(0).mean())
+        found["rank_histogram"] = np.array(ranks)
     return found | _spectral(u, v)
 
 
@@ -54,7 +59,8 @@ def _spectral(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
         "coherence": np.abs(crossed) / np.sqrt(power * prediction),
     }
     error = ((prediction + EPS) / (power + EPS) - 1) ** 2
-    band = np.searchsorted(band_limits(edges[1]), edges[1:] * (1 + 1e-6)) - 1
+    limits = np.geomspace(edges[1], 0.5, len(BANDS))
+    band = np.searchsorted(limits, edges[1:] * (1 + 1e-6)) - 1
     for i, name in enumerate(BANDS):
         if (band == i).any():
             found[f"spectrum_rmse_{name}"] = np.sqrt(error[band == i].mean())

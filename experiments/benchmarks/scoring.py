@@ -1,11 +1,10 @@
 """How fast an ensemble is scored: in one pass, against loops over fields and lead times.
 
     plain loop       NumPy as one writes it first, see `plain_scoring`
-    functions        the functions of `lola.evaluation.scores.metrics`, called for each field and lead time
     one pass         `score_ensemble`, which evaluations use
 
-All compute the same scores of the same numbers, on one thread by default; what is reported is the median over
-rounds of the ratio of what the first two take to what the last does.
+Both compute the same scores of the same numbers, on one thread by default; reported is the median over rounds
+of the ratio of their times.
 """
 
 import dataclasses
@@ -19,7 +18,6 @@ from torch import Tensor
 
 from lola.core.config import Config, Within, require
 from lola.core.seeding import derive
-from lola.evaluation.scores import metrics
 from lola.evaluation.scores.ensemble import score_ensemble
 
 BYTES = 8e9  # of the ensemble that is scored
@@ -72,7 +70,6 @@ def run_metrics_benchmark(config: MetricsBenchmark, progress: Callable[[str], No
     progress("scores")
     variants: dict[str, Callable[[], object]] = {
         "plain loop": lambda: plain_scores(truth.numpy(), members.numpy()),
-        "functions": lambda: looped_scores(truth, members),
         "one pass": lambda: score_ensemble({"truth": truth}, members, spatial=config.dimensions),
     }
     seconds = interleave(variants, config.rounds, config.clock)
@@ -86,31 +83,6 @@ def draw(config: MetricsBenchmark) -> tuple[Tensor, Tensor]:
     common = torch.randn(shape, generator=generator)
     draws = (common + torch.randn(config.members + 1, *shape, generator=generator)) / 2**0.5
     return draws[0].clone(), draws[1:].clone()
-
-
-def looped_scores(truth: Tensor, members: Tensor) -> list[dict[str, Any]]:
-    """The scores by the functions of `metrics`, for each field and lead time by itself."""
-    found = []
-    for field in range(truth.shape[0]):
-        for time in range(truth.shape[1]):
-            u, v = truth[field, time], members[:, field, time]
-            found.append(_scores(u, v, u.ndim))
-    return found
-
-
-def _scores(u: Tensor, v: Tensor, spatial: int) -> dict[str, Any]:
-    return {
-        "vrmse": metrics.vrmse(u, v.mean(0), spatial=spatial),
-        "vrmse_member": metrics.vrmse(u, v, spatial=spatial).mean(0),
-        "nrmse": metrics.nrmse(u, v.mean(0), spatial=spatial),
-        "skill": metrics.skill(u, v, spatial=spatial),
-        "spread": metrics.spread(v, spatial=spatial),
-        "crps": metrics.crps(u, v, spatial=spatial),
-        "rank_histogram": metrics.rank_histogram(u, v, spatial=spatial),
-        "power_prediction": metrics.power_spectrum(v, spatial=spatial)[0].mean(0),
-        "coherence": metrics.coherence(u, v, spatial=spatial)[0],
-        **metrics.spectrum_rmse(u, v, spatial=spatial),
-    }
 
 
 def metrics_table(result: dict[str, Any]) -> str:

@@ -28,8 +28,15 @@ from lola.emulation.guidance import GuidanceConfig
 from lola.emulation.observations import ObservationConfig
 from lola.emulation.sampling import SamplerConfig
 from lola.evaluation.scores.conservation import conserved
-from lola.evaluation.scores.ensemble import Members, Scores, join_members, join_scores, score_ensemble
-from lola.evaluation.scores.rows import Subject, drifts, share_stable, tabulate
+from lola.evaluation.scores.ensemble import (
+    MemberStatistics,
+    Scores,
+    join_scores,
+    join_statistics,
+    score_ensemble,
+)
+from lola.evaluation.scores.rows import Subject, drifts, tabulate
+from lola.evaluation.scores.stability import share_stable
 from lola.evaluation.tables.speed import clock
 from lola.models.autoencoder import Autoencoder
 
@@ -191,9 +198,9 @@ def evaluate_trajectory(
     subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=len(drawn))
     channels = split.system.channels
     rollouts: dict[str, tuple[Sequence[str], Tensor]] = {
-        "stability": (channels, share_stable(future, scored.own))
+        "stability": (channels, share_stable(future, scored.statistics))
     }
-    rollouts |= drifts(conserved(split.system.name, trajectory.boundary), channels, known, scored.own)
+    rollouts |= drifts(conserved(split.system.name, trajectory.boundary), channels, known, scored.statistics)
     tables = [
         tabulate(
             dataclasses.replace(subject, target=name),
@@ -215,10 +222,10 @@ def evaluate_trajectory(
 
 @dataclasses.dataclass(frozen=True)
 class _Scored:
-    """Scores by target, what members are by themselves, two of them, their moments, the time of decoding."""
+    """Scores by target, statistics of the members, two of them, their moments, seconds of decoding."""
 
     scores: dict[str, Scores]
-    own: Members
+    statistics: MemberStatistics
     example: Tensor
     moments: Tensor | None
     seconds: float
@@ -228,7 +235,7 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
     """Decode and score all members, `space.chunk` states at once or all members of one lead time."""
     seconds = 0.0
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
-    owns, examples, moments = [], [], []
+    statistics, examples, moments = [], [], []
     step = max(1, space.chunk // len(drawn))
     for first in range(0, drawn.shape[2], step):
         times = slice(first, first + step)
@@ -240,12 +247,12 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
         seconds += clock(space.device) - began
         states = {name: target[:, times].to(members) for name, target in targets.items()}
         scores, own = score_ensemble(states, members, spatial=members.ndim - 3)
-        owns.append(own)
+        statistics.append(own)
         for name, part in scores.items():
             parts[name].append(part)
     joined = {name: join_scores(part, 1) for name, part in parts.items()}
     ensemble = torch.cat(moments, 2) if len(drawn) > 1 else None
-    return _Scored(joined, join_members(owns), torch.cat(examples, 2), ensemble, seconds)
+    return _Scored(joined, join_statistics(statistics), torch.cat(examples, 2), ensemble, seconds)
 
 
 def _roll_out(

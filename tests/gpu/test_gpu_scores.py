@@ -11,13 +11,11 @@ from torch import Tensor
 from lola.core.seeding import SampleGenerator
 from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation
-from lola.evaluation.scores import metrics
 from lola.evaluation.scores.conservation import drift
 from lola.evaluation.scores.ensemble import score_ensemble
 
 TOLERANCE = 1e-4
 GRIDS = {2: (32, 24), 3: (12, 16, 8)}
-OF_MEMBERS = ("spread",)
 
 
 def ensemble(spatial: int, members: int) -> tuple[Tensor, Tensor]:
@@ -53,28 +51,6 @@ def test_scores_are_those_of_the_cpu(device, record, spatial, members, broken):
         record.near("score edges of bins", found[target].edges, scores.edges, TOLERANCE)
     for field in dataclasses.fields(own):
         record.near(f"members' {field.name}", getattr(alone, field.name), getattr(own, field.name), TOLERANCE)
-
-
-@pytest.mark.parametrize("name", metrics.__all__)
-@pytest.mark.parametrize("spatial", GRIDS)
-def test_every_metric_is_that_of_the_cpu(device, record, name, spatial):
-    truth, drawn = ensemble(spatial, 5)
-    function = getattr(metrics, name)
-
-    def score(device: torch.device) -> Tensor | tuple | dict:
-        u, v = truth.to(device), drawn.to(device)
-        if name in OF_MEMBERS or name == "power_spectrum":
-            return function(v, spatial=spatial)
-        return function(u, v[0] if name in ("rmse", "nrmse", "vrmse") else v, spatial=spatial)
-
-    found, wanted = score(device), score(CPU)
-    if isinstance(wanted, dict):
-        found, wanted = list(found.values()), list(wanted.values())
-    if isinstance(wanted, Tensor):
-        found, wanted = [found], [wanted]
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert ours.device.type == device.type
-        record.near(f"metric {name}", ours, theirs, TOLERANCE)
 
 
 def test_the_drift_of_what_is_conserved_is_that_of_the_cpu(device, record):

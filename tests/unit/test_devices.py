@@ -27,8 +27,9 @@ from lola.emulation.guidance import GuidanceConfig
 from lola.emulation.observations import ObservationConfig
 from lola.emulation.sampling import METHODS, SamplerConfig
 from lola.evaluation.evaluate import EvaluationConfig, evaluate_trajectory
-from lola.evaluation.scores import metrics
+from lola.evaluation.scores.ensemble import score_ensemble
 from lola.evaluation.scores.rows import Subject
+from lola.evaluation.scores.stability import share_stable
 from lola.models.autoencoder import AutoencoderConfig
 from lola.models.diffusion import DiffusionConfig
 from lola.models.neural_solver import NeuralSolverConfig
@@ -299,27 +300,14 @@ def test_every_metric_is_computed_on_a_gpu_as_on_the_cpu(spatial):
     members[0, 0, 0] = truth[0, 0]  # ties
 
     def scores(u, v):
-        found = {
-            name: getattr(metrics, name)(u, v, spatial=spatial)
-            for name in ("skill", "spread_skill_ratio", "stability", "crps", "rank_histogram", "coherence")
-        }
-        found |= {
-            name: getattr(metrics, name)(u, v[0], spatial=spatial) for name in ("rmse", "nrmse", "vrmse")
-        }
-        found["spread"] = metrics.spread(v, spatial=spatial)
-        found |= {"power": metrics.power_spectrum(u, spatial=spatial)}
-        return found | metrics.spectrum_rmse(u, v, spatial=spatial)
+        scored, statistics = score_ensemble({"truth": u}, v, spatial=spatial)
+        found = scored["truth"].metrics | scored["truth"].spectra
+        return found | {"stability": share_stable(u, statistics)}
 
     expected = scores(truth, members)
     with PretendedGPU():
-        found = {
-            name: [each.cpu() for each in values] if isinstance(values, tuple) else values.cpu()
-            for name, values in scores(truth.to("cuda"), members.to("cuda")).items()
-        }
-    for name, values in expected.items():
-        torch.testing.assert_close(
-            found[name], list(values) if isinstance(values, tuple) else values, equal_nan=True
-        )
+        found = {name: value.cpu() for name, value in scores(truth.to("cuda"), members.to("cuda")).items()}
+    torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch):

@@ -19,92 +19,49 @@ breaking ties at random gives on average, without the randomness.
 import torch
 from torch import Tensor
 
-from lola.core.errors import DataError
-from lola.evaluation.scores.sorting import sort_first, sort_rows
+from lola.evaluation.scores.sorting import sort_rows
 
-EXACT = 2**24  # whole numbers that single precision counts
-
-
-def crps(truth: Tensor, members: Tensor, *, spatial: int) -> Tensor:
-    """The fair continuous ranked probability score, averaged over the grid, in the unit of the field.
-
-    Of one member it is the mean absolute error.
-
-    Arguments:
-        truth: The true field u, with shape `(..., *grid)`.
-        members: The ensemble, with shape `(M, ..., *grid)`.
-        spatial: The number of grid axes.
-
-    Returns:
-        The score, with shape `(...)`.
-    """
-    return crps_of_errors(members - truth).mean(tuple(range(-spatial, 0)))
+EXACT = 2**24
+"""Integers up to here are exact in single precision."""
 
 
-def crps_of_errors(errors: Tensor) -> Tensor:
-    """The fair score of every cell, given d = v - u with shape `(M, ...)`."""
-    count = len(errors)
-    score = errors.abs().mean(0)
-    for i, error in enumerate(sort_first(errors) if count > 1 else (), start=1):
-        score.sub_(error, alpha=(2 * i - count - 1) / (count * (count - 1)))
-    return score
-
-
-def distribution_of_errors(
-    errors: Tensor, spatial: int, storage: Tensor | None = None
+def crps_and_ranks(
+    errors: Tensor, spatial: int, buffer: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """The fair score and the histogram of the ranks, given d = v - u, which is overwritten.
+    """The fair score and the rank histogram, given the errors d = v - u, which are overwritten.
 
     One sort serves both: unless a truth equals a member, a cell has a rank of m or more if d_(m) < 0, so that
     the histogram follows from the number of cells where that is so.
 
     Arguments:
-        errors: The errors, with shape `(M, ..., *grid)`.
+        errors: The errors, with shape `(M, ..., *grid)`, in the unit of the field.
         spatial: The number of grid axes.
-        storage: Room for `M + 1` rows, which may be used.
+        buffer: Where errors are sorted, with shape `(M + 1, ..., *grid)`; allocated if None.
 
     Returns:
-        The score averaged over the grid, with shape `(...)`; and the shares, with shape `(..., M + 1)`, None
-        of a single member.
+        The score averaged over the grid, in the unit of the field, with shape `(...)`; that of one member is
+        the mean absolute error. And the share of cells by rank, with shape `(..., M + 1)`, which add up to 1,
+        all NaN where a value is not finite; None of a single member.
     """
     grid, count = tuple(range(-spatial, 0)), len(errors)
     if count == 1:
         return errors.abs_().mean((0, *grid)), None
-    rows, order = sort_rows(errors, storage)
+    rows, order = sort_rows(errors, buffer)
     magnitude = errors.abs_()
     ordered = rows.mean(grid)[list(order)]
     weights = 2 * torch.arange(1, count + 1, device=errors.device) - count - 1
     gaps = torch.einsum("m,m...->...", weights.to(errors) / (count * (count - 1)), ordered)
     score = magnitude.mean((0, *grid)) - gaps
     cells = errors[0].numel() // score.numel()
-    plain = bool((magnitude.amin() > 0) & ordered.isfinite().all())
-    if not plain or cells > EXACT:
-        return score, ranks_of_errors(rows[list(order)], spatial)
+    without_ties = bool((magnitude.amin() > 0) & ordered.isfinite().all())
+    if not without_ties or cells > EXACT:
+        return score, _count_ranks(rows[list(order)], spatial)
     signs = rows.sign_().sum(grid)[list(order)].double()
     reached = torch.cat([torch.ones_like(signs[:1]), (1 - signs / cells) / 2, torch.zeros_like(signs[:1])])
     return score, (reached[:-1] - reached[1:]).movedim(0, -1)
 
 
-def rank_histogram(truth: Tensor, members: Tensor, *, spatial: int) -> Tensor:
-    """The share of cells in which the truth has each rank among the members.
-
-    Arguments:
-        truth: The true field u, with shape `(..., *grid)`.
-        members: The ensemble, with shape `(M, ..., *grid)`.
-        spatial: The number of grid axes.
-
-    Returns:
-        The shares with shape `(..., M + 1)`, which add up to 1; all NaN where a value is not finite.
-
-    Raises:
-        DataError: The ensemble has less than two members.
-    """
-    if len(members) < 2:
-        raise DataError(f"a rank histogram needs 2 members or more, not {len(members)}")
-    return ranks_of_errors(members - truth, spatial)
-
-
-def ranks_of_errors(errors: Tensor, spatial: int) -> Tensor:
+def _count_ranks(errors: Tensor, spatial: int) -> Tensor:
     """The histogram of the ranks, given d = v - u with shape `(M, ..., *grid)`."""
     count, leading = len(errors), errors.shape[1 : errors.ndim - spatial]
     # Sums of signs are small whole numbers, which floating point holds exactly; NaN stays.

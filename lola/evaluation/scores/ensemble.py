@@ -1,11 +1,24 @@
-"""All scores of an ensemble in one pass over its members.
+r"""All scores of an ensemble against the truth (paper, Eqs. 9 to 13), in one pass over its members.
 
-Functions of their own would read the members once per score, from memory. Here fields and lead times are
+For a true field u, an ensemble v_1, ..., v_M with mean v, <.> the mean over the grid and Var the variance
+over the grid with Bessel's correction,
+
+    vrmse         sqrt( <(u - v)^2> / (Var[u] + eps) )                                                    (9)
+    vrmse_member  the mean over members of the same, of v_m
+    nrmse         sqrt( <(u - v)^2> / (<u^2> + eps) )
+    skill         sqrt <(u - v)^2>                                                                       (11)
+    spread        sqrt( (M + 1) / (M - 1) ) sqrt < 1/M sum_m (v_m - v)^2 >                                (12)
+
+If truth and members are exchangeable, skill and spread are equal in expectation of their squares (Eqs. 10 and
+13). The factor (M + 1) / (M - 1), which corrects for the finite ensemble, is applied here, once: the ratio
+spread / skill needs no other, and squares are averaged over trajectories before dividing. `distribution`
+defines the CRPS and the rank histogram, `spectra` everything in Fourier space.
+
+A function per score would read the members from memory once per score. Instead, fields and lead times are
 taken in blocks whose members stay in the processor's cache. Within a block, members are transformed to
-Fourier space once for all targets, and errors d = v - u are formed and sorted once for all scores of a
-target. What is as large as a block is written to the same memory in every block: getting it anew from the
-system would take longer than most of the scores. The definitions are those of `metrics`, `distribution` and
-`spectra`; a test compares the numbers.
+Fourier space once for all targets, and the errors d = v - u are formed and sorted once for all scores of a
+target. Buffers as large as a block are reused from block to block: allocating them takes longer than most of
+the scores.
 """
 
 import dataclasses
@@ -17,12 +30,13 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from lola.evaluation.scores.distribution import distribution_of_errors
-from lola.evaluation.scores.metrics import EPS
+from lola.evaluation.scores.distribution import crps_and_ranks
 from lola.evaluation.scores.spectra import Binning, bands_of, cross, fourier, relative_rmse, square
 
+EPS = 1e-6
 RANKS = "rank_histogram"
-BLOCK = {"cpu": 2**22, "cuda": 2**28}  # bytes of members at once
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**28}
+"""Members that are scored at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +56,8 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
-class Members:
-    """What the members are by themselves.
+class MemberStatistics:
+    """Statistics of each member that need no target.
 
     Arguments:
         means: Means over the grid in double precision, with shape `(M, C, L)`.
@@ -56,61 +70,61 @@ class Members:
 
 
 class ScratchBuffers:
-    """Memory that is used again and again."""
+    """Named buffers that are reused from call to call."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Memory of a shape for numbers of a type, which hold anything."""
+    def get(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """An uninitialised buffer of a shape, with the dtype and device of `like`."""
         size = math.prod(shape)
-        if name not in self.kept or len(self.kept[name]) < size:
-            self.kept[name] = like.new_empty(size)
-        return self.kept[name][:size].view(*shape)
+        if name not in self.buffers or len(self.buffers[name]) < size:
+            self.buffers[name] = like.new_empty(size)
+        return self.buffers[name][:size].view(*shape)
 
 
 def score_ensemble(
     targets: Mapping[str, Tensor], members: Tensor, *, spatial: int
-) -> tuple[dict[str, Scores], Members]:
+) -> tuple[dict[str, Scores], MemberStatistics]:
     """Score an ensemble against one or several targets.
 
     Values that are not finite make the scores of their field and lead time so, and no others. A band of the
     spectrum that the grid is too coarse for has no score; an ensemble of one has no spread and no ranks.
 
     Arguments:
-        targets: Fields u by name, each with shape `(C, L, *grid)`, in any unit.
+        targets: Fields u by name, each with shape `(C, L, *grid)` or other axes before the grid, in any unit.
         members: The ensemble, with shape `(M, C, L, *grid)`.
         spatial: The number of grid axes.
 
     Returns:
-        The scores by target, and what the members are by themselves.
+        The scores by target, and the statistics of the members.
     """
     leading, grid = members.shape[1 : members.ndim - spatial], members.shape[members.ndim - spatial :]
     members = members.reshape(len(members), -1, *grid)
     rows = {name: target.reshape(-1, *grid) for name, target in targets.items()}
-    found: dict[str, list[Scores]] = {name: [] for name in targets}
-    alone: list[Members] = []
+    scores: dict[str, list[Scores]] = {name: [] for name in targets}
+    statistics: list[MemberStatistics] = []
     scratch = threading.local()
 
-    def score(block: slice) -> tuple[Members, dict[str, Scores]]:
-        buffers = scratch.__dict__.setdefault("room", ScratchBuffers())
-        common, spectrum, own = _of_members(v := members[:, block], spatial, buffers)
+    def score(block: slice) -> tuple[MemberStatistics, dict[str, Scores]]:
+        buffers = scratch.__dict__.setdefault("buffers", ScratchBuffers())
+        transformed, own = _transform(v := members[:, block], spatial, buffers)
         return own, {
-            name: _of_target(target[block], v, common, spectrum, buffers) for name, target in rows.items()
+            name: _score_target(target[block], v, transformed, buffers) for name, target in rows.items()
         }
 
-    for own, scores in _map(score, members):
-        alone.append(own)
-        for name, part in scores.items():
-            found[name].append(part)
-    whole = {name: _unflatten(join_scores(parts, 0), leading) for name, parts in found.items()}
-    joined = join_members(alone)
-    shaped = [getattr(joined, field.name).unflatten(1, leading) for field in dataclasses.fields(Members)]
-    return whole, Members(*shaped)
+    for own, parts in _map(score, members):
+        statistics.append(own)
+        for name, part in parts.items():
+            scores[name].append(part)
+    joined = join_statistics(statistics)
+    shaped = [getattr(joined, field.name).reshape(-1, *leading) for field in dataclasses.fields(joined)]
+    whole = {name: _unflatten(join_scores(parts, 0), leading) for name, parts in scores.items()}
+    return whole, MemberStatistics(*shaped)
 
 
 def join_scores(parts: Sequence[Scores], dim: int) -> Scores:
-    """Scores of parts of the fields or lead times, along that axis, as one."""
+    """Concatenate scores of several fields or lead times along that axis."""
     first = parts[0]
     return Scores(
         {name: torch.cat([part.metrics[name] for part in parts], dim) for name in first.metrics},
@@ -119,25 +133,25 @@ def join_scores(parts: Sequence[Scores], dim: int) -> Scores:
     )
 
 
-def join_members(parts: Sequence[Members]) -> Members:
-    """What members are in parts of the last axis, as one."""
-    fields = [field.name for field in dataclasses.fields(Members)]
-    return Members(*(torch.cat([getattr(part, name) for part in parts], -1) for name in fields))
+def join_statistics(parts: Sequence[MemberStatistics]) -> MemberStatistics:
+    """Concatenate statistics along their last axis."""
+    fields = [field.name for field in dataclasses.fields(MemberStatistics)]
+    return MemberStatistics(*(torch.cat([getattr(part, name) for part in parts], -1) for name in fields))
 
 
 def _blocks(members: Tensor) -> Iterator[slice]:
     """Slices of the second axis."""
     size = members[:, 0].numel() * members.element_size()
-    step = max(1, BLOCK.get(members.device.type, BLOCK["cpu"]) // size)
+    step = max(1, BLOCK_BYTES.get(members.device.type, BLOCK_BYTES["cpu"]) // size)
     for first in range(0, members.shape[1], step):
         yield slice(first, first + step)
 
 
 def _map(
-    function: Callable[[slice], tuple[Members, dict[str, Scores]]], members: Tensor
-) -> Iterator[tuple[Members, dict[str, Scores]]]:
-    """What a function makes of every block, in order. On CPUs threads take blocks, and not parts of each:
-    operations on a block are too short to share."""
+    function: Callable[[slice], tuple[MemberStatistics, dict[str, Scores]]], members: Tensor
+) -> Iterator[tuple[MemberStatistics, dict[str, Scores]]]:
+    """Apply a function to every block, in order. On CPUs each thread takes whole blocks: operations on one
+    are too short to be split over threads."""
     blocks, threads = list(_blocks(members)), torch.get_num_threads()
     if not members.is_cpu or min(len(blocks), threads) == 1:
         yield from map(function, blocks)
@@ -146,55 +160,63 @@ def _map(
         yield from pool.map(torch.no_grad()(function), blocks)
 
 
-def _of_members(
-    v: Tensor, spatial: int, buffers: ScratchBuffers
-) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor], Members]:
-    """The spread; power by bin and the mean's coefficients; and what the members are by themselves."""
+@dataclasses.dataclass(frozen=True)
+class _Transformed:
+    """What the scores against every target share: the spread `(N)`, None of a single member; the mean power
+    of the members by bin `(N, n)`; and the Fourier coefficients of their mean `(N, *half grid)`."""
+
+    spread: Tensor | None
+    power: Tensor
+    mean: Tensor
+
+
+def _transform(v: Tensor, spatial: int, buffers: ScratchBuffers) -> tuple[_Transformed, MemberStatistics]:
+    """Transform members `(M, N, *grid)` to Fourier space, and take their statistics."""
     grid, count = tuple(range(-spatial, 0)), len(v)
-    metrics = {}
     mean = v.mean(0)
+    spread = None
     if count > 1:
-        centred = torch.sub(v, mean, out=buffers.take("errors", v.shape, v))
+        centred = torch.sub(v, mean, out=buffers.get("errors", v.shape, v))
         variance = torch.linalg.vector_norm(centred, dim=grid).square().mean(0) / mean[0].numel()
-        metrics["spread"] = ((count + 1) / (count - 1) * variance).sqrt()
-    modes = torch.fft.rfftn(v, dim=grid, norm="ortho")
-    power = Binning.of(v, spatial).mean(torch.view_as_real(modes).square_().mean(0).sum(-1))
+        spread = ((count + 1) / (count - 1) * variance).sqrt()
+    modes = torch.view_as_real(fourier(v, spatial))
+    power = Binning.of(v, spatial).mean(modes.square_().mean(0).sum(-1))
     # Sums along an axis in the members' precision, of these in double: a cast of all would be a copy. Minima
     # and maxima in two passes: torch's aminmax is ten times as slow as both.
     sums = v.sum(-1).double().reshape(*v.shape[:2], -1).sum(-1)
-    own = Members(sums / mean[0].numel(), v.amin(grid), v.amax(grid))
+    statistics = MemberStatistics(sums / mean[0].numel(), v.amin(grid), v.amax(grid))
     # The transform is linear: that of the mean is the mean of those of the members
-    return metrics, (power, fourier(mean, spatial)), own
+    return _Transformed(spread, power, fourier(mean, spatial)), statistics
 
 
-def _of_target(
-    u: Tensor, v: Tensor, common: dict[str, Tensor], spectrum: tuple[Tensor, Tensor], buffers: ScratchBuffers
-) -> Scores:
-    spatial = u.ndim - 1
+def _score_target(u: Tensor, v: Tensor, members: _Transformed, buffers: ScratchBuffers) -> Scores:
+    """Score members `(M, N, *grid)` against a target `(N, *grid)`."""
+    spatial, cells = u.ndim - 1, u[0].numel()
     grid = tuple(range(-spatial, 0))
-    error = torch.sub(v, u, out=buffers.take("errors", v.shape, v))
-    mean = error.mean(0).square_().mean(grid)
-    each = torch.linalg.vector_norm(error, dim=grid).square() / u[0].numel()
-    variance = (u - u.mean(grid, keepdim=True)).square_().sum(grid) / (u[0].numel() - 1) + EPS
-    storage = buffers.take("sorted", (len(v) + 1, *u.shape), v)
-    score, ranks = distribution_of_errors(error, spatial, storage)
+    error = torch.sub(v, u, out=buffers.get("errors", v.shape, v))
+    of_mean = error.mean(0).square_().mean(grid)
+    of_members = torch.linalg.vector_norm(error, dim=grid).square() / cells
+    variance = (u - u.mean(grid, keepdim=True)).square_().sum(grid) / (cells - 1) + EPS
+    sorted_errors = buffers.get("sorted", (len(v) + 1, *u.shape), v)
+    crps, ranks = crps_and_ranks(error, spatial, sorted_errors)
     metrics = {
-        "vrmse": (mean / variance).sqrt(),
-        "vrmse_member": (each / variance).sqrt().mean(0),
-        "nrmse": (mean / (u.square().mean(grid) + EPS)).sqrt(),
-        "skill": mean.sqrt(),
-        **common,
-        "crps": score,
+        "vrmse": (of_mean / variance).sqrt(),
+        "vrmse_member": (of_members / variance).sqrt().mean(0),
+        "nrmse": (of_mean / (u.square().mean(grid) + EPS)).sqrt(),
+        "skill": of_mean.sqrt(),
+        **({} if members.spread is None else {"spread": members.spread}),
+        "crps": crps,
     }
     binning = Binning.of(u, spatial)
-    power, prediction = binning.mean(square(coefficients := fourier(u, spatial))), spectrum[0]
-    errors = relative_rmse(power, prediction, binning.edges)
+    modes = fourier(u, spatial)
+    power = binning.mean(square(modes))
+    errors = relative_rmse(power, members.power, binning.edges)
     bands = bands_of(tuple(binning.edges.tolist()))
     metrics |= {f"spectrum_rmse_{name}": value for name, value in errors.items() if bands[name]}
     spectra = {
         "power_truth": power,
-        "power_prediction": prediction,
-        "coherence": cross(binning, coefficients, spectrum[1]) / (power * prediction).sqrt(),
+        "power_prediction": members.power,
+        "coherence": cross(binning, modes, members.mean) / (power * members.power).sqrt(),
     }
     if ranks is not None:
         spectra[RANKS] = ranks
@@ -202,8 +224,9 @@ def _of_target(
 
 
 def _unflatten(scores: Scores, leading: torch.Size) -> Scores:
+    """Give the first axis its shape again."""
     return Scores(
-        {name: value.unflatten(0, leading) for name, value in scores.metrics.items()},
-        {name: value.unflatten(0, leading) for name, value in scores.spectra.items()},
+        {name: value.reshape(leading + value.shape[1:]) for name, value in scores.metrics.items()},
+        {name: value.reshape(leading + value.shape[1:]) for name, value in scores.spectra.items()},
         scores.edges,
     )

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lola.emulation.emulator import Weights
 from lola.evaluation.scores.conservation import Invariant, drift
-from lola.evaluation.scores.ensemble import RANKS, Members, Scores, score_ensemble
-from lola.evaluation.scores.metrics import stays_within
+from lola.evaluation.scores.ensemble import RANKS, MemberStatistics, Scores, score_ensemble
+from lola.evaluation.scores.stability import share_stable
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,8 +93,8 @@ def score(
     Returns:
         Rows of the metrics table, and of the second table: spectra, coherence and ranks.
     """
-    scores, own = score_ensemble({"target": truth}, members, spatial=truth.ndim - 2)
-    rollouts = {"stability": (channels, share_stable(truth, own))}
+    scores, statistics = score_ensemble({"target": truth}, members, spatial=truth.ndim - 2)
+    rollouts = {"stability": (channels, share_stable(truth, statistics))}
     return tabulate(subject, scores["target"], rollouts, channels=channels, lead_times=lead_times)
 
 
@@ -116,23 +116,8 @@ def stored_bytes(channels: Sequence[str], grid: Sequence[int], members: int) -> 
     return len(channels) * (8 * metrics.num_rows + 4 * values)
 
 
-def share_stable(truth: Tensor, own: Members) -> Tensor:
-    """The share of rollouts all of whose fields have stayed finite and in range until each lead time.
-
-    Arguments:
-        truth: The true states `(C, L, *grid)`, whose range over all times counts.
-        own: What the members are by themselves.
-
-    Returns:
-        The share, the same for every field, with shape `(C, L)`.
-    """
-    low, high = (values.unsqueeze(-1) for values in truth.flatten(1).aminmax(dim=-1))
-    stable = stays_within(own.smallest, own.largest, low.to(own.smallest), high.to(own.smallest)).all(1)
-    return stable.double().mean(0).expand(len(truth), -1)
-
-
 def drifts(
-    invariants: Sequence[Invariant], channels: Sequence[str], known: Tensor, own: Members
+    invariants: Sequence[Invariant], channels: Sequence[str], known: Tensor, statistics: MemberStatistics
 ) -> dict[str, tuple[Sequence[str], Tensor]]:
     """The mean over members of the drift of what is conserved, with the fields that hold it.
 
@@ -140,7 +125,7 @@ def drifts(
         invariants: What the simulation conserves.
         channels: The names of the fields.
         known: The last known state in physical units, with shape `(C, *grid)`.
-        own: What the members are by themselves.
+        statistics: The means of the members.
 
     Returns:
         Metrics `drift_mass` and the like: names of fields, and values with shape `(fields, L)`.
@@ -148,7 +133,7 @@ def drifts(
     found: dict[str, tuple[Sequence[str], Tensor]] = {}
     for each in invariants:
         numbers = [channels.index(name) for name in each.channels]
-        moved = drift(known[numbers], own.means[:, numbers].to(known.device), spatial=known.ndim - 1)
+        moved = drift(known[numbers], statistics.means[:, numbers].to(known.device), spatial=known.ndim - 1)
         found[f"drift_{each.name}"] = (each.channels, moved.mean(0))
     return found
 

@@ -12,19 +12,6 @@ import torch
 from torch import Tensor
 
 
-def sort_first(x: Tensor) -> list[Tensor]:
-    """The order statistics along the first axis, from the smallest.
-
-    Arguments:
-        x: Values with shape `(M, ...)`.
-
-    Returns:
-        `M` tensors with shape `(...)`. A column that holds a NaN may hold more of them afterwards.
-    """
-    rows, order = sort_rows(x)
-    return [rows[i] for i in order]
-
-
 def sort_rows(x: Tensor, storage: Tensor | None = None) -> tuple[Tensor, tuple[int, ...]]:
     """The order statistics along the first axis, wherever sorting left them.
 

@@ -33,55 +33,6 @@ EPS = 1e-6
 BANDS = ("low", "mid", "high", "tail")
 
 
-def power_spectrum(field: Tensor, *, spatial: int) -> tuple[Tensor, Tensor]:
-    """The isotropic power spectrum of a field, vectorised over its leading axes.
-
-    Arguments:
-        field: A real field u with shape `(..., *grid)`, of any unit.
-        spatial: The number of grid axes.
-
-    Returns:
-        The power P_u in the squared unit of the field, with shape `(..., n)`, and the upper edges k_i of
-        the bins in cycles per pixel, with shape `(n,)`.
-    """
-    binning = Binning.of(field, spatial)
-    return binning.mean(square(fourier(field, spatial))), binning.edges
-
-
-def spectrum_rmse(truth: Tensor, members: Tensor, *, spatial: int) -> dict[str, Tensor]:
-    """The error of the ensemble's mean power relative to the truth's, by band, without unit.
-
-    Arguments:
-        truth: The true field u, with shape `(..., *grid)`.
-        members: The ensemble, with shape `(M, ..., *grid)`.
-        spatial: The number of grid axes.
-
-    Returns:
-        The error with shape `(...)` for each of low, mid, high and tail. A band without a bin, as coarse
-        grids have, gives NaN.
-    """
-    power, edges = power_spectrum(truth, spatial=spatial)
-    return relative_rmse(power, power_spectrum(members, spatial=spatial)[0].mean(0), edges)
-
-
-def coherence(truth: Tensor, members: Tensor, *, spatial: int) -> tuple[Tensor, Tensor]:
-    """The coherence of an ensemble with the truth by wavenumber, from 0 to 1.
-
-    Arguments:
-        truth: The true field u, with shape `(..., *grid)`.
-        members: The ensemble, with shape `(M, ..., *grid)`.
-        spatial: The number of grid axes.
-
-    Returns:
-        The coherence C, with shape `(..., n)`, NaN where truth or members have no power at all, and the upper
-        edges k_i of the bins in cycles per pixel, with shape `(n,)`.
-    """
-    binning = Binning.of(truth, spatial)
-    u, v = fourier(truth, spatial), fourier(members, spatial)
-    power = binning.mean(square(u)) * binning.mean(mean_square(v))
-    return cross(binning, u, v.mean(0)) / power.sqrt(), binning.edges
-
-
 def cross(binning: "Binning", u: Tensor, v: Tensor) -> Tensor:
     """The modulus of the mean of U V* over each bin, given half spectra, with shape `(..., n)`.
 
@@ -98,11 +49,6 @@ def fourier(field: Tensor, spatial: int) -> Tensor:
 def square(coefficients: Tensor) -> Tensor:
     """The squared modulus of complex numbers."""
     return torch.view_as_real(coefficients).square().sum(-1)
-
-
-def mean_square(coefficients: Tensor) -> Tensor:
-    """The mean over the first axis of the squared modulus, members before parts: rows are contiguous."""
-    return torch.view_as_real(coefficients).square().mean(0).sum(-1)
 
 
 def relative_rmse(truth: Tensor, prediction: Tensor, edges: Tensor) -> dict[str, Tensor]:

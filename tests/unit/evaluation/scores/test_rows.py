@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lola.evaluation.scores.metrics import coherence, crps, nrmse, rank_histogram, skill, spread, vrmse
+from lola.evaluation.scores.ensemble import score_ensemble
 from lola.evaluation.scores.rows import (
     METRICS_SCHEMA,
     SPECTRA_SCHEMA,
@@ -15,7 +15,6 @@ from lola.evaluation.scores.rows import (
     stored_bytes,
     with_lists,
 )
-from lola.evaluation.scores.spectra import power_spectrum, spectrum_rmse
 
 SUBJECT = Subject(
     system="euler",
@@ -46,18 +45,8 @@ def value(table, column="value", **place):
 def test_every_row_is_its_metric(grid):
     truth, members = draw(grid=grid)
     metrics, _ = score(SUBJECT, truth, members, channels=CHANNELS, lead_times=LEAD_TIMES)
-    spatial = len(grid)
-    expected = {
-        "vrmse": vrmse(truth, members.mean(0), spatial=spatial),
-        "vrmse_member": vrmse(truth, members, spatial=spatial).mean(0),
-        "skill": skill(truth, members, spatial=spatial),
-        "spread": spread(members, spatial=spatial),
-        "nrmse": nrmse(truth, members.mean(0), spatial=spatial),
-        "crps": crps(truth, members, spatial=spatial),
-        "stability": torch.ones(3, 2),
-    }
-    errors = spectrum_rmse(truth, members, spatial=spatial)
-    expected |= {f"spectrum_rmse_{band}": error for band, error in errors.items() if not error.isnan().any()}
+    scores, _ = score_ensemble({"truth": truth}, members, spatial=len(grid))
+    expected = scores["truth"].metrics | {"stability": torch.ones(3, 2)}
     assert metrics.num_rows == 3 * 2 * len(expected)
     for metric, scores in expected.items():
         found = value(metrics, metric=metric, field="energy", lead_time=8)
@@ -67,17 +56,13 @@ def test_every_row_is_its_metric(grid):
 def test_spectra_hold_the_power_of_truth_and_members():
     truth, members = draw()
     _, spectra = score(SUBJECT, truth, members, channels=CHANNELS, lead_times=LEAD_TIMES)
-    power, k = power_spectrum(truth, spatial=2)
-    mean = power_spectrum(members, spatial=2)[0].mean(0)
+    scores = score_ensemble({"truth": truth}, members, spatial=2)[0]["truth"]
     place = {"field": "pressure", "lead_time": 4, "column": "values"}
-    expected = {
-        "power_truth": power,
-        "power_prediction": mean,
-        "coherence": coherence(truth, members, spatial=2)[0],
-    }
+    expected = {name: scores.spectra[name] for name in ("power_truth", "power_prediction", "coherence")}
     for metric, values in expected.items():
         np.testing.assert_allclose(value(spectra, metric=metric, **place), values[2, 0], rtol=1e-6)
-    expected = rank_histogram(truth, members, spatial=2)[2, 1]
+    expected = scores.spectra["rank_histogram"][2, 1]
+    k = scores.edges
     found = value(spectra, metric="rank_histogram", field="pressure", lead_time=8, column="values")
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     for metric, bins in {"rank_histogram": np.arange(5), "power_truth": k, "coherence": k}.items():

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.signal import csd
 
-from lola.evaluation.scores.spectra import BANDS, band_limits, coherence, power_spectrum, spectrum_rmse
+from lola.evaluation.scores.spectra import BANDS, band_limits
 
 GRIDS = [(16, 16), (15, 21), (40, 64), (8, 12, 10), (9, 7, 8)]
 
@@ -17,7 +18,40 @@ def modes(grid):
     return k, np.searchsorted(edges + 1e-12, k), count
 
 
-def test_oracle(oracle):
+@pytest.fixture
+def power_spectrum(scores_of):
+    """The power of a field by bin, and the bins' upper edges."""
+
+    def power_spectrum(field, *, spatial):
+        found = scores_of(field, field[None], spatial=spatial)
+        return found["power_truth"], found["edges"]
+
+    return power_spectrum
+
+
+@pytest.fixture
+def spectrum_rmse(scores_of):
+    """The relative error of the members' power, by band."""
+
+    def spectrum_rmse(truth, members, *, spatial):
+        found = scores_of(truth, members, spatial=spatial)
+        return {name: found[f"spectrum_rmse_{name}"] for name in BANDS}
+
+    return spectrum_rmse
+
+
+@pytest.fixture
+def coherence(scores_of):
+    """The coherence of members with the truth, and the bins' upper edges."""
+
+    def coherence(truth, members, *, spatial):
+        found = scores_of(truth, members, spatial=spatial)
+        return found["coherence"], found["edges"]
+
+    return coherence
+
+
+def test_oracle(oracle, power_spectrum, spectrum_rmse):
     power, k = power_spectrum(oracle["u"], spatial=2)
     torch.testing.assert_close(power, oracle["psd_u"], rtol=1e-4, atol=0)
     torch.testing.assert_close(k, oracle["k"], rtol=1e-6, atol=0)
@@ -27,7 +61,7 @@ def test_oracle(oracle):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_equals_binning_the_whole_transform(grid):
+def test_equals_binning_the_whole_transform(grid, power_spectrum):
     u = torch.randn(2, *grid, dtype=torch.float64)
     power, k = power_spectrum(u, spatial=len(grid))
     _, bins, count = modes(grid)
@@ -40,7 +74,7 @@ def test_equals_binning_the_whole_transform(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-def test_parseval(grid):
+def test_parseval(grid, power_spectrum):
     u = torch.randn(*grid, dtype=torch.float64) + 3
     _, bins, count = modes(grid)
     power, _ = power_spectrum(u, spatial=len(grid))
@@ -49,7 +83,7 @@ def test_parseval(grid):
 
 
 @pytest.mark.parametrize("cycles", [1, 7, 16, 31])
-def test_a_wave_peaks_in_its_bin(cycles):
+def test_a_wave_peaks_in_its_bin(cycles, power_spectrum):
     x = torch.arange(64, dtype=torch.float64) / 64
     wave = torch.cos(2 * torch.pi * cycles * x).expand(64, 64)
     power, k = power_spectrum(wave, spatial=2)
@@ -58,13 +92,13 @@ def test_a_wave_peaks_in_its_bin(cycles):
     assert power.sum() - power[peak] < 1e-20
 
 
-def test_white_noise_is_flat():
+def test_white_noise_is_flat(power_spectrum):
     power, _ = power_spectrum(torch.randn(400, 32, 32, generator=torch.Generator().manual_seed(1)), spatial=2)
     torch.testing.assert_close(power.mean(0), torch.ones(power.shape[-1]), rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
-def test_scaling_a_field_has_a_known_error(factor):
+def test_scaling_a_field_has_a_known_error(factor, spectrum_rmse):
     u = 100 * torch.randn(2, 3, 24, 24, dtype=torch.float64)
     errors = spectrum_rmse(u, (factor * u)[None], spatial=2)
     assert tuple(errors) == BANDS
@@ -74,7 +108,7 @@ def test_scaling_a_field_has_a_known_error(factor):
         )
 
 
-def test_members_are_averaged_in_power_not_in_field():
+def test_members_are_averaged_in_power_not_in_field(spectrum_rmse):
     u = 10 * torch.randn(24, 24, dtype=torch.float64)
     flipped = spectrum_rmse(u, torch.stack([u, -u]), spatial=2)
     assert all(error < 1e-9 for error in flipped.values())
@@ -89,7 +123,7 @@ def test_bands_are_equally_wide_in_logarithm():
     assert np.diff(np.log(limits)) == pytest.approx(np.full(3, math.log(32) / 3))
 
 
-def test_a_band_sees_only_its_scales():
+def test_a_band_sees_only_its_scales(spectrum_rmse):
     x = torch.arange(64, dtype=torch.float64) / 64
     u = torch.randn(64, 64, dtype=torch.float64)
     errors = spectrum_rmse(u, (u + 20 * torch.cos(2 * torch.pi * 2 * x))[None], spatial=2)
@@ -97,7 +131,7 @@ def test_a_band_sees_only_its_scales():
     assert max(errors[band] for band in BANDS[1:]) < 1e-9
 
 
-def test_coherence_of_what_is_proportional_is_one():
+def test_coherence_of_what_is_proportional_is_one(coherence):
     u = torch.randn(2, 20, 24, dtype=torch.float64)
     for members in (u[None], torch.stack([-3 * u]), torch.stack([u, u])):
         torch.testing.assert_close(
@@ -105,7 +139,7 @@ def test_coherence_of_what_is_proportional_is_one():
         )
 
 
-def test_phases_of_their_own_have_no_coherence():
+def test_phases_of_their_own_have_no_coherence(coherence):
     generator = torch.Generator().manual_seed(0)
     u, v = torch.randn(128, 128, generator=generator), torch.randn(16, 128, 128, generator=generator)
     found, k = coherence(u, v, spatial=2)
@@ -115,7 +149,7 @@ def test_phases_of_their_own_have_no_coherence():
 
 
 @pytest.mark.parametrize("signal", [0.5, 1.0, 2.0])
-def test_coherence_of_a_noisy_member_is_the_share_of_the_signal(signal):
+def test_coherence_of_a_noisy_member_is_the_share_of_the_signal(signal, coherence):
     generator = torch.Generator().manual_seed(1)
     u, noise = torch.randn(2, 256, 256, generator=generator, dtype=torch.float64)
     found, k = coherence(u, (signal * u + noise)[None], spatial=2)
@@ -123,5 +157,20 @@ def test_coherence_of_a_noisy_member_is_the_share_of_the_signal(signal):
     assert found[(k > 0.1) & (k <= 0.5)].mean().item() == pytest.approx(expected, abs=0.01)
 
 
-def test_a_field_without_waves_has_no_coherence():
+def test_a_field_without_waves_has_no_coherence(coherence):
     assert coherence(torch.zeros(8, 8), torch.ones(2, 8, 8), spatial=2)[0].isnan().all()
+
+
+def test_power_and_coherence_are_those_of_scipy(scores_of):
+    """On one axis every bin holds one wavenumber."""
+    u, v = torch.randn(33, dtype=torch.float64), torch.randn(3, 33, dtype=torch.float64)
+    found = scores_of(u, v, spatial=1)
+    options = {"window": "boxcar", "nperseg": 33, "detrend": False, "return_onesided": False}
+    crossed = np.mean([csd(u, member, **options)[1] for member in v], axis=0)[1:17]
+    power = csd(u, u, **options)[1].real[1:17]
+    prediction = np.mean([csd(member, member, **options)[1].real for member in v], axis=0)[1:17]
+    np.testing.assert_allclose(found["power_truth"], power, rtol=1e-9)
+    np.testing.assert_allclose(found["power_prediction"], prediction, rtol=1e-9)
+    np.testing.assert_allclose(
+        found["coherence"], np.abs(crossed.real) / np.sqrt(power * prediction), rtol=1e-9
+    )
