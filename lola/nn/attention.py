@@ -4,7 +4,7 @@ r"""Multi-head self-attention with optional query-key normalisation and rotary p
     q_n <- R(phi_n) q_n,  k_n <- R(phi_n) k_n,  phi_n = p_n theta
     y = W' softmax(q k^T / sqrt(d)) v + b'
 
-`p_n` are the integer coordinates of token `n` and `theta` the angles per step along each axis; R turns
+`p_n` are the integer coordinates of token `n` and `theta` the angles per step along each axis; R rotates
 consecutive pairs of features, so that the product of two tokens depends on `p_n - p_m` alone.
 """
 
@@ -12,17 +12,18 @@ import math
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from lola.nn.rotary import normalise, rotate
 
-SHORT = 512
+SHORT_SEQUENCE = 512
+"""Tokens up to which CPUs attend faster in half precision without torch's fused kernel."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v of `(B, heads, N, d)`."""
-    if q.is_cpu and q.dtype == torch.bfloat16 and q.shape[-2] <= SHORT:
-        # Where a few tokens meet, torch's fused kernel for CPUs is slower in half precision than its parts
+    if q.is_cpu and q.dtype == torch.bfloat16 and q.shape[-2] <= SHORT_SEQUENCE:
         weights = torch.softmax((q / math.sqrt(q.shape[-1])) @ k.mT, dim=-1)
         return weights @ v
     return F.scaled_dot_product_attention(q, k, v)
@@ -45,16 +46,25 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(features, 3 * features, bias=bias)
         self.out = nn.Linear(features, features)
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
-        """Map `(B, N, features)` to the same shape; `rotation` is `(N, heads, d / 2, 2)`."""
-        qk, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).split((2, 1), dim=2)
+    def forward(self, x: Tensor, rotation: Tensor | None = None, queries: slice | None = None) -> Tensor:
+        """Map tokens `(B, N, features)` to the same shape.
+
+        Arguments:
+            x: The tokens.
+            rotation: Their rotations, with shape `(N, heads, d / 2, 2)`, if attention sees positions.
+            queries: The tokens whose outputs are wanted, if not all.
+        """
+        qkv = rearrange(self.qkv(x), "b n (part heads d) -> b n part heads d", part=3, heads=self.heads)
+        qk, v = qkv[:, :, :2], qkv[:, :, 2]
         if rotation is not None:
             qk = rotate(qk, rotation, norm=self.qk_norm)
         elif self.qk_norm:
             qk = normalise(qk)
-        q, k, v = (part.transpose(1, 2) for part in (*qk.unbind(2), v.squeeze(2)))
-        y = attend(q, k, v)
-        return self.out(y.transpose(1, 2).flatten(-2))
+        q, k = qk.unbind(2)
+        if queries is not None:
+            q = q[:, queries]
+        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.out(rearrange(y, "b heads n d -> b n (heads d)"))
 
 
 class GridAttention(SelfAttention):
@@ -63,7 +73,7 @@ class GridAttention(SelfAttention):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__(channels, heads, bias=True, qk_norm=False)
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
-        grid = x.shape[2:]
-        y = super().forward(x.flatten(2).transpose(1, 2), rotation)
-        return y.transpose(1, 2).unflatten(2, grid)
+    def forward(self, x: Tensor, rotation: Tensor | None = None, queries: slice | None = None) -> Tensor:
+        """Map `(B, C, *grid)` to the same shape."""
+        y = super().forward(rearrange(x, "b c ... -> b (...) c"), rotation, queries)
+        return y.mT.unflatten(2, x.shape[2:])

@@ -18,6 +18,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 Norm = Literal["layer", "rms", "group"]
@@ -168,28 +169,30 @@ def start_near_identity(convolution: nn.Module) -> None:
 
 
 def space_to_depth(x: Tensor, factors: Sequence[int], cells_first: bool = False) -> Tensor:
-    """Fold `(B, C, H P, W Q)` into `(B, C P Q, H, W)`, for any number of axes.
+    """Fold `(B, C, H P, W Q)` into `(B, C P Q, H, W)`, for up to four axes.
 
     The new channels are in the order (C, P, Q), or (P, Q, C) if `cells_first`.
     """
-    d = len(factors)
-    for axis, factor in reversed(list(enumerate(factors))):
-        x = x.unflatten(2 + axis, (-1, factor))  # (B, C, H, P, W, Q)
-    cells = range(3, 3 + 2 * d, 2)
-    x = x.permute(0, *range(2, 2 + 2 * d, 2), *((*cells, 1) if cells_first else (1, *cells)))
-    return x.flatten(1 + d).movedim(-1, 1)
+    fine, coarse = _patterns(len(factors), cells_first)
+    return rearrange(x, f"b c {fine} -> {coarse}", **_sizes(factors)).movedim(-1, 1)
 
 
 def depth_to_space(x: Tensor, factors: Sequence[int], cells_first: bool = False) -> Tensor:
     """Unfold `(B, C P Q, H, W)` into `(B, C, H P, W Q)`: the inverse of `space_to_depth`."""
-    d = len(factors)
-    x = x.unflatten(1, (*factors, -1) if cells_first else (-1, *factors))  # (B, C, P, Q, H, W)
-    first, channels = (1, 1 + d) if cells_first else (2, 1)
-    pairs = [axis for i in range(d) for axis in (2 + d + i, first + i)]
-    x = x.permute(0, *pairs, channels)  # (B, H, P, W, Q, C)
-    for axis in range(d):
-        x = x.flatten(1 + axis, 2 + axis)
-    return x.movedim(-1, 1)
+    fine, coarse = _patterns(len(factors), cells_first)
+    return rearrange(x.movedim(1, -1), f"{coarse} -> b {fine} c", **_sizes(factors)).movedim(-1, 1)
+
+
+def _patterns(axes: int, cells_first: bool) -> tuple[str, str]:
+    """The axes of the fine grid, such as `(h p) (w q)`, and the coarse tensor, `b h w (c p q)`."""
+    coarse, cells = "hwdt"[:axes], " ".join("pqrs"[:axes])
+    fine = " ".join(f"({size} {cell})" for size, cell in zip(coarse, "pqrs", strict=False))
+    channels = f"{cells} c" if cells_first else f"c {cells}"
+    return fine, f"b {' '.join(coarse)} ({channels})"
+
+
+def _sizes(factors: Sequence[int]) -> dict[str, int]:
+    return dict(zip("pqrs", factors, strict=False))
 
 
 class SpaceToDepth(nn.Module):

@@ -24,9 +24,10 @@ from lola.nn.attention import SelfAttention
 from lola.nn.embedding import SineEncoding, coordinates, mlp
 from lola.nn.layers import depth_to_space, scale_parameters, space_to_depth
 from lola.nn.recompute import Block
-from lola.nn.rotary import rotation
+from lola.nn.rotary import rotations
 
-Weights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+ModulationWeights = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""1 + a, b, and the weights of x, y and h in the sum, `(features)` or `(B, 1, features)` each."""
 
 
 class TransformerBlock(Block):
@@ -73,14 +74,14 @@ class TransformerBlock(Block):
             direction = nn.functional.normalize(torch.randn(axes, features // 2), dim=0)
             self.theta = nn.Parameter(direction * 100 ** -torch.rand(features // 2))
         self.rope = rope
-        self._turned: tuple[Tensor, tuple[int, int], Tensor] | None = None
+        self._cached_rotation: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     def forward(self, x: Tensor, h: Tensor, m: Tensor | None, p: Tensor) -> Tensor:
         """Map tokens `(B, N, features)`, given `h` alike, `m` `(B, modulation)`, coordinates `(N, axes)`."""
-        return self.update(x, h, self.weigh(m), self.rotation(p))
+        return self.update(x, h, self.modulation_weights(m), self.rotation(p))
 
-    def weigh(self, m: Tensor | None) -> Weights:
-        """What the modulation makes of the formulas: 1 + a, b, and the weights of x, y and h in the sum."""
+    def modulation_weights(self, m: Tensor | None) -> ModulationWeights:
+        """The weights in the formulas, given `m` `(B, modulation)`, if the block is modulated."""
         if self.modulation is None:
             a, b, c, d = self.abcd
         else:
@@ -89,32 +90,72 @@ class TransformerBlock(Block):
         both = last * torch.rsqrt(1 + c * c)
         return 1 + a, b, both, both * c, last * d
 
-    def update(self, x: Tensor, h: Tensor, weights: Weights, rotation: Tensor | None) -> Tensor:
-        """The formulas, given the weights and the rotation of tokens."""
+    def rotation(self, p: Tensor) -> Tensor | None:
+        """The rotation of tokens at coordinates `(N, axes)`, cached where gradients are off; None without
+        positions."""
+        if not self.rope:
+            return None
+        heads = self.attention.heads
+        if torch.compiler.is_compiling():
+            return rotations(p, self.theta, heads)
+        if torch.is_grad_enabled() or self.theta.is_inference():
+            self._cached_rotation = None
+            return rotations(p, self.theta, heads)
+        version = (self.theta.data_ptr(), self.theta._version)
+        cached = self._cached_rotation
+        if cached is None or cached[0] is not p or cached[1] != version:
+            self._cached_rotation = cached = (p, version, rotations(p, self.theta, heads))
+        return cached[2]
+
+    def update(
+        self,
+        x: Tensor,
+        h: Tensor,
+        weights: ModulationWeights,
+        rotation: Tensor | None,
+        tokens: slice | None = None,
+    ) -> Tensor:
+        """The formulas, in the dtype of `x`, with matrix products in that of the matrices.
+
+        Arguments:
+            x, h: Tokens and the input map's, with shape `(B, N, features)`.
+            weights: What `modulation_weights` returned.
+            rotation: What `rotation` returned.
+            tokens: Those that are returned; None for all.
+        """
         scale, shift, of_x, of_y, of_h = weights
         if scale.numel() == x.shape[-1] and not torch.is_grad_enabled():  # one modulation serves all windows
             y = F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), self.norm.eps)
         else:
             y = torch.addcmul(shift, scale, self.norm(x))
-        y = y + self.attention(y, rotation)
-        y = self.feedforward(y)
+        dtype = self.attention.qkv.weight.dtype
+        attended = self.attention(y.to(dtype), rotation, tokens)
+        if tokens is not None:
+            x, h, y = x[:, tokens], h[:, tokens], y[:, tokens]
+        y = self.feedforward((y + attended).to(dtype))
         return torch.addcmul(torch.addcmul(of_x * x, of_y, y), of_h, h)
 
-    def rotation(self, p: Tensor) -> Tensor | None:
-        """The rotation of tokens at coordinates `(N, axes)`, if attention sees their positions."""
-        return self._rotation(p) if self.rope else None
 
-    def _rotation(self, p: Tensor) -> Tensor:
-        """The rotation of tokens, kept between calls that do not train."""
-        if torch.compiler.is_compiling():
-            return rotation(p, self.theta, self.attention.heads)
-        if torch.is_grad_enabled() or self.theta.is_inference():
-            self._turned = None
-            return rotation(p, self.theta, self.attention.heads)
-        state = (self.theta.data_ptr(), self.theta._version)
-        if self._turned is None or self._turned[0] is not p or self._turned[1] != state:
-            self._turned = (p, state, rotation(p, self.theta, self.attention.heads))
-        return self._turned[2]
+class TransformerBlocks(nn.ModuleList):
+    """The blocks of a transformer."""
+
+    def forward(
+        self,
+        x: Tensor,
+        h: Tensor,
+        weights: Sequence[ModulationWeights],
+        rotations: Sequence[Tensor | None],
+        tokens: slice | None = None,
+    ) -> Tensor:
+        """Update tokens by all blocks; arguments as of `TransformerBlock.update`, one of each per block.
+
+        Of the last block only the wanted tokens are computed: nothing but its keys and values depends on the
+        others.
+        """
+        last = len(self) - 1
+        for i, (block, weight, rotation) in enumerate(zip(self, weights, rotations, strict=True)):
+            x = block.update(x, h, weight, rotation, tokens if i == last else None)
+        return x
 
 
 class Transformer(nn.Module):
@@ -152,7 +193,7 @@ class Transformer(nn.Module):
         self.project_in = nn.Linear(inputs * cells, features)
         self.encoding = SineEncoding(features)
         self.position = nn.Linear(axes * features, features)
-        self.blocks = nn.ModuleList(
+        self.blocks = TransformerBlocks(
             TransformerBlock(features, heads, axes, modulation, ffn_factor, dropout, qk_norm, rope)
             for _ in range(blocks)
         )
@@ -169,11 +210,3 @@ class Transformer(nn.Module):
             x = block(x, h, m, p)
         x = self.project_out(x).transpose(1, 2).unflatten(2, shape)
         return depth_to_space(x, self.patch_size).contiguous()
-
-    def run(
-        self, x: Tensor, h: Tensor, weights: Sequence[Weights], rotations: Sequence[Tensor | None]
-    ) -> Tensor:
-        """The blocks alone, from tokens to tokens, given the weights and the rotation of each."""
-        for block, weight, turn in zip(self.blocks, weights, rotations, strict=True):
-            x = block.update(x, h, weight, turn)  # type: ignore[operator]
-        return x
