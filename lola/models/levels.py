@@ -3,7 +3,7 @@
 from typing import Annotated, get_args
 
 from lola.core.config import Listed, Place, Size, Within, require
-from lola.nn.layers import Norm, groups
+from lola.nn.layers import Norm, group_count
 
 Heads = Annotated[tuple[tuple[Place, Size], ...], Listed(empty=True)]
 Blocks = Annotated[int, Within("[0, 1024]")]
@@ -24,8 +24,9 @@ def check_levels(channels: tuple[int, ...], blocks: tuple[int, ...], heads: Head
     require(norm in get_args(Norm), f"no normalisation is called {norm!r}")
     for n in channels:
         require(
-            norm != "group" or n % groups(n) == 0,
-            f"--channels {n} do not split into {groups(n)} groups; choose a multiple of {groups(n)}",
+            norm != "group" or n % group_count(n) == 0,
+            f"--channels {n} do not split into {group_count(n)} groups; "
+            f"choose a multiple of {group_count(n)}",
         )
     levels = [level for level, _ in heads]
     require(len(set(levels)) == len(levels), f"--attention-heads names one of the levels {levels} twice")

@@ -9,6 +9,7 @@ consecutive pairs of features, so that the product of two tokens depends on `p_n
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,39 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
+class Projections(NamedTuple):
+    """The matrices and biases of self-attention, its number of heads and whether it normalises."""
+
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    out: Tensor
+    out_bias: Tensor
+    heads: int
+    qk_norm: bool
+
+
+def self_attention(
+    x: Tensor, weights: Projections, rotation: Tensor | None = None, queries: slice | None = None
+) -> Tensor:
+    """Self-attention over tokens.
+
+    Arguments:
+        x: The tokens, with shape `(B, N, features)`.
+        weights: The projections, in the dtype of `x` unless autocast casts both.
+        rotation: The tokens' rotations, with shape `(N, heads, d / 2, 2)`, if attention sees positions.
+        queries: The tokens whose outputs are returned; None for all.
+    """
+    qkv = F.linear(x, weights.qkv, weights.qkv_bias).unflatten(-1, (3, weights.heads, -1))
+    qk, v = qkv[:, :, :2], qkv[:, :, 2]
+    if rotation is not None:
+        qk = rotate(qk, rotation, norm=weights.qk_norm)
+    elif weights.qk_norm:
+        qk = normalise(qk)
+    q, k = qk[:, :, 0] if queries is None else qk[:, queries, 0], qk[:, :, 1]
+    y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return F.linear(y.transpose(1, 2).flatten(-2), weights.out, weights.out_bias)
+
+
 class SelfAttention(nn.Module):
     """Self-attention over all tokens.
 
@@ -46,25 +80,14 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(features, 3 * features, bias=bias)
         self.out = nn.Linear(features, features)
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None, queries: slice | None = None) -> Tensor:
-        """Map tokens `(B, N, features)` to the same shape.
+    def projections(self) -> Projections:
+        """The matrices that `self_attention` takes."""
+        qkv, out = self.qkv, self.out
+        return Projections(qkv.weight, qkv.bias, out.weight, out.bias, self.heads, self.qk_norm)
 
-        Arguments:
-            x: The tokens.
-            rotation: Their rotations, with shape `(N, heads, d / 2, 2)`, if attention sees positions.
-            queries: The tokens whose outputs are wanted, if not all.
-        """
-        qkv = rearrange(self.qkv(x), "b n (part heads d) -> b n part heads d", part=3, heads=self.heads)
-        qk, v = qkv[:, :, :2], qkv[:, :, 2]
-        if rotation is not None:
-            qk = rotate(qk, rotation, norm=self.qk_norm)
-        elif self.qk_norm:
-            qk = normalise(qk)
-        q, k = qk.unbind(2)
-        if queries is not None:
-            q = q[:, queries]
-        y = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self.out(rearrange(y, "b heads n d -> b n (heads d)"))
+    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
+        """Map `(B, N, features)` to the same shape; `rotation` is `(N, heads, d / 2, 2)`."""
+        return self_attention(x, self.projections(), rotation)
 
 
 class GridAttention(SelfAttention):
@@ -73,7 +96,7 @@ class GridAttention(SelfAttention):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__(channels, heads, bias=True, qk_norm=False)
 
-    def forward(self, x: Tensor, rotation: Tensor | None = None, queries: slice | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor | None = None) -> Tensor:
         """Map `(B, C, *grid)` to the same shape."""
-        y = super().forward(rearrange(x, "b c ... -> b (...) c"), rotation, queries)
+        y = super().forward(rearrange(x, "b c ... -> b (...) c"), rotation)
         return y.mT.unflatten(2, x.shape[2:])

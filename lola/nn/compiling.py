@@ -1,4 +1,4 @@
-"""Compiled functions that do without where nothing can compile them."""
+"""Compiled functions that run uncompiled where compiling fails."""
 
 import functools
 import warnings
@@ -11,14 +11,14 @@ from torch._dynamo.exc import TorchDynamoException
 
 
 class Compiled:
-    """A function of tensors, compiled anew for each of their shapes and types, else as it is.
+    """A function of tensors, compiled for each of their shapes and dtypes.
 
-    Where compiling fails, as it does on machines without a C++ compiler, it warns once and goes on without.
+    Where compiling fails, as on machines without a C++ compiler, it warns once and calls the function itself.
 
     Arguments:
-        function: What is compiled.
-        graphs: Whether GPUs replay it as one CUDA graph, which spares the launch of every kernel. What it
-            returned before may then be overwritten by the next call.
+        function: The function.
+        graphs: Whether GPUs replay it as one CUDA graph, which saves launching every kernel. The next call
+            may then overwrite what this one returned.
     """
 
     def __init__(self, function: Callable[..., Any], graphs: bool = False) -> None:
@@ -27,7 +27,6 @@ class Compiled:
         self.compiled: Callable[..., Any] | None = torch.compile(function, dynamic=False, mode=mode)
 
     def __call__(self, *inputs: Any) -> Any:
-        """The function's value."""
         if self.compiled is None:
             return self.function(*inputs)
         try:
@@ -42,32 +41,31 @@ class Compiled:
             return self.function(*inputs)
 
 
-class _Kept(dict[tuple[str, bool], Compiled]):
-    """What was compiled for an object; copies of the object start without."""
+class _Cache(dict[tuple[str, bool], Compiled]):
+    """The compiled methods of an object, by name; copies of the object start with none."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Kept":
-        return _Kept()
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Cache":
+        return _Cache()
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Kept, ()
+        return _Cache, ()
 
 
 def compiled(function: Callable[..., Any], graphs: bool = False) -> Compiled:
-    """A function compiled once for all who ask for it.
+    """The compiled function, the same object for every caller.
 
-    That of a model, or of a method of it, lives as long as the model.
+    That of a module, or of a method of it, lives as long as the module.
     """
     owner = function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
     if owner is None:
         return _compiled(function, graphs)
-    kept = vars(owner).setdefault("_compiled_functions", _Kept())
+    cache = vars(owner).setdefault("_compiled_functions", _Cache())
     name = "" if owner is function else function.__name__
-    if (name, graphs) not in kept:
-        kept[name, graphs] = Compiled(function, graphs)
-    return kept[name, graphs]
+    if (name, graphs) not in cache:
+        cache[name, graphs] = Compiled(function, graphs)
+    return cache[name, graphs]
 
 
 @functools.cache
 def _compiled(function: Callable[..., Any], graphs: bool) -> Compiled:
-    """A function of a module; there are few."""
     return Compiled(function, graphs)

@@ -22,17 +22,17 @@ from lola.nn.layers import (
     SpaceToDepth,
     Up,
     convolution,
+    init_near_identity_,
     normalisation,
     scale_parameters,
-    start_near_identity,
-    suit,
+    to_fast_memory_format,
 )
 from lola.nn.recompute import Block
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What encoder and decoder share.
+    """The options that encoder and decoder share.
 
     Arguments:
         spatial: The number of grid axes.
@@ -44,7 +44,7 @@ class Architecture:
         stride: Down-sampling between levels along each axis.
         pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
         ffn_factor: Channels within a block over those outside.
-        dropout: Probability that a channel number within a block is dropped in training.
+        dropout: Probability that an activation within a block is dropped in training.
         periodic: Whether convolutions wrap around the grid.
         norm: The normalisation within blocks: over channels, or over groups of them and the grid.
         identity_init: Whether resampling and latent convolutions start near the identity.
@@ -70,7 +70,7 @@ class Architecture:
         """A convolution of the architecture's kind."""
         conv = convolution(inputs, outputs, self.spatial, self.kernel_size, stride, self.periodic)
         if identity and self.identity_init:
-            start_near_identity(conv)
+            init_near_identity_(conv)
         return conv
 
     def level(self, i: int) -> list[nn.Module]:
@@ -114,8 +114,8 @@ class ResidualBlock(Block):
         scale_parameters(self.conv_out, 1e-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = suit(x)
-        y = suit(self.norm(x))
+        x = to_fast_memory_format(x)
+        y = to_fast_memory_format(self.norm(x))
         if self.attention is not None:
             y = y + self.attention(y)
         return x + self.conv_out(self.dropout(self.act(self.conv_in(y))))
@@ -136,7 +136,7 @@ class Encoder(nn.Module):
         self.levels = nn.Sequential(*levels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.levels(suit(self.patch(x)))
+        return self.levels(to_fast_memory_format(self.patch(x)))
 
 
 class Decoder(nn.Module):
@@ -154,4 +154,4 @@ class Decoder(nn.Module):
         self.unpatch = DepthToSpace(a.patch_size)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.unpatch(self.levels(suit(z))).contiguous()
+        return self.unpatch(self.levels(to_fast_memory_format(z))).contiguous()

@@ -28,7 +28,7 @@ class SineEncoding(nn.Module):
 
 
 def mlp(inputs: int, outputs: int, width: int | None = None) -> nn.Sequential:
-    """A linear map, SiLU, a linear map; the width is that of the outputs unless told."""
+    """A linear map, SiLU, a linear map; the hidden width defaults to that of the outputs."""
     width = width or outputs
     return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, outputs))
 
@@ -42,7 +42,7 @@ def coordinates(shape: Sequence[int], device: torch.device) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def _coordinates(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    # A tensor born in inference mode could not be used in training later
+    # A tensor created in inference mode could not be used in training later
     with torch.inference_mode(False):
         return _grid(shape, device)
 

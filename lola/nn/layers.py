@@ -2,7 +2,7 @@ r"""Normalisation, convolution and resampling on grids of one, two or three axes
 
 Tensors are `(B, C, *grid)` in shape and channels-last in memory: normalising over channels then reads
 contiguous numbers, and convolutions need no reordering. Where a CPU convolves few positions, reordering
-weights costs more than reordering states, and channels come first (`suit`).
+weights costs more than reordering states, and channels come first (`to_fast_memory_format`).
 
     normalisation       y_c = (x_c - m) / sqrt(v + eps),  m = sum_c x_c / C,  v = sum_c (x_c - m)^2 / (C - 1)
     in groups           the same over the channels of a group and the grid, v divided by their number N
@@ -22,22 +22,27 @@ from einops import rearrange
 from torch import Tensor, nn
 
 Norm = Literal["layer", "rms", "group"]
-GROUPS = 16
+MAX_GROUPS = 16
 
 MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
-FEW = 4
+FEW_POSITIONS_PER_CHANNEL = 4
 
 
-def few_positions(x: Tensor, cells: int = 1) -> bool:
-    """Whether weights outweigh the states `(B, C, *grid)` that a CPU convolves, `cells` of them folded."""
+def has_few_positions(x: Tensor, cells: int = 1) -> bool:
+    """Whether a CPU that convolves `(B, C, *grid)` would reorder weights for longer than states.
+
+    Arguments:
+        x: The states.
+        cells: Cells that are folded into one position before the convolution.
+    """
     positions = len(x) * math.prod(x.shape[2:])
-    return x.is_cpu and positions // cells < FEW * x.shape[1] * cells
+    return x.is_cpu and positions // cells < FEW_POSITIONS_PER_CHANNEL * x.shape[1] * cells
 
 
-def suit(x: Tensor) -> Tensor:
+def to_fast_memory_format(x: Tensor) -> Tensor:
     """States `(B, C, *grid)` in the memory format that convolutions are fastest in."""
     channels_last = MEMORY_FORMATS.get(x.ndim - 2, torch.contiguous_format)
-    return x.contiguous(memory_format=torch.contiguous_format if few_positions(x) else channels_last)
+    return x.contiguous(memory_format=torch.contiguous_format if has_few_positions(x) else channels_last)
 
 
 class ChannelNorm(nn.Module):
@@ -45,7 +50,7 @@ class ChannelNorm(nn.Module):
 
     Arguments:
         norm: `layer` removes the mean and divides by the deviation; `rms` divides by the root mean square.
-        eps: What is added to the variance.
+        eps: Added to the variance.
     """
 
     def __init__(self, norm: Literal["layer", "rms"] = "layer", eps: float = 1e-5) -> None:
@@ -66,15 +71,15 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(x, (c,), weight, eps=self.eps * bessel**2).movedim(-1, 1)
 
 
-def groups(channels: int) -> int:
+def group_count(channels: int) -> int:
     """The groups of a group normalisation, which must divide the channels: 16, or one channel each."""
-    return min(GROUPS, channels)
+    return min(MAX_GROUPS, channels)
 
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:
     """The normalisation of `(B, channels, *grid)`, without affine parameters."""
     if norm == "group":
-        return nn.GroupNorm(groups(channels), channels, affine=False)
+        return nn.GroupNorm(group_count(channels), channels, affine=False)
     return ChannelNorm(norm)
 
 
@@ -100,13 +105,13 @@ def convolution(
 
 
 class WindowConvolution(nn.Module):
-    """A convolution of windows `(B, C, L, *grid)` over time and 1 to 3 grid axes, started as torch's are.
+    """A convolution of windows `(B, C, L, *grid)` over time and 1 to 3 grid axes, initialised as torch's are.
 
     Arguments:
         inputs, outputs: Channels in and out.
         kernel_size: Sizes along time and each grid axis, odd.
         stride: Strides along time and each grid axis; none is 1.
-        periodic: Whether the grid wraps around; time, and a grid that does not, are continued by zeros.
+        periodic: Whether the grid wraps around; time, and a grid that does not, are padded with zeros.
     """
 
     def __init__(
@@ -138,7 +143,7 @@ class WindowConvolution(nn.Module):
         return self._convolve_slices(x, time, grid)
 
     def _convolve_slices(self, x: Tensor, time: int, grid: Sequence[int]) -> Tensor:
-        """Convolve over three grid axes, with neighbouring states as channels: torch knows no fourth axis."""
+        """Convolve over three grid axes, with neighbouring states as channels: torch has no conv4d."""
         x = F.pad(x, (*[0] * 6, time, time))
         x = x.unfold(2, 2 * time + 1, self.stride[0]).movedim(-1, 2)  # (B, C, K, L, *grid)
         states = x.movedim(3, 1).flatten(2, 3)  # (B, L, C K, *grid)
@@ -155,7 +160,7 @@ def scale_parameters(module: nn.Module, factor: float) -> None:
 
 
 @torch.no_grad()
-def start_near_identity(convolution: nn.Module) -> None:
+def init_near_identity_(convolution: nn.Module) -> None:
     """Set a convolution to 1/100 of itself plus a pseudo-identity.
 
     Output channel `i` copies input channel `i mod C` at the centre of the kernel (Section 3.2).
@@ -229,8 +234,8 @@ class Down(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         cells = math.prod(self.factors)
         convolution = cast(nn.Conv2d, self[1])
-        if few_positions(x, cells):
-            return convolution(suit(space_to_depth(x, self.factors)))
+        if has_few_positions(x, cells):
+            return convolution(to_fast_memory_format(space_to_depth(x, self.factors)))
         weight = convolution.weight.unflatten(1, (-1, cells)).transpose(1, 2).flatten(1, 2)
         x = space_to_depth(x, self.factors, cells_first=True)
         return convolution._conv_forward(x, weight, convolution.bias)
@@ -245,8 +250,8 @@ class Up(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         convolution = cast(nn.Conv2d, self[0])
-        if few_positions(x):
-            return depth_to_space(convolution(suit(x)), self.factors)
+        if has_few_positions(x):
+            return depth_to_space(convolution(to_fast_memory_format(x)), self.factors)
         weight, bias = (
             parameter.unflatten(0, (-1, math.prod(self.factors))).transpose(0, 1).flatten(0, 1)
             for parameter in (convolution.weight, cast(Tensor, convolution.bias))

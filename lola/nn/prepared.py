@@ -10,23 +10,23 @@ position embedding:
 The bracket, `e` and the rotations of tokens are computed here; the blocks' weights follow from the modulation
 alone, and callers cache them for a modulation that returns.
 
-In half precision the matrices are cast once, where autocast would cast them again in every window. Of the last
-block, only the requested states are computed.
+In half precision the matrices are cast once, where autocast would cast them again in every window. Of the
+last block, only the requested states are computed.
 """
 
 import contextlib
-import copy
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from lola.nn.compiling import compiled
 from lola.nn.embedding import coordinates
 from lola.nn.layers import depth_to_space, space_to_depth
-from lola.nn.vit import ModulationWeights, Transformer, TransformerBlock, TransformerBlocks
+from lola.nn.vit import Matrices, ModulationWeights, Transformer, TransformerBlock, update_all
 
 
 class PreparedTransformer:
@@ -45,6 +45,7 @@ class PreparedTransformer:
         self, network: Transformer, fixed: Tensor, compiled: bool = False, graphs: bool = False
     ) -> None:
         self.network, self.compiled, self.graphs = network, compiled, graphs
+        self.blocks = [block for block in network.blocks if isinstance(block, TransformerBlock)]
         patches = space_to_depth(fixed, network.patch_size)
         self.shape = patches.shape[2:]
         self.device = fixed.device
@@ -52,17 +53,19 @@ class PreparedTransformer:
         self.start = F.linear(patches.flatten(2).transpose(1, 2), rest, network.project_in.bias)
         p = coordinates(self.shape, fixed.device)
         self.position = network.position(network.encoding(p).flatten(-2))
-        self.rotations = [block.rotation(p) for block in network.blocks]
+        self.rotations = [block.rotation(p) for block in self.blocks]
         kind = fixed.device.type
         self.cast = torch.is_autocast_enabled(kind)
         self.dtype = torch.get_autocast_dtype(kind) if self.cast else network.project_in.weight.dtype
-        self.blocks = cast_blocks(network.blocks, self.dtype)
+        self.matrices = cast_matrices(network, self.dtype)
 
     def modulate(self, m: Tensor | None) -> list[ModulationWeights]:
         """The weights of every block for a modulation `(B, modulation)`; B may be 1 for any batch."""
-        return [block.modulation_weights(m) for block in self.network.blocks]
+        return [block.modulation_weights(m) for block in self.blocks]
 
-    def __call__(self, x: Tensor, weights: Sequence[ModulationWeights], states: slice | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, weights: Sequence[ModulationWeights], states: slice | None = None
+    ) -> Tensor:
         """Map fields `(B, C, L, *grid)` as the network maps them followed by the fixed channels.
 
         Arguments:
@@ -89,38 +92,33 @@ class PreparedTransformer:
     def _update(
         self, x: Tensor, h: Tensor, weights: Sequence[ModulationWeights], tokens: slice | None
     ) -> Tensor:
-        """Update tokens by all blocks, without autocast where its casts were made beforehand."""
+        """Update tokens by all blocks; autocast's casts were made beforehand."""
         if torch.is_grad_enabled() or self.network.training:
-            return self.network.blocks(x, h, weights, self.rotations, tokens)
+            matrices = [block.matrices() for block in self.blocks]
+            return update_all(x, h, weights, self.rotations, matrices, tokens, self.blocks[0].dropout)
         with torch.autocast(self.device.type, enabled=False) if self.cast else contextlib.nullcontext():
             x, h = (x.float(), h.float()) if self.cast else (x, h)
-            blocks = compiled(self.blocks, self.graphs) if self.compiled else self.blocks
-            return blocks(x, h, weights, self.rotations, tokens)
+            function = compiled(update_all, self.graphs) if self.compiled else update_all
+            return function(x, h, weights, self.rotations, self.matrices, tokens)
 
 
-_cache: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[tuple[int, ...], TransformerBlocks]]] = (
+_cache: WeakKeyDictionary[nn.Module, dict[torch.dtype, tuple[tuple[int, ...], list[Matrices]]]] = (
     WeakKeyDictionary()
 )
 
 
-def cast_blocks(blocks: TransformerBlocks, dtype: torch.dtype) -> TransformerBlocks:
-    """The blocks with their matrices in a dtype; copies are cached until a parameter changes."""
-    parameters = list(blocks.parameters())
-    if all(parameter.dtype == dtype for parameter in parameters):
-        return blocks
-    if any(parameter.is_inference() for parameter in parameters):  # which have no version
-        return TransformerBlocks(_cast_block(block, dtype) for block in blocks)
+def cast_matrices(network: Transformer, dtype: torch.dtype) -> list[Matrices]:
+    """The matrices of every block in a dtype; casts are cached until a parameter changes."""
+    blocks = [block for block in network.blocks if isinstance(block, TransformerBlock)]
+    parameters = [parameter for block in blocks for parameter in block.parameters()]
+    if all(each.dtype == dtype for each in parameters) or any(each.is_inference() for each in parameters):
+        return [_cast(block.matrices(), dtype) for block in blocks]
     version = tuple(number for each in parameters for number in (each.data_ptr(), each._version))
-    cached = _cache.setdefault(blocks, {})
+    cached = _cache.setdefault(network, {})
     if dtype not in cached or cached[dtype][0] != version:
-        cached[dtype] = version, TransformerBlocks(_cast_block(block, dtype) for block in blocks)
+        cached[dtype] = version, [_cast(block.matrices(), dtype) for block in blocks]
     return cached[dtype][1]
 
 
-def _cast_block(block: TransformerBlock, dtype: torch.dtype) -> TransformerBlock:
-    """A copy for inference, whose matrices alone are its own."""
-    shared = [block.modulation, *block.parameters(recurse=False), block._cached_rotation]
-    made = copy.deepcopy(block, {id(part): part for part in shared})
-    made.attention.to(dtype).requires_grad_(False)
-    made.feedforward.to(dtype).requires_grad_(False)
-    return made
+def _cast(matrices: Matrices, dtype: torch.dtype) -> Matrices:
+    return tree_map_only(Tensor, lambda matrix: matrix.detach().to(dtype), matrices)

@@ -9,9 +9,9 @@ With `m` the modulation vector and `a, b, c` per block either functions of `m` o
     y <- convolution(dropout(SiLU(convolution(y))))
     x <- (x + c y) / sqrt(1 + c^2)
 
-The input is joined by coordinates from -1 to 1 along time and, unless the grid is periodic, along its axes.
-Near the start `c` is about 0 and `down` and `merge` copy their first channels, so that the whole network is
-close to `project_out(project_in(x))`; a periodic one commutes with shifts by its down-sampling.
+Coordinates from -1 to 1 along time and, unless the grid is periodic, along its axes are further input
+channels. At initialisation `c` is about 0 and `down` and `merge` copy their first channels, so that the whole
+network is close to `project_out(project_in(x))`; a periodic one commutes with shifts by its down-sampling.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lola.nn.attention import GridAttention
 from lola.nn.embedding import mlp
-from lola.nn.layers import Norm, WindowConvolution, normalisation, scale_parameters, start_near_identity
+from lola.nn.layers import Norm, WindowConvolution, init_near_identity_, normalisation, scale_parameters
 from lola.nn.recompute import Block
 
 
@@ -34,7 +34,7 @@ class UNetBlock(Block):
         kernel_size: Sizes of the convolutions along time and each grid axis; 1 in blocks with attention.
         heads: Attention heads; 0 is no attention.
         ffn_factor: Channels within the block over those outside.
-        dropout: Probability that a number within the block is dropped in training.
+        dropout: Probability that an activation within the block is dropped in training.
         norm: The normalisation.
         periodic: Whether convolutions wrap around the grid.
     """
@@ -76,8 +76,8 @@ class UNetBlock(Block):
         return (x + c * y) * torch.rsqrt(1 + c * c)
 
 
-class Stage(nn.Module):
-    """What leads to a level, and the level's blocks."""
+class UNetLevel(nn.Module):
+    """A level's input layer `into`, and its blocks."""
 
     def __init__(self, into: nn.Module, blocks: Iterable[UNetBlock]) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class UNet(nn.Module):
         def resample(inputs: int, outputs: int, stride: Sequence[int] | None = None) -> WindowConvolution:
             layer = conv(inputs, outputs, stride)
             if identity_init:
-                start_near_identity(layer)
+                init_near_identity_(layer)
             return layer
 
         def level(i: int) -> list[UNetBlock]:
@@ -142,12 +142,12 @@ class UNet(nn.Module):
             return [UNetBlock(channels[i], *options) for _ in range(blocks[i])]
 
         positions = 1 if periodic else len(kernel_size)
-        down = [Stage(conv(inputs + positions, channels[0]), level(0))]
+        down = [UNetLevel(conv(inputs + positions, channels[0]), level(0))]
         for i in range(1, len(channels)):
-            down.append(Stage(resample(channels[i - 1], channels[i], stride), level(i)))
-        up = [Stage(nn.Identity(), level(len(channels) - 1))]
+            down.append(UNetLevel(resample(channels[i - 1], channels[i], stride), level(i)))
+        up = [UNetLevel(nn.Identity(), level(len(channels) - 1))]
         for i in reversed(range(len(channels) - 1)):
-            up.append(Stage(resample(channels[i] + channels[i + 1], channels[i]), level(i)))
+            up.append(UNetLevel(resample(channels[i] + channels[i + 1], channels[i]), level(i)))
         self.down = nn.ModuleList(down)
         self.up = nn.ModuleList(up)
         self.project_out = conv(channels[0], outputs)
@@ -157,13 +157,13 @@ class UNet(nn.Module):
         axes = range(2, 3 if self.periodic else x.ndim)
         x = torch.cat((x, *(_positions(x, axis) for axis in axes)), dim=1)
         levels = []
-        for stage in self.down:
-            x = stage(x, m)
+        for level in self.down:
+            x = level(x, m)
             levels.append(x)
         x = self.up[0](levels.pop(), m)
-        for stage in self.up[1:]:
+        for level in self.up[1:]:
             y = levels.pop()
-            x = stage(torch.cat((y, self._repeat(x, y.shape[2:])), dim=1), m)
+            x = level(torch.cat((y, self._repeat(x, y.shape[2:])), dim=1), m)
         return self.project_out(x)
 
     def _repeat(self, x: Tensor, shape: Sequence[int]) -> Tensor:

@@ -15,12 +15,13 @@ follows from them once.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lola.nn.attention import SelfAttention
+from lola.nn.attention import Projections, SelfAttention, self_attention
 from lola.nn.embedding import SineEncoding, coordinates, mlp
 from lola.nn.layers import depth_to_space, scale_parameters, space_to_depth
 from lola.nn.recompute import Block
@@ -56,7 +57,6 @@ class TransformerBlock(Block):
         rope: bool = True,
     ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(features, elementwise_affine=False)
         self.attention = SelfAttention(features, heads, qk_norm=qk_norm)
         self.feedforward = nn.Sequential(
             nn.Linear(features, ffn_factor * features),
@@ -78,7 +78,8 @@ class TransformerBlock(Block):
 
     def forward(self, x: Tensor, h: Tensor, m: Tensor | None, p: Tensor) -> Tensor:
         """Map tokens `(B, N, features)`, given `h` alike, `m` `(B, modulation)`, coordinates `(N, axes)`."""
-        return self.update(x, h, self.modulation_weights(m), self.rotation(p))
+        weights, rotation = self.modulation_weights(m), self.rotation(p)
+        return update(x, h, weights, rotation, self.matrices(), dropout=self.dropout)
 
     def modulation_weights(self, m: Tensor | None) -> ModulationWeights:
         """The weights in the formulas, given `m` `(B, modulation)`, if the block is modulated."""
@@ -107,55 +108,79 @@ class TransformerBlock(Block):
             self._cached_rotation = cached = (p, version, rotations(p, self.theta, heads))
         return cached[2]
 
-    def update(
-        self,
-        x: Tensor,
-        h: Tensor,
-        weights: ModulationWeights,
-        rotation: Tensor | None,
-        tokens: slice | None = None,
-    ) -> Tensor:
-        """The formulas, in the dtype of `x`, with matrix products in that of the matrices.
+    @property
+    def dropout(self) -> float:
+        """The probability of dropping within the feed-forward network in the current mode."""
+        return self.feedforward[2].p if self.training else 0.0
 
-        Arguments:
-            x, h: Tokens and the input map's, with shape `(B, N, features)`.
-            weights: What `modulation_weights` returned.
-            rotation: What `rotation` returned.
-            tokens: Those that are returned; None for all.
-        """
-        scale, shift, of_x, of_y, of_h = weights
-        if scale.numel() == x.shape[-1] and not torch.is_grad_enabled():  # one modulation serves all windows
-            y = F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten(), self.norm.eps)
-        else:
-            y = torch.addcmul(shift, scale, self.norm(x))
-        dtype = self.attention.qkv.weight.dtype
-        attended = self.attention(y.to(dtype), rotation, tokens)
-        if tokens is not None:
-            x, h, y = x[:, tokens], h[:, tokens], y[:, tokens]
-        y = self.feedforward((y + attended).to(dtype))
-        return torch.addcmul(torch.addcmul(of_x * x, of_y, y), of_h, h)
+    def matrices(self) -> "Matrices":
+        """The matrices that `update` takes."""
+        up, _, _, down = self.feedforward
+        return Matrices(self.attention.projections(), up.weight, up.bias, down.weight, down.bias)
 
 
-class TransformerBlocks(nn.ModuleList):
-    """The blocks of a transformer."""
+class Matrices(NamedTuple):
+    """The matrices and biases of a block."""
 
-    def forward(
-        self,
-        x: Tensor,
-        h: Tensor,
-        weights: Sequence[ModulationWeights],
-        rotations: Sequence[Tensor | None],
-        tokens: slice | None = None,
-    ) -> Tensor:
-        """Update tokens by all blocks; arguments as of `TransformerBlock.update`, one of each per block.
+    attention: Projections
+    up: Tensor
+    up_bias: Tensor
+    down: Tensor
+    down_bias: Tensor
 
-        Of the last block only the wanted tokens are computed: nothing but its keys and values depends on the
-        others.
-        """
-        last = len(self) - 1
-        for i, (block, weight, rotation) in enumerate(zip(self, weights, rotations, strict=True)):
-            x = block.update(x, h, weight, rotation, tokens if i == last else None)
-        return x
+
+def update(
+    x: Tensor,
+    h: Tensor,
+    weights: ModulationWeights,
+    rotation: Tensor | None,
+    matrices: Matrices,
+    tokens: slice | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The formulas of a block, in the dtype of `x`, with matrix products in that of the matrices.
+
+    Arguments:
+        x, h: Tokens and the input map's, with shape `(B, N, features)`.
+        weights, rotation, matrices: The block's.
+        tokens: Those that are returned; None for all.
+        dropout: Probability of dropping within the feed-forward network.
+    """
+    scale, shift, of_x, of_y, of_h = weights
+    inference = not torch.is_grad_enabled()  # nothing is saved for a backward pass, and may be overwritten
+    if scale.numel() == x.shape[-1] and inference:  # one modulation serves all windows
+        y = F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten())
+    else:
+        y = torch.addcmul(shift, scale, F.layer_norm(x, x.shape[-1:]))
+    dtype = matrices.up.dtype
+    attended = self_attention(y.to(dtype), matrices.attention, rotation, tokens)
+    if tokens is not None:
+        x, h, y = x[:, tokens], h[:, tokens], y[:, tokens].contiguous()
+    y = y.add_(attended) if inference else y + attended
+    y = F.silu(F.linear(y.to(dtype), matrices.up, matrices.up_bias), inplace=inference)
+    if dropout:
+        y = F.dropout(y, dropout)
+    y = F.linear(y, matrices.down, matrices.down_bias)
+    return (of_x * x).addcmul_(of_y, y).addcmul_(of_h, h)
+
+
+def update_all(
+    x: Tensor,
+    h: Tensor,
+    weights: Sequence[ModulationWeights],
+    rotations: Sequence[Tensor | None],
+    matrices: Sequence[Matrices],
+    tokens: slice | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """All blocks, one after another; arguments as of `update`, one of each per block.
+
+    Of the last block only the wanted tokens are computed: nothing but its keys and values depends on others.
+    """
+    last = len(matrices) - 1
+    for i, block in enumerate(zip(weights, rotations, matrices, strict=True)):
+        x = update(x, h, *block, tokens=tokens if i == last else None, dropout=dropout)
+    return x
 
 
 class Transformer(nn.Module):
@@ -193,7 +218,7 @@ class Transformer(nn.Module):
         self.project_in = nn.Linear(inputs * cells, features)
         self.encoding = SineEncoding(features)
         self.position = nn.Linear(axes * features, features)
-        self.blocks = TransformerBlocks(
+        self.blocks = nn.ModuleList(
             TransformerBlock(features, heads, axes, modulation, ffn_factor, dropout, qk_norm, rope)
             for _ in range(blocks)
         )

@@ -7,7 +7,7 @@ from lola.models.masks import context_mask
 from lola.models.neural_solver import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.unet import UNetConfig
-from lola.nn.prepared import matrices_of
+from lola.nn.prepared import cast_matrices
 
 TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8, patch_size=(1, 2, 2))
 NETWORKS = {
@@ -110,17 +110,16 @@ def test_the_unknown_states_are_found_where_they_follow_each_other():
 
 def test_matrices_are_cast_once_until_they_change():
     network = TRANSFORMER.build(2, 2, modulated=True).eval()
-    first = matrices_of(network, torch.bfloat16)
-    assert matrices_of(network, torch.bfloat16) is first
-    assert first[0].qkv.dtype == torch.bfloat16
+    matrix = network.blocks[0].attention.qkv.weight
+    first = cast_matrices(network, torch.bfloat16)
+    assert cast_matrices(network, torch.bfloat16) is first
+    assert first[0].attention.qkv.dtype == first[0].up.dtype == torch.bfloat16
     with torch.no_grad():
-        network.blocks[0].attention.qkv.weight.add_(1)
-    changed = matrices_of(network, torch.bfloat16)
+        matrix.add_(1)
+    changed = cast_matrices(network, torch.bfloat16)
     assert changed is not first
-    torch.testing.assert_close(changed[0].qkv, network.blocks[0].attention.qkv.weight.bfloat16())
-    assert matrices_of(network, torch.float32)[0].qkv.data_ptr() == (
-        network.blocks[0].attention.qkv.weight.data_ptr()
-    )
+    torch.testing.assert_close(changed[0].attention.qkv, matrix.detach().bfloat16())
+    assert cast_matrices(network, torch.float32)[0].attention.qkv.data_ptr() == matrix.data_ptr()
 
 
 def test_a_network_that_trains_is_left_to_drop():

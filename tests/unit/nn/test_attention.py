@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lola.nn.attention import SHORT, GridAttention, SelfAttention, attend
+from lola.nn.attention import SHORT_SEQUENCE, GridAttention, SelfAttention, attend
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_grid_attention_is_blind_to_positions():
     torch.testing.assert_close(attention(shuffled).flatten(2), attention(x).flatten(2)[..., order])
 
 
-@pytest.mark.parametrize("tokens", [7, SHORT + 1])
+@pytest.mark.parametrize("tokens", [7, SHORT_SEQUENCE + 1])
 def test_half_precision_attends_as_torch_does(tokens):
     q, k, v = torch.randn(3, 2, 3, tokens, 16)
     exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)

@@ -12,11 +12,11 @@ from lola.nn.layers import (
     WindowConvolution,
     convolution,
     depth_to_space,
-    few_positions,
+    has_few_positions,
+    init_near_identity_,
     normalisation,
     space_to_depth,
-    start_near_identity,
-    suit,
+    to_fast_memory_format,
 )
 
 
@@ -74,7 +74,7 @@ def test_space_to_depth_is_torch_pixel_unshuffle_in_2d():
 @pytest.mark.parametrize(("spatial", "inputs", "outputs"), [(1, 4, 4), (2, 3, 8), (3, 8, 3)])
 def test_near_identity_copies_channels_in_turn(spatial, inputs, outputs):
     layer = convolution(inputs, outputs, spatial)
-    start_near_identity(layer)
+    init_near_identity_(layer)
     x = torch.randn(2, inputs, *[5] * spatial)
     copies = x[:, [i % inputs for i in range(outputs)]]
     residual = layer(x) - copies
@@ -143,12 +143,15 @@ def test_resampling_is_a_convolution_of_folded_states(spatial, positions, period
     torch.testing.assert_close(down(x), down[1](z), atol=1e-5, rtol=1e-4)
     up = Up(convolution(4 * cells, 7 * cells, spatial, periodic=periodic), factors)
     torch.testing.assert_close(up(z), depth_to_space(up[0](z), factors), atol=1e-5, rtol=1e-4)
-    assert few_positions(z) == (positions == "few")
-    assert few_positions(x, cells) == few_positions(z)
+    assert has_few_positions(z) == (positions == "few")
+    assert has_few_positions(x, cells) == has_few_positions(z)
 
 
 def test_states_are_channels_last_unless_they_are_few():
-    many, few = suit(torch.randn(2, 4, 8, 8)), suit(torch.randn(2, 64, 4, 4).mT)
+    many, few = (
+        to_fast_memory_format(torch.randn(2, 4, 8, 8)),
+        to_fast_memory_format(torch.randn(2, 64, 4, 4).mT),
+    )
     assert many.is_contiguous(memory_format=torch.channels_last)
     assert few.is_contiguous()
 

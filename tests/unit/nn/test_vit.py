@@ -3,7 +3,7 @@ import torch
 from gradients import without_gradient
 
 from lola.nn.embedding import coordinates
-from lola.nn.rotary import rotation
+from lola.nn.rotary import rotations
 from lola.nn.vit import Transformer, TransformerBlock
 
 
@@ -81,7 +81,7 @@ def test_a_block_is_that_of_the_definition():
     a, b, c, d = block.abcd
     deviation = torch.sqrt(x.var(dim=-1, correction=0, keepdim=True) + 1e-5)
     y = (1 + a) * (x - x.mean(dim=-1, keepdim=True)) / deviation + b
-    y = block.feedforward(y + block.attention(y, rotation(p, block.theta, heads=2)))
+    y = block.feedforward(y + block.attention(y, rotations(p, block.theta, heads=2)))
     y = (x + c * y) / torch.sqrt(1 + c**2)
     torch.testing.assert_close(block(x, h, None, p), (y + d * h) / torch.sqrt(1 + d**2))
 
@@ -95,9 +95,9 @@ def test_rotations_kept_for_inference_follow_the_weights():
     before = network(x, m).detach()
     with torch.no_grad():
         torch.testing.assert_close(network(x, m), before)
-        kept = network.blocks[0]._turned
+        kept = network.blocks[0]._cached_rotation
         network(x, m)
-        assert network.blocks[0]._turned is kept
+        assert network.blocks[0]._cached_rotation is kept
 
         network.blocks[0].theta.mul_(2)
         assert not torch.equal(network(x, m), before)
