@@ -5,16 +5,14 @@ With `y = A(x) + eps`, `eps ~ N(0, I)` once both are divided by the noise, the p
 sigma^2 / alpha^2` and `V = (sigma^2 / alpha) (d d / d x_t)` the covariance of `x` given `x_t`:
 
     mmps      d + V J^T (I + J V J^T)^-1 (y - A(d)), exact where x is Gaussian and A affine
-    tmpd      the same with the rows' sums of J V J^T for a matrix
-    pgdm      d + V J^T (I + r^2 J J^T)^-1 (y - A(d)),  r^2 = rho^2 / (1 + rho^2)
-    jfps      d + r^2 J^T (I + r^2 J J^T)^-1 (y - A(d)), without the network's Jacobian
-    diffpir   d + (J^T J + strength / rho^2)^-1 J^T (y - A(d))
+    pgdm      d + V J^T (I + r^2 J J^T)^-1 (y - A(d)),  r^2 = rho^2 / (1 + rho^2), exact for x ~ N(mu, I)
+    jfps      d + r^2 J^T (I + r^2 J J^T)^-1 (y - A(d)), likewise, without the network's Jacobian
     dps       ddpm's step, then a step of `strength` against the gradient of |y - A(d)|, whatever the noise
 
 The linear systems are solved by a few iterations of GMRES or of conjugate gradients, a row of the batch at a
-time. `A` is differentiated where it is not linear, such as through a decoder. Of azula's other methods,
-classifier-free guidance and RePaint take no noisy observations of this kind, and TDS draws members together,
-each of which is here a function of its own key.
+time. `A` is differentiated where it is not linear, such as through a decoder. Of azula's other methods, some
+apply `A` to tangents as if it were linear (TMPD, DiffPIR), classifier-free guidance and RePaint take no noisy
+observations of this kind, and TDS draws members together, each of which is here a function of its own key.
 """
 
 import dataclasses
@@ -25,7 +23,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import torch
 from azula.denoise import Denoiser, DiracPosterior
-from azula.guidance import DiffPIRDenoiser, JFPSDenoiser, MMPSDenoiser, TMPDenoiser
+from azula.guidance import JFPSDenoiser, MMPSDenoiser
 from azula.linalg.covariance import IsotropicCovariance
 from azula.linalg.solve import cg, gmres
 from azula.noise import Schedule
@@ -36,9 +34,7 @@ from lola.core.config import Config, Within, require
 from lola.core.seeding import SampleGenerator
 from lola.emulation.sampling import SamplerConfig
 
-GuidanceName = Literal["mmps", "tmpd", "pgdm", "jfps", "diffpir", "dps"]
-SOLVING = ("mmps", "pgdm", "jfps", "diffpir")
-STRENGTH = {"diffpir": 1.0, "dps": 1.0}
+GuidanceName = Literal["mmps", "pgdm", "jfps", "dps"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +45,7 @@ class GuidanceConfig(Config):
         name: The method.
         solver: What solves the linear systems; gmres.
         iterations: Iterations of the solver; 3. Each of mmps costs a gradient of the network.
-        strength: The strength of diffpir (larger trusts the network more; 1) and of dps (1).
+        strength: The strength of dps; 1.
     """
 
     name: GuidanceName = "mmps"
@@ -59,9 +55,9 @@ class GuidanceConfig(Config):
 
     def validate(self) -> None:
         require(self.name in get_args(GuidanceName), f"no guidance is called {self.name!r}")
-        for option, methods in (("solver", SOLVING), ("iterations", SOLVING), ("strength", STRENGTH)):
+        for option in ("solver", "iterations", "strength"):
             given = getattr(self, option) is not None
-            require(self.name in methods or not given, f"the guidance {self.name} takes no --{option}")
+            require(option in self.options or not given, f"the guidance {self.name} takes no --{option}")
         require(self.solver in (None, "gmres", "cg"), f"no solver is called {self.solver!r}")
 
     def what(self) -> dict[str, Any]:
@@ -71,12 +67,9 @@ class GuidanceConfig(Config):
     @property
     def options(self) -> dict[str, Any]:
         """The method's options, by name."""
-        options: dict[str, Any] = {}
-        if self.name in SOLVING:
-            options |= {"solver": self.solver or "gmres", "iterations": self.iterations or 3}
-        if self.name in STRENGTH:
-            options["strength"] = self.strength or STRENGTH[self.name]
-        return options
+        if self.name == "dps":
+            return {"strength": self.strength or 1.0}
+        return {"solver": self.solver or "gmres", "iterations": self.iterations or 3}
 
     def check(self, sampler: SamplerConfig) -> None:
         """Raise `ConfigError` unless the method can guide this sampler."""
@@ -113,22 +106,14 @@ class GuidanceConfig(Config):
         return sampler.build(self._denoiser(denoiser, y, operator), generator)
 
     def _denoiser(self, denoiser: Denoiser, y: Tensor, operator: Callable[[Tensor], Tensor]) -> Denoiser:
-        options = {name: value for name, value in self.options.items() if name in ("solver", "iterations")}
         unit = IsotropicCovariance(1.0)
         match self.name:
             case "mmps":
-                return MMPSDenoiser(denoiser, y, operator, cov_y=unit, **options)
+                return MMPSDenoiser(denoiser, y, operator, cov_y=unit, **self.options)
             case "jfps":
-                return JFPSDenoiser(denoiser, y, operator, cov_y=unit, cov_x=unit, **options)
-            case "pgdm":
-                return PGDMDenoiser(denoiser, y, operator, **options)
-            case "tmpd":
-                return TMPDenoiser(denoiser, y, Linearised(operator), var_y=1.0)
+                return JFPSDenoiser(denoiser, y, operator, cov_y=unit, cov_x=unit, **self.options)
             case _:
-                strength = self.options["strength"]
-                return DiffPIRDenoiser(
-                    denoiser, y, Linearised(operator), var_y=1.0, lmbda=strength, **options
-                )
+                return PGDMDenoiser(denoiser, y, operator, **self.options)
 
 
 @functools.cache
@@ -137,24 +122,6 @@ def _load_derivatives() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
-
-
-class Linearised:
-    """An operator for methods that apply it to tangents as if it were linear.
-
-    At what carries gradients, an estimate of x, it is the operator; of anything else it gives the product
-    with its Jacobian at the last estimate.
-    """
-
-    def __init__(self, operator: Callable[[Tensor], Tensor]) -> None:
-        self.operator = operator
-        self.point: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.requires_grad or self.point is None:
-            self.point = x.detach()
-            return self.operator(x)
-        return torch.func.jvp(self.operator, (self.point,), (x,))[1]
 
 
 class PGDMDenoiser(Denoiser):

@@ -1,9 +1,9 @@
 """Blocks that may recompute their activations: gradient checkpointing.
 
-Autograd stores the activations of every layer for the backward pass. A block that recomputes stores only its
-inputs and runs its forward pass again in the backward pass: activations of one block at a time instead of
-all, for about a third more arithmetic. The state of the random streams is stored with the inputs, so that dropout
-masks, and hence gradients, are the same.
+Autograd stores the activations of every layer for the backward pass. A block that recomputes stores only
+its inputs and runs its forward pass again in the backward pass: activations of one block at a time instead of
+all, for about a third more arithmetic. The state of the random streams is stored with the inputs, so that
+dropout masks, and hence gradients, are the same.
 """
 
 from typing import Any

@@ -68,7 +68,7 @@ def test_compiled_rollouts_are_those_of_the_cpu(device, record, name, precision,
 @pytest.mark.parametrize(
     ("guidance", "operator"),
     [("mmps", "block_mean"), ("mmps", "sensors"), ("mmps", "mask"), ("pgdm", "subsample"),
-     ("jfps", "subsample"), ("diffpir", "subsample"), ("dps", "subsample")],
+     ("jfps", "subsample"), ("dps", "subsample")],
 )  # fmt: skip
 def test_guided_rollouts_are_those_of_the_cpu(device, record, guidance, operator):
     """Observations are made of a truth on the CPU, as an evaluation makes them.

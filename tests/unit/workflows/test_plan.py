@@ -54,7 +54,7 @@ def test_observations_add_evaluations_and_change_no_other_stage(config, tmp_path
     assert not changed(before, after)
     added = [f"evaluation diffusion-{rate}-s4-guided" for rate in ("f8c16", "f8c1")]
     assert sorted(after.keys() - before.keys()) == sorted(added)
-    other = guided.replace(guidance=GuidanceConfig(name="tmpd"))
+    other = guided.replace(guidance=GuidanceConfig(name="pgdm"))
     assert changed(after, fingerprints(other, tmp_path, well)) == set(added)
     with pytest.raises(ConfigError, match="needs a guidance"):
         config.replace(observed=ObservationConfig())
