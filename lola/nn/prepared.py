@@ -121,4 +121,5 @@ def cast_matrices(network: Transformer, dtype: torch.dtype) -> list[Matrices]:
 
 
 def _cast(matrices: Matrices, dtype: torch.dtype) -> Matrices:
-    return tree_map_only(Tensor, lambda matrix: matrix.detach().to(dtype), matrices)
+    cast: Matrices = tree_map_only(Tensor, lambda matrix: matrix.detach().to(dtype), matrices)
+    return cast

@@ -74,6 +74,7 @@ class TransformerBlock(Block):
             direction = nn.functional.normalize(torch.randn(axes, features // 2), dim=0)
             self.theta = nn.Parameter(direction * 100 ** -torch.rand(features // 2))
         self.rope = rope
+        self._dropout = dropout
         self._cached_rotation: tuple[Tensor, tuple[int, int], Tensor] | None = None
 
     def forward(self, x: Tensor, h: Tensor, m: Tensor | None, p: Tensor) -> Tensor:
@@ -111,11 +112,13 @@ class TransformerBlock(Block):
     @property
     def dropout(self) -> float:
         """The probability of dropping within the feed-forward network in the current mode."""
-        return self.feedforward[2].p if self.training else 0.0
+        return self._dropout if self.training else 0.0
 
     def matrices(self) -> "Matrices":
         """The matrices that `update` takes."""
-        up, _, _, down = self.feedforward
+        up, down = self.feedforward[0], self.feedforward[3]
+        assert isinstance(up, nn.Linear)
+        assert isinstance(down, nn.Linear)
         return Matrices(self.attention.projections(), up.weight, up.bias, down.weight, down.bias)
 
 
