@@ -21,7 +21,7 @@ def test_an_emulator_is_timed_once_whatever_the_contexts(sweep, tmp_path, well, 
 
 
 @pytest.mark.parametrize(("skipped", "text"), [(0.0, "none"), (3.0, "autoencoder-f8c16 3 of 40")])
-def test_skipped_steps_are_told(sweep, tmp_path, well, skipped, text):
+def test_skipped_steps_are_reported(sweep, tmp_path, well, skipped, text):
     training = sweep.autoencoder_training.replace(steps=40)
     plan = Plan(sweep.replace(autoencoder_training=training), tmp_path, well)
     for stage in (step.stage for trial in plan.trials for step in trial.steps):
