@@ -23,7 +23,7 @@ from upath import UPath
 
 from lola.core.config import Config, Distinct, Place, Size, Within, how, require
 from lola.core.errors import ConfigError, DataError, DivergedError
-from lola.core.waiting import PROGRESS_INTERVAL_S, Log, describe_progress, reminding
+from lola.core.waiting import PROGRESS_INTERVAL_S, Log, Reminder, describe_progress, reminding
 from lola.data.hdf5 import SUFFIXES, file_name
 from lola.data.systems import System
 from lola.data.well.splits import WellSplit, open_well_file
@@ -317,6 +317,7 @@ def write_ensemble(
         file.attrs.update(_provenance(ensemble))
         total, done = count * ensemble.states, 0
         log(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
+        reminder: Reminder
         describe = lambda: f"emulated {describe_progress(done, total, 'states', reminder.elapsed)}"  # noqa: E731
         with reminding(describe, log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S) as reminder:
             for number, (row, place, states) in enumerate(ensemble.emulate()):

@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 
 from lola.core.config import Config, DistinctOrNone, Place, Within, located, require
 from lola.core.errors import DataError, StorageError
-from lola.core.waiting import Log, describe_progress, progress_reminder
+from lola.core.waiting import Log, Reminder, describe_progress, progress_reminder
 from lola.data.hdf5 import open_hdf5
 from lola.data.systems import SYSTEMS, System
 from lola.data.well.header import infer_system
@@ -255,7 +255,7 @@ def write_film(
             writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
             number, total = 0, len(footage.steps)
             drawn = lambda: f"drew {describe_progress(number, total, 'frames', reminder.elapsed)}"  # noqa: E731
-            reminder = progress_reminder(drawn, log)
+            reminder: Reminder = progress_reminder(drawn, log)
             for number in range(total):
                 reminder.poll()
                 frame = canvas.draw(number)
