@@ -81,7 +81,7 @@ def file_size(location: Location) -> int:
 def open_cached(location: Location) -> h5py.File:
     """A file that this process keeps open, with the last few others.
 
-    A local file that was replaced is opened anew. Remote ones are taken to stay as they are.
+    A local file that was replaced is opened again. Remote ones are taken to stay as they are.
 
     Raises:
         DataError: The file is missing, truncated or not HDF5.

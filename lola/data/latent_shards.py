@@ -68,7 +68,7 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
                 raise ValueError(f"a shard needs at least one trajectory: {path}")
             writer.add_key_value_metadata({"lola": dumps(moments.values())})
         except BaseException:
-            with contextlib.suppress(OSError, pa.ArrowException):  # what went wrong first is what is told
+            with contextlib.suppress(OSError, pa.ArrowException):  # report the first error
                 if writer is not None:
                     writer.close()
             raise

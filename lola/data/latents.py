@@ -198,15 +198,15 @@ class LatentWindows:
         return self.split.dtype.itemsize * math.prod(self.split.shape[1:])
 
     def allocate(self, states: int) -> np.ndarray:
-        """A room for a number of states as they are stored, shape `(states, C, *grid)`."""
+        """A buffer for a number of states as they are stored, shape `(states, C, *grid)`."""
         return np.empty((states, *self.split.shape[1:]), dtype=self.split.dtype)
 
     def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
-        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on."""
+        """Read the states from `start` to `stop` of a trajectory into a buffer, from place `at` on."""
         buffer[at : at + stop - start] = self.split.latents(trajectory)[start:stop]
 
     def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
-        """The windows whose first states are at some places of a room, in one gather."""
+        """The windows whose first states are at some places of a buffer, in one gather."""
         channels, *grid = self.split.shape[1:]
         places = at[:, None, None] + self.stride * np.arange(self.length)
         rows = places * channels + np.arange(channels)[:, None]  # (B, C, L)

@@ -322,7 +322,7 @@ def local_copy(path: AnyPath) -> Path:
 
 
 def _is_whole(copy: Path, size: int) -> bool:
-    """Whether there is a copy of a size; one that a power cut has cut is told, and fetched again."""
+    """Whether there is a copy of a size; one that a power cut truncated is logged, and fetched again."""
     try:
         found = copy.stat().st_size
     except FileNotFoundError:

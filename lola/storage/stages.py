@@ -61,9 +61,9 @@ WEIGHTS, EMA_WEIGHTS = "model.safetensors", "model_ema.safetensors"
 STREAMS = "splitmix64"
 """The streams of samples that random results come of: another name where the same keys give other numbers."""
 _verified: dict[tuple[str, str], tuple[int, ...]] = {}
-"""Stages that this process found whole, by folder and fingerprint, with what told: looking costs time."""
+"""Stages whose files this process has checked, by folder and fingerprint: checking costs time."""
 _warned: set[str] = set()
-"""Damages that this process has told of."""
+"""Warnings that this process has logged."""
 TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{8}")
 Kind = Literal["statistics", "autoencoders", "latents", "emulators", "evaluations", "reports"]
 Location = Path | str
@@ -159,7 +159,7 @@ def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Itera
         if tmp_path.is_dir():
             shutil.rmtree(tmp_path, ignore_errors=True)
         else:
-            with contextlib.suppress(OSError):  # what was refused first is what is told
+            with contextlib.suppress(OSError):  # report the first error
                 tmp_path.unlink(missing_ok=True)
 
 
@@ -259,7 +259,7 @@ class Stage:
     def finished(self) -> bool:
         """Whether the manifest, which is written last, and all files that it tells of are there and whole.
 
-        A damage is told by a warning, once.
+        Damage is logged as a warning, once.
 
         Raises:
             StorageError: The folder holds another stage, or cannot be reached.
@@ -334,7 +334,7 @@ class Stage:
 
 
 def _warn(line: str) -> None:
-    """Tell of a damage, once in a process."""
+    """Log a warning, once in a process."""
     if line not in _warned:
         _warned.add(line)
         logging.getLogger(__name__).warning("%s", line)
@@ -355,7 +355,7 @@ def manifests(root: AnyPath, kind: str) -> list[AnyPath]:
 
 
 def read_manifests(root: AnyPath, kind: str) -> Iterator[tuple[AnyPath, dict[str, Any]]]:
-    """Folder and manifest of the finished stages of a kind; a corrupt one is told and left out."""
+    """Folder and manifest of the finished stages of a kind; a corrupt one is logged and left out."""
     for path in manifests(root, kind):
         try:
             yield path.parent, read_manifest(path.parent)
@@ -367,7 +367,7 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
     """The manifest of a finished stage's folder.
 
     Raises:
-        StorageError: There is none, it is torn, cannot be reached, or another schema version wrote it.
+        StorageError: There is none, it is corrupt, cannot be reached, or another schema version wrote it.
     """
     try:
         with translate_fs_errors(folder) if isinstance(folder, UPath) else translate_os_errors(folder):
@@ -379,7 +379,7 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         schema = manifest.get("schema")
     except (ValueError, AttributeError) as error:
         raise CorruptError(
-            f"{folder}/manifest.json is corrupt (not JSON); remove it and run again to make the stage anew"
+            f"{folder}/manifest.json is corrupt (not JSON); remove it and run again to make the stage again"
         ) from error
     if schema != SCHEMA_VERSION:
         raise StorageError(

@@ -32,10 +32,10 @@ class Datasets:
         Arguments:
             system: The physical system.
             split: `train`, `valid` or `test`.
-            faults: If given, files that cannot be opened are left out and told here, as by `open_split`.
+            faults: If given, files that cannot be opened are left out and listed here, as by `open_split`.
 
         Raises:
-            LolaError: As for `open_split`; or the statistics are not there.
+            LolaError: As for `open_split`; or the statistics do not exist.
         """
         if self.statistics is not None:
             system = with_statistics(system, self.statistics)

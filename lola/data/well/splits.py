@@ -218,11 +218,11 @@ def open_split(
         split: `train`, `valid` or `test`.
         include: Only files whose name contains one of these are opened, if there are any.
         exclude: Files whose name contains one of these are not.
-        faults: If given, files whose header is torn or foreign are left out, and what is wrong with them is
+        faults: If given, files whose header is corrupt or unrecognised are left out, and the error is
             put here by `<dataset>/<split>/<file>`.
 
     Raises:
-        DataError: There is no such file, or one is torn, foreign or unlike the others.
+        DataError: There is no such file, or one is corrupt, unrecognised or unlike the others.
         StorageError: The folder or a file cannot be reached.
     """
     headers = []
@@ -285,7 +285,7 @@ def open_well_file(path: Location, system: System) -> WellSplit:
     """Open and validate one file; its dataset and split are those of its folders, `<dataset>/data/<split>/`.
 
     Raises:
-        DataError: The file is missing, torn or foreign.
+        DataError: The file is missing, corrupt or unrecognised.
         StorageError: The file cannot be reached.
     """
     *_, dataset, _, split, _ = ["", "", "", *str(path).split("/")]

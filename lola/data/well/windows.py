@@ -82,11 +82,11 @@ class WellWindows:
         return 4 * len(self.split.system.channels) * math.prod(self.split.grid)
 
     def allocate(self, states: int) -> np.ndarray:
-        """A room for a number of states: float32, with shape `(C, states, *grid)`."""
+        """A buffer for a number of states: float32, with shape `(C, states, *grid)`."""
         return np.empty((len(self.split.system.channels), states, *self.split.grid), dtype=np.float32)
 
     def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
-        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on.
+        """Read the states from `start` to `stop` of a trajectory into a buffer, from place `at` on.
 
         Raises:
             DataError: The file cannot be read, or holds values that are not finite.
@@ -94,7 +94,7 @@ class WellWindows:
         self.split.read_into(buffer[:, at : at + stop - start], trajectory, start, stop)
 
     def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
-        """Windows, augmented and standardised, whose first states are at some places of a room.
+        """Windows, augmented and standardised, whose first states are at some places of a buffer.
 
         Raises:
             DataError: They hold values that no physical field has.

@@ -215,7 +215,7 @@ class RunCopy:
                     self.client.log_inputs(self._sent.run, [found])
                     self._sent.datasets.add((found.dataset.name, found.dataset.digest))
         except FileMissing as error:
-            self.lost_files[str(error)] = "is not there any more"
+            self.lost_files[str(error)] = "does not exist any more"
 
     def _log_file(self, path: AnyPath, folder: str | None = None) -> None:
         assert self._sent is not None

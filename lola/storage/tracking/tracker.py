@@ -126,13 +126,13 @@ class Tracker:
         self._begin = lambda sweep_log: sweep_log.begin(name, identity, parameters)
         sweep_log = SweepEventLog(self.root, sweep_folder(self.root, self.system, fingerprint))
         if not self.resume_sweep(sweep_log, fingerprint):
-            self.log("another process has this sweep in hand, and sends its records to MLflow")
+            self.log("another process runs this sweep, and sends its records to MLflow")
             return
         self._begin(sweep_log)
         self.copy_events()
 
     def resume_sweep(self, sweep_log: SweepEventLog, fingerprint: str) -> bool:
-        """Take a sweep in hand; returns whether no other process has it."""
+        """Acquire the lease of a sweep; returns whether no other process holds it."""
         self._sweep_log, self.sweep = sweep_log, fingerprint
         held = sweep_log.acquire()
         self._add(sweep_log.folder, fingerprint)
@@ -203,7 +203,7 @@ class Tracker:
         return copy.send(events) if copy.offset == offset else copy.offset
 
     def _fail(self, folder: AnyPath, error: Exception) -> None:
-        """Ask MLflow anew what it has, after a pause."""
+        """Ask MLflow again what it has, after a pause."""
         self._copies[folder].forget()
         self._runs = self._experiment = None
         (self._pauses[folder] if is_rejection(error) else self._outage).lengthen()

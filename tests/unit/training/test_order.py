@@ -3,6 +3,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lola.core.errors import ConfigError
 from lola.training.order import Order, OrderConfig
@@ -116,3 +118,26 @@ def test_the_seed_decides():
 def test_too_little_memory_is_refused():
     with pytest.raises(ConfigError, match=r"two blocks of 23 states; give at least 4\.6e-07"):
         Order(Windows(), OrderConfig(block=8, memory=4e-7), 0, 6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    windows=st.builds(Windows, st.integers(1, 6), st.integers(1, 12), st.integers(1, 6), whole=st.booleans()),
+    block=st.integers(1, 8),
+    blocks=st.integers(1, 6),
+    batch_size=st.integers(1, 8),
+    seed=st.integers(0, 2**31),
+    data=st.data(),
+)
+def test_any_order_sees_every_window_once_an_epoch_and_is_a_function_of_the_sample(
+    windows, block, blocks, batch_size, seed, data
+):
+    arguments = {"batch_size": batch_size, "seed": seed, "block": block, "blocks": blocks}
+    groups = walk(order(windows, **arguments), 2 * len(windows))
+    stream = np.concatenate([group.windows for group in groups])
+    for epoch in stream[: 2 * len(windows)].reshape(2, -1):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(len(windows)))
+    sample = data.draw(st.integers(0, 2 * len(windows) - 1))
+    group = order(windows, **arguments).at(sample)  # from nothing but the seed and the sample
+    assert group.first <= sample < group.stop
+    np.testing.assert_array_equal(group.windows, stream[group.first : group.stop])

@@ -345,7 +345,7 @@ def test_of_two_drivers_of_one_sweep_one_sends(tmp_path, fake):
     second = Tracker(tmp_path, "euler", told.append)
     second.start_sweep("sweep", "f" * 64, {})
     second.follow(tmp_path / "stage", "a" * 64)
-    assert told == ["another process has this sweep in hand, and sends its records to MLflow"]
+    assert told == ["another process runs this sweep, and sends its records to MLflow"]
     event_log = record(tmp_path)
     second.copy_events()
     assert len(fake.runs) == 1
@@ -368,7 +368,7 @@ def test_a_file_that_is_gone_is_told_and_stops_nothing(tmp_path, fake):
     each.finish_sweep(None, "FINISHED")
     assert run_of(fake).status == "FINISHED"
     assert each.missing == (
-        f"2 files are not in MLflow, the first {tmp_path}/stage/gone.png, which is not there any more"
+        f"2 files are not in MLflow, the first {tmp_path}/stage/gone.png, which does not exist any more"
     )
 
 
