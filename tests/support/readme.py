@@ -148,13 +148,18 @@ def blocks(path: Path) -> list[Block]:
 
 
 def console_commands(path: Path) -> list[str]:
-    """The commands of a README that a shell takes, whether a test runs them or not."""
+    """The commands of a README's blocks that a shell takes, whether a test runs them or not."""
     return [
         command
         for block in blocks(path)
         if block.language in ("console", "text")
         for command in block.commands
     ]
+
+
+def inline_commands(path: Path) -> list[str]:
+    """The programs of `experiments/` that a README names in its text, with options."""
+    return re.findall(r"`(python experiments/[^`]*--[^`]+)`", path.read_text())
 
 
 def arguments_of(command: str) -> tuple[str, list[str]] | None:

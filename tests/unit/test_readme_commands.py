@@ -15,6 +15,7 @@ from readme import (
     arguments_of,
     console_commands,
     exists,
+    inline_commands,
     parse_options,
     paths_named,
     reason_not_to_run,
@@ -25,7 +26,7 @@ COMMANDS = [command for path in RUN for command in console_commands(path)]
 PROGRAMS = {
     " ".join([program, *arguments]): (program, arguments)
     for path in READMES
-    for command in console_commands(path)
+    for command in console_commands(path) + inline_commands(path)
     for program, arguments in filter(None, [arguments_of(command)])
 }
 
