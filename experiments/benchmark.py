@@ -1,57 +1,51 @@
 """Measure how fast the platform is on this machine."""
 
 import functools
+import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import announce  # noqa: F401
-from benchmarks.data import DataBenchmark, data_table, run_data_benchmark
-from benchmarks.emulation import EmulationBenchmark, emulation_table, run_emulation_benchmark
-from benchmarks.memory import memory_table, run_memory_benchmark, write_memory
-from benchmarks.ray_data import time_ray
-from benchmarks.scheduling import SchedulingBenchmark, run_scheduling_benchmark, scheduling_table
-from benchmarks.scoring import MetricsBenchmark, metrics_table, run_metrics_benchmark
-from benchmarks.training import TrainingBenchmark, run_training_benchmark, table
+from benchmarks import configs
 
 from lola.core.cli import launch
+from lola.core.config import Config
+from lola.core.waiting import loading
 from lola.workflows import presets
 
-Benchmark = TrainingBenchmark | DataBenchmark | EmulationBenchmark | MetricsBenchmark | SchedulingBenchmark
-WAYS: dict[type, tuple[Callable[..., dict[str, Any]], Callable[[dict], str]]] = {
-    TrainingBenchmark: (run_training_benchmark, table),
-    EmulationBenchmark: (run_emulation_benchmark, emulation_table),
-    MetricsBenchmark: (run_metrics_benchmark, metrics_table),
-    SchedulingBenchmark: (run_scheduling_benchmark, scheduling_table),
+WAYS: dict[type, tuple[str, str, str]] = {
+    configs.TrainingBenchmark: ("training", "run_training_benchmark", "table"),
+    configs.EmulationBenchmark: ("emulation", "run_emulation_benchmark", "emulation_table"),
+    configs.MetricsBenchmark: ("scoring", "run_metrics_benchmark", "metrics_table"),
+    configs.SchedulingBenchmark: ("scheduling", "run_scheduling_benchmark", "scheduling_table"),
 }
+"""The module of each benchmark, the function that runs it, and the one that shows its result."""
 
 
-def training() -> TrainingBenchmark:
+def training() -> configs.TrainingBenchmark:
     """The training step of the `mini` preset's networks, and of wider ones."""
     config = presets.mini()
-    return TrainingBenchmark(
-        autoencoder=config.autoencoder, transformer=config.neural_solver.network.replace(dropout=0.0)
-    )
+    transformer = config.neural_solver.network.replace(dropout=0.0)
+    return configs.TrainingBenchmark(autoencoder=config.autoencoder, transformer=transformer)
 
 
-def data() -> DataBenchmark:
+def data() -> configs.DataBenchmark:
     """How fast data reach training, with the `mini` preset's neural solver."""
     config = presets.mini()
     steps = config.emulator_training.replace(steps=80, report_every=20)
-    return DataBenchmark(emulator=config.neural_solver, training=steps)
+    return configs.DataBenchmark(emulator=config.neural_solver, training=steps)
 
 
-def emulation() -> EmulationBenchmark:
+def emulation() -> configs.EmulationBenchmark:
     """Seconds per state of simulator, neural solver and diffusion, with the `mini` preset's networks."""
     config = presets.mini()
     codec = config.autoencoder.replace(latent_channels=32)
     networks = {"latent": config.diffusion.network, "pixel": config.pixel.network}
-    return EmulationBenchmark(autoencoder=codec, **networks, simulation=config.simulation)
+    return configs.EmulationBenchmark(autoencoder=codec, **networks, simulation=config.simulation)
 
 
-def main(config: Benchmark) -> None:
-    """Time training, emulation, scores, or the way of data, against the plain way; variants take turns."""
+def main(config: Config) -> None:
+    """Time training, emulation, scoring or reading data against the plain way, in alternation."""
     (folder := Path(config.output)).mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
     (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1, allow_nan=False))
@@ -59,22 +53,28 @@ def main(config: Benchmark) -> None:
     print(text)
 
 
-def measure(config: Benchmark, folder: Path) -> tuple[dict[str, Any], str]:
+def measure(config: Config, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and for people."""
-    progress = functools.partial(print, flush=True)
-    if (way := WAYS.get(type(config))) is not None:
-        return (result := way[0](config, progress)), way[1](result)
+    log = functools.partial(print, flush=True)
+    if not isinstance(config, configs.DataBenchmark):
+        name, run, table = WAYS[type(config)]
+        with loading():
+            module = importlib.import_module(f"benchmarks.{name}")
+        return (result := getattr(module, run)(config, log)), getattr(module, table)(result)
+    with loading():
+        from benchmarks import memory, ray_data
+        from benchmarks.data import data_table, run_data_benchmark
     if config.memory:
-        result = run_memory_benchmark(config, progress)
-        write_memory(result, folder)
-        return result, memory_table(result)
-    result = run_data_benchmark(config, progress)
+        result = memory.run_memory_benchmark(config, log)
+        memory.write_memory(result, folder)
+        return result, memory.memory_table(result)
+    result = run_data_benchmark(config, log)
     if config.ray:
         sizes = (config.gigabytes, config.steps, config.cells, config.rounds)
-        result["ray"] = time_ray(config.system, *sizes, progress)
+        result["ray"] = ray_data.time_ray(config.system, *sizes, log)
     return result, data_table(result)
 
 
 if __name__ == "__main__":
-    ways = {"training": training, "data": data, "emulation": emulation, "metrics": MetricsBenchmark}
-    launch(main, ways | {"scheduling": SchedulingBenchmark}, default="training")
+    ways = {"training": training, "data": data, "emulation": emulation, "metrics": configs.MetricsBenchmark}
+    launch(main, ways | {"scheduling": configs.SchedulingBenchmark}, default="training")

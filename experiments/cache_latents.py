@@ -2,15 +2,13 @@
 
 import dataclasses
 
-import announce  # noqa: F401
 import tyro
 
 from lola.core.cli import launch_alone
 from lola.core.config import Count, how
-from lola.data.well.datasets import Datasets
-from lola.emulation.encoding import CacheConfig
+from lola.core.waiting import loading
+from lola.emulation.cache_config import CacheConfig
 from lola.storage.stages import resolve_storage, well_folder
-from lola.workflows.latent_cache import finished_caches, make_cache, plan_cache, verify_cache
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +45,10 @@ def main(config: LatentCache) -> None:
 
     The cache is the stage that a sweep with the same options would make, or reuse.
     """
+    with loading():
+        from lola.data.well.datasets import Datasets
+        from lola.workflows.latent_cache import finished_caches, make_cache, plan_cache, verify_cache
+
     root = resolve_storage(config.storage)
     if config.verify:
         for folder in finished_caches(root, config.autoencoder):

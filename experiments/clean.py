@@ -1,7 +1,5 @@
 """Free space: `clean.py --unused [--delete] [--storage ROOT]`; needs no cluster."""
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch_alone
 from lola.storage.cleaning import CleanConfig, clean
 

@@ -2,15 +2,12 @@
 
 import dataclasses
 
-import announce  # noqa: F401
 import tyro
 
 from lola.core.cli import launch_alone
 from lola.core.config import Config, Count, how
+from lola.core.waiting import loading
 from lola.data.systems import SYSTEMS
-from lola.data.well.datasets import Datasets
-from lola.distributed.cluster.connection import connect
-from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
 from lola.storage.stages import resolve_storage, well_folder
 
 
@@ -37,6 +34,11 @@ class Statistics(Config):
 
 def main(config: Statistics) -> None:
     """Stream a training set once and write mean, deviation and extremes of its fields."""
+    with loading():
+        from lola.data.well.datasets import Datasets
+        from lola.distributed.cluster.connection import connect
+        from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
+
     root = resolve_storage(config.storage)
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     system = SYSTEMS.get(config.name) or datasets.infer(config.name)

@@ -4,14 +4,17 @@ import json
 import tempfile
 from pathlib import Path
 
-import announce  # noqa: F401
-from benchmarks.disturbance import DisturbanceConfig, disturbance_table, measure_disturbances
+from benchmarks.configs import DisturbanceConfig
 
 from lola.core.cli import launch
+from lola.core.waiting import loading
 
 
 def main(config: DisturbanceConfig) -> None:
     """Train on nodes of this machine while workers are killed and nodes lost, gained and preempted."""
+    with loading():
+        from benchmarks.disturbance import disturbance_table, measure_disturbances
+
     with tempfile.TemporaryDirectory() as root:
         rows = measure_disturbances(config, Path(root), lambda text: print(text, flush=True))
     folder = Path(config.output)

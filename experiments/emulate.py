@@ -4,12 +4,11 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch_alone
 from lola.core.config import how
-from lola.emulation.ensembles import EnsembleConfig, write_ensemble
-from lola.emulation.film import FilmConfig, check_film, write_film
+from lola.core.waiting import loading
+from lola.emulation.ensemble_config import EnsembleConfig
+from lola.emulation.film_config import FilmConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,10 @@ class Emulation(EnsembleConfig):
 
 def main(config: Emulation) -> None:
     """Draw an ensemble of trajectories and write it as a Well file, with a film as MP4 and GIF."""
+    with loading():
+        from lola.emulation.ensembles import write_ensemble
+        from lola.emulation.film import check_film, write_film
+
     check = functools.partial(check_film, config.film) if config.films else lambda _: None
     path = write_ensemble(config, config.output, print, check)
     print(f"ensemble: {path}")

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
+from lola.core.waiting import loading
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
 from lola.workflows import presets
 from lola.workflows.sweep import SweepConfig
 
@@ -22,8 +21,9 @@ def main(config: SweepConfig) -> None:
 
     Whatever a sweep has finished is reused.
     """
-    from lola.workflows.forecast.show import show_sweep
-    from lola.workflows.run import run_sweep
+    with loading():
+        from lola.workflows.forecast.show import show_sweep
+        from lola.workflows.run import run_sweep
 
     show_sweep(config) if config.plan else run_sweep(config)
 

@@ -2,14 +2,12 @@
 
 import dataclasses
 
-import announce  # noqa: F401
 import tyro
 
 from lola.core.cli import launch_alone
 from lola.core.config import Config, fingerprint, flat, how, require
-from lola.reference.convert import read_conversion, write_conversion
+from lola.core.waiting import loading
 from lola.storage.stages import resolve_storage
-from lola.storage.tracking import Tracker
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +31,10 @@ class Import(Config):
 
 def main(config: Import) -> None:
     """Convert a published run into a finished stage, and register it in MLflow; done once, it is reused."""
+    with loading():
+        from lola.reference.convert import read_conversion, write_conversion
+        from lola.storage.tracking import Tracker
+
     root = resolve_storage(config.storage)
     conversion = read_conversion(config.run, root, config.name)
     written = write_conversion(conversion)

@@ -1,8 +1,7 @@
 """Print what a sweep will take before it is paid for: memory, time, storage, reads and cost on a cluster."""
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch
+from lola.core.waiting import loading
 from lola.workflows import presets
 from lola.workflows.sweep import SweepConfig
 
@@ -14,7 +13,8 @@ def main(config: SweepConfig) -> None:
     Finished stages cost nothing, and their speed counts for what is alike. A storage that is too small is
     refused.
     """
-    from lola.workflows.forecast.show import show_sweep
+    with loading():
+        from lola.workflows.forecast.show import show_sweep
 
     show_sweep(config)
 

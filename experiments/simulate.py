@@ -2,11 +2,9 @@
 
 import dataclasses
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch
 from lola.core.config import Config, how, require
-from lola.distributed.jobs.simulate import simulate
+from lola.core.waiting import loading
 from lola.simulate.simulators import Simulation
 from lola.storage.stages import resolve_storage, well_folder
 from lola.workflows import presets
@@ -37,6 +35,9 @@ def main(config: Simulations) -> None:
 
     Presets are the physical systems, as small as the `mini` sweep takes them. Files that are there are kept.
     """
+    with loading():
+        from lola.distributed.jobs.simulate import simulate
+
     simulate(config.simulation, well_folder(resolve_storage(config.storage), config.well))
 
 

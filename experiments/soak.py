@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
-import announce  # noqa: F401
-from benchmarks.soak import SoakConfig, smoke, soak
+from benchmarks.configs import SoakConfig
 
 from lola.core.cli import launch_alone
+from lola.core.waiting import loading
 
 
 def main(config: SoakConfig) -> None:
     """Kill random processes of a sweep at random moments; it must end with an undisturbed one's tables."""
+    with loading():
+        from benchmarks.soak import smoke, soak
+
     command = smoke(Path(__file__).with_name("sweep_compression.py").resolve())
     summary = soak(config, command, lambda text: print(text, flush=True))
     print(json.dumps(summary, indent=1))

@@ -1,8 +1,7 @@
 """Compare optimisers on the autoencoder, over learning rates and seeds, as the paper's Table 4."""
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch
+from lola.core.waiting import loading
 from lola.workflows import presets
 from lola.workflows.studies.optimizers import OptimizerStudyConfig
 
@@ -13,10 +12,11 @@ def main(config: OptimizerStudyConfig) -> None:
 
     Missing data are simulated first. Whatever is finished is reused; an interrupted study goes on.
     """
-    from lola.workflows.forecast.show import show_plan
-    from lola.workflows.run import run_reported
-    from lola.workflows.studies.optimizer_plan import OptimizerPlan
-    from lola.workflows.studies.optimizer_report import report_optimizers
+    with loading():
+        from lola.workflows.forecast.show import show_plan
+        from lola.workflows.run import run_reported
+        from lola.workflows.studies.optimizer_plan import OptimizerPlan
+        from lola.workflows.studies.optimizer_report import report_optimizers
 
     show_plan(config, OptimizerPlan) if config.plan else run_reported(
         config, OptimizerPlan, report_optimizers

@@ -1,8 +1,7 @@
 """Choose a sampler and a step spacing for few network evaluations, on finished diffusion models."""
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch
+from lola.core.waiting import loading
 from lola.workflows import presets
 from lola.workflows.studies.samplers import SamplerStudyConfig
 
@@ -14,10 +13,11 @@ def main(config: SamplerStudyConfig) -> None:
 
     Nothing is trained. Finished evaluations are reused; an interrupted study goes on.
     """
-    from lola.workflows.forecast.show import show_plan
-    from lola.workflows.run import run_reported
-    from lola.workflows.studies.sampler_plan import SamplerPlan
-    from lola.workflows.studies.sampler_report import report_samplers
+    with loading():
+        from lola.workflows.forecast.show import show_plan
+        from lola.workflows.run import run_reported
+        from lola.workflows.studies.sampler_plan import SamplerPlan
+        from lola.workflows.studies.sampler_report import report_samplers
 
     show_plan(config, SamplerPlan) if config.plan else run_reported(config, SamplerPlan, report_samplers)
 

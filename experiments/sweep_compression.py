@@ -1,8 +1,7 @@
 """Sweep compression rate, model and solver steps, and report what compression costs."""
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch
+from lola.core.waiting import loading
 from lola.workflows import presets
 from lola.workflows.sweep import SweepConfig
 
@@ -13,8 +12,9 @@ def main(config: SweepConfig) -> None:
 
     Missing data are simulated first. Whatever is finished is reused; an interrupted sweep goes on.
     """
-    from lola.workflows.forecast.show import show_sweep
-    from lola.workflows.run import run_sweep
+    with loading():
+        from lola.workflows.forecast.show import show_sweep
+        from lola.workflows.run import run_sweep
 
     show_sweep(config) if config.plan else run_sweep(config)
 

@@ -4,8 +4,8 @@ import dataclasses
 
 from lola.core.cli import launch_alone
 from lola.core.config import Config, how
+from lola.core.waiting import loading
 from lola.storage.stages import resolve_storage
-from lola.storage.tracking import sync
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,9 @@ class Sync(Config):
 
 def main(config: Sync) -> None:
     """Send everything of all sweeps that MLflow lacks, and correct the status of runs whose process ended."""
+    with loading():
+        from lola.storage.tracking import sync
+
     sync(resolve_storage(config.storage), lambda text: print(text, flush=True))
 
 

@@ -3,14 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 
-import announce  # noqa: F401
 import tyro
 
 from lola.core.cli import launch
 from lola.core.config import Distinct, Size
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.training.loop import TrainingConfig
+from lola.core.waiting import loading
+from lola.models.transformer_autoencoder import AnyAutoencoder
+from lola.training.config import TrainingConfig
 from lola.workflows import presets
 from lola.workflows.sweep import Statistics, SweepConfig
 from lola.workflows.workflow_config import WorkflowConfig
@@ -29,7 +28,7 @@ class Autoencoders(WorkflowConfig):
     """
 
     latent_channels: Distinct[Size]
-    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
+    autoencoder: AnyAutoencoder
     autoencoder_training: TrainingConfig
     statistics: Statistics = "configured"
     sweep: tyro.conf.Suppress[tyro.conf.Fixed[SweepConfig]]
@@ -55,8 +54,9 @@ def of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
 
 def main(config: Autoencoders) -> None:
     """Train autoencoders, each from its last checkpoint if there is one; finished ones are kept."""
-    from lola.workflows.forecast.show import show_sweep
-    from lola.workflows.run import run_stages
+    with loading():
+        from lola.workflows.forecast.show import show_sweep
+        from lola.workflows.run import run_stages
 
     sweep = config.whole()
     choose = lambda plan: map(plan.autoencoder, sweep.latent_channels)  # noqa: E731

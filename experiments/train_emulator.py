@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
-import announce  # noqa: F401
-
 from lola.core.cli import launch
 from lola.core.config import require
+from lola.core.waiting import loading
 from lola.workflows import presets
 from lola.workflows.sweep import EmulatorModel, SweepConfig
 
@@ -53,8 +52,9 @@ def main(config: Emulators) -> None:
 
     Autoencoders and latent caches that they need are made first.
     """
-    from lola.workflows.forecast.show import show_sweep
-    from lola.workflows.run import run_stages
+    with loading():
+        from lola.workflows.forecast.show import show_sweep
+        from lola.workflows.run import run_stages
 
     choose = lambda plan: [plan.emulator(*choice) for choice in config.chosen()]  # noqa: E731
     if config.plan:

@@ -2,19 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 import torch
+from benchmarks.configs import CaseSize, Network
 from benchmarks.plain_autoencoder import PlainAutoencoder
 from benchmarks.plain_transformer import PlainTransformer
 from torch import Tensor, nn
 
-from lola.core.config import require
-from lola.models.autoencoder import LOSSES, AutoencoderConfig
+from lola.models.autoencoder import LOSSES
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.transformer import TransformerConfig
-
-Network = Literal["autoencoder-2d", "autoencoder-3d", "transformer"]
-Size = Literal["demo", "wide"]
 
 WINDOW = 5
 FIELDS = {2: 5, 3: 6}
@@ -27,13 +24,13 @@ WIDE_AUTOENCODERS = {
 }
 WIDE_TRANSFORMER = TransformerConfig(features=512, blocks=4, heads=8, modulation=256, dropout=0.0)
 
-AUTOENCODER_GRIDS: dict[tuple[int, Size], tuple[int, ...]] = {
+AUTOENCODER_GRIDS: dict[tuple[int, CaseSize], tuple[int, ...]] = {
     (2, "demo"): (16, 64, 64),
     (2, "wide"): (2, 128, 128),
     (3, "demo"): (4, 32, 32, 32),
     (3, "wide"): (1, 24, 24, 24),
 }
-LATENT_GRIDS: dict[Size, tuple[int, ...]] = {"demo": (16, 4, 4), "wide": (4, 8, 8)}
+LATENT_GRIDS: dict[CaseSize, tuple[int, ...]] = {"demo": (16, 4, 4), "wide": (4, 8, 8)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,30 +51,8 @@ class Case:
     channels_last: torch.memory_format | None = None
 
 
-# The plain writings know these values alone
-PLAIN_AUTOENCODER: dict[str, object] = {
-    "pixel_shuffle": True,
-    "attention_heads": (),
-    "periodic": False,
-    "norm": "layer",
-    "saturation": "softclip2",
-    "kl_weight": 0.0,
-    "latent_noise": 0.0,
-    "dropout": 0.0,
-}
-PLAIN_TRANSFORMER: dict[str, object] = {"qk_norm": True, "rope": True, "dropout": 0.0}
-
-
-def check_plain(autoencoder: AutoencoderConfig, transformer: TransformerConfig) -> None:
-    """Raise `ConfigError` unless both networks have a plain writing."""
-    for config, values in ((autoencoder, PLAIN_AUTOENCODER), (transformer, PLAIN_TRANSFORMER)):
-        for name, value in values.items():
-            found = getattr(config, name)
-            require(found == value, f"{name} must be {value!r} to have a plain writing, not {found!r}")
-
-
 def build_case(
-    network: Network, size: Size, autoencoder: AutoencoderConfig, transformer: TransformerConfig
+    network: Network, size: CaseSize, autoencoder: AutoencoderConfig, transformer: TransformerConfig
 ) -> Case:
     """A network at a size; that of `demo` is the given configuration, that of `wide` is fixed."""
     torch.manual_seed(0)

@@ -11,76 +11,31 @@ Everything is read before it is timed, so that files come from the page cache: w
 the processor, which bounds the speed wherever storage is fast.
 """
 
-import dataclasses
 import statistics
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from benchmarks.configs import DataBenchmark
 from benchmarks.datasets import copy_to_hdf5, write_latents, write_well
 from benchmarks.loader import Slices, plain_batches
-from benchmarks.timing import Rounds, Threads, interleave, machine, ratio
+from benchmarks.timing import interleave, machine, ratio
 
-from lola.core.config import Config, Size, Within, require
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit, open_split
 from lola.data.well.windows import WellWindows
-from lola.models.neural_solver import NeuralSolverConfig
-from lola.training.loop import TrainingConfig, train
+from lola.training.loop import train
 from lola.training.order import OrderConfig
 from lola.training.stream import Stream
 
 LATENTS = {"demo": (101, 32, 4, 4), "paper": (101, 64, 16, 16)}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataBenchmark(Config):
-    """What is timed.
-
-    Arguments:
-        system: The physical system whose files are imitated.
-        emulator: The emulator whose training waits for data.
-        training: How it is trained.
-        gigabytes: Size of the datasets.
-        cells: Cells along each axis of the fields' grid.
-        steps: States of each trajectory.
-        batch_size: Windows per batch.
-        window: States per latent window.
-        stride: Simulation steps between states.
-        rounds: How often each variant is timed.
-        threads: Threads of torch; 0 leaves its choice.
-        ray: Whether Ray Data and the encoder of caches are timed as well.
-        memory: Measure the memory of a long stream instead of speeds.
-        output: The folder where results are written.
-    """
-
-    system: str = "euler"
-    emulator: NeuralSolverConfig
-    training: TrainingConfig
-    gigabytes: Annotated[float, Within("(0, 10000]")] = 0.5
-    cells: Annotated[int, Within("[4, 4096]")] = 128
-    steps: Annotated[int, Within("[1, 100000]")] = 51
-    batch_size: Size = 64
-    window: Size = 5
-    stride: Annotated[int, Within("[1, 1e9]")] = 4
-    rounds: Rounds = 7
-    threads: Threads = 1
-    ray: bool = True
-    memory: bool = False
-    output: str = "experiments/results/benchmark"
-
-    def validate(self) -> None:
-        require(
-            (self.window - 1) * self.stride < self.steps,
-            f"--window {self.window} at --stride {self.stride} does not fit into --steps {self.steps}",
-        )
 
 
 def run_data_benchmark(config: DataBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:

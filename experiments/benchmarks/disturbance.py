@@ -10,7 +10,6 @@ disturbs it after a third of its steps. Workers log every step, which tells
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
@@ -21,15 +20,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import ray
 import ray.train
+from benchmarks.configs import DisturbanceConfig
 from benchmarks.datasets import write_well
 from ray.cluster_utils import Cluster
 from safetensors.torch import load_file
 
-from lola.core.config import Config, Count, Distinct, Within
 from lola.core.errors import ClusterError, LolaError
 from lola.core.seeding import seed_process
 from lola.data.systems import EULER
@@ -38,40 +37,19 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.windows import WellWindows
 from lola.distributed.cluster.connection import SETTINGS
 from lola.distributed.jobs.train import Setup, TrainingRun, run_training
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.storage.event_log import EventLog, read_events
 from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import WEIGHTS, Stage, output_folder
-from lola.training.loop import TrainingConfig, train
+from lola.training.config import TrainingConfig
+from lola.training.loop import train
 
-Scenario = Literal["worker killed", "node lost", "node gained", "node preempted"]
 QUICK = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
 """How often Ray Train polls here; a cluster's defaults are slower."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DisturbanceConfig(Config):
-    """Which scenarios are run, and on what.
-
-    Arguments:
-        scenarios: What happens to the runs.
-        steps: Training steps.
-        report_every: Steps between checkpoints.
-        pace: Least seconds per step.
-        notice: Seconds between a preemption's notice and the loss of the node.
-        output: Where the results go.
-    """
-
-    scenarios: Distinct[Scenario] = ("worker killed", "node lost", "node gained", "node preempted")
-    steps: Count = 300
-    report_every: Count = 25
-    pace: Annotated[float, Within("[0, 3600]")] = 0.1
-    notice: Annotated[int, Within("[1, 3600]")] = 15
-    output: str = "experiments/results/elastic"
 
 
 def measure_disturbances(

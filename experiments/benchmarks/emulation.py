@@ -17,95 +17,27 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from benchmarks.configs import WINDOW, EmulationBenchmark, Model, Space
 from benchmarks.plain_autoencoder import PlainAutoencoder
 from benchmarks.plain_transformer import PlainTransformer
 from benchmarks.simulators import time_simulator
-from benchmarks.timing import Clock, Rounds, Threads, interleave, machine, ratio
+from benchmarks.timing import interleave, machine, ratio
 from torch import Tensor, nn
 
-from lola.core.config import Config, Distinct, Size, require
 from lola.core.errors import LolaError
 from lola.data.systems import EULER
-from lola.emulation.emulator import Emulator, InferenceConfig
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import AutoencoderConfig
+from lola.emulation.emulator import Emulator
+from lola.emulation.inference_config import InferenceConfig
 from lola.models.binding import BoundNetwork
-from lola.models.diffusion import Diffusion, DiffusionConfig, NoisyNetwork
-from lola.models.neural_solver import NeuralSolver, NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
-from lola.simulate.euler import EulerConfig
-from lola.simulate.gravity_cooling import GravityCoolingConfig
-from lola.simulate.rayleigh_benard import RayleighBenardConfig
+from lola.models.diffusion import Diffusion, NoisyNetwork
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver import NeuralSolver
+from lola.models.neural_solver_config import NeuralSolverConfig
 
-Space = Literal["latent", "pixel"]
-Model = Literal["neural_solver", "diffusion"]
 Precision = Literal["float32", "bfloat16"]
 
-WINDOW = 5
 CHANNELS = len(EULER.channels)
 PARAMETERS = 5
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmulationBenchmark(Config):
-    """What is timed.
-
-    Arguments:
-        autoencoder: The autoencoder of the latent space.
-        latent: The network in latent space.
-        pixel: The network in pixel space.
-        simulation: The simulator: its grid is that of all states.
-        convection, medium: The simulators of other systems, timed where they are installed.
-        simulators: Whether these others are timed as well.
-        sampler: How diffusion models are sampled.
-        models: Which models.
-        spaces: In which spaces.
-        rows: Windows computed together: 1 is the latency.
-        precisions: In which precisions.
-        compiled: Whether ours is timed compiled as well.
-        rounds: How often each variant is timed.
-        threads: Threads; 0 leaves torch's choice.
-        clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
-        output: The folder where `emulation.json` and `emulation.md` are written.
-    """
-
-    autoencoder: AutoencoderConfig
-    latent: TransformerConfig
-    pixel: TransformerConfig
-    simulation: EulerConfig
-    convection: RayleighBenardConfig = dataclasses.field(
-        default_factory=lambda: RayleighBenardConfig(resolution=(64, 32), rayleigh=(1e6,))
-    )
-    medium: GravityCoolingConfig = dataclasses.field(default_factory=GravityCoolingConfig)
-    simulators: bool = True
-    sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
-    models: Distinct[Model] = ("neural_solver", "diffusion")
-    spaces: Distinct[Space] = ("latent", "pixel")
-    rows: Distinct[Size] = (1, 16)
-    precisions: Distinct[Precision] = ("float32",)
-    compiled: bool = False
-    rounds: Rounds = 5
-    threads: Threads = 0
-    clock: Clock = "wall"
-    output: str = "experiments/results/benchmark"
-
-    def validate(self) -> None:
-        for network in (self.latent, self.pixel):
-            require(
-                network.qk_norm and network.rope,
-                "the plain transformer has query-key normalisation and rotary positions; choose so",
-            )
-        self.latent.check_grid(self.grid("latent"), WINDOW)
-        self.pixel.check_grid(self.grid("pixel"), WINDOW)
-
-    def grid(self, space: Space) -> tuple[int, int]:
-        """The cells of a state in a space."""
-        n = self.simulation.resolution
-        if space == "pixel":
-            return n, n
-        self.autoencoder.check_grid((n, n))
-        x, y = (n // factor for factor in self.autoencoder.factors(2))
-        return x, y
 
 
 class Plain(Emulator):

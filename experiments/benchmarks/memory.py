@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data import DataBenchmark
+from benchmarks.configs import DataBenchmark
 from benchmarks.datasets import write_well
 from benchmarks.timing import machine
 from matplotlib.figure import Figure

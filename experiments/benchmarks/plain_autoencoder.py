@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lola.core.errors import ConfigError
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 
 EPSILON = 1e-5
 SATURATION = 5.0

@@ -18,9 +18,10 @@ from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit, open_split
 from lola.distributed.cluster.connection import configure_ray_data, connect
 from lola.distributed.jobs.datasource import WellDatasource
-from lola.distributed.jobs.encode import CacheConfig, encode
+from lola.distributed.jobs.encode import encode
+from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import load_autoencoder
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.storage.stages import WEIGHTS, Stage, atomic_path
 from lola.training.checkpoint import save_weights
 from lola.training.precision import precision

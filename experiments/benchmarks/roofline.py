@@ -7,7 +7,8 @@ the fraction of the machine that the step uses.
 import statistics
 
 import torch
-from benchmarks.timing import Clock, interleave
+from benchmarks.configs import Clock
+from benchmarks.timing import interleave
 from torch import Tensor, nn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

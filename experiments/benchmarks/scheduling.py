@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import ray
+from benchmarks.configs import SchedulingBenchmark
 
-from lola.core.config import Config, Size, Within
+from lola.core.config import Config
 from lola.core.errors import LolaError
 from lola.distributed.cluster.connection import EMBEDDED, SETTINGS
 from lola.distributed.runner.tune import run_trials
@@ -24,21 +25,6 @@ from lola.distributed.trials import Step, Trial
 from lola.storage.stages import Stage
 
 MEGABYTE = 2**20
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SchedulingBenchmark(Config):
-    """What is scheduled.
-
-    Arguments:
-        trials: Trials of the sweep.
-        nodes: Nodes of 8 GPUs and 192 CPUs that the cluster claims to have; each runs one trial at a time.
-        output: Where the results go.
-    """
-
-    trials: Annotated[int, Within("[1, 100000]")] = 10000
-    nodes: Size = 4
-    output: str = "experiments/results/benchmark"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,55 +7,17 @@ Both compute the same scores of the same numbers, on one thread by default; repo
 of the ratio of their times.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
 import torch
+from benchmarks.configs import MetricsBenchmark
 from benchmarks.plain_scoring import plain_scores
-from benchmarks.timing import Clock, Rounds, Threads, interleave, machine, ratio
+from benchmarks.timing import interleave, machine, ratio
 from torch import Tensor
 
-from lola.core.config import Config, Within, require
-from lola.core.seeding import derive
+from lola.core.keys import derive
 from lola.evaluation.scores.ensemble import score_ensemble
-
-BYTES = 8e9  # of the ensemble that is scored
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MetricsBenchmark(Config):
-    """What is timed.
-
-    Arguments:
-        members: Members of the ensemble.
-        fields: Channels.
-        lead_times: States of each member.
-        cells: Cells along each axis of the grid.
-        dimensions: Axes of the grid.
-        rounds: How often each variant is timed.
-        threads: Threads of torch; 0 leaves its choice.
-        clock: Seconds that pass, or that this process computes; these tell more on a busy machine.
-        output: The folder where results are written.
-    """
-
-    members: Annotated[int, Within("[2, 4096]")] = 16
-    fields: Annotated[int, Within("[1, 4096]")] = 5
-    lead_times: Annotated[int, Within("[1, 100000]")] = 25
-    cells: Annotated[int, Within("[4, 4096]")] = 64
-    dimensions: Annotated[int, Within("[1, 3]")] = 2
-    rounds: Rounds = 5
-    threads: Threads = 1
-    clock: Clock = "wall"
-    output: str = "experiments/results/benchmark"
-
-    def validate(self) -> None:
-        size = 4.0 * self.members * self.fields * self.lead_times * self.cells**self.dimensions
-        require(
-            size <= BYTES,
-            f"--members, --fields, --lead-times, --cells and --dimensions make {size / 1e9:.3g} GB of "
-            f"states; {BYTES / 1e9:g} GB are the most",
-        )
 
 
 def run_metrics_benchmark(config: MetricsBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import dataclasses
 import time
 from typing import Any
 
-from benchmarks.timing import Clock
+from benchmarks.configs import Clock
 
 from lola.core.errors import LolaError
-from lola.core.seeding import numpy_generator
+from lola.core.keys import numpy_generator
 from lola.simulate.euler import EulerConfig
 from lola.simulate.simulators import Simulation
 

@@ -18,43 +18,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
 
 import pyarrow.parquet as pq
+from benchmarks.configs import SoakConfig
 
-from lola.core.config import Config, Count, NotNegative, Within, require
+from lola.core.config import require
 from lola.core.errors import LolaError
 from lola.storage.inventory import unknown_files
 
 MAX_FAILURES = 3  # how often a driver may fail after the last kill
 LIMIT = 1800.0  # seconds after which a sweep that nobody disturbs is taken to hang
-
-
-Seconds = Annotated[float, Within("[0, 86400]")]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SoakConfig(Config):
-    """How a sweep is disturbed.
-
-    Arguments:
-        kills: Processes to kill.
-        seed: Decides the moments and the processes.
-        between: The least and the most seconds between kills.
-        tolerance: Largest relative difference of a value of the tables.
-        folder: Where everything is written; it must not exist.
-    """
-
-    kills: Count = 20
-    seed: int = 0
-    between: tuple[Seconds, Seconds] = (2.0, 40.0)
-    tolerance: NotNegative = 1e-5
-    folder: str
-
-    def validate(self) -> None:
-        require(
-            self.between[0] <= self.between[1], f"--between takes the least seconds first, not {self.between}"
-        )
 
 
 @dataclasses.dataclass

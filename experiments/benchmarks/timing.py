@@ -16,15 +16,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-
-from lola.core.config import Within
-
-Clock = Literal["wall", "cpu"]
-Rounds = Annotated[int, Within("[1, 1e6]")]
-Threads = Annotated[int, Within("[0, 1024]")]
+from benchmarks.configs import Clock
 
 
 def interleave(

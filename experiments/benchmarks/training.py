@@ -13,51 +13,19 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from benchmarks.cases import Case, Network, Size, build_case, check_plain
+from benchmarks.cases import Case, build_case
+from benchmarks.configs import (
+    Mode,
+    Precision,
+    TrainingBenchmark,
+)
 from benchmarks.roofline import roofline
-from benchmarks.timing import Clock, Rounds, Threads, interleave, machine, ratio
+from benchmarks.timing import interleave, machine, ratio
 from torch.utils.flop_counter import FlopCounterMode
 
-from lola.core.config import Config, Distinct
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.transformer import TransformerConfig
 from lola.training.precision import precision
 
 Writing = Literal["plain", "plain-channels-last", "ours"]
-Mode = Literal["eager", "compiled"]
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingBenchmark(Config):
-    """What is timed.
-
-    Arguments:
-        autoencoder: The autoencoder at size `demo`.
-        transformer: The transformer at size `demo`.
-        networks: Which networks.
-        sizes: At which sizes.
-        precisions: In which precisions.
-        modes: Whether eager or compiled.
-        rounds: How often each variant is timed.
-        threads: Threads; 0 leaves torch's choice.
-        clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
-        output: The folder where `training.json` and `training.md` are written.
-    """
-
-    autoencoder: AutoencoderConfig
-    transformer: TransformerConfig
-    networks: Distinct[Network] = ("autoencoder-2d", "autoencoder-3d", "transformer")
-    sizes: Distinct[Size] = ("demo", "wide")
-    precisions: Distinct[Precision] = ("float32", "bfloat16")
-    modes: Distinct[Mode] = ("eager",)
-    rounds: Rounds = 9
-    threads: Threads = 0
-    clock: Clock = "wall"
-    output: str = "experiments/results/benchmark"
-
-    def validate(self) -> None:
-        check_plain(self.autoencoder, self.transformer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ import tyro
 from lola.core.config import Config, deferred
 from lola.core.errors import ConfigError, LolaError
 from lola.core.filesystem import describe_os_error
-from lola.core.waiting import end_loading
 
 C = TypeVar("C", bound=Config)
 
@@ -56,7 +55,6 @@ def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
 
 
 def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
-    end_loading()
     program = os.path.basename(sys.argv[0])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what is said is to be read at once, also from a file

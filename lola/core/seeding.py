@@ -20,7 +20,6 @@ a word make a uniform number; both its halves, as uniform numbers u in (0, 1] an
 """
 
 import functools
-import hashlib
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -30,22 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Key = tuple[int | str, ...]
+from lola.core.keys import Key, derive
 
 INCREMENT = 0x9E3779B97F4A7C15
 MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 HALF = 2**32
 MOST_RATE = 100.0
-
-
-def derive(*key: int | str) -> int:
-    """Hash a key to a seed, uniform over the integers in [0, 2^63)."""
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-
-
-def numpy_generator(*key: int | str) -> np.random.Generator:
-    """A NumPy generator that is a pure function of the key."""
-    return np.random.Generator(np.random.PCG64(derive(*key)))
 
 
 def seed_process(*key: int | str) -> None:

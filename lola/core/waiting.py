@@ -6,6 +6,9 @@ A loop that goes round often enough calls `Reminder.poll`; elsewhere `reminding`
 """
 
 import contextlib
+import functools
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,17 +116,14 @@ def reminding(
         thread.join()
 
 
-_loading = contextlib.ExitStack()
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """Print that the program starts, and every few seconds that it still loads libraries.
 
-
-def begin_loading(program: str) -> None:
-    """Print that a program starts, and then that it still imports libraries, until `end_loading`."""
-    print(f"{program}: starting", flush=True)
-    describe = lambda: f"{program}: loading libraries"  # noqa: E731
-    log = lambda text: print(text, flush=True)  # noqa: E731
-    _loading.enter_context(reminding(describe, log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S))
-
-
-def end_loading() -> None:
-    """Everything is imported."""
-    _loading.close()
+    Around the imports of `main`, which take seconds: options are parsed before.
+    """
+    program = os.path.basename(sys.argv[0])
+    log = functools.partial(print, flush=True)
+    log(f"{program}: starting")
+    with reminding(lambda: f"{program}: loading libraries", log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S):
+        yield

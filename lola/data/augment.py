@@ -30,17 +30,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lola.core.config import require
-from lola.core.seeding import Key, numpy_generator
-from lola.data.systems import Boundary, System
-
-Symmetries = Literal["plain", "full", "published"]
+from lola.core.keys import Key, numpy_generator
+from lola.data.systems import Boundary, Symmetries, System
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from lola.core.errors import DataError, LolaError
-from lola.core.seeding import Key
+from lola.core.keys import Key
 from lola.data.state import Batch
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import AnyPath, first_line, local_copies, local_copy

@@ -9,15 +9,16 @@ which stays accurate where the difference of two large sums does not. The standa
 """
 
 import dataclasses
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from torch import Tensor
 
 from lola.data.systems import System
-from lola.data.transforms import transform_fields
 from lola.storage.remote import AnyPath
 from lola.storage.stages import read_manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclasses.dataclass
@@ -65,7 +66,7 @@ class Moments:
         }
 
 
-def channel_moments(x: Tensor, system: System) -> tuple[Moments, Moments]:
+def channel_moments(x: "Tensor", system: System) -> tuple[Moments, Moments]:
     """The moments of each channel, before and after its transform, in double precision.
 
     Arguments:
@@ -75,6 +76,8 @@ def channel_moments(x: Tensor, system: System) -> tuple[Moments, Moments]:
     Raises:
         DataError: A value is outside the domain of its channel's transform.
     """
+    from lola.data.transforms import transform_fields  # here, since it imports torch
+
     physical = x.double()
     both = Moments(), Moments()
     for moments, values in zip(both, (physical, transform_fields(physical, system, 0)), strict=True):

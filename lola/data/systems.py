@@ -14,6 +14,7 @@ import pydantic
 from lola.core.errors import ConfigError
 
 Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
+Symmetries = Literal["plain", "full", "published"]
 
 
 class Boundary(enum.IntEnum):

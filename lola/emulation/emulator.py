@@ -22,7 +22,7 @@ ever.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from azula.denoise import Denoiser
@@ -31,20 +31,26 @@ from azula.sample import Sampler
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lola.core.config import Config, Count, how, require
+from lola.core.config import require
 from lola.core.errors import ConfigError, DataError
-from lola.core.seeding import Key, SampleGenerator
+from lola.core.keys import Key
+from lola.core.seeding import SampleGenerator
 from lola.data.statistics import statistics_folder, with_statistics
 from lola.data.systems import SYSTEMS, System
 from lola.data.transforms import Standardisation
-from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.guidance import guided_sampler
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.observations import Observations, Observed
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import Autoencoder, AutoencoderConfig, CodecConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.autoencoder import Autoencoder
+from lola.models.autoencoder_config import AutoencoderConfig, CodecConfig
 from lola.models.binding import BoundNetwork
-from lola.models.diffusion import Diffusion, DiffusionConfig
+from lola.models.diffusion import Diffusion
+from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import context_mask
-from lola.models.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.models.neural_solver import NeuralSolver
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unrolled import Step, unroll
 from lola.nn.compiling import compiled
@@ -52,32 +58,7 @@ from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, read_manifest
 from lola.training.checkpoint import load_weights
 
-Weights = Literal["raw", "ema"]
 FILES: dict[Weights, str] = {"raw": WEIGHTS, "ema": EMA_WEIGHTS}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InferenceConfig(Config):
-    """How networks are run where they do not learn.
-
-    Arguments:
-        precision: The type of the networks' products and convolutions.
-        rows: Windows completed at once: rows of a rollout, trajectories times members.
-        states: States encoded or decoded at once.
-        compile: Whether the emulator's network is compiled, and on GPUs the autoencoder (on CPUs it takes
-            minutes and gains nothing), at the first window of each shape. Where nothing can compile them,
-            they run as they are.
-        graphs: Whether GPUs replay compiled networks as CUDA graphs.
-    """
-
-    precision: Literal["float32", "bfloat16"] = "float32"
-    rows: Count = how(64)
-    states: Count = how(64)
-    compile: bool = how(False)
-    graphs: bool = how(False)
-
-    def validate(self) -> None:
-        require(self.compile or not self.graphs, "--graphs are made of compiled networks; give --compile too")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,7 +170,7 @@ class Emulator:
 
         def guide(denoiser: Denoiser) -> Sampler:
             y = observed.whitened(len(known)).to(known)
-            return self.guidance.build(denoiser, y, operator, self.sampler, generator)
+            return guided_sampler(self.guidance, denoiser, y, operator, self.sampler, generator)
 
         # Guidance follows gradients, which inference mode cannot record
         with torch.inference_mode(False):

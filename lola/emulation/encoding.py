@@ -9,54 +9,24 @@ many encoders there are.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lola.core.config import Config, Count, Gpus, Size, Within, how, whole_gpus
 from lola.core.errors import DataError
-from lola.data.augment import Symmetries, draw_variant
+from lola.data.augment import draw_variant
 from lola.data.casting import cast_checked
 from lola.data.latent_shards import tensor_column
 from lola.data.transforms import Standardisation
 from lola.data.well.simulation_files import SimulationFile
 from lola.data.well.splits import WellSplit
+from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import load_autoencoder
 from lola.storage.remote import AnyPath
-from lola.training.precision import Precision, precision
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CacheConfig(Config):
-    """What a latent cache holds.
-
-    Arguments:
-        dtype: The type of the stored latents.
-        precision: The type of the autoencoder's arithmetic.
-        variants: Versions of each training trajectory: the simulated one, then augmented ones, all different.
-        seed: Seeds the augmentations.
-        symmetries: What augmented versions are drawn from; `published` turns gravity over as they did.
-        block: Most states encoded at once; a trajectory's are divided evenly.
-        skip_bad_shards: Whether to leave out simulation files that cannot be read; the manifest lists them.
-        actors: Largest number of encoders.
-        gpus: GPUs per encoder.
-    """
-
-    dtype: Literal["float32", "float16"] = "float32"
-    precision: Precision = "float32"
-    variants: Annotated[int, Within("[1, 256]")] = 1
-    seed: int = 0
-    symmetries: Symmetries = "plain"
-    block: Count = 25
-    skip_bad_shards: bool = False
-    actors: Size = how(1)
-    gpus: Gpus = how(0.0)
-
-    def validate(self) -> None:
-        whole_gpus(self.gpus)
+from lola.training.precision import precision
 
 
 def variants_of(shard: SimulationFile, config: CacheConfig) -> int:

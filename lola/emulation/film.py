@@ -7,10 +7,9 @@ and a GIF a byte per pixel of each.
 """
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import h5py
 import imageio.v2 as imageio
@@ -23,7 +22,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from lola.core.config import Config, DistinctOrNone, Place, Within, located, require
+from lola.core.config import located
 from lola.core.errors import DataError, StorageError
 from lola.core.waiting import Log, Reminder, describe_progress, progress_reminder
 from lola.data.hdf5 import open_hdf5
@@ -31,68 +30,14 @@ from lola.data.systems import SYSTEMS, System
 from lola.data.well.header import infer_system
 from lola.data.well.splits import WellSplit, open_well_file
 from lola.emulation.ensembles import Ensemble
+from lola.emulation.film_config import DPI, FilmConfig
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, atomic_path
 
 FORMATS = ("mp4", "gif")
-DPI = 100
 STATES, SPREAD = "inferno", "viridis"
 PALETTE = {STATES: 128, SPREAD: 96, "gray": 32}
 """Colours of each map among the 256 of a GIF; the greys are for the text and the lines."""
-PIXELS = 8192  # of a frame's longer side; encoders of films take no more
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FilmConfig(Config):
-    """What a film shows.
-
-    Arguments:
-        fields: Channels, a row of pictures each; without any, the one that pictures of the system show.
-        members: Members beside mean and spread.
-        trajectory: The place of the trajectory among those emulated.
-        rate: States per second.
-        size: Pixels along the first axis of a picture.
-    """
-
-    fields: DistinctOrNone[str] = ()
-    members: Place = 2
-    trajectory: Place = 0
-    rate: Annotated[int, Within("[1, 60]")] = 5
-    size: Annotated[int, Within("[32, 4096]")] = 240
-
-    def check_contents(self, channels: Sequence[str], trajectories: int) -> None:
-        """Raise `ConfigError` unless the fields are among `channels`, and there is such a trajectory."""
-        require(
-            self.trajectory < trajectories,
-            f"--trajectory {self.trajectory}: the ensemble has {trajectories} trajectories, counted from 0",
-        )
-        for name in self.fields:
-            require(
-                name in channels,
-                f"--fields: the ensemble has no field {name}; there are {', '.join(channels)}",
-            )
-
-    def columns(self, members: int, truth: bool) -> list[str]:
-        """The pictures beside each other, of an ensemble of `members`, with the truth if it is known."""
-        shown = [f"member {number + 1}" for number in range(min(self.members, members))]
-        return [*(["truth"] if truth else []), *(["mean", "spread", *shown] if members > 1 else ["emulated"])]
-
-    def frame(self, grid: Sequence[int], columns: int) -> tuple[float, float]:
-        """Width and height of a frame in inches.
-
-        Raises:
-            ConfigError: No film can be so large.
-        """
-        inches = self.size / DPI
-        width = (inches + 0.1) * columns + 1.2
-        height = (inches * grid[1] / grid[0] + 0.1) * max(1, len(self.fields)) + 0.8
-        pixels = DPI * max(width, height)
-        require(
-            pixels <= PIXELS,
-            f"a --size of {self.size} makes frames of {pixels:.0f} pixels, and {PIXELS} are the most; "
-            "choose a smaller one, fewer --members or fewer --fields",
-        )
-        return width, height
 
 
 def check_film(config: FilmConfig, ensemble: Ensemble) -> None:

@@ -15,11 +15,10 @@ apply `A` to tangents as if it were linear (TMPD, DiffPIR), classifier-free guid
 observations of this kind, and TDS draws members together, each of which is here a function of its own key.
 """
 
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from azula.denoise import Denoiser, DiracPosterior
@@ -30,90 +29,52 @@ from azula.noise import Schedule
 from azula.sample import DDPMSampler, Sampler
 from torch import Tensor
 
-from lola.core.config import Config, Within, require
 from lola.core.seeding import SampleGenerator
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.sampling import arrange
+from lola.emulation.sampling_config import SamplerConfig
 
-GuidanceName = Literal["mmps", "pgdm", "jfps", "dps"]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GuidanceConfig(Config):
-    """How draws are guided by observations. An option that is not given is the method's own.
+def guided_sampler(
+    config: GuidanceConfig,
+    denoiser: Denoiser,
+    y: Tensor,
+    operator: Callable[[Tensor], Tensor],
+    sampler: SamplerConfig,
+    generator: SampleGenerator | None = None,
+) -> Sampler:
+    """The sampler of a denoiser given observations: call it with noise at t = 1 to draw.
 
     Arguments:
-        name: The method.
-        solver: What solves the linear systems; gmres.
-        iterations: Iterations of the solver; 3. Each of mmps costs a gradient of the network.
-        strength: The strength of dps; 1.
+        config: The method.
+        denoiser: The denoiser.
+        y: Observations in units of their noise, with shape `(B, D)`.
+        operator: `A` in the same units, from what the denoiser sees, `(B, *)`, to `(B, D)`, row by row.
+        sampler: The integrator.
+        generator: One random stream per row, for stochastic samplers.
+
+    Raises:
+        ConfigError: The method cannot guide this sampler.
     """
+    config.check(sampler)
+    _load_derivatives()
+    if config.name == "dps":
+        arranged = arrange(sampler, GuidedDDPM, denoiser, generator)
+        return arranged(denoiser, y=y, A=operator, zeta=config.options["strength"])
+    return sampler.build(_guided_denoiser(config, denoiser, y, operator), generator)
 
-    name: GuidanceName = "mmps"
-    solver: Literal["gmres", "cg"] | None = None
-    iterations: Annotated[int, Within("[1, 1000]")] | None = None
-    strength: Annotated[float, Within("(0, 1e6]")] | None = None
 
-    def validate(self) -> None:
-        require(self.name in get_args(GuidanceName), f"no guidance is called {self.name!r}")
-        for option in ("solver", "iterations", "strength"):
-            given = getattr(self, option) is not None
-            require(option in self.options or not given, f"the guidance {self.name} takes no --{option}")
-        require(self.solver in (None, "gmres", "cg"), f"no solver is called {self.solver!r}")
-
-    def what(self) -> dict[str, Any]:
-        """The fingerprinted fields, with the method's own options."""
-        return {"name": self.name, **self.options}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The method's options, by name."""
-        if self.name == "dps":
-            return {"strength": self.strength or 1.0}
-        return {"solver": self.solver or "gmres", "iterations": self.iterations or 3}
-
-    def check(self, sampler: SamplerConfig) -> None:
-        """Raise `ConfigError` unless the method can guide this sampler."""
-        require(
-            self.name != "dps" or sampler.name == "ddpm",
-            f"dps guides the sampler ddpm alone, not {sampler.name}",
-        )
-
-    def build(
-        self,
-        denoiser: Denoiser,
-        y: Tensor,
-        operator: Callable[[Tensor], Tensor],
-        sampler: SamplerConfig,
-        generator: SampleGenerator | None = None,
-    ) -> Sampler:
-        """The sampler of a denoiser given observations: call it with noise at t = 1 to draw.
-
-        Arguments:
-            denoiser: The denoiser.
-            y: Observations in units of their noise, with shape `(B, D)`.
-            operator: `A` in the same units, from what the denoiser sees, `(B, *)`, to `(B, D)`, row by row.
-            sampler: The integrator.
-            generator: One random stream per row, for stochastic samplers.
-
-        Raises:
-            ConfigError: The method cannot guide this sampler.
-        """
-        self.check(sampler)
-        _load_derivatives()
-        if self.name == "dps":
-            arranged = sampler.arrange(GuidedDDPM, denoiser, generator)
-            return arranged(denoiser, y=y, A=operator, zeta=self.options["strength"])
-        return sampler.build(self._denoiser(denoiser, y, operator), generator)
-
-    def _denoiser(self, denoiser: Denoiser, y: Tensor, operator: Callable[[Tensor], Tensor]) -> Denoiser:
-        unit = IsotropicCovariance(1.0)
-        match self.name:
-            case "mmps":
-                return MMPSDenoiser(denoiser, y, operator, cov_y=unit, **self.options)
-            case "jfps":
-                return JFPSDenoiser(denoiser, y, operator, cov_y=unit, cov_x=unit, **self.options)
-            case _:
-                return PGDMDenoiser(denoiser, y, operator, **self.options)
+def _guided_denoiser(
+    config: GuidanceConfig, denoiser: Denoiser, y: Tensor, operator: Callable[[Tensor], Tensor]
+) -> Denoiser:
+    unit = IsotropicCovariance(1.0)
+    match config.name:
+        case "mmps":
+            return MMPSDenoiser(denoiser, y, operator, cov_y=unit, **config.options)
+        case "jfps":
+            return JFPSDenoiser(denoiser, y, operator, cov_y=unit, cov_x=unit, **config.options)
+        case _:
+            return PGDMDenoiser(denoiser, y, operator, **config.options)
 
 
 @functools.cache

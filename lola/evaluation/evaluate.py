@@ -11,22 +11,18 @@ in physical units, and these are scored before the next are decoded.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from lola.core.config import Config, Count, Distinct, Place, Size, Within, added, how, require, whole_gpus
 from lola.core.errors import DataError, DivergedError
-from lola.core.seeding import numpy_generator
+from lola.core.keys import numpy_generator
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit
-from lola.emulation.emulator import Emulator, InferenceConfig, Weights, map_states
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.emulator import Emulator, map_states
+from lola.evaluation.config import EvaluationConfig
 from lola.evaluation.scores.conservation import conserved
 from lola.evaluation.scores.ensemble import (
     MemberStatistics,
@@ -39,86 +35,6 @@ from lola.evaluation.scores.rows import Subject, drifts, tabulate
 from lola.evaluation.scores.stability import share_stable
 from lola.evaluation.tables.speed import clock
 from lola.models.autoencoder import Autoencoder
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(Config):
-    """What is scored, and how.
-
-    Arguments:
-        subject: What makes the predictions.
-        weights: The subject's weights: those trained, or their moving average.
-        sampler: How a diffusion model is sampled.
-        members: Size of the ensemble of a diffusion model; deterministic predictions have one member.
-        trajectories: Trajectories of the split, drawn without repeats.
-        starts: First states of the context; the trajectory is emulated once from each.
-        context: Known states.
-        overlap: States that a window shares with the one before.
-        stride: Simulation steps between states.
-        seed: Seeds the choice of trajectories and the members.
-        observed: What is observed of the trajectories after the context, if anything is.
-        guidance: How a diffusion model is guided by it.
-        split: Which trajectories: choices are made on `valid`, and results are those of `test`.
-        precision: The type of the products of the emulator's network; autoencoders decode in float32.
-        compile: Whether the emulator's network is compiled, by every worker: for many trajectories.
-        chunk: States decoded and scored at once.
-        gpus: GPUs of each worker; -1 is one where the cluster has any.
-    """
-
-    subject: Literal["emulator", "autoencoder", "persistence"] = "emulator"
-    weights: Weights = "raw"
-    sampler: SamplerConfig | None = None
-    members: Size = 16
-    trajectories: Count = 64
-    starts: Distinct[Place] = (0,)
-    context: Size = 1
-    overlap: Size = 1
-    stride: Annotated[int, Within("[1, 1e9]")] = 4
-    seed: int = 0
-    observed: ObservationConfig | None = added(None)
-    guidance: GuidanceConfig | None = added(None)
-    split: Literal["test", "valid"] = added("test")
-    precision: Literal["float32", "bfloat16"] = added("float32")
-    compile: bool = how(False)
-    chunk: Count = how(64)
-    gpus: Annotated[float, Within("[-1, 1024]")] = how(-1.0)
-
-    def validate(self) -> None:
-        require(self.gpus >= 0 or self.gpus == -1, f"--gpus must be -1 or at least 0, not {self.gpus}")
-        whole_gpus(self.gpus)
-        both = (self.observed is None) == (self.guidance is None)
-        require(both, "--guidance needs something --observed, and what is observed needs a guidance")
-        if self.guidance is not None:
-            require(self.sampler is not None, "only diffusion models, which have a sampler, can be guided")
-            assert self.sampler is not None
-            self.guidance.check(self.sampler)
-
-    @property
-    def random(self) -> bool:
-        """Whether members are drawn: those of a diffusion model are."""
-        return self.sampler is not None
-
-    @property
-    def inference(self) -> InferenceConfig:
-        """How the emulator's network is run."""
-        return InferenceConfig(precision=self.precision, compile=self.compile)
-
-    @property
-    def guided(self) -> str:
-        """The `guidance` column: the method and what was observed, or nothing."""
-        if self.guidance is None or self.observed is None:
-            return ""
-        return f"{self.guidance.name} {self.observed.title}"
-
-    def check_steps(self, steps: int, contexts: Sequence[int] = ()) -> None:
-        """Raise `ConfigError` unless trajectories of `steps` states go on after every context and start."""
-        context, start = max(self.context, *contexts, 0), max(self.starts)
-        require(
-            start + context * self.stride < steps,
-            f"trajectories of {steps} states end before one is left to predict after a context of {context} "
-            f"states from state {start}, {self.stride} steps apart; choose a shorter --context, earlier "
-            "--starts or a smaller --stride",
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform if not 
     argmin_d  E ||d(x_t) - x||^2 / v
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
@@ -26,40 +25,13 @@ from azula.noise import Schedule
 from azula.sample import Sampler
 from torch import Tensor, nn
 
-from lola.core.config import Config
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
+from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import check_window, draw_mask, unknown_mean
-from lola.models.schedule import ScheduleConfig, TimePriorConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
 from lola.models.unrolled import Step
 from lola.nn.embedding import SineEncoding, mlp
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffusionConfig(Config):
-    """A diffusion model.
-
-    Arguments:
-        network: The network.
-        schedule: The noise schedule.
-        times: How the times of the objective are distributed.
-    """
-
-    network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
-    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
-    times: TimePriorConfig = dataclasses.field(default_factory=TimePriorConfig)
-
-    @property
-    def random(self) -> bool:
-        """Masks, times and noise are drawn."""
-        return True
-
-    def build(self, channels: int, parameters: int, spatial: int, window: int) -> "Diffusion":
-        """The model of windows of `window` states of `channels` fields on `spatial` grid axes."""
-        return Diffusion(self, channels, parameters, spatial, window)
 
 
 class NoisyNetwork(nn.Module):

@@ -3,7 +3,7 @@
 from typing import Annotated, get_args
 
 from lola.core.config import Listed, Place, Size, Within, require
-from lola.nn.layers import Norm, group_count
+from lola.nn.norms import Norm, group_count
 
 Heads = Annotated[tuple[tuple[Place, Size], ...], Listed(empty=True)]
 Blocks = Annotated[int, Within("[0, 1024]")]

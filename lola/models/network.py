@@ -2,11 +2,12 @@
 
 import abc
 import dataclasses
-from typing import Annotated
-
-from torch import nn
+from typing import TYPE_CHECKING, Annotated
 
 from lola.core.config import Config, Each, Kernel, Size, Within, option, require
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Sizes = Size | Each[Size]
 Kernels = Kernel | Each[Kernel]
@@ -34,7 +35,7 @@ class NetworkConfig(Config, abc.ABC):
         """Raise `ConfigError` unless the network takes windows of `window` states on the grid."""
 
     @abc.abstractmethod
-    def build(self, channels: int, spatial: int, modulated: bool) -> nn.Module:
+    def build(self, channels: int, spatial: int, modulated: bool) -> "nn.Module":
         """The network that maps fields and mask, `2 channels`, to `channels`."""
 
 

@@ -6,39 +6,15 @@ network, the objective is mean regression (Eq. 8):
     argmin_s  E ||s(x * m, m, theta) - x||^2
 """
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 
-from lola.core.config import Config
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
 from lola.models.masks import check_window, draw_mask, unknown_mean
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.nn.embedding import mlp
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class NeuralSolverConfig(Config):
-    """A neural solver.
-
-    Arguments:
-        network: The network.
-    """
-
-    network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
-
-    @property
-    def random(self) -> bool:
-        """Masks are drawn."""
-        return True
-
-    def build(self, channels: int, parameters: int, spatial: int, window: int) -> "NeuralSolver":
-        """The solver of windows of `window` states of `channels` fields on `spatial` grid axes."""
-        return NeuralSolver(self, channels, parameters, spatial, window)
 
 
 class NeuralSolver(nn.Module):

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from lola.core.config import Config, Factor, Share, Size, Within, require
 from lola.core.errors import ConfigError
 from lola.models.network import NetworkConfig, Sizes, along_axes
-from lola.nn.vit import Transformer
+
+if TYPE_CHECKING:
+    from lola.nn.vit import Transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,10 @@ class BlocksConfig(Config):
 
     def transformer(
         self, inputs: int, outputs: int, modulation: int, patch_size: Sequence[int]
-    ) -> Transformer:
+    ) -> "Transformer":
         """The transformer from `inputs` to `outputs` channels, over as many axes as patches have."""
+        from lola.nn.vit import Transformer
+
         return Transformer(
             inputs,
             outputs,
@@ -84,7 +88,7 @@ class TransformerConfig(NetworkConfig, BlocksConfig):
                     f"a --patch-size of {patch} does not tile a {name} of {size}; choose a divisor of it"
                 )
 
-    def build(self, channels: int, spatial: int, modulated: bool) -> Transformer:
+    def build(self, channels: int, spatial: int, modulated: bool) -> "Transformer":
         """The transformer that maps fields and mask, `2 channels`, to `channels`."""
         modulation = self.modulation if modulated else 0
         return self.transformer(2 * channels, channels, modulation, self.patches(spatial))

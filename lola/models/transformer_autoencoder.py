@@ -7,14 +7,14 @@ cell cover the same `patch_size` cells along each axis.
 """
 
 import dataclasses
-from typing import Annotated
-
-from torch import nn
+from typing import TYPE_CHECKING, Annotated
 
 from lola.core.config import Size, Within
-from lola.models.autoencoder import CodecConfig
+from lola.models.autoencoder_config import AutoencoderConfig, CodecConfig
 from lola.models.transformer import BlocksConfig
-from lola.nn.layers import DepthToSpace, SpaceToDepth
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,12 @@ class TransformerAutoencoderConfig(CodecConfig, BlocksConfig):
         """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
         return (self.patch_size,) * spatial
 
-    def networks(self, channels: int, spatial: int, outputs: int) -> tuple[nn.Module, nn.Module]:
+    def networks(self, channels: int, spatial: int, outputs: int) -> "tuple[nn.Module, nn.Module]":
         """The encoder of `channels` fields on `spatial` grid axes to `outputs` channels, and the decoder."""
+        from torch import nn
+
+        from lola.nn.layers import DepthToSpace, SpaceToDepth
+
         cells, tokens = channels * self.patch_size**spatial, [1] * spatial
         encoder = self.transformer(cells, outputs, 0, tokens)
         decoder = self.transformer(self.latent_channels, cells, 0, tokens)
@@ -42,3 +46,6 @@ class TransformerAutoencoderConfig(CodecConfig, BlocksConfig):
             nn.Sequential(SpaceToDepth(self.patch_size), encoder),
             nn.Sequential(decoder, DepthToSpace(self.patch_size)),
         )
+
+
+AnyAutoencoder = AutoencoderConfig | TransformerAutoencoderConfig

@@ -1,13 +1,16 @@
 """The U-Net's configuration, an alternative to the transformer in diffusion models and neural solvers."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from lola.core.config import Channels, Each, Factor, Share, require
 from lola.core.errors import ConfigError
 from lola.models.levels import Blocks, Heads, check_levels, heads_of_levels
 from lola.models.network import Kernels, NetworkConfig, Sizes, along_axes, each
-from lola.nn.layers import Norm
-from lola.nn.unet import UNet
+from lola.nn.norms import Norm
+
+if TYPE_CHECKING:
+    from lola.nn.unet import UNet
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,8 +70,10 @@ class UNetConfig(NetworkConfig):
                 f"--kernel-size wraps more than once around {size // factor} cells",
             )
 
-    def build(self, channels: int, spatial: int, modulated: bool) -> UNet:
+    def build(self, channels: int, spatial: int, modulated: bool) -> "UNet":
         """The U-Net that maps fields and mask, `2 channels`, to `channels`."""
+        from lola.nn.unet import UNet
+
         return UNet(
             2 * channels,
             channels,

@@ -18,7 +18,6 @@ from lola.nn.attention import GridAttention
 from lola.nn.layers import (
     DepthToSpace,
     Down,
-    Norm,
     SpaceToDepth,
     Up,
     convolution,
@@ -27,6 +26,7 @@ from lola.nn.layers import (
     scale_parameters,
     to_fast_memory_format,
 )
+from lola.nn.norms import Norm
 from lola.nn.recompute import Block
 
 

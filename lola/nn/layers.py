@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-Norm = Literal["layer", "rms", "group"]
-MAX_GROUPS = 16
+from lola.nn.norms import Norm, group_count
 
 MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 FEW_POSITIONS_PER_CHANNEL = 4
@@ -69,11 +68,6 @@ class ChannelNorm(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32) if x.is_cpu else x.dtype
         weight = x.new_full((c,), bessel, dtype=dtype)
         return F.layer_norm(x, (c,), weight, eps=self.eps * bessel**2).movedim(-1, 1)
-
-
-def group_count(channels: int) -> int:
-    """The groups of a group normalisation, which must divide the channels: 16, or one channel each."""
-    return min(MAX_GROUPS, channels)
 
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from lola.nn.attention import GridAttention
 from lola.nn.embedding import mlp
-from lola.nn.layers import Norm, WindowConvolution, init_near_identity_, normalisation, scale_parameters
+from lola.nn.layers import WindowConvolution, init_near_identity_, normalisation, scale_parameters
+from lola.nn.norms import Norm
 from lola.nn.recompute import Block
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lola.data.systems import System
 from lola.emulation.emulator import Emulator
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder import Autoencoder
 from lola.models.diffusion import Diffusion, WindowDenoiser
 from lola.models.neural_solver import NeuralSolver

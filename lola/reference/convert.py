@@ -13,9 +13,9 @@ from torch import nn
 
 from lola.core.config import Config, flat
 from lola.data.systems import System
-from lola.models.autoencoder import AutoencoderConfig, CodecConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder_config import AutoencoderConfig, CodecConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.reference import check_parts, read_autoencoder
 from lola.reference.autoencoders import autoencoder_sizes, build_autoencoder

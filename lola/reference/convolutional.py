@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lola.models.autoencoder import Autoencoder, AutoencoderConfig
+from lola.models.autoencoder import Autoencoder
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.reference.options import expect, levels, size, translate
 from lola.reference.run import Run
 

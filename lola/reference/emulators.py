@@ -6,9 +6,11 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from lola.models.diffusion import Diffusion, DiffusionConfig
-from lola.models.neural_solver import NeuralSolver, NeuralSolverConfig
-from lola.models.schedule import ScheduleConfig
+from lola.models.diffusion import Diffusion
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver import NeuralSolver
+from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.schedule_config import ScheduleConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.unet import UNetConfig
 from lola.nn.embedding import SineEncoding

@@ -23,7 +23,6 @@ import functools
 import logging
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
-from unittest import mock
 
 import numpy as np
 
@@ -194,6 +193,8 @@ def _set_up(
 @functools.cache
 def _clawpack() -> tuple[ModuleType, ModuleType]:
     """PyClaw and its Riemann solvers, imported without their habit of seizing all logging of a process."""
+    from unittest import mock  # here, since it takes long to import
+
     with mock.patch("logging.config.fileConfig"):
         from clawpack import pyclaw, riemann
     logging.getLogger("pyclaw").setLevel(logging.ERROR)

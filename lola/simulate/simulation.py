@@ -20,7 +20,7 @@ import numpy as np
 
 from lola.core.config import Config, Within, fingerprint
 from lola.core.errors import ConfigError, LolaError
-from lola.core.seeding import numpy_generator
+from lola.core.keys import numpy_generator
 from lola.data.casting import cast_checked
 from lola.data.well.writer import write_well_file, writing
 from lola.storage.remote import AnyPath

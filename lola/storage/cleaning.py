@@ -25,7 +25,6 @@ from lola.storage.inventory import unknown_files
 from lola.storage.leases import describe_holder, lease
 from lola.storage.remote import AnyPath, translate_fs_errors
 from lola.storage.stages import TEMPORARY_NAME, Kind, resolve_storage
-from lola.storage.tracking.sweep_log import sweep_folders
 
 WELL = "well"  # the default folder of datasets; others are not looked into
 TEMPORARY = re.compile(rf"{TEMPORARY_NAME.pattern}|\.tune-[0-9a-f]{{8}}|\.(probe|tmp)-[0-9a-f]{{32}}")
@@ -111,7 +110,7 @@ class Unneeded:
         }
         self.sweeps: dict[str, list[str]] = {}  # those that name a stage
         kept: list[str] = []
-        for folder in sweep_folders(root):
+        for folder in _sweep_folders(root):
             named = [
                 event["path"] for _, event in read_events(folder) if event["kind"] in ("stage", "report")
             ]
@@ -176,7 +175,7 @@ class Unneeded:
                 owners = [self.root / "/".join(parts[:2])]
             if parts[-1].startswith(".tune-"):
                 sweep = parts[-1].removeprefix(".tune-")
-                owners = [folder for folder in sweep_folders(self.root) if folder.name.endswith(sweep)]
+                owners = [folder for folder in _sweep_folders(self.root) if folder.name.endswith(sweep)]
             busy = [folder for folder in owners if _is_held(folder)]
             if busy:
                 yield f"{name} ({describe_holder(busy[0])} has the lease of {busy[0]})"
@@ -277,3 +276,9 @@ def _remove(root: AnyPath, names: Iterable[str], folder: str = "") -> None:
                 (root / name).unlink()
     if folder and isinstance(root, Path):
         shutil.rmtree(root / folder, ignore_errors=True)
+
+
+def _sweep_folders(root: AnyPath) -> list[AnyPath]:
+    from lola.storage.tracking.sweep_log import sweep_folders  # here, since its package imports MLflow
+
+    return sweep_folders(root)

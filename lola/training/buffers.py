@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from lola.core.seeding import Key
+from lola.core.keys import Key
 from lola.data.state import Batch
 from lola.training.order import Geometry
 

@@ -13,7 +13,7 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +27,8 @@ from torch.utils.flop_counter import flop_registry
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.nn.recompute import Block
+from lola.training.precision import Precision
 
-Precision = Literal["float32", "bfloat16"]
 META = torch.device("meta")
 
 

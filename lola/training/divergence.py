@@ -23,7 +23,8 @@ import torch.distributed
 from torch import Tensor, nn
 
 from lola.core.errors import DivergedError
-from lola.core.seeding import Key, SampleGenerator
+from lola.core.keys import Key
+from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.training.buffers import Source
 from lola.training.checkpoint import Position
@@ -31,7 +32,7 @@ from lola.training.precision import precision
 from lola.training.stream import Stream, fixed_batches
 
 if TYPE_CHECKING:
-    from lola.training.loop import TrainingConfig
+    from lola.training.config import TrainingConfig
 
 PATIENCE = 10  # skipped steps
 SHARE = 0.1  # of all steps

@@ -7,40 +7,16 @@ With warm-up steps `W`, total steps `S` and peak rate `eta`, the rate of step `s
 a pure function of the step, so that nothing of it needs to be stored.
 """
 
-import dataclasses
 import functools
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lola.core.config import Config, Count, NotNegative, Positive, Share, Within
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig(Config):
-    """How gradients become steps.
-
-    Arguments:
-        name: The method. PSGD and SOAP are preconditioned (`heavyball`), the others are torch's.
-        learning_rate: The peak rate.
-        betas: Decay rates of the first and second moments; PSGD uses the first alone.
-        weight_decay: Decoupled weight decay.
-        preconditioner_probability: PSGD: how often the preconditioner is updated, at last.
-        precondition_frequency: SOAP: steps between updates of the eigenbases.
-        max_dimension: Larger dimensions are preconditioned diagonally.
-    """
-
-    name: Literal["adamw", "adam", "psgd", "soap"] = "adamw"
-    learning_rate: Positive = 1e-4
-    betas: tuple[Share, Share] = (0.9, 0.99)
-    weight_decay: NotNegative = 0.0
-    preconditioner_probability: Annotated[float, Within("[0, 1]")] = 1 / 64
-    precondition_frequency: Count = 10
-    max_dimension: Annotated[int, Within("[1, 1e9]")] = 4096
+from lola.training.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

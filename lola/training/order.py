@@ -32,7 +32,7 @@ from typing import Annotated, Protocol
 import numpy as np
 
 from lola.core.config import Config, Count, Within, require
-from lola.core.seeding import numpy_generator
+from lola.core.keys import numpy_generator
 
 GIGABYTE = 1e9
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 
 import torch
 
-from lola.training.cost import Hardware
-from lola.training.counting import Precision
+from lola.training.hardware import Hardware
+from lola.training.precision import Precision
 
 GPUS = {
     "h100": Hardware(),

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lola.core.seeding import Key
+from lola.core.keys import Key
 from lola.data.state import Batch
 from lola.training.buffers import Source, StateBuffer
 from lola.training.order import Group, Order, OrderConfig

@@ -20,8 +20,9 @@ from lola.data.systems import SYSTEMS
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import WellSplit
 from lola.emulation import emulator as emulators
-from lola.emulation.emulator import Emulator, InferenceConfig, Weights
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.emulator import Emulator
+from lola.emulation.inference_config import InferenceConfig, Weights
+from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.models.autoencoder import Autoencoder
 from lola.storage.remote import AnyPath, to_path
@@ -112,7 +113,7 @@ def load_autoencoder(
         >>> autoencoder.encode(torch.zeros(1, 5, 16, 16)).shape
         torch.Size([1, 16, 2, 2])
     """
-    from lola.emulation.ensembles import check_device
+    from lola.emulation.ensemble_config import check_device
 
     check_device(device)
     if _is_published(model):
@@ -154,7 +155,7 @@ def load_emulator(
         >>> emulator.stochastic, emulator.model.window
         (True, 5)
     """
-    from lola.emulation.ensembles import check_device
+    from lola.emulation.ensemble_config import check_device
 
     check_device(device)
     if _is_published(model):

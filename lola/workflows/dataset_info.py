@@ -4,14 +4,16 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lola.core.config import fingerprint, require
 from lola.core.errors import ConfigError
 from lola.data.systems import System, get_system
-from lola.data.well.simulation_files import simulation_files
-from lola.data.well.splits import WellSplit
 from lola.simulate.simulation import jobs
 from lola.simulate.simulators import Simulation
+
+if TYPE_CHECKING:
+    from lola.data.well.splits import WellSplit
 
 FLOAT = 4
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}  # how The Well splits its trajectories
@@ -42,8 +44,10 @@ class DatasetInfo:
     fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def of_splits(cls, splits: Mapping[str, WellSplit], origin: str = "") -> "DatasetInfo":
+    def of_splits(cls, splits: Mapping[str, "WellSplit"], origin: str = "") -> "DatasetInfo":
         """Of files that exist."""
+        from lola.data.well.simulation_files import simulation_files  # here, since it imports torch
+
         first = splits["test"]
         return cls(
             system=first.system,

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 from lola.core.config import located, require
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 from lola.training.order import GIGABYTE, Order
 from lola.workflows.dataset_info import DatasetInfo
 

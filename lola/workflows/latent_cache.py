@@ -14,9 +14,9 @@ from lola.distributed.cluster.connection import connect
 from lola.distributed.jobs.encode import dataset_fingerprint, open_splits
 from lola.distributed.runner.tune import following_stages
 from lola.distributed.trials import Step, Trial, make
+from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import trained_system
-from lola.emulation.encoding import CacheConfig
-from lola.models.autoencoder import CodecConfig
+from lola.models.autoencoder_config import CodecConfig
 from lola.storage.event_log import FILE_NAME, read_events
 from lola.storage.progress import Progress
 from lola.storage.registry import find_stage

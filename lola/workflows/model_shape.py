@@ -10,9 +10,10 @@ import numpy as np
 
 from lola.core.config import Config, located, option, require
 from lola.core.errors import ConfigError
-from lola.emulation.encoding import CacheConfig
-from lola.models.autoencoder import CodecConfig
-from lola.training.counting import Counts, Precision, count, try_out
+from lola.emulation.cache_config import CacheConfig
+from lola.models.autoencoder_config import CodecConfig
+from lola.training.counting import Counts, count, try_out
+from lola.training.precision import Precision
 from lola.workflows.dataset_info import FLOAT, DatasetInfo
 
 PARAMETERS = 1e11  # of the largest model: its weights alone take 400 GB

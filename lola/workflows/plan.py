@@ -22,14 +22,14 @@ from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
 from lola.distributed.jobs.train import TrainingRun, run_training
 from lola.distributed.trials import InputDataset, Step, Trial
-from lola.emulation.emulator import Weights
-from lola.emulation.encoding import CacheConfig
-from lola.evaluation.evaluate import EvaluationConfig
+from lola.emulation.cache_config import CacheConfig
+from lola.emulation.inference_config import Weights
+from lola.evaluation.config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
-from lola.models.autoencoder import CodecConfig
+from lola.models.autoencoder_config import CodecConfig
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Kind, Location, Stage
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.model_shape import ModelShape

@@ -1,19 +1,18 @@
 """Complete configurations, by name; each is a function of the physical system."""
 
 from lola.data.systems import get_system
-from lola.distributed.jobs.encode import CacheConfig
-from lola.emulation.sampling import SamplerConfig
-from lola.evaluation.evaluate import EvaluationConfig
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.emulation.cache_config import CacheConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.evaluation.config import EvaluationConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.simulate.euler import EulerConfig
 from lola.simulate.gravity_cooling import GravityCoolingConfig
 from lola.simulate.rayleigh_benard import RayleighBenardConfig
 from lola.simulate.simulators import Simulation
-from lola.training.loop import TrainingConfig
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.order import OrderConfig
 from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig

@@ -9,9 +9,9 @@ from lola.distributed.jobs.evaluate import task_request
 from lola.distributed.jobs.statistics import READING_REQUEST, StatisticsConfig
 from lola.distributed.jobs.train import workers_request
 from lola.distributed.trials import Trial
-from lola.emulation.encoding import CacheConfig
-from lola.evaluation.evaluate import EvaluationConfig
-from lola.training.loop import TrainingConfig
+from lola.emulation.cache_config import CacheConfig
+from lola.evaluation.config import EvaluationConfig
+from lola.training.config import TrainingConfig
 from lola.workflows.sweep import Recipe
 
 

@@ -16,19 +16,17 @@ from lola.core.config import (
     located,
     require,
 )
-from lola.data.augment import Symmetries
-from lola.data.systems import get_system
-from lola.distributed.jobs.encode import CacheConfig
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
-from lola.emulation.sampling import SolverSteps
-from lola.evaluation.evaluate import EvaluationConfig
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.data.systems import Symmetries, get_system
+from lola.emulation.cache_config import CacheConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
+from lola.emulation.sampling_config import SolverSteps
+from lola.evaluation.config import EvaluationConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.transformer_autoencoder import AnyAutoencoder
 from lola.simulate.simulators import Simulation
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.workflow_config import WorkflowConfig
 
@@ -65,7 +63,7 @@ class SweepConfig(WorkflowConfig):
 
     simulation: Simulation | None = None
     latent_channels: Distinct[Size]
-    autoencoder: AutoencoderConfig | TransformerAutoencoderConfig
+    autoencoder: AnyAutoencoder
     autoencoder_training: TrainingConfig
     cache: CacheConfig
     diffusion: DiffusionConfig
@@ -175,7 +173,7 @@ class Recipe(Config):
     Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
     """
 
-    model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
+    model: AnyAutoencoder | DiffusionConfig | NeuralSolverConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1

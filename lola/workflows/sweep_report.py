@@ -14,7 +14,8 @@ from lola.core.config import fingerprint
 from lola.data.hdf5 import open_hdf5
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
-from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
+from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluate import choose_trajectories
 from lola.evaluation.page.figures import Example
 from lola.evaluation.page.film_player import Film, Row, choose_frames, limits_of, select_frames, shrink
 from lola.evaluation.page.frames import simulation_sections

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.systems import EULER
-from lola.emulation.emulator import Emulator, InferenceConfig
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
-from lola.models.schedule import ScheduleConfig
+from lola.emulation.emulator import Emulator
+from lola.emulation.inference_config import InferenceConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.schedule_config import ScheduleConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unet import UNetConfig
-from lola.training.loop import Position, TrainingConfig, train
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
+from lola.training.loop import Position, train
 
 
 class Waves(Single):

@@ -7,12 +7,11 @@ import dataclasses
 from typing import Any
 
 from lola.data.systems import SYSTEMS
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
-from lola.training.loop import TrainingConfig
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.order import OrderConfig
 
 WINDOW = 5

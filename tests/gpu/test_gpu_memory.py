@@ -11,8 +11,9 @@ import torch
 from cases import Waves
 from paper import MODELS
 
-from lola.training.cost import Hardware, estimate
+from lola.training.cost import estimate
 from lola.training.counting import count
+from lola.training.hardware import Hardware
 from lola.training.loop import train
 
 MARGIN = 0.2

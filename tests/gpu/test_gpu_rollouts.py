@@ -12,8 +12,8 @@ from torch import Tensor
 from lola.core.seeding import SampleGenerator
 from lola.data.systems import EULER
 from lola.emulation.emulator import Emulator
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
 
 # A sampler starts from noise of deviation 1000, which costs three of seven digits
 TOLERANCE = {"float32": 5e-3, "bfloat16": 0.2, "guided": 2e-2}

@@ -78,9 +78,10 @@ def test_evaluations_are_those_of_the_cpu(well, device, record, subject, guided)
     if guided and subject != "emulator":
         pytest.skip("only emulators are guided")
     from lola.data.well.splits import open_split
-    from lola.emulation.guidance import GuidanceConfig
-    from lola.emulation.observations import ObservationConfig
-    from lola.evaluation.evaluate import EvaluationConfig, evaluate_trajectory
+    from lola.emulation.guidance_config import GuidanceConfig
+    from lola.emulation.observation_config import ObservationConfig
+    from lola.evaluation.config import EvaluationConfig
+    from lola.evaluation.evaluate import evaluate_trajectory
     from lola.evaluation.scores.rows import Subject
 
     split = open_split(well, EULER, "test")

@@ -11,9 +11,9 @@ from cases import CASES, CONFIG, OTHERS, PLAIN, Case, Waves
 from lane import CPU
 
 from lola.core.seeding import SampleGenerator
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.training.config import OptimizerConfig
 from lola.training.loop import train
-from lola.training.optim import OptimizerConfig
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
 CURVES = ("train/loss", "train/gradient_norm", "valid/loss", "valid/loss_ema")

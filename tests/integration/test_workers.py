@@ -13,8 +13,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from lola.core.seeding import SampleGenerator, seed_process
-from lola.training.loop import TrainingConfig, train
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
+from lola.training.loop import train
 
 pytestmark = pytest.mark.slow
 

@@ -18,15 +18,15 @@ from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows
 from lola.emulation.emulator import Emulator
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.simulate.euler import EulerConfig
 from lola.simulate.simulation import jobs, write_file
-from lola.training.loop import TrainingConfig, train
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
+from lola.training.loop import train
 
 GOLDENS = Path(__file__).with_name("goldens.json")
 TOLERANCE = 1e-3  # kernels differ between processors; a changed formula moves more

@@ -5,7 +5,7 @@ from pathlib import Path
 from lola.data.systems import EULER
 from lola.data.well.datasets import Datasets
 from lola.distributed.jobs.encode import dataset_fingerprint, encode, open_splits
-from lola.emulation.encoding import CacheConfig
+from lola.emulation.cache_config import CacheConfig
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
 

@@ -22,7 +22,7 @@ from lola.evaluation.page.page import Page, Section
 from lola.storage import stages as storage
 from lola.storage.event_log import read_events
 from lola.storage.stages import Stage
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig
 from lola.workflows.plan import Plan
 from lola.workflows.report_stage import commit_report, report_stage
 from lola.workflows.sweep import SweepConfig

@@ -15,8 +15,8 @@ from lola.data.systems import EULER
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import open_split
 from lola.distributed.jobs.encode import encode
+from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import Emulator
-from lola.emulation.encoding import CacheConfig
 from lola.emulation.ensembles import write_ensemble
 from lola.emulation.film import check_film, write_film
 from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory

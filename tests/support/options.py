@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 from lola.core.config import Config, deferred
 from lola.core.errors import ConfigError
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
-from lola.emulation.sampling import SamplerConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.schedule import ScheduleConfig, TimePriorConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.schedule_config import ScheduleConfig, TimePriorConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unet import UNetConfig
 from lola.workflows import presets
@@ -75,8 +75,8 @@ def commands() -> dict[str, Config]:
     benchmark = load("benchmark")
     for name in ("training", "data", "emulation"):
         found[f"benchmark {name}"] = getattr(benchmark, name)()
-    found["benchmark metrics"] = benchmark.MetricsBenchmark()
-    found["benchmark scheduling"] = benchmark.SchedulingBenchmark()
+    found["benchmark metrics"] = benchmark.configs.MetricsBenchmark()
+    found["benchmark scheduling"] = benchmark.configs.SchedulingBenchmark()
     return found | {f"guide {name}": config for name, config in _kinds()}
 
 

@@ -23,7 +23,8 @@ from lola.data.systems import System, get_system
 from lola.data.well.writer import create_fields, write_layout
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
-from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories
+from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluate import choose_trajectories
 from lola.evaluation.scores.ensemble import RANKS
 from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
 from lola.evaluation.scores.spectra import Binning

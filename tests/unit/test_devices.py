@@ -23,22 +23,23 @@ from lola.data.systems import EULER
 from lola.data.well.splits import open_split
 from lola.emulation import encoding as encoder
 from lola.emulation.emulator import Emulator
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
-from lola.emulation.sampling import METHODS, SamplerConfig
-from lola.evaluation.evaluate import EvaluationConfig, evaluate_trajectory
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
+from lola.emulation.sampling_config import METHODS, SamplerConfig
+from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluate import evaluate_trajectory
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.evaluation.scores.rows import Subject
 from lola.evaluation.scores.stability import share_stable
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
-from lola.models.schedule import TimePriorConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.schedule_config import TimePriorConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unet import UNetConfig
-from lola.training.loop import TrainingConfig, train
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
+from lola.training.loop import train
 
 WINDOW = 3
 CONV = AutoencoderConfig(latent_channels=2, channels=(4, 8), blocks=(1, 1), dropout=0.0)

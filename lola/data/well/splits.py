@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lola.core.config import fingerprint
 from lola.core.errors import DataError, LolaError
-from lola.data.augment import Augmentation, Symmetries, draw_symmetry
+from lola.data.augment import Augmentation, draw_symmetry
 from lola.data.casting import cast_error
 from lola.data.hdf5 import file_name, join, list_files, missing_files_error, open_cached
-from lola.data.systems import System
+from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
 from lola.data.well.fields import read_axis, read_field, read_scalar
 from lola.data.well.header import Header, read_header

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lola.core.errors import DataError
-from lola.core.seeding import Key, numpy_generator
-from lola.data.augment import Symmetries
+from lola.core.keys import Key, numpy_generator
 from lola.data.state import Batch
+from lola.data.systems import Symmetries
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit
 

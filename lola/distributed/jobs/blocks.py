@@ -28,7 +28,8 @@ from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_while_waiting
 from lola.distributed.jobs.datasource import WellDatasource
-from lola.emulation.encoding import CacheConfig, Encoder, EncoderInput, tensors
+from lola.emulation.cache_config import CacheConfig
+from lola.emulation.encoding import Encoder, EncoderInput, tensors
 from lola.storage.remote import AnyPath
 from lola.training.peak import one_thread
 

@@ -30,7 +30,7 @@ from lola.core.strict_json import dumps
 from lola.storage.remote import is_url, open_filesystem
 from lola.storage.stages import Stage, write_json
 from lola.training.checkpoint import read_position
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 
 LIST_FILE = "checkpoint_manager_snapshot.json"  # Ray Train's
 SCORE_METRIC = "valid/loss"  # what checkpoints are kept by

@@ -23,8 +23,9 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.blocks import EncodedBlock, FaultReportingFile, encoded_blocks
+from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import trained_system
-from lola.emulation.encoding import CacheConfig, variants_of
+from lola.emulation.encoding import variants_of
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath, find_files
 from lola.storage.stages import Stage

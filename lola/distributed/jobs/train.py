@@ -38,8 +38,9 @@ from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Stage, atomic_path
 from lola.training.buffers import Source
+from lola.training.config import TrainingConfig
 from lola.training.counting import count
-from lola.training.loop import TrainingConfig, train
+from lola.training.loop import train
 from lola.training.peak import device_kind, peak
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lola.core.seeding import numpy_generator
+from lola.core.keys import numpy_generator
 from lola.evaluation.tables.cells import METHOD, RATIO, Cells, CellTable
 
 Range = tuple[int, int | None]

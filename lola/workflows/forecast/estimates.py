@@ -24,12 +24,13 @@ from lola.core.errors import ConfigError
 from lola.core.waiting import Log, describe_progress, progress_reminder
 from lola.distributed.jobs.statistics import StatisticsConfig
 from lola.distributed.trials import Step
-from lola.emulation.encoding import CacheConfig
-from lola.evaluation.evaluate import EvaluationConfig
+from lola.emulation.cache_config import CacheConfig
+from lola.evaluation.config import EvaluationConfig
 from lola.evaluation.scores.rows import stored_bytes
-from lola.models.autoencoder import CodecConfig
+from lola.models.autoencoder_config import CodecConfig
 from lola.storage.stages import Kind, Stage
-from lola.training.cost import Hardware, estimate
+from lola.training.cost import estimate
+from lola.training.hardware import Hardware
 from lola.training.peak import GPUS, processor
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import FLOAT

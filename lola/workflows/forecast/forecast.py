@@ -9,8 +9,8 @@ from typing import Literal
 
 from lola.core.errors import ConfigError
 from lola.core.makespan import Task, critical_path, makespan
+from lola.training.config import TrainingConfig
 from lola.training.cost import Estimate
-from lola.training.loop import TrainingConfig
 from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.forecast.overheads import CLUSTER_S, REPORT_S
 from lola.workflows.model_shape import ModelShape

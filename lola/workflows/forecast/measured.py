@@ -6,7 +6,7 @@ from typing import Any
 from lola.core.errors import DataError
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Kind, read_manifests
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 from lola.workflows.model_shape import ModelShape
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lola.core.waiting import format_duration
 from lola.storage.stages import Stage, resolve_storage, well_folder
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 from lola.workflows.base_plan import BasePlan, open_plan
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.forecast import Forecast, ModelCost

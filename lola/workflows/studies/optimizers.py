@@ -3,10 +3,9 @@
 import dataclasses
 
 from lola.core.config import Config, Distinct, Positive, located, require
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.simulate.simulators import Simulation
-from lola.training.loop import TrainingConfig
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.sweep import check_simulation
 from lola.workflows.workflow_config import WorkflowConfig

@@ -22,13 +22,13 @@ from lola.core.config import Config, fingerprint, require
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.trials import Trial
-from lola.emulation.sampling import SamplerConfig
-from lola.evaluation.evaluate import EvaluationConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.evaluation.config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
 from lola.evaluation.studies.sampler_choice import COMMON, choose, trajectory_scores
 from lola.evaluation.tables.stored import read_table
-from lola.models.autoencoder import CodecConfig
-from lola.models.diffusion import DiffusionConfig
+from lola.models.autoencoder_config import CodecConfig
+from lola.models.diffusion_config import DiffusionConfig
 from lola.storage.registry import find_emulator
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, Stage, read_manifest, read_manifests

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from lola.core.config import Distinct, DistinctOrNone, Within, how, located, require
 from lola.data.systems import get_system
-from lola.emulation.sampling import SamplerConfig, SolverSteps
-from lola.evaluation.evaluate import EvaluationConfig
+from lola.emulation.sampling_config import SamplerConfig, SolverSteps
+from lola.evaluation.config import EvaluationConfig
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.workflow_config import WorkflowConfig
 

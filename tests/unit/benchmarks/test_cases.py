@@ -4,7 +4,7 @@ import pytest
 import torch
 from benchmarks.cases import build_case
 
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.transformer import TransformerConfig
 
 AUTOENCODER = AutoencoderConfig(

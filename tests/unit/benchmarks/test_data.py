@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from benchmarks.data import DataBenchmark, data_table, run_data_benchmark
+from benchmarks.configs import DataBenchmark
+from benchmarks.data import data_table, run_data_benchmark
 from benchmarks.datasets import copy_to_hdf5, write_latents, write_well
 from benchmarks.loader import Slices, plain_batches
 from benchmarks.memory import memory_table, stream_epoch, write_memory
@@ -14,9 +15,9 @@ from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 from lola.training.order import OrderConfig
 
 EMULATOR = NeuralSolverConfig(network=TransformerConfig(features=8, blocks=1, heads=1, modulation=8))

@@ -2,12 +2,13 @@ import json
 
 import pytest
 import torch
-from benchmarks.emulation import EmulationBenchmark, build_pair, emulation_table, run_emulation_benchmark
+from benchmarks.configs import EmulationBenchmark
+from benchmarks.emulation import build_pair, emulation_table, run_emulation_benchmark
 from benchmarks.simulators import SimulatorTime
 
 from lola.core.errors import ConfigError
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import AutoencoderConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.transformer import TransformerConfig
 from lola.simulate.euler import EulerConfig
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 from benchmarks import training
 from benchmarks.cases import Case
-from benchmarks.training import TrainingBenchmark, operations, run_training_benchmark, table
+from benchmarks.configs import TrainingBenchmark
+from benchmarks.training import operations, run_training_benchmark, table
 
 from lola.core.errors import ConfigError
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.transformer import TransformerConfig
 
 CONFIG = TrainingBenchmark(

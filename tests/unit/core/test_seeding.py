@@ -3,7 +3,8 @@ import pytest
 import scipy.stats
 import torch
 
-from lola.core.seeding import SampleGenerator, derive, numpy_generator, splitmix64
+from lola.core.keys import derive, numpy_generator
+from lola.core.seeding import SampleGenerator, splitmix64
 
 KEYS = [(0, "step", 3, i) for i in range(6)]
 POISSON = [[2, 1, 1, 0, 1, 2, 1, 1], [1, 0, 1, 0, 1, 0, 1, 2]]

@@ -99,12 +99,11 @@ def test_a_word_that_cannot_be_said_does_not_end_the_work(monkeypatch):
 
 def test_a_program_says_that_it_loads_until_it_has(monkeypatch, capsys):
     monkeypatch.setattr(waiting, "PROGRESS_INTERVAL_S", 0.01)
-    waiting.begin_loading("emulate.py")
-    time.sleep(0.1)
-    waiting.end_loading()
+    monkeypatch.setattr("sys.argv", ["/folder/emulate.py"])
+    with waiting.loading():
+        time.sleep(0.1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "emulate.py: starting"
     assert lines[1].startswith("emulate.py: loading libraries (")
     time.sleep(0.05)
     assert not capsys.readouterr().out
-    waiting.end_loading()

@@ -7,13 +7,15 @@ from torch import nn
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
 from lola.data.systems import EULER
-from lola.emulation.emulator import Emulator, InferenceConfig
-from lola.emulation.guidance import GuidanceConfig
+from lola.emulation.emulator import Emulator
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.inference_config import InferenceConfig
 from lola.emulation.observations import Observations, subsample
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolver, NeuralSolverConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver import NeuralSolver
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 
 TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8)

@@ -13,13 +13,16 @@ from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_well_file
 from lola.emulation import ensembles as ensemble
-from lola.emulation.emulator import Emulator, InferenceConfig, load_emulator
-from lola.emulation.ensembles import EnsembleConfig, open_ensemble, write_ensemble
-from lola.emulation.film import FilmConfig, check_film, write_film
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.emulation.emulator import Emulator, load_emulator
+from lola.emulation.ensemble_config import EnsembleConfig
+from lola.emulation.ensembles import open_ensemble, write_ensemble
+from lola.emulation.film import check_film, write_film
+from lola.emulation.film_config import FilmConfig
+from lola.emulation.inference_config import InferenceConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.storage.stages import WEIGHTS, Stage
 from lola.training.checkpoint import save_weights

@@ -11,9 +11,9 @@ from azula.denoise import Denoiser, DiracPosterior
 
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.sampling import SamplerConfig
-from lola.models.schedule import ScheduleConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.schedule_config import ScheduleConfig
 
 D = 4
 SCHEDULE = ScheduleConfig()

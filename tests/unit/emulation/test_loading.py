@@ -5,10 +5,10 @@ import torch
 
 from lola.core.errors import DataError
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator
-from lola.emulation.sampling import SamplerConfig
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unet import UNetConfig

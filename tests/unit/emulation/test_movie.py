@@ -7,7 +7,8 @@ from matplotlib import colormaps
 from lola.core.errors import ConfigError, DataError, StorageError
 from lola.data.systems import EULER
 from lola.data.well.writer import create_fields, write_layout
-from lola.emulation.film import EnsembleFrames, FilmConfig, FrameRenderer, GifWriter, write_film
+from lola.emulation.film import EnsembleFrames, FrameRenderer, GifWriter, write_film
+from lola.emulation.film_config import FilmConfig
 
 DATASET = "euler_multi_quadrants_openBC"
 STEPS, GRID = 4, (8, 6)

@@ -2,15 +2,8 @@ import pytest
 import torch
 
 from lola.core.errors import ConfigError, DataError
-from lola.emulation.observations import (
-    ObservationConfig,
-    Observations,
-    Observed,
-    block_mean,
-    masked,
-    sensors,
-    subsample,
-)
+from lola.emulation.observation_config import ObservationConfig
+from lola.emulation.observations import Observations, Observed, block_mean, masked, sensors, subsample
 
 CHANNELS = ("a", "b", "c")
 GRID = (8, 12)

@@ -16,9 +16,10 @@ from torch import nn
 from lola.core.config import fingerprint
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
-from lola.emulation.sampling import METHODS, SamplerConfig
+from lola.emulation.sampling import arrange
+from lola.emulation.sampling_config import METHODS, SamplerConfig
 from lola.models.diffusion import WindowDenoiser
-from lola.models.schedule import ScheduleConfig
+from lola.models.schedule_config import ScheduleConfig
 
 SCHEDULE = ScheduleConfig()
 D = 4
@@ -119,7 +120,7 @@ def errors(config, denoiser, method=None):
     result = []
     for steps in (64, 128):
         finer = config.replace(steps=steps)
-        build = finer.build if method is None else finer.arrange(method, denoiser, None)
+        build = finer.build if method is None else arrange(finer, method, denoiser, None)
         sampler = build(denoiser)
         sampler.dtype = torch.float64
         result.append((sampler(x_1) - denoiser.flow(x_1)).abs().max().item())

@@ -10,14 +10,15 @@ from lola.core.errors import ConfigError, DataError, DivergedError
 from lola.data.systems import EULER
 from lola.data.well.splits import open_split
 from lola.emulation.emulator import Emulator
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
-from lola.emulation.sampling import SamplerConfig
-from lola.evaluation.evaluate import EvaluationConfig, choose_trajectories, evaluate_trajectory
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
+from lola.emulation.sampling_config import SamplerConfig
+from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory
 from lola.evaluation.scores.rows import Subject
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 
 SUBJECT = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)

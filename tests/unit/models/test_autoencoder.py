@@ -7,7 +7,8 @@ from gradients import without_gradient
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
-from lola.models.autoencoder import AutoencoderConfig, kl_divergence, saturate, vrmse
+from lola.models.autoencoder import kl_divergence, saturate, vrmse
+from lola.models.autoencoder_config import AutoencoderConfig
 
 SMALL = AutoencoderConfig(latent_channels=6, channels=(8, 16), blocks=(1, 1), dropout=0.0)
 

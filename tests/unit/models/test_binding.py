@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from lola.models import binding
-from lola.models.diffusion import DiffusionConfig
+from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import context_mask
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.unet import UNetConfig
 from lola.nn.prepared import cast_matrices

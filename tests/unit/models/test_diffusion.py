@@ -7,10 +7,11 @@ from torch import nn
 
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
-from lola.emulation.sampling import SamplerConfig
-from lola.models.diffusion import DiffusionConfig, WindowDenoiser
+from lola.emulation.sampling_config import SamplerConfig
+from lola.models.diffusion import WindowDenoiser
+from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import context_mask
-from lola.models.schedule import ScheduleConfig, TimePriorConfig
+from lola.models.schedule_config import ScheduleConfig, TimePriorConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.unet import UNetConfig
 

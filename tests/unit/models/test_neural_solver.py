@@ -6,7 +6,7 @@ from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.masks import context_mask, draw_mask
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.unet import UNetConfig
 

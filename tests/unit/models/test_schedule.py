@@ -6,7 +6,7 @@ import torch
 
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
-from lola.models.schedule import ScheduleConfig, TimePriorConfig
+from lola.models.schedule_config import ScheduleConfig, TimePriorConfig
 
 NAMES = ["log_logit", "log_linear", "rectified"]
 T = torch.linspace(0, 1, 101, dtype=torch.float64)

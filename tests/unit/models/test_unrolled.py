@@ -7,8 +7,8 @@ from azula.denoise import Denoiser, DiracPosterior
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lola.emulation.sampling import METHODS, SamplerConfig, Spacing
-from lola.models.schedule import ScheduleConfig
+from lola.emulation.sampling_config import METHODS, SamplerConfig, Spacing
+from lola.models.schedule_config import ScheduleConfig
 from lola.models.unrolled import unroll
 
 DETERMINISTIC = [name for name, method in METHODS.items() if not method.stochastic]

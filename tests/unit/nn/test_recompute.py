@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.nn.recompute import Block
 from lola.nn.unet import UNet
 from lola.nn.vit import Transformer

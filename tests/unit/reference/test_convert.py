@@ -12,7 +12,7 @@ from runs import write_autoencoder
 from lola import reference
 from lola.core.errors import DataError
 from lola.emulation import emulator as emulation
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.sampling_config import SamplerConfig
 from lola.reference.convert import read_conversion, write_conversion
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"

@@ -6,7 +6,7 @@ from runs import DATASET, write_autoencoder, write_emulator
 from lola.core.errors import ConfigError, DataError
 from lola.data.systems import EULER, RAYLEIGH_BENARD
 from lola.data.well.splits import open_split
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.sampling_config import SamplerConfig
 from lola.reference import load_emulator
 from lola.reference.dataset import read_system
 from lola.reference.run import Run

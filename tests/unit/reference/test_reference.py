@@ -12,7 +12,7 @@ import yaml
 from oracles import ORACLES, read_oracle
 
 from lola.core.errors import DataError
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.sampling_config import SamplerConfig
 from lola.reference import (
     load_autoencoder,
     load_denoiser,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lola.core.errors import DataError, StorageError, TrackingError
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.storage.event_log import EventLog
 from lola.storage.registry import find_emulator, find_stage

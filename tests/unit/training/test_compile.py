@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 from sources import Single
 
 from lola.core.seeding import SampleGenerator, seed_process
-from lola.models.autoencoder import AutoencoderConfig
-from lola.training.loop import TrainingConfig, train
-from lola.training.optim import OptimizerConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.training.config import OptimizerConfig, TrainingConfig
+from lola.training.loop import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 MODEL = AutoencoderConfig(latent_channels=2, channels=(4,), blocks=(1,), dropout=0.5)

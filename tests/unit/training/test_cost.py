@@ -3,10 +3,11 @@ import torch
 from torch import nn
 
 from lola.core.config import ConfigError
-from lola.training.cost import Hardware, estimate, optimizer_bytes
+from lola.training.config import OptimizerConfig, TrainingConfig
+from lola.training.cost import estimate, optimizer_bytes
 from lola.training.counting import Affine, Counts
-from lola.training.loop import TrainingConfig
-from lola.training.optim import OptimizerConfig, build_optimizer
+from lola.training.hardware import Hardware
+from lola.training.optim import build_optimizer
 
 HARDWARE = Hardware(bfloat16=100.0, float32=10.0, memory=1000.0, bandwidth=50.0, utilisation=0.5, reserve=0.2)
 

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from lola.data.state import Batch
-from lola.models.autoencoder import AutoencoderConfig
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer import TransformerConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unet import UNetConfig

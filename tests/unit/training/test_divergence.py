@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 from lola.core.errors import DataError, DivergedError
 from lola.core.seeding import seed_process
 from lola.training.checkpoint import Position, load_weights, save_checkpoint, save_weights
+from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.divergence import PATIENCE
-from lola.training.loop import TrainingConfig, train
-from lola.training.optim import OptimizerConfig
+from lola.training.loop import train
 
 
 class Windows(Single):

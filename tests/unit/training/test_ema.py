@@ -11,9 +11,9 @@ from lola.core.errors import DataError
 from lola.core.seeding import SampleGenerator, seed_process
 from lola.storage.stages import EMA_WEIGHTS
 from lola.training.checkpoint import load_weights
+from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.ema import EMA
-from lola.training.loop import Objective, TrainingConfig, train, validate
-from lola.training.optim import OptimizerConfig
+from lola.training.loop import Objective, train, validate
 
 CONFIG = TrainingConfig(
     steps=12, batch_size=4, optimizer=OptimizerConfig(learning_rate=1e-2), report_every=4, ema=0.5

@@ -12,8 +12,9 @@ from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.state import Batch
 from lola.nn.recompute import Block
 from lola.training.checkpoint import Position, load_checkpoint, load_weights, save_checkpoint, save_weights
-from lola.training.loop import Meter, Objective, TrainingConfig, train, validate
-from lola.training.optim import OptimizerConfig, build_optimizer, learning_rate
+from lola.training.config import OptimizerConfig, TrainingConfig
+from lola.training.loop import Meter, Objective, train, validate
+from lola.training.optim import build_optimizer, learning_rate
 from lola.training.stream import Stream
 
 

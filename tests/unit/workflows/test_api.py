@@ -18,7 +18,7 @@ from waves import write_dataset
 
 import lola
 from lola.core.errors import ConfigError, StorageError, TrackingError
-from lola.emulation.encoding import CacheConfig
+from lola.emulation.cache_config import CacheConfig
 from lola.workflows import api, run
 
 ROOT = Path(__file__).parents[3]

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from lola.core.errors import ConfigError, DataError, LolaError
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
 from lola.simulate.euler import EulerConfig
 from lola.workflows import presets, run
 from lola.workflows.base_plan import open_plan

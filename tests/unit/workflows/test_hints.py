@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lola.training.loop import TrainingConfig
+from lola.emulation.cache_config import CacheConfig
+from lola.training.config import TrainingConfig
 from lola.workflows import run
-from lola.workflows.latent_cache import CacheConfig
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from stages import ROOT
 from lola.core.config import flat
 from lola.core.errors import ConfigError, DataError, TrackingError
 from lola.data.well.datasets import Datasets
-from lola.emulation.encoding import CacheConfig
+from lola.emulation.cache_config import CacheConfig
 from lola.storage.event_log import EventLog
 from lola.storage.registry import find_stage
 from lola.storage.tracking import Tracker

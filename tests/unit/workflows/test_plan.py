@@ -7,12 +7,12 @@ from lola.data.systems import EULER
 from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import open_split
 from lola.distributed.jobs.datasource import WellDatasource
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
 from lola.evaluation.tables.lead_times import MODELS
-from lola.models.diffusion import DiffusionConfig
-from lola.models.neural_solver import NeuralSolverConfig
-from lola.models.schedule import TimePriorConfig
+from lola.models.diffusion_config import DiffusionConfig
+from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.schedule_config import TimePriorConfig
 from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
 from lola.models.unet import UNetConfig
 from lola.workflows import presets

@@ -8,8 +8,9 @@ import torch
 
 from lola.core.config import ConfigError
 from lola.data.systems import SYSTEMS
-from lola.training.cost import Hardware, estimate
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
+from lola.training.cost import estimate
+from lola.training.hardware import Hardware
 from lola.workflows import presets
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.model_shape import ModelShape

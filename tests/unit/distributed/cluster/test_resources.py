@@ -16,9 +16,9 @@ from lola.distributed.cluster.resources import (
     may_grow,
     require_feasible,
 )
-from lola.emulation.encoding import CacheConfig
-from lola.evaluation.evaluate import EvaluationConfig
-from lola.training.loop import TrainingConfig
+from lola.emulation.cache_config import CacheConfig
+from lola.evaluation.config import EvaluationConfig
+from lola.training.config import TrainingConfig
 from lola.workflows.resource_requests import pending_requests, request_of, requests_by_option
 from lola.workflows.sweep import Recipe
 

@@ -21,8 +21,8 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.splits import open_split
 from lola.distributed.jobs import encode as encoding
 from lola.distributed.jobs.encode import encode
+from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import load_autoencoder
-from lola.emulation.encoding import CacheConfig
 from lola.storage.event_log import read_events
 
 

@@ -16,7 +16,7 @@ from lola.distributed.runner.tune import INPUT_MISSING, describe_failures
 from lola.storage.event_log import read_events
 from lola.storage.stages import Stage
 from lola.training.checkpoint import Position
-from lola.training.loop import TrainingConfig
+from lola.training.config import TrainingConfig
 
 
 @pytest.mark.parametrize("kind", [DivergedError, DataError, ConfigError])

@@ -14,7 +14,7 @@ from upath import UPath
 
 from lola.core.errors import CorruptError, DataError, LolaError
 from lola.distributed.jobs import train as training
-from lola.models.autoencoder import AutoencoderConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.storage.event_log import EventLog
 from lola.workflows.plan import Plan
 

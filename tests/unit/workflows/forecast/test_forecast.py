@@ -5,10 +5,10 @@ import pytest
 from lola.core.cli import parse
 from lola.core.errors import ConfigError
 from lola.data.systems import RAYLEIGH_BENARD
-from lola.emulation.guidance import GuidanceConfig
-from lola.emulation.observations import ObservationConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
 from lola.storage.stages import well_folder
-from lola.training.cost import Hardware
+from lola.training.hardware import Hardware
 from lola.workflows import presets
 from lola.workflows.base_plan import open_plan
 from lola.workflows.dataset_info import DatasetInfo

@@ -9,7 +9,8 @@ import train_emulator
 from lola.core import waiting
 from lola.core.cli import parse
 from lola.data.systems import EULER, RAYLEIGH_BENARD
-from lola.training.cost import Hardware, estimate
+from lola.training.cost import estimate
+from lola.training.hardware import Hardware
 from lola.workflows import presets
 from lola.workflows.base_plan import open_plan
 from lola.workflows.dataset_info import DatasetInfo

@@ -6,7 +6,7 @@ import pytest
 
 from lola.core.errors import ConfigError, DataError, DivergedError
 from lola.storage.event_log import EventLog
-from lola.training.optim import OptimizerConfig
+from lola.training.config import OptimizerConfig
 from lola.workflows import presets
 from lola.workflows.studies.optimizer_plan import OptimizerPlan, train_or_diverge
 from lola.workflows.studies.optimizer_report import read_curve, report_optimizers, study_curves

@@ -9,7 +9,7 @@ from inline import run_inline
 from stages import finish_diffusion, small_sweep
 
 from lola.core.errors import ConfigError, DataError
-from lola.emulation.sampling import SamplerConfig
+from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.studies.sampler_choice import ALL, COMMON, FINE, OWN, PRESENT
 from lola.workflows import presets
 from lola.workflows.forecast.estimates import forecast

@@ -1,0 +1,38 @@
+"""The configuration of latent caches."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from lola.core.config import Config, Count, Gpus, Size, Within, how, whole_gpus
+from lola.data.systems import Symmetries
+from lola.training.precision import Precision
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CacheConfig(Config):
+    """What a latent cache holds.
+
+    Arguments:
+        dtype: The type of the stored latents.
+        precision: The type of the autoencoder's arithmetic.
+        variants: Versions of each training trajectory: the simulated one, then augmented ones, all different.
+        seed: Seeds the augmentations.
+        symmetries: What augmented versions are drawn from; `published` turns gravity over as they did.
+        block: Most states encoded at once; a trajectory's are divided evenly.
+        skip_bad_shards: Whether to leave out simulation files that cannot be read; the manifest lists them.
+        actors: Largest number of encoders.
+        gpus: GPUs per encoder.
+    """
+
+    dtype: Literal["float32", "float16"] = "float32"
+    precision: Precision = "float32"
+    variants: Annotated[int, Within("[1, 256]")] = 1
+    seed: int = 0
+    symmetries: Symmetries = "plain"
+    block: Count = 25
+    skip_bad_shards: bool = False
+    actors: Size = how(1)
+    gpus: Gpus = how(0.0)
+
+    def validate(self) -> None:
+        whole_gpus(self.gpus)

@@ -1,0 +1,113 @@
+"""Configurations of training: the optimiser and the loop."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from lola.core.config import Config, Count, Gpus, NotNegative, Positive, Share, Size, Within, how, require
+from lola.training.order import OrderConfig
+from lola.training.precision import Precision
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Config):
+    """How gradients become steps.
+
+    Arguments:
+        name: The method. PSGD and SOAP are preconditioned (`heavyball`), the others are torch's.
+        learning_rate: The peak rate.
+        betas: Decay rates of the first and second moments; PSGD uses the first alone.
+        weight_decay: Decoupled weight decay.
+        preconditioner_probability: PSGD: how often the preconditioner is updated, at last.
+        precondition_frequency: SOAP: steps between updates of the eigenbases.
+        max_dimension: Larger dimensions are preconditioned diagonally.
+    """
+
+    name: Literal["adamw", "adam", "psgd", "soap"] = "adamw"
+    learning_rate: Positive = 1e-4
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    weight_decay: NotNegative = 0.0
+    preconditioner_probability: Annotated[float, Within("[0, 1]")] = 1 / 64
+    precondition_frequency: Count = 10
+    max_dimension: Annotated[int, Within("[1, 1e9]")] = 4096
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """How a model is trained.
+
+    Arguments:
+        steps: Global steps.
+        batch_size: Samples per global step, over all workers.
+        optimizer: The optimiser.
+        warmup: Steps of linear warm-up.
+        clip: Largest gradient norm; larger gradients are scaled down to it.
+        ema: Decay of the moving average of weights that is kept, validated and saved beside the weights
+            themselves; 0 keeps none. The decay warms up from 0.1.
+        precision: The type of the network's arithmetic; weights stay float32.
+        valid_samples: Size of the fixed validation set.
+        seed: Seeds weights, sample order, masks, times and noise.
+        order: What else decides the order of samples.
+        report_every: Steps between reports, validations and checkpoints.
+        accumulate: Micro-batches that each worker splits its share of a step into, to save memory.
+        recompute: Whether blocks recompute their activations in the backward pass, to save memory.
+        compile: Whether the network is compiled.
+        workers: Training processes: a number, or the fewest and the most, which follow the cluster as it
+            loses and gains nodes.
+        gpus: GPUs per worker, whole ones.
+        cpus: CPUs per worker; 0 is the share of its GPUs in those of their node.
+        max_failures: How often failed workers are restarted from their last checkpoint, -1 for always; nodes
+            that are lost after a notice are not counted.
+        resize_every: Seconds between looks for room for more workers, where `workers` is a range.
+        checkpoints: The folder, absolute or a URL, that checkpoints go to while it trains; else the stage's.
+        keep: Checkpoints kept while it trains, the best by validation loss, beside the last.
+    """
+
+    steps: Count
+    batch_size: Size = 64
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    warmup: Annotated[int, Within("[0, 1e12]")] = 0
+    clip: Positive = 1.0
+    ema: Share = 0.0
+    precision: Precision = "float32"
+    valid_samples: Count = 64
+    seed: int = 0
+    order: OrderConfig = dataclasses.field(default_factory=OrderConfig)
+    report_every: Count = how(100)
+    accumulate: Size = how(1)
+    recompute: bool = how(False)
+    compile: bool = how(False)
+    workers: Size | tuple[Size, Size] = how(1)
+    gpus: Gpus = how(0.0)
+    cpus: Annotated[int, Within("[0, 4096]")] = how(1)
+    max_failures: Annotated[int, Within("[-1, 1e9]")] = how(3)
+    resize_every: Annotated[float, Within("(0, 1e9]")] = how(60.0)
+    checkpoints: str | None = how(None)
+    keep: Annotated[int, Within("[1, 1e9]")] = how(1)
+
+    @property
+    def fewest_workers(self) -> int:
+        """How many training processes there must be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """How many training processes there may be."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    def validate(self) -> None:
+        require(
+            self.warmup <= self.steps, f"--warmup must not exceed --steps {self.steps}, not {self.warmup}"
+        )
+        fewest, most = self.fewest_workers, self.most_workers
+        require(fewest <= most, f"--workers takes the fewest, then the most; {fewest} exceeds {most}")
+        require(
+            most <= self.batch_size,
+            f"a --batch-size of {self.batch_size} cannot be split over {most} --workers",
+        )
+        require(float(self.gpus).is_integer(), f"--gpus: a worker takes whole GPUs, not {self.gpus}")
+        require(self.cpus > 0 or self.gpus > 0, "--cpus must be at least 1 where --gpus is 0")
+        require(
+            self.accumulate <= self.batch_size // most,
+            f"a --batch-size of {self.batch_size} over {most} workers cannot be split into "
+            f"{self.accumulate} micro-batches (--accumulate)",
+        )
