@@ -270,9 +270,9 @@ def observe(states, numbers, noise=0.05):
     return Observations(operator=subsample(2), values=values, noise=noise)
 
 
-@pytest.mark.parametrize("name", ["mmps", "tmpd", "pgdm", "jfps", "diffpir"])
+@pytest.mark.parametrize("name", ["mmps", "pgdm", "jfps"])
 def test_guidance_through_a_decoder_draws_what_was_observed_and_nothing_else(prior, name):
-    options = {} if name == "tmpd" else {"iterations": 4}
+    options = {"iterations": 4}
     emulator = dataclasses.replace(prior, guidance=GuidanceConfig(name=name, **options))
     truth = torch.sinh(torch.randn(1, 2, 9, 6, 8))
     context, label = torch.randn(3, 2, 1, 6, 8), torch.zeros(3, 0)

@@ -11,6 +11,7 @@ from azula.denoise import Denoiser, DiracPosterior
 
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
+from lola.emulation.guidance import guided_sampler
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.schedule_config import ScheduleConfig
@@ -49,7 +50,7 @@ def observe(x):
 
 
 def build(config, sampler, rows, generator=None, white=False):
-    built = config.build(Gaussian(white), Y.expand(rows, 2), observe, sampler, generator)
+    built = guided_sampler(config, Gaussian(white), Y.expand(rows, 2), observe, sampler, generator)
     built.dtype = torch.float64
     return built
 
