@@ -27,6 +27,8 @@ class Autoencoders(WorkflowConfig):
         sweep: The sweep that they are part of.
     """
 
+    superseded = {"autoencoder.latent_channels": "latent_channels"}  # noqa: RUF012
+
     latent_channels: Distinct[Size]
     autoencoder: AnyAutoencoder
     autoencoder_training: TrainingConfig

@@ -20,9 +20,10 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from lola.core.config import Config, deferred
+from lola.core.config import Config, deferred, option
 from lola.core.errors import ConfigError, LolaError
 from lola.core.filesystem import describe_os_error
+from lola.core.short_help import positional_names, short_help
 
 C = TypeVar("C", bound=Config)
 
@@ -106,8 +107,17 @@ def parse(
         _refuse(program, str(error))
     for path, kinds in _choices(preset).items():
         usage += f" --{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
+    _refuse_superseded(program, arguments, type(preset))
     description = f"{inspect.cleandoc(description)}\n\nUsage: {usage}"
     return _parse(arguments, program, description, type(preset), preset, name)
+
+
+def _refuse_superseded(program: str, arguments: Sequence[str], kind: type[Config]) -> None:
+    """Refuse options of parts that an option of the whole decides."""
+    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
+    for path, name in kind.superseded.items():
+        if option(path) in given:
+            _refuse(program, f"{option(path)} is decided by {option(name)}; give that instead")
 
 
 def _parse(
@@ -118,6 +128,15 @@ def _parse(
     default: C | None = None,
     preset: str = "",
 ) -> C:
+    if {"-h", "--help"} & set(arguments):
+        usage = (
+            ""
+            if default is not None
+            else f"\n\nUsage: {program} {' '.join(positional_names(kind))} [OPTIONS]"
+        )
+        print(f"{description}{usage}\n\n{short_help(kind, default)}")
+        raise SystemExit(0)
+    arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint), deferred():
@@ -127,7 +146,7 @@ def _parse(
                 description=description,
                 args=arguments,
                 default=default,
-                config=(tyro.conf.AvoidSubcommands,),
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.PositionalMetavarFromFieldName),
             )
         config = typing.cast(C, parsed)
         config.check_options()
@@ -158,9 +177,9 @@ def choose_kinds(config: C, arguments: Sequence[str]) -> tuple[C, list[str]]:
     rest: list[str] = []
     left = iter(arguments)
     for argument in left:
-        option, equals, kind = argument.partition("=")
-        if option.startswith("--") and option.endswith(".type"):
-            path = option.removeprefix("--").removesuffix(".type").replace("-", "_")
+        name, equals, kind = argument.partition("=")
+        if name.startswith("--") and name.endswith(".type"):
+            path = name.removeprefix("--").removesuffix(".type").replace("-", "_")
             config = _with_kind(config, path, kind if equals else next(left, ""))
         else:
             rest.append(argument)
@@ -171,13 +190,15 @@ def _with_kind(config: C, path: str, kind: str) -> C:
     choices = _choices(config)
     if path not in choices:
         raise ConfigError(f"--{path}.type chooses nothing; there are {', '.join(choices) or 'no choices'}")
-    if kind not in choices[path]:
+    by_class = {each.__name__: each for each in choices[path].values()}
+    kinds = by_class | choices[path]  # names of classes are those that manifests hold
+    if kind not in kinds:
         raise ConfigError(f"--{path}.type knows no {kind!r}; there are {', '.join(choices[path])}")
     *names, last = path.split(".")
     owners = [config]
     for name in names:
         owners.append(getattr(owners[-1], name))
-    part: Any = choices[path][kind]()
+    part: Any = kinds[kind]()
     for owner, name in zip(reversed(owners), (last, *reversed(names)), strict=True):
         part = owner.replace(**{name: part})
     return part
@@ -191,7 +212,7 @@ def _choices(config: Config, prefix: str = "") -> dict[str, dict[str, type[Confi
         value = getattr(config, field.name)
         if isinstance(value, Config) and typing.get_origin(hints[field.name]) is not typing.Annotated:
             members = typing.get_args(hints[field.name])
-            kinds = {each.__name__: each for each in members if issubclass(each, Config)}
+            kinds = {each.kind_name or each.__name__: each for each in members if issubclass(each, Config)}
             if len(kinds) > 1:
                 found[prefix + field.name] = kinds
             found |= _choices(value, f"{prefix}{field.name}.")

@@ -24,6 +24,8 @@ class CacheConfig(Config):
         gpus: GPUs per encoder.
     """
 
+    common = ("variants",)
+
     dtype: Literal["float32", "float16"] = "float32"
     precision: Precision = "float32"
     variants: Annotated[int, Within("[1, 256]")] = 1

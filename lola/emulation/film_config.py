@@ -22,6 +22,8 @@ class FilmConfig(Config):
         size: Pixels along the first axis of a picture.
     """
 
+    common = ("fields", "members")
+
     fields: DistinctOrNone[str] = ()
     members: Place = 2
     trajectory: Place = 0

@@ -71,6 +71,8 @@ class SamplerConfig(Config):
         exponent: The exponent of the `power` spacing; 7.
     """
 
+    common = ("name", "steps")
+
     name: SamplerName = "adams_bashforth"
     order: Annotated[int, Within("[1, 8]")] | None = None
     steps: SolverSteps = 16

@@ -35,6 +35,8 @@ class EvaluationConfig(Config):
         gpus: GPUs of each worker; -1 is one where the cluster has any.
     """
 
+    common = ("members", "trajectories", "stride")
+
     subject: Literal["emulator", "autoencoder", "persistence"] = "emulator"
     weights: Weights = "raw"
     sampler: SamplerConfig | None = None

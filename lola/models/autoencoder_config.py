@@ -110,6 +110,8 @@ class AutoencoderConfig(CodecConfig):
         identity_init: Whether resampling and latent convolutions start near the identity.
     """
 
+    kind_name = "convolutional"
+
     channels: Each[Channels] = (64, 128, 256, 512, 768, 1024)
     blocks: Each[Blocks] = (3, 3, 3, 3, 3, 3)
     patch_size: Sizes = 1

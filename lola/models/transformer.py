@@ -71,6 +71,8 @@ class TransformerConfig(NetworkConfig, BlocksConfig):
         patch_size: Cells per token along every grid axis, or sizes along time and each grid axis.
     """
 
+    kind_name = "transformer"
+
     patch_size: Sizes = 1
 
     def patches(self, spatial: int) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ class TransformerAutoencoderConfig(CodecConfig, BlocksConfig):
         patch_size: Cells per token along each axis: the down-sampling.
     """
 
+    kind_name = "transformer"
+
     blocks: Annotated[int, Within("[1, 1024]")] = 8
     patch_size: Size = 32
 

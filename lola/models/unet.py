@@ -30,6 +30,8 @@ class UNetConfig(NetworkConfig):
         identity_init: Whether resampling convolutions start near the identity.
     """
 
+    kind_name = "unet"
+
     channels: Each[Channels] = (64, 128, 256)
     blocks: Each[Blocks] = (3, 3, 3)
     kernel_size: Kernels = 3

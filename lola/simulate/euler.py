@@ -55,6 +55,8 @@ class EulerConfig(SimulationConfig):
         courant: The Courant number that time steps aim for.
     """
 
+    kind_name = "euler"
+
     resolution: Annotated[int, Within("[4, 1800]")] = 64  # Clawpack ends the whole process above 1800
     gammas: Distinct[Annotated[float, Within("(1, 100]")]] = (
         1.13,

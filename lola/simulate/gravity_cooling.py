@@ -76,6 +76,8 @@ class GravityCoolingConfig(SimulationConfig):
         courant: The Courant number of time steps.
     """
 
+    kind_name = "gravity-cooling"
+
     resolution: Annotated[int, Within("[8, 512]")] = 32
     densities: Distinct[Amplitude] = (44.5, 4.45, 0.445)
     temperatures: Distinct[Annotated[float, Within("(0, 1e9]")]] = (10.0, 100.0, 1000.0)

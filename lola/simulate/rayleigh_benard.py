@@ -55,6 +55,8 @@ class RayleighBenardConfig(SimulationConfig):
         courant: The Courant number that time steps stay below.
     """
 
+    kind_name = "rayleigh-benard"
+
     resolution: tuple[Points, Points] = (128, 32)
     rayleigh: Distinct[Annotated[float, Within("(0, 1e12]")]] = (1e6, 1e7)
     prandtl: Distinct[Annotated[float, Within("[1e-3, 1e3]")]] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

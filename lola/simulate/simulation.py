@@ -86,6 +86,8 @@ class SimulationConfig(Config, abc.ABC):
         seed: The seed of all draws.
     """
 
+    common = ("train", "valid", "test")
+
     train: Amount = 16
     valid: Amount = 2
     test: Amount = 2

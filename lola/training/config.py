@@ -62,6 +62,8 @@ class TrainingConfig(Config):
         keep: Checkpoints kept while it trains, the best by validation loss, beside the last.
     """
 
+    common = ("steps", "batch_size", "workers", "gpus")
+
     steps: Count
     batch_size: Size = 64
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

@@ -61,6 +61,8 @@ class SweepConfig(WorkflowConfig):
             Well's training set, or by those of this training set; a system without any computes them.
     """
 
+    superseded = {"autoencoder.latent_channels": "latent_channels"}  # noqa: RUF012
+
     simulation: Simulation | None = None
     latent_channels: Distinct[Size]
     autoencoder: AnyAutoencoder

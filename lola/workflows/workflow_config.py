@@ -1,8 +1,12 @@
 """The options that all workflows have."""
 
 import dataclasses
+from typing import Annotated
+
+import tyro
 
 from lola.core.config import Config, Place, how
+from lola.data.systems import SYSTEMS
 from lola.simulate.simulators import Simulation
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.forecast.cluster import ClusterConfig
@@ -25,7 +29,7 @@ class WorkflowConfig(Config):
         cluster: The cluster that is planned for.
     """
 
-    system: str = "euler"
+    system: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SYSTEMS) + "}")] = "euler"
     well: str = how("well")
     include: tuple[str, ...] = how(())
     exclude: tuple[str, ...] = how(())

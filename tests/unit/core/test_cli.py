@@ -4,8 +4,9 @@ import subprocess
 import sys
 
 import pytest
+import tyro
 
-from lola.core.cli import launch, parse
+from lola.core.cli import launch, launch_alone, parse
 from lola.core.config import Config, require
 from lola.core.errors import LolaError
 
@@ -16,9 +17,13 @@ class Training(Config):
 
     Arguments:
         steps: Global steps.
+        seed: Where it begins.
     """
 
+    common = ("steps",)
+
     steps: int = 3
+    seed: int = 0
 
     def validate(self):
         require(self.steps > 0, "--steps must be positive")
@@ -31,6 +36,8 @@ class Wide(Config):
     Arguments:
         width: How wide.
     """
+
+    kind_name = "wide"
 
     width: int = 3
 
@@ -68,6 +75,8 @@ class Program(Config):
         other: Something else.
     """
 
+    superseded = {"training.seed": "sizes"}  # noqa: RUF012
+
     sizes: tuple[int, ...] = (1, 2)
     training: Training = dataclasses.field(default_factory=Training)
     model: Model = dataclasses.field(default_factory=Model)
@@ -104,8 +113,8 @@ def test_a_kind_is_chosen_by_its_name():
         (["--sizes", "many"], "--sizes"),
         (["--training.steps", "0"], "error: --training.steps must be positive"),
         (["--training.steps"], "--training.steps"),
-        (["--model.inner-network.type", "Flat"], "knows no 'Flat'; there are Wide, Deep"),
-        (["--model.inner-network.type"], "knows no ''; there are Wide, Deep"),
+        (["--model.inner-network.type", "Flat"], "knows no 'Flat'; there are wide, Deep"),
+        (["--model.inner-network.type"], "knows no ''; there are wide, Deep"),
         (["--training.type", "Deep"], "--training.type chooses nothing; there are model.inner_network"),
         (["--model.inner-network.depth", "3"], "--model.inner-network.depth"),
     ],
@@ -140,16 +149,57 @@ def test_a_given_option_without_a_value_is_refused(capsys):
     assert "--steps" in line
 
 
-def test_help_names_presets_and_explains_options(capsys):
+def help_of(*arguments, capsys):
     with pytest.raises(SystemExit) as end:
-        read("--help")
+        read(*arguments)
     assert not end.value.code
-    text = capsys.readouterr().out
+    return capsys.readouterr().out
+
+
+def test_help_names_presets_and_common_options_and_all_of_them_on_request(capsys):
+    text, everything = (help_of(each, capsys=capsys) for each in ("--help", "--help-all"))
+    assert "Sizes of things. (default: 1 2)" in text
+    assert "--training.steps INT\n      Global steps. (default: 3)" in text
+    assert "--model.inner-network.width" not in text
     for word in (
         *("Does things.", "small (default), large", "--training.steps", "Global steps."),
-        *("--model.inner-network.type chooses among Wide, Deep", "--model.inner-network.width"),
+        *("--model.inner-network.type chooses among wide, Deep", "--model.inner-network.width"),
     ):
-        assert word in text
+        assert word in everything
+
+
+def test_a_kind_has_a_short_name_and_that_of_its_class():
+    for name in ("wide", "Wide"):
+        assert read("--model.inner-network.type", name).model.inner_network == Wide()
+
+
+def test_an_option_that_another_one_decides_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        read("--training.seed=3")
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert line == "program.py: error: --training.seed is decided by --sizes; give that instead\n"
+
+
+def test_positional_arguments_have_names(monkeypatch, capsys):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Reading(Config):
+        """A program.
+
+        Arguments:
+            path: What is read.
+        """
+
+        path: tyro.conf.Positional[str]
+
+    monkeypatch.setattr("sys.argv", ["read.py", "--help"])
+    with pytest.raises(SystemExit):
+        launch_alone(lambda config: None, Reading)
+    assert "Usage: read.py PATH [OPTIONS]" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["read.py"])
+    with pytest.raises(SystemExit):
+        launch_alone(lambda config: None, Reading)
+    assert "PATH" in capsys.readouterr().err
 
 
 def test_errors_of_users_become_one_line(monkeypatch):
