@@ -105,8 +105,10 @@ def parse(
             preset, arguments = choose_kinds(preset, arguments)
     except LolaError as error:
         _refuse(program, str(error))
-    for path, kinds in _choices(preset).items():
-        usage += f" --{path.replace('_', '-')}.type chooses among {', '.join(kinds)}."
+    if choices := _choices(preset):
+        usage += "\n\nKinds of parts, by name:\n" + "\n".join(
+            f"  --{path.replace('_', '-')}.type {{{','.join(kinds)}}}" for path, kinds in choices.items()
+        )
     _refuse_superseded(program, arguments, type(preset))
     description = f"{inspect.cleandoc(description)}\n\nUsage: {usage}"
     return _parse(arguments, program, description, type(preset), preset, name)

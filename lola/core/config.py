@@ -92,9 +92,7 @@ class Config:
     classes: ClassVar[dict[str, type["Config"]]] = {}
     kind_name: ClassVar[str] = ""  # on the command line, among the kinds that a field may hold
     common: ClassVar[tuple[str, ...]] = ()  # the options that the short help shows of a part
-    superseded: ClassVar[
-        dict[str, str]
-    ] = {}  # options of parts, and those of this configuration that replace them
+    superseded: ClassVar[dict[str, str]] = {}  # options of parts, by those of this configuration instead
 
     def __init_subclass__(cls) -> None:
         Config.classes[cls.__name__] = cls

@@ -114,11 +114,13 @@ class Order:
         self.starts, self.blocks = starts, self.windows // starts * per_trajectory
         longest = int(np.diff(self.borders).max())
         block_bytes = (longest + geometry.span - 1) * geometry.state_bytes
-        held = int(config.memory * GIGABYTE / 2 // block_bytes)
+        held = round(config.memory * GIGABYTE) // (2 * block_bytes)
+        digit = 10 ** max(0, len(str(2 * block_bytes)) - 2)  # the second one, rounded up
+        least = -(-2 * block_bytes // digit) * digit / GIGABYTE
         require(
             held > 0,
             f"a --memory of {config.memory:g} GB does not hold two blocks of {longest + geometry.span - 1} "
-            f"states; give at least {2 * block_bytes / GIGABYTE:.2g} or a smaller --block",
+            f"states; give at least {least:g} or a smaller --block",
         )
         self.groups = -(-self.blocks // held)
         self.span = geometry.span

@@ -163,7 +163,7 @@ def test_help_names_presets_and_common_options_and_all_of_them_on_request(capsys
     assert "--model.inner-network.width" not in text
     for word in (
         *("Does things.", "small (default), large", "--training.steps", "Global steps."),
-        *("--model.inner-network.type chooses among wide, Deep", "--model.inner-network.width"),
+        *("--model.inner-network.type {wide,Deep}", "--model.inner-network.width"),
     ):
         assert word in everything
 

@@ -17,7 +17,7 @@ SOURCES = [
     *sorted((ROOT / "lola/workflows").rglob("*report*.py")),
     *sorted((ROOT / "lola/workflows").rglob("*plan*.py")),
 ]
-OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*(?: [\d.]+)*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*(?![\w.(-])(?: [\d.]+)*")
 COMMAND = re.compile(r"experiments/(\w+)\.py")
 
 

@@ -27,7 +27,7 @@ def test_an_estimate_by_hand():
     assert cost.flops == 2 * 4 + 8 * 30
     assert cost.memory.resident == 20 + 20 + 20 + 40
     assert cost.memory.total == 100 + 10 + 4 * 20
-    assert cost.buffer == 800
+    assert cost.usable == 800
     assert cost.remedy == ""
     assert cost.arithmetic == pytest.approx(248 / (2 * 0.5 * 10))
     assert cost.traffic == pytest.approx((5 * 90 + 60 + 80) / 50)
@@ -95,7 +95,7 @@ def test_everything_at_once():
 def test_what_makes_a_saving_configuration_fit(changes, activations, recomputed, remedy):
     cost = estimate(counts(activations=activations, recomputed=recomputed), training(**changes), 1, HARDWARE)
     assert cost.remedy == remedy
-    assert (cost.memory.total <= cost.buffer) == (not remedy)
+    assert (cost.memory.total <= cost.usable) == (not remedy)
     again = "recompute" in changes or remedy == "recomputed blocks"
     assert cost.flops == pytest.approx(8 * 30 * (4 / 3 if again else 1))
 

@@ -118,6 +118,9 @@ def test_the_seed_decides():
 def test_too_little_memory_is_refused():
     with pytest.raises(ConfigError, match=r"two blocks of 23 states; give at least 4\.6e-07"):
         Order(Windows(), OrderConfig(block=8, memory=4e-7), 0, 6)
+    Order(Windows(), OrderConfig(block=8, memory=4.6e-7), 0, 6)
+    with pytest.raises(ConfigError, match=r"give at least 2\.8e-06"):  # 2714 bytes, rounded up
+        Order(Windows(state_bytes=59), OrderConfig(block=8, memory=4e-7), 0, 6)
 
 
 @settings(max_examples=30, deadline=None)

@@ -135,7 +135,7 @@ def test_a_folder_too_long_for_sockets_is_replaced_by_a_private_one(short, monke
     assert stat.S_IMODE(chosen.stat().st_mode) == 0o700
     (line,) = logged
     assert line.startswith(f"{name} {tmp_path}")
-    assert line.endswith(f"bytes long, and Ray's sockets leave room for 39: Ray keeps its files in {chosen}")
+    assert line.endswith(f"bytes long, and Ray's sockets allow 39: Ray keeps its files in {chosen}")
 
 
 def test_a_short_folder_is_kept(monkeypatch):

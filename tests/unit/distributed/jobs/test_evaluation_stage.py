@@ -222,7 +222,7 @@ def test_a_finished_evaluation_with_a_file_that_is_cut_is_joined_again(tasks, st
     expected = rows(step)
     for kept in (0, 20):
         storage._warned.clear()
-        storage._whole.clear()
+        storage._verified.clear()
         path = step.stage.folder / name
         path.write_bytes(path.read_bytes()[:kept])
         assert not step.stage.finished
