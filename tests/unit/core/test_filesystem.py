@@ -163,7 +163,7 @@ import os, sys
 from pathlib import Path
 from lola.core.errors import StorageError
 from lola.storage.leases import lease
-from lola.storage.event_log import Spool
+from lola.storage.event_log import EventLog
 from lola.storage.stages import atomic_path
 os.umask(0o002)
 os.setgroups([])
@@ -171,7 +171,7 @@ os.setgid(4242); os.setuid(int(sys.argv[2]))
 folder = Path(sys.argv[1]) / "kind" / "stage"
 try:
     with lease(folder).acquire(timeout=5):
-        Spool(folder).status("RUNNING")
+        EventLog(folder).status("RUNNING")
         with atomic_path(folder / "file") as aside:
             aside.write_text("of " + sys.argv[2])
 except StorageError as error:
