@@ -72,7 +72,7 @@ class Listed:
 
 Count = Annotated[int, Within("[1, 1e12]")]  # what takes time, but no memory
 Size = Annotated[int, Within("[1, 65536]")]  # what takes memory
-Place = Annotated[int, Within("[0, 1e9]")]  # what counts from 0
+NonNegativeInt = Annotated[int, Within("[0, 1e9]")]  # what counts from 0
 Channels = Annotated[int, Within("[2, 65536]")]  # what is normalised over
 Factor = Annotated[int, Within("[1, 64]")]  # what multiplies a size
 Kernel = Annotated[int, Within("[1, 63]")]  # what convolutions span
@@ -116,7 +116,7 @@ class Config:
         """
         for name, part in self._parts():
             part.check_options(f"{path}{name}.")
-        with located(path):
+        with prefix_options(path):
             self._check_values()
             self.validate()
 
@@ -189,7 +189,7 @@ def deferred() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def located(path: str) -> Iterator[None]:
+def prefix_options(path: str) -> Iterator[None]:
     """Put a path, such as `evaluation.`, before the names of options in the messages of `ConfigError`."""
     try:
         yield
@@ -209,7 +209,7 @@ def require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
-def whole_gpus(gpus: float) -> None:
+def check_gpus(gpus: float) -> None:
     """Raise `ConfigError` unless `--gpus` are a share of one or whole ones, as Ray has it."""
     require(gpus <= 1 or float(gpus).is_integer(), f"--gpus above 1 must be whole, not {gpus}")
 

@@ -18,35 +18,35 @@ import filelock
 
 from lola.core.errors import StorageError
 
-SPACE = "free some space or give another --storage"
-RIGHTS = (
+SPACE_REMEDY = "free some space or give another --storage"
+PERMISSION_REMEDY = (
     "give another --storage, or let its owner share it: a setgid folder, umask 002, and chmod -R g+rwX for "
     "what exists (experiments/README.md, Share a storage root)"
 )
-LOCKS = (
+LOCK_REMEDY = (
     "its filesystem has no locks; mount it with them (Lustre: -o flock; NFS: version 4, or a running lockd), "
     "or give another --storage"
 )
-AGAIN = "see to the disk or the network filesystem, and run again"
+DISK_REMEDY = "see to the disk or the network filesystem, and run again"
 REMEDIES = {
-    errno.ENOSPC: SPACE,
-    errno.EDQUOT: SPACE,
+    errno.ENOSPC: SPACE_REMEDY,
+    errno.EDQUOT: SPACE_REMEDY,
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or give another --storage",
     errno.EROFS: "give another --storage",
-    errno.EACCES: RIGHTS,
-    errno.EPERM: RIGHTS,
-    errno.ENOLCK: LOCKS,
-    errno.EOPNOTSUPP: LOCKS,
-    errno.ENOSYS: LOCKS,
+    errno.EACCES: PERMISSION_REMEDY,
+    errno.EPERM: PERMISSION_REMEDY,
+    errno.ENOLCK: LOCK_REMEDY,
+    errno.EOPNOTSUPP: LOCK_REMEDY,
+    errno.ENOSYS: LOCK_REMEDY,
     errno.EXDEV: "two parts of it are on different devices; give another --storage",
     errno.ENOTDIR: "a file is where a folder should be; move it away, or give another --storage",
     errno.EISDIR: "a folder is where a file should be; move it away, or give another --storage",
     errno.ENAMETOOLONG: "give a shorter --storage",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.ENFILE: "raise the system's limit on open files (fs.file-max)",
-    errno.EIO: AGAIN,
-    errno.ESTALE: AGAIN,
-    errno.ETIMEDOUT: AGAIN,
+    errno.EIO: DISK_REMEDY,
+    errno.ESTALE: DISK_REMEDY,
+    errno.ETIMEDOUT: DISK_REMEDY,
 }
 """What to do about what a local or shared filesystem refuses, by error number."""
 NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES)

@@ -34,7 +34,7 @@ from lola.core.keys import Key, derive
 INCREMENT = 0x9E3779B97F4A7C15
 MIXING = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 HALF = 2**32
-MOST_RATE = 100.0
+MAX_RATE = 100.0
 
 
 def seed_process(*key: int | str) -> None:
@@ -135,8 +135,8 @@ def on_device(x: Tensor, device: torch.device) -> Tensor:
 @functools.cache
 def _cumulative(rate: float) -> np.ndarray:
     """The probabilities of at most 0, 1, ... counts, float64, up to where they are 1."""
-    if not 0 <= rate <= MOST_RATE:
-        raise ValueError(f"rates of counts must be from 0 to {MOST_RATE:g}, not {rate}")
+    if not 0 <= rate <= MAX_RATE:
+        raise ValueError(f"rates of counts must be from 0 to {MAX_RATE:g}, not {rate}")
     count, term, total = 0, math.exp(-rate), 0.0
     sums = []
     while total + term > total:

@@ -20,12 +20,12 @@ from lola.core.config import Config, option
 HIDDEN = [typing.get_args(mark[int])[1] for mark in (tyro.conf.Suppress, tyro.conf.Fixed)]
 POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
 INDENT = 6
-WIDEST = 110
+MAX_WIDTH = 110
 
 
 def short_help(kind: type[Config], default: Config | None) -> str:
     """The arguments and common options of a program, with what each means and its default."""
-    width = min(WIDEST, shutil.get_terminal_size().columns)
+    width = min(MAX_WIDTH, shutil.get_terminal_size().columns)
     blocks = ["\n".join(_lines(kind, default, "", width))]
     explained: set[type] = set()
     for name, hint, value in _fields(kind, default):
@@ -72,7 +72,7 @@ def _lines(
     brief: bool = False,
 ) -> Iterator[str]:
     """The options of a configuration, none of its parts; brief ones without what they mean."""
-    texts = _texts(kind)
+    docs = _field_docs(kind)
     for name, hint, value in _fields(kind, default):
         if _is_part(hint) or (only and name not in only):
             continue
@@ -83,12 +83,12 @@ def _lines(
         elif isinstance(value, bool):
             title = f"{title}, {option(f'{prefix}no_{name}')}"
         else:
-            title = f"{title} {_values(hint)}"
+            title = f"{title} {_metavar(hint)}"
         if brief:
             yield f"{title} {_default(value)}".strip()
             continue
         yield title
-        text = f"{texts.get(name, '')} {_default(value)}".strip()
+        text = f"{docs.get(name, '')} {_default(value)}".strip()
         yield from textwrap.wrap(text, width, initial_indent=" " * INDENT, subsequent_indent=" " * INDENT)
 
 
@@ -109,22 +109,22 @@ def _default(value: Any) -> str:
     return f"(default: {' '.join(map(str, value)) if isinstance(value, tuple) else value})"
 
 
-def _values(hint: Any) -> str:
+def _metavar(hint: Any) -> str:
     """What an option takes, such as `INT ...`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         named = [each.metavar for each in inner[1:] if getattr(each, "metavar", None)]
-        return named[0] if named else _values(inner[0])
+        return named[0] if named else _metavar(inner[0])
     if origin is Literal:
         return "{" + ",".join(map(str, inner)) + "}"
     if origin is tuple:
-        return f"{_values(inner[0])} ..." if inner[-1] is Ellipsis else " ".join(map(_values, inner))
+        return f"{_metavar(inner[0])} ..." if inner[-1] is Ellipsis else " ".join(map(_metavar, inner))
     if origin in (typing.Union, types.UnionType):
-        return "|".join(dict.fromkeys(_values(each) for each in inner if each is not type(None)))
+        return "|".join(dict.fromkeys(_metavar(each) for each in inner if each is not type(None)))
     return {int: "INT", float: "NUMBER", str: "TEXT"}.get(hint, "VALUE")
 
 
-def _texts(kind: type) -> dict[str, str]:
+def _field_docs(kind: type) -> dict[str, str]:
     """What each field means, from the `Arguments:` of a class and those that it inherits from."""
     found: dict[str, str] = {}
     for each in reversed(kind.__mro__):

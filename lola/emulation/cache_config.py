@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from lola.core.config import Config, Count, Gpus, Size, Within, how, whole_gpus
+from lola.core.config import Config, Count, Gpus, Size, Within, check_gpus, how
 from lola.data.systems import Symmetries
 from lola.training.precision import Precision
 
@@ -37,4 +37,4 @@ class CacheConfig(Config):
     gpus: Gpus = how(0.0)
 
     def validate(self) -> None:
-        whole_gpus(self.gpus)
+        check_gpus(self.gpus)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from lola.core.config import Config, Distinct, Place, Size, Within, how, require
+from lola.core.config import Config, Distinct, NonNegativeInt, Size, Within, how, require
 from lola.core.errors import ConfigError
 from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.sampling_config import SamplerConfig
@@ -39,8 +39,8 @@ class EnsembleConfig(Config):
 
     emulator: tyro.conf.Positional[str]
     initial: tyro.conf.Positional[str]
-    trajectories: Distinct[Place] = (0,)
-    start: Place = 0
+    trajectories: Distinct[NonNegativeInt] = (0,)
+    start: NonNegativeInt = 0
     context: Size = 1
     states: Annotated[int, Within("[1, 1e6]")] | None = None
     stride: Annotated[int, Within("[1, 1e9]")] | None = None

@@ -22,7 +22,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from lola.core.config import located
+from lola.core.config import prefix_options
 from lola.core.errors import DataError, StorageError
 from lola.core.waiting import Log, Reminder, describe_progress, progress_reminder
 from lola.data.hdf5 import open_hdf5
@@ -43,7 +43,7 @@ PALETTE = {STATES: 128, SPREAD: 96, "gray": 32}
 def check_film(config: FilmConfig, ensemble: Ensemble) -> None:
     """Raise `ConfigError` unless a film can show an ensemble that is about to be drawn."""
     split = ensemble.split
-    with located("film."):
+    with prefix_options("film."):
         config.check_contents(split.system.channels, len(ensemble.config.trajectories))
         config.frame(split.grid, len(config.columns(ensemble.members, truth=True)))
 

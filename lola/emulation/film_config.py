@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated
 
-from lola.core.config import Config, DistinctOrNone, Place, Within, require
+from lola.core.config import Config, DistinctOrNone, NonNegativeInt, Within, require
 
 DPI = 100
 PIXELS = 8192  # of a frame's longer side; encoders of films take no more
@@ -25,8 +25,8 @@ class FilmConfig(Config):
     common = ("fields", "members")
 
     fields: DistinctOrNone[str] = ()
-    members: Place = 2
-    trajectory: Place = 0
+    members: NonNegativeInt = 2
+    trajectory: NonNegativeInt = 0
     rate: Annotated[int, Within("[1, 60]")] = 5
     size: Annotated[int, Within("[32, 4096]")] = 240
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from lola.core.config import Config, Count, DistinctOrNone, Place, Size, Within, require
+from lola.core.config import Config, Count, DistinctOrNone, NonNegativeInt, Size, Within, require
 from lola.core.errors import ConfigError, DataError
 from lola.core.keys import numpy_generator
 
@@ -38,7 +38,7 @@ class ObservationConfig(Config):
     count: Count = 16
     fields: DistinctOrNone[str] = ()
     every: Count = 1
-    until: Place = 0
+    until: NonNegativeInt = 0
     noise: Annotated[float, Within("(0, 1e6]")] = 0.05
     seed: int = 0
 

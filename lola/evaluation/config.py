@@ -4,7 +4,18 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from lola.core.config import Config, Count, Distinct, Place, Size, Within, added, how, require, whole_gpus
+from lola.core.config import (
+    Config,
+    Count,
+    Distinct,
+    NonNegativeInt,
+    Size,
+    Within,
+    added,
+    check_gpus,
+    how,
+    require,
+)
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.observation_config import ObservationConfig
@@ -42,7 +53,7 @@ class EvaluationConfig(Config):
     sampler: SamplerConfig | None = None
     members: Size = 16
     trajectories: Count = 64
-    starts: Distinct[Place] = (0,)
+    starts: Distinct[NonNegativeInt] = (0,)
     context: Size = 1
     overlap: Size = 1
     stride: Annotated[int, Within("[1, 1e9]")] = 4
@@ -57,7 +68,7 @@ class EvaluationConfig(Config):
 
     def validate(self) -> None:
         require(self.gpus >= 0 or self.gpus == -1, f"--gpus must be -1 or at least 0, not {self.gpus}")
-        whole_gpus(self.gpus)
+        check_gpus(self.gpus)
         both = (self.observed is None) == (self.guidance is None)
         require(both, "--guidance needs something --observed, and what is observed needs a guidance")
         if self.guidance is not None:

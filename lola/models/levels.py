@@ -2,10 +2,10 @@
 
 from typing import Annotated, get_args
 
-from lola.core.config import Listed, Place, Size, Within, require
+from lola.core.config import Listed, NonNegativeInt, Size, Within, require
 from lola.nn.norms import Norm, group_count
 
-Heads = Annotated[tuple[tuple[Place, Size], ...], Listed(empty=True)]
+Heads = Annotated[tuple[tuple[NonNegativeInt, Size], ...], Listed(empty=True)]
 Blocks = Annotated[int, Within("[0, 1024]")]
 
 

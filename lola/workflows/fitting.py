@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from lola.core.config import located, require
+from lola.core.config import prefix_options, require
 from lola.training.config import TrainingConfig
 from lola.training.order import GIGABYTE, Order
 from lola.workflows.dataset_info import DatasetInfo
@@ -39,7 +39,7 @@ class Windows:
 
 def fit_training(training: TrainingConfig, windows: Windows, states: int) -> None:
     """Whether the order of samples, and a batch of windows of `states` states, fit in memory."""
-    with located("order."):
+    with prefix_options("order."):
         Order(windows, training.order, training.seed, training.batch_size)
     batch = training.batch_size * states * windows.state_bytes / GIGABYTE
     require(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lola.core.config import Config, located, option, require
+from lola.core.config import Config, option, prefix_options, require
 from lola.core.errors import ConfigError
 from lola.emulation.cache_config import CacheConfig
 from lola.models.autoencoder_config import CodecConfig
@@ -87,10 +87,10 @@ class ModelShape:
     def fit(self, name: str) -> None:
         """Raise `ConfigError`, naming the option that the model is from, unless it takes its samples."""
         if isinstance(self.model, CodecConfig):
-            with located(f"{name}."):
+            with prefix_options(f"{name}."):
                 self.model.check_grid(self.grid)
         else:
-            with located(f"{name}.network."):
+            with prefix_options(f"{name}.network."):
                 self.model.network.check_grid(self.grid, self.sizes["window"])
         _try_out(option(name), self.model, tuple(self.sizes.items()), self.states, self.parameters)
 

@@ -13,7 +13,7 @@ from lola.core.config import (
     Size,
     Within,
     added,
-    located,
+    prefix_options,
     require,
 )
 from lola.data.systems import Symmetries, get_system
@@ -133,17 +133,17 @@ class SweepConfig(WorkflowConfig):
             ModelShape.of_emulator(model, data, self.window, codec, self.cache).fit(name)
         item = np.dtype(self.cache.dtype).itemsize
         windows = latent_windows(data, latent, codec.latent_channels, item, span, self.cache.variants)
-        with located("emulator_training."):
+        with prefix_options("emulator_training."):
             fit_training(self.emulator_training, windows, self.window)
-        with located("autoencoder_training."):
+        with prefix_options("autoencoder_training."):
             fit_training(self.autoencoder_training, field_windows(data, 1), 1)
         if self.pixel is not None:
             ModelShape.of_emulator(self.pixel, data, self.window).fit("pixel")
-            with located("pixel_training."):
+            with prefix_options("pixel_training."):
                 fit_training(self.pixel_training, field_windows(data, span), self.window)
 
     def _fit_evaluations(self, data: DatasetInfo, latent: tuple[int, ...]) -> None:
-        with located("evaluation."):
+        with prefix_options("evaluation."):
             self.evaluation.check_steps(data.steps)
         start, stride = max(self.evaluation.starts), self.evaluation.stride
         for context in self.contexts:
@@ -160,7 +160,7 @@ class SweepConfig(WorkflowConfig):
             f"states; {ENSEMBLE_BYTES / 1e9:g} GB is the most",
         )
         if self.observed is not None:
-            with located("observed."):
+            with prefix_options("observed."):
                 self.observed.check(data.system.channels, data.grid, states)
 
     def guided(self) -> EvaluationConfig:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from lola.core.config import Config, Place, how
+from lola.core.config import Config, NonNegativeInt, how
 from lola.data.systems import SYSTEMS
 from lola.simulate.simulators import Simulation
 from lola.workflows.dataset_info import DatasetInfo
@@ -34,7 +34,7 @@ class WorkflowConfig(Config):
     include: tuple[str, ...] = how(())
     exclude: tuple[str, ...] = how(())
     storage: str | None = how(None)
-    concurrency: Place = how(0)
+    concurrency: NonNegativeInt = how(0)
     plan: bool = how(False)
     cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig, metadata={"how": True})
 

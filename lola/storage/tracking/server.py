@@ -29,17 +29,17 @@ with warnings.catch_warnings():
     from mlflow.exceptions import MlflowException
 
 from lola.core.errors import LolaError, TrackingError
-from lola.core.filesystem import AGAIN, RIGHTS, SPACE, Lock, describe_os_error
+from lola.core.filesystem import DISK_REMEDY, PERMISSION_REMEDY, SPACE_REMEDY, Lock, describe_os_error
 from lola.storage.remote import AnyPath, first_line
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FAULTS = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
 REMEDIES = {
-    sqlite3.SQLITE_FULL: SPACE,
-    sqlite3.SQLITE_IOERR: AGAIN,
-    sqlite3.SQLITE_READONLY: RIGHTS,
-    sqlite3.SQLITE_PERM: RIGHTS,
-    sqlite3.SQLITE_CANTOPEN: RIGHTS,
+    sqlite3.SQLITE_FULL: SPACE_REMEDY,
+    sqlite3.SQLITE_IOERR: DISK_REMEDY,
+    sqlite3.SQLITE_READONLY: PERMISSION_REMEDY,
+    sqlite3.SQLITE_PERM: PERMISSION_REMEDY,
+    sqlite3.SQLITE_CANTOPEN: PERMISSION_REMEDY,
     sqlite3.SQLITE_BUSY: "another program keeps it locked; end that, and run again",
 }
 """What to do about what SQLite refuses, by its primary codes."""

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from lola.core.config import Config, NotNegative, Place, Within
+from lola.core.config import Config, NonNegativeInt, NotNegative, Within
 
 CORES = 24  # per GPU, of the usual machines of 8
 
@@ -23,10 +23,10 @@ class ClusterConfig(Config):
         storage_price: Of a terabyte for a month of 30 days.
     """
 
-    gpus: Place = 0
+    gpus: NonNegativeInt = 0
     kind: Literal["h100", "h100-pcie", "h200", "a100-80gb", "a100-40gb", "l40s"] = "h100"
     utilisation: Annotated[float, Within("(0, 1]")] = 0.4
-    cpus: Place = 0
+    cpus: NonNegativeInt = 0
     storage: NotNegative = 0.0
     gpu_price: NotNegative = 0.0
     cpu_price: NotNegative = 0.0

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lola.core.config import located
+from lola.core.config import prefix_options
 from lola.core.errors import ConfigError
 from lola.core.waiting import Log, describe_progress, progress_reminder
 from lola.distributed.jobs.statistics import StatisticsConfig
@@ -208,7 +208,7 @@ class _Estimator:
         )
 
     def _evaluation(self, stage: Stage, config: EvaluationConfig, common: dict[str, Any]) -> StageCost:
-        with located("evaluation."):
+        with prefix_options("evaluation."):
             config.check_steps(self.data.steps)
         steps = [len(range(start, self.data.steps, config.stride)) for start in config.starts]
         leads = [each - config.context for each in steps]

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lola.core.config import Config, Distinct, Positive, located, require
+from lola.core.config import Config, Distinct, Positive, prefix_options, require
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.simulate.simulators import Simulation
 from lola.training.config import OptimizerConfig, TrainingConfig
@@ -55,7 +55,7 @@ class OptimizerStudyConfig(WorkflowConfig):
         from lola.workflows.model_shape import ModelShape
 
         ModelShape.of_autoencoder(self.autoencoder, data).fit("autoencoder")
-        with located("training."):
+        with prefix_options("training."):
             fit_training(self.training, field_windows(data, 1), 1)
 
     def validate(self) -> None:

@@ -5,7 +5,7 @@ import functools
 import itertools
 from typing import Annotated, Literal
 
-from lola.core.config import Distinct, DistinctOrNone, Within, how, located, require
+from lola.core.config import Distinct, DistinctOrNone, Within, how, prefix_options, require
 from lola.data.systems import get_system
 from lola.emulation.sampling_config import SamplerConfig, SolverSteps
 from lola.evaluation.config import EvaluationConfig
@@ -61,7 +61,7 @@ class SamplerStudyConfig(WorkflowConfig):
 
     def fit(self, data: DatasetInfo) -> None:
         """Raise `ConfigError` unless the evaluation fits the data."""
-        with located("evaluation."):
+        with prefix_options("evaluation."):
             self.evaluation.check_steps(data.steps)
 
     @property
