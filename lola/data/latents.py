@@ -170,7 +170,7 @@ class LatentWindows:
 
     def __init__(self, split: LatentSplit, length: int, stride: int = 1) -> None:
         self.split, self.length, self.stride = split, length, stride
-        self.span, self.whole = (length - 1) * stride + 1, True
+        self.span, self.whole_trajectories = (length - 1) * stride + 1, True
         self.starts = split.steps - self.span + 1
         if self.starts < 1:
             raise DataError(

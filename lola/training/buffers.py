@@ -1,7 +1,7 @@
-r"""Rooms: the states that a group's windows need, in memory.
+r"""State buffers: the states that a group's windows need, in memory.
 
-A room is filled with runs of consecutive states: the union of the spans `[j, j + w)` of the windows that are
-asked for, each state read once. Windows that start at most `w` states after one another share a run.
+A buffer is filled with runs of consecutive states: the union of the spans `[j, j + w)` of the requested
+windows, each state read once. Windows that start at most `w` states after one another share a run.
 """
 
 import threading
@@ -16,26 +16,26 @@ from lola.training.order import Geometry
 
 
 class Source(Geometry, Protocol):
-    """Windows that are read run by run into rooms of the source's own layout."""
+    """Windows that are read run by run into buffers of the source's own layout."""
 
     def allocate(self, states: int) -> np.ndarray:
-        """A room for a number of states."""
+        """A buffer for a number of states."""
 
     def load(self, buffer: np.ndarray, at: int, trajectory: int, start: int, stop: int) -> None:
-        """Read the states from `start` to `stop` of a trajectory into a room, from place `at` on."""
+        """Read the states from `start` to `stop` of a trajectory into a buffer, from index `at` on."""
 
     def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
-        """The windows whose first states are at some places of a room; the keys decide their augmentation."""
+        """The windows that begin at indices `at` of a buffer; the keys determine their augmentation."""
 
     def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
-        """One window, read for itself: its states `(C, L, *grid)` and parameters `(P,)`."""
+        """One window: its states `(C, L, *grid)` and parameters `(P,)`."""
 
     def describe(self, index: int) -> str:
         """Where a window is from, for people: trajectory, file and states."""
 
 
 class StateBuffer:
-    """The states of some windows; where they will be is known before they are read.
+    """The states of some windows; their positions in it are known before they are read.
 
     Arguments:
         source: Where they are read from.
@@ -60,8 +60,8 @@ class StateBuffer:
         """Read the states.
 
         Arguments:
-            states: Memory of the source's for all of them, or more.
-            stop: Set by whoever does not want the room any more.
+            states: Memory from `source.allocate` for all of them, or more.
+            stop: Set when the buffer is no longer needed.
         """
         self.states = states
         for at, trajectory, start, end in self.runs.tolist():
@@ -70,7 +70,7 @@ class StateBuffer:
             self.source.load(states, at, trajectory, start, end)
 
     def covers(self, windows: np.ndarray) -> bool:
-        """Whether all of some windows are here."""
+        """Whether the buffer holds all of these windows."""
         return bool(np.isin(windows, self.windows).all())
 
     def batch(self, windows: np.ndarray, keys: list[Key]) -> Batch:

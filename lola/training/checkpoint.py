@@ -55,7 +55,7 @@ def save_checkpoint(
         if average is not None:
             save_weights(folder / EMA_WEIGHTS, average)
         state = optimizer.state_dict()
-        state.get("heavyball", {}).pop("precond_schedule", None)  # a pickle of what the configuration says
+        state.get("heavyball", {}).pop("precond_schedule", None)  # a pickle of what the configuration holds
         torch.save(_on_host(state), folder / OPTIMIZER)
         files = {path.name: _checksum(path) for path in sorted(folder.iterdir()) if path.name != POSITION}
         (folder / POSITION).write_text(json.dumps(dataclasses.asdict(position) | {"files": files}))
@@ -67,7 +67,7 @@ def save_checkpoint(
 
 
 def read_position(folder: Path) -> Position:
-    """The position of a checkpoint whose files are all whole.
+    """The position of a checkpoint whose files are all intact.
 
     Raises:
         DataError: A file is missing, or is not as it was written.
@@ -156,7 +156,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """Load weights of exactly this module, in place.
 
     Raises:
-        DataError: A tensor is missing, surplus or of another shape, or the file is torn; names the first.
+        DataError: A tensor is missing, surplus or of another shape, or the file is corrupt; names the first.
     """
     try:
         weights = load_file(path)

@@ -41,8 +41,8 @@ class TrainingConfig(Config):
         optimizer: The optimiser.
         warmup: Steps of linear warm-up.
         clip: Largest gradient norm; larger gradients are scaled down to it.
-        ema: Decay of the moving average of weights that is kept, validated and saved beside the weights
-            themselves; 0 keeps none. The decay warms up from 0.1.
+        ema: Decay of the moving average of weights that is kept, validated and saved next to the weights;
+            0 keeps none. The decay warms up from 0.1.
         precision: The type of the network's arithmetic; weights stay float32.
         valid_samples: Size of the fixed validation set.
         seed: Seeds weights, sample order, masks, times and noise.
@@ -53,13 +53,13 @@ class TrainingConfig(Config):
         compile: Whether the network is compiled.
         workers: Training processes: a number, or the fewest and the most, which follow the cluster as it
             loses and gains nodes.
-        gpus: GPUs per worker, whole ones.
+        gpus: GPUs per worker, an integer.
         cpus: CPUs per worker; 0 is the share of its GPUs in those of their node.
         max_failures: How often failed workers are restarted from their last checkpoint, -1 for always; nodes
-            that are lost after a notice are not counted.
-        resize_every: Seconds between looks for room for more workers, where `workers` is a range.
+            that are lost after a preemption notice are not counted.
+        resize_every: Seconds between checks for resources for more workers, where `workers` is a range.
         checkpoints: The folder, absolute or a URL, that checkpoints go to while it trains; else the stage's.
-        keep: Checkpoints kept while it trains, the best by validation loss, beside the last.
+        keep: Checkpoints kept while it trains, the best by validation loss, in addition to the last.
     """
 
     common = ("steps", "batch_size", "workers", "gpus")
@@ -106,7 +106,10 @@ class TrainingConfig(Config):
             most <= self.batch_size,
             f"a --batch-size of {self.batch_size} cannot be split over {most} --workers",
         )
-        require(float(self.gpus).is_integer(), f"--gpus: a worker takes whole GPUs, not {self.gpus}")
+        require(
+            float(self.gpus).is_integer(),
+            f"--gpus: a worker takes an integer number of GPUs, not {self.gpus}",
+        )
         require(self.cpus > 0 or self.gpus > 0, "--cpus must be at least 1 where --gpus is 0")
         require(
             self.accumulate <= self.batch_size // most,

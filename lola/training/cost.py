@@ -22,7 +22,7 @@ that real kernels reach, and memory's bandwidth `w`, a step takes the longer of
 
 where a saved activation is written once and read twice, its gradient written and read; the optimiser reads
 and writes weights and its state and reads gradients; adding to a gradient or an average reads two numbers and
-writes one. Where blocks recompute their activations, because they are told to or nothing else fits, their
+writes one. Where blocks recompute their activations, because it is configured or nothing else fits, their
 forward pass is done twice: `F` and `A`, here all of them, grow by a third. The exchange of gradients, reading
 and element-wise arithmetic are taken to hide behind these.
 
@@ -46,8 +46,8 @@ class Memory:
     """Bytes on each GPU.
 
     Arguments:
-        weights, gradients, buckets, average, optimizer: What stays, whatever the batch.
-        activations: What a micro-batch leaves for the backward pass.
+        weights, gradients, buckets, average, optimizer: What does not depend on the batch.
+        activations: What the forward pass of a micro-batch saves for the backward pass.
         share: Samples of a step.
         samples: Samples of a micro-batch.
     """
@@ -107,7 +107,7 @@ def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hard
     """The cost of a training run on GPUs, one for each of its workers.
 
     Arguments:
-        counts: What a step asks for.
+        counts: What a step costs.
         training: How the model is trained.
         sample_bytes: Bytes that storage gives for a sample.
         hardware: The GPUs.
@@ -126,9 +126,9 @@ def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hard
     )
     usable = (1 - hardware.reserve) * hardware.memory
     remedy, work = _remedy(memory, counts.recomputed, usable, training)
-    flops = work * (gpus * parts * counts.flops.fixed + training.batch_size * counts.flops.each)
-    arithmetic = flops / (gpus * hardware.utilisation * hardware.peak(training.precision))
-    saved = work * (parts * counts.activations.fixed + share * counts.activations.each)
+    flops = work * (gpus * parts * counts.flops.fixed + training.batch_size * counts.flops.per_sample)
+    arithmetic = flops / (gpus * hardware.utilisation * hardware.peak_flops(training.precision))
+    saved = work * (parts * counts.activations.fixed + share * counts.activations.per_sample)
     moved = PASSES * saved + 3 * (parts * weights + memory.average) + 2 * memory.optimizer
     traffic = moved / hardware.bandwidth
     seconds = max(arithmetic, traffic)
@@ -202,4 +202,4 @@ def _either(ways: list[str]) -> str:
 
 def _most(activations: Affine, usable: float) -> int:
     """The largest batch whose activations fit."""
-    return max(0, math.floor((usable - activations.fixed) / activations.each))
+    return max(0, math.floor((usable - activations.fixed) / activations.per_sample))

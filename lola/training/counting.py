@@ -1,12 +1,12 @@
-"""What a training step of a network asks for, counted on tensors without memory.
+"""What a training step of a network costs, counted on tensors without memory.
 
 A model's loss and its gradient run on torch's meta device, where tensors have shapes and types alone. Torch's
 flop counter counts 2 operations per multiplication and addition of convolutions, products of matrices and
 attention, forwards and backwards; it misses element-wise operations, normalisation and the optimiser.
 Activations are the storages that autograd saves for the backward pass, parameters apart.
 
-Both are affine in the samples `n` of a batch, `fixed + n each`: position embeddings and the casts of weights
-to bfloat16 do not grow with it. Two batches tell both numbers.
+Both are affine in the samples `n` of a batch, `fixed + n per_sample`: position embeddings and the casts of
+weights to bfloat16 do not grow with it. Counting batches of one and of two samples gives both numbers.
 """
 
 import collections
@@ -34,19 +34,19 @@ META = torch.device("meta")
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """A number that grows with the samples of a batch: `fixed + n each`."""
+    """A number that grows with the samples of a batch: `fixed + n per_sample`."""
 
     fixed: float
-    each: float
+    per_sample: float
 
     def at(self, samples: float) -> float:
         """The number for a batch of `samples`."""
-        return self.fixed + samples * self.each
+        return self.fixed + samples * self.per_sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What a training step asks for.
+    """What a training step costs.
 
     Arguments:
         shapes: The shape of every parameter.
@@ -87,8 +87,8 @@ def count(
 
 
 @torch.no_grad()
-def try_out(build: Callable[[], nn.Module], states: tuple[int, ...], parameters: int) -> int:
-    """Build a model and take its loss of one sample, all without memory; returns its number of parameters.
+def check_on_meta_device(build: Callable[[], nn.Module], states: tuple[int, ...], parameters: int) -> int:
+    """Compute a model's loss on one sample without memory or arithmetic; return its number of parameters.
 
     Arguments:
         build: Builds the model, which has `loss(batch, generator)`.
@@ -122,13 +122,13 @@ def _step(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Made:
-    """What an operation makes of inputs of some shapes: new tensors, and how many operations that takes.
+class _CachedOutputs:
+    """The outputs of an operation for inputs of some shapes, and its operation count.
 
     Arguments:
-        outputs: Shape, strides and type of each, None for what is no tensor; None if they share memory with
-            inputs, so that the operation is done anew each time.
-        single: Whether it is one tensor by itself.
+        outputs: Shape, strides and type of each, None for what is not a tensor; None if they share memory
+            with inputs, so that the operation is not cached.
+        single: Whether the output is a single tensor instead of a tuple.
         flops: Operations.
     """
 
@@ -140,8 +140,8 @@ class _Made:
         """The outputs, as new tensors."""
         assert self.outputs is not None
         made = [
-            torch.empty_strided(each[0], each[1], dtype=each[2], device=META) if each else None
-            for each in self.outputs
+            torch.empty_strided(output[0], output[1], dtype=output[2], device=META) if output else None
+            for output in self.outputs
         ]
         return made[0] if self.single else tuple(made)
 
@@ -149,11 +149,11 @@ class _Made:
 class _Operations(TorchDispatchMode):
     """Adds up the operations of whatever is computed, by torch's formulas.
 
-    Networks repeat their blocks, and torch tells the shape of a result in Python, which takes long: what an
-    operation made of inputs of the same shapes is looked up instead.
+    Networks repeat their blocks, and torch computes the shape of a result in Python, which is slow: the
+    outputs for inputs of the same shapes are cached.
     """
 
-    known: ClassVar[dict[Any, _Made]] = {}
+    cache: ClassVar[dict[Any, _CachedOutputs]] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,19 +162,19 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         key = (func, _key(args), _key(tuple(kwargs.items())))
-        made = self.known.get(key)
+        made = self.cache.get(key)
         if made is not None and made.outputs is not None:
             self.total += made.flops
             return made.build()
         result = func(*args, **kwargs)
         if made is None:
-            made = self.known[key] = _made(func, args, kwargs, result)
+            made = self.cache[key] = _describe(func, args, kwargs, result)
         self.total += made.flops
         return result
 
 
 def _key(value: Any) -> Any:
-    """What of an operation's inputs decides on its outputs."""
+    """The properties of an operation's inputs that determine its outputs, as a cache key."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device.type
     if isinstance(value, (list, tuple)):
@@ -182,8 +182,8 @@ def _key(value: Any) -> Any:
     return type(value), value
 
 
-def _made(func: Any, args: Any, kwargs: Any, result: Any) -> _Made:
-    """How the result of an operation is made again."""
+def _describe(func: Any, args: Any, kwargs: Any, result: Any) -> _CachedOutputs:
+    """A description from which the result of an operation can be created again."""
     formula = flop_registry.get(func._overloadpacket)
     flops = formula(*args, **kwargs, out_val=result) if formula else 0
     single = isinstance(result, Tensor)
@@ -196,9 +196,9 @@ def _made(func: Any, args: Any, kwargs: Any, result: Any) -> _Made:
         and (single or isinstance(result, tuple))
     )
     if not new:
-        return _Made(None, single, flops)
+        return _CachedOutputs(None, single, flops)
     described = tuple(None if x is None else (x.shape, x.stride(), x.dtype) for x in outputs)
-    return _Made(described, single, flops)
+    return _CachedOutputs(described, single, flops)
 
 
 def _is_new(output: Any, inputs: set[int]) -> bool:
@@ -207,7 +207,7 @@ def _is_new(output: Any, inputs: set[int]) -> bool:
 
 
 class _Shapes(SampleGenerator):
-    """Random numbers of which the shape is all that matters."""
+    """Random numbers without values, on the meta device."""
 
     def __init__(self, samples: int) -> None:
         super().__init__([(i,) for i in range(samples)], META)

@@ -3,14 +3,15 @@ r"""When training ends because values are not finite, and which samples are at f
 A step is skipped if the norm of its gradient is not finite; the norm is taken after workers have exchanged
 gradients, so that all of them skip together. Training ends with an error
 
-- after `PATIENCE` skipped steps in a row;
-- when at least `PATIENCE` steps, and more than `SHARE` of all steps so far, were skipped;
-- at its last step, if more than `SHARE` of all steps were skipped, however few they are;
+- after `MAX_SKIPPED_IN_A_ROW` skipped steps in a row;
+- when at least `MAX_SKIPPED_IN_A_ROW` steps, and more than `MAX_SKIPPED_SHARE` of all steps so far, were
+  skipped;
+- at its last step, if more than `MAX_SKIPPED_SHARE` of all steps were skipped, however few they are;
 - at a validation loss that is not finite.
 
-The first `TRACED` skipped steps of a process, and the one that ends training, are traced: the samples of the
-batch go through the model one by one, and those whose input, loss or gradient is not finite are named. If
-this is so for all of them, it is the model that has diverged. Steps that are not skipped cost nothing.
+The first `MAX_TRACED_STEPS` skipped steps of a process, and the one that ends training, are traced: the
+samples of the batch go through the model one by one, and those whose input, loss or gradient is not finite
+are named. If this is so for all of them, it is the model that has diverged. Other steps cost nothing.
 """
 
 import dataclasses
@@ -34,9 +35,9 @@ from lola.training.stream import Stream, fixed_batches
 if TYPE_CHECKING:
     from lola.training.config import TrainingConfig
 
-PATIENCE = 10  # skipped steps
-SHARE = 0.1  # of all steps
-TRACED = 3  # skipped steps
+MAX_SKIPPED_IN_A_ROW = 10
+MAX_SKIPPED_SHARE = 0.1  # of all steps
+MAX_TRACED_STEPS = 3
 
 Samples = Iterable[tuple[Batch, Key, str]]
 """Batches of one sample, the keys of their random numbers, and where they are from."""
@@ -66,7 +67,7 @@ class DivergenceCheck:
         validation: Where the windows of the validation set are read from.
         config: How it is trained.
         device: Where the model is.
-        told: Called on every rank with a line for each skipped step that is traced.
+        log: Called on every rank with a line for each skipped step that is traced.
     """
 
     def __init__(
@@ -76,10 +77,10 @@ class DivergenceCheck:
         validation: Source,
         config: "TrainingConfig",
         device: torch.device,
-        told: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.model, self.stream, self.source = model, stream, validation
-        self.config, self.device, self.told = config, device, told
+        self.config, self.device, self.log = config, device, log
         self.in_a_row = self.traced = 0
         self.cause = "in an earlier part of the training"
         # Options of this training have a prefix in the command, which is not known here
@@ -101,14 +102,16 @@ class DivergenceCheck:
             DivergedError: Too many steps were skipped.
         """
         self.in_a_row = self.in_a_row + 1 if skipped else 0
-        over = position.skipped > SHARE * position.step
+        over = position.skipped > MAX_SKIPPED_SHARE * position.step
         ends = over and position.step == self.config.steps
         if skipped:
-            ends |= self.in_a_row >= PATIENCE or (over and position.skipped >= PATIENCE)
-            if ends or self.traced < TRACED:
+            ends |= self.in_a_row >= MAX_SKIPPED_IN_A_ROW or (
+                over and position.skipped >= MAX_SKIPPED_IN_A_ROW
+            )
+            if ends or self.traced < MAX_TRACED_STEPS:
                 self.traced += 1
                 self.cause = self._cause(self._of_step(position.step - 1, batch, keys), self.model)
-                self.told(f"step {position.step} was skipped, since its gradient is not finite: {self.cause}")
+                self.log(f"step {position.step} was skipped, since its gradient is not finite: {self.cause}")
         if ends:
             raise DivergedError(
                 f"training diverged: {position.skipped} of {position.step} steps were skipped, since their "
@@ -145,7 +148,7 @@ class DivergenceCheck:
             yield batch, key, self.source.describe(cast(int, key[-1]))
 
     def _cause(self, samples: Samples, model: nn.Module, gradients: bool = True) -> str:
-        """What the samples of all ranks tell, the same on every rank."""
+        """Why a step is not finite, from the samples of all ranks; the same on every rank."""
         for name, weight in model.named_parameters():
             if not weight.isfinite().all():
                 return f"the weight {name} is not finite: {self.remedy}"
@@ -153,16 +156,16 @@ class DivergenceCheck:
         faults = [fault for trace in traces for fault in trace.faults]
         count = sum(trace.samples for trace in traces)
         if not faults:
-            return f"each of its {count} samples is finite by itself: {self.remedy}"
+            return f"each of its {count} samples is finite when computed alone: {self.remedy}"
         if len(faults) == count > 1 and not any(trace.data for trace in traces):
-            return f"none of its {count} samples is finite by itself: {self.remedy}"
+            return f"none of its {count} samples is finite when computed alone: {self.remedy}"
         more = f" and {len(faults) - 1} more of {count} samples" if len(faults) > 1 else ""
         return f"{faults[0]}{more}; simulate or fetch that file again, or exclude it"
 
     def _trace(self, samples: Samples, model: nn.Module, gradients: bool) -> Trace:
         faults, count, data = [], 0, False
         model.eval()  # so that no buffer changes; every step and every validation sets its own mode
-        with torch.compiler.set_stance("force_eager"):  # batches of one sample would be compiled anew
+        with torch.compiler.set_stance("force_eager"):  # batches of one sample would be compiled again
             for batch, key, place in samples:
                 count += 1
                 finite = bool(batch.states.isfinite().all() & batch.parameters.isfinite().all())
@@ -181,7 +184,7 @@ class DivergenceCheck:
         if not loss.isfinite():
             return f"its loss is {loss.item():g}, {largest}"
         if gradients:
-            parameters = [each for each in model.parameters() if each.requires_grad]
+            parameters = [weight for weight in model.parameters() if weight.requires_grad]
             parts = torch.autograd.grad(loss, parameters, allow_unused=True)
             if not nn.utils.get_total_norm([part for part in parts if part is not None]).isfinite():
                 return f"its gradient is not finite, {largest}"

@@ -27,6 +27,6 @@ class Hardware(Config):
     utilisation: Annotated[float, Within("(0, 1]")] = 0.4
     reserve: Share = 0.1
 
-    def peak(self, precision: Precision) -> float:
+    def peak_flops(self, precision: Precision) -> float:
         """Peak operations per second in a precision."""
         return self.bfloat16 if precision == "bfloat16" else self.float32

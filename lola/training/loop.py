@@ -4,7 +4,7 @@ A model is seen only as `loss(batch, generator) -> (loss, diagnostics)`, a mean 
 `R` holds `b_r` of the `B` samples of a step and scales its loss by `R b_r / B`, so that the average of
 gradients over workers is the gradient of the global batch however it is split. A worker may go through its
 `b_r` samples in micro-batches, whose gradients add up; workers exchange gradients once, after the last.
-Dropout alone is drawn anew for each worker and micro-batch.
+Dropout alone depends on the worker and the micro-batch.
 
 A step whose gradient norm is not finite changes nothing and is counted; `lola.training.divergence` says how
 many are too many. Means are those of the steps that were not skipped.
@@ -66,8 +66,8 @@ def train(
     validation: Source,
     *,
     report: Report,
-    told: Callable[[str], None] = lambda line: None,
-    leaving: Callable[[], bool] | None = None,
+    log: Callable[[str], None] = lambda line: None,
+    checkpoint_requested: Callable[[], bool] | None = None,
     wrap: Wrap | None = None,
     resume: Path | None = None,
     device: torch.device | str = "cpu",
@@ -80,9 +80,11 @@ def train(
         model: Has `loss`; on `device` already.
         training, validation: Where windows are read from.
         report: Called by every rank with `(step, metrics, save)` each `report_every` steps and at the end;
-            `save` writes a checkpoint into a folder. Without metrics where `leaving` asked for it.
-        told: Called by every rank with a line that tells why a step was skipped, for the first of these.
-        leaving: Asked by every rank after every other step whether to save it at once.
+            `save` writes a checkpoint into a folder. `metrics` is empty where
+            `checkpoint_requested` asked for it.
+        log: Called by every rank with the reason why a step was skipped, for the first few skipped steps.
+        checkpoint_requested: Called by every rank after each step without a report; True asks for a
+            report at once.
         wrap: Makes the module distributed; its forward pass must be called for every loss.
         resume: The folder of a checkpoint.
 
@@ -99,7 +101,7 @@ def train(
     objective = wrap(Objective(model)) if wrap else Objective(model)
     stream = _stream(training, config, device, rank, world)
     meter = Meter(device)
-    check = DivergenceCheck(model, stream, validation, config, device, told)
+    check = DivergenceCheck(model, stream, validation, config, device, log)
     objectives = {"valid/loss": objective, "valid/loss_ema": Objective(averaged) if averaged else None}
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
         seed_process(config.seed, "dropout", step, rank)
@@ -132,7 +134,7 @@ def train(
                     check.validation(name, metrics[name], position, module)
             report(position.step, metrics, save)
             meter.restart()
-        elif leaving is not None and leaving():
+        elif checkpoint_requested is not None and checkpoint_requested():
             report(position.step, {}, save)
     return position
 
@@ -245,7 +247,7 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Start the clock anew: what came before it, such as a validation, is not training."""
+        """Restart the clock: time before it, such as a validation, does not count as training."""
         self.since = time.perf_counter()
 
     def add(self, samples: int, values: dict[str, Tensor], norm: Tensor, waited: float) -> None:
@@ -269,7 +271,7 @@ class Meter:
         self.steps += 1
 
     def flush(self) -> dict[str, float]:
-        """The means as `train/<name>`, with the throughput; starts anew."""
+        """The means as `train/<name>`, with the throughput; then reset."""
         names = sorted(self.sums)
         counts = torch.tensor([self.waited, self.samples], dtype=torch.float64, device=self.device)
         totals = torch.cat([*(self.sums[name].view(1) for name in names), counts])
@@ -288,7 +290,7 @@ class Meter:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most bytes that any worker took so far: tensors on its GPU, or its whole process on CPUs."""
+    """The most bytes that any worker took so far: tensors on its GPU, or its process on CPUs."""
     if device.type == "cuda":
         taken = torch.cuda.max_memory_allocated(device)
     else:

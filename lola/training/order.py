@@ -2,8 +2,8 @@ r"""The order of training samples: a permutation of every epoch's windows that i
 
 A source holds trajectories of $S$ windows each, one for each start; a window spans $w$ states. The starts of
 a trajectory fall into $K = \lceil S / T \rceil$ time blocks of at most $T$ starts: block $k$ holds the starts
-from $\lfloor k S / K \rfloor$ to $\lfloor (k + 1) S / K \rfloor - 1$. Whoever holds the $T + w - 1$ states
-from a block's first start on holds its windows whole, those that reach into the next block as well. Every
+from $\lfloor k S / K \rfloor$ to $\lfloor (k + 1) S / K \rfloor - 1$. The $T + w - 1$ states
+from a block's first start on contain all of its windows, also those that reach into the next block. Every
 window belongs to one block.
 
 Epoch $e$ puts all blocks in an order drawn from (seed, e), and cuts this order into groups of at most $G$
@@ -39,7 +39,7 @@ GIGABYTE = 1e9
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OrderConfig(Config):
-    """What decides the order of samples beside the seed.
+    """What determines the order of samples, in addition to the seed.
 
     Arguments:
         block: Windows whose states are read in one piece, `T`; sources that are read trajectory by
@@ -59,12 +59,12 @@ class Geometry(Protocol):
         starts: Windows of each trajectory, `S`; window `t S + j` is the one that starts at state `j`.
         span: States from a window's first to its last, `w`.
         state_bytes: Bytes of a state in memory.
-        whole: Whether trajectories can only be read whole.
+        whole_trajectories: Whether a trajectory can only be read as a whole.
     """
 
     starts: int
     span: int
-    whole: bool
+    whole_trajectories: bool
 
     @property
     def state_bytes(self) -> int: ...
@@ -109,20 +109,20 @@ class Order:
     def __init__(self, geometry: Geometry, config: OrderConfig, seed: int, batch_size: int) -> None:
         self.seed, self.batch_size, self.windows = seed, batch_size, len(geometry)
         starts = geometry.starts
-        per_trajectory = 1 if geometry.whole else -(-starts // config.block)
+        per_trajectory = 1 if geometry.whole_trajectories else -(-starts // config.block)
         self.borders = np.arange(per_trajectory + 1) * starts // per_trajectory
         self.starts, self.blocks = starts, self.windows // starts * per_trajectory
         longest = int(np.diff(self.borders).max())
         block_bytes = (longest + geometry.span - 1) * geometry.state_bytes
-        held = round(config.memory * GIGABYTE) // (2 * block_bytes)
+        blocks_in_group = round(config.memory * GIGABYTE) // (2 * block_bytes)
         digit = 10 ** max(0, len(str(2 * block_bytes)) - 2)  # the second one, rounded up
         least = -(-2 * block_bytes // digit) * digit / GIGABYTE
         require(
-            held > 0,
+            blocks_in_group > 0,
             f"a --memory of {config.memory:g} GB does not hold two blocks of {longest + geometry.span - 1} "
             f"states; give at least {least:g} or a smaller --block",
         )
-        self.groups = -(-self.blocks // held)
+        self.groups = -(-self.blocks // blocks_in_group)
         self.span = geometry.span
         self._epoch = functools.lru_cache(maxsize=2)(self._draw)
 
@@ -139,7 +139,7 @@ class Order:
         blocks = -(-self.blocks // self.groups)
         windows = blocks * int(sizes.max())
         share = windows * lanes // self.batch_size + lanes
-        cut = share // int(sizes.min()) + 2  # blocks, of which the first and the last are not whole
+        cut = share // int(sizes.min()) + 2  # blocks, of which the first and the last are incomplete
         return min(windows + blocks * (self.span - 1), share + cut * (self.span - 1))
 
     def at(self, n: int) -> Group:

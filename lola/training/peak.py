@@ -1,4 +1,4 @@
-"""What a device computes at best: published figures of GPUs, a timed matrix product where there are none.
+"""The peak arithmetic rate of a device: published figures of GPUs, else a timed matrix product.
 
 A training step of `F` counted operations that takes `s` seconds on `G` devices of peak `p` uses them to
 
@@ -35,11 +35,11 @@ PARTS = {
     "a100-40gb": ("A100", "40GB"),
     "l40s": ("L40S",),
 }
-"""What the name that a GPU tells of itself holds, the narrower kinds first."""
+"""Parts of the names that GPUs report, the more specific kinds first."""
 
 
 def gpu_kind(name: str) -> str | None:
-    """The kind of a GPU by the name that it tells, such as `NVIDIA H100 80GB HBM3`; None if unknown."""
+    """The kind of a GPU by the name that it reports, such as `NVIDIA H100 80GB HBM3`; None if unknown."""
     name = name.upper()
     return next((kind for kind, parts in PARTS.items() if all(part in name for part in parts)), None)
 
@@ -52,19 +52,19 @@ def device_kind(device: torch.device) -> str:
     return gpu_kind(name) or name
 
 
-def peak(device: torch.device, precision: Precision) -> float:
-    """Operations per second of a device at best: published, else those of a matrix product."""
+def peak_flops(device: torch.device, precision: Precision) -> float:
+    """Peak operations per second of a device: published figures, else those of a timed matrix product."""
     kind = device_kind(device)
-    return GPUS[kind].peak(precision) if kind in GPUS else product_rate(device, precision)
+    return GPUS[kind].peak_flops(precision) if kind in GPUS else matmul_rate(device, precision)
 
 
 @torch.no_grad()
-def product_rate(device: torch.device, precision: Precision, size: int = 1024, rounds: int = 3) -> float:
-    """Operations per second of a large matrix product on this process' threads, the best of some."""
+def matmul_rate(device: torch.device, precision: Precision, size: int = 1024, rounds: int = 3) -> float:
+    """Operations per second of a large matrix product on this process' threads: the fastest of `rounds`."""
     a, b = torch.ones(2, size, size, device=device, dtype=getattr(torch, precision))
     seconds = []
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.thread_time if alone else time.perf_counter  # what else the processor does is not counted
+    single = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if single else time.perf_counter  # other processes do not count
     for _ in range(1 + rounds):
         started = clock()
         float(torch.mm(a, b)[0, 0])  # a number that arrives on the host: the product is done
@@ -76,14 +76,14 @@ def emulates_bfloat16() -> bool:
     """Whether this machine's processor has no arithmetic in bfloat16: products then take far longer in it."""
     cpu = torch.device("cpu")
     with one_thread():
-        return product_rate(cpu, "bfloat16", 128) < product_rate(cpu, "float32", 128) / 2
+        return matmul_rate(cpu, "bfloat16", 128) < matmul_rate(cpu, "float32", 128) / 2
 
 
 def processor(cores: int) -> Hardware:
-    """This machine's processor as a device of some cores: measured on one, and taken to grow with them."""
+    """This machine's processor as a device of `cores` cores: measured on one, and scaled linearly."""
     with one_thread():
         cpu = torch.device("cpu")
-        rates = {name: cores * product_rate(cpu, name, size=512) for name in ("float32", "bfloat16")}
+        rates = {name: cores * matmul_rate(cpu, name, size=512) for name in ("float32", "bfloat16")}
         source = torch.ones(2**24)
         source.clone()
         started = time.perf_counter()

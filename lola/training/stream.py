@@ -1,20 +1,21 @@
 r"""One worker's share of the endless stream of batches, read ahead of the training that uses it.
 
 Rank `r` of `R` takes the slice `[r B / R, (r + 1) B / R)` of every step; `lola.training.order` says which
-windows these are. Two kinds of threads work beside the training loop:
+windows these are. Two kinds of threads work in parallel to the training loop:
 
-    loader       fills the room of group g + 1 while the batches of group g are made
-    assemblers   make batches ahead: cut windows out of rooms, augment and standardise them, pin them
+    loader       fills the buffer of group g + 1 while the batches of group g are made
+    assemblers   make batches ahead: cut windows out of buffers, augment and standardise them, pin them
 
-The room of group g + 1 takes over the memory of group g - 1 once the last batch of that is made, so that a
-worker holds two rooms and `threads` + 2 batches. A room that has all that the next group needs, as that of a
-dataset that fits into one group has, is kept.
+The buffer of group g + 1 reuses the memory of group g - 1 once the last batch of that is made, so that a
+worker holds two buffers and `threads` + 2 batches. A buffer that already holds all windows of the next group,
+as for a dataset that fits into one group, is reused unchanged.
 
 Threads read, and not Ray Data, which encodes caches. On two cores its blocks arrive at 0.3 GB/s (a process
 that reads, the object store, a copy), where the loader alone reads 3.4 GB/s, and the whole stream gives
-0.9 GB/s of standardised states (`experiments/benchmark.py data`). h5py, pyarrow, NumPy and torch let go of
-the interpreter while they work, so that threads do not hold up training. Nor does a split of Ray Data follow
-an order that is a function of the step: it gives blocks to whoever is free, and anew when workers come or go.
+0.9 GB/s of standardised states (`experiments/benchmark.py data`). h5py, pyarrow, NumPy and torch release the
+GIL while they work, so that threads do not delay training. Nor does a split of Ray Data follow
+an order that is a function of the step: it gives blocks to whichever worker is free, and redistributes them
+when workers join or leave.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ class Stream:
         source: Where windows are read from.
         seed: The seed of the order and of every random number of the samples.
         batch_size: The global batch size `B`.
-        order: What else decides the order.
+        order: What else determines the order.
         rank, world: This worker's rank and the number `R` of workers.
         threads: Assemblers.
         pin: Whether batches are put into page-locked memory, for asynchronous copies to a GPU.
@@ -103,18 +104,18 @@ class Stream:
     def _submit(
         self, step: int, keys: list[Key], buffers: "_StateBuffers", assemblers: ThreadPoolExecutor
     ) -> list[Future[Batch]]:
-        """Order one slice of a step, in as many parts as there are groups that it lies in."""
+        """Submit one slice of a step, in as many parts as there are groups that it lies in."""
         first, last = (step * self.batch_size + i for i in (self.slice.start, self.slice.stop))
         parts = []
         n = first
         while n < last:
             group, buffer = buffers.enter(n)
-            upto = min(last, group.stop)
-            windows = group.windows[n - group.first : upto - group.first]
-            part = assemblers.submit(self._assemble, buffer, windows, keys[n - first : upto - first])
+            end = min(last, group.stop)
+            windows = group.windows[n - group.first : end - group.first]
+            part = assemblers.submit(self._assemble, buffer, windows, keys[n - first : end - first])
             buffers.used_by(part)
             parts.append(part)
-            n = upto
+            n = end
         return parts
 
     def _assemble(self, buffer: Future[StateBuffer], windows: np.ndarray, keys: list[Key]) -> Batch:
@@ -127,7 +128,7 @@ class Stream:
         batches = [part.result() for part in parts]
         if len(batches) > 1:
             states, parameters = (
-                torch.cat([getattr(each, name) for each in batches]) for name in ("states", "parameters")
+                torch.cat([getattr(part, name) for part in batches]) for name in ("states", "parameters")
             )
             batch = Batch(states=states, parameters=parameters)
             batches = [batch.pin() if self.pin else batch]  # joining leaves page-locked memory
@@ -136,14 +137,14 @@ class Stream:
 
 
 class _StateBuffers:
-    """The rooms of one rank's groups, entered one after another and filled one ahead."""
+    """The state buffers of one rank's groups, used in order, each filled while the one before is in use."""
 
     def __init__(self, stream: Stream, start: int, stop: int) -> None:
         self.stream, self.range = stream, range(start * stream.batch_size, stop * stream.batch_size)
         self.stop = threading.Event()
         self._users: list[Future[Batch]] = []
         self._loader = ThreadPoolExecutor(1)
-        self._held: deque[StateBuffer] = deque(maxlen=2)
+        self._filled: deque[StateBuffer] = deque(maxlen=2)
         self._current: tuple[Group, Future[StateBuffer]] | None = None
         self._next: tuple[Group, Future[StateBuffer]] | None = None
 
@@ -154,23 +155,23 @@ class _StateBuffers:
         self._loader.shutdown(wait=True, cancel_futures=True)
 
     def enter(self, n: int) -> tuple[Group, Future[StateBuffer]]:
-        """The group of a sample and its room; `n` never decreases."""
+        """The group of a sample and its buffer; `n` never decreases."""
         if self._current is None:
-            self._current = self._order(self.stream.order.at(n), [])
-            self._next = self._order(self.stream.order.group(*self._current[0].next), [])
+            self._current = self._prefetch(self.stream.order.at(n), [])
+            self._next = self._prefetch(self.stream.order.group(*self._current[0].next), [])
         while n >= self._current[0].stop:
             assert self._next is not None
             users, self._users = self._users, []
             self._current = self._next
-            self._next = self._order(self.stream.order.group(*self._current[0].next), users)
+            self._next = self._prefetch(self.stream.order.group(*self._current[0].next), users)
         return self._current
 
     def used_by(self, batch: Future[Batch]) -> None:
-        """Note that a batch needs the room that was entered last; those that are made are forgotten."""
+        """Register a batch that reads from the current buffer; finished batches are dropped."""
         self._users = [*(user for user in self._users if not user.done()), batch]
 
-    def _order(self, group: Group, users: list[Future[Batch]]) -> tuple[Group, Future[StateBuffer]]:
-        """Have a group's room filled, once nobody uses the room before the last."""
+    def _prefetch(self, group: Group, users: list[Future[Batch]]) -> tuple[Group, Future[StateBuffer]]:
+        """Submit the filling of a group's buffer; it waits for `users`, which read the memory it reuses."""
         n = np.arange(group.first, group.stop)
         slot = n % self.stream.batch_size
         mine = (slot >= self.stream.slice.start) & (slot < self.stream.slice.stop)
@@ -181,16 +182,16 @@ class _StateBuffers:
         for user in users:
             with contextlib.suppress(CancelledError):  # which `concurrent.futures.wait` would not notice
                 user.exception()
-        if self._held and self._held[-1].covers(windows):
-            return self._held[-1]
+        if self._filled and self._filled[-1].covers(windows):
+            return self._filled[-1]
         buffer = StateBuffer(self.stream.source, windows)
-        if len(self._held) == 2:
-            states = self._held.popleft().states
+        if len(self._filled) == 2:
+            states = self._filled.popleft().states
         else:  # as much as any group needs; what is not used takes no memory
             lanes = len(self.stream.slice)
             states = self.stream.source.allocate(self.stream.order.states(lanes))
         buffer.fill(states, self.stop)
-        self._held.append(buffer)
+        self._filled.append(buffer)
         return buffer
 
 

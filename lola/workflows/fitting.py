@@ -19,7 +19,7 @@ class Windows:
         steps: States of each.
         span: States from a window's first to its last.
         state_bytes: Bytes of a state in memory.
-        whole: Whether a trajectory can only be read as a whole.
+        whole_trajectories: Whether a trajectory can only be read as a whole.
         starts: Windows of each trajectory.
     """
 
@@ -27,7 +27,7 @@ class Windows:
     steps: int
     span: int
     state_bytes: int
-    whole: bool
+    whole_trajectories: bool
     starts: int = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from lola.core.config import Config, option, prefix_options, require
 from lola.core.errors import ConfigError
 from lola.emulation.cache_config import CacheConfig
 from lola.models.autoencoder_config import CodecConfig
-from lola.training.counting import Counts, count, try_out
+from lola.training.counting import Counts, check_on_meta_device, count
 from lola.training.precision import Precision
 from lola.workflows.dataset_info import FLOAT, DatasetInfo
 
@@ -118,7 +118,7 @@ def _try_out(
     """Run a model once, without memory, on a sample of the shape `states`."""
     shape = " x ".join(map(str, states))
     try:
-        weights = try_out(functools.partial(model.build, **dict(sizes)), states, parameters)
+        weights = check_on_meta_device(functools.partial(model.build, **dict(sizes)), states, parameters)
     except ConfigError:
         raise
     except (RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:

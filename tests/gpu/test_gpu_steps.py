@@ -37,7 +37,15 @@ def count_synchronisations(case: Case, device: torch.device, **how: object) -> l
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode("warn")
         try:
-            train(model, config, source, source, report=lambda *told: None, leaving=stepped, device=device)
+            train(
+                model,
+                config,
+                source,
+                source,
+                report=lambda *args: None,
+                checkpoint_requested=stepped,
+                device=device,
+            )
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")

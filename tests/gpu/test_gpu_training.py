@@ -102,7 +102,7 @@ def test_steps_that_are_not_finite_are_skipped_and_traced_on_the_device(device):
         Broken(case.shape, case.sizes["parameters"]),
         case.source,
         report=lambda step, metrics, save: reports.update(metrics),
-        told=lines.append,
+        log=lines.append,
         device=device,
     )
     assert reports["train/skipped"] == 1

@@ -8,7 +8,7 @@ from lola.training.stream import collate
 class Single:
     """Windows that subclasses define by `__len__` and `read`; a state in memory is a window's number."""
 
-    starts, span, state_bytes, whole = 1, 1, 8, False
+    starts, span, state_bytes, whole_trajectories = 1, 1, 8, False
 
     def describe(self, index):
         return f"window {index}"

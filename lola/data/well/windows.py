@@ -43,7 +43,7 @@ class WellWindows:
     ) -> None:
         self.split, self.standardise, self.symmetries = split, standardise, symmetries
         self.length, self.stride, self.span = length, stride, (length - 1) * stride + 1
-        self.whole = False
+        self.whole_trajectories = False
         self.starts = split.steps - self.span + 1
         if self.starts < 1:
             raise DataError(

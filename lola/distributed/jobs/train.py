@@ -41,7 +41,7 @@ from lola.training.buffers import Source
 from lola.training.config import TrainingConfig
 from lola.training.counting import count
 from lola.training.loop import train
-from lola.training.peak import device_kind, peak
+from lola.training.peak import device_kind, peak_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +209,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
             setup.training,
             setup.validation,
             report=report,
-            told=notices.append,
-            leaving=PreemptionMonitor(device),
+            log=notices.append,
+            checkpoint_requested=PreemptionMonitor(device),
             wrap=ray.train.torch.prepare_model if world > 1 else None,
             resume=Path(folder) if folder else None,
             device=device,
@@ -233,12 +233,12 @@ class ModelFlopsUtilization:
         states, parameters = source.read(0, (run.training.seed, "shape"))
         build = functools.partial(run.model.build, **run.sizes)  # type: ignore[attr-defined]
         flops = count(build, tuple(states.shape), len(parameters), run.training.precision).flops
-        self.operations = workers * flops.fixed + run.training.batch_size * flops.each
-        self.peak = workers * peak(device, run.training.precision)
+        self.operations = workers * flops.fixed + run.training.batch_size * flops.per_sample
+        self.peak_flops = workers * peak_flops(device, run.training.precision)
 
     def __call__(self, seconds: float) -> float:
         """The utilisation of steps that take so long."""
-        return self.operations / (seconds * self.peak)
+        return self.operations / (seconds * self.peak_flops)
 
 
 class EventLogCallback(UserCallback):

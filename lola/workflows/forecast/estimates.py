@@ -145,7 +145,7 @@ class _Estimator:
             manifest = self.measured.manifest(kind, fingerprint)
             shape = ModelShape.of_manifest(manifest, grid, self.data.parameters)
             self.shapes[fingerprint] = shape
-            self.operations[fingerprint] = shape.counts().flops.each
+            self.operations[fingerprint] = shape.counts().flops.per_sample
         return self.shapes[fingerprint]
 
     def _training(self, stage: Stage, recipe: Recipe, common: dict[str, Any]) -> StageCost:
@@ -160,7 +160,7 @@ class _Estimator:
             shape = ModelShape.of_emulator(recipe.model, self.data, recipe.window, codec, config)
         hardware, resources = self._device(training.gpus, training.cpus)
         counts = shape.counts(training.precision)
-        self.shapes[stage.fingerprint], self.operations[stage.fingerprint] = shape, counts.flops.each
+        self.shapes[stage.fingerprint], self.operations[stage.fingerprint] = shape, counts.flops.per_sample
         cost = estimate(counts, training, shape.sample_bytes, hardware)
         measured = self.measured.step(shape, training, self.cluster.kind if training.gpus else "cpu")
         seconds = measured or cost.seconds
@@ -194,7 +194,7 @@ class _Estimator:
 
     def _encoding(self, stage: Stage, config: CacheConfig, common: dict[str, Any]) -> StageCost:
         hardware, resources = self._device(config.gpus, 0.5 if config.gpus else 1)
-        rate = hardware.utilisation * hardware.peak(config.precision)
+        rate = hardware.utilisation * hardware.peak_flops(config.precision)
         measured = None if config.gpus else self.measured.encoding(stage.what)
         seconds = measured or self.operations[stage.inputs["autoencoder"]] / 6 / rate
         return StageCost(
@@ -218,7 +218,7 @@ class _Estimator:
         automatic = float(bool(self.cluster.gpus and emulation + decoding))
         gpus = automatic if config.gpus < 0 else config.gpus
         hardware, resources = self._device(gpus, 1)
-        rates = [hardware.utilisation * hardware.peak(each) for each in (config.precision, "float32")]
+        rates = [hardware.utilisation * hardware.peak_flops(each) for each in (config.precision, "float32")]
         measured = 0.0 if gpus else self.measured.evaluation(stage.what) * members * sum(leads)
         available = self.capacity["gpu"] / gpus if gpus else self.capacity["cpu"]
         parts = max(1, min(trajectories, int(available)))

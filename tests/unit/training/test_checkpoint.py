@@ -109,7 +109,7 @@ def test_a_full_disk_at_each_file_is_one_error(saved, monkeypatch, nth):
         save_checkpoint(*arguments)
 
 
-def test_a_full_disk_is_told_by_its_number():
+def test_a_full_disk_is_recognised_by_its_error_number():
     with pytest.raises(OSError, match="No space left") as error:
         save_weights(Path("/dev/full"), nn.Linear(3, 3))
     assert error.value.errno == errno.ENOSPC

@@ -130,7 +130,7 @@ def test_what_makes_a_batch_fit(activations, recomputed, remedy):
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "psgd", "soap"])
 @pytest.mark.parametrize("largest", [4096, 20])
-def test_optimisers_keep_what_is_told(name, largest):
+def test_optimiser_states_have_the_estimated_size(name, largest):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(12, 40), nn.Conv2d(8, 16, 3), nn.Conv3d(6, 10, 3), nn.Linear(30, 1))
     config = OptimizerConfig(name=name, max_dimension=largest)

@@ -32,11 +32,11 @@ def counts(build, shape, precision="float32"):
 def test_a_linear_map():
     found = counts(lambda: nn.Linear(6, 10), (7, 6))
     forward = 2 * 7 * 6 * 10
-    assert found.flops.each == 2 * forward  # the gradient of the weights; the input has none
+    assert found.flops.per_sample == 2 * forward  # the gradient of the weights; the input has none
     assert found.flops.fixed == 0
     assert found.parameters == 6 * 10 + 10
     assert sorted(found.shapes) == [(10,), (10, 6)]
-    assert found.activations.each == 4 * 7 * 6
+    assert found.activations.per_sample == 4 * 7 * 6
     assert found.activations.fixed == 0
 
 
@@ -44,9 +44,9 @@ def test_two_linear_maps_in_half_precision():
     build = lambda: nn.Sequential(nn.Linear(6, 10), nn.Linear(10, 4))  # noqa: E731
     found = counts(build, (7, 6), "bfloat16")
     first, second = 2 * 7 * 6 * 10, 2 * 7 * 10 * 4
-    assert found.flops.each == 2 * first + 3 * second
+    assert found.flops.per_sample == 2 * first + 3 * second
     # Inputs of both maps in half precision; so are, whatever the batch, the weights of the second
-    assert found.activations.each == 2 * 7 * (6 + 10)
+    assert found.activations.per_sample == 2 * 7 * (6 + 10)
     assert found.activations.fixed == 2 * 10 * 4
 
 
@@ -56,8 +56,8 @@ def test_convolutions(kind, grid):
     found = counts(build, (3, *grid))
     cells, taps = torch.Size(grid).numel(), 3 ** len(grid)
     first, second = 2 * cells * taps * 3 * 5, 2 * cells * taps * 5 * 4
-    assert found.flops.each == 2 * first + 3 * second
-    assert found.activations.each == 4 * cells * (3 + 5)
+    assert found.flops.per_sample == 2 * first + 3 * second
+    assert found.activations.per_sample == 4 * cells * (3 + 5)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -67,10 +67,10 @@ def test_attention_is_fused(precision):
     projections = 2 * n * d * 3 * d * 2 + 2 * n * d * d * 3  # qkv: no gradient of the input; out: both
     products = 2 * n * n * d
     # Two products forwards; backwards four gradients, and one product again that was not kept
-    assert found.flops.each == projections + (2 + 5) * products
+    assert found.flops.per_sample == projections + (2 + 5) * products
     width = 4 if precision == "float32" else 2
     # x, the projection, what attention gives and their logsumexp: no matrix of n x n
-    assert found.activations.each <= width * n * d * 6 + 4 * heads * n + 64
+    assert found.activations.per_sample <= width * n * d * 6 + 4 * heads * n + 64
 
 
 AUTOENCODER = AutoencoderConfig(latent_channels=4, channels=(8, 16), blocks=(2, 2))
@@ -86,8 +86,8 @@ def autoencoder(grid, precision="float32"):
 def test_an_autoencoder_scales_with_the_grid():
     small, large = autoencoder((16, 16)), autoencoder((32, 64))
     assert large.shapes == small.shapes
-    assert large.flops.each == 8 * small.flops.each
-    assert large.activations.each == pytest.approx(8 * small.activations.each, rel=1e-2)
+    assert large.flops.per_sample == 8 * small.flops.per_sample
+    assert large.activations.per_sample == pytest.approx(8 * small.activations.per_sample, rel=1e-2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -99,8 +99,8 @@ def test_emulators(config, precision):
     assert found.parameters == sum(p.numel() for p in real.parameters())
     tokens, width = 5 * 4 * 4, 32
     block = 2 * tokens * width * width * (4 + 8) + 4 * tokens**2 * width  # a forward pass
-    assert 3 * 3 * block < found.flops.each < 3 * 3 * block * 1.3
-    assert found.recomputed.each < found.activations.each / 2
+    assert 3 * 3 * block < found.flops.per_sample < 3 * 3 * block * 1.3
+    assert found.recomputed.per_sample < found.activations.per_sample / 2
     assert found.flops.fixed > 0  # the embedding of positions
 
 
@@ -111,13 +111,13 @@ def test_blocks_of_every_network_recompute():
     encoder = lambda: tokens.build(channels=3, spatial=2)  # noqa: E731
     for build, states in ((emulator, (4, 5, 8, 8)), (encoder, (3, 1, 16, 16))):
         found = count(build, states, 3, "float32")
-        assert found.recomputed.each < found.activations.each / 2
+        assert found.recomputed.per_sample < found.activations.per_sample / 2
 
 
 def test_half_precision_takes_less():
     full, half = autoencoder((32, 32)), autoencoder((32, 32), "bfloat16")
     assert half.flops == full.flops
-    assert half.activations.each < full.activations.each
+    assert half.activations.per_sample < full.activations.per_sample
 
 
 def test_saved_bytes_are_those_of_a_real_step():
@@ -157,10 +157,10 @@ def test_recomputed_blocks_keep_their_inputs_and_one_block():
             return x
 
     four, eight = (counts(lambda depth=depth: Stack(depth), (tokens, features)) for depth in (4, 8))
-    assert eight.recomputed.each - four.recomputed.each == 4 * 4 * tokens * features
-    assert eight.activations.each - four.activations.each > 10 * 4 * tokens * features
-    one = eight.activations.each - four.activations.each
-    assert four.recomputed.each < one / 4 + 6 * 4 * tokens * features
+    assert eight.recomputed.per_sample - four.recomputed.per_sample == 4 * 4 * tokens * features
+    assert eight.activations.per_sample - four.activations.per_sample > 10 * 4 * tokens * features
+    one = eight.activations.per_sample - four.activations.per_sample
+    assert four.recomputed.per_sample < one / 4 + 6 * 4 * tokens * features
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -173,13 +173,13 @@ def test_what_is_looked_up_is_what_is_computed(monkeypatch, model, precision):
     states = (4, 5, 8, 8)
     first = count(build, states, 3, precision)
     assert count(build, states, 3, precision) == first
-    assert any(made.outputs for made in _Operations.known.values())
+    assert any(made.outputs for made in _Operations.cache.values())
 
     class Forgetful(dict):
         def get(self, key, default=None):
             return default
 
-    monkeypatch.setattr(_Operations, "known", Forgetful())
+    monkeypatch.setattr(_Operations, "cache", Forgetful())
     assert count(build, states, 3, precision) == first
 
 

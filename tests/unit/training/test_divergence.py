@@ -12,7 +12,7 @@ from lola.core.errors import DataError, DivergedError
 from lola.core.seeding import seed_process
 from lola.training.checkpoint import Position, load_weights, save_checkpoint, save_weights
 from lola.training.config import OptimizerConfig, TrainingConfig
-from lola.training.divergence import PATIENCE
+from lola.training.divergence import MAX_SKIPPED_IN_A_ROW
 from lola.training.loop import train
 
 
@@ -42,7 +42,7 @@ class Regression(nn.Module):
         return (self.network(first) - second).square().mean(), {}
 
 
-def run(training, validation=None, told=None, reports=None, rate=1e-3, **changes):
+def run(training, validation=None, log=None, reports=None, rate=1e-3, **changes):
     optimizer = OptimizerConfig(learning_rate=rate)
     settings = {"steps": 40, "batch_size": 4, "report_every": 10, "valid_samples": 8} | changes
     seed_process(0, "weights")
@@ -52,9 +52,9 @@ def run(training, validation=None, told=None, reports=None, rate=1e-3, **changes
         if reports is not None:
             reports[step] = metrics
 
-    lines = [] if told is None else told
+    lines = [] if log is None else log
     config = TrainingConfig(optimizer=optimizer, **settings)
-    position = train(model, config, training, validation or Windows(), report=report, told=lines.append)
+    position = train(model, config, training, validation or Windows(), report=report, log=lines.append)
     return position, model
 
 
@@ -64,11 +64,11 @@ def run(training, validation=None, told=None, reports=None, rate=1e-3, **changes
 )
 def test_a_sample_that_is_not_finite_is_skipped_named_and_counted(value, fault):
     """Once in each epoch of ten steps, which is a share that training goes on with."""
-    told, reports = [], {}
-    position, model = run(Windows(bad=17, value=value), told=told, reports=reports)
+    log, reports = [], {}
+    position, model = run(Windows(bad=17, value=value), log=log, reports=reports)
     assert position == Position(step=40, skipped=4)
-    assert len(told) == 3  # the first few alone are traced
-    assert all(f"window 17 ({fault}" in line and "exclude it" in line for line in told)
+    assert len(log) == 3  # the first few alone are traced
+    assert all(f"window 17 ({fault}" in line and "exclude it" in line for line in log)
     assert reports[40]["train/skipped"] == 4
     for metrics in reports.values():
         assert all(map(math.isfinite, metrics.values()))
@@ -84,13 +84,15 @@ def test_tracing_a_step_changes_no_other(monkeypatch):
 
 
 def test_too_many_skipped_steps_end_training():
-    told = []
+    log = []
     with pytest.raises(DivergedError) as error:
-        run(Windows(count=8, bad=3, value=1e30), steps=100, told=told)
-    assert f"training diverged: {PATIENCE} of 2" in str(error.value)  # of 19 or 20: once in two steps
+        run(Windows(count=8, bad=3, value=1e30), steps=100, log=log)
+    assert f"training diverged: {MAX_SKIPPED_IN_A_ROW} of 2" in str(
+        error.value
+    )  # of 19 or 20: once in two steps
     assert "window 3 (its loss is inf" in str(error.value)
     assert "\n" not in str(error.value)
-    assert len(told) == 4
+    assert len(log) == 4
 
 
 def test_a_few_skipped_steps_are_too_many_of_a_short_training():
@@ -98,12 +100,12 @@ def test_a_few_skipped_steps_are_too_many_of_a_short_training():
         run(Windows(count=8, bad=3), steps=4)
 
 
-def test_a_rate_that_is_too_high_is_told_and_no_sample_blamed():
+def test_a_learning_rate_that_is_too_high_is_reported_without_blaming_a_sample():
     reports = {}
     with pytest.raises(DivergedError) as error:
         run(Windows(), rate=1e30, steps=100, report_every=100, reports=reports)
-    assert f"{PATIENCE} of {PATIENCE + 1} steps were skipped" in str(error.value)
-    assert "none of its 4 samples is finite by itself: the model has diverged" in str(error.value)
+    assert f"{MAX_SKIPPED_IN_A_ROW} of {MAX_SKIPPED_IN_A_ROW + 1} steps were skipped" in str(error.value)
+    assert "none of its 4 samples is finite when computed alone: the model has diverged" in str(error.value)
     assert "lower its learning rate (1e+30) or its largest gradient (1)" in str(error.value)
     assert not reports
 
@@ -155,7 +157,7 @@ def work(rank, folder):
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     seed_process(0, "weights")
     config = TrainingConfig(steps=2, batch_size=4, report_every=2)
-    told = []
+    log = []
     try:
         train(
             Regression(),
@@ -163,13 +165,13 @@ def work(rank, folder):
             Windows(count=8, bad=3),
             Windows(),
             report=lambda *each: None,
-            told=told.append,
+            log=log.append,
             wrap=DistributedDataParallel,
             rank=rank,
             world=2,
         )
     except DivergedError as error:
-        (folder / f"{rank}").write_text("\n".join([str(error), *told]))
+        (folder / f"{rank}").write_text("\n".join([str(error), *log]))
     torch.distributed.destroy_process_group()
 
 

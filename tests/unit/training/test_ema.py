@@ -111,7 +111,7 @@ def test_a_resumed_run_has_the_same_average(tmp_path):
         assert torch.equal(found[name], value), name
 
 
-def test_it_is_validated_beside_the_weights(tmp_path):
+def test_it_is_validated_in_addition_to_the_weights(tmp_path):
     model, reports = run(tmp_path)
     load_weights(tmp_path / "12" / EMA_WEIGHTS, model)
     loss = validate(Objective(model), Noise(), CONFIG, torch.device("cpu"))
@@ -119,7 +119,7 @@ def test_it_is_validated_beside_the_weights(tmp_path):
     assert reports[12]["valid/loss_ema"] != reports[12]["valid/loss"]
 
 
-def test_training_itself_is_left_alone(tmp_path):
+def test_it_does_not_change_training(tmp_path):
     plain, without = run(tmp_path / "plain", CONFIG.replace(ema=0.0))
     averaged, _ = run(tmp_path / "averaged")
     assert torch.equal(plain.network.weight, averaged.network.weight)

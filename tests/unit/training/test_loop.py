@@ -213,7 +213,7 @@ def test_a_checkpoint_holds_the_position(tmp_path):
     assert load_checkpoint(tmp_path, model, optimizer) == Position(step=7, skipped=2)
 
 
-def test_a_step_is_saved_when_a_node_is_leaving(tmp_path):
+def test_a_step_is_saved_when_a_checkpoint_is_requested(tmp_path):
     """Without metrics or validation; the run that goes on from there ends with the same weights."""
     answers = iter([False, True, *[False] * 9])
     saved: dict = {}
@@ -224,7 +224,7 @@ def test_a_step_is_saved_when_a_node_is_leaving(tmp_path):
         save(tmp_path / str(step))
 
     model = build()
-    train(model, config(), Waves(), Waves(), report=report, leaving=lambda: next(answers))
+    train(model, config(), Waves(), Waves(), report=report, checkpoint_requested=lambda: next(answers))
     assert list(saved) == [2, 4, 8, 12]
     assert saved[2] == {}
     assert len(list(answers)) == 2  # it is asked after every step that is not saved anyway

@@ -18,7 +18,7 @@ class Windows:
     starts: int = 34
     span: int = 17
     state_bytes: int = 10
-    whole: bool = False
+    whole_trajectories: bool = False
 
     def __len__(self):
         return self.trajectories * self.starts
@@ -26,7 +26,7 @@ class Windows:
 
 def order(windows=None, batch_size=6, seed=0, block=8, blocks=5):
     windows = windows or Windows()
-    longest = windows.starts if windows.whole else block
+    longest = windows.starts if windows.whole_trajectories else block
     memory = 2 * blocks * (longest + windows.span - 1) * windows.state_bytes / 1e9
     return Order(windows, OrderConfig(block=block, memory=memory), seed, batch_size)
 
@@ -41,7 +41,7 @@ def walk(order, samples):
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("blocks", [1, 5, 100])
 def test_every_window_of_an_epoch_is_seen_once(blocks, whole):
-    windows = Windows(whole=whole)
+    windows = Windows(whole_trajectories=whole)
     groups = walk(order(windows, blocks=blocks), 3 * len(windows))
     stream = np.concatenate([group.windows for group in groups])
     epochs = stream.reshape(3, len(windows))
@@ -91,7 +91,7 @@ def test_workers_share_out_the_blocks(lanes):
 
 @pytest.mark.parametrize(("batch_size", "world"), [(6, 1), (6, 2), (6, 5), (64, 3), (300, 7)])
 @pytest.mark.parametrize("windows", [Windows(), Windows(starts=9, span=5), Windows(starts=2, span=30)])
-def test_no_worker_needs_more_room_than_is_told(windows, batch_size, world):
+def test_no_worker_needs_more_memory_than_computed(windows, batch_size, world):
     every = order(windows, batch_size, block=4, blocks=6)
     for group in walk(every, 3 * len(windows)):
         slot = (group.first + np.arange(len(group.windows))) % batch_size
@@ -125,7 +125,9 @@ def test_too_little_memory_is_refused():
 
 @settings(max_examples=30, deadline=None)
 @given(
-    windows=st.builds(Windows, st.integers(1, 6), st.integers(1, 12), st.integers(1, 6), whole=st.booleans()),
+    windows=st.builds(
+        Windows, st.integers(1, 6), st.integers(1, 12), st.integers(1, 6), whole_trajectories=st.booleans()
+    ),
     block=st.integers(1, 8),
     blocks=st.integers(1, 6),
     batch_size=st.integers(1, 8),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lola.training import peak as module
-from lola.training.peak import GPUS, device_kind, emulates_bfloat16, gpu_kind, peak, product_rate
+from lola.training.peak import GPUS, device_kind, emulates_bfloat16, gpu_kind, matmul_rate, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -26,15 +26,15 @@ def test_gpus_are_known_by_the_names_they_tell(name, kind):
 def test_a_processor_is_measured():
     cpu = torch.device("cpu")
     assert device_kind(cpu) == "cpu"
-    found = sorted(product_rate(cpu, "float32", size=256) for _ in range(3))[1]
+    found = sorted(matmul_rate(cpu, "float32", size=256) for _ in range(3))[1]
     assert 1e8 < found < 1e13
-    assert peak(cpu, "float32") > found / 20
+    assert peak_flops(cpu, "float32") > found / 20
 
 
 @pytest.mark.parametrize(("half", "emulated"), [(4.0, True), (9.0, False), (30.0, False)])
-def test_emulated_arithmetic_is_told_by_its_rate(monkeypatch, half, emulated):
+def test_emulated_arithmetic_is_detected_by_its_rate(monkeypatch, half, emulated):
     rates = {"bfloat16": half, "float32": 10.0}
     threads = torch.get_num_threads()
-    monkeypatch.setattr(module, "product_rate", lambda device, precision, size: rates[precision])
+    monkeypatch.setattr(module, "matmul_rate", lambda device, precision, size: rates[precision])
     assert emulates_bfloat16() is emulated
     assert torch.get_num_threads() == threads

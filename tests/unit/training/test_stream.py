@@ -15,7 +15,7 @@ from lola.training.stream import Stream, fixed_batches
 class Numbers:
     """Trajectories whose states are their own numbers, `1000 trajectory + time`; windows of 3 at stride 2."""
 
-    starts, span, state_bytes, whole = 11, 5, 8, False
+    starts, span, state_bytes, whole_trajectories = 11, 5, 8, False
 
     def __init__(self, trajectories=9):
         self.trajectories = trajectories
@@ -56,7 +56,7 @@ def windows(batches):
 
 @pytest.mark.parametrize(("blocks", "batch_size"), [(5, 7), (100, 7), (1, 7), (1, 40), (5, 250)])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_windows_are_whole_and_each_is_seen_once_an_epoch(blocks, batch_size, threads):
+def test_windows_are_complete_and_seen_once_per_epoch(blocks, batch_size, threads):
     steps = -(-2 * 99 // batch_size)
     found = list(stream(batch_size=batch_size, order=memory(blocks), threads=threads).batches(0, steps))
     seen = windows(found)
@@ -79,12 +79,12 @@ def test_any_number_of_workers_reads_one_stream(world):
 
 
 @pytest.mark.parametrize("start", [1, 6, 14, 15, 33])
-def test_reading_goes_on_from_any_step(start):
+def test_a_stream_resumes_from_any_step(start):
     expected = windows(itertools.islice(stream().batches(0, 40), start, None))
     assert torch.equal(windows(stream().batches(start, 40)), expected)
 
 
-def test_to_go_on_reads_no_more_than_the_rest_of_the_group():
+def test_resuming_reads_only_the_rest_of_the_group():
     whole, rest = Numbers(), Numbers()
     list(stream(whole).batches(0, 14))
     list(stream(rest).batches(12, 14))
@@ -93,7 +93,7 @@ def test_to_go_on_reads_no_more_than_the_rest_of_the_group():
     assert read[1] < read[0] / 2
 
 
-def test_no_more_than_two_rooms_are_held():
+def test_at_most_two_buffers_are_in_memory():
     source = Numbers(trajectories=200)
     list(stream(source).batches(0, 300))
     assert source.buffers == [40, 40]
@@ -119,16 +119,16 @@ def test_workers_read_their_share():
 
 @pytest.mark.parametrize("method", ["load", "batch"])
 def test_an_error_of_the_source_reaches_the_loop(method):
-    class Torn(Numbers):
+    class Corrupt(Numbers):
         pass
 
     def fail(*arguments):
         raise DataError("torn.hdf5 is torn")
 
-    setattr(Torn, method, fail)
+    setattr(Corrupt, method, fail)
     before = threading.active_count()
     with pytest.raises(DataError, match="torn"):
-        list(stream(Torn()).batches(0, 3))
+        list(stream(Corrupt()).batches(0, 3))
     assert threading.active_count() == before
 
 
