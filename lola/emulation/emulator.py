@@ -191,7 +191,7 @@ class Emulator:
         """Emulate the states that follow a context, or those before it.
 
         Rows are completed `inference.rows` at once, window by window, so that the states next to the context
-        of all rows come first and no more than a window of each row is held.
+        of all rows come first and at most one window of each row is in memory.
 
         Arguments:
             context: The known states, latent or standardised, with shape `(B, C, K, *grid)`, 1 <= K < L.
@@ -203,8 +203,8 @@ class Emulator:
             observations: What is observed of the states to emulate, in physical units.
 
         Yields:
-            The next states, the context apart, with shape `(B, C, n, *grid)`; each part in the order of time,
-            and backward in time the parts follow each other into the past.
+            The next states, without the context, with shape `(B, C, n, *grid)`; each part in the order of
+            time, and backward in time the parts follow each other into the past.
 
         Raises:
             ConfigError: The context or the overlap leaves no state of a window to emulate, or the model
@@ -259,11 +259,11 @@ class Emulator:
         return Observed(observations=observations.rows(part), numbers=seen, places=places)
 
     def encode(self, x: Tensor, chunk: int | None = None) -> Tensor:
-        """Latents of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space the states themselves."""
+        """Latents of `(B, C, L, *grid)`, `chunk` states at a time; in pixel space `x`."""
         return x if self.autoencoder is None else self._map(self.autoencoder.encode, x, chunk)
 
     def decode(self, z: Tensor, chunk: int | None = None) -> Tensor:
-        """States of `(B, C, L, *grid)`, `chunk` latents at a time; in pixel space the latents themselves."""
+        """States of `(B, C, L, *grid)`, `chunk` latents at a time; in pixel space `z`."""
         return z if self.autoencoder is None else self._map(self.autoencoder.decode, z, chunk)
 
     def _map(self, function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None) -> Tensor:
@@ -295,11 +295,11 @@ def load_autoencoder(folder: AnyPath, weights: Weights = "raw") -> Autoencoder:
 
     Arguments:
         folder: The stage's folder.
-        weights: The weights themselves, or their moving average.
+        weights: The last weights, or their moving average.
 
     Raises:
         StorageError: The folder is no finished stage.
-        DataError: Its weights are torn or of another network.
+        DataError: Its weights are corrupt or of another network.
     """
     model = _load_model(folder, weights, AutoencoderConfig, TransformerAutoencoderConfig)
     assert isinstance(model, Autoencoder)
@@ -314,12 +314,12 @@ def load_emulator(
     Arguments:
         folder: The stage's folder; its autoencoder's is found in the same storage root.
         sampler: How a diffusion model draws.
-        weights: The emulator's weights themselves, or their moving average. The autoencoder's are always
+        weights: The emulator's last weights, or their moving average. The autoencoder's are always
             those that encoded what the emulator learned from.
 
     Raises:
         StorageError: A folder is no finished stage.
-        DataError: Weights are torn or of another network.
+        DataError: Weights are corrupt or of another network.
     """
     manifest = read_manifest(folder)
     name = manifest["autoencoder"]
@@ -334,16 +334,16 @@ def load_emulator(
 
 
 def trained_system(folder: AnyPath) -> System:
-    """The physical system that a finished stage's model was trained on, with the statistics that it knows.
+    """The physical system that a finished stage's model was trained on, with its statistics.
 
     Raises:
         StorageError: The folder is no finished stage.
-        DataError: The stage does not tell; it was imported without its data.
+        DataError: The stage does not record it; it was imported without its data.
     """
     system = _system(folder, read_manifest(folder))
     if system is None:
         raise DataError(
-            f"{folder} does not tell the data of its model; import a run whose configuration does"
+            f"{folder} does not record the data of its model; import a run whose configuration does"
         )
     return system
 
@@ -363,11 +363,11 @@ def _load_model(
     folder: AnyPath, weights: Weights, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]
 ) -> nn.Module:
     manifest = read_manifest(folder)
-    kind = {each.__name__: each for each in kinds}.get(manifest["model"]["type"])
+    kind = {config.__name__: config for config in kinds}.get(manifest["model"]["type"])
     if kind is None:
         raise DataError(
             f"{folder} holds a model of {manifest['model']['type']}, "
-            f"not of {' or '.join(each.__name__ for each in kinds)}"
+            f"not of {' or '.join(config.__name__ for config in kinds)}"
         )
     if weights == "ema" and not (folder / EMA_WEIGHTS).exists():
         raise DataError(f"{folder} holds no averaged weights: its training had ema 0")

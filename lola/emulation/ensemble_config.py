@@ -74,7 +74,7 @@ class EnsembleConfig(Config):
 
 
 def check_device(name: str | None) -> None:
-    """Raise `ConfigError` unless a device of that name, such as `cuda:1`, is there."""
+    """Raise `ConfigError` unless a device of that name, such as `cuda:1`, exists."""
     if name is None:
         return
     kind, colon, number = name.partition(":")
@@ -83,5 +83,5 @@ def check_device(name: str | None) -> None:
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    there = int(number or 0) < (gpus if kind == "cuda" else 1)
-    require(there, f"--device {name} is not there: this machine has {gpus} GPUs that torch can use")
+    exists = int(number or 0) < (gpus if kind == "cuda" else 1)
+    require(exists, f"--device {name} does not exist: this machine has {gpus} GPUs that torch can use")

@@ -3,8 +3,8 @@ r"""Ensembles of trajectories from given initial states, written as The Well's f
 From `K` states of trajectory `i`, a stride apart, an emulator draws `M` members of the states that follow
 (or came before). Sample `i M + m` of the file is member `m`: the known states and those emulated, in the
 order of time and in physical units. Windows of all members are decoded and written as soon as they are drawn,
-aside, and the file takes its name when it is whole. A member is a function of (seed, trajectory, member), as
-in the evaluation.
+to a temporary file that is renamed when it is complete. A member is a function of (seed, trajectory,
+member), as in the evaluation.
 """
 
 import dataclasses
@@ -126,7 +126,7 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     """Find the emulator, open the initial file, and check that they fit each other and the configuration.
 
     Raises:
-        LolaError: Anything is missing, torn, foreign or impossible.
+        LolaError: A file is missing, corrupt or unrecognised, or the configuration is impossible.
     """
     root = resolve_storage(config.storage)
     folder = find_emulator(root, config.emulator)
@@ -181,7 +181,7 @@ def _states(config: EnsembleConfig, emulator: Emulator, split: WellSplit, stride
     require(
         config.states is not None or left > 0,
         f"{config.initial} has no states {'before' if config.backward else 'after'} those known; "
-        "say how many to emulate with --states",
+        "give the number to emulate with --states",
     )
     return config.states or left
 
@@ -206,29 +206,30 @@ def write_ensemble(
     log: Log = lambda _: None,
     check: Callable[[Ensemble], None] = lambda _: None,
 ) -> AnyPath:
-    """Emulate, and write a file of The Well's layout, state by state; it has its name only when it is whole.
+    """Emulate, and write a file of The Well's layout, state by state; it is renamed to `path` when complete.
 
     Arguments:
         config: What is emulated.
-        path: The file, or a URL; what goes to a URL is uploaded when it is whole.
-        log: Told what is done, and every few seconds how far it is.
-        check: What else to refuse before anything is drawn.
+        path: The file, or a URL; a file for a URL is uploaded when complete.
+        log: Called with messages about what is done, and with the progress every few seconds.
+        check: Called with the ensemble before anything is drawn; may raise.
 
     Returns:
         The file's absolute path, or the URL's.
 
     Raises:
-        LolaError: Anything is missing, torn, foreign or impossible, or the storage is full.
+        LolaError: A file is missing, corrupt or unrecognised, the configuration is impossible, or the storage
+            is full.
     """
     target = to_path(path)
     require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
-    if isinstance(target, UPath):  # before what may take hours, not behind it
+    if isinstance(target, UPath):  # before the emulation, which may take hours
         require_writable(target.parent, "output")
     log(f"loading {config.emulator}")
     with reminding(lambda: f"still loading {config.emulator}", log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S):
         ensemble = open_ensemble(config)
     check(ensemble)
-    _check_room(ensemble, target)
+    _check_free_space(ensemble, target)
     split, count = ensemble.split, len(config.trajectories) * ensemble.members
     with atomic_path(target) as tmp_path, writing(tmp_path, "w") as file:
         axes = dict(zip("xyz", split.coordinates, strict=False))
@@ -253,12 +254,12 @@ def write_ensemble(
     return target
 
 
-def _check_room(ensemble: Ensemble, target: AnyPath) -> None:
+def _check_free_space(ensemble: Ensemble, target: AnyPath) -> None:
     """Raise `ConfigError` if an ensemble is larger than what is free where it is written."""
     config, split = ensemble.config, ensemble.split
     samples = len(config.trajectories) * ensemble.members
     size = 4.0 * samples * len(ensemble.steps) * len(split.system.channels) * math.prod(split.grid)
-    folder = next((each for each in target.parents if isinstance(each, Path) and each.is_dir()), None)
+    folder = next((parent for parent in target.parents if isinstance(parent, Path) and parent.is_dir()), None)
     free = math.inf if folder is None else shutil.disk_usage(folder).free
     require(
         size <= free,
@@ -292,7 +293,7 @@ def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, pl
 
 
 def _provenance(ensemble: Ensemble) -> dict[str, Any]:
-    """What the file tells of itself, as attributes."""
+    """How the file was made, as attributes."""
     config = ensemble.config
     return {
         "lola_emulator": Path(config.emulator).name,

@@ -117,20 +117,20 @@ class FrameRenderer:
     """The pictures of a frame: a row per field, a column for the truth, mean, spread and each member.
 
     Arguments:
-        footage: What is shown.
+        frames: What is shown.
         config: How.
     """
 
-    def __init__(self, footage: EnsembleFrames, config: FilmConfig) -> None:
-        self.footage = footage
-        self.columns = config.columns(footage.members, footage.truth is not None)
-        shape = footage.ensemble(footage.fields[0], 0).shape[1:]
+    def __init__(self, frames: EnsembleFrames, config: FilmConfig) -> None:
+        self.frames = frames
+        self.columns = config.columns(frames.members, frames.truth is not None)
+        shape = frames.ensemble(frames.fields[0], 0).shape[1:]
         self.figure = Figure(config.frame(shape, len(self.columns)), DPI, layout="constrained")
         self.canvas = FigureCanvasAgg(self.figure)
-        grid = self.figure.subplots(len(footage.fields), len(self.columns), squeeze=False)
+        grid = self.figure.subplots(len(frames.fields), len(self.columns), squeeze=False)
         self.images: dict[tuple[str, str], AxesImage] = {}
-        for name, line in zip(footage.fields, grid, strict=True):
-            low, high, spread = footage.scales(name)
+        for name, line in zip(frames.fields, grid, strict=True):
+            low, high, spread = frames.scales(name)
             for column, axes in zip(self.columns, line, strict=True):
                 own = column == "spread"
                 image = axes.imshow(
@@ -144,7 +144,7 @@ class FrameRenderer:
                 axes.spines[:].set_visible(False)
                 if own:
                     axes.set_xlabel(f"0 to {spread:.3g}", fontsize=8)
-                if name == footage.fields[0]:
+                if name == frames.fields[0]:
                     axes.set_title(column, fontsize=10)
                 self.images[name, column] = image
             line[0].set_ylabel(name.replace("_", " "))
@@ -153,17 +153,17 @@ class FrameRenderer:
 
     def draw(self, number: int) -> np.ndarray:
         """The frame of a state, with shape `(height, width, 3)`, both even, of bytes."""
-        footage = self.footage
-        for name in footage.fields:
-            members = footage.ensemble(name, number)
-            pictures = {"truth": footage.true(name, number), "mean": members.mean(axis=0)}
+        frames = self.frames
+        for name in frames.fields:
+            members = frames.ensemble(name, number)
+            pictures = {"truth": frames.true(name, number), "mean": members.mean(axis=0)}
             pictures |= {"spread": members.std(axis=0), "emulated": members[0]}
             pictures |= {f"member {each + 1}": member for each, member in enumerate(members)}
             for column in self.columns:
                 picture = pictures[column]
                 image = self.images[name, column]
                 image.set_data(np.full(members.shape[:0:-1], np.nan) if picture is None else picture.T)
-        self.figure.suptitle(f"time {footage.times[number]:.4g}", fontsize=11)
+        self.figure.suptitle(f"time {frames.times[number]:.4g}", fontsize=11)
         self.canvas.draw()
         frame = np.asarray(self.canvas.buffer_rgba())[..., :3]
         return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
@@ -175,35 +175,35 @@ def write_film(
     truth: Location | None = None,
     log: Log = lambda _: None,
 ) -> list[AnyPath]:
-    """Write the film of an ensemble as MP4 and GIF beside its file.
+    """Write the film of an ensemble as MP4 and GIF next to its file.
 
     Arguments:
         ensemble: The file, as `write_ensemble` makes it.
         config: What is shown.
-        truth: The file that the initial states are from, for the truth.
-        log: Told every few seconds how far it is.
+        truth: The file with the initial states and those that followed them.
+        log: Called with the progress every few seconds.
 
     Returns:
         The films.
 
     Raises:
-        LolaError: A file is missing or foreign, or has no such field or trajectory.
+        LolaError: A file is missing or unrecognised, or has no such field or trajectory.
     """
     location: Location = ensemble if isinstance(ensemble, Path) else str(ensemble)
     with open_hdf5(location) as file:
         system = infer_system(location, str(file.attrs["dataset_name"]))
         split = None if truth is None else open_well_file(truth, system)
-        footage = EnsembleFrames(file, system, config, split)
-        canvas = FrameRenderer(footage, config)
-        paths = [ensemble.with_suffix(f".{each}") for each in FORMATS]
+        frames = EnsembleFrames(file, system, config, split)
+        renderer = FrameRenderer(frames, config)
+        paths = [ensemble.with_suffix(f".{suffix}") for suffix in FORMATS]
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
-            number, total = 0, len(footage.steps)
+            number, total = 0, len(frames.steps)
             drawn = lambda: f"drew {describe_progress(number, total, 'frames', reminder.elapsed)}"  # noqa: E731
             reminder: Reminder = progress_reminder(drawn, log)
             for number in range(total):
                 reminder.poll()
-                frame = canvas.draw(number)
+                frame = renderer.draw(number)
                 for writer in writers:
                     writer.append_data(frame)
     return paths
@@ -213,7 +213,7 @@ class GifWriter:
     """Frames of a GIF, which is written when the block ends.
 
     A palette chosen from the pixels of a frame spends its colours on what covers most of it, so that the
-    colour bar, and the pictures, no longer have those of their map. This palette holds the maps themselves.
+    colour bar and the pictures would lose colours of their map. This palette consists of the colour maps.
 
     Arguments:
         path: The file.
@@ -249,9 +249,9 @@ class GifWriter:
 
 @contextlib.contextmanager
 def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
-    """A film that takes its name when it is whole."""
+    """A writer of a film, which is renamed to `path` when complete."""
     with atomic_path(path) as tmp_path:
-        named = tmp_path.with_name(tmp_path.name + path.suffix)  # imageio goes by the ending
+        named = tmp_path.with_name(tmp_path.name + path.suffix)  # imageio chooses the format by the suffix
         try:
             if path.suffix == ".gif":
                 with GifWriter(named, rate) as film:
@@ -260,17 +260,17 @@ def _writer(path: AnyPath, rate: int) -> Iterator[Any]:
                 options: Any = {"macro_block_size": 2, "ffmpeg_log_level": "quiet"}
                 with imageio.get_writer(named, fps=rate, **options) as film:
                     yield film
-                _require_whole(named, path)
+                _require_complete(named, path)
             named.replace(tmp_path)
         finally:
             named.unlink(missing_ok=True)
 
 
-def _require_whole(written: Path, path: AnyPath) -> None:
-    """Raise `StorageError` unless a film can be read: whoever writes it does not tell that a disk is full."""
+def _require_complete(written: Path, path: AnyPath) -> None:
+    """Raise `StorageError` unless a film can be read: ffmpeg does not report that a disk is full."""
     try:
         imageio_ffmpeg.count_frames_and_secs(str(written))
     except RuntimeError as error:
         raise StorageError(
-            f"{path} could not be written whole; free some space, or write it to another folder"
+            f"{path} could not be written completely; free some space, or write it to another folder"
         ) from error

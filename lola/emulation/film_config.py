@@ -16,7 +16,7 @@ class FilmConfig(Config):
 
     Arguments:
         fields: Channels, a row of pictures each; without any, the one that pictures of the system show.
-        members: Members beside mean and spread.
+        members: Members shown in addition to mean and spread.
         trajectory: The place of the trajectory among those emulated.
         rate: States per second.
         size: Pixels along the first axis of a picture.
@@ -43,7 +43,7 @@ class FilmConfig(Config):
             )
 
     def columns(self, members: int, truth: bool) -> list[str]:
-        """The pictures beside each other, of an ensemble of `members`, with the truth if it is known."""
+        """The pictures of a frame, from left to right, for an ensemble of `members` members."""
         shown = [f"member {number + 1}" for number in range(min(self.members, members))]
         return [*(["truth"] if truth else []), *(["mean", "spread", *shown] if members > 1 else ["emulated"])]
 

@@ -160,9 +160,12 @@ class SamplerConfig(Config):
                     given["exponent"] = _number(words.pop(0), title)
             else:
                 raise ConfigError(f"{title} is no sampler: it has no option {word!r} there")
-        for whole in given.keys() & {"order", "corrections"}:
-            require(float(given[whole]).is_integer(), f"{title} is no sampler: {whole} must be whole")
-            given[whole] = int(given[whole])
+        for option_name in given.keys() & {"order", "corrections"}:
+            require(
+                float(given[option_name]).is_integer(),
+                f"{title} is no sampler: {option_name} must be an integer",
+            )
+            given[option_name] = int(given[option_name])
         steps = _cost(name, given.get("corrections", 1)) if steps is None else steps
         return cls(name=cast(SamplerName, name), steps=steps, **given)
 

@@ -5,7 +5,7 @@ decoded and scored in physical units, field by field, at lead times of simulatio
 the truth and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds
 `x^K`, are scored alike.
 
-Members are kept as the emulator draws them, latent; only as many states as are decoded at once are ever held
+Members are kept as the emulator draws them, latent; only as many states as are decoded at once are in memory
 in physical units, and these are scored before the next are decoded.
 """
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from lola.core.config import Channels, Config, Each, Factor, Share, Size, Within, option, require
 from lola.core.errors import ConfigError
-from lola.models.levels import Blocks, Heads, check_levels, heads_of_levels
-from lola.models.network import Kernels, Sizes, each
+from lola.models.levels import Blocks, Heads, check_levels, heads_per_level
+from lola.models.network import Kernels, Sizes, as_tuple
 from lola.nn.norms import Norm
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Loss = Literal["vrmse", "mse", "mae"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodecConfig(Config, abc.ABC):
-    """What every autoencoder says, whatever its networks.
+    """The base class of all autoencoders' configurations.
 
     Arguments:
         latent_channels: Channels of the latent state: the lever of the compression rate.
@@ -67,10 +67,10 @@ class CodecConfig(Config, abc.ABC):
         """Raise `ConfigError` unless the down-sampling divides every axis of the grid."""
         factors = self.factors(len(grid))
         if any(size % factor for size, factor in zip(grid, factors, strict=True)):
-            told = self.rate(len(grid))[1:]
+            factor = self.rate(len(grid))[1:]
             raise ConfigError(
-                f"the autoencoder's down-sampling {told} does not divide a grid of "
-                f"{' x '.join(map(str, grid))}; take multiples of {told}, a smaller --patch-size "
+                f"the autoencoder's down-sampling {factor} does not divide a grid of "
+                f"{' x '.join(map(str, grid))}; take multiples of {factor}, a smaller --patch-size "
                 "or fewer levels (--channels, --blocks)"
             )
 
@@ -128,7 +128,7 @@ class AutoencoderConfig(CodecConfig):
     def validate(self) -> None:
         super().validate()
         check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
-        odd = all(size % 2 == 1 for size in each(self.kernel_size))
+        odd = all(size % 2 == 1 for size in as_tuple(self.kernel_size))
         require(odd, f"--kernel-size must be odd, not {self.kernel_size}")
 
     def factors(self, spatial: int) -> tuple[int, ...]:
@@ -163,7 +163,7 @@ class AutoencoderConfig(CodecConfig):
             spatial=spatial,
             channels=self.channels,
             blocks=self.blocks,
-            heads=heads_of_levels(self.attention_heads, len(self.channels)),
+            heads=heads_per_level(self.attention_heads, len(self.channels)),
             patch_size=self._sizes("patch_size", spatial),
             kernel_size=self._sizes("kernel_size", spatial),
             stride=self._sizes("stride", spatial),

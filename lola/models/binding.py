@@ -1,7 +1,7 @@
-r"""A network of windows with everything bound that stays the same during a rollout.
+r"""A network of windows with all inputs bound that are constant during a rollout.
 
 Windows of a rollout have the same masks (but for the first) and the same parameters, and a sampler visits
-the same noise levels in each. What follows from these alone is computed once: the mask's part of the input,
+the same noise levels in each. What depends on these alone is computed once: the mask's part of the input,
 the embeddings of positions, their rotations, the embedding of the parameters, and for each noise level the
 weights that the modulation gives to every block. Where all simulations have the same parameters,
 as members of an ensemble do, it is computed for one of them.
@@ -17,7 +17,7 @@ from lola.nn.compiling import compiled as compile_once
 from lola.nn.prepared import PreparedTransformer
 from lola.nn.vit import Transformer
 
-LEVELS = 64  # noise levels that are kept
+MAX_CACHED_LEVELS = 64  # noise levels
 
 
 class BoundNetwork:
@@ -56,7 +56,7 @@ class BoundNetwork:
             same = bool((parameters == parameters[:1]).all())
             self.embedded = None if embed is None else embed(parameters[:1] if same else parameters)
         self.prepared: PreparedTransformer | None = None
-        self.kept: dict[float | None, Any] = {}
+        self.cache: dict[float | None, Any] = {}
 
     def __call__(self, x: Tensor, noise: Tensor | float | None = None, states: slice | None = None) -> Tensor:
         """Map fields to the same shape, or to fewer states.
@@ -64,7 +64,7 @@ class BoundNetwork:
         Arguments:
             x: The fields, with shape `(B, C, L, *grid)`.
             noise: The noise level, `()`, `(1)` or `(B)`, if there are any.
-            states: Those that are wanted of the L, if not all.
+            states: Which of the L states to return, if not all.
         """
         if not isinstance(self.network, Transformer):
             mask = self.mask.expand_as(x).to(x)
@@ -72,31 +72,35 @@ class BoundNetwork:
             level = noise if noise is None else torch.as_tensor(noise, device=x.device)
             y = network(torch.cat((x, mask), dim=1), self._modulation(level, len(x)))
             if self.compiled and self.graphs:
-                y = y.clone()  # the next call writes over it, and samplers keep several
+                y = y.clone()  # the next call overwrites it, and samplers keep several
             return y if states is None else y[:, :, states]
         with torch.no_grad():
             weights = self._weights(self._prepare(x), noise, len(x))
         return self._prepare(x)(x, weights, states)
 
-    def keep(self, x: Tensor, levels: Sequence[float]) -> None:
-        """Compute what follows from several noise levels at once, for fields alike `x`.
+    def precompute(self, x: Tensor, levels: Sequence[float]) -> None:
+        """Compute and cache a transformer's modulation weights of several noise levels at once.
 
-        Where simulations have different parameters it would take much memory, and each is computed when it
-        is asked for.
+        Does nothing where simulations have different parameters, which would take much memory: each level is
+        then computed when it is first used.
+
+        Arguments:
+            x: Fields with the shape of those that follow, `(B, C, L, *grid)`.
+            levels: The noise levels.
         """
         one = self.embedded is None or len(self.embedded) == 1
-        missing = [level for level in dict.fromkeys(levels) if level not in self.kept][:LEVELS]
+        missing = [level for level in dict.fromkeys(levels) if level not in self.cache][:MAX_CACHED_LEVELS]
         if not isinstance(self.network, Transformer) or not one or len(missing) < 2:
             return
-        if len(self.kept) + len(missing) > LEVELS:
-            self.kept.clear()
+        if len(self.cache) + len(missing) > MAX_CACHED_LEVELS:
+            self.cache.clear()
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             assert self.modulate is not None
             together = self._prepare(x).modulate(
                 self.modulate(torch.tensor(missing, device=x.device), self.embedded)
             )
         for i, level in enumerate(missing):
-            self.kept[level] = [
+            self.cache[level] = [
                 tuple(part[i : i + 1] if part.ndim == 3 else part for part in block) for block in together
             ]
 
@@ -112,12 +116,12 @@ class BoundNetwork:
             if isinstance(noise, Tensor) and noise.numel() > 1:
                 return prepared.modulate(self._modulation(noise, rows))
             level = noise.item() if isinstance(noise, Tensor) else noise
-            if level not in self.kept:
-                if len(self.kept) == LEVELS:
-                    self.kept.clear()
+            if level not in self.cache:
+                if len(self.cache) == MAX_CACHED_LEVELS:
+                    self.cache.clear()
                 one = None if level is None else torch.tensor([level], device=prepared.device)
-                self.kept[level] = prepared.modulate(self._modulation(one, 1))
-            return self.kept[level]
+                self.cache[level] = prepared.modulate(self._modulation(one, 1))
+            return self.cache[level]
 
     def _modulation(self, noise: Tensor | None, rows: int) -> Tensor | None:
         """The modulation of `rows` windows, or of one if all have the same."""
@@ -131,7 +135,7 @@ class BoundNetwork:
 
 
 def _span(unknown: Tensor) -> slice | None:
-    """The states that are unknown, if these are the same in all windows, whole, and follow each other."""
+    """The unknown states as a slice if they are complete, consecutive and the same in all windows."""
     if unknown.ndim < 3 or unknown.numel() != unknown.shape[2]:
         return None
     states = unknown.flatten().nonzero().flatten().tolist()

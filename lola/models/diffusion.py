@@ -12,7 +12,7 @@ Denoiser, with `F` the network, `m` the mask of known elements and `theta` the s
 
 Known elements enter without noise: there x_t = sqrt(alpha^2 + sigma^2) x, so that c_in x_t = x.
 
-Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform if not told:
+Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform by default:
 
     argmin_d  E ||d(x_t) - x||^2 / v
 """
@@ -78,7 +78,7 @@ class WindowDenoiser(Denoiser):
             t: Times, with shape `()` or `(B)`, or these with trailing axes of size 1.
             label: Parameters of the simulations, with shape `(B, P)`.
             mask: True where an element is known, with a shape that expands to that of `x_t`.
-            bound: The network with this label and mask bound, if it is at hand.
+            bound: The network with this label and mask bound, if there is one.
 
         Returns:
             A posterior with `mean` `(B, C, L, *grid)` and `var`, which broadcasts to it.
@@ -111,7 +111,7 @@ class ConditionedDenoiser(Denoiser):
         known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
         mask: True where an element is known, with a shape that expands to that of `known`.
         label: Parameters of the simulations, with shape `(B, P)`.
-        bound: The denoiser's network with this label and mask bound, if it is at hand.
+        bound: The denoiser's network with this label and mask bound, if there is one.
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class Diffusion(nn.Module):
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window, for the noise at t = 1.
             sampler: What makes a sampler of a denoiser.
-            bound: The network with this mask and these parameters bound, if it is at hand.
+            bound: The network with this mask and these parameters bound, if there is one.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
@@ -241,7 +241,7 @@ class Diffusion(nn.Module):
         """
         assert bound.unknown is not None
         part = (slice(None), slice(None), bound.unknown)
-        bound.keep(known, [step.noise for step in steps])
+        bound.precompute(known, [step.noise for step in steps])
         y = generator.normal(*known.shape[1:]).to(known)[part]
         window, depth = known.clone(), max(len(step.inputs) for step in steps)
         inputs: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""What convolutional networks of several levels have in common: how levels are told and checked."""
+"""Options of the levels of convolutional networks, and their checks."""
 
 from typing import Annotated, get_args
 
@@ -19,7 +19,7 @@ def check_levels(channels: tuple[int, ...], blocks: tuple[int, ...], heads: Head
     """
     require(
         len(channels) == len(blocks),
-        f"--channels has {len(channels)} levels and --blocks {len(blocks)}; give both as many",
+        f"--channels has {len(channels)} levels and --blocks {len(blocks)}; give both the same number",
     )
     require(norm in get_args(Norm), f"no normalisation is called {norm!r}")
     for n in channels:
@@ -29,7 +29,7 @@ def check_levels(channels: tuple[int, ...], blocks: tuple[int, ...], heads: Head
             f"choose a multiple of {group_count(n)}",
         )
     levels = [level for level, _ in heads]
-    require(len(set(levels)) == len(levels), f"--attention-heads names one of the levels {levels} twice")
+    require(len(set(levels)) == len(levels), f"--attention-heads contains duplicate levels: {levels}")
     for level, number in heads:
         require(level < len(channels), f"--attention-heads names level {level}, which does not exist")
         require(
@@ -38,6 +38,6 @@ def check_levels(channels: tuple[int, ...], blocks: tuple[int, ...], heads: Head
         )
 
 
-def heads_of_levels(heads: Heads, levels: int) -> tuple[int, ...]:
+def heads_per_level(heads: Heads, levels: int) -> tuple[int, ...]:
     """Attention heads of every level; 0 is no attention."""
     return tuple(dict(heads).get(level, 0) for level in range(levels))

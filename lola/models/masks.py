@@ -16,7 +16,7 @@ RHO = 0.66
 
 
 def check_window(window: int) -> None:
-    """Raise `ConfigError` unless a window has room for a known and an unknown state."""
+    """Raise `ConfigError` unless a window is long enough for a known and an unknown state."""
     require(window >= 2, f"a window needs at least 2 states, one known and one not; this one has {window}")
 
 

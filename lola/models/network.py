@@ -1,4 +1,4 @@
-"""What every network of an emulator says, whatever its architecture."""
+"""The base class of all emulators' network configurations."""
 
 import abc
 import dataclasses
@@ -39,8 +39,8 @@ class NetworkConfig(Config, abc.ABC):
         """The network that maps fields and mask, `2 channels`, to `channels`."""
 
 
-def each(sizes: Sizes) -> tuple[int, ...]:
-    """The sizes that were given, one or several."""
+def as_tuple(sizes: Sizes) -> tuple[int, ...]:
+    """One or several sizes as a tuple."""
     return sizes if isinstance(sizes, tuple) else (sizes,)
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from lola.core.config import Channels, Each, Factor, Share, require
 from lola.core.errors import ConfigError
-from lola.models.levels import Blocks, Heads, check_levels, heads_of_levels
-from lola.models.network import Kernels, NetworkConfig, Sizes, along_axes, each
+from lola.models.levels import Blocks, Heads, check_levels, heads_per_level
+from lola.models.network import Kernels, NetworkConfig, Sizes, along_axes, as_tuple
 from lola.nn.norms import Norm
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class UNetConfig(NetworkConfig):
     def validate(self) -> None:
         super().validate()
         check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
-        odd = all(size % 2 == 1 for size in each(self.kernel_size))
+        odd = all(size % 2 == 1 for size in as_tuple(self.kernel_size))
         require(odd, f"--kernel-size must be odd, not {self.kernel_size}")
 
     def kernels(self, spatial: int) -> tuple[int, ...]:
         """Sizes of the convolutions along time and each of `spatial` grid axes."""
-        return along_axes("kernel_size", self.kernel_size, each(self.kernel_size)[0], spatial)
+        return along_axes("kernel_size", self.kernel_size, as_tuple(self.kernel_size)[0], spatial)
 
     def strides(self, spatial: int) -> tuple[int, ...]:
         """Down-sampling between levels along time and each of `spatial` grid axes."""
@@ -82,7 +82,7 @@ class UNetConfig(NetworkConfig):
             self.modulation if modulated else 0,
             channels=self.channels,
             blocks=self.blocks,
-            heads=heads_of_levels(self.attention_heads, len(self.channels)),
+            heads=heads_per_level(self.attention_heads, len(self.channels)),
             kernel_size=self.kernels(spatial),
             stride=self.strides(spatial),
             ffn_factor=self.ffn_factor,

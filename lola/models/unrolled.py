@@ -8,8 +8,8 @@ on the times alone. With `y_i` the network's input at its i-th evaluation, `F_i`
 
 The sampler itself gives the numbers: it is run once on vectors, with unit vectors for the noise and for every
 output, so that each `y_i` comes out as its own coefficients. Sums over the fewest past steps that reproduce
-them are then solved for. What is left to do between evaluations is a handful of sums, without waiting for a
-GPU to tell a time.
+them are then solved for. Between evaluations only these sums are computed, without synchronising
+with the GPU to read a time.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ EXACT = 1e-11
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What leads from an evaluation of the network to its next input, or to the sample.
+    """How the network's next input, or the sample, follows from an evaluation of the network.
 
     Arguments:
         noise: The noise level c of this evaluation.
@@ -82,13 +82,13 @@ def unroll(sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluatio
 
 
 def _recursion(
-    wanted: Tensor, inputs: list[Tensor], outputs: Tensor
+    target: Tensor, inputs: list[Tensor], outputs: Tensor
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The weights of the fewest past inputs and outputs whose sum is the wanted vector."""
+    """The weights of the fewest past inputs and outputs whose weighted sum is the target vector."""
     for count in range(1, len(inputs) + 1):
         basis = torch.stack([*inputs[::-1][:count], *outputs.flip(0)[:count]])
-        weights = torch.linalg.lstsq(basis.T, wanted[:, None], driver="gelsd").solution[:, 0]
-        if (weights @ basis - wanted).abs().max() <= EXACT * wanted.abs().max():
+        weights = torch.linalg.lstsq(basis.T, target[:, None], driver="gelsd").solution[:, 0]
+        if (weights @ basis - target).abs().max() <= EXACT * target.abs().max():
             break
     values = weights.tolist()
     return tuple(values[:count]), tuple(values[count:])

@@ -98,7 +98,7 @@ def read_autoencoder(run: Run) -> Run | None:
     """The run of an emulator's autoencoder; None in pixel space.
 
     Raises:
-        DataError: It is told of but not there, or is another run.
+        DataError: The configuration names it but it does not exist, or it is a run of another kind.
     """
     folder = run.folder / AUTOENCODER
     if folder.exists():

@@ -42,7 +42,7 @@ def read_trajectory(run: Run) -> Trajectory:
     values = {key: section[key] for key in ("length", "stride") if key in section}
     for key, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise run.fault(f"trajectory has {key}: {value}; it must be a positive whole number")
+            raise run.fault(f"trajectory has {key}: {value}; it must be a positive integer")
     trajectory = Trajectory(**values)
     with run.honouring("trajectory"):
         check_window(trajectory.length)

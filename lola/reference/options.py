@@ -40,22 +40,22 @@ def expect(run: Run, name: str, key: str, *values: Any) -> Any:
     """
     value = run.section(name).get(key, values[0])
     if value not in values:
-        known = " or ".join(str(each) for each in values if each is not None)
-        raise run.fault(f"{name} has {key}: {value}; we know {known or 'none'} alone")
+        known = " or ".join(str(choice) for choice in values if choice is not None)
+        raise run.fault(f"{name} has {key}: {value}; only {known or 'none'} is supported")
     return value
 
 
 def size(run: Run, name: str, key: str, otherwise: int) -> int:
-    """A size that the data decided, as the section tells it, else what is told otherwise.
+    """A size that the data determined, as the section gives it, else `otherwise`.
 
     Raises:
-        DataError: It is not a whole number that is not negative.
+        DataError: It is not a non-negative integer.
     """
     value = run.section(name).get(key)
     if value is None:
         return otherwise
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise run.fault(f"{name} has {key}: {value}; it must be a whole number")
+        raise run.fault(f"{name} has {key}: {value}; it must be a non-negative integer")
     return value
 
 

@@ -97,7 +97,7 @@ def read_run(folder: Path | str) -> Run:
     """Read the files of a run.
 
     Raises:
-        DataError: The folder is not a run, or its files are torn or hold something else.
+        DataError: The folder is not a run, or its files are corrupt or hold something else.
     """
     folder = Path(folder)
     path = folder / "config.yaml"
@@ -119,7 +119,7 @@ def _read_state(path: Path) -> State:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise DataError(f"{path} is not a whole, plain state dict; fetch it again") from error
+        raise DataError(f"{path} is not a complete, plain state dict; fetch it again") from error
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):
@@ -174,6 +174,6 @@ def _take(run: Run, rest: State, name: str) -> Tensor:
 
 def _like(run: Run, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     if tensor.shape != like.shape:
-        told = tuple(like.shape)
-        raise DataError(f"{run.weights}: {name} is {tuple(tensor.shape)}, its configuration tells {told}")
+        expected = tuple(like.shape)
+        raise DataError(f"{run.weights}: {name} is {tuple(tensor.shape)}, its configuration gives {expected}")
     return tensor.to(like.dtype)

@@ -2,8 +2,8 @@
 
 Levels are numbered alike on the way down; on the way up, ours and theirs count from the deepest. A published
 level lists what it applies in order: what leads to it, its blocks, what leads on; ours names these. In the
-input their coordinates stand before the mask, and ours behind it; where levels merge, what comes up stands
-before what was kept, and ours behind it.
+input their coordinates stand before the mask, and ours after it; where levels merge, the up-sampled
+channels stand before the skipped ones, and ours after them.
 """
 
 import re

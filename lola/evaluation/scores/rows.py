@@ -22,7 +22,7 @@ class Subject:
     Arguments:
         system, dataset: The physical system, and the fingerprint of its data.
         fingerprint: The evaluation's fingerprint.
-        model: `diffusion`, `neural_solver`, `autoencoder` or `persistence`; with `_ema` behind it if its
+        model: `diffusion`, `neural_solver`, `autoencoder` or `persistence`; with the suffix `_ema` if its
             averaged weights were used (see `model_key`).
         space: `latent` or `pixel`.
         compression: numel(x) / numel(z), 1 in pixel space.
@@ -58,7 +58,7 @@ _TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int32(), float: p
 KEYS = [pa.field(field.name, _TYPES[field.type]) for field in dataclasses.fields(Subject)]  # type: ignore[index]
 PLACE = [("field", _TYPES[str]), ("lead_time", pa.int32()), ("metric", _TYPES[str])]
 METRICS_SCHEMA = pa.schema([*KEYS, *PLACE, ("value", pa.float64())])
-# The i-th of the values is that of the bin at `coordinate + i step`: a wavenumber, or a rank.
+# The i-th value belongs to the bin at `coordinate + i step`: a wavenumber, or a rank.
 _BINS = [("coordinate", pa.float64()), ("step", pa.float64()), ("values", pa.list_(pa.float32()))]
 SPECTRA_SCHEMA = pa.schema([*KEYS, *PLACE, *_BINS])
 PARQUET: Any = {
@@ -66,9 +66,9 @@ PARQUET: Any = {
     "use_dictionary": [*(field.name for field in KEYS), *dict(PLACE)],
     "write_page_checksum": True,
 }
-"""How both tables are written: what the rows are of repeats, and the numbers do not."""
+"""How both tables are written: key columns repeat and are dictionary-encoded, values are not."""
 ROWS = 2**14
-"""Rows of a row group, which are encoded and decoded in memory."""
+"""Rows of a row group."""
 
 
 def model_key(model: str, weights: Weights) -> str:
@@ -81,7 +81,7 @@ def score(
 ) -> tuple[pa.Table, pa.Table]:
     """Score an ensemble against a trajectory, field by field and lead time by lead time.
 
-    A prediction that is not finite keeps its rows, whose values are not finite either, but for its stability.
+    A prediction that is not finite keeps its rows; of these only `stability` is finite.
 
     Arguments:
         subject: The key columns.
@@ -99,9 +99,9 @@ def score(
 
 
 def stored_bytes(channels: Sequence[str], grid: Sequence[int], members: int) -> int:
-    """Bytes of both tables per state that is scored against one target, but for what is conserved.
+    """Bytes of both tables per state that is scored against one target, without the drifts of invariants.
 
-    Only the numbers count: what they are of hardly takes room.
+    Only the values count: the key columns are small.
 
     Arguments:
         channels: The names of the fields.
@@ -110,8 +110,8 @@ def stored_bytes(channels: Sequence[str], grid: Sequence[int], members: int) -> 
     """
     few = min(members, 2)  # further members add ranks alone
     truth, ensemble = torch.zeros(1, 1, *grid), torch.zeros(few, 1, 1, *grid)
-    nobody = Subject(system="", dataset="", fingerprint="", model="", space="", compression=1.0)
-    metrics, spectra = score(nobody, truth, ensemble, channels=channels[:1], lead_times=np.ones(1, np.int32))
+    subject = Subject(system="", dataset="", fingerprint="", model="", space="", compression=1.0)
+    metrics, spectra = score(subject, truth, ensemble, channels=channels[:1], lead_times=np.ones(1, np.int32))
     values = len(spectra["values"].combine_chunks().flatten()) + members - few
     return len(channels) * (8 * metrics.num_rows + 4 * values)
 
@@ -131,10 +131,10 @@ def drifts(
         Metrics `drift_mass` and the like: names of fields, and values with shape `(fields, L)`.
     """
     found: dict[str, tuple[Sequence[str], Tensor]] = {}
-    for each in invariants:
-        numbers = [channels.index(name) for name in each.channels]
+    for invariant in invariants:
+        numbers = [channels.index(name) for name in invariant.channels]
         moved = drift(known[numbers], statistics.means[:, numbers].to(known.device), spatial=known.ndim - 1)
-        found[f"drift_{each.name}"] = (each.channels, moved.mean(0))
+        found[f"drift_{invariant.name}"] = (invariant.channels, moved.mean(0))
     return found
 
 
@@ -161,8 +161,8 @@ def tabulate(
     place = _places(subject, channels, lead_times)
     metrics = [_table(METRICS_SCHEMA, place, name, {"value": _flat(x)}) for name, x in scores.metrics.items()]
     for metric, (fields, values) in rollouts.items():
-        own = _places(subject, fields, lead_times)
-        metrics.append(_table(METRICS_SCHEMA, own, metric, {"value": _flat(values)}))
+        place_of_fields = _places(subject, fields, lead_times)
+        metrics.append(_table(METRICS_SCHEMA, place_of_fields, metric, {"value": _flat(values)}))
     edges = scores.edges.double()
     spectra = []
     for metric, values in scores.spectra.items():
@@ -193,8 +193,8 @@ def _flat(values: Tensor) -> np.ndarray:
     return values.flatten().cpu().numpy()
 
 
-def with_lists(spectra: pa.Table) -> pa.Table:
-    """The second table with a row per list, as it is stored, of one with a row per bin, as it once was."""
+def convert_bins_to_lists(spectra: pa.Table) -> pa.Table:
+    """Convert a spectra table of the old schema, one row per bin, to the present one, one row per list."""
     if "bin" not in spectra.column_names:
         return spectra
     spectra = spectra.unify_dictionaries().combine_chunks()

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from lola.core.errors import DataError, StorageError
-from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, SPECTRA_SCHEMA, with_lists
+from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, SPECTRA_SCHEMA, convert_bins_to_lists
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import AnyPath, first_line, local_copy, translate_fs_errors
 
@@ -26,7 +26,7 @@ def read_table(path: AnyPath) -> pa.Table:
         unknown = {*table.column_names} - {*METRICS_SCHEMA.names, *SPECTRA_SCHEMA.names, "bin"}
         if unknown:  # no checksum covers the names
             raise ValueError(f"it has a column {min(unknown)!r}")
-        return with_lists(table)
+        return convert_bins_to_lists(table)
 
 
 def read_subject(path: AnyPath) -> dict[str, Any]:

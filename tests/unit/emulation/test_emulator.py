@@ -311,7 +311,7 @@ def test_observations_are_of_physical_states(prior):
     assert near < far / 5
 
 
-def test_a_row_is_guided_alike_whatever_rows_are_beside_it(prior):
+def test_guidance_of_a_row_does_not_depend_on_other_rows(prior):
     truth = torch.randn(2, 2, 4, 6, 8)
     context, label, keys = torch.randn(2, 2, 1, 6, 8), torch.zeros(2, 0), [(0, "a"), (0, "b")]
     observations = observe(truth, [1, 3])

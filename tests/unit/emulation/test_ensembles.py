@@ -200,7 +200,7 @@ def test_states_are_as_many_as_the_file_has(config):
         ({"parameters": ("viscosity=1",)}, "has no viscosity; there are gamma"),
         ({"parameters": ("gamma",)}, "NAME=VALUE"),
         ({"parameters": ("gamma=nan",)}, "cannot be nan"),
-        ({"device": "cuda:77"}, "--device cuda:77 is not there"),
+        ({"device": "cuda:77"}, "--device cuda:77 does not exist"),
         ({"device": "tpu"}, "--device must be cpu, cuda or"),
         ({"device": "cuda:-1"}, "--device must be cpu, cuda or"),
         ({"device": "meta"}, "--device must be cpu, cuda or"),
@@ -213,7 +213,7 @@ def test_impossible_ensembles(config, options, message):
         open_ensemble(config(**options))
 
 
-def test_what_is_not_there_is_told_in_one_line(tmp_path, config):
+def test_missing_files_and_devices_are_reported_in_one_line(tmp_path, config):
     for change in (
         {"emulator": "nothing"},
         {"emulator": str(tmp_path)},

@@ -57,15 +57,15 @@ def test_a_film_has_a_frame_per_state_in_both_formats(tmp_path, ensemble, known)
 
 def test_a_gif_has_the_colours_of_its_maps(tmp_path, ensemble):
     with h5py.File(ensemble) as file:
-        canvas = FrameRenderer(EnsembleFrames(file, EULER, FilmConfig(size=64), None), FilmConfig(size=64))
-        frame = canvas.draw(1)
-        bar = canvas.figure.axes[-1].get_window_extent()
+        renderer = FrameRenderer(EnsembleFrames(file, EULER, FilmConfig(size=64), None), FilmConfig(size=64))
+        frame = renderer.draw(1)
+        bar = renderer.figure.axes[-1].get_window_extent()
     with GifWriter(tmp_path / "film.gif", 5) as film:
         film.append_data(frame)
     with imageio.get_reader(tmp_path / "film.gif") as reader:
         written = reader.get_data(0)[..., :3].astype(float)
     assert (np.abs(written - frame).max(-1) <= 4).mean() > 0.95  # but for letters and edges
-    top, bottom = (round(canvas.figure.bbox.height - edge) for edge in (bar.y1, bar.y0))
+    top, bottom = (round(renderer.figure.bbox.height - edge) for edge in (bar.y1, bar.y0))
     seen = written[top + 2 : bottom - 2, round((bar.x0 + bar.x1) / 2)]
     inferno = 255 * colormaps["inferno"](np.linspace(0, 1, 256))[:, :3]
     apart = np.abs(seen[:, None] - inferno).max(-1)
@@ -77,14 +77,14 @@ def test_a_gif_has_the_colours_of_its_maps(tmp_path, ensemble):
     assert places[-1] < 10
 
 
-def test_footage_is_that_of_the_trajectory(tmp_path, ensemble):
+def test_frames_show_the_chosen_trajectory(tmp_path, ensemble):
     with h5py.File(ensemble) as file:
-        footage = EnsembleFrames(file, EULER, FilmConfig(trajectory=1), None)
-        assert footage.fields == ("density",)
+        frames = EnsembleFrames(file, EULER, FilmConfig(trajectory=1), None)
+        assert frames.fields == ("density",)
         np.testing.assert_array_equal(
-            footage.ensemble("momentum_y", 2), file["t1_fields/momentum"][3:6, 2, ..., 1]
+            frames.ensemble("momentum_y", 2), file["t1_fields/momentum"][3:6, 2, ..., 1]
         )
-        low, high, spread = footage.scales("density")
+        low, high, spread = frames.scales("density")
         means = file["t0_fields/density"][3:6].mean(axis=0)
         deviations = file["t0_fields/density"][3:6].std(axis=0)
         assert (low, high) == pytest.approx((means.min(), means.max()))
@@ -123,6 +123,6 @@ def test_a_film_that_was_cut_by_a_full_disk_is_an_error(tmp_path, ensemble, monk
             self.path.write_bytes(self.path.read_bytes()[: self.path.stat().st_size // 2])
 
     monkeypatch.setattr(imageio, "get_writer", Cut)
-    with pytest.raises(StorageError, match=r"ensemble\.mp4 could not be written whole; free some space"):
+    with pytest.raises(StorageError, match=r"ensemble\.mp4 could not be written completely; free some space"):
         write_film(ensemble, FilmConfig(fields=("density",), size=64, rate=4))
     assert {path.name for path in tmp_path.iterdir()} <= {"ensemble.hdf5", "ensemble.gif"}

@@ -350,7 +350,7 @@ def test_titles_are_read_back(name):
         ("heun-fast", "no option 'fast'"),
         ("exponential_data-order2-order3", "no option 'order3'"),
         ("exponential_data-angle-order3", "no option 'order3'"),
-        ("exponential_data-order2.5", "order must be whole"),
+        ("exponential_data-order2.5", "order must be an integer"),
         ("ddim-eta1.2.3", "'1.2.3' is no number"),
         ("heun-power-much", "'much' is no number"),
         ("heun-power-0", "--exponent must be in"),

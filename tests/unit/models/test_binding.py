@@ -82,27 +82,27 @@ def test_gradients_reach_the_fields_of_a_bound_network():
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_levels_computed_together_are_those_computed_alone(same):
+def test_precomputed_levels_equal_levels_computed_one_by_one(same):
     model = DiffusionConfig(network=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=5).eval()
     label = torch.randn(1, 3).expand(2, -1) if same else torch.randn(2, 3)
     mask = context_mask(torch.zeros(1, 1, 5, 1, 1), 2)
     alone, together = model.bind(mask, label), model.bind(mask, label)
     x = torch.randn(2, 2, 5, 4, 6)
-    together.keep(x, [0.5, -3.0, 0.5])
-    assert set(together.kept) == ({0.5, -3.0} if same else set())
+    together.precompute(x, [0.5, -3.0, 0.5])
+    assert set(together.cache) == ({0.5, -3.0} if same else set())
     with torch.no_grad():
         for level in (-3.0, 0.5):
             torch.testing.assert_close(together(x, level), alone(x, torch.tensor([level])))
 
 
-def test_the_unknown_states_are_found_where_they_follow_each_other():
+def test_unknown_states_are_a_slice_where_they_are_consecutive():
     model = DiffusionConfig(network=TRANSFORMER).build(channels=2, parameters=3, spatial=2, window=5).eval()
     states = torch.zeros(1, 1, 5, 1, 1)
-    apart = torch.tensor([True, False, True, False, True]).reshape(1, 1, 5, 1, 1)
+    scattered = torch.tensor([True, False, True, False, True]).reshape(1, 1, 5, 1, 1)
     for mask, expected in (
         (context_mask(states, 2), slice(2, 5)),
         (context_mask(states, 1, last=True), slice(0, 4)),
-        (apart, None),
+        (scattered, None),
         (torch.zeros(1, 1, 5, 4, 6, dtype=torch.bool), None),
     ):
         assert model.bind(mask, torch.zeros(1, 3)).unknown == expected
@@ -122,7 +122,7 @@ def test_matrices_are_cast_once_until_they_change():
     assert cast_matrices(network, torch.float32)[0].attention.qkv.data_ptr() == matrix.data_ptr()
 
 
-def test_a_network_that_trains_is_left_to_drop():
+def test_a_bound_network_in_training_mode_applies_dropout():
     model = DiffusionConfig(network=TRANSFORMER.replace(dropout=0.5)).build(2, 3, 2, 5).train()
     bound = model.bind(context_mask(torch.zeros(1, 1, 5, 1, 1), 2), torch.zeros(1, 3))
     x = torch.randn(1, 2, 5, 4, 6)

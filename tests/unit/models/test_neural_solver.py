@@ -78,7 +78,7 @@ def test_systems_without_parameters_and_any_axes(spatial, config):
     assert not without_gradient(model)
 
 
-def test_a_window_without_room_is_refused():
+def test_a_window_that_is_too_short_is_refused():
     with pytest.raises(ConfigError, match="at least 2 states"):
         SMALL.build(channels=3, parameters=2, spatial=2, window=1)
 

@@ -199,10 +199,10 @@ def test_torn_and_foreign_runs_are_refused(tmp_path):
     whole = (folder / "state.pth").read_bytes()
     for torn in (b"", whole[: len(whole) // 2], b"junk" * 100):
         (folder / "state.pth").write_bytes(torn)
-        with pytest.raises(DataError, match="not a whole, plain state dict"):
+        with pytest.raises(DataError, match="not a complete, plain state dict"):
             load_published(folder)
     torch.save({"weights": Path("/")}, folder / "state.pth")
-    with pytest.raises(DataError, match="not a whole, plain state dict"):
+    with pytest.raises(DataError, match="not a complete, plain state dict"):
         load_published(folder)
     torch.save({"step": 3}, folder / "state.pth")
     with pytest.raises(DataError, match="not a plain state dict of tensors"):

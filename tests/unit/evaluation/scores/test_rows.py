@@ -11,9 +11,9 @@ from lola.evaluation.scores.rows import (
     METRICS_SCHEMA,
     SPECTRA_SCHEMA,
     Subject,
+    convert_bins_to_lists,
     score,
     stored_bytes,
-    with_lists,
 )
 
 SUBJECT = Subject(
@@ -86,11 +86,11 @@ def test_tables_with_a_row_per_bin_are_read_as_lists():
     schema = pa.schema([*fields, *kinds.items()])
     bins = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     bins = pa.concat_tables([bins.slice(0, 100), bins.slice(100)])
-    found = with_lists(bins)
+    found = convert_bins_to_lists(bins)
     assert found.schema == SPECTRA_SCHEMA
     assert found.drop_columns("step").to_pylist() == spectra.drop_columns("step").to_pylist()
     np.testing.assert_allclose(found["step"], spectra["step"], rtol=1e-12)
-    assert with_lists(found) is found
+    assert convert_bins_to_lists(found) is found
 
 
 def test_schema_survives_parquet_and_joining(tmp_path):
