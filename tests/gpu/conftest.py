@@ -12,7 +12,7 @@ from lane import DEVICE, REHEARSAL, Record
 
 HERE = Path(__file__).parent
 LATE = ("compiled", "graphs", "heavyball")
-"""What takes long, by the names of tests: it comes last, in this order."""
+"""Words in the names of slow tests, which run last, in this order."""
 LIMIT_S = float(os.environ.get("LOLA_GPU_SECONDS", "inf"))
 """Tests that have not begun by then are skipped, so that a limited run ends with its record."""
 
@@ -20,8 +20,8 @@ record_of_session = Record()
 started = time.monotonic()
 
 
-def lateness(item: pytest.Item) -> int:
-    """How far behind a test comes."""
+def run_order(item: pytest.Item) -> int:
+    """The rank of a test in `LATE`; 0 for tests that run first."""
     return max((place for place, word in enumerate(LATE, 1) if word in item.name), default=0)
 
 
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             items[i].add_marker(pytest.mark.skip(reason="no CUDA device"))
         elif REHEARSAL and items[i].get_closest_marker("cuda"):
             items[i].add_marker(pytest.mark.skip(reason="only a GPU can show it"))
-    ordered = sorted((items[i] for i in own), key=lateness)
+    ordered = sorted((items[i] for i in own), key=run_order)
     for i, item in zip(own, ordered, strict=True):
         items[i] = item
 

@@ -1,7 +1,7 @@
 """The device of the tests on a GPU, and the record of how far it was from the CPU.
 
-Every comparison says how far apart the GPU and the CPU may be, and the record says how far apart they were.
-A rehearsal (`LOLA_GPU_REHEARSAL=1`) takes the CPU for the device: it tries the tests themselves.
+Every comparison has a tolerance between GPU and CPU, and the record holds the largest difference.
+A rehearsal (`LOLA_GPU_REHEARSAL=1`) takes the CPU for the device: it tests the tests.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ class Record:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def near(self, what: str, found: Any, expected: Any, tolerance: float) -> None:
-        """Hold that numbers agree: their largest difference over the largest magnitude expected.
+        """Assert that numbers agree: their largest difference over the largest magnitude expected.
 
         Where one is not finite, the other must be the same.
         """
-        found, expected = (torch.as_tensor(each).detach().cpu().double() for each in (found, expected))
+        found, expected = (torch.as_tensor(values).detach().cpu().double() for values in (found, expected))
         assert found.shape == expected.shape, f"{what}: {tuple(found.shape)}, not {tuple(expected.shape)}"
         finite = expected.isfinite()
         torch.testing.assert_close(found[~finite], expected[~finite], equal_nan=True, msg=what)

@@ -1,6 +1,6 @@
-"""The models of the `paper` preset, as far as their training needs: told without Ray, which presets import.
+"""The models of the `paper` preset, as far as their training needs, without importing Ray, which presets do.
 
-A unit test holds that these are the preset's.
+A unit test checks that these are the preset's.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Say in one line why the tests of this folder cannot run here, if they cannot."""
+"""Print in one line why the tests of this folder cannot run here, if they cannot."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ NEEDED = ("torch", "numpy", "pytest", "azula", "heavyball", "pydantic", "upath",
 def hindrance() -> str | None:
     """Why not, None if they can."""
     if sys.version_info < (3, 11):  # noqa: UP036
-        return f"Python {sys.version.split()[0]} is too old; name one from 3.11 on: make PYTHON=... gputest"
+        return f"Python {sys.version.split()[0]} is too old; give one from 3.11 on: make PYTHON=... gputest"
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         return f"{sys.executable} lacks {', '.join(missing)}; see tests/gpu/README.md"
     import torch

@@ -1,6 +1,6 @@
 """The cost model's memory against what training takes, for models of the `paper` preset at a GPU's batch.
 
-Training is eager, which the cost model describes; what is compiled keeps less, and is held to be no more.
+Training is eager, which the cost model describes; compiled training must take no more memory.
 PSGD's own steps are not compiled here, which would take minutes and changes nothing of its state.
 """
 
@@ -23,43 +23,43 @@ pytestmark = pytest.mark.cuda
 
 
 class Constant(Waves):
-    """One window again and again: it is only read for its size."""
+    """A source that repeats one window: only its size matters."""
 
     def __len__(self):
         return 64
 
     def read(self, index, key):
-        return self.window, self.told
+        return self.window, self.label
 
     @functools.cached_property
     def window(self):
         return torch.randn(self.shape, generator=torch.Generator().manual_seed(0))
 
     @functools.cached_property
-    def told(self):
+    def label(self):
         return torch.ones(self.parameters)
 
 
 @functools.cache
 def forecast(name):
     """Bytes by the cost model, and their parts."""
-    of = MODELS[name]
-    build = functools.partial(of.model.build, **of.sizes)
-    counts = count(build, of.shape, of.sizes.get("parameters", 0), of.training.precision)
-    return estimate(counts, of.of_a_gpu, 0, Hardware()).memory
+    case = MODELS[name]
+    build = functools.partial(case.model.build, **case.sizes)
+    counts = count(build, case.shape, case.sizes.get("parameters", 0), case.training.precision)
+    return estimate(counts, case.of_a_gpu, 0, Hardware()).memory
 
 
 def measure(name, device, compiled):
-    of = MODELS[name]
-    training = of.of_a_gpu.replace(
+    case = MODELS[name]
+    training = case.of_a_gpu.replace(
         steps=STEPS, report_every=STEPS, valid_samples=1, compile=compiled, warmup=0, cpus=1
     )
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     with torch.device(device):
-        model = of.model.build(**of.sizes)
-    source = Constant(of.shape, of.sizes.get("parameters", 0))
+        model = case.model.build(**case.sizes)
+    source = Constant(case.shape, case.sizes.get("parameters", 0))
     metrics = {}
     train(
         model,
@@ -74,7 +74,7 @@ def measure(name, device, compiled):
 
 
 def fits(name, record):
-    """Skip what the GPU at hand cannot hold."""
+    """Skip models that do not fit this GPU."""
     torch.cuda.empty_cache()
     needed, (free, _) = forecast(name).total, torch.cuda.mem_get_info()
     if needed * (1 + MARGIN) > free:

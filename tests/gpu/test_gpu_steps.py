@@ -1,4 +1,4 @@
-"""What a training step asks of the host: synchronisations, and the time that its random numbers take."""
+"""What a training step costs the host: synchronisations, and the time that its random numbers take."""
 
 import statistics
 import warnings

@@ -1,8 +1,9 @@
-"""A GPU that is not there: tensors hold their values on the CPU and say that they are on `cuda:0`.
+"""A fake GPU: tensors hold their values on the CPU and report that they are on `cuda:0`.
 
-Within `PretendedGPU` torch's functions take and give such tensors wherever `cuda` is asked for, so that
-whole training steps and rollouts run, with true values, on a machine without a GPU. Whatever would stop on a
-GPU for its tensors being on two devices raises `MixedDevices`, and `waits` lists where the host would wait.
+Within `PretendedGPU` torch's functions take and return such tensors wherever `cuda` is asked for, so that
+whole training steps and rollouts run, with true values, on a machine without a GPU. An operation that
+would fail on a GPU because its tensors are on two devices raises `MixedDevices`, and `waits` lists where the
+host would synchronise with the GPU.
 
 What it cannot see: kernels (what CUDA does not implement, or computes otherwise), streams, memory, automatic
 mixed precision, which it leaves alone, compiled code and CUDA graphs; functions that make a tensor in C++
@@ -45,7 +46,7 @@ class MixedDevices(RuntimeError):
 
 
 class OnGPU(Tensor):
-    """A tensor that says it is on the GPU; `inner` holds its values."""
+    """A tensor that reports that it is on the GPU; `inner` holds its values."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -97,16 +98,18 @@ def wrap(x):
     return OnGPU(x) if isinstance(x, Tensor) and not isinstance(x, OnGPU) else x
 
 
-def held(x):
+def is_on_gpu(x):
     """Whether a tensor is on the GPU."""
     return isinstance(x, OnGPU)
 
 
 def check(func, args, kwargs):
-    """Raise unless an operation's tensors are where CUDA wants them; note whether the host would wait."""
+    """Raise unless an operation's tensors are on valid devices; record whether the host would wait."""
     name = func._overloadpacket.__name__.rstrip("_")
-    strangers = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and not isinstance(x, OnGPU)]
-    wrong = [x for x in strangers if (x.ndim or name not in SCALARS) and not no_tangent(x)]
+    cpu_tensors = [
+        x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and not isinstance(x, OnGPU)
+    ]
+    wrong = [x for x in cpu_tensors if (x.ndim or name not in SCALARS) and not no_tangent(x)]
     if wrong and name not in CROSSING:
         shapes = ", ".join(str(tuple(x.shape)) for x in wrong)
         raise MixedDevices(f"{func}: tensors on {GPU} meet tensors of shape {shapes} on the CPU")
@@ -166,10 +169,10 @@ class PretendedGPU(TorchFunctionMode):
 
     @classmethod
     def wait(cls, why):
-        """Note that the host waits here."""
+        """Record that the host waits here."""
         if cls.active is None:
             return
-        frames = [each for each in traceback.extract_stack() if each.filename.startswith(LOLA)]
+        frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(LOLA)]
         place = (
             f"{frames[-1].filename.removeprefix(LOLA + '/')}:{frames[-1].lineno}" if frames else "elsewhere"
         )
@@ -177,12 +180,13 @@ class PretendedGPU(TorchFunctionMode):
 
     @staticmethod
     def group(function):
-        """Have tensors grouped by the device that they say, which C++ does not know."""
+        """Group tensors by the device that they report, which C++ does not know."""
 
         def grouped(tensors, *args):
             groups = function(tensors, *args).items()
             return {
-                (GPU if held(found[0][0][0]) else device, dtype): found for (device, dtype), found in groups
+                (GPU if is_on_gpu(found[0][0][0]) else device, dtype): found
+                for (device, dtype), found in groups
             }
 
         return grouped
@@ -198,13 +202,13 @@ class PretendedGPU(TorchFunctionMode):
             return PROPERTIES[func](args[0], func)
         if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
             return self.to(func, *args, **kwargs)
-        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__) and held(args[0]):
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__) and is_on_gpu(args[0]):
             if func is not Tensor.tolist:
                 raise TypeError("can't convert cuda:0 device type tensor to numpy")
             self.wait("tolist")
             return args[0].detach().inner.tolist()
         device = kwargs.get("device")
-        if func is Tensor.new_tensor and device is None and held(args[0]):
+        if func is Tensor.new_tensor and device is None and is_on_gpu(args[0]):
             device = GPU
         if device is None or torch.device(device).type != "cuda":
             return func(*args, **kwargs)
@@ -217,17 +221,17 @@ class PretendedGPU(TorchFunctionMode):
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
         if func is not Tensor.to:
             device, args = HOST if func is Tensor.cpu else GPU, ()
-        for each in args:
-            if isinstance(each, torch.dtype):
-                dtype = each
-            elif isinstance(each, Tensor):
-                device, dtype = GPU if held(each) else HOST, each.dtype
-            elif isinstance(each, str | torch.device):
-                device = each
+        for value in args:
+            if isinstance(value, torch.dtype):
+                dtype = value
+            elif isinstance(value, Tensor):
+                device, dtype = GPU if is_on_gpu(value) else HOST, value.dtype
+            elif isinstance(value, str | torch.device):
+                device = value
         kind = None if device is None else torch.device(device).type
         options = {key: value for key, value in kwargs.items() if key in ("copy", "memory_format")}
         cast = x if dtype is None and not options else Tensor.to(x, dtype or x.dtype, **options)
-        if kind is None or (kind == "cuda") == held(x):
+        if kind is None or (kind == "cuda") == is_on_gpu(x):
             return cast
         if kind not in ("cpu", "cuda"):
             return Tensor.to(x, device)
@@ -244,7 +248,7 @@ class PretendedGPU(TorchFunctionMode):
 
 
 PROPERTIES = {
-    Tensor.device.__get__: lambda x, get: GPU if held(x) else get(x),
-    Tensor.is_cuda.__get__: lambda x, get: held(x),
-    Tensor.is_cpu.__get__: lambda x, get: not held(x) and get(x),
+    Tensor.device.__get__: lambda x, get: GPU if is_on_gpu(x) else get(x),
+    Tensor.is_cuda.__get__: lambda x, get: is_on_gpu(x),
+    Tensor.is_cpu.__get__: lambda x, get: not is_on_gpu(x) and get(x),
 }

@@ -157,7 +157,7 @@ def test_checkpoints_go_from_a_gpu_to_the_cpu_and_back(tmp_path, optimizer, monk
 
 @pytest.mark.parametrize("name", ["autoencoder", "variational autoencoder", *EMULATORS[:3], "neural solver"])
 def test_the_host_waits_for_the_gpu_at_most_once_a_step(name):
-    """Whether the gradient is finite; beside reports, which are left out, there is nothing else to know."""
+    """Only for whether the gradient is finite; reports, which also wait, are left out."""
     waits = []
     for steps in (1, 3):
         config = training(steps=steps, report_every=steps, accumulate=2)
