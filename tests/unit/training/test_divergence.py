@@ -77,7 +77,7 @@ def test_a_sample_that_is_not_finite_is_skipped_named_and_counted(value, fault):
 
 def test_tracing_a_step_changes_no_other(monkeypatch):
     _, traced = run(Windows(bad=17))
-    monkeypatch.setattr("lola.training.divergence.TRACED", 0)
+    monkeypatch.setattr("lola.training.divergence.MAX_TRACED_STEPS", 0)
     _, plain = run(Windows(bad=17))
     for a, b in zip(traced.parameters(), plain.parameters(), strict=True):
         assert torch.equal(a, b)
