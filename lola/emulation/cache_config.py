@@ -10,14 +10,14 @@ from lola.training.precision import Precision
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheConfig(Config):
-    """What a latent cache holds.
+    """The contents of a latent cache.
 
     Arguments:
         dtype: The type of the stored latents.
         precision: The type of the autoencoder's arithmetic.
         variants: Versions of each training trajectory: the simulated one, then augmented ones, all different.
         seed: Seeds the augmentations.
-        symmetries: What augmented versions are drawn from; `published` turns gravity over as they did.
+        symmetries: The symmetries that augmented versions are drawn from; `published` turns gravity over as they did.
         block: Most states encoded at once; a trajectory's are divided evenly.
         skip_bad_shards: Whether to leave out simulation files that cannot be read; the manifest lists them.
         actors: Largest number of encoders.

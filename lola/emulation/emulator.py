@@ -10,7 +10,7 @@ Backward in time, windows end with what is known instead, as a third of those in
 
     [x_{-L+1} ... x_{-K} | x_{-K+1} ... x_0]
 
-Diffusion models and neural solvers are rolled out alike. The noise of a window is drawn from the stream named
+Diffusion models and neural solvers are rolled out in the same way. The noise of a window is drawn from the stream named
 by the row's key and the number of the window, so that a member of an ensemble is a function of its key alone,
 whatever rows are computed together.
 
@@ -66,8 +66,8 @@ class Emulator:
     """An emulator of trajectories; it puts its networks in evaluation mode.
 
     Arguments:
-        model: What completes windows, in latent space if there is an autoencoder, else in pixel space.
-        autoencoder: What maps states to latent states and back.
+        model: Completes windows, in latent space if there is an autoencoder, else in pixel space.
+        autoencoder: Maps states to latent states and back.
         sampler: How a diffusion model draws; a neural solver has no use for it.
         system: The physical system, with the statistics that the model was trained on, where it is known.
         inference: How the networks are run.
@@ -132,8 +132,8 @@ class Emulator:
             mask: True where an element is known, with a shape that expands to that of `known`.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window.
-            bound: What `bind` made of this mask and these parameters, for windows that share them.
-            observed: What is observed of the windows, if anything is.
+            bound: The result of `bind` for this mask and these parameters, if windows share them.
+            observed: The windows' observations, if any.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
@@ -200,7 +200,7 @@ class Emulator:
             keys: The key of each row, such as `(seed, trajectory, member)`.
             overlap: States that a window shares with the one before, at least 1 and below L.
             backward: Whether to emulate the past of the context.
-            observations: What is observed of the states to emulate, in physical units.
+            observations: Observations of the states to emulate, in physical units.
 
         Yields:
             The next states, without the context, with shape `(B, C, n, *grid)`; each part in the order of
@@ -251,7 +251,7 @@ class Emulator:
     def _observed(
         observations: Observations | None, part: slice, done: int, known: int, new: int
     ) -> Observed | None:
-        """What is observed of some rows' windows, which add `new` states to `done` ones, if anything."""
+        """The observations of some rows' windows, which add `new` states to `done` ones, if any."""
         seen = [] if observations is None else observations.within(done + 1, new)
         if observations is None or not seen:
             return None

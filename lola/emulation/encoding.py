@@ -1,4 +1,4 @@
-"""What a latent cache holds, and the encoder that turns blocks of states into blocks of latents.
+"""The identity of a latent cache, and the encoder that turns blocks of states into blocks of latents.
 
     a block of T states -> augment -> standardise -> autoencoder -> T latents, for each variant
 
@@ -48,7 +48,7 @@ class Encoder:
     Arguments:
         model: The folder of the finished autoencoder.
         shards: The shards by number.
-        config: What the cache holds.
+        config: The contents of the cache.
     """
 
     def __init__(self, model: AnyPath, shards: Mapping[int, SimulationFile], config: CacheConfig) -> None:

@@ -14,7 +14,7 @@ from lola.emulation.sampling_config import SamplerConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnsembleConfig(Config):
-    """What is emulated, by what, and from where.
+    """An ensemble to emulate: the emulator, the initial states and the length.
 
     Arguments:
         emulator: A stage's folder, name or fingerprint, runs:/RUN_ID, models:/NAME/VERSION, or the name of a

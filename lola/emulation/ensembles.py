@@ -40,7 +40,7 @@ class Ensemble:
 
     Arguments:
         config: The configuration.
-        emulator: What emulates.
+        emulator: The emulator.
         split: The trajectories of the initial file.
         members: Members of each trajectory.
         stride: Simulation steps between states.
@@ -157,7 +157,7 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
 
 def _system(emulator: Emulator, folder: AnyPath) -> System:
     if emulator.system is None:
-        raise DataError(f"{folder} does not tell the data of its model; import a run that does")
+        raise DataError(f"{folder} does not record the data of its model; import a run that does")
     return emulator.system
 
 
@@ -209,7 +209,7 @@ def write_ensemble(
     """Emulate, and write a file of The Well's layout, state by state; it is renamed to `path` when complete.
 
     Arguments:
-        config: What is emulated.
+        config: The ensemble.
         path: The file, or a URL; a file for a URL is uploaded when complete.
         log: Called with messages about what is done, and with the progress every few seconds.
         check: Called with the ensemble before anything is drawn; may raise.

@@ -54,8 +54,8 @@ class EnsembleFrames:
     Arguments:
         file: The open file, as `write_ensemble` makes it.
         system: Its fields.
-        config: What is shown.
-        truth: The file that the initial states are from, if it is at hand.
+        config: The selection of fields, members and trajectory.
+        truth: The file that the initial states are from, if there is one.
 
     Raises:
         DataError: The file is no ensemble.
@@ -117,7 +117,7 @@ class FrameRenderer:
     """The pictures of a frame: a row per field, a column for the truth, mean, spread and each member.
 
     Arguments:
-        frames: What is shown.
+        frames: The states of the ensemble.
         config: How.
     """
 
@@ -179,7 +179,7 @@ def write_film(
 
     Arguments:
         ensemble: The file, as `write_ensemble` makes it.
-        config: What is shown.
+        config: The selection of fields, members and trajectory.
         truth: The file with the initial states and those that followed them.
         log: Called with the progress every few seconds.
 

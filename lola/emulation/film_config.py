@@ -12,7 +12,7 @@ PIXELS = 8192  # of a frame's longer side; encoders of films take no more
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilmConfig(Config):
-    """What a film shows.
+    """The content of a film.
 
     Arguments:
         fields: Channels, a row of pictures each; without any, the one that pictures of the system show.

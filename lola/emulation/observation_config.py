@@ -19,7 +19,7 @@ OperatorName = Literal["subsample", "block_mean", "sensors", "mask"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObservationConfig(Config):
-    """What a test trajectory is observed by.
+    """How a test trajectory is observed.
 
     Arguments:
         operator: The operator.

@@ -72,7 +72,7 @@ def of_fields(operator: Operator, channels: Sequence[int]) -> Operator:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Observations:
-    """What is observed of a rollout.
+    """Observations of a rollout.
 
     Arguments:
         operator: `A`, from physical states `(n, C, *grid)` to observations `(n, ...)`, row by row.
@@ -106,7 +106,7 @@ class Observations:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Observed:
-    """What is observed of a window.
+    """Observations of a window.
 
     Arguments:
         observations: The observations of the rollout.

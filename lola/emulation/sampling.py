@@ -90,7 +90,7 @@ SAMPLERS: dict[SamplerName, type[Sampler]] = {
 def build_sampler(
     config: SamplerConfig, denoiser: Denoiser, generator: SampleGenerator | None = None
 ) -> Sampler:
-    """What `SamplerConfig.build` returns."""
+    """The return type of `SamplerConfig.build`."""
     arranged = arrange(config, SAMPLERS[config.name], denoiser, generator if config.stochastic else None)
     return arranged(denoiser, **config.options)
 

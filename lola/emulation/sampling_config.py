@@ -64,7 +64,7 @@ class SamplerConfig(Config):
             `1 + corrections`, and so many must divide this number.
         order: The order of a method of several steps; 3 for Adams-Bashforth's, 2 for exponential ones.
         eta: The share of the noise: of ddim from 0 (none, its default) to 1 (ddpm), of ito from 0 to any (1).
-        temperature: What ito divides its drift by; 1.
+        temperature: The divisor of ito's drift; 1.
         corrections: Corrector steps before each predictor step; 1.
         delta: The size of corrector steps, above 0 and below 1; 0.01.
         spacing: In what the steps are evenly spaced.

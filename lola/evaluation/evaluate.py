@@ -3,7 +3,7 @@ r"""Evaluation of one trajectory, of the test split or of the validation split.
 From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x^{K+1} ... x^L`, which are
 decoded and scored in physical units, field by field, at lead times of simulation steps since `x^K`, against
 the truth and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds
-`x^K`, are scored alike.
+`x^K`, are scored in the same way.
 
 Members are kept as the emulator draws them, latent; only as many states as are decoded at once are in memory
 in physical units, and these are scored before the next are decoded.
@@ -75,13 +75,13 @@ def evaluate_trajectory(
     """Predict one trajectory from one start state and score it.
 
     Arguments:
-        config: What is scored.
+        config: The evaluation.
         subject: The key columns; target, trajectory and start are filled in here.
         split: The split that the configuration names.
         index: The trajectory's number in the split.
         start: The first state of the context.
         autoencoder: The latent space, if there is one.
-        emulator: What makes the predictions, if it is an emulator; on the device of the autoencoder.
+        emulator: The emulator that makes the predictions, if any; on the device of the autoencoder.
 
     Raises:
         DataError: No state is left after the context.

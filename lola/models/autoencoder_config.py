@@ -26,8 +26,8 @@ class CodecConfig(Config, abc.ABC):
     """The base class of all autoencoders' configurations.
 
     Arguments:
-        latent_channels: Channels of the latent state: the lever of the compression rate.
-        saturation: What bounds the latent state.
+        latent_channels: Channels of the latent state; they set the compression rate.
+        saturation: The function that bounds the latent state.
         loss: The reconstruction loss.
         kl_weight: Weight of the divergence of latents from a standard normal; above 0 the autoencoder is
             variational.
@@ -85,7 +85,7 @@ class CodecConfig(Config, abc.ABC):
 
     def build(self, channels: int, spatial: int) -> "Autoencoder":
         """The autoencoder of states of `channels` fields on `spatial` grid axes (1 to 3)."""
-        require(1 <= spatial <= 3, f"autoencoders know 1 to 3 grid axes, not {spatial}")
+        require(1 <= spatial <= 3, f"autoencoders support 1 to 3 grid axes, not {spatial}")
         from lola.models.autoencoder import Autoencoder
 
         return Autoencoder(self, channels, spatial)

@@ -211,7 +211,7 @@ class Diffusion(nn.Module):
             mask: True where an element is known, with a shape that expands to that of `known`.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window, for the noise at t = 1.
-            sampler: What makes a sampler of a denoiser.
+            sampler: Builds a sampler from a denoiser.
             bound: The network with this mask and these parameters bound, if there is one.
 
         Returns:

@@ -48,8 +48,8 @@ def along_axes(name: str, sizes: Sizes, time: int, spatial: int) -> tuple[int, .
     """Sizes along time and each of `spatial` grid axes; a single size is that of every grid axis.
 
     Arguments:
-        name: What they are called, for the error.
-        sizes: What was given.
+        name: The field's name, for the error.
+        sizes: The field's value.
         time: The size along time where a single one was given.
         spatial: The number of grid axes.
     """

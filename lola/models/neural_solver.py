@@ -95,7 +95,7 @@ class NeuralSolver(nn.Module):
             mask: True where an element is known, with a shape that expands to that of `known`.
             parameters: Parameters of the simulations, with shape `(B, P)`.
             generator: One random stream per window.
-            bound: The network with this mask and these parameters bound, if it is at hand.
+            bound: The network with this mask and these parameters bound, if there is one.
 
         Returns:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlocksConfig(Config):
-    """The blocks of a transformer, whatever it is for.
+    """The blocks of a transformer: options shared by autoencoders and emulators.
 
     Arguments:
         features: Features per token.

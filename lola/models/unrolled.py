@@ -64,7 +64,7 @@ def unroll(sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluatio
     """The steps of a deterministic sampler.
 
     Arguments:
-        sampler: What makes the sampler of a denoiser.
+        sampler: Builds the sampler from a denoiser.
         schedule: The noise schedule.
         evaluations: How often the sampler evaluates the network.
     """

@@ -36,7 +36,7 @@ def load_published(folder: Path | str) -> Autoencoder | Diffusion | NeuralSolver
 
     Raises:
         DataError: The folder is not a run, its configuration is one that we cannot be, or its weights are
-            others than its configuration tells.
+            others than its configuration gives.
     """
     run = read_run(folder)
     return build_autoencoder(run) if run.kind == "ae" else build_emulator(run)

@@ -20,7 +20,7 @@ def build_autoencoder(run: Run) -> Autoencoder:
     """The autoencoder of a run, in evaluation mode.
 
     Raises:
-        DataError: Its configuration tells of a network that we have not, or its weights are of another.
+        DataError: Its configuration describes an unsupported network, or its weights belong to another.
     """
     architecture, config = _read(run)
     with run.honouring("ae"):

@@ -28,17 +28,17 @@ from lola.storage.stages import WEIGHTS, Kind, Stage, atomic_path
 from lola.training.checkpoint import save_weights
 
 KINDS = {"ae": "autoencoder", "denoiser": "diffusion", "surrogate": "neural_solver"}
-UNKNOWN = "unknown"  # the system of runs that do not tell their data
+UNKNOWN = "unknown"  # the system of runs that do not record their data
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Imported(Config):
-    """What an imported stage is.
+    """The configuration of an imported stage.
 
     Arguments:
         model: The network.
         sizes: The sizes that its data decided.
-        data: The system that it was trained on, as JSON, where the run tells it.
+        data: The system that it was trained on, as JSON, where the run records it.
     """
 
     model: AutoencoderConfig | TransformerAutoencoderConfig | DiffusionConfig | NeuralSolverConfig
@@ -58,7 +58,7 @@ class Conversion:
     Arguments:
         run: The run.
         stage: Where it goes.
-        config: What the stage is.
+        config: The stage's configuration.
         model: The network.
         autoencoder: The conversion of its autoencoder, for an emulator of latents.
     """
@@ -138,7 +138,7 @@ def _autoencoder(run: Run, root: AnyPath, system: System | None, name: str | Non
 
 
 def _tags(conversion: Conversion) -> dict[str, Any]:
-    """What the run is, for the tracking server."""
+    """The run's description for the tracking server."""
     stage = conversion.stage
     codec = conversion if stage.kind == "autoencoders" else conversion.autoencoder
     compression = 1.0

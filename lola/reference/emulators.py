@@ -28,7 +28,7 @@ def build_emulator(run: Run) -> Diffusion | NeuralSolver:
     """The network of an emulator's run, in evaluation mode.
 
     Raises:
-        DataError: Its configuration tells of a network that we have not, or its weights are of another.
+        DataError: Its configuration describes an unsupported network, or its weights belong to another.
     """
     return build_denoiser(run) if run.kind == "denoiser" else build_neural_solver(run)
 

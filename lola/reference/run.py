@@ -23,7 +23,7 @@ Reorder = Callable[[str, Tensor], Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 WEIGHTS = ("state.pth", "state_best.pth")
-NETWORKS = ("denoiser", "surrogate", "ae")  # an emulator's configuration may tell of its autoencoder too
+NETWORKS = ("denoiser", "surrogate", "ae")  # an emulator's configuration may describe its autoencoder too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """The section that tells of the run's network: `ae`, `denoiser` or `surrogate`."""
+        """The section that describes the run's network: `ae`, `denoiser` or `surrogate`."""
         return next(name for name in NETWORKS if self.config.get(name) is not None)
 
     def section(self, name: str) -> dict[str, Any]:

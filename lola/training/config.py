@@ -46,7 +46,7 @@ class TrainingConfig(Config):
         precision: The type of the network's arithmetic; weights stay float32.
         valid_samples: Size of the fixed validation set.
         seed: Seeds weights, sample order, masks, times and noise.
-        order: What else decides the order of samples.
+        order: What else determines the order of samples.
         report_every: Steps between reports, validations and checkpoints.
         accumulate: Micro-batches that each worker splits its share of a step into, to save memory.
         recompute: Whether blocks recompute their activations in the backward pass, to save memory.

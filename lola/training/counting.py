@@ -147,7 +147,7 @@ class _CachedOutputs:
 
 
 class _Operations(TorchDispatchMode):
-    """Adds up the operations of whatever is computed, by torch's formulas.
+    """Counts the operations of everything computed in its context, by torch's formulas.
 
     Networks repeat their blocks, and torch computes the shape of a result in Python, which is slow: the
     outputs for inputs of the same shapes are cached.

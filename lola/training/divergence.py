@@ -45,7 +45,7 @@ Samples = Iterable[tuple[Batch, Key, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What was found in the samples of one rank.
+    """Faults found in the samples of one rank.
 
     Arguments:
         samples: How many there are.
@@ -59,10 +59,10 @@ class Trace:
 
 
 class DivergenceCheck:
-    """Follows one training run, on every rank alike.
+    """Checks one training run; every rank comes to the same result.
 
     Arguments:
-        model: What is trained, without a wrapper that exchanges gradients.
+        model: The model in training, without a wrapper that exchanges gradients.
         stream: This rank's share of the batches.
         validation: Where the windows of the validation set are read from.
         config: How it is trained.
@@ -122,10 +122,10 @@ class DivergenceCheck:
         """Check a validation loss.
 
         Arguments:
-            name: What it is called.
+            name: The name of the metric.
             value: The loss.
             position: Where training stands.
-            objective: What was validated, perhaps in a wrapper.
+            objective: The validated module, perhaps in a wrapper.
 
         Raises:
             DivergedError: It is not finite.
@@ -176,7 +176,7 @@ class DivergenceCheck:
         return Trace(count, tuple(faults), data)
 
     def _fault(self, model: nn.Module, batch: Batch, key: Key, gradients: bool) -> str:
-        """What is not finite in a sample's loss or gradient, if anything is."""
+        """A message if a sample's loss or gradient is not finite, else empty."""
         largest = f"its largest input is {batch.states.abs().max().item():.3g}"
         with torch.set_grad_enabled(gradients), precision(self.config.precision, self.device):
             generator = SampleGenerator([key], self.device)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from pretended import MixedDevices, PretendedGPU, held
+from pretended import MixedDevices, PretendedGPU, is_on_gpu
 from sources import Single
 
 from lola.core.seeding import SampleGenerator, seed_process
@@ -125,7 +125,7 @@ def test_training_on_a_gpu_follows_the_cpu(name):
     expected, _ = run(name, training(), "cpu")
     with PretendedGPU():
         found, model = run(name, training(), "cuda")
-        assert all(held(weight) for weight in model.state_dict().values())
+        assert all(is_on_gpu(weight) for weight in model.state_dict().values())
     assert_alike(found, expected)
 
 
@@ -186,7 +186,7 @@ def roll_out(emulator, device, observations=None, states=WINDOW + 1):
         context, parameters, states, [(0,), (1,)], observations=observations
     )
     states = torch.cat(list(windows), dim=2)
-    assert held(states) == (device == "cuda")
+    assert is_on_gpu(states) == (device == "cuda")
     return states.cpu()
 
 
@@ -342,7 +342,7 @@ def test_random_numbers_are_those_of_the_cpu():
     with PretendedGPU() as gpu:
         there = SampleGenerator(keys, "cuda")
         found = [there.poisson(1.0, 3), there.uniform(2), there.normal(7, 3)]
-        assert all(held(each) for each in found)
+        assert all(is_on_gpu(each) for each in found)
         assert not gpu.waits
         found = [each.cpu() for each in found]
     here = SampleGenerator(keys)
@@ -361,6 +361,6 @@ def test_mixed_devices_are_seen():
         ):
             with pytest.raises(MixedDevices):
                 mix()
-        assert held(x * torch.tensor(2.0))
+        assert is_on_gpu(x * torch.tensor(2.0))
         with pytest.raises(TypeError, match="numpy"):
             np.asarray(x)

@@ -122,7 +122,7 @@ def drifts(
     """The mean over members of the drift of what is conserved, with the fields that hold it.
 
     Arguments:
-        invariants: What the simulation conserves.
+        invariants: Conserved quantities of the simulation.
         channels: The names of the fields.
         known: The last known state in physical units, with shape `(C, *grid)`.
         statistics: The means of the members.
