@@ -17,7 +17,7 @@ class CacheConfig(Config):
         precision: The type of the autoencoder's arithmetic.
         variants: Versions of each training trajectory: the simulated one, then augmented ones, all different.
         seed: Seeds the augmentations.
-        symmetries: The symmetries that augmented versions are drawn from; `published` turns gravity over as they did.
+        symmetries: Symmetries that augmented versions are drawn from; `published` also flips gravity.
         block: Most states encoded at once; a trajectory's are divided evenly.
         skip_bad_shards: Whether to leave out simulation files that cannot be read; the manifest lists them.
         actors: Largest number of encoders.

@@ -10,9 +10,9 @@ Backward in time, windows end with what is known instead, as a third of those in
 
     [x_{-L+1} ... x_{-K} | x_{-K+1} ... x_0]
 
-Diffusion models and neural solvers are rolled out in the same way. The noise of a window is drawn from the stream named
-by the row's key and the number of the window, so that a member of an ensemble is a function of its key alone,
-whatever rows are computed together.
+Diffusion models and neural solvers are rolled out in the same way. The noise of a window is drawn from the
+stream named by the row's key and the number of the window, so that a member of an ensemble is a function of
+its key alone, not of the rows that are computed together with it.
 
 A diffusion model's windows may be guided by observations of their physical states (Figure 6), which the
 operator sees through the decoder and the inverse of the standardisation. A window without any is drawn as
