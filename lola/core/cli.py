@@ -58,14 +58,14 @@ def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
 def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
     program = os.path.basename(sys.argv[0])
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what is said is to be read at once, also from a file
-            # Names of files may hold what a console of ASCII, such as LC_ALL=C has, cannot show
+        if isinstance(stream, io.TextIOWrapper):  # output appears at once, also in a file
+            # File names may have characters that an ASCII console (LC_ALL=C) cannot print
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     try:
         main(read(program))
     except LolaError as error:
         sys.exit(f"{program}: error: {error}")
-    except BrokenPipeError:  # whoever read the output has seen enough, as in `--help | head`
+    except BrokenPipeError:  # the reader has closed the pipe, as in `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as of a program that SIGPIPE ends
     except OSError as error:
@@ -75,7 +75,7 @@ def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
         sys.exit(f"{program}: error: {line}")
     except KeyboardInterrupt as interrupt:
         left = f"; {interrupt}" if str(interrupt) else ""
-        print(f"{program}: interrupted; the same command goes on from here{left}", file=sys.stderr)
+        print(f"{program}: interrupted; run the same command again to resume{left}", file=sys.stderr)
         sys.exit(130)
 
 
@@ -96,7 +96,7 @@ def parse(
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
     if name not in presets:
-        _refuse(program, f"no preset is called {name!r}; there are {', '.join(presets)}")
+        _refuse(program, f"unknown preset {name!r}; choose from {', '.join(presets)}")
     names = ", ".join(f"{other} (default)" if other == default else other for other in presets)
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     try:
@@ -115,11 +115,11 @@ def parse(
 
 
 def _refuse_superseded(program: str, arguments: Sequence[str], kind: type[Config]) -> None:
-    """Refuse options of parts that an option of the whole decides."""
+    """Refuse options of parts that are set by an option of the whole configuration."""
     given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
     for path, name in kind.superseded.items():
         if option(path) in given:
-            _refuse(program, f"{option(path)} is decided by {option(name)}; give that instead")
+            _refuse(program, f"{option(path)} is set by {option(name)}; use that instead")
 
 
 def _parse(
@@ -191,11 +191,11 @@ def choose_kinds(config: C, arguments: Sequence[str]) -> tuple[C, list[str]]:
 def _with_kind(config: C, path: str, kind: str) -> C:
     choices = _choices(config)
     if path not in choices:
-        raise ConfigError(f"--{path}.type chooses nothing; there are {', '.join(choices) or 'no choices'}")
+        raise ConfigError(f"unknown option --{path}.type; kinds can be chosen for {', '.join(choices) or 'no part'}")
     by_class = {each.__name__: each for each in choices[path].values()}
     kinds = by_class | choices[path]  # names of classes are those that manifests hold
     if kind not in kinds:
-        raise ConfigError(f"--{path}.type knows no {kind!r}; there are {', '.join(choices[path])}")
+        raise ConfigError(f"--{path}.type: unknown kind {kind!r}; choose from {', '.join(choices[path])}")
     *names, last = path.split(".")
     owners = [config]
     for name in names:

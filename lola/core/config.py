@@ -158,7 +158,7 @@ class Config:
         known = {field.name for field in dataclasses.fields(cls)}
         surplus = sorted(set(values) - known - {"type"})
         if surplus:
-            raise ConfigError(f"{cls.__name__} knows no option {', '.join(surplus)}")
+            raise ConfigError(f"{cls.__name__} has no option {', '.join(surplus)}")
         values = {key: _revive(value) for key, value in values.items() if key != "type"}
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)

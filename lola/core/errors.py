@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that names the thing at fault and the remedy."""
+"""Errors that a user can fix: one line that names the thing at fault and the remedy."""
 
 
 class LolaError(Exception):
@@ -10,7 +10,7 @@ class ConfigError(LolaError, ValueError):
 
 
 class DataError(LolaError, ValueError):
-    """A data file or dataset that is missing, torn, foreign or unphysical."""
+    """A data file or dataset that is missing, corrupt, unrecognised or unphysical."""
 
 
 class MissingDataError(DataError):
@@ -26,7 +26,7 @@ class StorageError(LolaError, OSError):
 
 
 class CorruptError(StorageError):
-    """A file of ours that is empty, cut or changed."""
+    """A file written by this project that is empty, truncated or changed."""
 
 
 class TrackingError(LolaError, ConnectionError):
@@ -34,4 +34,4 @@ class TrackingError(LolaError, ConnectionError):
 
 
 class ClusterError(LolaError, ConnectionError):
-    """A Ray cluster that does not answer, does not start, or has not what is needed."""
+    """A Ray cluster that does not answer, does not start, or lacks resources."""

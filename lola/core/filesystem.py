@@ -27,7 +27,7 @@ LOCK_REMEDY = (
     "its filesystem has no locks; mount it with them (Lustre: -o flock; NFS: version 4, or a running lockd), "
     "or give another --storage"
 )
-DISK_REMEDY = "see to the disk or the network filesystem, and run again"
+DISK_REMEDY = "check the disk or the network filesystem, and run again"
 REMEDIES = {
     errno.ENOSPC: SPACE_REMEDY,
     errno.EDQUOT: SPACE_REMEDY,
@@ -101,7 +101,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Return when the names in a folder are on the disk; some network filesystems do so by themselves."""
+    """Return when the names in a folder are on the disk; some network filesystems need no such call."""
     try:
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -128,9 +128,9 @@ def replace(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = target.with_name(f".{target.name}.{source.name}")
-        shutil.copyfile(source, beside)
-        os.replace(beside, target)
+        tmp_path = target.with_name(f".{target.name}.{source.name}")
+        shutil.copyfile(source, tmp_path)
+        os.replace(tmp_path, target)
         source.unlink()
 
 

@@ -1,6 +1,6 @@
-"""How long tasks take together: list scheduling of what is ready, in order, onto limited resources.
+"""How long tasks take together: list scheduling onto limited resources.
 
-At any moment every task starts, in the order given, that has all it needs and finds its resources free. With
+At any moment the tasks whose needs are finished start, in the given order, where their resources are free. With
 one kind of resource this takes at most twice the best possible time (Graham's bound); it is also what a sweep
 does, whose trials queue in their order.
 """
@@ -15,13 +15,13 @@ from lola.core.config import require
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Something to do.
+    """A task with a duration, dependencies and resources.
 
     Arguments:
-        name: Its name; several tasks may have the same, and who needs the name needs all of them.
+        name: Several tasks may have the same name; a task that needs it needs all of them.
         seconds: How long it takes.
-        needs: The names of what must be done before; names of no task are taken for done.
-        takes: What it occupies meanwhile, by resource.
+        needs: Names of tasks that must finish first; names without a task count as finished.
+        takes: Amounts that it occupies while it runs, by resource.
     """
 
     name: str
@@ -34,16 +34,19 @@ def makespan(tasks: Sequence[Task], capacity: Mapping[str, float]) -> float:
     """Seconds until all tasks are done.
 
     Arguments:
-        tasks: What to do; none may need itself.
-        capacity: How much there is of each resource.
+        tasks: The tasks; their needs have no cycle.
+        capacity: The amount of each resource.
 
     Raises:
-        ConfigError: A task takes more than there is.
+        ConfigError: A task needs more than the capacity.
     """
     for task in tasks:
         for resource, amount in task.takes.items():
-            there = capacity.get(resource, 0)
-            require(amount <= there, f"{task.name} takes {amount:g} {resource}, and there are {there:g}")
+            available = capacity.get(resource, 0)
+            require(
+                amount <= available,
+                f"{task.name} needs {amount:g} {resource}, but the cluster has {available:g}",
+            )
     plan = _Plan(tasks, capacity)
     while plan.left:
         plan.start()
@@ -54,12 +57,12 @@ def makespan(tasks: Sequence[Task], capacity: Mapping[str, float]) -> float:
 
 
 def critical_path(tasks: Sequence[Task]) -> float:
-    """Seconds until all tasks are done where nothing is scarce."""
+    """Seconds until all tasks are done with unlimited resources."""
     return makespan([dataclasses.replace(task, takes={}) for task in tasks], {})
 
 
 class _Plan:
-    """The state of the schedule: what is ready, by what it takes, and what runs."""
+    """The state of the schedule: ready tasks, by the resources that they take, and running ones."""
 
     def __init__(self, tasks: Sequence[Task], capacity: Mapping[str, float]) -> None:
         self.tasks, self.free, self.now, self.left = tasks, dict(capacity), 0.0, len(tasks)
@@ -89,7 +92,7 @@ class _Plan:
         return all(self.free[resource] >= amount - 1e-9 for resource, amount in takes)
 
     def finish(self) -> None:
-        """Go on to the next end of a task."""
+        """Advance the time to the next end of a task."""
         self.now, number = heapq.heappop(self.running)
         task = self.tasks[number]
         self.left -= 1

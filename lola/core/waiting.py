@@ -1,8 +1,8 @@
-"""Logging what a program waits for, after some seconds and again at growing intervals, and what it works on.
+"""Logging what a program waits for, at growing intervals, and how far its work has come.
 
-Whatever waits, for a cluster, a lock or a server, logs so by a `Reminder`, so that no command is silent for
-more than a minute; whatever works for long does by one whose intervals do not grow (`progress_reminder`).
-A loop that goes round often enough calls `Reminder.poll`; elsewhere `reminding` does, from a thread.
+Code that waits for a cluster, a lock or a server uses a `Reminder`, so that no command is silent for more than
+a minute; long work uses one with constant intervals (`progress_reminder`). A loop that iterates often calls
+`Reminder.poll`; elsewhere `reminding` does, from a thread.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Reminder:
         self.restart()
 
     def restart(self) -> None:
-        """Restart the intervals: what was waited for has come."""
+        """Restart the intervals: the wait is over."""
         self.since = self.logged_at = self.clock()
         self.interval = self.first
 
@@ -76,7 +76,7 @@ class Reminder:
 def progress_reminder(
     describe: Callable[[], str], log: Log, clock: Callable[[], float] = time.monotonic
 ) -> Reminder:
-    """What logs how far work has come, at even intervals."""
+    """A reminder that logs the progress of work, at constant intervals."""
     return Reminder(describe, log, PROGRESS_INTERVAL_S, PROGRESS_INTERVAL_S, clock, show_elapsed=False)
 
 

@@ -194,7 +194,7 @@ class RemoteFile(io.RawIOBase):
 
 
 class LargeReadCache(BlockCache):
-    """The blocks that were fetched last; what is as large as a block is fetched by itself and not kept."""
+    """The blocks that were fetched last; what is as large as a block is fetched separately and not kept."""
 
     name = "lola-pieces"
 
@@ -211,7 +211,7 @@ register_cache(LargeReadCache, clobber=True)
 def missing_files_error(
     root: Location, datasets: Sequence[str], split: str, filtered: bool
 ) -> MissingDataError:
-    """The error that a folder lacks the datasets that are wanted; it names folders beside it that have them.
+    """The error that a folder lacks the datasets that are wanted; it names sibling folders that have them.
 
     Arguments:
         root: The folder, a path or a URL.
@@ -233,6 +233,6 @@ def missing_files_error(
 
 
 def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:
-    """The folders beside one that hold a split of some datasets."""
+    """The sibling folders that hold a split of some datasets."""
     found = [root.parent.glob(f"*/{glob.escape(dataset)}/data/{split}") for dataset in datasets]
     return sorted({str(path.parents[2]) for paths in found for path in paths if path.parents[2] != root})

@@ -26,13 +26,13 @@ jax.config.update("jax_enable_x64", True)
 
 import astronomix as ax  # noqa: E402  (what it makes when it is imported follows the precision)
 from astronomix._finite_volume._state_evolution.evolve_state import (  # noqa: E402
-    _evolve_gas_state_unsplit_inner as stage,  # not public: a stage without what surrounds it
+    _evolve_gas_state_unsplit_inner as stage,  # not public: a stage without the time loop around it
 )
 from astronomix.option_classes.simulation_config import PERIODIC_ROLL  # noqa: E402
 
 GHOSTS = 2
 BISECTIONS = 40
-MOST = 4000  # steps between two outputs, above which a solution is given up
+MAX_STEPS = 4000  # between two outputs; a solution that needs more is rejected
 
 Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 Step = Callable[[jax.Array, jax.Array], jax.Array]
@@ -59,31 +59,31 @@ def build(settings: Settings) -> Solution:
 
 def _advance(settings: Settings) -> Callable[[jax.Array, float], tuple[jax.Array, jax.Array]]:
     """A function of a state and a duration that gives the later state, and the time left if steps ran out."""
-    gamma, reach = settings["gamma"], settings["courant"] * settings["side"]
+    gamma, cfl_distance = settings["gamma"], settings["courant"] * settings["side"]
 
-    def longest(state: jax.Array) -> jax.Array:
+    def max_step(state: jax.Array) -> jax.Array:
         """The time step of the Courant number: densities stay positive if it is at most a half."""
         speed = jnp.abs(state[1:4]).sum(axis=0) + 3 * jnp.sqrt(gamma * state[4] / state[0])
-        return reach / state.shape[-1] / speed.max()
+        return cfl_distance / state.shape[-1] / speed.max()
 
     def advance(state: jax.Array, duration: float) -> tuple[jax.Array, jax.Array]:
-        move, fall = hydrodynamics(settings, state), gravity(settings, state)
+        step_gas, accelerate = hydrodynamics(settings, state), gravity(settings, state)
 
         def body(carry: Carry) -> Carry:
             state, acceleration, left, steps = carry
-            dt = jnp.minimum(longest(state), left)
+            dt = jnp.minimum(max_step(state), left)
             # Rounding must not leave a step of nothing at the end.
             left = jnp.where(left - dt <= 1e-9 * duration, 0.0, left - dt)
             state = state.at[1:4].add(acceleration * dt / 2)
-            state = cool(settings, move(state, dt), dt)
-            acceleration = fall(state)
+            state = heat_and_cool(settings, step_gas(state, dt), dt)
+            acceleration = accelerate(state)
             return state.at[1:4].add(acceleration * dt / 2), acceleration, left, steps + 1
 
-        def going(carry: Carry) -> jax.Array:
-            return (carry[2] > 0) & (carry[3] < MOST) & jnp.isfinite(carry[0]).all()
+        def is_unfinished(carry: Carry) -> jax.Array:
+            return (carry[2] > 0) & (carry[3] < MAX_STEPS) & jnp.isfinite(carry[0]).all()
 
-        start = (state, fall(state), jnp.asarray(duration), jnp.asarray(0))
-        state, _, left, _ = jax.lax.while_loop(going, body, start)
+        start = (state, accelerate(state), jnp.asarray(duration), jnp.asarray(0))
+        state, _, left, _ = jax.lax.while_loop(is_unfinished, body, start)
         return state, left
 
     return advance
@@ -110,20 +110,20 @@ def hydrodynamics(settings: Settings, state: jax.Array) -> Step:
     inner = (slice(None), *[slice(GHOSTS, -GHOSTS)] * 3)
 
     def euler(state: jax.Array, dt: jax.Array) -> jax.Array:
-        padded = stage(surround(settings, state), dt, gamma, config, constants, helpers, registry)
-        return warm(settings, padded[inner])
+        padded = stage(pad_ghost_cells(settings, state), dt, gamma, config, constants, helpers, registry)
+        return raise_to_floor(settings, padded[inner])
 
     def step(state: jax.Array, dt: jax.Array) -> jax.Array:
         twice = euler(euler(state, dt), dt)
-        return warm(settings, primitive((conserved(state, gamma) + conserved(twice, gamma)) / 2, gamma))
+        return raise_to_floor(settings, primitive((conserved(state, gamma) + conserved(twice, gamma)) / 2, gamma))
 
     return step
 
 
-def surround(settings: Settings, state: jax.Array) -> jax.Array:
+def pad_ghost_cells(settings: Settings, state: jax.Array) -> jax.Array:
     """Add ghost cells: copies of the outermost ones, but that gas which enters has the ambient density.
 
-    All of it where it enters faster than sound, in proportion below: gas at rest is left in peace.
+    All of it where it enters faster than sound, in proportion below: gas at rest keeps its density.
     """
     padded = jnp.pad(state, ((0, 0), *[(GHOSTS, GHOSTS)] * 3), mode="edge")
     for axis in (1, 2, 3):
@@ -152,7 +152,7 @@ def primitive(state: jax.Array, gamma: float) -> jax.Array:
     return jnp.stack([density, *(momentum / density), pressure])
 
 
-def warm(settings: Settings, state: jax.Array) -> jax.Array:
+def raise_to_floor(settings: Settings, state: jax.Array) -> jax.Array:
     """Raise temperatures to the floor."""
     return state.at[4].max(settings["floor"] * settings["gas"] * state[0])
 
@@ -175,7 +175,7 @@ def gravity(settings: Settings, state: jax.Array) -> Callable[[jax.Array], jax.A
     return acceleration
 
 
-def cool(settings: Settings, state: jax.Array, dt: jax.Array) -> jax.Array:
+def heat_and_cool(settings: Settings, state: jax.Array, dt: jax.Array) -> jax.Array:
     """Heat and cool a state at constant density, and raise temperatures to the floor."""
     density = state[0]
     before = jnp.maximum(state[4] / density / settings["gas"], settings["floor"])
@@ -192,7 +192,7 @@ def cool(settings: Settings, state: jax.Array, dt: jax.Array) -> jax.Array:
     low, high = jnp.zeros_like(before), before + c * radiation
     low, high = jax.lax.fori_loop(0, BISECTIONS if settings["heating"] > 0 else 0, halve, (low, high))
     after = (low + high) / 2 if settings["heating"] > 0 else before
-    return warm(settings, state.at[4].set(after * density * settings["gas"]))
+    return raise_to_floor(settings, state.at[4].set(after * density * settings["gas"]))
 
 
 def cooling(temperature: jax.Array) -> jax.Array:

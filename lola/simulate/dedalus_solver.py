@@ -8,10 +8,10 @@ $G_b = \nabla b + e_z \ell(\tau_{b1})$,
     $\partial_t b - \kappa \nabla \cdot G_b + \ell(\tau_{b2}) = - u \cdot \nabla b$,
     $\partial_t u - \nu \nabla \cdot G_u + \nabla p - b e_z + \ell(\tau_{u2}) = - u \cdot \nabla u$,
 
-where the $\tau$ are the unknowns that make room for the conditions at the walls and $\ell$ lifts them to the
+where the $\tau$ are the unknowns that the conditions at the walls need and $\ell$ lifts them to the
 highest polynomial. Time steps are of second order (RK222), implicit but for advection. The step is the output
-interval halved as often as the Courant number asks for, looked at every few steps: outputs are hit exactly,
-and the implicit matrices, which belong to a step, are seldom factorised anew.
+interval halved as often as the Courant number asks for, checked every few steps: outputs are hit exactly,
+and the implicit matrices, which belong to a step, are seldom factorised again.
 """
 
 import logging
@@ -24,9 +24,9 @@ from dedalus.tools.config import config
 
 from lola.simulate.process import Settings, Solution, serve
 
-LOOK = 8  # steps between looks at the Courant number
-HALVINGS = 16  # a step that must be smaller than this allows for is taken as a blow-up
-LARGEST = 0.0625  # the largest step, in free-fall times
+CFL_CHECK_STEPS = 8  # steps between checks of the Courant number
+MAX_HALVINGS = 16  # a solution that needs smaller steps counts as a blow-up
+MAX_STEP = 0.0625  # the largest step, in free-fall times
 logging.disable(logging.INFO)
 # Plans that are measured depend on how busy the machine is, and the last digits of solutions with them.
 config["transforms-fftw"]["PLANNING_RIGOR"] = "estimate"
@@ -86,7 +86,7 @@ class Convection:
 
         Returns:
             Buoyancy, pressure and velocity at all outputs, float64 with shape `(4, L, x, z)`; None if the
-            solution is not finite or asks for ever smaller steps.
+            solution is not finite or needs steps below the smallest.
         """
         for field in self.solver.problem.variables:
             field["g"] = 0
@@ -107,21 +107,21 @@ class Convection:
 
     def _advance(self) -> bool:
         """Step over one output interval, in units of the smallest step."""
-        interval, smallest = self.settings["interval"], 2**HALVINGS
+        interval, smallest = self.settings["interval"], 2**MAX_HALVINGS
         done = 0
         halvings = 0
         steps = 0
         while done < smallest:
-            if steps % LOOK == 0:
+            if steps % CFL_CHECK_STEPS == 0:
                 frequency = float(np.max(self.frequency.evaluate()["g"]))
                 if not math.isfinite(frequency):
                     return False
-                wanted = interval * max(frequency / self.settings["courant"], 1 / LARGEST)
+                wanted = interval * max(frequency / self.settings["courant"], 1 / MAX_STEP)
                 halvings = max(0, math.ceil(math.log2(wanted)))
                 # Steps may grow again only where they keep to the grid of the larger ones.
-                while halvings < HALVINGS and done % (smallest >> halvings):
+                while halvings < MAX_HALVINGS and done % (smallest >> halvings):
                     halvings += 1
-                if halvings >= HALVINGS:
+                if halvings >= MAX_HALVINGS:
                     return False
             self.solver.step(interval / 2**halvings)
             done += smallest >> halvings

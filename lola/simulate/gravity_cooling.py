@@ -138,7 +138,7 @@ class GravityCoolingConfig(SimulationConfig):
         return GAS / self.molecular_weight / VELOCITY**2
 
     def settings(self, case: Case) -> dict[str, float | list[float]]:
-        """What the solver is told, in the units pc, V and solar masses per cubic pc."""
+        """Settings of the solver, in the units pc, V and solar masses per cubic pc."""
         clock = VELOCITY * MEGAYEAR  # pc per Myr, at a unit of velocity
         constants = dict(case.scalars)
         return {

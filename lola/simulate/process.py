@@ -2,10 +2,10 @@
 
 Some solvers do not get on with their hosts: Dedalus starts MPI, sets up logging for its whole process and
 wants one thread; JAX must not share a process with torch. Each is a module that runs as a program of its own:
-it is started once per file, so that what it compiles is used again, and ends with its host.
+it is started once per file, so that what it compiles is used again, and exits with its parent.
 
 A message is the length of what follows, as 8 bytes, and an array in NumPy's format. An empty array is the
-answer where a solution stopped being physical. This module is imported by both sides, and knows no torch.
+answer where a solution stopped being physical. This module is imported by both sides, and does not import torch.
 """
 
 import contextlib
@@ -40,18 +40,18 @@ def solver_process(module: str, settings: Settings) -> Iterator[Solution]:
 
     Arguments:
         module: The module of the solver, which calls `serve`.
-        settings: What it is told at the start, as JSON values.
+        settings: Passed to the solver at its start, as JSON values.
 
     Raises:
         LolaError: The process ended before its answer.
     """
     command = [sys.executable, "-P", "-m", module, json.dumps(settings)]
-    with tempfile.TemporaryFile() as complaints:
+    with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=complaints,
+            stderr=stderr,
             env={**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         assert process.stdin is not None
@@ -64,15 +64,15 @@ def solver_process(module: str, settings: Settings) -> Iterator[Solution]:
                 solution = receive(answers)
             except (EOFError, BrokenPipeError):
                 code = process.wait()
-                complaints.seek(0)
-                lines = complaints.read().decode(errors="replace").strip().splitlines() or ["no complaint"]
+                stderr.seek(0)
+                lines = stderr.read().decode(errors="replace").strip().splitlines() or ["no message"]
                 raise LolaError(f"{module} ended with code {code}: {lines[-1]}") from None
             return solution if solution.size else None
 
         try:
             yield solve
         finally:
-            # A solver that was asked nothing more ends by itself; one at work after an error need not finish.
+            # An idle solver would exit at the end of its input; one that computes after an error need not finish.
             process.kill()
             process.wait()
             answers.close()
@@ -87,7 +87,7 @@ def serve(build: Callable[[Settings], Solution]) -> None:
     """
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     solve = build(json.loads(sys.argv[1]))
     with contextlib.suppress(EOFError):
         while True:
@@ -95,9 +95,9 @@ def serve(build: Callable[[Settings], Solution]) -> None:
             send(answers, np.empty(0) if solution is None else solution)
 
 
-def _end_with(host: int) -> None:
-    """End this process soon after its host, whatever it is doing."""
-    while os.getppid() == host:
+def _exit_with_parent(parent: int) -> None:
+    """Exit soon after the parent process has ended."""
+    while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 

@@ -37,7 +37,7 @@ from lola.simulate.simulation import Case, Fields, Outputs, Points, SimulationCo
 
 DATASET = "rayleigh_benard"
 SIZE = (4.0, 1.0)
-POINTS = 3.5  # the fewest grid points in a thermal boundary layer; The Well has 5 at Ra = 1e10
+MIN_LAYER_POINTS = 3.5  # grid points in a thermal boundary layer; The Well has 5 at Ra = 1e10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class RayleighBenardConfig(SimulationConfig):
         nx, nz = self.resolution
         require(nx % 2 == 0, f"--resolution along x must be even, not {nx}")
         layer = 0.5 / nusselt(max(self.rayleigh))
-        fine = math.acos(1 - 2 * layer) / math.pi * nz >= POINTS and SIZE[0] / nx <= 2 * layer
+        fine = math.acos(1 - 2 * layer) / math.pi * nz >= MIN_LAYER_POINTS and SIZE[0] / nx <= 2 * layer
         require(fine, f"--resolution {nx} {nz} is too coarse for --rayleigh {max(self.rayleigh):g}")
 
     def cases(self) -> list[Case]:

@@ -17,12 +17,12 @@ from lola.storage.remote import AnyPath, first_line
 
 POLL_INTERVAL_S = 2.0
 BATCH = 500  # events that a sink is given at once
-FINAL_WAIT_S = 60.0  # the longest wait for a sink that is busy when the watching ends
+FINAL_WAIT_S = 60.0  # the longest wait for a busy sink at the end
 
 NUMBER = re.compile(r"0x[0-9a-f]+|[0-9]+")
 
 Events = Sequence[tuple[int, dict[str, Any]]]
-"""Events, each with the offset behind it."""
+"""Events, each with the offset of its end."""
 
 
 class EventSink(Protocol):
@@ -98,7 +98,7 @@ class Poller:
 
     Arguments:
         follower: Reads the logs.
-        log: Told about failures.
+        log: Takes lines about failures.
     """
 
     def __init__(self, follower: LogReader, log: Callable[[str], None]) -> None:
@@ -110,7 +110,7 @@ class Poller:
         name = self.follower.sink.name
         try:
             self.follower.poll()
-        except Exception as error:  # the watching goes on whatever happens to a view
+        except Exception as error:  # a failing sink must not end the polling
             failure = f"{type(error).__name__}: {first_line(error)}"
             kind = NUMBER.sub("", failure)  # addresses and times differ at every attempt
             if kind != self._failure:
@@ -138,7 +138,7 @@ def poll_in_threads(followers: Sequence[LogReader], log: Callable[[str], None]) 
 
     Arguments:
         followers: Read the logs, one for each sink.
-        log: Told about sinks that fail, once for each failure.
+        log: Takes one line for each failure of a sink.
     """
     stop = threading.Event()
     threads = [

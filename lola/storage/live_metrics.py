@@ -54,6 +54,6 @@ METRICS = {
     "lola_stage_seconds": LiveMetric("histogram", "How long stages took.", labels=(*SWEEP, "stage", "model")),
     "lola_sweep_trials": LiveMetric("gauge", "Trials by state.", labels=(*SWEEP, "state")),
     "lola_sweep_remaining_seconds": LiveMetric("gauge", "Expected time to finish.", labels=SWEEP),
-    "lola_storage_free_bytes": LiveMetric("gauge", "Free room of the storage root.", labels=SWEEP),
+    "lola_storage_free_bytes": LiveMetric("gauge", "Free space of the storage root.", labels=SWEEP),
     "lola_storage_size_bytes": LiveMetric("gauge", "Size of the storage root's disk.", labels=SWEEP),
 }

@@ -1,13 +1,13 @@
 """Storage roots on object stores: whole objects, and local copies for what must read a file.
 
 A root is a `Path` or, on an object store, a `UPath`, which has the same interface. An object store has
-neither renames nor appends nor locks, but an object appears whole or not at all. So a file is written aside
-on this machine and uploaded when it is whole, and of several the one that tells of the others comes last.
+neither renames nor appends nor locks, but an object appears whole or not at all. So a file is written
+to a temporary path on this machine and uploaded when complete; of several, the one that lists the others comes last.
 
 What reads files of the system (safetensors, memory maps, MLflow) is given a copy. A machine fetches an object
 once, into the folder of `LOLA_CACHE`, else `~/.cache/lola`, under a name of its URL and version; processes
-that want the same object wait for one download. Nobody empties the folder: it may be removed whenever no
-program uses it.
+that want the same object wait for one download. The folder is never emptied automatically; remove it
+whenever no program uses it.
 
 Filesystems find their credentials themselves, in the environment; no error tells more than a location.
 Listings are never cached, since others write too.
@@ -271,7 +271,7 @@ def temporary_folder() -> Iterator[Path]:
 
 @functools.cache
 def _remove_abandoned(tmp_paths: Path) -> None:
-    """Remove what processes that were killed had aside: nobody holds its lock."""
+    """Remove temporary files of killed processes: those whose lock is free."""
     for lock in tmp_paths.glob("*.lock"):
         with contextlib.suppress(filelock.Timeout), Lock(lock, timeout=0):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
@@ -300,7 +300,7 @@ def local_copy(path: AnyPath) -> Path:
 
     Raises:
         DataError: There is no such object.
-        StorageError: It cannot be reached, or there is no room for the copy.
+        StorageError: It cannot be reached, or there is no space for the copy.
     """
     if not isinstance(path, UPath):
         return path

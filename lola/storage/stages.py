@@ -130,7 +130,7 @@ def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Itera
     """A temporary path that becomes `path` when the block ends without an error, and survives a power cut.
 
     It is in the folder of a local path, and renamed; that of an object is elsewhere on this machine, and
-    uploaded. A folder is not there at once then: its files appear one by one, `last` at the end.
+    uploaded. Then a folder does not appear at once, but file by file, `last` at the end.
 
     Arguments:
         path: The file or folder that is written.
@@ -175,9 +175,9 @@ def output_folder(folder: AnyPath) -> Iterator[Path]:
 
 
 def remove_temporary_paths(folder: AnyPath) -> None:
-    """Remove what processes that were killed had aside in a folder and below; nobody may be writing there.
+    """Remove temporary files of killed processes in a folder and below, where no process may be writing.
 
-    What is uploaded is aside elsewhere.
+    Those of uploads are elsewhere.
     """
     if isinstance(folder, UPath):
         return
@@ -309,7 +309,7 @@ class Stage:
         return logged_lease(self.folder, log)
 
     def commit(self, **counts: Any) -> None:
-        """Write the manifest, which finishes the stage; under its lease, since what was aside is removed.
+        """Write the manifest, which finishes the stage; under its lease, since temporary files are removed.
 
         Arguments:
             counts: What was made: sizes, counts, statistics, timings, as JSON values.

@@ -43,7 +43,7 @@ def write_well_file(
     scalars: Mapping[str, float],
     boundary: np.ndarray,
 ) -> None:
-    """Write one HDF5 file, trajectory by trajectory, in place (callers that need it whole write it aside).
+    """Write one HDF5 file, trajectory by trajectory, in place (callers that need it atomic pass a temporary path).
 
     Arguments:
         path: The file, in an existing folder.
@@ -156,7 +156,7 @@ def _write_boundary(group: h5py.Group, axes: Mapping[str, np.ndarray], boundary:
 
 
 def create_fields(file: h5py.File, count: int, orders: Mapping[str, int], shape: tuple[int, ...]) -> None:
-    """Make room for `count` trajectories of shape `(L, *grid)` of fields, by their tensor order."""
+    """Create datasets for `count` trajectories of shape `(L, *grid)` of fields, by their tensor order."""
     for order in range(3):
         group = file.create_group(f"t{order}_fields")
         names = [name for name, each in orders.items() if each == order]

@@ -76,7 +76,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
         stage: The statistics.
         system: Its fields.
         datasets: The Well datasets.
-        log: Told what is waited for; without it, the stage's record is.
+        log: Takes lines about waits; default: the stage's event log.
 
     Raises:
         DataError: A file cannot be read, or holds values that no physical field has.

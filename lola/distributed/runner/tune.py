@@ -57,8 +57,8 @@ def run_trials(
     Arguments:
         trials: What to run.
         folder: Where Ray Tune keeps its files meanwhile.
-        limit: The most trials at once; 0 is no limit.
-        log: Told what trials wait for.
+        limit: Maximum number of concurrent trials; 0 is no limit.
+        log: Takes lines about what trials wait for.
 
     Raises:
         LolaError: Nodes ran out of memory again and again.

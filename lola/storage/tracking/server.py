@@ -1,6 +1,6 @@
 """Where MLflow's runs are, and the client that talks to it.
 
-Nothing here changes the process's own MLflow settings: every client is told its address, so that a process
+Nothing here changes the process's own MLflow settings: every client gets its address, so that a process
 can use several storage roots.
 """
 
@@ -58,7 +58,7 @@ def open_client(uri: str) -> MlflowClient:
         TrackingError: It does not answer, or its database needs a package or is damaged.
     """
     for name in ("alembic", "mlflow", "sqlalchemy"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # every failure is told, in one line, by us
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are reported in one line by this module
     for name, value in LIMITS.items():
         os.environ.setdefault(name, value)
     if not uri.startswith(("http://", "https://")):
@@ -94,12 +94,12 @@ def unreachable(uri: str, error: Exception) -> TrackingError:
             f"MLflow at {uri} refuses this user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     path = database_path(uri)
-    remedy, told = "start it, or unset MLFLOW_TRACKING_URI", first_line(error)[:200]
+    remedy, cause = "start it, or unset MLFLOW_TRACKING_URI", first_line(error)[:200]
     if path is not None:
         damaged = f"if {path} is damaged, move it away and run again: the event logs hold all that it held"
         own = _of_sqlite(error)
         remedy = REMEDIES.get(getattr(own, "sqlite_errorcode", 0) & 0xFF, damaged)
-    return TrackingError(f"MLflow at {uri} does not answer ({told}); {remedy}")
+    return TrackingError(f"MLflow at {uri} does not answer ({cause}); {remedy}")
 
 
 def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
@@ -113,7 +113,7 @@ def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
 
 
 def describe_cause(error: Exception) -> str:
-    """Why MLflow does not do what it is asked for: what its database says, where that is told."""
+    """Why MLflow refuses a request: the error of its database, if there is one."""
     own = _of_sqlite(error)
     return f"SQLite: {own}" if own else f"{type(error).__name__}: {first_line(error)[:160]}"
 
@@ -191,7 +191,7 @@ def artifact_location(uri: str) -> str | None:
 
 
 def make_database(path: Path) -> None:
-    """Make MLflow's database aside: one whose making was cut off could not be opened ever again.
+    """Create MLflow's database at a temporary path: one that was created half could never be opened again.
 
     Raises:
         TrackingError: Its folder cannot be written, or its disk is full.

@@ -20,7 +20,7 @@ def sync(root: AnyPath, log: Callable[[str], None]) -> None:
 
     Arguments:
         root: The storage root.
-        log: Told about progress.
+        log: Takes lines about progress.
 
     Raises:
         TrackingError: MLflow does not answer or refuses some of it, or there are no sweeps.

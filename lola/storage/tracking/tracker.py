@@ -68,7 +68,7 @@ class Tracker:
         storage: The storage root; runs are kept in `<storage>/mlflow` unless `MLFLOW_TRACKING_URI` names a
             server, which a root on an object store needs.
         system: The physical system, which names the experiment.
-        log: Told what the user should know.
+        log: Takes lines for the user.
 
     A server's user and password come from `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or from
     `~/.mlflow/credentials`.

@@ -108,14 +108,14 @@ def test_a_kind_is_chosen_by_its_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["huge"], "no preset is called 'huge'; there are small, large"),
+        (["huge"], "unknown preset 'huge'; choose from small, large"),
         (["--bogus", "3"], "--bogus"),
         (["--sizes", "many"], "--sizes"),
         (["--training.steps", "0"], "error: --training.steps must be positive"),
         (["--training.steps"], "--training.steps"),
-        (["--model.inner-network.type", "Flat"], "knows no 'Flat'; there are wide, Deep"),
-        (["--model.inner-network.type"], "knows no ''; there are wide, Deep"),
-        (["--training.type", "Deep"], "--training.type chooses nothing; there are model.inner_network"),
+        (["--model.inner-network.type", "Flat"], "unknown kind 'Flat'; choose from wide, Deep"),
+        (["--model.inner-network.type"], "unknown kind ''; choose from wide, Deep"),
+        (["--training.type", "Deep"], "unknown option --training.type; kinds can be chosen for model.inner_network"),
         (["--model.inner-network.depth", "3"], "--model.inner-network.depth"),
     ],
 )
@@ -178,7 +178,7 @@ def test_an_option_that_another_one_decides_is_refused(capsys):
         read("--training.seed=3")
     assert end.value.code == 2
     line = capsys.readouterr().err
-    assert line == "program.py: error: --training.seed is decided by --sizes; give that instead\n"
+    assert line == "program.py: error: --training.seed is set by --sizes; use that instead\n"
 
 
 def test_positional_arguments_have_names(monkeypatch, capsys):
@@ -221,7 +221,7 @@ def test_an_interrupt_tells_what_is_left_to_do(monkeypatch, capsys, left, said):
     with pytest.raises(SystemExit) as stopped:
         launch(interrupted, PRESETS, "small")
     assert stopped.value.code == 130
-    assert capsys.readouterr().err == f"train.py: interrupted; the same command goes on from here{said}\n"
+    assert capsys.readouterr().err == f"train.py: interrupted; run the same command again to resume{said}\n"
 
 
 SPEAKING = """

@@ -17,7 +17,7 @@ def test_a_sweep_by_hand():
     tasks = [task("a", 10), task("b", 10), task("pixel", 7)]
     tasks += [task(f"{model}{i}", 4, model) for model in "ab" for i in range(2)]
     assert makespan(tasks, {"gpu": 1}) == 10 + 10 + 7 + 4 * 4
-    assert makespan(tasks, {"gpu": 2}) == 10 + 4 + 4 + 4  # the four go beside the pixels' 7
+    assert makespan(tasks, {"gpu": 2}) == 10 + 4 + 4 + 4  # the four run next to the pixels' 7
     assert makespan(tasks, {"gpu": 3}) == 10 + 4 + 4
     assert makespan(tasks, {"gpu": 5}) == critical_path(tasks) == 14
 
@@ -47,7 +47,7 @@ def test_it_lies_between_the_bounds_of_theory():
 
 
 def test_what_never_fits_and_what_never_starts_are_told():
-    with pytest.raises(ConfigError, match="wide takes 8 gpu, and there are 4"):
+    with pytest.raises(ConfigError, match="wide needs 8 gpu, but the cluster has 4"):
         makespan([task("wide", 1, gpu=8)], {"gpu": 4})
     with pytest.raises(ValueError, match="2 tasks wait"):
         makespan([task("a", 1, "b"), task("b", 1, "a")], {"gpu": 1})

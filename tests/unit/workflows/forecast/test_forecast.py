@@ -98,7 +98,7 @@ def test_wall_time_lies_between_the_work_and_the_longest_chain(expected):
     stages = {each.name: each for each in expected.stages}
     chain = ("autoencoder-f32c64", "latents-f32c64", "diffusion-f32c64", "evaluation diffusion-f32c64-s16")
     assert expected.path == pytest.approx(sum(stages[name].seconds for name in chain), rel=0.05)
-    with pytest.raises(ConfigError, match="neural_solver-pixel takes 16 gpu, and there are 8"):
+    with pytest.raises(ConfigError, match="neural_solver-pixel needs 16 gpu, but the cluster has 8"):
         expected.wall(8)
 
 
