@@ -9,7 +9,7 @@
 #   LOLA_MLFLOW_PORT       port (5000)
 #   LOLA_MLFLOW_NAMES      host names that clients may use, comma-separated (localhost)
 #   LOLA_MLFLOW_DATABASE   runs, users and permissions (a SQLite file); a PostgreSQL password goes into PGPASSWORD
-#   LOLA_MLFLOW_ARTIFACTS  models and pictures: a folder or a bucket (a folder beside the database)
+#   LOLA_MLFLOW_ARTIFACTS  models and pictures: a folder or a bucket (a folder next to the database)
 #   LOLA_MLFLOW_HOME       where files are kept (~/.mlflow/server)
 set -euo pipefail
 umask 077

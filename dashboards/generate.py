@@ -126,7 +126,7 @@ ROWS: dict[str, list[Panel]] = {
     ],
     "Machines": [
         Panel(
-            "Free room of the storage root",
+            "Free space of the storage root",
             f"min by (sweep) (ray_{known('lola_storage_free_bytes')}{SWEEP})",
             "{{sweep}}",
             "bytes",
@@ -159,7 +159,7 @@ ALERTS = [
         "> 1800",
         "5m",
         "warning",
-        "{{ $labels.run }} has told nothing for {{ $value | humanizeDuration }}",
+        "{{ $labels.run }} has reported nothing for {{ $value | humanizeDuration }}",
         "Look at its worker in Ray's dashboard; killing the worker lets it go on from its last checkpoint.",
     ),
     Alert(
@@ -197,7 +197,7 @@ ALERTS = [
         "5m",
         "critical",
         "{{ $value | humanizePercentage }} of the storage root of sweep {{ $labels.sweep }} is free",
-        "Free some room: a full disk stops the sweep, which goes on from there.",
+        "Free some space: a full disk stops the sweep; run it again to resume.",
     ),
     Alert(
         "LolaNodeDiskNearlyFull",

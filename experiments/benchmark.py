@@ -13,13 +13,13 @@ from lola.core.config import Config
 from lola.core.waiting import loading
 from lola.workflows import presets
 
-WAYS: dict[type, tuple[str, str, str]] = {
+BENCHMARKS: dict[type, tuple[str, str, str]] = {
     configs.TrainingBenchmark: ("training", "run_training_benchmark", "table"),
     configs.EmulationBenchmark: ("emulation", "run_emulation_benchmark", "emulation_table"),
     configs.MetricsBenchmark: ("scoring", "run_metrics_benchmark", "metrics_table"),
     configs.SchedulingBenchmark: ("scheduling", "run_scheduling_benchmark", "scheduling_table"),
 }
-"""The module of each benchmark, the function that runs it, and the one that shows its result."""
+"""The module of each benchmark, the function that runs it, and the one that formats its result."""
 
 
 def training() -> configs.TrainingBenchmark:
@@ -30,7 +30,7 @@ def training() -> configs.TrainingBenchmark:
 
 
 def data() -> configs.DataBenchmark:
-    """How fast data reach training, with the `mini` preset's neural solver."""
+    """How fast data arrive in training, with the `mini` preset's neural solver."""
     config = presets.mini()
     steps = config.emulator_training.replace(steps=80, report_every=20)
     return configs.DataBenchmark(emulator=config.neural_solver, training=steps)
@@ -45,7 +45,7 @@ def emulation() -> configs.EmulationBenchmark:
 
 
 def main(config: Config) -> None:
-    """Time training, emulation, scoring or reading data against the plain way, in alternation."""
+    """Time training, emulation, scoring or reading data and compare it with a plain implementation."""
     (folder := Path(config.output)).mkdir(parents=True, exist_ok=True)
     result, text = measure(config, folder)
     (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1, allow_nan=False))
@@ -54,10 +54,10 @@ def main(config: Config) -> None:
 
 
 def measure(config: Config, folder: Path) -> tuple[dict[str, Any], str]:
-    """The result of a benchmark, as JSON values and for people."""
+    """The result of a benchmark, as JSON values and as a table."""
     log = functools.partial(print, flush=True)
     if not isinstance(config, configs.DataBenchmark):
-        name, run, table = WAYS[type(config)]
+        name, run, table = BENCHMARKS[type(config)]
         with loading():
             module = importlib.import_module(f"benchmarks.{name}")
         return (result := getattr(module, run)(config, log)), getattr(module, table)(result)
@@ -76,5 +76,10 @@ def measure(config: Config, folder: Path) -> tuple[dict[str, Any], str]:
 
 
 if __name__ == "__main__":
-    ways = {"training": training, "data": data, "emulation": emulation, "metrics": configs.MetricsBenchmark}
-    launch(main, ways | {"scheduling": configs.SchedulingBenchmark}, default="training")
+    configurations = {
+        "training": training,
+        "data": data,
+        "emulation": emulation,
+        "metrics": configs.MetricsBenchmark,
+    }
+    launch(main, configurations | {"scheduling": configs.SchedulingBenchmark}, default="training")

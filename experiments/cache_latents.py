@@ -13,15 +13,15 @@ from lola.storage.stages import resolve_storage, well_folder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LatentCache(CacheConfig):
-    """What is encoded, and by what.
+    """The data that are encoded, and the autoencoder.
 
     Arguments:
-        block: Most states encoded at once; by default as in an existing cache that is alike otherwise, or 25.
+        block: Maximum number of states encoded at once; default: that of an existing cache with otherwise
+            equal options, else 25.
         autoencoder: A stage's folder, name or fingerprint, runs:/RUN_ID, or the name of a registered model.
-        include: Only simulation files whose name contains one of these are encoded, if there are any.
-        exclude: Simulation files whose name contains one of these are not.
-        verify: Whether to check all finished caches of the autoencoder against their checksums, and encode
-            nothing.
+        include: Encode only simulation files whose name contains one of these; default: all files.
+        exclude: Skip simulation files whose name contains one of these.
+        verify: Check all finished caches of the autoencoder against their checksums; encode nothing.
         well: The folder of Well datasets, absolute or under the storage root, or a URL.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
@@ -41,7 +41,7 @@ class LatentCache(CacheConfig):
 
 
 def main(config: LatentCache) -> None:
-    """Encode a dataset with a trained autoencoder. What is finished is kept; an interrupted job goes on.
+    """Encode a dataset with a trained autoencoder. Finished shards are kept; an interrupted job resumes.
 
     The cache is the stage that a sweep with the same options would make, or reuse.
     """
@@ -53,7 +53,7 @@ def main(config: LatentCache) -> None:
     if config.verify:
         for folder in finished_caches(root, config.autoencoder):
             verify_cache(folder)
-            print(f"every row group is whole: {folder}", flush=True)
+            print(f"all row groups match their checksums: {folder}", flush=True)
         return
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     cache = plan_cache(root, datasets, config.autoencoder, config.cache(), config.block is None)

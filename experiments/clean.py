@@ -5,7 +5,7 @@ from lola.storage.cleaning import CleanConfig, clean
 
 
 def main(config: CleanConfig) -> None:
-    """List stages that no finished sweep needs, and what killed processes left; --delete deletes it."""
+    """List stages that no finished sweep needs, and files of killed processes; --delete deletes them."""
     clean(config, lambda text: print(text, flush=True))
 
 

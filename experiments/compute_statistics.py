@@ -13,15 +13,15 @@ from lola.storage.stages import resolve_storage, well_folder
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Statistics(Config):
-    """What statistics are taken of.
+    """The data whose statistics are computed.
 
     Arguments:
-        name: A physical system, with its transforms, or any of The Well's datasets, all fields as they are.
+        name: A physical system, whose fields are transformed first, or a dataset of The Well, as it is.
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
-        include: Only files whose name contains one of these are used.
-        exclude: Files whose name contains one of these are not used.
+        include: Use only files whose name contains one of these; default: all files.
+        exclude: Skip files whose name contains one of these.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
-        block: States read at once.
+        block: Number of states read at once.
     """
 
     name: tyro.conf.Positional[str]
@@ -33,7 +33,7 @@ class Statistics(Config):
 
 
 def main(config: Statistics) -> None:
-    """Stream a training set once and write mean, deviation and extremes of its fields."""
+    """Read a training set once and write mean, standard deviation, minimum and maximum of its fields."""
     with loading():
         from lola.data.well.datasets import Datasets
         from lola.distributed.cluster.connection import connect

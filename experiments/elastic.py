@@ -1,4 +1,4 @@
-"""Measure what training loses when workers and nodes come and go."""
+"""Measure how much training time is lost when workers and nodes are lost, added and preempted."""
 
 import json
 import tempfile
@@ -11,7 +11,7 @@ from lola.core.waiting import loading
 
 
 def main(config: DisturbanceConfig) -> None:
-    """Train on nodes of this machine while workers are killed and nodes lost, gained and preempted."""
+    """Train on nodes of this machine while workers are killed and nodes are lost, added and preempted."""
     with loading():
         from benchmarks.disturbance import disturbance_table, measure_disturbances
 

@@ -13,12 +13,12 @@ from lola.emulation.film_config import FilmConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Emulation(EnsembleConfig):
-    """What is emulated, and what is written of it.
+    """An emulation and its output files.
 
     Arguments:
-        output: The Well file that is written, a path or a URL; films have its name beside it.
-        film: What the films show.
-        films: Whether films are written.
+        output: Path or URL of the Well file to write; films are written next to it, under the same name.
+        film: Options of the films.
+        films: Whether to write films.
     """
 
     output: str = how("ensemble.hdf5")

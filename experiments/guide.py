@@ -10,7 +10,7 @@ from lola.workflows import presets
 from lola.workflows.sweep import SweepConfig
 
 
-def of(preset: Callable[..., SweepConfig]) -> Callable[..., SweepConfig]:
+def with_observations(preset: Callable[..., SweepConfig]) -> Callable[..., SweepConfig]:
     """A sweep with observations."""
     return lambda **given: preset(**given).replace(observed=ObservationConfig(), guidance=GuidanceConfig())
 
@@ -19,7 +19,7 @@ def main(config: SweepConfig) -> None:
     """Sweep as sweep_compression.py does, and evaluate the diffusion models also with their draws guided by
     partial, noisy observations of the test trajectories; the report shows both over lead time.
 
-    Whatever a sweep has finished is reused.
+    Stages that a sweep has finished are reused.
     """
     with loading():
         from lola.workflows.forecast.show import show_sweep
@@ -29,5 +29,5 @@ def main(config: SweepConfig) -> None:
 
 
 if __name__ == "__main__":
-    sweeps = {name: of(preset) for name, preset in presets.SWEEPS.items()}
+    sweeps = {name: with_observations(preset) for name, preset in presets.SWEEPS.items()}
     launch(main, sweeps, default="mini", given=("system",))

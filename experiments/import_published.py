@@ -12,12 +12,12 @@ from lola.storage.stages import resolve_storage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Import(Config):
-    """What to import, and where to.
+    """The run to import, and its destination.
 
     Arguments:
         run: The folder of the run, with config.yaml and state.pth.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
-        name: What the stage is called; else after its network and compression.
+        name: Name of the stage; default: made of its network and compression.
     """
 
     run: tyro.conf.Positional[str]
@@ -30,7 +30,10 @@ class Import(Config):
 
 
 def main(config: Import) -> None:
-    """Convert a published run into a finished stage, and register it in MLflow; done once, it is reused."""
+    """Convert a published run into a finished stage, and register it in MLflow.
+
+    A run that was imported before is reused.
+    """
     with loading():
         from lola.reference.convert import read_conversion, write_conversion
         from lola.storage.tracking import Tracker

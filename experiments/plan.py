@@ -1,4 +1,4 @@
-"""Print what a sweep will take before it is paid for: memory, time, storage, reads and cost on a cluster."""
+"""Estimate memory, time, storage, reads and cluster cost of a sweep before it runs."""
 
 from lola.core.cli import launch
 from lola.core.waiting import loading
@@ -10,8 +10,8 @@ def main(config: SweepConfig) -> None:
     """Print the models of a sweep with their memory, its stages with their hours, storage and reads, and wall
     time and cost on a cluster, as `--plan` of every other command does.
 
-    Finished stages cost nothing, and their speed counts for what is alike. A storage that is too small is
-    refused.
+    Finished stages cost nothing; their measured speed is used for similar stages. Too little free storage is
+    an error.
     """
     with loading():
         from lola.workflows.forecast.show import show_sweep

@@ -12,7 +12,7 @@ from lola.workflows import presets
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Simulations(Config):
-    """What to simulate, and where to.
+    """The simulations to run, and where to write them.
 
     Arguments:
         simulation: The simulations.
@@ -26,14 +26,17 @@ class Simulations(Config):
 
     def validate(self) -> None:
         train = self.simulation.train
-        require(train > 0, f"--simulation.train must be at least 1, to take statistics of, not {train}")
+        require(
+            train > 0,
+            f"--simulation.train must be at least 1, since statistics are computed from it, not {train}",
+        )
 
 
 def main(config: Simulations) -> None:
     """Simulate the Euler equations with Clawpack, Rayleigh-Benard convection with Dedalus, or turbulence with
     gravity and cooling with astronomix.
 
-    Presets are the physical systems, as small as the `mini` sweep takes them. Files that are there are kept.
+    Presets are the physical systems, in the size of the `mini` sweep. Existing files are kept.
     """
     with loading():
         from lola.distributed.jobs.simulate import simulate

@@ -10,7 +10,7 @@ from lola.core.waiting import loading
 
 
 def main(config: SoakConfig) -> None:
-    """Kill random processes of a sweep at random moments; it must end with an undisturbed one's tables."""
+    """Kill processes of a sweep at random moments; its tables must equal those of an undisturbed sweep."""
     with loading():
         from benchmarks.soak import smoke, soak
 

@@ -10,7 +10,7 @@ def main(config: OptimizerStudyConfig) -> None:
     """Train the same autoencoder with Adam (without and with identity initialisation), PSGD and SOAP, at a
     grid of learning rates and over seeds, and report the curves and a table next to the paper's Table 4.
 
-    Missing data are simulated first. Whatever is finished is reused; an interrupted study goes on.
+    Missing data are simulated first. Finished stages are reused; an interrupted study resumes.
     """
     with loading():
         from lola.workflows.forecast.show import show_plan

@@ -7,11 +7,11 @@ from lola.workflows.studies.samplers import SamplerStudyConfig
 
 
 def main(config: SamplerStudyConfig) -> None:
-    """Draw finished diffusion models with samplers, orders and step spacings at several numbers of network
-    evaluations; choose the best at each on the validation split, and report on the test split how it compares
-    with more evaluations and with the sampler in use.
+    """Sample from finished diffusion models with several samplers, orders, step spacings and numbers of
+    network evaluations; choose the best at each number on the validation split, and compare it on the test
+    split with more evaluations and with the sampler in use.
 
-    Nothing is trained. Finished evaluations are reused; an interrupted study goes on.
+    Nothing is trained. Finished evaluations are reused; an interrupted study resumes.
     """
     with loading():
         from lola.workflows.forecast.show import show_plan

@@ -10,7 +10,7 @@ def main(config: SweepConfig) -> None:
     """Train autoencoders at several compression rates, diffusion models and neural solvers in their latent
     spaces and a neural solver in pixel space; evaluate all of them on test trajectories and write a report.
 
-    Missing data are simulated first. Whatever is finished is reused; an interrupted sweep goes on.
+    Missing data are simulated first. Finished stages are reused; an interrupted sweep resumes.
     """
     with loading():
         from lola.workflows.forecast.show import show_sweep

@@ -1,4 +1,4 @@
-"""Send MLflow everything that it lacks: `sync_mlflow.py [--storage ROOT]`; needs no cluster."""
+"""Send missing records to MLflow: `sync_mlflow.py [--storage ROOT]`; needs no cluster."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from lola.storage.stages import resolve_storage
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sync(Config):
-    """What to send.
+    """The storage root whose sweeps are sent.
 
     Arguments:
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
@@ -20,7 +20,7 @@ class Sync(Config):
 
 
 def main(config: Sync) -> None:
-    """Send everything of all sweeps that MLflow lacks, and correct the status of runs whose process ended."""
+    """Send missing records of all sweeps to MLflow, and correct the status of runs whose process ended."""
     with loading():
         from lola.storage.tracking import sync
 

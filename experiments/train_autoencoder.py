@@ -1,4 +1,4 @@
-"""Train autoencoders, as the stages that a sweep would share."""
+"""Train autoencoders as stages that a sweep reuses."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from lola.workflows.workflow_config import WorkflowConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Autoencoders(WorkflowConfig):
-    """Which autoencoders are trained, and how.
+    """The autoencoders to train.
 
     Arguments:
         latent_channels: Latent channels of the autoencoders.
-        autoencoder: The autoencoder, but for its latent channels.
+        autoencoder: The autoencoder; its latent channels are set by --latent-channels.
         autoencoder_training: How they are trained.
-        statistics: What fields are standardised by: the statistics of their system or of this training set.
+        statistics: Standardise fields by the statistics of their system (configured) or of this training set.
         sweep: The sweep that they are part of.
     """
 
@@ -36,14 +36,14 @@ class Autoencoders(WorkflowConfig):
     sweep: tyro.conf.Suppress[tyro.conf.Fixed[SweepConfig]]
 
     def validate(self) -> None:
-        self.whole()
+        self.full_sweep()
 
-    def whole(self) -> SweepConfig:
+    def full_sweep(self) -> SweepConfig:
         """The sweep with these autoencoders."""
         return self.sweep.replace(**{k: v for k, v in vars(self).items() if k in vars(self.sweep)})
 
 
-def of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
+def autoencoders_of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
     """The autoencoders of a sweep's preset."""
 
     def build(**given: str) -> Autoencoders:
@@ -60,7 +60,7 @@ def main(config: Autoencoders) -> None:
         from lola.workflows.forecast.show import show_sweep
         from lola.workflows.run import run_stages
 
-    sweep = config.whole()
+    sweep = config.full_sweep()
     choose = lambda plan: map(plan.autoencoder, sweep.latent_channels)  # noqa: E731
     if config.plan:
         show_sweep(sweep, choose)
@@ -69,4 +69,6 @@ def main(config: Autoencoders) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, {name: of(preset) for name, preset in presets.SWEEPS.items()}, "mini", ("system",))
+    launch(
+        main, {name: autoencoders_of(preset) for name, preset in presets.SWEEPS.items()}, "mini", ("system",)
+    )

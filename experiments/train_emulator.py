@@ -1,4 +1,4 @@
-"""Train emulators, and the autoencoders and caches that they need, as stages that a sweep would share."""
+"""Train emulators, and the autoencoders and caches that they need, as stages that a sweep reuses."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from lola.workflows.sweep import EmulatorModel, SweepConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Emulators(SweepConfig):
-    """Which emulators are trained, and how.
+    """The emulators to train.
 
     Arguments:
         model: The kind of emulator.
-        space: Whether it emulates latent states, at each number of latent channels, or the fields themselves.
+        space: latent (one emulator per number of latent channels) or pixel (the fields themselves).
     """
 
     model: Literal["diffusion", "neural-solver"] = "diffusion"
@@ -31,7 +31,7 @@ class Emulators(SweepConfig):
                 f"this preset has no emulator of {self.system} in pixel space: a window in three dimensions "
                 "has too many patches for a transformer; use --space latent",
             )
-            require(self.model == "neural-solver", "in pixel space there is --model neural-solver alone")
+            require(self.model == "neural-solver", "--space pixel needs --model neural-solver")
 
     def chosen(self) -> list[tuple[EmulatorModel, int | None]]:
         """The emulators, each with its latent channels."""
@@ -42,7 +42,7 @@ class Emulators(SweepConfig):
         return [(model, n) for n in self.latent_channels]
 
 
-def of(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
+def emulators_of(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
     """The diffusion models of a sweep's preset."""
     return lambda **given: Emulators(**vars(preset(**given)))
 
@@ -50,7 +50,7 @@ def of(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
 def main(config: Emulators) -> None:
     """Train emulators, each from its last checkpoint if there is one; finished stages are kept.
 
-    Autoencoders and latent caches that they need are made first.
+    Autoencoders and latent caches that they need are trained and encoded first.
     """
     with loading():
         from lola.workflows.forecast.show import show_sweep
@@ -64,5 +64,5 @@ def main(config: Emulators) -> None:
 
 
 if __name__ == "__main__":
-    sweeps = {name: of(preset) for name, preset in presets.SWEEPS.items()}
+    sweeps = {name: emulators_of(preset) for name, preset in presets.SWEEPS.items()}
     launch(main, sweeps, default="mini", given=("system",))

@@ -60,7 +60,7 @@ def measure_disturbances(
     Arguments:
         config: Which scenarios.
         root: An empty folder.
-        log: Told about progress.
+        log: Takes lines about progress.
     """
     # A temporary folder of its own: other programs that start Ray must not find this cluster.
     os.environ.update(SETTINGS | QUICK | {"RAY_TMPDIR": str(root)})

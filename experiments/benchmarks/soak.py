@@ -75,7 +75,7 @@ class Job:
         return members
 
     def clear(self, members: dict[int, str]) -> None:
-        """Wait until what a driver left behind has ended, and end what does not end by itself."""
+        """Wait until what a driver left behind has ended, and kill what is still running."""
         deadline = time.monotonic() + 30
         while (left := [pid for pid in members if _alive(pid)]) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -104,7 +104,7 @@ def soak(config: SoakConfig, command: list[str], log: Callable[[str], None]) -> 
     Arguments:
         config: How it is disturbed.
         command: The sweep.
-        log: Told about progress.
+        log: Takes lines about progress.
 
     Raises:
         LolaError: The tables differ, files are left over, or a sweep that nobody disturbs fails or hangs.

@@ -191,7 +191,8 @@ def choose_kinds(config: C, arguments: Sequence[str]) -> tuple[C, list[str]]:
 def _with_kind(config: C, path: str, kind: str) -> C:
     choices = _choices(config)
     if path not in choices:
-        raise ConfigError(f"unknown option --{path}.type; kinds can be chosen for {', '.join(choices) or 'no part'}")
+        parts = ", ".join(choices) or "no part"
+        raise ConfigError(f"unknown option --{path}.type; kinds can be chosen for {parts}")
     by_class = {each.__name__: each for each in choices[path].values()}
     kinds = by_class | choices[path]  # names of classes are those that manifests hold
     if kind not in kinds:

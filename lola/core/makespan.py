@@ -1,8 +1,8 @@
 """How long tasks take together: list scheduling onto limited resources.
 
-At any moment the tasks whose needs are finished start, in the given order, where their resources are free. With
-one kind of resource this takes at most twice the best possible time (Graham's bound); it is also what a sweep
-does, whose trials queue in their order.
+At any moment the tasks whose needs are finished start, in the given order, if their resources are free.
+With one kind of resource this takes at most twice the best possible time (Graham's bound); it is also how a
+sweep starts its trials.
 """
 
 import collections

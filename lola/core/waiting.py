@@ -1,8 +1,8 @@
 """Logging what a program waits for, at growing intervals, and how far its work has come.
 
-Code that waits for a cluster, a lock or a server uses a `Reminder`, so that no command is silent for more than
-a minute; long work uses one with constant intervals (`progress_reminder`). A loop that iterates often calls
-`Reminder.poll`; elsewhere `reminding` does, from a thread.
+Code that waits for a cluster, a lock or a server uses a `Reminder`, so that no command is silent for more
+than a minute; long work uses one with constant intervals (`progress_reminder`). A loop that iterates often
+calls `Reminder.poll`; elsewhere `reminding` does, from a thread.
 """
 
 import contextlib

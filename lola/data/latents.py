@@ -9,8 +9,9 @@ in the order of trajectories, then variants:
     parameters  fixed_shape_tensor (P,)       float32
     latents     fixed_shape_tensor (L, C, *grid)  float32 or float16
 
-Shards are written as temporary files and renamed (`lola/data/latent_shards.py`); the cache's manifest comes last, and
-alone says which shards belong to it: simulation files that it lists under `skipped` could not be read.
+Shards are written as temporary files and renamed (`lola/data/latent_shards.py`); the cache's manifest comes
+last, and alone says which shards belong to it; simulation files that it lists under `skipped` could not be
+read.
 """
 
 import contextlib

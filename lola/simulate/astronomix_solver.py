@@ -115,7 +115,8 @@ def hydrodynamics(settings: Settings, state: jax.Array) -> Step:
 
     def step(state: jax.Array, dt: jax.Array) -> jax.Array:
         twice = euler(euler(state, dt), dt)
-        return raise_to_floor(settings, primitive((conserved(state, gamma) + conserved(twice, gamma)) / 2, gamma))
+        mean = (conserved(state, gamma) + conserved(twice, gamma)) / 2
+        return raise_to_floor(settings, primitive(mean, gamma))
 
     return step
 

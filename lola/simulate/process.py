@@ -5,7 +5,7 @@ wants one thread; JAX must not share a process with torch. Each is a module that
 it is started once per file, so that what it compiles is used again, and exits with its parent.
 
 A message is the length of what follows, as 8 bytes, and an array in NumPy's format. An empty array is the
-answer where a solution stopped being physical. This module is imported by both sides, and does not import torch.
+answer where a solution stopped being physical. Both sides import this module, which does not import torch.
 """
 
 import contextlib
@@ -72,7 +72,7 @@ def solver_process(module: str, settings: Settings) -> Iterator[Solution]:
         try:
             yield solve
         finally:
-            # An idle solver would exit at the end of its input; one that computes after an error need not finish.
+            # An idle solver would exit at the end of its input; one at work after an error need not finish.
             process.kill()
             process.wait()
             answers.close()

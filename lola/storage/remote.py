@@ -2,7 +2,7 @@
 
 A root is a `Path` or, on an object store, a `UPath`, which has the same interface. An object store has
 neither renames nor appends nor locks, but an object appears whole or not at all. So a file is written
-to a temporary path on this machine and uploaded when complete; of several, the one that lists the others comes last.
+to a temporary path on this machine and uploaded when complete; the one that lists others comes last.
 
 What reads files of the system (safetensors, memory maps, MLflow) is given a copy. A machine fetches an object
 once, into the folder of `LOLA_CACHE`, else `~/.cache/lola`, under a name of its URL and version; processes

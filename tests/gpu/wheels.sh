@@ -71,7 +71,7 @@ for name in "${have[@]}"; do
 	find "$folder" -iname "${name//[-_.]/_}-*.whl" -delete
 done
 if brought=$(find "$folder" -name '*.whl' | grep -oE '/(torch|nvidia|triton)[^/]*$'); then
-	echo "wheels.sh: pip took ${brought//$'\n'/ }, which a package must have asked for anew" >&2
+	echo "wheels.sh: pip took ${brought//$'\n'/ }, which a package must have newly required" >&2
 	exit 1
 fi
 

@@ -60,23 +60,23 @@ def test_a_tracking_server_that_does_not_answer(tmp_path):
 
 def test_a_truncated_file(tmp_path, well):
     datasets = shutil.copytree(well, tmp_path / "datasets")
-    torn = next(datasets.glob("*/data/valid/*.hdf5"))
-    torn.write_bytes(torn.read_bytes()[:-1000])
+    truncated = next(datasets.glob("*/data/valid/*.hdf5"))
+    truncated.write_bytes(truncated.read_bytes()[:-1000])
     result = run(tmp_path / "storage", "--well", str(datasets))
     assert result.returncode == 1
     line = result.stderr.strip().splitlines()[-1]
-    assert torn.name in line
+    assert truncated.name in line
     assert "fetch it again" in line or "remove it" in line
 
 
 def test_a_file_of_another_kind(tmp_path, well):
     datasets = shutil.copytree(well, tmp_path / "datasets")
-    foreign = next(datasets.glob("*/data/test/*.hdf5"))
-    with h5py.File(foreign, "w") as file:
+    unrecognised = next(datasets.glob("*/data/test/*.hdf5"))
+    with h5py.File(unrecognised, "w") as file:
         file["numbers"] = [1, 2, 3]
     result = run(tmp_path / "storage", "--well", str(datasets))
     assert result.returncode == 1
-    assert str(foreign) in result.stderr.strip().splitlines()[-1]
+    assert str(unrecognised) in result.stderr.strip().splitlines()[-1]
 
 
 def test_published_data_that_do_not_exist(tmp_path):

@@ -1,4 +1,4 @@
-"""Every panel and every alert asks for something that a real sweep on a real cluster has told Prometheus."""
+"""Every panel and every alert queries something that a real sweep on a real cluster exports to Prometheus."""
 
 import json
 
@@ -34,9 +34,9 @@ def test_every_alert_has_a_value_and_a_sweep_in_health_raises_none(prometheus):
 
 def test_prometheus_has_seen_what_the_sweep_did(prometheus):
     names = {series["metric"]["__name__"] for series in prometheus.values('{__name__=~"ray_lola_.*"}')}
-    told = {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names}
+    exported = {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names}
     # Without a skipped step there is nothing to count.
-    assert told == {f"ray_{name}" for name in METRICS} - {"ray_lola_train_skipped_steps_total"}
+    assert exported == {f"ray_{name}" for name in METRICS} - {"ray_lola_train_skipped_steps_total"}
     samples = prometheus.values("max by (run) (ray_lola_train_samples_total)")
     assert {float(series["values"][-1][1]) for series in samples} == {80.0}  # 20 steps of 4
     assert len(samples) == 4

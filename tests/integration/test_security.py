@@ -77,14 +77,14 @@ def test_an_embedded_cluster_asks_for_its_token_and_shows_no_secret(tmp_path, sh
         text=True,
     )
     try:
-        told = json.loads(driver.stdout.readline())
+        addresses = json.loads(driver.stdout.readline())
         file = tmp_path / ".ray" / "auth_token"
         token = file.read_text()
         assert len(token) >= 32
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.parent.stat().st_mode & 0o777 == 0o700
-        jobs = f"http://{told['dashboard']}/api/jobs/"
-        assert told["dashboard"].startswith("127.0.0.1:")
+        jobs = f"http://{addresses['dashboard']}/api/jobs/"
+        assert addresses["dashboard"].startswith("127.0.0.1:")
         assert status(jobs) == 401
         assert status(jobs, "0" * len(token)) in (401, 403)
         assert status(jobs, token) == 200
@@ -92,7 +92,7 @@ def test_an_embedded_cluster_asks_for_its_token_and_shows_no_secret(tmp_path, sh
         assert str(short) in processes  # those of this cluster are among them
         secrets = [token, *SECRETS.values()]
         assert not any(secret in processes for secret in secrets)
-        session = Path(told["session"])
+        session = Path(addresses["session"])
         assert len(list(session.rglob("*.log"))) > 5
         assert holders(session, secrets) == []
     finally:

@@ -1,6 +1,6 @@
 """The smoke sweep on an object store: killed on the way and started again, it ends as it does in a folder.
 
-The store is a server of the S3 protocol on this machine. Runs are tracked in a database beside it.
+The store is a server of the S3 protocol on this machine. Runs are tracked in a database next to it.
 """
 
 import fsspec
@@ -66,9 +66,7 @@ def test_a_sweep_on_an_object_store_ends_as_in_a_folder(
     assert not any(secret.encode() in read_bytes(path) for secret in SECRETS.values() for path in files)
     (page,) = storage.glob("reports/*/report.html")
     assert b"data:image/png;base64," in read_bytes(page)
-    assert not any((tmp_path / "cache" / "asides").iterdir()), (
-        "what killed processes had aside is left behind"
-    )
+    assert not any((tmp_path / "cache" / "asides").iterdir()), "temporary files of killed processes remain"
 
     before = manifests(storage)
     process = begin()

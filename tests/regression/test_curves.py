@@ -1,7 +1,7 @@
 """Loss curves, a simulation and a rollout must stay what they were: a change of numbers is noticed and meant.
 
 The goldens were made by this code. `LOLA_UPDATE_GOLDENS=1 python -m pytest tests/regression` writes them
-anew; say in the commit why they changed.
+again; say in the commit why they changed.
 """
 
 import json

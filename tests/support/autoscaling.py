@@ -66,7 +66,7 @@ class Autoscaled:
             time.sleep(0.2)
 
     def watch(self, head: int, stop: threading.Event) -> None:
-        """Count nodes until told to stop; each has a process that is called a raylet."""
+        """Count nodes until stopped; each has a process that is called a raylet."""
         started = time.monotonic()
         while not stop.wait(0.5):
             if (count := sum(name_of(pid) == "raylet" for pid in below(head)) - 1) != self.nodes:
@@ -127,14 +127,14 @@ def autoscaled(
 
 
 def configure(address: str, workers: int, cpus: int, idle: float, version: int) -> dict:
-    """What `ray up` would be told."""
+    """The configuration that `ray up` would get."""
     return {
         "cluster_name": "autoscaled",
         "max_workers": workers,
         "upscaling_speed": 100.0,
         "idle_timeout_minutes": idle / 60,
         "provider": {
-            "type": "external",  # by its own name it would read the file that is not there
+            "type": "external",  # under its own name it would read a file that does not exist
             "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
             "disable_node_updaters": True,
             "foreground_node_launch": True,

@@ -149,7 +149,7 @@ class Countdown:
 
 
 def interrupt(step: Step) -> None:
-    """Begin a stage of a kind anew, and end half-way: after two checkpoints, three shards, one part."""
+    """Begin a new stage of a kind, and end half-way: after two checkpoints, three shards, one part."""
     owner, name, left = {
         "autoencoders": (SoloTrainer, "after_report", 1),
         "latents": (encode, "write_shard", 3),
@@ -179,6 +179,6 @@ def digest(stage: Stage) -> dict[str, Any]:
 
 
 def messages(stage: Stage, records: list[logging.LogRecord]) -> str:
-    """Everything that was told of a stage."""
+    """All events of a stage."""
     notices = [event["text"] for _, event in read_events(stage.folder) if event["kind"] == "notice"]
     return "\n".join([*notices, *(record.getMessage() for record in records)])

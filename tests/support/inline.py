@@ -20,10 +20,10 @@ class Inline:
         self.chosen = options
         return self
 
-    def remote(self, told, parts):
+    def remote(self, arguments_ref, parts):
         self.calls.append(parts)
         try:
-            self.ends.append(self.function(told, parts))
+            self.ends.append(self.function(arguments_ref, parts))
         except LolaError as error:
             self.ends.append(error)
         return len(self.ends) - 1

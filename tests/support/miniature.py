@@ -66,12 +66,12 @@ def train_briefly(config: Any, path: str) -> None:
     training = training.replace(steps=2)
     if not path.endswith(".report_every"):
         training = training.replace(report_every=1)
-    told: list[dict[str, float]] = []
+    reports: list[dict[str, float]] = []
     source = Noise(shape)
-    train(model, training, source, source, report=lambda step, metrics, save: told.append(metrics))
-    assert told
-    assert told[-1]["train/skipped"] == 0
-    for metrics in told:
+    train(model, training, source, source, report=lambda step, metrics, save: reports.append(metrics))
+    assert reports
+    assert reports[-1]["train/skipped"] == 0
+    for metrics in reports:
         assert all(math.isfinite(value) for value in metrics.values()), metrics
 
 

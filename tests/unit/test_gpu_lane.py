@@ -1,4 +1,4 @@
-"""What can be told of `tests/gpu` without a GPU: its needs, its tests, its copy of the presets."""
+"""Checks of `tests/gpu` that need no GPU: its needs, its tests, its copy of the presets."""
 
 import importlib.metadata
 import os

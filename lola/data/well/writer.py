@@ -43,7 +43,7 @@ def write_well_file(
     scalars: Mapping[str, float],
     boundary: np.ndarray,
 ) -> None:
-    """Write one HDF5 file, trajectory by trajectory, in place (callers that need it atomic pass a temporary path).
+    """Write one HDF5 file, trajectory by trajectory, in place: for an atomic write, pass a temporary path.
 
     Arguments:
         path: The file, in an existing folder.
@@ -175,7 +175,9 @@ def write_statistics(folder: AnyPath) -> None:
     """
     files = [path for path in find_files(folder / "data" / "train") if path.suffix == ".hdf5"]
     if not files:
-        raise DataError(f"{folder}/data/train holds no HDF5 files to take statistics of; simulate them first")
+        raise DataError(
+            f"{folder}/data/train has no HDF5 files, from which statistics are computed; simulate them first"
+        )
     values: dict[str, Moments] = {}
     increments: dict[str, Moments] = {}
     for path in files:

@@ -23,18 +23,18 @@ CONFIG = TrainingBenchmark(
 
 
 @pytest.fixture
-def told():
+def lines():
     return []
 
 
 @pytest.fixture
-def result(monkeypatch, told):
+def result(monkeypatch, lines):
     monkeypatch.setattr(
         training,
         "roofline",
         lambda rounds, clock: {name: {"product": 100.0} for name in ("float32", "bfloat16")},
     )
-    return run_training_benchmark(CONFIG, progress=told.append)
+    return run_training_benchmark(CONFIG, progress=lines.append)
 
 
 def test_every_sample_is_kept_and_survives_json(result):
@@ -48,8 +48,8 @@ def test_every_sample_is_kept_and_survives_json(result):
             assert min(variant["seconds"]) > 0
 
 
-def test_progress_is_told(result, told):
-    assert told == [
+def test_progress_is_logged(result, lines):
+    assert lines == [
         "roofline",
         "autoencoder-2d demo",
         "  2 rounds of 6 variants",
@@ -61,10 +61,10 @@ def test_progress_is_told(result, told):
 def test_compiling_is_told_with_its_time(monkeypatch):
     monkeypatch.setattr(training, "roofline", lambda rounds, clock: {})
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)
-    told = []
+    lines = []
     config = CONFIG.replace(networks=("transformer",), precisions=("float32",), modes=("compiled",))
-    run_training_benchmark(config, progress=told.append)
-    assert told[2:] == ["  plain float32 compiled in 0 s", "  ours float32 compiled in 0 s", told[-1]]
+    run_training_benchmark(config, progress=lines.append)
+    assert lines[2:] == ["  plain float32 compiled in 0 s", "  ours float32 compiled in 0 s", lines[-1]]
 
 
 def test_the_table_compares_with_the_plain_writing_alike(result):

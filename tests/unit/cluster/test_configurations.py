@@ -25,8 +25,8 @@ MEANT = ("mlflow_tracking_password", "ray-tokens", "secretName: lola-ray-token")
 
 
 def tool(name: str) -> str:
-    beside = Path(sys.executable).with_name(name)
-    path = str(beside) if beside.exists() else shutil.which(name)
+    installed = Path(sys.executable).with_name(name)
+    path = str(installed) if installed.exists() else shutil.which(name)
     if path is None:
         pytest.skip(f"{name} is not installed: pip install '.[dev]'")
     return path
@@ -121,7 +121,7 @@ def test_a_planted_secret_would_be_found():
 
 
 @pytest.mark.parametrize("path", [*LAUNCHERS, *MANIFESTS], ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_the_readme_beside_a_file_defines_and_fills_in_its_placeholders(path):
+def test_the_readme_installed_a_file_defines_and_fills_in_its_placeholders(path):
     readme = (path.parent / "README.md").read_text()
     (filled,) = re.findall(r"""envsubst "\$\(printf '\$%s ' ([A-Z_\s\\]+)\)\"""", readme)
     for name in PLACEHOLDER.findall(path.read_text()):

@@ -172,8 +172,8 @@ folder = Path(sys.argv[1]) / "kind" / "stage"
 try:
     with lease(folder).acquire(timeout=5):
         EventLog(folder).status("RUNNING")
-        with atomic_path(folder / "file") as aside:
-            aside.write_text("of " + sys.argv[2])
+        with atomic_path(folder / "file") as tmp_path:
+            tmp_path.write_text("of " + sys.argv[2])
 except StorageError as error:
     sys.exit(str(error))
 """

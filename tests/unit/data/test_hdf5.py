@@ -191,7 +191,7 @@ def test_folders_of_datasets(tmp_path):
 def test_a_file_is_read_where_it_cannot_be_locked(well, tmp_path):
     path = (
         tmp_path / "locked.hdf5"
-    )  # of its own: whoever has read the others in this process holds their locks
+    )  # a new file: tests that have read the others in this process hold their locks
     path.write_bytes(next(well.glob("*/data/train/*.hdf5")).read_bytes())
     with path.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Solvers in processes of their own: `lola.simulate.process` is told to run small modules of this folder."""
+"""Solvers in processes of their own: `lola.simulate.process` runs small modules of this folder."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ def test_a_solver_that_fails_is_quoted(module):
         solve(np.zeros(3))
 
 
-def test_solvers_end_with_their_hosts(module, tmp_path):
+def test_solvers_exit_with_their_parents(module, tmp_path):
     """A host that is killed while its solver works leaves no solver behind."""
     code = f"""
         import sys

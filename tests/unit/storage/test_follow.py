@@ -8,7 +8,7 @@ from lola.storage.follow import LogReader, Poller, poll_in_threads
 
 
 class Seen:
-    """A sink that keeps what it takes, until it is told to fail."""
+    """A sink that keeps what it takes, until it is set to fail."""
 
     name = "the view"
 
@@ -84,8 +84,8 @@ def test_a_sink_decides_where_to_read_on(tmp_path):
 
 def test_failures_are_told_once_and_again_when_they_change_or_end(tmp_path):
     EventLog(tmp_path).metrics(1, {})
-    sink, told = Seen(), []
-    watch = Poller(LogReader(sink, [tmp_path]), told.append)
+    sink, lines = Seen(), []
+    watch = Poller(LogReader(sink, [tmp_path]), lines.append)
     for failure in (
         OSError("at 0x7f01 after 20 s"),
         OSError("at 0x7f02 after 21 s"),
@@ -95,7 +95,7 @@ def test_failures_are_told_once_and_again_when_they_change_or_end(tmp_path):
         sink.failure = failure
         watch.poll()
         watch.poll()
-    assert [line.split(";")[0] for line in told] == [
+    assert [line.split(";")[0] for line in lines] == [
         "the view cannot be updated now (OSError: at 0x7f01 after 20 s)",
         "the view cannot be updated now (OSError: disk full)",
         "the view is updated again",

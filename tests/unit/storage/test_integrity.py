@@ -49,7 +49,7 @@ def test_a_stage_with_a_file_that_is_cut_is_not_finished_and_says_so(whole, name
     if kept is None:
         path.unlink()
     elif kept == "zeros" and name != "manifest.json":
-        pytest.skip("of the same size: told when it is read")
+        pytest.skip("of the same size: detected when it is read")
     else:
         whole_bytes = path.read_bytes()
         path.write_bytes(b"\0" * len(whole_bytes) if kept == "zeros" else whole_bytes[:kept])

@@ -1,4 +1,4 @@
-"""Whatever a storage root holds beside finished stages is listed."""
+"""Everything in a storage root except finished stages is listed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Leases on object stores: one holder at a time, whoever died or was held up."""
+"""Leases on object stores: one holder at a time, whichever process died or was delayed."""
 
 import itertools
 import json

@@ -25,7 +25,7 @@ def test_paths_with_brackets_are_shown_as_they_are(tmp_path):
 
 
 def test_a_silent_console_says_what_is_at_work(monkeypatch):
-    """A word after every few seconds without one, whoever said it."""
+    """A line after every few seconds without one, from any source."""
     monkeypatch.setattr(lola.storage.progress, "CHECK_INTERVAL_S", 0.01)
     monkeypatch.setattr(lola.storage.progress, "SILENCE_S", 0.1)
     output = io.StringIO()

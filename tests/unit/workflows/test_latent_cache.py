@@ -108,7 +108,7 @@ def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoenco
     assert f"cache: {plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG).stage.folder}" in command(
         *block
     )
-    assert "every row group is whole" in command("--verify")
+    assert "all row groups match their checksums" in command("--verify")
     (path,) = tmp_path.glob("latents/*/valid/shard-00001.parquet")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -146,8 +146,8 @@ def test_who_waits_for_something_else_is_not_waiting():
 )
 def test_an_autoscaler_is_known_by_the_types_of_its_nodes(monkeypatch, report, expected):
     monkeypatch.delenv(resources.EMBEDDED, raising=False)
-    told = None if report is None else json.dumps({"autoscaler_report": report}).encode()
-    monkeypatch.setattr(resources, "_internal_kv_get", lambda key: told)
+    reply = None if report is None else json.dumps({"autoscaler_report": report}).encode()
+    monkeypatch.setattr(resources, "_internal_kv_get", lambda key: reply)
     assert may_grow() is expected
     monkeypatch.setenv(resources.EMBEDDED, "1")
     assert may_grow() is False

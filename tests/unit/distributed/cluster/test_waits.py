@@ -1,4 +1,4 @@
-"""Workers, tasks and streams that do not come are told of, until they do."""
+"""Waits for workers, tasks and streams are logged until they end."""
 
 import io
 import itertools

@@ -1,7 +1,7 @@
 """Every file of a finished and of a half-finished storage root, emptied and cut in turn.
 
 The files are those that are found, so that new kinds of files are tried too. A next start must end with what
-it would have ended with, telling what it made again; and whoever reads a stage must see the same values, or
+it would have ended with, reporting what it made again; and readers of a stage must see the same values, or
 one line that names the file and the remedy.
 """
 

@@ -201,8 +201,8 @@ def test_a_faulty_file_may_be_left_out(tmp_path, data, autoencoder, kind):
     encoded = 21 * sum(each["trajectories"] for each in manifest["splits"].values())
     assert manifest["seconds"] / manifest["speed"]["seconds_per_state"] == pytest.approx(encoded)
     events = [event for _, event in read_events(stage.folder)]
-    (told,) = [event["text"] for event in events if event["kind"] == "notice"]
-    assert told == f"left out {name}: {described['skipped'][name]}"
+    (notice,) = [event["text"] for event in events if event["kind"] == "notice"]
+    assert notice == f"left out {name}: {described['skipped'][name]}"
     shards = sum(len(each["shards"]) for each in manifest["splits"].values())
     steps = [event["values"]["progress/shards"] for event in events if event["kind"] == "metrics"]
     assert steps == list(range(1, shards + 1))

@@ -157,7 +157,7 @@ def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajector
     stage = step.stage
     parts = [evaluate._Part(stage.folder, index, 0) for index in range(trajectories)]
 
-    def commit(told, mine):
+    def commit(arguments_ref, mine):
         for part in mine:
             part.folder.mkdir(parents=True)
             (part.folder / evaluate.COMPLETION_FILE).write_text("0.1")
@@ -179,7 +179,7 @@ def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajector
 def test_a_trajectory_is_done_from_all_of_its_start_states(tasks, step, monkeypatch):
     stage = step.stage
     parts = [evaluate._Part(stage.folder, index, start) for start in (0, 3) for index in range(2)]
-    monkeypatch.setattr(tasks, "function", lambda told, mine: None)
+    monkeypatch.setattr(tasks, "function", lambda arguments_ref, mine: None)
     monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
     (stage.folder / "parts").mkdir(parents=True)
     evaluate._score(evaluate.EvaluationRun(stage, stage.config, None, None), SimpleNamespace(), parts)
@@ -198,7 +198,7 @@ def test_a_part_with_a_file_that_is_cut_is_scored_again(tasks, step, kept):
     step.run()
     expected, example = rows(step), (step.stage.folder / "example.npy").read_bytes()
     (first,) = [path.parent for path in step.stage.folder.glob("parts/*/example.npy")]
-    for told, name in enumerate(NAMES, 1):
+    for count, name in enumerate(NAMES, 1):
         path = first / name
         whole = path.read_bytes()
         path.unlink() if kept is None else path.write_bytes(whole[: int(kept * len(whole))])
@@ -207,7 +207,7 @@ def test_a_part_with_a_file_that_is_cut_is_scored_again(tasks, step, kept):
         (step.stage.folder / "manifest.json").unlink()
         tasks.calls.clear()
         step.run()
-        assert len(notices(step)) == told
+        assert len(notices(step)) == count
         assert f"{path} is corrupt" in notices(step)[-1]
         assert "scored again" in notices(step)[-1]
         assert [[part.folder for part in parts] for parts in tasks.calls] == [[first]]

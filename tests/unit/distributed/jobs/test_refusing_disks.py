@@ -51,7 +51,7 @@ class Full:
 
 
 def through_full_disks(monkeypatch, number, make, folder):
-    """Make a stage anew for every number of writes that pass; how many it took."""
+    """Make a new stage for every number of writes that pass; how many it took."""
     for left in range(1000):
         with monkeypatch.context() as patched:
             full = Full(patched, left, number)

@@ -31,7 +31,7 @@ class Bad:
 
 @dataclasses.dataclass(frozen=True)
 class Played:
-    """What a worker is told, and what it reported."""
+    """The arguments of a worker, and what it reported."""
 
     run: training.TrainingRun
     reports: list
@@ -81,14 +81,14 @@ def test_a_run_that_ended_early_is_not_committed(played, monkeypatch, tmp_path, 
 
 
 def test_what_was_corrupt_is_in_the_event_log(played, monkeypatch):
-    told, lines = [], ["step 4 is corrupt", "starts again"]
+    notices, lines = [], ["step 4 is corrupt", "starts again"]
     monkeypatch.setattr(training.CheckpointStore, "repair", lambda self: lines)
-    monkeypatch.setattr(EventLog, "notice", lambda self, text: told.append(text))
+    monkeypatch.setattr(EventLog, "notice", lambda self, text: notices.append(text))
     result = SimpleNamespace(checkpoint=None, metrics=None)
     monkeypatch.setattr(training, "TorchTrainer", lambda *a, **o: SimpleNamespace(fit=lambda: result))
     with pytest.raises(LolaError):
         training.run_training(played.run)
-    assert told == lines
+    assert notices == lines
 
 
 def test_checkpoints_on_an_object_store_are_not_looked_through(memory_root):

@@ -1,4 +1,4 @@
-"""Trials start in their order, each once its needs are finished and there is room."""
+"""Trials start in their order, each once its needs are finished and its resources are free."""
 
 import pytest
 from ray.tune.search import Searcher

@@ -1,4 +1,4 @@
-"""Whatever fails, MLflow holds everything exactly once in the end, or what is missing is told."""
+"""Whatever fails, MLflow holds everything exactly once at the end, or what is missing is reported."""
 
 import json
 import os
@@ -32,8 +32,8 @@ FINGERPRINTS = {name: f"{i}" * 64 for i, name in enumerate(STAGES)}
 stages = st.sampled_from(STAGES)
 
 
-class Told:
-    """What the log of a stage has told, kept apart from how the library reads it."""
+class Recorded:
+    """What the log of a stage recorded, kept independently of how the library reads it."""
 
     def __init__(self):
         self.params, self.tags, self.status = {}, {}, "RUNNING"
@@ -50,7 +50,7 @@ class Tracking(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
         self.fake = FakeMlflow()
         self.client = Unreliable(self.fake)
-        self.told = {name: Told() for name in STAGES}
+        self.recorded = {name: Recorded() for name in STAGES}
         self.parent_status = "RUNNING"
         self.driver = None
         self.attempt = self.looks = 0
@@ -81,66 +81,66 @@ class Tracking(RuleBasedStateMachine):
 
     def _killed(self, name):
         """No process makes a stage: where its log says that one does, it is recorded as killed."""
-        if event_log_path(self.root / name).exists() and self.told[name].status == "RUNNING":
+        if event_log_path(self.root / name).exists() and self.recorded[name].status == "RUNNING":
             finished = (self.root / name / "manifest.json").exists()
-            self.told[name].status = "FINISHED" if finished else "KILLED"
+            self.recorded[name].status = "FINISHED" if finished else "KILLED"
 
     def _event_log(self, name):
         """The writer of a log; a new one describes the stage, as every start does."""
-        folder, told = self.root / name, self.told[name]
+        folder, recorded = self.root / name, self.recorded[name]
         fresh = not event_log_path(folder).exists()
         event_log = EventLog(folder)
-        if fresh or told.status != "RUNNING":
+        if fresh or recorded.status != "RUNNING":
             event_log.describe(
                 name=name, tags={"stage": name, "try": self.attempt}, parameters={"size": 1, name: 2}
             )
             event_log.status("RUNNING")
-            told.params |= {"size": "1", name: "2"}
-            told.tags |= {"lola.stage": name, "lola.try": str(self.attempt)}
-            told.status = "RUNNING"
+            recorded.params |= {"size": "1", name: "2"}
+            recorded.tags |= {"lola.stage": name, "lola.try": str(self.attempt)}
+            recorded.status = "RUNNING"
         return event_log
 
     @rule(name=stages, first=st.integers(0, 40), count=st.integers(1, 12), keys=st.integers(1, 3))
     def train(self, name, first, count, keys):
         """Report metrics, from a step on that may have been reported: a resumed run repeats steps."""
-        event_log, told = self._event_log(name), self.told[name]
+        event_log, recorded = self._event_log(name), self.recorded[name]
         for step in range(first, first + count):
             values = {f"metric{key}": float(step * (key + 1)) for key in range(keys)}
             event_log.metrics(step, values)
             for key, value in values.items():
-                told.steps.setdefault(key, {})[step] = value
+                recorded.steps.setdefault(key, {})[step] = value
 
     @rule(name=stages)
     def report_much(self, name):
-        event_log, told = self._event_log(name), self.told[name]
+        event_log, recorded = self._event_log(name), self.recorded[name]
         values = {f"many{key}": float(key) for key in range(1100)}
         event_log.metrics(7, values)
         for key, value in values.items():
-            told.steps.setdefault(key, {})[7] = value
+            recorded.steps.setdefault(key, {})[7] = value
 
     @rule(name=stages, file=st.sampled_from(["a.png", "b.png"]))
     def draw(self, name, file):
         event_log = self._event_log(name)
         (self.root / name / file).write_text(f"{name} {file}")
         event_log.artifact(self.root / name / file)
-        self.told[name].files.add(file)
+        self.recorded[name].files.add(file)
 
     @rule(name=stages, digest=st.sampled_from(["c" * 64, "d" * 64]))
     def read(self, name, digest):
         self._event_log(name).dataset(name="euler", digest=digest, context="training", source="/well")
-        self.told[name].datasets.add(("euler", digest[:16]))
+        self.recorded[name].datasets.add(("euler", digest[:16]))
 
     @rule(name=stages, status=st.sampled_from(["FINISHED", "FAILED"]), model=st.booleans())
     def end(self, name, status, model):
-        event_log, told = self._event_log(name), self.told[name]
+        event_log, recorded = self._event_log(name), self.recorded[name]
         if model and status == "FINISHED":
             for file in ("model.safetensors", "manifest.json"):
                 (self.root / name / file).write_text(f"{name} {file}")
-                told.files.add(f"model/{file}")
+                recorded.files.add(f"model/{file}")
             event_log.model(self.root / name / "model.safetensors", "euler-shared")
-            told.models["euler-shared"] = True
+            recorded.models["euler-shared"] = True
         event_log.status(status)
-        told.status = status
+        recorded.status = status
 
     @rule(name=stages, again=st.booleans())
     def cut_off(self, name, again):
@@ -152,7 +152,7 @@ class Tracking(RuleBasedStateMachine):
             line = {"kind": "metrics", "time": 5, "step": 90, "values": {"metric0": 90.0}}
             with event_log_path(self.root / name).open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            self.told[name].steps.setdefault("metric0", {})[90] = 90.0
+            self.recorded[name].steps.setdefault("metric0", {})[90] = 90.0
 
     @invariant()
     def poll(self):
@@ -214,21 +214,21 @@ class Tracking(RuleBasedStateMachine):
         logged = [name for name in STAGES if event_log_path(self.root / name).exists()]
         assert len(runs) == 1 + len(logged)
         for name in logged:
-            told = self.told[name]
+            recorded = self.recorded[name]
             (run,) = [each for each in runs if each.tags["lola.fingerprint"] == FINGERPRINTS[name]]
             assert run.tags["mlflow.parentRunId"] == parent.key
-            assert run.params == told.params
-            assert told.tags.items() <= run.tags.items()
-            assert run.status == told.status
+            assert run.params == recorded.params
+            assert recorded.tags.items() <= run.tags.items()
+            assert run.status == recorded.status
             assert (run.end is None) == (run.status == "RUNNING") or run.status == "RUNNING"
-            assert set(run.metrics) == set(told.steps)
-            for key, steps in told.steps.items():
+            assert set(run.metrics) == set(recorded.steps)
+            for key, steps in recorded.steps.items():
                 points = [(metric.step, metric.value) for metric in run.metrics[key]]
-                assert len(points) == len(steps), f"{key} is not there exactly once"
+                assert len(points) == len(steps), f"{key} does not exist exactly once"
                 assert dict(points) == steps
-            assert set(run.artifacts) == told.files
-            assert set(run.datasets) == told.datasets
-            for model in told.models:
+            assert set(run.artifacts) == recorded.files
+            assert set(run.datasets) == recorded.datasets
+            for model in recorded.models:
                 versions = [each for each in self.fake.models[model].versions if each.run_id == run.key]
                 assert len(versions) == 1
         self._check_alias()

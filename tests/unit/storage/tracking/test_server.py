@@ -192,22 +192,22 @@ def test_a_file_in_place_of_the_folder_is_told(storage):
 
 def test_two_drivers_make_one_experiment():
     """Another driver makes the experiment between the look and the making."""
-    fake, told = FakeMlflow(), []
+    fake, lines = FakeMlflow(), []
     get, answers = fake.get_experiment_by_name, [None]
     fake.get_experiment_by_name = lambda name: answers.pop() if answers else get(name)
     theirs = FakeMlflow.create_experiment(fake, "lola/euler")
     answers.append(None)
-    assert open_experiment(fake, "http://fake", "lola/euler", told.append) == theirs
-    assert not told
+    assert open_experiment(fake, "http://fake", "lola/euler", lines.append) == theirs
+    assert not lines
 
 
 def test_an_experiment_that_was_deleted_is_restored_and_told():
-    fake, told = FakeMlflow(), []
-    key = open_experiment(fake, "http://fake", "lola/euler", told.append)
+    fake, lines = FakeMlflow(), []
+    key = open_experiment(fake, "http://fake", "lola/euler", lines.append)
     fake.delete_experiment(key)
-    assert open_experiment(fake, "http://fake", "lola/euler", told.append) == key
+    assert open_experiment(fake, "http://fake", "lola/euler", lines.append) == key
     assert fake.experiments[key].lifecycle_stage == "active"
-    assert told == ["MLflow's experiment lola/euler had been deleted; it is restored with its runs"]
+    assert lines == ["MLflow's experiment lola/euler had been deleted; it is restored with its runs"]
 
 
 def test_a_database_takes_the_mode_of_the_umask(tmp_path):

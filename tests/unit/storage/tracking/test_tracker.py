@@ -340,19 +340,19 @@ def test_a_stage_that_was_finished_before_its_process_died_is_finished(tmp_path,
 
 
 def test_of_two_drivers_of_one_sweep_one_sends(tmp_path, fake):
-    told = []
+    lines = []
     first = tracker(tmp_path)
-    second = Tracker(tmp_path, "euler", told.append)
+    second = Tracker(tmp_path, "euler", lines.append)
     second.start_sweep("sweep", "f" * 64, {})
     second.follow(tmp_path / "stage", "a" * 64)
-    assert told == ["another process runs this sweep, and sends its records to MLflow"]
+    assert lines == ["another process runs this sweep, and sends its records to MLflow"]
     event_log = record(tmp_path)
     second.copy_events()
     assert len(fake.runs) == 1
     first.copy_events()
     assert len(fake.runs) == 2
-    sync(tmp_path, told.append)
-    assert told[1:] == ["euler-ffffffff: runs now, and its driver sends its records"]
+    sync(tmp_path, lines.append)
+    assert lines[1:] == ["euler-ffffffff: runs now, and its driver sends its records"]
     first._sweep_log.release()  # killed
     event_log.status("FINISHED")
     second.finish_sweep(None, "FINISHED")
@@ -539,14 +539,14 @@ def test_a_database_that_fails_is_told_in_one_line_and_mlflow_prints_nothing(sto
     record(storage)
     path = storage / "mlflow" / "mlflow.db"
     path.write_bytes(b"x" * path.stat().st_size)  # in place, as seen by connections that are open
-    told = []
-    watch = Poller(each.follower, told.append)
+    lines = []
+    watch = Poller(each.follower, lines.append)
     for _ in range(2):
         watch.poll()
         each._outage.clear()
-    assert len(told) == 1
-    assert told[0].startswith("MLflow cannot be updated now (TrackingError: ")
-    assert "\n" not in told[0]
+    assert len(lines) == 1
+    assert lines[0].startswith("MLflow cannot be updated now (TrackingError: ")
+    assert "\n" not in lines[0]
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
     each.finish_sweep(None, "FINISHED")

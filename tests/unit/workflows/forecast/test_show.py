@@ -160,7 +160,7 @@ def test_options_reach_the_sweep():
         (train_emulator, ["--system", "weather"], "no system is called 'weather'"),
         (train_autoencoder, ["--system", "weather"], "no system is called 'weather'"),
         (train_autoencoder, ["--model", "diffusion"], "--model"),
-        (train_autoencoder, ["--sweep.diffusion.network.type", "UNetConfig"], "unknown option --sweep.diffusion.network.type"),
+        (train_autoencoder, ["--sweep.diffusion.network.type", "UNetConfig"], "unknown option --sweep"),
         (train_autoencoder, ["--solver-steps", "3"], "--solver-steps"),
         (train_autoencoder, ["--latent-channels", "0"], "--latent-channels must be in [1, 65536], not 0"),
     ],
