@@ -45,7 +45,7 @@ def test_every_part_is_timed_and_survives_json(monkeypatch):
     assert sum("windows/s" in line for line in lines) == 3
 
 
-def test_rates_are_told_per_second():
+def test_rates_are_given_per_second():
     seconds = {"h5py": [1.0, 1.0], "long reads": [0.5, 0.5]}
     ray = {"blocks": [2e8, 3e8, 1e9], "encoding": {"bare": 800.0, "end to end": 600.0}}
     text = data_table({"fields": {"bytes": 3e9, "seconds": seconds}, "wait": [0.012], "ray": ray})
@@ -88,7 +88,7 @@ def test_a_dataset_larger_than_the_memory_streams_through_it(tmp_path):
     assert abs(held[-20:].mean() - held[-60:-40].mean()) < 0.02 * dataset
 
 
-def test_memory_is_drawn_and_told(tmp_path):
+def test_memory_is_drawn_and_listed(tmp_path):
     samples = [[0.0, 0.0, 0.0], [1.0, 5e8, 9e7], [2.0, 1e9, 8e7]]
     result = {"allowed": 1e8, "batch": 1e6, "dataset": 1e9, "samples": samples}
     write_memory(result, tmp_path)

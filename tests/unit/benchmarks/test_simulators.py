@@ -50,7 +50,7 @@ def test_rejected_draws_are_left_out(asleep):
     assert len(time_simulator(GravityCoolingConfig(resolution=8), rounds=4, clock="wall").seconds) == 3
 
 
-def test_computing_time_of_this_process_is_told_where_it_solves(asleep):
+def test_computing_time_of_this_process_is_reported_where_it_solves(asleep):
     found = time_simulator(EulerConfig(resolution=16, outputs=1), rounds=2, clock="cpu")
     assert asleep.calls == 2
     assert all(seconds < 0.02 for seconds in found.seconds)
@@ -61,7 +61,7 @@ def test_slow_simulators_are_timed_less_often(asleep, monkeypatch):
     assert len(time_simulator(CONVECTION, rounds=5, clock="wall").seconds) == 1
 
 
-def test_a_solver_that_is_not_installed_is_told(monkeypatch):
+def test_a_solver_that_is_not_installed_is_reported(monkeypatch):
     monkeypatch.setattr(RayleighBenardConfig, "needs", ("no_such_package", "simulate-rayleigh-benard"))
     found = time_simulator(CONVECTION, rounds=1, clock="wall")
     assert found.seconds == ()

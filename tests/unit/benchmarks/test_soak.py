@@ -40,7 +40,7 @@ def test_a_job_knows_its_processes_and_one_is_killed(tmp_path):
         job.checked()
 
 
-def test_a_job_that_fails_is_told(tmp_path):
+def test_a_job_that_fails_is_reported(tmp_path):
     job = Job([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
     job.start()
     job.process.wait(30)
@@ -60,5 +60,5 @@ def test_a_job_that_fails_is_told(tmp_path):
         ("monitor.py", "service"),
     ],
 )
-def test_processes_are_told_apart(what, sort):
+def test_processes_are_distinguished(what, sort):
     assert sort_of(what) == sort

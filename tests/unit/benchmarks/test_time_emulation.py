@@ -61,7 +61,7 @@ def test_every_variant_is_timed():
     assert plain.split("|")[7].strip() == plain.split("|")[8].strip() == "1.00"
 
 
-def test_other_simulators_are_told_beside():
+def test_other_simulators_are_listed_too():
     timed = SimulatorTime("rayleigh_benard", (64, 32), (0.2, 0.4, 0.3)).json()
     missing = SimulatorTime("turbulence_gravity_cooling", (32, 32, 32), missing="it needs astronomix").json()
     result = {"steps": 2, "simulator": [0.5], "simulators": [timed, missing], "cases": []}

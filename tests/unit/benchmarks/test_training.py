@@ -58,7 +58,7 @@ def test_progress_is_logged(result, lines):
     ]
 
 
-def test_compiling_is_told_with_its_time(monkeypatch):
+def test_compiling_is_logged_with_its_time(monkeypatch):
     monkeypatch.setattr(training, "roofline", lambda rounds, clock: {})
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)
     lines = []

@@ -26,7 +26,7 @@ def config(request):
     return launcher(request.param)
 
 
-def test_there_is_one_for_each_cloud():
+def test_each_cloud_has_one():
     assert [path.parent.name for path in LAUNCHERS] == ["aws", "gcp"]
 
 

@@ -225,7 +225,7 @@ def test_what_another_user_does_not_share_is_named_with_the_remedy(shared):
     )
 
 
-def test_a_user_that_there_is_not_is_named():
+def test_a_user_that_does_not_exist_is_named():
     with pytest.raises(StorageError, match="~nobody-of-this-name/x names the folder of a user"):
         expand("~nobody-of-this-name/x")
 

@@ -46,7 +46,7 @@ def test_it_lies_between_the_bounds_of_theory():
         assert max(work / gpus, path) - 1e-9 <= found <= work / gpus + (1 - 1 / gpus) * path + 1e-9
 
 
-def test_what_never_fits_and_what_never_starts_are_told():
+def test_tasks_that_never_fit_or_never_start_are_refused():
     with pytest.raises(ConfigError, match="wide needs 8 gpu, but the cluster has 4"):
         makespan([task("wide", 1, gpu=8)], {"gpu": 4})
     with pytest.raises(ValueError, match="2 tasks wait"):

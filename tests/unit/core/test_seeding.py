@@ -92,7 +92,7 @@ def test_every_bit_of_a_word_is_fair():
     assert np.abs(np.array(ones) - words.size / 2).max() < 4.5 * np.sqrt(words.size) / 2
 
 
-def test_keys_are_told_apart():
+def test_different_keys_have_different_seeds():
     seeds = {derive(a, b) for a in range(50) for b in range(50)}
     assert len(seeds) == 2500
     assert derive(1, 23) != derive(12, 3)

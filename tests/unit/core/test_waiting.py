@@ -33,7 +33,7 @@ def lines_of(describe, seconds, restart=()):
     return said
 
 
-def test_a_wait_is_told_after_ten_seconds_and_then_less_and_less_often():
+def test_a_wait_is_logged_after_ten_seconds_and_then_less_and_less_often():
     said = lines_of(lambda: "waiting for a GPU", 400)
     assert said[0] == (10.0, "waiting for a GPU (10 s so far)")
     times = [at for at, _ in said]
@@ -44,7 +44,7 @@ def test_a_wait_is_told_after_ten_seconds_and_then_less_and_less_often():
     assert said[-1][1] == f"waiting for a GPU ({times[-1]:.0f} s so far)"
 
 
-def test_what_came_in_time_is_not_told():
+def test_a_short_wait_is_not_logged():
     assert lines_of(lambda: "waiting", 40, restart=range(0, 40, 9)) == []
 
 

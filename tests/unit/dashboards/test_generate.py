@@ -36,7 +36,7 @@ def test_panels_have_places_of_their_own():
     assert all(place["x"] + place["w"] <= 24 for place in (panel["gridPos"] for panel in panels))
 
 
-def test_grafana_is_told_where_dashboard_and_prometheus_are():
+def test_grafana_is_configured_with_dashboard_and_prometheus():
     provisioning = HERE / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "lola.yaml").read_text())["datasources"]
     assert source["type"] == "prometheus"

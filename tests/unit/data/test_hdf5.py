@@ -98,13 +98,13 @@ def test_a_slice_does_not_fetch_the_file(bucket, traffic):
         assert sum(end - start for start, end in traffic) <= 2 * BLOCK_BYTES
 
 
-def test_a_bucket_that_is_not_there(bucket):
+def test_a_bucket_that_does_not_exist(bucket):
     with pytest.raises(DataError, match=r"s3://nowhere/the-well does not exist; .*--well") as error:
         open_split("s3://nowhere/the-well", EULER, "train")
     assert "\n" not in str(error.value)
 
 
-def test_a_split_that_is_not_there(bucket):
+def test_a_split_that_does_not_exist(bucket):
     with pytest.raises(DataError, match=r"the-well has no HDF5 files in .*openBC/data/tune"):
         open_split(bucket, EULER, "tune")
 
@@ -156,7 +156,7 @@ def test_any_filesystem(memory, well):
     assert torch.equal(there.read(1, 2, 9), here.read(1, 2, 9))
 
 
-def test_torn_and_foreign_remote_files(memory):
+def test_corrupt_and_unrecognised_remote_files(memory):
     folder = f"{memory}/euler_multi_quadrants_openBC/data/train"
     system, path = fsspec.url_to_fs(list_files(folder)[0])
     whole = system.cat_file(path)
@@ -215,7 +215,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch
         open_cached(path)
 
 
-def test_folders_beside_one_that_lacks_the_data_are_named(well, tmp_path):
+def test_siblings_of_a_folder_that_lacks_the_data_are_named(well, tmp_path):
     """Those of the smoke sweep, say, for a command that looks for the demo's."""
     (tmp_path / "well-smoke").symlink_to(well)
     (tmp_path / "other").mkdir()

@@ -126,7 +126,7 @@ def test_a_shard_that_fails_leaves_nothing(tmp_path):
     assert list((tmp_path / "train").iterdir()) == []
 
 
-def test_storage_without_room_is_told_and_keeps_what_was_there(tmp_path):
+def test_full_storage_is_reported_and_keeps_what_existed(tmp_path):
     write_shard(tmp_path / "train" / "shard-0", [trajectory(0)])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, hard))

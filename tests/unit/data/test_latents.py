@@ -74,7 +74,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_torn_shard_is_named(cache):
+def test_a_corrupt_shard_is_named(cache):
     path = shard_path(cache, "train", 1)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"shard-00001\.parquet"):
@@ -103,7 +103,7 @@ def test_the_order_of_memory_does_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_room_gives_the_windows_that_reading_gives(tmp_path, dtype):
+def test_a_buffer_gives_the_windows_that_reading_gives(tmp_path, dtype):
     path = shard_path(tmp_path, "train", 0)
     write_shard(path, [trajectory(i, dtype=dtype) for i in range(3)])
     manifest = {"schema": SCHEMA_VERSION, "shape": [10, 2, 4, 5], "parameters": 3}
@@ -124,7 +124,7 @@ def test_a_room_gives_the_windows_that_reading_gives(tmp_path, dtype):
         assert torch.equal(batch.parameters[row], parameters)
 
 
-def test_a_shard_that_is_torn_later_is_named(cache):
+def test_a_shard_that_is_corrupted_later_is_named(cache):
     split = LatentSplit(cache, "train")
     assert len(split) == 3
     path = shard_path(cache, "train", 1)

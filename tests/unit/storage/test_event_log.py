@@ -160,7 +160,7 @@ def test_the_last_event_is_found_far_from_the_end(tmp_path):
     assert last_status(tmp_path) == "RUNNING"
 
 
-def test_a_log_is_told_from_another_by_what_is_before_an_offset(tmp_path):
+def test_a_log_is_distinguished_by_what_is_before_an_offset(tmp_path):
     for name, value in (("one", 1.0), ("two", 2.0)):
         for step in range(100):
             EventLog(tmp_path / name).metrics(step, {"a": value})

@@ -82,7 +82,7 @@ def test_a_sink_decides_where_to_read_on(tmp_path):
     assert asked[2:] == [(0, 3), (first, 2)]
 
 
-def test_failures_are_told_once_and_again_when_they_change_or_end(tmp_path):
+def test_failures_are_logged_once_and_again_when_they_change_or_end(tmp_path):
     EventLog(tmp_path).metrics(1, {})
     sink, lines = Seen(), []
     watch = Poller(LogReader(sink, [tmp_path]), lines.append)

@@ -85,7 +85,7 @@ def test_it_outlasts_its_expiry_by_renewal(path):
         assert later["count"] > first["count"]
 
 
-def test_a_holder_that_was_held_up_is_told_and_leaves_the_others_lease(path, caplog):
+def test_a_delayed_holder_is_warned_and_leaves_the_lease_of_another(path, caplog):
     lease = ObjectLease(path).acquire()
     leave(path)
     time.sleep(0.7)

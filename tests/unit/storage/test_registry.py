@@ -55,7 +55,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path, stages):
         find_stage(tmp_path, str(model.folder), "autoencoders")
 
 
-def test_what_is_nowhere_is_told_with_what_may_be_named(tmp_path):
+def test_an_unknown_name_is_refused_with_what_may_be_named(tmp_path):
     with pytest.raises(TrackingError, match="name a stage's folder"):
         find_emulator(tmp_path, "unknown")
     with pytest.raises(StorageError, match="no finished stage"):

@@ -163,7 +163,7 @@ def test_a_local_path_is_its_own_copy(tmp_path):
         assert folder == same == tmp_path
 
 
-def test_what_killed_processes_had_aside_is_removed(memory_root, tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(memory_root, tmp_path):
     folder = tmp_path / "cache" / "asides"
     with filelock.FileLock(folder.parent / "alive.lock") as alive, temporary_folder() as own:
         for name in ("dead", "alive"):
@@ -179,7 +179,7 @@ def test_what_killed_processes_had_aside_is_removed(memory_root, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["alive", "alive.lock"]
 
 
-def test_copies_need_room(root, monkeypatch, tmp_path):
+def test_copies_need_space(root, monkeypatch, tmp_path):
     (root / "file").write_text("x")
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LOLA_CACHE", str(tmp_path / "file"))
@@ -267,7 +267,7 @@ def test_a_folder_that_is_renamed_while_it_is_listed_is_no_error(tmp_path, monke
     assert not partial.exists()
 
 
-def test_nothing_is_drawn_for_a_bucket_that_is_not_there(s3, monkeypatch):
+def test_nothing_is_drawn_for_a_bucket_that_does_not_exist(s3, monkeypatch):
     monkeypatch.setattr(ensemble, "open_ensemble", lambda config: pytest.fail("it is drawn"))
     config = ensemble.EnsembleConfig(emulator="any", initial="any.hdf5")
     with pytest.raises(StorageError, match=r"output s3://nowhere/drawn has no bucket yet.*--output"):
@@ -328,7 +328,7 @@ def test_a_copy_that_a_power_cut_has_cut_is_fetched_again(memory_root, caplog):
 
 
 @pytest.mark.parametrize("home", [None, Path("/proc/1")])
-def test_copies_have_a_folder_where_there_is_no_home(home, tmp_path, monkeypatch):
+def test_copies_have_a_folder_without_a_home(home, tmp_path, monkeypatch):
     monkeypatch.delenv("LOLA_CACHE", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("lola.storage.remote.home", lambda: home)

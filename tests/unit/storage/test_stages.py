@@ -33,7 +33,7 @@ def test_only_the_manifest_finishes_a_stage(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ('{"schema": 99}', "schema 99")])
-def test_a_torn_or_foreign_manifest_is_refused(tmp_path, text, message):
+def test_a_corrupt_or_unrecognised_manifest_is_refused(tmp_path, text, message):
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(StorageError, match=message):
         read_manifest(tmp_path)

@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_refused(changes, message):
         ({"every": 4, "until": 3}, "--observed.every 4: none of the 3 states"),
     ],
 )
-def test_observations_that_there_cannot_be_are_refused(observed, message):
+def test_impossible_observations_are_refused(observed, message):
     config = SMOKE.replace(observed=ObservationConfig(**observed), guidance=GuidanceConfig())
     with pytest.raises(ConfigError, match=message):
         config.fit(DATA)

@@ -46,7 +46,7 @@ def paper_models():
 PAPER = dict(paper_models())
 
 
-def test_there_are_as_many_as_in_the_paper():
+def test_numbers_are_those_of_the_paper():
     assert len(PAPER) == 3 * 3 * 3 + 2
     assert sum(job.kind == "pixel" for job in PAPER.values()) == 2
 

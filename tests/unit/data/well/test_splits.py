@@ -136,7 +136,7 @@ def test_fingerprint(root, tmp_path_factory):
     assert len(seen) == 5
 
 
-def test_a_replaced_file_is_read_anew(root):
+def test_a_replaced_file_is_read_again(root):
     split = open_split(root, EULER, "train")
     split.read(2, 0, STEPS)
     path = split.trajectories[2].file

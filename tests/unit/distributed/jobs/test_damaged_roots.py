@@ -63,7 +63,7 @@ def each_damage(tmp_path, caplog):
     return damages
 
 
-def is_told(path, text):
+def is_reported(path, text):
     """Whether a text names a file, or a folder that it is in below that of its stage."""
     return str(path) in text or (path.parent.name.startswith("step-") and str(path.parent) in text)
 
@@ -80,7 +80,7 @@ def check_starts(root, expected, kind, each_damage, caplog):
         path, count = folder / name, count + 1
         again = not path.exists() or path.read_bytes() != damaged
         if again and name.name not in UNTOLD and not name.name.startswith("."):
-            assert is_told(path, messages(step.stage, caplog.records)), name
+            assert is_reported(path, messages(step.stage, caplog.records)), name
         complete_event_log(step)
         kinds = [event["kind"] for _, event in read_events(folder)]
         assert "describe" in kinds, name

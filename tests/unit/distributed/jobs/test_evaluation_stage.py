@@ -38,7 +38,7 @@ def rows(step):
 
 
 @pytest.mark.parametrize(
-    ("there", "gpus", "size"),
+    ("available", "gpus", "size"),
     [
         (ClusterResources((Node(2),)), 0, 8),
         (ClusterResources((Node(192, 4),)), 1, 4),
@@ -49,12 +49,12 @@ def rows(step):
         (ClusterResources(grows=True), 1, 1),
     ],
 )
-def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
-    assert evaluate.parts_per_task(64, gpus, there) == size
+def test_tasks_are_as_many_as_a_cluster_can_share(available, gpus, size):
+    assert evaluate.parts_per_task(64, gpus, available) == size
 
 
 @pytest.mark.parametrize(
-    ("there", "device", "gpus"),
+    ("available", "device", "gpus"),
     [
         (ClusterResources((Node(2),)), "h100", 0),
         (ClusterResources((Node(2, 4),)), "cpu", 1),
@@ -62,13 +62,13 @@ def test_tasks_are_as_many_as_a_cluster_can_share(there, gpus, size):
         (ClusterResources(grows=True), "cpu", 0),
     ],
 )
-def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, there, device, gpus):
+def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, available, device, gpus):
     plan = Plan(small_sweep(), tmp_path, well)
     stage = plan.autoencoder(16)
     stage.folder.mkdir(parents=True)
     stage.commit(speed={"device": device})
     run = evaluate.EvaluationRun(stage, plan.config.evaluation, None, plan.datasets, stage.folder)
-    assert evaluate.gpus_per_task(run, there) == gpus
+    assert evaluate.gpus_per_task(run, available) == gpus
 
 
 def test_parts_are_shared_among_workers_and_joined(tasks, step):

@@ -20,7 +20,7 @@ from lola.training.config import TrainingConfig
 
 
 @pytest.mark.parametrize("kind", [DivergedError, DataError, ConfigError])
-def test_errors_that_another_start_does_not_mend_are_final(tmp_path, kind):
+def test_errors_that_another_start_does_not_fix_are_final(tmp_path, kind):
     with pytest.raises(kind, match="window 3"):
         EventLogCallback(tmp_path).after_exception(
             None, {1: kind("window 3"), 0: RuntimeError("gloo: closed")}

@@ -91,14 +91,14 @@ def test_an_address_of_no_server_and_no_database_is_refused(storage, monkeypatch
         ("sqlite:////proc/version", "does not answer"),
     ],
 )
-def test_a_database_that_cannot_be_opened_is_told_at_once_in_one_line(storage, monkeypatch, uri, reason):
+def test_a_database_that_cannot_be_opened_is_reported_at_once_in_one_line(storage, monkeypatch, uri, reason):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(TrackingError, match=reason) as refusal:
         Tracker(storage, "euler")
     assert "\n" not in str(refusal.value)
 
 
-def test_a_damaged_database_is_told_with_what_to_do(storage):
+def test_a_damaged_database_is_reported_with_what_to_do(storage):
     (storage / "mlflow").mkdir()
     (storage / "mlflow" / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     with pytest.raises(TrackingError, match=r"mlflow\.db is damaged, move it away and run again"):
@@ -170,7 +170,7 @@ def test_the_command_names_the_database_whatever_the_folder_is_called(storage, n
 
 
 @pytest.mark.parametrize("name", ["a b", "[x]", "größe"])
-def test_no_folder_is_made_beside_the_storage_root(storage, name):
+def test_no_folder_is_made_next_to_the_storage_root(storage, name):
     """MLflow makes that of the address as it is written, quoted or not."""
     make_database(storage / name / "mlflow" / "mlflow.db")
     open_client(tracking_uri(storage / name)).search_experiments()
@@ -178,13 +178,13 @@ def test_no_folder_is_made_beside_the_storage_root(storage, name):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_told(storage):
+def test_a_folder_that_cannot_be_written_is_reported(storage):
     storage.chmod(stat.S_IRUSR | stat.S_IXUSR)
     with pytest.raises(TrackingError, match="cannot be made"):
         make_database(storage / "mlflow" / "mlflow.db")
 
 
-def test_a_file_in_place_of_the_folder_is_told(storage):
+def test_a_file_in_place_of_the_folder_is_reported(storage):
     (storage / "mlflow").write_text("")
     with pytest.raises(TrackingError, match=r"mlflow\.db cannot be made"):
         make_database(storage / "mlflow" / "mlflow.db")
@@ -201,7 +201,7 @@ def test_two_drivers_make_one_experiment():
     assert not lines
 
 
-def test_an_experiment_that_was_deleted_is_restored_and_told():
+def test_an_experiment_that_was_deleted_is_restored_with_a_message():
     fake, lines = FakeMlflow(), []
     key = open_experiment(fake, "http://fake", "lola/euler", lines.append)
     fake.delete_experiment(key)

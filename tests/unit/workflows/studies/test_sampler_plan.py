@@ -79,7 +79,7 @@ def test_the_choice_is_that_of_the_validation_split(finished):
         assert mine == present | set(zip(own["sampler"], own["steps"], strict=True))
 
 
-def test_a_second_study_reuses_what_is_there_and_its_report(finished):
+def test_a_second_study_reuses_what_exists_and_its_report(finished):
     page = report_samplers(finished)
     written = page.stat().st_mtime_ns
     again = SamplerPlan(CONFIG, finished.root, finished.datasets.root)
