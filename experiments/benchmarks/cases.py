@@ -41,7 +41,7 @@ class Case:
         ours, plain: The same network, with the same weights.
         inputs: The arguments of its forward pass.
         loss: The objective of its output.
-        channels_last: The memory format that suits the plain writing, if there is another than the default.
+        channels_last: The memory format that suits the plain implementation, unless it is the default.
     """
 
     ours: nn.Module

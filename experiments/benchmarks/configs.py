@@ -1,4 +1,4 @@
-"""What each benchmark measures."""
+"""Options of the benchmarks."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ Threads = Annotated[int, Within("[0, 1024]")]
 
 Network = Literal["autoencoder-2d", "autoencoder-3d", "transformer"]
 CaseSize = Literal["demo", "wide"]
-# The plain writings know these values alone
+# The only values that the plain implementations support
 PLAIN_AUTOENCODER: dict[str, object] = {
     "pixel_shuffle": True,
     "attention_heads": (),
@@ -35,11 +35,11 @@ PLAIN_TRANSFORMER: dict[str, object] = {"qk_norm": True, "rope": True, "dropout"
 
 
 def check_plain(autoencoder: AutoencoderConfig, transformer: TransformerConfig) -> None:
-    """Raise `ConfigError` unless both networks have a plain writing."""
+    """Raise `ConfigError` unless both networks have a plain implementation."""
     for config, values in ((autoencoder, PLAIN_AUTOENCODER), (transformer, PLAIN_TRANSFORMER)):
         for name, value in values.items():
             found = getattr(config, name)
-            require(found == value, f"{name} must be {value!r} to have a plain writing, not {found!r}")
+            require(found == value, f"{name} must be {value!r} to have a plain implementation, not {found!r}")
 
 
 Mode = Literal["eager", "compiled"]
@@ -53,13 +53,13 @@ class TrainingBenchmark(Config):
     Arguments:
         autoencoder: The autoencoder at size `demo`.
         transformer: The transformer at size `demo`.
-        networks: Which networks.
-        sizes: At which sizes.
-        precisions: In which precisions.
-        modes: Whether eager or compiled.
-        rounds: How often each variant is timed.
+        networks: The networks to time.
+        sizes: Their sizes.
+        precisions: Precisions to time.
+        modes: Eager or compiled, or both.
+        rounds: Number of timings of each variant.
         threads: Threads; 0 leaves torch's choice.
-        clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
+        clock: Wall time, or CPU time of this process (for a busy machine, with one thread).
         output: The folder where `training.json` and `training.md` are written.
     """
 
@@ -92,7 +92,7 @@ class DataBenchmark(Config):
         batch_size: Windows per batch.
         window: States per latent window.
         stride: Simulation steps between states.
-        rounds: How often each variant is timed.
+        rounds: Number of timings of each variant.
         threads: Threads of torch; 0 leaves its choice.
         ray: Whether Ray Data and the encoder of caches are timed as well.
         memory: Measure the memory of a long stream instead of speeds.
@@ -138,14 +138,14 @@ class EmulationBenchmark(Config):
         convection, medium: The simulators of other systems, timed where they are installed.
         simulators: Whether these others are timed as well.
         sampler: How diffusion models are sampled.
-        models: Which models.
-        spaces: In which spaces.
+        models: The models to time.
+        spaces: Latent or pixel space, or both.
         rows: Windows computed together: 1 is the latency.
-        precisions: In which precisions.
+        precisions: Precisions to time.
         compiled: Whether ours is timed compiled as well.
-        rounds: How often each variant is timed.
+        rounds: Number of timings of each variant.
         threads: Threads; 0 leaves torch's choice.
-        clock: Seconds that pass, or that this process computes: for a busy machine, with one thread.
+        clock: Wall time, or CPU time of this process (for a busy machine, with one thread).
         output: The folder where `emulation.json` and `emulation.md` are written.
     """
 
@@ -201,9 +201,9 @@ class MetricsBenchmark(Config):
         lead_times: States of each member.
         cells: Cells along each axis of the grid.
         dimensions: Axes of the grid.
-        rounds: How often each variant is timed.
+        rounds: Number of timings of each variant.
         threads: Threads of torch; 0 leaves its choice.
-        clock: Seconds that pass, or that this process computes; these tell more on a busy machine.
+        clock: Wall time, or CPU time of this process (more reliable on a busy machine).
         output: The folder where results are written.
     """
 
@@ -222,7 +222,7 @@ class MetricsBenchmark(Config):
         require(
             size <= BYTES,
             f"--members, --fields, --lead-times, --cells and --dimensions make {size / 1e9:.3g} GB of "
-            f"states; {BYTES / 1e9:g} GB are the most",
+            f"states; {BYTES / 1e9:g} GB is the maximum",
         )
 
 
@@ -233,7 +233,7 @@ class SchedulingBenchmark(Config):
     Arguments:
         trials: Trials of the sweep.
         nodes: Nodes of 8 GPUs and 192 CPUs that the cluster says it has; each runs one trial at a time.
-        output: Where the results go.
+        output: The folder where results are written.
     """
 
     trials: Annotated[int, Within("[1, 100000]")] = 10000
@@ -252,9 +252,9 @@ class DisturbanceConfig(Config):
         scenarios: What happens to the runs.
         steps: Training steps.
         report_every: Steps between checkpoints.
-        pace: Least seconds per step.
+        pace: Minimum seconds per step.
         notice: Seconds between a preemption's notice and the loss of the node.
-        output: Where the results go.
+        output: The folder where results are written.
     """
 
     scenarios: Distinct[Scenario] = ("worker killed", "node lost", "node gained", "node preempted")

@@ -131,7 +131,7 @@ def operations(case: Case) -> int:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table: times, and how many times faster than the plain writing alike."""
+    """The result as a Markdown table: times, and speed-ups over the equivalent plain implementation."""
     lines = [
         "| network | size | precision | mode | writing | ms | plain alike | plain float32 | of peak |",
         "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: |",

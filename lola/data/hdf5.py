@@ -142,7 +142,7 @@ def open_local_hdf5(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file to read from, whose every failure is an error of ours.
+    """A remote file to read from, whose failures are all `LolaError`s.
 
     Arguments:
         location: Its URL.

@@ -32,13 +32,13 @@ TEMPORARY = re.compile(rf"{TEMPORARY_NAME.pattern}|\.tune-[0-9a-f]{{8}}|\.(probe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CleanConfig(Config):
-    """What to list, and to delete.
+    """Which files to list and to delete.
 
     Arguments:
-        unused: List stages that no finished sweep needs; without it only temporary files and unknown ones.
-        interrupted: List those as unused too that only sweeps need which have not finished and do not run.
+        unused: List stages that no finished sweep needs; default: only temporary and unknown files.
+        interrupted: Also list stages as unused if only sweeps that neither finished nor run now need them.
         delete: Delete what is listed as unused or temporary, after listing it.
-        paths: Unknown files to delete as well, or folders of them, relative to the storage root.
+        paths: Unknown files or folders to delete as well, relative to the storage root.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
 

@@ -20,7 +20,7 @@ DECODE_ERRORS = (
     *(OSError, EOFError, LookupError, AttributeError, TypeError, ValueError),
     *(ArithmeticError, RuntimeError, MemoryError),
 )
-"""What decoders (h5py, pyarrow, YAML, torch) raise where a file is corrupt; errors of ours are among them."""
+"""What decoders (h5py, pyarrow, YAML, torch) raise where a file is corrupt, including `LolaError`."""
 NOT_RESULTS = ("manifest.json", "events.jsonl", "error.txt")
 NOT_RESULT_FOLDERS = ("parts", "checkpoints")  # what a stage is resumed from
 

@@ -239,7 +239,7 @@ class ObjectLease:
         return _LeaseState(version or text, json.loads(text))
 
     def _write(self, version: str | None) -> bool:
-        """Write the lease if it has a version (None: if it does not exist); returns whether it is ours."""
+        """Write the lease if it has this version (None: no lease); whether this process holds it."""
         self.count += 1
         content: dict[str, Any] = {"token": self.token, "machine": machine(), "process": os.getpid()}
         content |= {"host": socket.gethostname(), "since": self.since, "count": self.count}

@@ -122,7 +122,7 @@ def translate_fs_errors(location: object, remedy: str = "simulate or fetch it ag
             raise
         raise StorageError(
             describe_os_error(error)
-            or f"{location} cannot be reached ({first_line(error)}); see to the address, the network and the "
+            or f"{location} cannot be reached ({first_line(error)}); check the address, the network and the "
             "credentials in the environment, and run again"
         ) from error
 
@@ -168,7 +168,7 @@ def translate_url_errors(shown: str) -> Iterator[None]:
     except ValueError as error:  # fsspec does not know the scheme
         if isinstance(error, LolaError):
             raise
-        raise StorageError(f"{shown} cannot be reached ({first_line(error)}); see to the address") from error
+        raise StorageError(f"{shown} cannot be reached ({first_line(error)}); check the address") from error
 
 
 def refuse_mistyped_url(path: str, option: str) -> None:

@@ -94,7 +94,7 @@ def _log_missing(tracker: Tracker, progress: Progress) -> None:
 def _prepare(
     config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = lambda plan: plan
 ) -> tuple[P, Tracker, Progress]:
-    """Open storage and tracking, see to the data, and connect to a cluster that sees the storage."""
+    """Open storage and tracking, simulate missing data, and connect to a cluster that sees the storage."""
     progress = Progress(Console())
     with progress.reporting(lambda: f"opening storage {config.storage or ''} and MLflow"):
         storage = resolve_storage(config.storage)
@@ -144,7 +144,7 @@ def _complete(
             raise
         with progress.reporting(lambda: "writing the report"):
             page = report(plan) if report and not failures else None
-    with progress.reporting(lambda: f"copying what is left to MLflow at {tracker.uri}"):
+    with progress.reporting(lambda: f"copying remaining records to MLflow at {tracker.uri}"):
         tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
     if page and summarise:
         progress.show(summarise(plan))
@@ -188,5 +188,5 @@ def run_plan(plan: BasePlan, tracker: Tracker, progress: Progress) -> dict[str, 
         name = f".tune-{plan.fingerprint[:8]}"
         if isinstance(plan.root, Path):
             return run_trials(pending, plan.root / "reports" / name, limit, progress.log)
-        with temporary_folder() as folder:  # nothing of it is needed again
+        with temporary_folder() as folder:  # its files are temporary
             return run_trials(pending, folder / name, limit, progress.log)

@@ -40,25 +40,25 @@ class SweepConfig(WorkflowConfig):
     """A sweep over compression rate, model and solver steps for one physical system.
 
     Arguments:
-        simulation: What to simulate if the datasets do not exist; without one they must.
-        latent_channels: Latent channels of the autoencoders; each is a compression rate.
-        autoencoder: The autoencoder, but for its latent channels.
+        simulation: The simulation that creates missing datasets; with none, the datasets must exist.
+        latent_channels: Numbers of latent channels: an autoencoder is trained for each compression rate.
+        autoencoder: The autoencoder; its latent channels are set by --latent-channels.
         autoencoder_training: How autoencoders are trained.
-        cache: What the latent caches hold.
+        cache: Options of the latent caches.
         diffusion: The latent diffusion model, if any.
         neural_solver: The latent neural solver, if any.
         emulator_training: How latent emulators are trained.
         pixel: The pixel-space neural solver, if any.
         pixel_training: How the pixel-space neural solver is trained.
-        window: States that an emulator sees at once.
-        symmetries: What training on fields is augmented by; `published` turns gravity over as they did.
+        window: Number of states in an emulator's window.
+        symmetries: Augmentation of training on fields; `published` flips gravity, as the paper's does.
         solver_steps: Sampler steps at which diffusion models are evaluated.
-        contexts: Further contexts that emulators are evaluated at, in addition to that of `evaluation`.
-        evaluation: What is scored.
-        observed: What is observed of test trajectories, if diffusion models are also evaluated guided.
-        guidance: How they are guided by it, at the most solver steps.
-        statistics: Whether fields are standardised by the statistics of their system, which are those of The
-            Well's training set, or by those of this training set; a system without any computes them.
+        contexts: Numbers of context states to evaluate emulators with, in addition to that of `evaluation`.
+        evaluation: Options of the evaluations.
+        observed: Observations of test trajectories; if given, diffusion models are also evaluated guided.
+        guidance: The guidance method; guided evaluations take the largest number of solver steps.
+        statistics: Standardise fields by the statistics of The Well's training set (`configured`) or of this
+            training set (`computed`, also used where a system has no configured ones).
     """
 
     superseded = {"autoencoder.latent_channels": "latent_channels"}  # noqa: RUF012

@@ -14,19 +14,18 @@ from lola.workflows.forecast.cluster import ClusterConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WorkflowConfig(Config):
-    """What is done with the data of one physical system, and where.
+    """The data, the storage and the cluster of a workflow.
 
     Arguments:
         system: The physical system.
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
-        include: Only files of datasets whose name contains one of these are used.
-        exclude: Files of datasets whose name contains one of these are not used.
+        include: Use only dataset files whose name contains one of these; default: all files.
+        exclude: Skip dataset files whose name contains one of these.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
-        concurrency: The most trials at once; 0 is as many as the cluster has resources for, and one more if
-            it can grow.
-        plan: Whether to print what this takes on the cluster, in time, memory, storage and cost, instead of
-            doing it.
-        cluster: The cluster that is planned for.
+        concurrency: Maximum number of concurrent trials; 0 is as many as fit the cluster, and one more if the
+            cluster can grow.
+        plan: Print the estimated time, memory, storage and cost on `cluster`, and run nothing.
+        cluster: The cluster that --plan assumes.
     """
 
     system: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SYSTEMS) + "}")] = "euler"

@@ -31,7 +31,7 @@ class TrialQueue(Searcher):
     Arguments:
         trials: What to run; a configuration names a trial as `trial`.
         read_resources: Returns what the cluster has.
-        limit: The most trials at once; 0 is no limit.
+        limit: Maximum number of concurrent trials; 0 is no limit.
         log: Takes a line about what a trial waits for.
     """
 

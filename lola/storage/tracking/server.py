@@ -72,7 +72,7 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def _try_database(uri: str) -> None:
-    """Connect to a database once: MLflow itself would try for minutes, whatever the matter is."""
+    """Connect to a database once: MLflow itself would try for minutes, whatever the cause."""
     try:
         engine = sqlalchemy.create_engine(uri)
         with engine.connect() as connection:
@@ -182,7 +182,7 @@ def database_path(uri: str) -> Path | None:
 
 
 def artifact_location(uri: str) -> str | None:
-    """Where an experiment keeps artifacts, if that is ours to say.
+    """Where an experiment keeps artifacts, if this module decides it.
 
     MLflow itself would keep those of a database wherever this program was started.
     """

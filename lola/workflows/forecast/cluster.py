@@ -10,17 +10,17 @@ CORES = 24  # per GPU, of the usual machines of 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterConfig(Config):
-    """A cluster, and what it costs.
+    """A cluster and its prices.
 
     Arguments:
-        gpus: GPUs; with none, everything is planned for CPUs like this machine's.
-        kind: Their kind, for published figures.
-        utilisation: The fraction of the peak that is reached where nothing was measured: an assumption.
+        gpus: Number of GPUs; 0 plans for CPUs like this machine's.
+        kind: Model of the GPUs, whose published peak performance is used.
+        utilisation: Assumed fraction of peak performance, where no speed was measured.
         cpus: CPU cores; 0 is 24 per GPU, or this machine's.
-        storage: Gigabytes that the results may take; 0 is the free space of the storage root.
-        gpu_price: Of a GPU for an hour.
-        cpu_price: Of a CPU core for an hour, where there are no GPUs.
-        storage_price: Of a terabyte for a month of 30 days.
+        storage: Gigabytes available for results; 0 is the free space of the storage root.
+        gpu_price: Price of a GPU for an hour.
+        cpu_price: Price of a CPU core for an hour, in clusters without GPUs.
+        storage_price: Price of a terabyte for a month of 30 days.
     """
 
     gpus: NonNegativeInt = 0

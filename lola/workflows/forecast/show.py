@@ -94,7 +94,7 @@ def _models(found: Forecast) -> Table:
 
 
 def _means(training: TrainingConfig) -> str:
-    """By which means a batch fits."""
+    """The settings that make a batch fit."""
     means = [f"{training.accumulate} micro-batches"] if training.accumulate > 1 else []
     means += ["recomputed blocks"] if training.recompute else []
     return ", with " + " and ".join(means) if means else ""
@@ -150,8 +150,8 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
         memory = f"a GPU ({cluster.kind})" if cluster.gpus else "this machine"
         yield f"Too large for the memory of {memory}: {', '.join(misfits)}; see the column `fits`."
     read = sum(stage.read for stage in found.stages)
-    stored, meanwhile = found.stored, found.storage_bytes - found.stored
-    yield f"Storage: {_bytes(stored)} of results, {_bytes(meanwhile)} more meanwhile; read: {_bytes(read)}."
+    stored, temporary = found.stored, found.storage_bytes - found.stored
+    yield f"Storage: {_bytes(stored)} of results, {_bytes(temporary)} temporary; read: {_bytes(read)}."
     name = f"{available:g} x {cluster.kind if cluster.gpus else 'CPU'}"
     busy = used * 3600 / (available * wall) if wall else 0.0
     yield f"{unit.upper()} hours: {used:.4g}. On {name}: {format_duration(wall)}, {busy:.0%} of them busy."
@@ -165,12 +165,12 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     price = cluster.gpu_price if cluster.gpus else cluster.cpu_price
     if price:
         kept = price * available * wall / 3600
-        yield f"Cost: {found.cost:,.2f} for the hours in use, {kept:,.2f} for all {available:g} to the end."
+        yield f"Cost: {found.cost:,.2f} for the hours in use, {kept:,.2f} if all {available:g} are kept."
     if cluster.storage_price:
         yield f"Storage for a month: {cluster.storage_price * stored / 1e12:,.2f}."
     if any(stage.source == "peak" for stage in found.stages):
         yield (
-            f"Times by peak assume that {cluster.utilisation:.0%} of it is reached, and are lower bounds: "
+            f"Times by peak assume {cluster.utilisation:.0%} of peak performance and are lower bounds: "
             "element-wise operations, the optimiser, communication and scoring are not counted."
         )
     if not cluster.gpus:

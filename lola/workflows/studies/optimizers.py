@@ -16,9 +16,9 @@ class ArmConfig(Config):
     """An optimiser to compare.
 
     Arguments:
-        optimizer: The optimiser, but for its learning rate.
+        optimizer: The optimiser; its learning rate is set by `learning_rates`.
         identity_init: Whether resampling and latent convolutions start near the identity.
-        learning_rates: The grid out of which the best rate is shown.
+        learning_rates: The grid of learning rates; the best one is reported.
     """
 
     optimizer: OptimizerConfig
@@ -36,10 +36,10 @@ class OptimizerStudyConfig(WorkflowConfig):
     """A study of optimisers on one physical system.
 
     Arguments:
-        simulation: What to simulate if the datasets do not exist; without one they must.
-        autoencoder: The autoencoder, but for its initialisation.
-        training: How it is trained, but for the optimiser and the seed.
-        arms: The optimisers; the first is what the others are compared with.
+        simulation: The simulation that creates missing datasets; with none, the datasets must exist.
+        autoencoder: The autoencoder; its initialisation is set by `arms`.
+        training: Options of training; optimiser and seed are set by `arms` and `seeds`.
+        arms: The optimisers; all others are compared with the first.
         seeds: Training seeds of every optimiser and rate.
     """
 

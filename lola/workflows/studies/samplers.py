@@ -23,11 +23,11 @@ class SamplerStudyConfig(WorkflowConfig):
             root that were trained on these data.
         samplers: Samplers by name, with options as suffixes as in `exponential_data-order3` or `ddim-eta0.5`.
         spacings: Step spacings by name, `power` with its exponent as a suffix as in `power-7`.
-        steps: Network evaluations per window; the last is what fewer are compared with.
-        fine: The sampler of the fine reference.
-        metric: The error that the choice is made by.
+        steps: Numbers of network evaluations per window; smaller ones are compared with the last.
+        fine: The sampler of the reference, with many evaluations.
+        metric: The error metric by which samplers are chosen.
         tolerance: By how much the error of fewer evaluations may be larger.
-        evaluation: What is scored, but for the sampler, which is the one in use.
+        evaluation: Options of the evaluations; its sampler is the one in use, which others are compared with.
     """
 
     emulators: DistinctOrNone[str] = how(())
