@@ -10,7 +10,7 @@ from lola.workflows import presets
 from lola.workflows.sweep import SweepConfig
 
 
-def with_observations(preset: Callable[..., SweepConfig]) -> Callable[..., SweepConfig]:
+def configure(preset: Callable[..., SweepConfig]) -> Callable[..., SweepConfig]:
     """A sweep with observations."""
     return lambda **given: preset(**given).replace(observed=ObservationConfig(), guidance=GuidanceConfig())
 
@@ -29,5 +29,5 @@ def main(config: SweepConfig) -> None:
 
 
 if __name__ == "__main__":
-    sweeps = {name: with_observations(preset) for name, preset in presets.SWEEPS.items()}
+    sweeps = {name: configure(preset) for name, preset in presets.SWEEPS.items()}
     launch(main, sweeps, default="mini", given=("system",))

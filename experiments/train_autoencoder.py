@@ -43,7 +43,7 @@ class Autoencoders(WorkflowConfig):
         return self.sweep.replace(**{k: v for k, v in vars(self).items() if k in vars(self.sweep)})
 
 
-def autoencoders_of(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
+def configure(preset: Callable[..., SweepConfig]) -> Callable[..., Autoencoders]:
     """The autoencoders of a sweep's preset."""
 
     def build(**given: str) -> Autoencoders:
@@ -69,6 +69,4 @@ def main(config: Autoencoders) -> None:
 
 
 if __name__ == "__main__":
-    launch(
-        main, {name: autoencoders_of(preset) for name, preset in presets.SWEEPS.items()}, "mini", ("system",)
-    )
+    launch(main, {name: configure(preset) for name, preset in presets.SWEEPS.items()}, "mini", ("system",))

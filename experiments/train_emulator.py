@@ -42,7 +42,7 @@ class Emulators(SweepConfig):
         return [(model, n) for n in self.latent_channels]
 
 
-def emulators_of(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
+def configure(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
     """The diffusion models of a sweep's preset."""
     return lambda **given: Emulators(**vars(preset(**given)))
 
@@ -64,5 +64,5 @@ def main(config: Emulators) -> None:
 
 
 if __name__ == "__main__":
-    sweeps = {name: emulators_of(preset) for name, preset in presets.SWEEPS.items()}
+    sweeps = {name: configure(preset) for name, preset in presets.SWEEPS.items()}
     launch(main, sweeps, default="mini", given=("system",))

@@ -77,7 +77,7 @@ class DatasetInfo:
         grid, scalars = simulation.grid, simulation.cases()[0].scalars
         return cls(
             system=get_system(simulation.system),
-            origin="what is to be simulated",
+            origin="not simulated yet",
             grid=grid,
             steps=simulation.outputs + 1,
             parameters=len(scalars) + 2 * len(grid),

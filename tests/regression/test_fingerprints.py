@@ -88,7 +88,7 @@ def test_sweeps(preset, system, tmp_path, data_of):
 
 def test_options_that_add_stages(tmp_path, data_of):
     """Computed statistics, averages of weights, further contexts, and observations."""
-    config = guide.of(presets.smoke)()
+    config = guide.configure(presets.smoke)()
     averaged = {
         name: getattr(config, name).replace(ema=0.99)
         for name in ("autoencoder_training", "emulator_training", "pixel_training")

@@ -60,8 +60,8 @@ def commands() -> dict[str, Config]:
     found: dict[str, Config] = {}
     load = importlib.import_module
     found["sweep_compression"] = presets.smoke()
-    found["train_autoencoder"] = load("train_autoencoder").of(presets.smoke)()
-    found["train_emulator"] = load("train_emulator").of(presets.smoke)()
+    found["train_autoencoder"] = load("train_autoencoder").configure(presets.smoke)()
+    found["train_emulator"] = load("train_emulator").configure(presets.smoke)()
     found["study_optimizers"] = presets.study_smoke()
     found["study_samplers"] = presets.samplers_smoke()
     found["soak"] = load("soak").SoakConfig(folder="soak")
@@ -81,7 +81,7 @@ def commands() -> dict[str, Config]:
 
 
 def _kinds() -> Iterator[tuple[str, Config]]:
-    guide = importlib.import_module("guide").of(presets.smoke)()
+    guide = importlib.import_module("guide").configure(presets.smoke)()
     yield "mmps", guide
     yield (
         "dps",
@@ -184,7 +184,7 @@ def refusal(config: Config, data: Callable[[Config], DatasetInfo]) -> str:
     """Why a command refuses its configuration before it does anything; nothing if it does not."""
     try:
         config.check_options()
-        whole = config.whole() if hasattr(config, "whole") else config
+        whole = config.full_sweep() if hasattr(config, "full_sweep") else config
         if hasattr(whole, "fit"):
             whole.fit(data(whole))
     except ConfigError as error:

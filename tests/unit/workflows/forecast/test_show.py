@@ -23,7 +23,7 @@ from lola.workflows.studies.optimizer_plan import OptimizerPlan
 
 
 def command(module, *arguments):
-    sweeps = {name: module.of(preset) for name, preset in presets.SWEEPS.items()}
+    sweeps = {name: module.configure(preset) for name, preset in presets.SWEEPS.items()}
     return parse(list(arguments), module.__name__, "", sweeps, "mini", ("system",))
 
 
@@ -76,13 +76,13 @@ def test_one_model_is_shown_with_all_that_it_consists_of(smoke, tmp_path, capsys
     for part in (
         "autoencoder-f8c16",
         "yes, with 2 micro-batches and recomputed blocks",
-        "Data: what is to be simulated.",
+        "Data: not simulated yet.",
         "Sample: 5 x 1 x 32 x 32 (channels, states, grid)",
         "Batch: 4, 4 on 1 worker, 2 of them at once.",
         "average 0.0",
         "psgd",
         "activations",
-        "40% of it",
+        "40% of peak performance",
     ):
         assert part in text
     assert "latents-f8c16" not in text
@@ -127,13 +127,13 @@ def test_options_reach_the_sweep():
     config = command(
         train_autoencoder, "paper", "--system", "rayleigh_benard", "--latent-channels", "64", "16"
     )
-    sweep = config.whole()
+    sweep = config.full_sweep()
     assert sweep.system == "rayleigh_benard"
     assert sweep.latent_channels == (64, 16)
     assert sweep.autoencoder_training.batch_size == 64
     assert sweep.replace(latent_channels=(64, 16, 4)).what() == presets.paper("rayleigh_benard").what()
     config = command(train_autoencoder, "smoke", "--autoencoder-training.steps", "7", "--plan")
-    assert config.whole().autoencoder_training.steps == 7
+    assert config.full_sweep().autoencoder_training.steps == 7
     assert config.plan
     unet = command(train_emulator, "--diffusion.network.type", "UNetConfig")
     assert type(unet.diffusion.network).__name__ == "UNetConfig"
@@ -155,7 +155,7 @@ def test_options_reach_the_sweep():
             ["--system", "turbulence_gravity_cooling", "--space", "pixel"],
             "use --space latent",
         ),
-        (train_emulator, ["--space", "pixel"], "--model neural-solver alone"),
+        (train_emulator, ["--space", "pixel"], "--space pixel needs --model neural-solver"),
         (train_emulator, ["--model", "unet"], "--model"),
         (train_emulator, ["--system", "weather"], "no system is called 'weather'"),
         (train_autoencoder, ["--system", "weather"], "no system is called 'weather'"),
