@@ -112,7 +112,7 @@ def test_any_run_is_loaded_and_kinds_are_not_confused():
             "ae",
             "lat_channels",
             8,
-            r"descent\.2\.2\.weight is \(16, 48, 3, 3\).* tells \(8, 48",
+            r"descent\.2\.2\.weight is \(16, 48, 3, 3\).* gives \(8, 48",
         ),
         ("autoencoder_2d", "ae", "hid_blocks", [1, 1, 1], "surplus|lacks|is"),
         ("autoencoder_2d", "ae", "stride", [2, 2, 2], "stride"),
@@ -196,9 +196,9 @@ def test_torn_and_foreign_runs_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"config\.yaml cannot be read"):
         load_published(tmp_path)
     folder = copy("neural_solver", tmp_path)
-    whole = (folder / "state.pth").read_bytes()
-    for torn in (b"", whole[: len(whole) // 2], b"junk" * 100):
-        (folder / "state.pth").write_bytes(torn)
+    content = (folder / "state.pth").read_bytes()
+    for corrupt in (b"", content[: len(content) // 2], b"junk" * 100):
+        (folder / "state.pth").write_bytes(corrupt)
         with pytest.raises(DataError, match="not a complete, plain state dict"):
             load_published(folder)
     torch.save({"weights": Path("/")}, folder / "state.pth")
