@@ -91,8 +91,7 @@ class Job:
         """
         if self.process.poll() != 0:
             raise LolaError(f"the sweep did not end well; see {self.root}/log.txt")
-        well = next((path.name for path in self.storage.glob("well*")), "well")
-        left = unknown_files(self.storage, well)
+        left = unknown_files(self.storage)
         if left:
             raise LolaError(f"{len(left)} files of {self.storage} belong to nothing, such as {left[0]}")
         return self.storage

@@ -138,6 +138,8 @@ def _parse(
         )
         print(f"{description}{usage}\n\n{short_help(kind, default)}")
         raise SystemExit(0)
+    if not arguments and positional_names(kind):
+        _refuse(program, f"give {' '.join(positional_names(kind))}; see --help")
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     complaint = io.StringIO()
     try:

@@ -21,12 +21,11 @@ from lola.core.config import Config, how, require
 from lola.core.errors import StorageError
 from lola.core.waiting import Log
 from lola.storage.event_log import event_log_path, last_status, read_events
-from lola.storage.inventory import unknown_files
+from lola.storage.inventory import dataset_folders, unknown_files
 from lola.storage.leases import describe_holder, lease
 from lola.storage.remote import AnyPath, translate_fs_errors
 from lola.storage.stages import TEMPORARY_NAME, Kind, resolve_storage
 
-WELL = "well"  # the default folder of datasets; others are not looked into
 TEMPORARY = re.compile(rf"{TEMPORARY_NAME.pattern}|\.tune-[0-9a-f]{{8}}|\.(probe|tmp)-[0-9a-f]{{32}}")
 
 
@@ -95,8 +94,9 @@ class Unneeded:
     def __init__(self, root: AnyPath, interrupted: bool = False) -> None:
         self.root = root
         self.sizes = _sizes(root)
-        temporary = dict.fromkeys(prefix for name in self.sizes if (prefix := _temporary_prefix(name)))
-        self.temporary = list(temporary)
+        datasets = dataset_folders(self.sizes)
+        prefixes = {name: _temporary_prefix(name, datasets) for name in self.sizes}
+        self.temporary = list(dict.fromkeys(filter(None, prefixes.values())))
         folders = dict.fromkeys(
             "/".join(parts[:2])
             for name in self.sizes
@@ -126,9 +126,7 @@ class Unneeded:
         self.stages = [name for name in _dependents_first(self.inputs) if name not in needed]
         elsewhere = (*(f"{name}/" for name in folders if name in self.stages or not self.manifests[name]),)
         unknown = (os.path.relpath(str(path), str(root)) for path in unknown_files(root))
-        self.unknown = [
-            name for name in unknown if not name.startswith(elsewhere) and not _temporary_prefix(name)
-        ]
+        self.unknown = [name for name in unknown if not name.startswith(elsewhere) and not prefixes.get(name)]
 
     def reason(self, stage: str) -> str:
         """Why a stage is unused."""
@@ -202,10 +200,11 @@ def _sizes(root: AnyPath) -> dict[str, int]:
     return dict(sorted(sizes.items()))
 
 
-def _temporary_prefix(name: str) -> str:
+def _temporary_prefix(name: str, datasets: set[str]) -> str:
     """The temporary file or folder that a name is, or is in; empty if there is none."""
     parts = name.split("/")
-    if len(parts) > 1 and parts[0] not in (*get_args(Kind), WELL):
+    ours = parts[0] in get_args(Kind) or any(name.startswith(f"{folder}/") for folder in datasets)
+    if len(parts) > 1 and not ours:
         return ""
     for i, part in enumerate(parts):
         if TEMPORARY.fullmatch(part):

@@ -6,6 +6,7 @@ folder without a manifest accounts for nothing: it is a stage that was not finis
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, get_args
 
 from lola.storage.remote import AnyPath, find_relative_paths
@@ -24,25 +25,40 @@ OF_KIND = {
     ),
     "reports": (r"[^./][^/]*",),
 }
-DATASET = re.compile(r"[^/]+/(stats\.yaml|data/[^/]+/[^./][^/]*\.hdf5)|\.lease")
+DATASET = re.compile(r"[^/]+/(stats\.yaml|data/[^/]+/[^./][^/]*\.(hdf5|h5))|\.lease")
+SIMULATION = re.compile(r"(?:(.+)/)?[^/]+/data/[^/]+/[^./][^/]*\.(?:hdf5|h5)")
+WELL = re.compile(r"well(-\w+)?")
 TRACKING = "mlflow"
 SWEEPS = re.compile(r"sweeps/[^/]+/(events\.jsonl|\.lease)")
 
 
-def unknown_files(root: AnyPath, well: str = "well") -> list[AnyPath]:
-    """The files of a storage root that nothing accounts for, in order.
+def dataset_folders(names: Iterable[str]) -> set[str]:
+    """The folders that hold Well datasets, whatever they are called, and those of the presets' names.
 
     Arguments:
-        root: The storage root.
-        well: The folder of Well datasets in it.
+        names: The files of a storage root, relative to it.
+
+    Returns:
+        Folders relative to the storage root; the empty name is the root itself.
     """
+    names = list(names)
+    presets = {parts[0] for name in names if len(parts := name.split("/")) > 1 and WELL.fullmatch(parts[0])}
+    return presets | {match[1] or "" for name in names if (match := SIMULATION.fullmatch(name))}
+
+
+def unknown_files(root: AnyPath) -> list[AnyPath]:
+    """The files of a storage root that nothing accounts for, in order."""
+    names = list(find_relative_paths(root))
+    datasets = [f"{folder}/" if folder else "" for folder in dataset_folders(names)]
     unknown = []
-    for name in find_relative_paths(root):
+    for name in names:
         parts = name.split("/")
-        if parts[0] == TRACKING or SWEEPS.fullmatch(name):
+        if (
+            parts[0] == TRACKING
+            or SWEEPS.fullmatch(name)
+            or any(name.startswith(folder) and DATASET.fullmatch(name[len(folder) :]) for folder in datasets)
+        ):
             known = True
-        elif parts[0] == well:
-            known = DATASET.fullmatch("/".join(parts[1:])) is not None
         elif parts[0] in get_args(Kind) and len(parts) > 2:
             known = _known_to_stage(root / parts[0] / parts[1], parts[0], "/".join(parts[2:]))
         else:

@@ -37,7 +37,7 @@ def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):
     assert 'src="http' not in text
     models = {key[3] for key in metrics(storage)}
     assert models == {"persistence", "autoencoder", "diffusion", "neural_solver"}
-    assert unknown_files(storage, "well-smoke") == [], "files are left behind that no manifest knows"
+    assert unknown_files(storage) == [], "files are left behind that no manifest knows"
 
 
 def test_mlflow_shows_a_parent_with_a_child_per_stage(undisturbed):

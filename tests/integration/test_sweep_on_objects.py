@@ -62,7 +62,7 @@ def test_a_sweep_on_an_object_store_ends_as_in_a_folder(
     assert all(found[key] == pytest.approx(value, rel=1e-5, nan_ok=True) for key, value in expected.items())
     files = find_files(storage)
     assert not any("checkpoints" in path.parts or path.name == ".lease" for path in files)
-    assert unknown_files(storage, "well-smoke") == []
+    assert unknown_files(storage) == []
     assert not any(secret.encode() in read_bytes(path) for secret in SECRETS.values() for path in files)
     (page,) = storage.glob("reports/*/report.html")
     assert b"data:image/png;base64," in read_bytes(page)

@@ -169,6 +169,19 @@ def test_unknown_files_are_deleted_only_if_they_are_named(root):
     assert root.codec.finished
 
 
+@pytest.mark.parametrize("folder", ["well-smoke", "mine/here", "."])
+def test_simulations_are_never_deleted(root, folder):
+    simulation = root.root / folder / "euler" / "data" / "test" / "gamma_1.4.hdf5"
+    simulation.parent.mkdir(parents=True)
+    simulation.write_text("precious")
+    (simulation.parents[2] / "stats.yaml").write_text("mean: 0")
+    assert "unknown files: 0, 0.000 GB" in run(root.root, unused=True, delete=True)
+    for path in (folder, str(simulation.relative_to(root.root))):
+        with pytest.raises(ConfigError, match="is no unknown file or folder of"):
+            run(root.root, delete=True, paths=(path,))
+    assert simulation.exists()
+
+
 def test_objects_are_listed_and_deleted(tmp_path, monkeypatch):
     monkeypatch.setenv("LOLA_CACHE", str(tmp_path))
     monkeypatch.setattr(cleaning, "lease", lambda folder: FreeLease())

@@ -38,6 +38,10 @@ def root(tmp_path):
     write(tmp_path / "mlflow" / "artifacts" / "anything")
     write(tmp_path / "well" / "euler" / "stats.yaml")
     write(tmp_path / "well" / "euler" / "data" / "train" / "gamma_1.4.hdf5")
+    write(tmp_path / "well-smoke" / ".lease")
+    write(tmp_path / "well-smoke" / "euler" / "data" / "test" / "gamma_1.4.hdf5")
+    write(tmp_path / "mine" / "here" / "gray_scott" / "data" / "test" / "run.h5")
+    write(tmp_path / "shear_flow" / "data" / "test" / "run.hdf5")
     return tmp_path
 
 
@@ -58,6 +62,8 @@ def test_finished_stages_and_datasets_account_for_their_files(root):
         "reports/.tune-01234567/state.json",
         "well/euler/data/train/.gamma_1.4.hdf5.0123abcd",
         "notes.txt",
+        "well-smoke/notes.txt",
+        "mine/here/notes.txt",
     ],
 )
 def test_leftovers_are_listed(root, name):
