@@ -17,7 +17,7 @@ def sort_rows(x: Tensor, storage: Tensor | None = None) -> tuple[Tensor, tuple[i
 
     Arguments:
         x: Values with shape `(M, ...)`.
-        storage: Room for `M + 1` rows, which may be used.
+        storage: Scratch memory of `M + 1` rows.
 
     Returns:
         `M` rows or one more, with shape `(M or M + 1, ...)`, and the number of the row that holds each order

@@ -104,7 +104,7 @@ def test_the_file_holds_what_the_emulator_draws(tmp_path, config, root, initial)
 
 
 def test_it_says_how_far_it_is(tmp_path, config, monkeypatch):
-    """Work that goes on for long is told of, with the time that is left; the last word is that it is done."""
+    """Long work is logged with the time left; the last line says that it has finished."""
     monkeypatch.setattr(ensemble, "PROGRESS_INTERVAL_S", 0.001)
     monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.001)
     said = []

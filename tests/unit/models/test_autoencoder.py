@@ -48,7 +48,7 @@ def test_periodic_networks_commute_with_rolls_by_the_downsampling(pixel_shuffle)
 
 
 def test_identity_init_starts_closer_to_the_state():
-    """Copies survive down- and up-sampling when every level has room for them."""
+    """Copies survive down- and up-sampling when every level has enough channels for them."""
     config = SMALL.replace(latent_channels=32, channels=(8, 32), saturation="none")
     errors = []
     for identity_init in (True, False):

@@ -66,10 +66,10 @@ def test_models_are_compiled_once_and_not_kept_alive(monkeypatch):
     assert compiled(model.decode) is functions[1]
     x = torch.ones(1, 2)
     assert torch.equal(functions[1](x), -functions[0](x))
-    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert compiled(twin).function is twin
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert compiled(copied).function is copied
     assert model.state_dict().keys() == {"linear.weight", "linear.bias"}
     gone = weakref.ref(model)
-    del model, functions, twin
+    del model, functions, copied
     gc.collect()
     assert gone() is None

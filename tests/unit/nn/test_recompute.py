@@ -42,12 +42,12 @@ def unet():
 
 
 def recomputing(network):
-    twin = copy.deepcopy(network)
-    blocks = [module for module in twin.modules() if isinstance(module, Block)]
+    copied = copy.deepcopy(network)
+    blocks = [module for module in copied.modules() if isinstance(module, Block)]
     assert blocks
     for block in blocks:
         block.recompute = True
-    return twin
+    return copied
 
 
 def saved(network, inputs):
@@ -70,9 +70,9 @@ def saved(network, inputs):
 def test_gradients_are_the_same_with_dropout(build):
     torch.manual_seed(0)
     plain, inputs = build()
-    twin = recomputing(plain)
+    copied = recomputing(plain)
     results = []
-    for network in (plain, twin):
+    for network in (plain, copied):
         torch.manual_seed(1)
         loss = network(*inputs).square().sum()
         after = torch.rand(())

@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     model.further = nn.Linear(2, 2)
     with pytest.raises(DataError, match="lacks further"):
         load_weights(tmp_path / "model.safetensors", model)
-    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    (tmp_path / "model.safetensors").write_bytes(b"corrupt")
     with pytest.raises(DataError, match="no readable weights"):
         load_weights(tmp_path / "model.safetensors", build())
 

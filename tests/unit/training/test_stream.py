@@ -123,11 +123,11 @@ def test_an_error_of_the_source_reaches_the_loop(method):
         pass
 
     def fail(*arguments):
-        raise DataError("torn.hdf5 is torn")
+        raise DataError("corrupt.hdf5 is corrupt")
 
     setattr(Corrupt, method, fail)
     before = threading.active_count()
-    with pytest.raises(DataError, match="torn"):
+    with pytest.raises(DataError, match="corrupt"):
         list(stream(Corrupt()).batches(0, 3))
     assert threading.active_count() == before
 

@@ -68,8 +68,8 @@ def test_a_page_shows_every_system_of_a_folder(medium):
     assert section.name == "simulation_turbulence_gravity_cooling"
     assert "a.hdf5#0, rho0 = 44.5, Z = 0.1, T0 = 10: states" in section.text
     assert len(section.figure.axes) == 3 * 6 + 3
-    torn = root / "rayleigh_benard" / "data" / "test" / "b.hdf5"
-    torn.parent.mkdir(parents=True)
-    torn.write_bytes(b"torn")
+    corrupt = root / "rayleigh_benard" / "data" / "test" / "b.hdf5"
+    corrupt.parent.mkdir(parents=True)
+    corrupt.write_bytes(b"corrupt")
     assert [each.name for each in simulation_sections(root)] == [section.name]
     assert list(simulation_sections(root / "empty")) == []
