@@ -131,12 +131,9 @@ def _parse(
     preset: str = "",
 ) -> C:
     if {"-h", "--help"} & set(arguments):
-        usage = (
-            ""
-            if default is not None
-            else f"\n\nUsage: {program} {' '.join(positional_names(kind))} [OPTIONS]"
-        )
-        print(f"{description}{usage}\n\n{short_help(kind, default)}")
+        if default is None:
+            description += f"\n\nUsage: {' '.join((program, *positional_names(kind), '[OPTIONS]'))}"
+        print(f"{description}\n\n{short_help(kind, default)}")
         raise SystemExit(0)
     if not arguments and positional_names(kind):
         _refuse(program, f"give {' '.join(positional_names(kind))}; see --help")

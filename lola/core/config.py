@@ -264,7 +264,7 @@ def _list_fault(values: tuple[Any, ...], hints: tuple[Any, ...], rules: tuple[An
                 return "must name at least one"
             twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
             if twice is not None and not rule.repeats:
-                return f"names {twice} twice; name it once"
+                return f"contains {twice} more than once"
     if len(hints) == 2 and hints[1] is Ellipsis:
         hints = hints[:1] * len(values)
     faults = (_fault(value, hint) for value, hint in zip(values, hints, strict=False))

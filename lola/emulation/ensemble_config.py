@@ -64,7 +64,7 @@ class EnsembleConfig(Config):
         values = {}
         for text in self.parameters:
             name, _, value = text.partition("=")
-            require(name not in values, f"--parameters names {name} twice; name it once")
+            require(name not in values, f"--parameters contains {name} more than once")
             try:
                 values[name] = float(value)
             except ValueError:

@@ -203,8 +203,10 @@ def _sizes(root: AnyPath) -> dict[str, int]:
 def _temporary_prefix(name: str, datasets: set[str]) -> str:
     """The temporary file or folder that a name is, or is in; empty if there is none."""
     parts = name.split("/")
-    ours = parts[0] in get_args(Kind) or any(name.startswith(f"{folder}/") for folder in datasets)
-    if len(parts) > 1 and not ours:
+    if len(parts) > 1 and parts[0] not in (
+        *get_args(Kind),
+        *datasets,
+    ):  # these have leases
         return ""
     for i, part in enumerate(parts):
         if TEMPORARY.fullmatch(part):

@@ -1,40 +1,16 @@
-"""The models of the `paper` preset, as far as their training needs, without importing Ray, which presets do.
+"""The models of the `paper` preset that the lane measures, in the shapes of the published data.
 
-A unit test checks that these are the preset's.
+A unit test compares sizes and shapes with those of the preset's plan, which needs Ray.
 """
 
 import dataclasses
 from typing import Any
 
 from lola.data.systems import SYSTEMS
-from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
-from lola.training.config import OptimizerConfig, TrainingConfig
-from lola.training.order import OrderConfig
-
-WINDOW = 5
-AUTOENCODER = TrainingConfig(
-    steps=1024 * 256,
-    batch_size=64,
-    optimizer=OptimizerConfig(name="psgd", learning_rate=1e-5, betas=(0.9, 0.99), max_dimension=4096),
-    precision="bfloat16",
-    valid_samples=1024,
-    order=OrderConfig(memory=64.0),
-    compile=True,
-    report_every=1024,
-    workers=8,
-    gpus=1,
-    cpus=4,
-)
-EMULATOR = AUTOENCODER.replace(
-    steps=4096 * 64,
-    batch_size=256,
-    optimizer=OptimizerConfig(name="adamw", learning_rate=1e-4, betas=(0.9, 0.99)),
-)
-LEVELS = {2: (64, 128, 256, 512, 768, 1024), 3: (64, 256, 512, 1024)}
-PIXEL = TransformerConfig(features=2048, blocks=16, heads=16, patch_size=(1, 16, 16))
+from lola.training.config import TrainingConfig
+from lola.workflows import presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,33 +37,31 @@ class Trained:
 
 def autoencoder(name: str, latents: int) -> Trained:
     """An autoencoder of a system."""
-    system = SYSTEMS[name]
-    channels, levels = len(system.channels), LEVELS[system.dimensions]
+    config, system = presets.paper(name), SYSTEMS[name]
+    channels = len(system.channels)
     return Trained(
-        AutoencoderConfig(latent_channels=latents, channels=levels, blocks=(3,) * len(levels)),
+        config.autoencoder.replace(latent_channels=latents),
         {"channels": channels, "spatial": system.dimensions},
         (channels, 1, *system.published.grid),
-        AUTOENCODER,
+        config.autoencoder_training,
     )
 
 
 def emulator(name: str, model: DiffusionConfig | NeuralSolverConfig, latents: int | None) -> Trained:
     """An emulator in the latent space of so many channels, or (None) in pixel space."""
-    system = SYSTEMS[name]
-    channels, grid = len(system.channels), system.published.grid
-    training = EMULATOR.replace(accumulate=1 if system.dimensions == 2 else 2)
-    if latents is None:
-        training = EMULATOR.replace(workers=16, accumulate=4 if name == "euler" else 1)
-    else:
-        factors = autoencoder(name, latents).model.factors(system.dimensions)
-        channels, grid = latents, tuple(size // factor for size, factor in zip(grid, factors, strict=True))
+    config, system = presets.paper(name), SYSTEMS[name]
+    channels, grid, training = len(system.channels), system.published.grid, config.pixel_training
+    if latents is not None:
+        factors = config.autoencoder.factors(system.dimensions)
+        grid = tuple(size // factor for size, factor in zip(grid, factors, strict=True))
+        channels, training = latents, config.emulator_training
     sizes = {
         "channels": channels,
         "parameters": system.published.parameter_count,
         "spatial": system.dimensions,
-        "window": WINDOW,
+        "window": config.window,
     }
-    return Trained(model, sizes, (channels, WINDOW, *grid), training)
+    return Trained(model, sizes, (channels, config.window, *grid), training)
 
 
 MODELS = {
@@ -99,6 +73,6 @@ MODELS = {
     "turbulence_gravity_cooling diffusion f8c64": emulator(
         "turbulence_gravity_cooling", DiffusionConfig(), 64
     ),
-    "euler neural_solver pixel": emulator("euler", NeuralSolverConfig(network=PIXEL), None),
+    "euler neural_solver pixel": emulator("euler", presets.paper("euler").pixel, None),
 }
 """Those whose memory is measured: of every kind, grid and number of micro-batches one, small ones first."""

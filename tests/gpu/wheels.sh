@@ -13,7 +13,7 @@ python=${PYTHON:-python3}
 limit=$((64 << 20))
 part=$((60 << 20))
 alone=(azula heavyball)  # they ask for torch, or for what the lane does not use
-wanted=(einops tqdm opt-einsum numpy pydantic universal_pathlib fsspec filelock h5py safetensors pyyaml pytest)
+wanted=(einops tqdm opt-einsum numpy pydantic universal_pathlib fsspec filelock h5py safetensors pyyaml tyro pytest)
 have=() ray=
 
 usage() { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }

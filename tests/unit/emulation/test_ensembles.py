@@ -204,8 +204,8 @@ def test_states_are_as_many_as_the_file_has(config):
         ({"device": "tpu"}, "--device must be cpu, cuda or"),
         ({"device": "cuda:-1"}, "--device must be cpu, cuda or"),
         ({"device": "meta"}, "--device must be cpu, cuda or"),
-        ({"trajectories": (0, 0)}, "--trajectories names 0 twice"),
-        ({"parameters": ("gamma=1.4", "gamma=1.5")}, "--parameters names gamma twice"),
+        ({"trajectories": (0, 0)}, "--trajectories contains 0 more than once"),
+        ({"parameters": ("gamma=1.4", "gamma=1.5")}, "--parameters contains gamma more than once"),
     ],
 )
 def test_impossible_ensembles(config, options, message):

@@ -182,6 +182,16 @@ def test_simulations_are_never_deleted(root, folder):
     assert simulation.exists()
 
 
+def test_what_looks_temporary_in_a_nested_dataset_is_not_deleted(root):
+    """No lease says whether somebody writes there."""
+    for name in ("test/gamma_1.4.hdf5", ".notes.0123abcd"):
+        path = root.root / "mine" / "here" / "euler" / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    run(root.root, unused=True, delete=True)
+    assert path.exists()
+
+
 def test_objects_are_listed_and_deleted(tmp_path, monkeypatch):
     monkeypatch.setenv("LOLA_CACHE", str(tmp_path))
     monkeypatch.setattr(cleaning, "lease", lambda folder: FreeLease())

@@ -242,7 +242,7 @@ def accepted_by_ray(training):
             "--pixel-training.optimizer.learning-rate must be a finite number, not inf",
         ),
         (["--window", "1000000"], "--window must be in [2, 65536], not 1000000"),
-        (["--solver-steps", "4", "4"], "--solver-steps names 4 twice; name it once"),
+        (["--solver-steps", "4", "4"], "--solver-steps contains 4 more than once"),
         (["--simulation.end", "nan"], "--simulation.end must be a finite number, not nan"),
         (
             ["--evaluation.sampler.name", "heun", "--solver-steps", "3"],

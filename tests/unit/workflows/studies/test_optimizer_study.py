@@ -55,11 +55,11 @@ def test_more_seeds_or_rates_leave_finished_runs_alone(config, tmp_path, well):
 
 def test_impossible_studies_are_refused(config, tmp_path, well):
     adam = OptimizerConfig(name="adam")
-    with pytest.raises(ConfigError, match=r"--learning-rates names 0.001 twice"):
+    with pytest.raises(ConfigError, match=r"--learning-rates contains 0.001 more than once"):
         ArmConfig(optimizer=adam, learning_rates=(1e-3, 1e-3))
     with pytest.raises(ConfigError, match="--learning-rates must name at least one"):
         ArmConfig(optimizer=adam, identity_init=False, learning_rates=())
-    with pytest.raises(ConfigError, match=r"names .* twice"):
+    with pytest.raises(ConfigError, match=r"contains .* more than once"):
         config.replace(arms=(config.arms[0], config.arms[0]))
     with pytest.raises(ConfigError, match="seeds"):
         config.replace(seeds=(1, 1))

@@ -168,7 +168,7 @@ def test_a_storage_without_models_is_refused(tmp_path, well):
     [
         ({"samplers": ("magic",)}, "no sampler is called 'magic'"),
         ({"samplers": ("euler-order2",)}, "takes no --order"),
-        ({"samplers": ("euler", "euler")}, "--samplers names euler twice"),
+        ({"samplers": ("euler", "euler")}, "--samplers contains euler more than once"),
         ({"samplers": ()}, "--samplers must name at least one"),
         ({"spacings": ("linear",)}, "no option 'linear'"),
         ({"spacings": ("power-x",)}, "'x' is no number"),
