@@ -14,6 +14,16 @@ from waves import write_dataset
 from lola.storage.stages import resolve_storage
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep in one process what shares a sweep or a file, and start with what takes longest."""
+    for item in items:
+        shares_sweep = "undisturbed" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("sweep" if shares_sweep else item.path.name))
+        item.start = 0 if shares_sweep else 1 if item.get_closest_marker("slow") else 2
+    items.sort(key=lambda item: item.start)
+
+
 @pytest.fixture(scope="session")
 def well(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("well"))

@@ -110,7 +110,7 @@ def test_the_command_registers_a_model_once(latent_run, tmp_path, monkeypatch, c
     ("arguments", "code", "message"),
     [
         (["/nowhere"], 1, "config.yaml cannot be read"),
-        ([], 2, "required"),
+        ([], 2, "give RUN"),
         (["/nowhere", "--bogus", "1"], 2, "bogus"),
         (["/nowhere", "--name", "a/b"], 2, "name a/b must be"),
     ],
