@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 from lola.core.cli import launch_alone
-from lola.core.config import Count, how
+from lola.core.config import Count, runtime_field
 from lola.core.waiting import loading
 from lola.emulation.cache_config import CacheConfig
 from lola.storage.stages import resolve_storage, well_folder
@@ -28,11 +28,11 @@ class LatentCache(CacheConfig):
 
     block: Count | None = None  # type: ignore[assignment]
     autoencoder: tyro.conf.Positional[str]
-    include: tuple[str, ...] = how(())
-    exclude: tuple[str, ...] = how(())
-    verify: bool = how(False)
-    well: str = how("well")
-    storage: str | None = how(None)
+    include: tuple[str, ...] = runtime_field(())
+    exclude: tuple[str, ...] = runtime_field(())
+    verify: bool = runtime_field(False)
+    well: str = runtime_field("well")
+    storage: str | None = runtime_field(None)
 
     def cache(self) -> CacheConfig:
         """The options that a sweep's cache has too."""

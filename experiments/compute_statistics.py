@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 from lola.core.cli import launch_alone
-from lola.core.config import Config, Count, how
+from lola.core.config import Config, Count, runtime_field
 from lola.core.waiting import loading
 from lola.data.systems import SYSTEMS
 from lola.storage.stages import resolve_storage, well_folder
@@ -25,11 +25,11 @@ class Statistics(Config):
     """
 
     name: tyro.conf.Positional[str]
-    well: str = how("well")
-    include: tuple[str, ...] = how(())
-    exclude: tuple[str, ...] = how(())
-    storage: str | None = how(None)
-    block: Count = how(16)
+    well: str = runtime_field("well")
+    include: tuple[str, ...] = runtime_field(())
+    exclude: tuple[str, ...] = runtime_field(())
+    storage: str | None = runtime_field(None)
+    block: Count = runtime_field(16)
 
 
 def main(config: Statistics) -> None:
@@ -37,7 +37,7 @@ def main(config: Statistics) -> None:
     with loading():
         from lola.data.well.datasets import Datasets
         from lola.distributed.cluster.connection import connect
-        from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
+        from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
 
     root = resolve_storage(config.storage)
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)

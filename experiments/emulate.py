@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 from lola.core.cli import launch_alone
-from lola.core.config import how
+from lola.core.config import runtime_field
 from lola.core.waiting import loading
 from lola.emulation.ensemble_config import EnsembleConfig
 from lola.emulation.film_config import FilmConfig
@@ -21,9 +21,9 @@ class Emulation(EnsembleConfig):
         films: Whether to write films.
     """
 
-    output: str = how("ensemble.hdf5")
+    output: str = runtime_field("ensemble.hdf5")
     film: FilmConfig = dataclasses.field(default_factory=FilmConfig)
-    films: bool = how(True)
+    films: bool = runtime_field(True)
 
 
 def main(config: Emulation) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 from lola.core.cli import launch_alone
-from lola.core.config import Config, fingerprint, flat, how, require
+from lola.core.config import Config, fingerprint, flat, require, runtime_field
 from lola.core.waiting import loading
 from lola.storage.stages import resolve_storage
 
@@ -21,7 +21,7 @@ class Import(Config):
     """
 
     run: tyro.conf.Positional[str]
-    storage: str | None = how(None)
+    storage: str | None = runtime_field(None)
     name: str | None = None
 
     def validate(self) -> None:
@@ -46,7 +46,7 @@ def main(config: Import) -> None:
     tracker.start_sweep(
         f"import {conversion.stage.what}",
         fingerprint("import", conversion.stage.fingerprint),
-        flat(conversion.config.what()),
+        flat(conversion.config.to_json()),
     )
     for stage in stages:
         tracker.follow(stage.folder, stage.fingerprint)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from lola.core.cli import launch
-from lola.core.config import Config, how, require
+from lola.core.config import Config, require, runtime_field
 from lola.core.waiting import loading
 from lola.simulate.simulators import Simulation
 from lola.storage.stages import resolve_storage, well_folder
@@ -21,8 +21,8 @@ class Simulations(Config):
     """
 
     simulation: Simulation
-    well: str = how("well")
-    storage: str | None = how(None)
+    well: str = runtime_field("well")
+    storage: str | None = runtime_field(None)
 
     def validate(self) -> None:
         train = self.simulation.train

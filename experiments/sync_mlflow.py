@@ -3,7 +3,7 @@
 import dataclasses
 
 from lola.core.cli import launch_alone
-from lola.core.config import Config, how
+from lola.core.config import Config, runtime_field
 from lola.core.waiting import loading
 from lola.storage.stages import resolve_storage
 
@@ -16,7 +16,7 @@ class Sync(Config):
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
 
-    storage: str | None = how(None)
+    storage: str | None = runtime_field(None)
 
 
 def main(config: Sync) -> None:

@@ -8,7 +8,7 @@ import tyro
 from lola.core.cli import launch
 from lola.core.config import Distinct, Size
 from lola.core.waiting import loading
-from lola.models.transformer_autoencoder import AnyAutoencoder
+from lola.models.transformer_autoencoder_config import AnyAutoencoder
 from lola.training.config import TrainingConfig
 from lola.workflows import presets
 from lola.workflows.sweep import Statistics, SweepConfig

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lola.models.autoencoder import LOSSES
 from lola.models.autoencoder_config import AutoencoderConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 
 WINDOW = 5
 FIELDS = {2: 5, 3: 6}

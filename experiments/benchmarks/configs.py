@@ -7,11 +7,12 @@ from lola.core.config import Config, Count, Distinct, NotNegative, Size, Within,
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.simulate.euler import EulerConfig
 from lola.simulate.gravity_cooling import GravityCoolingConfig
 from lola.simulate.rayleigh_benard import RayleighBenardConfig
 from lola.training.config import TrainingConfig
+from lola.training.precision import Precision
 
 Clock = Literal["wall", "cpu"]
 Rounds = Annotated[int, Within("[1, 1e6]")]
@@ -43,7 +44,6 @@ def check_plain(autoencoder: AutoencoderConfig, transformer: TransformerConfig) 
 
 
 Mode = Literal["eager", "compiled"]
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from benchmarks.configs import WINDOW, EmulationBenchmark, Model, Space
@@ -33,8 +33,6 @@ from lola.models.diffusion import Diffusion, NoisyNetwork
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver import NeuralSolver
 from lola.models.neural_solver_config import NeuralSolverConfig
-
-Precision = Literal["float32", "bfloat16"]
 
 CHANNELS = len(EULER.channels)
 PARAMETERS = 5

@@ -1,4 +1,4 @@
-r"""The transformer written the plain way: what `lola.nn.vit` is measured against.
+r"""The transformer written the plain way: what `lola.nn.transformer` is measured against.
 
 The same function of the same parameters, which have the same names, from stock operators alone: normalisation
 by mean and variance as separate operations, rotary angles computed by every block in every call, the block's

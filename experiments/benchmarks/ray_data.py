@@ -67,7 +67,7 @@ def _encode(root: Path, system: str) -> dict[str, float]:
     stage = Stage(root=root, kind="autoencoders", system=system, what="noise", config=model, inputs={})
     with atomic_path(stage.folder / WEIGHTS) as tmp_path:
         save_weights(tmp_path, model.build(**sizes))
-    stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
+    stage.commit(model={"type": type(model).__name__, **model.to_json()}, sizes=sizes)
     cache = Stage(root=root, kind="latents", system=system, what="noise", config=config, inputs={})
     cache.folder.mkdir(parents=True)
     splits = [open_split(root / "well", physics, name) for name in ("train", "valid", "test")]

@@ -35,7 +35,7 @@ def run_metrics_benchmark(config: MetricsBenchmark, progress: Callable[[str], No
         "one pass": lambda: score_ensemble({"truth": truth}, members, spatial=config.dimensions),
     }
     seconds = interleave(variants, config.rounds, config.clock)
-    return {"kind": "metrics", "machine": machine(), "config": config.what(), "seconds": seconds}
+    return {"kind": "metrics", "machine": machine(), "config": config.to_json(), "seconds": seconds}
 
 
 def draw(config: MetricsBenchmark) -> tuple[Tensor, Tensor]:

@@ -16,14 +16,13 @@ import torch
 from benchmarks.cases import Case, build_case
 from benchmarks.configs import (
     Mode,
-    Precision,
     TrainingBenchmark,
 )
 from benchmarks.roofline import roofline
 from benchmarks.timing import interleave, machine, ratio
 from torch.utils.flop_counter import FlopCounterMode
 
-from lola.training.precision import precision
+from lola.training.precision import Precision, precision
 
 Writing = Literal["plain", "plain-channels-last", "ours"]
 

@@ -2,9 +2,9 @@
 
 A configuration is a frozen, keyword-only dataclass that refuses impossible values when it is built. Its
 fields are of two kinds. *What* is computed (science, precision, global batch) enters the fingerprint
-that names the stage's folder; a field that came later is marked with `added` and does so unless it has its
-default. *How* it is computed (workers, devices, storage, logging) is marked with `how` and never changes a
-fingerprint.
+that names the stage's folder; a field that was added later is an `added_field`, which does so unless it has
+its default. *How* it is computed (workers, devices, storage, logging) is a `runtime_field`, which never
+changes a fingerprint.
 
 The range of a number is part of its type, such as `Annotated[float, Within("[0, 1)")]`; whatever its type, an
 integer has 64 bits and a float is finite. Messages name options as `--option`, relative to the configuration;
@@ -134,12 +134,12 @@ class Config:
             fault = _fault(getattr(self, name), hint)
             require(not fault, f"{option(name)} {fault}")
 
-    def what(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The fingerprinted fields, as JSON values; nested configurations name their class."""
         return {
             field.name: _json(getattr(self, field.name))
             for field in dataclasses.fields(self)
-            if not field.metadata.get("how") and not _unchanged(field, getattr(self, field.name))
+            if not field.metadata.get("runtime") and not _unchanged(field, getattr(self, field.name))
         }
 
     @property
@@ -154,7 +154,7 @@ class Config:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Rebuild a configuration from `what`; an unknown key or a wrong type is a `ConfigError`."""
+        """Rebuild a configuration from `to_json`; an unknown key or a wrong type is a `ConfigError`."""
         known = {field.name for field in dataclasses.fields(cls)}
         surplus = sorted(set(values) - known - {"type"})
         if surplus:
@@ -168,13 +168,13 @@ class Config:
             raise ConfigError(f"{cls.__name__}: {place or 'values'}: {first['msg']}") from None
 
 
-def how(default: Any) -> Any:
-    """A dataclass field that says how, not what: it is left out of fingerprints."""
-    return dataclasses.field(default=default, metadata={"how": True})
+def runtime_field(default: Any) -> Any:
+    """A dataclass field that does not change results: it is left out of fingerprints."""
+    return dataclasses.field(default=default, metadata={"runtime": True})
 
 
-def added(default: Any) -> Any:
-    """A field that says what, added after others were fingerprinted: it enters unless it has its default."""
+def added_field(default: Any) -> Any:
+    """A field added after stages were made: it enters fingerprints unless it has its default."""
     return dataclasses.field(default=default, metadata={"added": True})
 
 
@@ -293,7 +293,7 @@ def _unchanged(field: "dataclasses.Field[Any]", value: Any) -> bool:
 
 def _json(value: Any) -> Any:
     if isinstance(value, Config):
-        return {"type": type(value).__name__, **value.what()}
+        return {"type": type(value).__name__, **value.to_json()}
     if isinstance(value, dict):
         return {str(key): _json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

@@ -1,8 +1,8 @@
 """What filesystems guarantee and what they refuse: data that survives a power cut, locks, errors in one line.
 
-A file that was written is in memory only; after a power cut it may be empty, cut or full of zeros. `sync`
-returns when a file, or a folder with all below it, is on the disk, and `sync_folder` when the names in a
-folder are. A rename that is to survive takes the first before it and the second after it.
+A file that was written is in memory only; after a power cut it may be empty, cut or full of zeros.
+`fsync_path` returns when a file, or a folder with all below it, is on the disk, and `fsync_folder` when the
+names in a folder are. A rename that is to survive takes the first before it and the second after it.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def translate_os_errors(path: object, verb: str = "use") -> Iterator[None]:
         raise StorageError(line) from error
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Return when a file, or a folder and all that is below it, is on the disk."""
     if not path.is_dir():
         number = os.open(path, os.O_RDONLY)
@@ -96,11 +96,11 @@ def sync(path: Path) -> None:
         return
     for entry in path.iterdir():
         if not entry.is_symlink():
-            sync(entry)
-    sync_folder(path)
+            fsync_path(entry)
+    fsync_folder(path)
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Return when the names in a folder are on the disk; some network filesystems need no such call."""
     try:
         number = os.open(folder, os.O_RDONLY)
@@ -118,7 +118,7 @@ def make_folder(folder: Path) -> None:
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in missing:
-        sync_folder(each.parent)
+        fsync_folder(each.parent)
 
 
 def replace(source: Path, target: Path) -> None:

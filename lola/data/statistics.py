@@ -94,7 +94,7 @@ def by_field(values: np.ndarray, system: System) -> dict[str, Any]:
     }
 
 
-def table(physical: Moments, transformed: Moments, system: System) -> dict[str, Any]:
+def statistics_table(physical: Moments, transformed: Moments, system: System) -> dict[str, Any]:
     """Statistics by field as in The Well's `stats.yaml`, with extremes, and those after the transforms."""
 
     def of(moments: Moments) -> dict[str, Any]:

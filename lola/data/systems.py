@@ -41,7 +41,7 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ensemble:
+class EnsembleSize:
     """The size of a published ensemble of simulations, over all splits (Appendix B).
 
     Arguments:
@@ -116,7 +116,7 @@ class System:
     ranges: tuple[tuple[int, int | None], ...] = ()
     spectrum_ranges: tuple[tuple[int, int | None], ...] = ()
     shown: str = ""
-    published: Ensemble | None = None
+    published: EnsembleSize | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -180,7 +180,7 @@ EULER = System(
     ),
     mean=(1.20, 0.60, 0.58, 0.0, 0.0),
     std=(0.51, 0.27, 0.29, 0.53, 0.52),
-    published=Ensemble((512, 512), trajectories=10_000, steps=100, constants=1),
+    published=EnsembleSize((512, 512), trajectories=10_000, steps=100, constants=1),
     flips=(0, 1),
     permute=True,
     roll=True,
@@ -196,7 +196,7 @@ RAYLEIGH_BENARD = System(
     fields=(Field("buoyancy"), Field("pressure"), Field("velocity", order=1)),
     mean=(0.38, 0.01, 0.0, 0.0),
     std=(0.25, 0.15, 0.21, 0.18),
-    published=Ensemble((512, 128), trajectories=1_750, steps=200, constants=2),
+    published=EnsembleSize((512, 128), trajectories=1_750, steps=200, constants=2),
     log_parameters=("Rayleigh", "Prandtl"),
     flips=(0,),
     roll=True,
@@ -219,7 +219,7 @@ TURBULENCE_GRAVITY_COOLING = System(
     ),
     mean=(-1.75, -4.20, 5.50, 0.0, 0.0, 0.0),
     std=(0.95, 1.75, 1.10, 0.50, 0.50, 0.50),
-    published=Ensemble((64, 64, 64), trajectories=2_700, steps=50, constants=3),
+    published=EnsembleSize((64, 64, 64), trajectories=2_700, steps=50, constants=3),
     log_parameters=("rho0",),
     flips=(0, 1, 2),
     permute=True,

@@ -184,7 +184,7 @@ def _record_start(step: Step) -> EventLog:
     event_log.describe(
         name=step.title,
         tags=step.tags,
-        parameters=step.tags | flat(stage.config.what()),
+        parameters=step.tags | flat(stage.config.to_json()),
     )
     for reads in step.reads:
         event_log.dataset(

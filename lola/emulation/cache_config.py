@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from lola.core.config import Config, Count, Gpus, Size, Within, check_gpus, how
+from lola.core.config import Config, Count, Gpus, Size, Within, check_gpus, runtime_field
 from lola.data.systems import Symmetries
 from lola.training.precision import Precision
 
@@ -33,8 +33,8 @@ class CacheConfig(Config):
     symmetries: Symmetries = "plain"
     block: Count = 25
     skip_bad_shards: bool = False
-    actors: Size = how(1)
-    gpus: Gpus = how(0.0)
+    actors: Size = runtime_field(1)
+    gpus: Gpus = runtime_field(0.0)
 
     def validate(self) -> None:
         check_gpus(self.gpus)

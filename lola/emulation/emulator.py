@@ -51,8 +51,8 @@ from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import context_mask
 from lola.models.neural_solver import NeuralSolver
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.models.unrolled import Step, unroll
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
+from lola.models.unrolled import SamplerStep, unroll
 from lola.nn.compiling import compiled
 from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, read_manifest
@@ -278,7 +278,7 @@ class Emulator:
 
 
 @functools.lru_cache(maxsize=32)
-def _steps(sampler: SamplerConfig, schedule: Schedule) -> tuple[Step, ...]:
+def _steps(sampler: SamplerConfig, schedule: Schedule) -> tuple[SamplerStep, ...]:
     return unroll(sampler.build, schedule, sampler.steps)
 
 

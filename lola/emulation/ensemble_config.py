@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from lola.core.config import Config, Distinct, NonNegativeInt, Size, Within, how, require
+from lola.core.config import Config, Distinct, NonNegativeInt, Size, Within, require, runtime_field
 from lola.core.errors import ConfigError
 from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.sampling_config import SamplerConfig
@@ -52,8 +52,8 @@ class EnsembleConfig(Config):
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     inference: InferenceConfig = dataclasses.field(default_factory=InferenceConfig)
     seed: int = 0
-    storage: str | None = how(None)
-    device: str | None = how(None)
+    storage: str | None = runtime_field(None)
+    device: str | None = runtime_field(None)
 
     def validate(self) -> None:
         self.overrides()

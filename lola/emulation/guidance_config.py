@@ -32,7 +32,7 @@ class GuidanceConfig(Config):
             require(option in self.options or not given, f"the guidance {self.name} takes no --{option}")
         require(self.solver in (None, "gmres", "cg"), f"no solver is called {self.solver!r}")
 
-    def what(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The fingerprinted fields, with the method's own options."""
         return {"name": self.name, **self.options}
 

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from lola.core.config import Config, Count, how, require
+from lola.core.config import Config, Count, require, runtime_field
+from lola.training.precision import Precision
 
 Weights = Literal["raw", "ema"]
 
@@ -22,11 +23,11 @@ class InferenceConfig(Config):
         graphs: Whether GPUs replay compiled networks as CUDA graphs.
     """
 
-    precision: Literal["float32", "bfloat16"] = "float32"
-    rows: Count = how(64)
-    states: Count = how(64)
-    compile: bool = how(False)
-    graphs: bool = how(False)
+    precision: Precision = "float32"
+    rows: Count = runtime_field(64)
+    states: Count = runtime_field(64)
+    compile: bool = runtime_field(False)
+    graphs: bool = runtime_field(False)
 
     def validate(self) -> None:
         require(self.compile or not self.graphs, "--graphs are made of compiled networks; give --compile too")

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast, get_args
 
-from lola.core.config import Config, Within, added, require
+from lola.core.config import Config, Within, added_field, require
 from lola.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ class SamplerConfig(Config):
     name: SamplerName = "adams_bashforth"
     order: Annotated[int, Within("[1, 8]")] | None = None
     steps: SolverSteps = 16
-    eta: Annotated[float, Within("[0, 1e6]")] | None = added(None)
-    temperature: Annotated[float, Within("(0, 1e6]")] | None = added(None)
-    corrections: SolverSteps | None = added(None)
-    delta: Annotated[float, Within("(0, 1)")] | None = added(None)
-    spacing: Spacing = added("time")
-    exponent: Annotated[float, Within("(0, 1e3]")] | None = added(None)
+    eta: Annotated[float, Within("[0, 1e6]")] | None = added_field(None)
+    temperature: Annotated[float, Within("(0, 1e6]")] | None = added_field(None)
+    corrections: SolverSteps | None = added_field(None)
+    delta: Annotated[float, Within("(0, 1)")] | None = added_field(None)
+    spacing: Spacing = added_field("time")
+    exponent: Annotated[float, Within("(0, 1e3]")] | None = added_field(None)
 
     def validate(self) -> None:
         require(self.name in get_args(SamplerName), f"no sampler is called {self.name!r}")
@@ -101,9 +101,9 @@ class SamplerConfig(Config):
             f"--steps must be a multiple of that, not {self.steps}",
         )
 
-    def what(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The fingerprinted fields; an option that is not given and one given as it would be are the same."""
-        taken = {name: value for name, value in super().what().items() if name not in OPTIONS}
+        taken = {name: value for name, value in super().to_json().items() if name not in OPTIONS}
         power = {"exponent": self.spacing_exponent} if self.spacing == "power" else {}
         return taken | self.options | power
 

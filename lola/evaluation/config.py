@@ -11,15 +11,16 @@ from lola.core.config import (
     NonNegativeInt,
     Size,
     Within,
-    added,
+    added_field,
     check_gpus,
-    how,
     require,
+    runtime_field,
 )
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import SamplerConfig
+from lola.training.precision import Precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,13 +59,13 @@ class EvaluationConfig(Config):
     overlap: Size = 1
     stride: Annotated[int, Within("[1, 1e9]")] = 4
     seed: int = 0
-    observed: ObservationConfig | None = added(None)
-    guidance: GuidanceConfig | None = added(None)
-    split: Literal["test", "valid"] = added("test")
-    precision: Literal["float32", "bfloat16"] = added("float32")
-    compile: bool = how(False)
-    chunk: Count = how(64)
-    gpus: Annotated[float, Within("[-1, 1024]")] = how(-1.0)
+    observed: ObservationConfig | None = added_field(None)
+    guidance: GuidanceConfig | None = added_field(None)
+    split: Literal["test", "valid"] = added_field("test")
+    precision: Precision = added_field("float32")
+    compile: bool = runtime_field(False)
+    chunk: Count = runtime_field(64)
+    gpus: Annotated[float, Within("[-1, 1024]")] = runtime_field(-1.0)
 
     def validate(self) -> None:
         require(self.gpus >= 0 or self.gpus == -1, f"--gpus must be -1 or at least 0, not {self.gpus}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lola.nn.compiling import compiled as compile_once
 from lola.nn.prepared import PreparedTransformer
-from lola.nn.vit import Transformer
+from lola.nn.transformer import Transformer
 
 MAX_CACHED_LEVELS = 64  # noise levels
 

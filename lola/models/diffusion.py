@@ -30,7 +30,7 @@ from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import check_window, draw_mask, unknown_mean
-from lola.models.unrolled import Step
+from lola.models.unrolled import SamplerStep
 from lola.nn.embedding import SineEncoding, mlp
 
 
@@ -226,7 +226,7 @@ class Diffusion(nn.Module):
 
     @torch.no_grad()
     def draw(
-        self, known: Tensor, generator: SampleGenerator, bound: BoundNetwork, steps: Sequence[Step]
+        self, known: Tensor, generator: SampleGenerator, bound: BoundNetwork, steps: Sequence[SamplerStep]
     ) -> Tensor:
         """Draw windows as `predict` does with a deterministic sampler that is unrolled into steps.
 

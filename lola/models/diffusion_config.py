@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from lola.core.config import Config
 from lola.models.schedule_config import ScheduleConfig, TimePriorConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 
 if TYPE_CHECKING:
     from lola.models.diffusion import Diffusion

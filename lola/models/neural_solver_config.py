@@ -4,8 +4,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from lola.core.config import Config
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 
 if TYPE_CHECKING:
     from lola.models.neural_solver import NeuralSolver

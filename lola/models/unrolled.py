@@ -25,7 +25,7 @@ EXACT = 1e-11
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
+class SamplerStep:
     """How the network's next input, or the sample, follows from an evaluation of the network.
 
     Arguments:
@@ -60,7 +60,9 @@ class _Probe(Denoiser):
 
 
 @torch.no_grad()
-def unroll(sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluations: int) -> tuple[Step, ...]:
+def unroll(
+    sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluations: int
+) -> tuple[SamplerStep, ...]:
     """The steps of a deterministic sampler.
 
     Arguments:
@@ -76,7 +78,7 @@ def unroll(sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluatio
     rows = [*probe.rows, last]
     units = torch.eye(probe.size, dtype=torch.float64)[1:]
     return tuple(
-        Step(level, *_recursion(rows[i + 1], rows[: i + 1], units[: i + 1]))
+        SamplerStep(level, *_recursion(rows[i + 1], rows[: i + 1], units[: i + 1]))
         for i, level in enumerate(probe.levels)
     )
 

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_map_only
 from lola.nn.compiling import compiled
 from lola.nn.embedding import coordinates
 from lola.nn.layers import depth_to_space, space_to_depth
-from lola.nn.vit import Matrices, ModulationWeights, Transformer, TransformerBlock, update_all
+from lola.nn.transformer import Matrices, ModulationWeights, Transformer, TransformerBlock, update_all
 
 
 class PreparedTransformer:

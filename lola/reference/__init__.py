@@ -24,7 +24,7 @@ from lola.reference.emulators import (
     build_neural_solver,
     emulator_sizes,
 )
-from lola.reference.run import Run, read_run
+from lola.reference.published_run import PublishedRun, read_run
 
 __all__ = ["load_autoencoder", "load_denoiser", "load_emulator", "load_neural_solver", "load_published"]
 
@@ -94,7 +94,7 @@ def load_emulator(folder: Path | str, sampler: SamplerConfig | None = None) -> E
     )
 
 
-def read_autoencoder(run: Run) -> Run | None:
+def read_autoencoder(run: PublishedRun) -> PublishedRun | None:
     """The run of an emulator's autoencoder; None in pixel space.
 
     Raises:
@@ -108,7 +108,7 @@ def read_autoencoder(run: Run) -> Run | None:
     return None
 
 
-def check_parts(run: Run, autoencoder: Run | None, system: System | None) -> None:
+def check_parts(run: PublishedRun, autoencoder: PublishedRun | None, system: System | None) -> None:
     """Raise `DataError` unless an emulator, its autoencoder and its data belong together."""
     sizes = emulator_sizes(run)
     fields: dict[str, Any] = {}
@@ -131,13 +131,13 @@ def check_parts(run: Run, autoencoder: Run | None, system: System | None) -> Non
         raise run.fault(f"label_features is {sizes['parameters']}, less than the {codes} boundary codes")
 
 
-def _compare(run: Run, sizes: dict[str, int], what: str, expected: dict[str, Any]) -> None:
+def _compare(run: PublishedRun, sizes: dict[str, int], what: str, expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         if sizes[name] != value:
             raise run.fault(f"its network has {name} {sizes[name]}, {what} {value}; they do not fit")
 
 
-def _expect(run: Run, *kinds: str) -> Run:
+def _expect(run: PublishedRun, *kinds: str) -> PublishedRun:
     if run.kind not in kinds:
         inner = run.folder / AUTOENCODER
         hint = f"; its autoencoder is {inner}" if kinds == ("ae",) and inner.exists() else ""

@@ -6,7 +6,7 @@ from typing import Any
 from lola.models.autoencoder import Autoencoder
 from lola.reference import codecs, convolutional
 from lola.reference.options import expect, size
-from lola.reference.run import Run, fill
+from lola.reference.published_run import PublishedRun, fill
 
 ARCHITECTURES = {"dcae": convolutional, None: convolutional, "vit": codecs}
 # Latent noise was never applied; the rest are sizes, training aids and sections that must be empty
@@ -16,7 +16,7 @@ IGNORED = {
 }
 
 
-def build_autoencoder(run: Run) -> Autoencoder:
+def build_autoencoder(run: PublishedRun) -> Autoencoder:
     """The autoencoder of a run, in evaluation mode.
 
     Raises:
@@ -28,14 +28,14 @@ def build_autoencoder(run: Run) -> Autoencoder:
     return fill(run, model, architecture.published, architecture.constants(model, config))
 
 
-def autoencoder_sizes(run: Run) -> dict[str, int]:
+def autoencoder_sizes(run: PublishedRun) -> dict[str, int]:
     """The sizes that the data decided, by the names of `build`: from the configuration, else the weights."""
     architecture, config = _read(run)
     sizes = architecture.sizes(run, config)
     return sizes | {"channels": size(run, "ae", "pix_channels", sizes["channels"])}
 
 
-def _read(run: Run) -> tuple[ModuleType, Any]:
+def _read(run: PublishedRun) -> tuple[ModuleType, Any]:
     """What knows the architecture, and the configuration of ours."""
     for name in ("encoder_only", "decoder_only"):
         expect(run, "ae", name, None, {})

@@ -5,11 +5,11 @@ from typing import Any
 from torch import Tensor
 
 from lola.models.autoencoder import Autoencoder
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference import transformers
 from lola.reference.options import expect, size, translate
-from lola.reference.run import Run
+from lola.reference.published_run import PublishedRun
 
 OPTIONS = {
     "lat_channels": "latent_channels",
@@ -22,7 +22,7 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def read_config(run: Run, ignored: set[str]) -> TransformerAutoencoderConfig:
+def read_config(run: PublishedRun, ignored: set[str]) -> TransformerAutoencoderConfig:
     """The autoencoder of a section `ae`."""
     expect(run, "ae", "window_size", None)
     expect(run, "ae", "unpatch_size", None, 1)
@@ -32,7 +32,7 @@ def read_config(run: Run, ignored: set[str]) -> TransformerAutoencoderConfig:
         return TransformerAutoencoderConfig.from_json(options)
 
 
-def sizes(run: Run, config: TransformerAutoencoderConfig) -> dict[str, int]:
+def sizes(run: PublishedRun, config: TransformerAutoencoderConfig) -> dict[str, int]:
     """The sizes that the data decided, by the weights."""
     position = run.tensor("encoder.positional_embedding.2.weight")
     spatial = size(run, "ae", "spatial", position.shape[-1] // max(1, len(position)))

@@ -16,12 +16,12 @@ from lola.data.systems import System
 from lola.models.autoencoder_config import AutoencoderConfig, CodecConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.reference import check_parts, read_autoencoder
 from lola.reference.autoencoders import autoencoder_sizes, build_autoencoder
 from lola.reference.dataset import read_system
 from lola.reference.emulators import build_emulator, emulator_sizes
-from lola.reference.run import Run, read_run
+from lola.reference.published_run import PublishedRun, read_run
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import WEIGHTS, Kind, Stage, atomic_path
@@ -63,7 +63,7 @@ class Conversion:
         autoencoder: The conversion of its autoencoder, for an emulator of latents.
     """
 
-    run: Run
+    run: PublishedRun
     stage: Stage
     config: Imported
     model: nn.Module
@@ -112,13 +112,13 @@ def write_conversion(conversion: Conversion) -> bool:
         if stage.finished:
             return written
         event_log, tags = EventLog.resume(stage.folder), _tags(conversion)
-        event_log.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.what()))
+        event_log.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.to_json()))
         event_log.status("RUNNING")
         with atomic_path(stage.folder / WEIGHTS) as tmp_path:
             save_weights(tmp_path, conversion.model)
         details = {"autoencoder": None if inner is None else inner.stage.name}
         stage.commit(
-            model=conversion.config.what()["model"],
+            model=conversion.config.to_json()["model"],
             sizes=conversion.config.sizes,
             data=conversion.config.data,
             published={name: conversion.run.section(name) for name in ("dataset", "trajectory")},
@@ -129,7 +129,9 @@ def write_conversion(conversion: Conversion) -> bool:
     return True
 
 
-def _autoencoder(run: Run, root: AnyPath, system: System | None, name: str | None = None) -> Conversion:
+def _autoencoder(
+    run: PublishedRun, root: AnyPath, system: System | None, name: str | None = None
+) -> Conversion:
     model = build_autoencoder(run)
     assert isinstance(model.config, AutoencoderConfig | TransformerAutoencoderConfig)
     config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
@@ -160,7 +162,7 @@ def _rate(config: Imported) -> str:
 
 
 def _stage(
-    run: Run,
+    run: PublishedRun,
     root: AnyPath,
     kind: Kind,
     what: str,

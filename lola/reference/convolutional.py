@@ -10,7 +10,7 @@ from torch import Tensor
 from lola.models.autoencoder import Autoencoder
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.reference.options import expect, levels, size, translate
-from lola.reference.run import Run
+from lola.reference.published_run import PublishedRun
 
 OPTIONS = {
     "lat_channels": "latent_channels",
@@ -44,7 +44,7 @@ NAMES = (
 )
 
 
-def read_config(run: Run, ignored: set[str]) -> AutoencoderConfig:
+def read_config(run: PublishedRun, ignored: set[str]) -> AutoencoderConfig:
     """The autoencoder of a section `ae`."""
     expect(run, "ae", "norm", "layer", "group")
     options = translate(run, "ae", OPTIONS, DEFAULTS, ignored)
@@ -54,7 +54,7 @@ def read_config(run: Run, ignored: set[str]) -> AutoencoderConfig:
         return AutoencoderConfig.from_json(options)
 
 
-def sizes(run: Run, config: AutoencoderConfig) -> dict[str, int]:
+def sizes(run: PublishedRun, config: AutoencoderConfig) -> dict[str, int]:
     """The sizes that the data decided, by the weights."""
     weight = run.tensor("encoder.descent.0.0.weight")
     spatial = size(run, "ae", "spatial", weight.ndim - 2)

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from lola.data.systems import SYSTEMS, Field, System, Transform
 from lola.models.masks import check_window
-from lola.reference.run import Run
+from lola.reference.published_run import PublishedRun
 
 OPTIONS = {
     *("name", "physics", "include_filters", "dimensions", "periodic", "fields"),
@@ -31,7 +31,7 @@ class Trajectory:
     stride: int = 1
 
 
-def read_trajectory(run: Run) -> Trajectory:
+def read_trajectory(run: PublishedRun) -> Trajectory:
     """The section `trajectory`; its `context` describes the training alone.
 
     Raises:
@@ -49,7 +49,7 @@ def read_trajectory(run: Run) -> Trajectory:
     return trajectory
 
 
-def read_system(run: Run) -> System | None:
+def read_system(run: PublishedRun) -> System | None:
     """The section `dataset` as a system; None where there is none.
 
     Raises:
@@ -81,7 +81,7 @@ def read_system(run: Run) -> System | None:
     )
 
 
-def _base(run: Run, physics: list[str], dimensions: int, fields: tuple[Field, ...]) -> System | None:
+def _base(run: PublishedRun, physics: list[str], dimensions: int, fields: tuple[Field, ...]) -> System | None:
     """Our system of the same datasets, if there is one."""
     for system in SYSTEMS.values():
         if set(physics) & set(system.datasets):
@@ -97,7 +97,9 @@ def _base(run: Run, physics: list[str], dimensions: int, fields: tuple[Field, ..
     return None
 
 
-def _fields(run: Run, names: list[str], transforms: list[Transform], dimensions: int) -> tuple[Field, ...]:
+def _fields(
+    run: PublishedRun, names: list[str], transforms: list[Transform], dimensions: int
+) -> tuple[Field, ...]:
     """Scalars, and vectors of as many consecutive components `_x, _y, ...` as there are dimensions."""
     fields, i = [], 0
     while i < len(names):
@@ -114,7 +116,7 @@ def _fields(run: Run, names: list[str], transforms: list[Transform], dimensions:
     return tuple(fields)
 
 
-def _transforms(run: Run, section: Any, channels: int) -> list[Transform]:
+def _transforms(run: PublishedRun, section: Any, channels: int) -> list[Transform]:
     transforms: list[Transform] = ["identity"] * channels
     if not isinstance(section or {}, dict):
         raise run.fault(f"dataset has transform: {section}; it must map channel numbers to names")
@@ -127,7 +129,9 @@ def _transforms(run: Run, section: Any, channels: int) -> list[Transform]:
     return transforms
 
 
-def _statistics(run: Run, section: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(
+    run: PublishedRun, section: Any, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     section = section if isinstance(section, dict) else {}
     run.refuse_others("stats", section, {"mean", "std"})
     found = []
@@ -143,14 +147,14 @@ def _statistics(run: Run, section: Any, channels: int) -> tuple[tuple[float, ...
     return mean, std
 
 
-def _dimensions(run: Run, value: Any) -> int:
+def _dimensions(run: PublishedRun, value: Any) -> int:
     dimensions = len(value) if isinstance(value, list) else value
     if dimensions not in (1, 2, 3):
         raise run.fault(f"dataset has dimensions: {value}; it must name 1 to 3 axes")
     return int(dimensions)
 
 
-def _list(run: Run, name: str, value: Any) -> list[str]:
+def _list(run: PublishedRun, name: str, value: Any) -> list[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise run.fault(f"dataset has {name}: {value}; it must be a list of names")

@@ -11,20 +11,20 @@ from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver import NeuralSolver
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.schedule_config import ScheduleConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference import transformers, unets
 from lola.reference.dataset import read_trajectory
 from lola.reference.options import IGNORED, expect, size
-from lola.reference.run import Run, fill
+from lola.reference.published_run import PublishedRun, fill
 
 ARCHITECTURES = {"vit": transformers, "dit": transformers, None: transformers, "unet": unets}
 M = TypeVar("M", bound=nn.Module)
 SCHEDULES: dict[str, set[str]] = {"log_logit": {"scale", "shift"}, "log_linear": set()}
 
 
-def build_emulator(run: Run) -> Diffusion | NeuralSolver:
+def build_emulator(run: PublishedRun) -> Diffusion | NeuralSolver:
     """The network of an emulator's run, in evaluation mode.
 
     Raises:
@@ -33,7 +33,7 @@ def build_emulator(run: Run) -> Diffusion | NeuralSolver:
     return build_denoiser(run) if run.kind == "denoiser" else build_neural_solver(run)
 
 
-def build_denoiser(run: Run) -> Diffusion:
+def build_denoiser(run: PublishedRun) -> Diffusion:
     """The diffusion model of a run; errors as in `build_emulator`."""
     expect(run, "denoiser", "masked", True)
     network = _network(run)
@@ -44,7 +44,7 @@ def build_denoiser(run: Run) -> Diffusion:
     return _fill(run, model, network, {"backbone.time_embedding.0.freqs": frequencies})
 
 
-def build_neural_solver(run: Run) -> NeuralSolver:
+def build_neural_solver(run: PublishedRun) -> NeuralSolver:
     """The neural solver of a run; errors as in `build_emulator`."""
     network = _network(run)
     with run.honouring("surrogate"):
@@ -52,7 +52,7 @@ def build_neural_solver(run: Run) -> NeuralSolver:
     return _fill(run, model, network, {})
 
 
-def emulator_sizes(run: Run) -> dict[str, int]:
+def emulator_sizes(run: PublishedRun) -> dict[str, int]:
     """The sizes that the data decided, by the names of `build`: from the configuration, else the weights."""
     architecture, network = _architecture(run), _network(run)
     axes = architecture.axes(run, _prefix(run))
@@ -66,7 +66,7 @@ def emulator_sizes(run: Run) -> dict[str, int]:
     }
 
 
-def _schedule(run: Run) -> ScheduleConfig:
+def _schedule(run: PublishedRun) -> ScheduleConfig:
     schedule = run.section("denoiser").get("schedule")
     if not isinstance(schedule, dict):
         raise run.fault(f"denoiser has schedule: {schedule}; it must be a section")
@@ -79,11 +79,11 @@ def _schedule(run: Run) -> ScheduleConfig:
     return ScheduleConfig.from_json(schedule)
 
 
-def _architecture(run: Run) -> ModuleType:
+def _architecture(run: PublishedRun) -> ModuleType:
     return ARCHITECTURES[expect(run, run.kind, "arch", *ARCHITECTURES)]
 
 
-def _network(run: Run) -> TransformerConfig | UNetConfig:
+def _network(run: PublishedRun) -> TransformerConfig | UNetConfig:
     ignored = IGNORED | ({"masked", "schedule", "precondition"} if run.kind == "denoiser" else set())
     architecture = _architecture(run)
     axes = architecture.axes(run, _prefix(run))
@@ -92,17 +92,19 @@ def _network(run: Run) -> TransformerConfig | UNetConfig:
     return architecture.read_config(run, axes, ignored)
 
 
-def _embeddings(run: Run) -> str:
+def _embeddings(run: PublishedRun) -> str:
     """What precedes the names of a network's embeddings, of time and label."""
     return "backbone." if run.kind == "denoiser" else ""
 
 
-def _prefix(run: Run) -> str:
+def _prefix(run: PublishedRun) -> str:
     """What precedes the names of a network's own parameters."""
     return f"{_embeddings(run)}backbone."
 
 
-def _fill(run: Run, model: M, network: TransformerConfig | UNetConfig, constants: dict[str, Tensor]) -> M:
+def _fill(
+    run: PublishedRun, model: M, network: TransformerConfig | UNetConfig, constants: dict[str, Tensor]
+) -> M:
     architecture, sizes = _architecture(run), emulator_sizes(run)
 
     def published(name: str) -> list[str]:

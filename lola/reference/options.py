@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lola.reference.run import Run
+from lola.reference.published_run import PublishedRun
 
 # Sizes, training aids and what is read elsewhere, of every emulator
 IGNORED = {"name", "arch", "loss", "checkpointing", "channels", "label_features", "spatial"}
 
 
 def translate(
-    run: Run, name: str, names: Mapping[str, str], defaults: Mapping[str, Any], ignored: set[str]
+    run: PublishedRun, name: str, names: Mapping[str, str], defaults: Mapping[str, Any], ignored: set[str]
 ) -> dict[str, Any]:
     """The options of a network's section under our names.
 
@@ -32,7 +32,7 @@ def translate(
     return {names[key]: value for key, value in values.items()}
 
 
-def expect(run: Run, name: str, key: str, *values: Any) -> Any:
+def expect(run: PublishedRun, name: str, key: str, *values: Any) -> Any:
     """The value of an option that may only be one of the given; the first is the default.
 
     Raises:
@@ -45,7 +45,7 @@ def expect(run: Run, name: str, key: str, *values: Any) -> Any:
     return value
 
 
-def size(run: Run, name: str, key: str, otherwise: int) -> int:
+def size(run: PublishedRun, name: str, key: str, otherwise: int) -> int:
     """A size that the data determined, as the section gives it, else `otherwise`.
 
     Raises:
@@ -59,7 +59,7 @@ def size(run: Run, name: str, key: str, otherwise: int) -> int:
     return value
 
 
-def levels(run: Run, name: str, value: Any) -> list[tuple[int, int]]:
+def levels(run: PublishedRun, name: str, value: Any) -> list[tuple[int, int]]:
     """Pairs (level, heads) of a mapping of levels to attention heads.
 
     Raises:

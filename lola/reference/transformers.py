@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference.options import expect, size, translate
-from lola.reference.run import Reorder, Run, as_stored
+from lola.reference.published_run import PublishedRun, Reorder, as_stored
 
 OPTIONS = {
     "emb_features": "modulation",
@@ -42,7 +42,7 @@ NAMES = (
 )
 
 
-def read_config(run: Run, axes: int, ignored: set[str]) -> TransformerConfig:
+def read_config(run: PublishedRun, axes: int, ignored: set[str]) -> TransformerConfig:
     """The transformer of windows of `axes` axes, time among them."""
     for name in ("window_size", "unpatch_size"):
         expect(run, run.kind, name, None)
@@ -55,13 +55,13 @@ def read_config(run: Run, axes: int, ignored: set[str]) -> TransformerConfig:
     return config
 
 
-def axes(run: Run, prefix: str) -> int:
+def axes(run: PublishedRun, prefix: str) -> int:
     """Axes of a window: time and grid."""
     position = run.tensor(f"{prefix}positional_embedding.2.weight")
     return size(run, run.kind, "spatial", position.shape[-1] // max(1, len(position)))
 
 
-def outputs(run: Run, prefix: str, config: TransformerConfig) -> int:
+def outputs(run: PublishedRun, prefix: str, config: TransformerConfig) -> int:
     """Channels of a state, by the weights."""
     cells = math.prod(config.patches(axes(run, prefix) - 1))
     return len(run.tensor(f"{prefix}out_proj.weight")) // cells

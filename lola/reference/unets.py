@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lola.models.unet import UNetConfig
+from lola.models.unet_config import UNetConfig
 from lola.reference.options import expect, levels, size, translate
-from lola.reference.run import Reorder, Run
+from lola.reference.published_run import PublishedRun, Reorder
 
 OPTIONS = {
     "emb_features": "modulation",
@@ -47,7 +47,7 @@ NAMES = (
 )
 
 
-def read_config(run: Run, axes: int, ignored: set[str]) -> UNetConfig:
+def read_config(run: PublishedRun, axes: int, ignored: set[str]) -> UNetConfig:
     """The U-Net of windows of `axes` axes, time among them."""
     expect(run, run.kind, "periodic", False)  # theirs wraps around time too
     expect(run, run.kind, "norm", "layer", "group")
@@ -62,12 +62,12 @@ def read_config(run: Run, axes: int, ignored: set[str]) -> UNetConfig:
     return config
 
 
-def axes(run: Run, prefix: str) -> int:
+def axes(run: PublishedRun, prefix: str) -> int:
     """Axes of a window: time and grid."""
     return size(run, run.kind, "spatial", run.tensor(f"{prefix}descent.0.0.weight").ndim - 2)
 
 
-def outputs(run: Run, prefix: str, config: UNetConfig) -> int:
+def outputs(run: PublishedRun, prefix: str, config: UNetConfig) -> int:
     """Channels of a state, by the weights."""
     (name,) = published("project_out.bias", config)
     return len(run.tensor(f"{prefix}{name}"))

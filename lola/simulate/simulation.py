@@ -51,7 +51,7 @@ class Case:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class SimulationJob:
     """One file to simulate."""
 
     case: Case
@@ -154,15 +154,18 @@ class SimulationConfig(Config, abc.ABC):
         """
 
 
-def jobs(config: SimulationConfig) -> list[Job]:
+def simulation_jobs(config: SimulationConfig) -> list[SimulationJob]:
     """The files of an ensemble, the small splits first."""
     counts: dict[Split, int] = {"test": config.test, "valid": config.valid, "train": config.train}
     return [
-        Job(case, split, count) for split, count in counts.items() for case in config.cases() if count > 0
+        SimulationJob(case, split, count)
+        for split, count in counts.items()
+        for case in config.cases()
+        if count > 0
     ]
 
 
-def write_file(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
+def write_file(job: SimulationJob, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
     """Simulate the trajectories of one file and write it, whole or not at all.
 
     Returns:
@@ -202,7 +205,9 @@ def write_file(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, f
     return {"trajectories": job.trajectories, "rejected": rejected, "seconds": seconds}
 
 
-def simulate_trajectory(job: Job, config: SimulationConfig, index: int, solve: Solve) -> tuple[Fields, int]:
+def simulate_trajectory(
+    job: SimulationJob, config: SimulationConfig, index: int, solve: Solve
+) -> tuple[Fields, int]:
     """Draw and simulate the trajectory of an index, again and again until one stays physical.
 
     Returns:

@@ -17,7 +17,7 @@ from typing import get_args
 
 from upath import UPath
 
-from lola.core.config import Config, how, require
+from lola.core.config import Config, require, runtime_field
 from lola.core.errors import StorageError
 from lola.core.waiting import Log
 from lola.storage.event_log import event_log_path, last_status, read_events
@@ -41,11 +41,11 @@ class CleanConfig(Config):
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
 
-    unused: bool = how(False)
-    interrupted: bool = how(False)
-    delete: bool = how(False)
-    paths: tuple[str, ...] = how(())
-    storage: str | None = how(None)
+    unused: bool = runtime_field(False)
+    interrupted: bool = runtime_field(False)
+    delete: bool = runtime_field(False)
+    paths: tuple[str, ...] = runtime_field(())
+    storage: str | None = runtime_field(None)
 
 
 def clean(config: CleanConfig, log: Log) -> None:

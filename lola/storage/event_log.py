@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 from upath import UPath
 
 from lola.core.errors import LolaError
-from lola.core.filesystem import Lock, make_folder, replace, sync, translate_os_errors
+from lola.core.filesystem import Lock, fsync_path, make_folder, replace, translate_os_errors
 from lola.core.strict_json import dumps, null_if_not_finite
 from lola.storage.remote import (
     AnyPath,
@@ -126,7 +126,7 @@ class EventLog:
             with self.path.open("a") as file:
                 file.write(line + "\n")
             if kind not in NOT_SYNCED:
-                sync(self.path)
+                fsync_path(self.path)
         if isinstance(self.folder, UPath) and time.time() - _time(self._published) > UPLOAD_INTERVAL_S:
             with contextlib.suppress(LolaError):  # an outage: the next event tries again
                 self._publish(self.folder)

@@ -204,7 +204,7 @@ class ObjectLease:
             elif found.version != version:
                 version, since = found.version, now
                 # A process of this machine is dead: this one holds its file lock
-                free = found.content["machine"] == machine()
+                free = found.content["machine"] == machine_id()
             else:
                 free = now - since > EXPIRY_S
             if free and self._write(found.version if found else None):
@@ -241,7 +241,7 @@ class ObjectLease:
     def _write(self, version: str | None) -> bool:
         """Write the lease if it has this version (None: no lease); whether this process holds it."""
         self.count += 1
-        content: dict[str, Any] = {"token": self.token, "machine": machine(), "process": os.getpid()}
+        content: dict[str, Any] = {"token": self.token, "machine": machine_id(), "process": os.getpid()}
         content |= {"host": socket.gethostname(), "since": self.since, "count": self.count}
         condition: dict[str, str] = {}
         if self.conditional:
@@ -269,7 +269,7 @@ def _is_conflict(error: OSError) -> bool:
     return response.get("Error", {}).get("Code") in CONFLICT_CODES
 
 
-def machine() -> str:
+def machine_id() -> str:
     """An identifier of this machine since it booted, and of its cache folder, where its locks are."""
     return f"{socket.gethostname()}-{_boot_id()}-{_folder_id(cache_folder())}"
 

@@ -34,10 +34,10 @@ from lola.core.errors import CorruptError, DataError, StorageError
 from lola.core.filesystem import (
     describe_os_error,
     expand,
+    fsync_folder,
+    fsync_path,
     home,
     make_folder,
-    sync,
-    sync_folder,
     translate_os_errors,
 )
 from lola.core.strict_json import dumps, loads
@@ -151,10 +151,10 @@ def atomic_path(path: AnyPath, last: str = "", *, durable: bool = True) -> Itera
             make_folder(path.parent)
             yield tmp_path
             if durable:
-                sync(tmp_path)
+                fsync_path(tmp_path)
             os.replace(tmp_path, path)
             if durable:
-                sync_folder(path.parent)
+                fsync_folder(path.parent)
     finally:
         if tmp_path.is_dir():
             shutil.rmtree(tmp_path, ignore_errors=True)
@@ -324,7 +324,7 @@ class Stage:
                 "kind": self.kind,
                 "system": self.system,
                 "what": self.what,
-                "config": {"type": type(self.config).__name__, **self.config.what()},
+                "config": {"type": type(self.config).__name__, **self.config.to_json()},
                 "inputs": dict(self.inputs),
                 "software": software(),
                 "files": files,

@@ -3,7 +3,18 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from lola.core.config import Config, Count, Gpus, NotNegative, Positive, Share, Size, Within, how, require
+from lola.core.config import (
+    Config,
+    Count,
+    Gpus,
+    NotNegative,
+    Positive,
+    Share,
+    Size,
+    Within,
+    require,
+    runtime_field,
+)
 from lola.training.order import OrderConfig
 from lola.training.precision import Precision
 
@@ -74,17 +85,17 @@ class TrainingConfig(Config):
     valid_samples: Count = 64
     seed: int = 0
     order: OrderConfig = dataclasses.field(default_factory=OrderConfig)
-    report_every: Count = how(100)
-    accumulate: Size = how(1)
-    recompute: bool = how(False)
-    compile: bool = how(False)
-    workers: Size | tuple[Size, Size] = how(1)
-    gpus: Gpus = how(0.0)
-    cpus: Annotated[int, Within("[0, 4096]")] = how(1)
-    max_failures: Annotated[int, Within("[-1, 1e9]")] = how(3)
-    resize_every: Annotated[float, Within("(0, 1e9]")] = how(60.0)
-    checkpoints: str | None = how(None)
-    keep: Annotated[int, Within("[1, 1e9]")] = how(1)
+    report_every: Count = runtime_field(100)
+    accumulate: Size = runtime_field(1)
+    recompute: bool = runtime_field(False)
+    compile: bool = runtime_field(False)
+    workers: Size | tuple[Size, Size] = runtime_field(1)
+    gpus: Gpus = runtime_field(0.0)
+    cpus: Annotated[int, Within("[0, 4096]")] = runtime_field(1)
+    max_failures: Annotated[int, Within("[-1, 1e9]")] = runtime_field(3)
+    resize_every: Annotated[float, Within("(0, 1e9]")] = runtime_field(60.0)
+    checkpoints: str | None = runtime_field(None)
+    keep: Annotated[int, Within("[1, 1e9]")] = runtime_field(1)
 
     @property
     def fewest_workers(self) -> int:

@@ -103,7 +103,9 @@ class Estimate:
         return max(self.arithmetic, self.traffic)
 
 
-def estimate(counts: Counts, training: TrainingConfig, sample_bytes: float, hardware: Hardware) -> Estimate:
+def estimate_cost(
+    counts: Counts, training: TrainingConfig, sample_bytes: float, hardware: Hardware
+) -> Estimate:
     """The cost of a training run on GPUs, one for each of its workers.
 
     Arguments:

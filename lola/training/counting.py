@@ -66,7 +66,7 @@ class Counts:
         return sum(torch.Size(shape).numel() for shape in self.shapes)
 
 
-def count(
+def count_step(
     build: Callable[[], nn.Module], states: tuple[int, ...], parameters: int, precision: Precision
 ) -> Counts:
     """Count a training step of a model.

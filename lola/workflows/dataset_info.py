@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lola.core.config import fingerprint, require
 from lola.core.errors import ConfigError
 from lola.data.systems import System, get_system
-from lola.simulate.simulation import jobs
+from lola.simulate.simulation import simulation_jobs
 from lola.simulate.simulators import Simulation
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class DatasetInfo:
             ConfigError: A split has no trajectories.
         """
         counts: Counter[str] = Counter()
-        for job in jobs(simulation):
+        for job in simulation_jobs(simulation):
             counts[job.split] += job.trajectories
         for split in SHARES:
             require(
@@ -82,7 +82,7 @@ class DatasetInfo:
             steps=simulation.outputs + 1,
             parameters=len(scalars) + 2 * len(grid),
             trajectories=counts,
-            files=len(jobs(simulation)),
+            files=len(simulation_jobs(simulation)),
         )
 
     @classmethod

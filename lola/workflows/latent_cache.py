@@ -95,7 +95,9 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     config = stage.config
     assert isinstance(config, CacheConfig)
     tracker = Tracker(root, stage.system, progress.log)
-    tracker.start_sweep(f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.what()))
+    tracker.start_sweep(
+        f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.to_json())
+    )
     if config.actors > 1 or config.gpus:
         connect(progress.log)
     with (

@@ -12,7 +12,7 @@ from lola.core.config import Config, option, prefix_options, require
 from lola.core.errors import ConfigError
 from lola.emulation.cache_config import CacheConfig
 from lola.models.autoencoder_config import CodecConfig
-from lola.training.counting import Counts, check_on_meta_device, count
+from lola.training.counting import Counts, check_on_meta_device, count_step
 from lola.training.precision import Precision
 from lola.workflows.dataset_info import FLOAT, DatasetInfo
 
@@ -108,7 +108,7 @@ def _count(
     parameters: int,
     precision: Precision,
 ) -> Counts:
-    return count(functools.partial(model.build, **dict(sizes)), states, parameters, precision)
+    return count_step(functools.partial(model.build, **dict(sizes)), states, parameters, precision)
 
 
 @functools.lru_cache(maxsize=64)

@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from lola.core.config import Config, fingerprint
 from lola.data.well.datasets import Datasets
+from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
 from lola.distributed.jobs.encode import encode
 from lola.distributed.jobs.evaluate import evaluation_step
-from lola.distributed.jobs.statistics import compute_statistics, statistics_stage
 from lola.distributed.jobs.train import TrainingRun, run_training
 from lola.distributed.trials import InputDataset, Step, Trial
 from lola.emulation.cache_config import CacheConfig

@@ -7,7 +7,7 @@ from lola.evaluation.config import EvaluationConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.simulate.euler import EulerConfig
 from lola.simulate.gravity_cooling import GravityCoolingConfig
 from lola.simulate.rayleigh_benard import RayleighBenardConfig

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lola.core.config import Config
-from lola.core.filesystem import sync, translate_os_errors
+from lola.core.filesystem import fsync_path, translate_os_errors
 from lola.evaluation.page.page import Page, write_page
 from lola.evaluation.scores.rows import PARQUET, ROWS
 from lola.storage.remote import AnyPath
@@ -50,7 +50,7 @@ def report_folder(stage: Stage) -> Iterator[Path]:
     with output_folder(stage.folder) as folder:
         yield folder
         with translate_os_errors(folder, "write"):
-            sync(folder)
+            fsync_path(folder)
 
 
 def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **counts: Any) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from lola.core.config import Config, option
 from lola.distributed.cluster.resources import ResourceRequest, cluster_resources, require_feasible
 from lola.distributed.jobs.blocks import encoder_request
+from lola.distributed.jobs.compute_statistics import READING_REQUEST, StatisticsConfig
 from lola.distributed.jobs.evaluate import task_request
-from lola.distributed.jobs.statistics import READING_REQUEST, StatisticsConfig
 from lola.distributed.jobs.train import workers_request
 from lola.distributed.trials import Trial
 from lola.emulation.cache_config import CacheConfig

@@ -135,7 +135,7 @@ def _complete(
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     check_resources(plan.config, plan.trials)
-    tracker.start_sweep(title, plan.fingerprint, flat(plan.config.what()))
+    tracker.start_sweep(title, plan.fingerprint, flat(plan.config.to_json()))
     with tracker.finish_on_error():
         try:
             failures = _make(plan, tracker, progress)

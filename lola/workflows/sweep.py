@@ -12,7 +12,7 @@ from lola.core.config import (
     DistinctOrNone,
     Size,
     Within,
-    added,
+    added_field,
     prefix_options,
     require,
 )
@@ -24,7 +24,7 @@ from lola.emulation.sampling_config import SolverSteps
 from lola.evaluation.config import EvaluationConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer_autoencoder import AnyAutoencoder
+from lola.models.transformer_autoencoder_config import AnyAutoencoder
 from lola.simulate.simulators import Simulation
 from lola.training.config import TrainingConfig
 from lola.workflows.dataset_info import DatasetInfo
@@ -78,8 +78,8 @@ class SweepConfig(WorkflowConfig):
     solver_steps: Distinct[SolverSteps] = (4, 8, 16)
     contexts: DistinctOrNone[Size] = ()
     evaluation: EvaluationConfig
-    observed: ObservationConfig | None = added(None)
-    guidance: GuidanceConfig | None = added(None)
+    observed: ObservationConfig | None = added_field(None)
+    guidance: GuidanceConfig | None = added_field(None)
     statistics: Statistics = "configured"
 
     def validate(self) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from lola.core.config import Config, NonNegativeInt, how
+from lola.core.config import Config, NonNegativeInt, runtime_field
 from lola.data.systems import SYSTEMS
 from lola.simulate.simulators import Simulation
 from lola.workflows.dataset_info import DatasetInfo
@@ -29,13 +29,13 @@ class WorkflowConfig(Config):
     """
 
     system: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SYSTEMS) + "}")] = "euler"
-    well: str = how("well")
-    include: tuple[str, ...] = how(())
-    exclude: tuple[str, ...] = how(())
-    storage: str | None = how(None)
-    concurrency: NonNegativeInt = how(0)
-    plan: bool = how(False)
-    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig, metadata={"how": True})
+    well: str = runtime_field("well")
+    include: tuple[str, ...] = runtime_field(())
+    exclude: tuple[str, ...] = runtime_field(())
+    storage: str | None = runtime_field(None)
+    concurrency: NonNegativeInt = runtime_field(0)
+    plan: bool = runtime_field(False)
+    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig, metadata={"runtime": True})
 
     @property
     def simulation(self) -> Simulation | None:

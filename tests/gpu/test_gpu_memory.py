@@ -11,8 +11,8 @@ import torch
 from cases import Waves
 from paper import MODELS
 
-from lola.training.cost import estimate
-from lola.training.counting import count
+from lola.training.cost import estimate_cost
+from lola.training.counting import count_step
 from lola.training.hardware import Hardware
 from lola.training.loop import train
 
@@ -45,8 +45,8 @@ def forecast(name):
     """Bytes by the cost model, and their parts."""
     case = MODELS[name]
     build = functools.partial(case.model.build, **case.sizes)
-    counts = count(build, case.shape, case.sizes.get("parameters", 0), case.training.precision)
-    return estimate(counts, case.of_a_gpu, 0, Hardware()).memory
+    counts = count_step(build, case.shape, case.sizes.get("parameters", 0), case.training.precision)
+    return estimate_cost(counts, case.of_a_gpu, 0, Hardware()).memory
 
 
 def measure(name, device, compiled):

@@ -22,9 +22,9 @@ from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.simulate.euler import EulerConfig
-from lola.simulate.simulation import jobs, write_file
+from lola.simulate.simulation import simulation_jobs, write_file
 from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.loop import train
 
@@ -109,7 +109,7 @@ def test_a_rollout(well):
 
 def test_a_simulation(tmp_path):
     config = EulerConfig(resolution=32, gammas=(1.4,), train=0, valid=0, test=2, outputs=5, end=0.1)
-    for job in jobs(config):
+    for job in simulation_jobs(config):
         write_file(job, config, tmp_path / job.path)
     split = open_split(tmp_path, EULER, "test")
     states = torch.stack([split.read(i, split.steps - 1, split.steps) for i in range(4)])

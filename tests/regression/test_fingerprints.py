@@ -131,4 +131,4 @@ def test_studies_of_samplers(preset, tmp_path, data_of):
 
 
 def as_json(config: Config) -> dict:
-    return {"type": type(config).__name__, **config.what()}
+    return {"type": type(config).__name__, **config.to_json()}

@@ -16,7 +16,8 @@ from solo_training import SoloTrainer, train_here
 from stages import small_sweep
 
 from lola.data.systems import EULER
-from lola.distributed.jobs import encode, evaluate, statistics
+from lola.distributed.jobs import compute_statistics as statistics
+from lola.distributed.jobs import encode, evaluate
 from lola.distributed.trials import Step, make
 from lola.evaluation.page.page import Page, Section
 from lola.storage import stages as storage

@@ -21,7 +21,7 @@ from lola.emulation.ensembles import write_ensemble
 from lola.emulation.film import check_film, write_film
 from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory
 from lola.evaluation.scores.rows import Subject
-from lola.simulate.simulation import jobs, simulate_trajectory
+from lola.simulate.simulation import simulate_trajectory, simulation_jobs
 from lola.storage.stages import Stage
 from lola.training.loop import train
 from lola.workflows import presets
@@ -135,7 +135,7 @@ def emulate_briefly(config: Any, root: Path, well: Path, folder: Path, films: bo
 
 def simulate_briefly(config: Any) -> None:
     """Simulate a trajectory where its solver is installed, and draw its initial state everywhere."""
-    first = jobs(config)
+    first = simulation_jobs(config)
     for job in first[:1]:
         state = config.draw(job.case, np.random.default_rng(0))
         assert np.isfinite(state).all()

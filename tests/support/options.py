@@ -16,8 +16,8 @@ from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.schedule_config import ScheduleConfig, TimePriorConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
+from lola.models.unet_config import UNetConfig
 from lola.workflows import presets
 from lola.workflows.dataset_info import DatasetInfo
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from stages import small_sweep
 
 from lola.core.cli import launch_alone
-from lola.core.config import Config, how
+from lola.core.config import Config, runtime_field
 from lola.core.errors import LolaError
 from lola.core.filesystem import describe_os_error
 from lola.core.seeding import seed_process
@@ -49,9 +49,9 @@ class SmallRun(Config):
     """
 
     well: str
-    storage: str | None = how(None)
-    only: str = how("evaluations")
-    fill: bool = how(False)
+    storage: str | None = runtime_field(None)
+    only: str = runtime_field("evaluations")
+    fill: bool = runtime_field(False)
 
 
 def plan_of(root: Path, well: Path) -> Plan:
@@ -81,7 +81,7 @@ def train_here(run: TrainingRun) -> None:
     with atomic_path(run.stage.folder / WEIGHTS) as partial:
         save_weights(partial, setup.model)
     run.stage.commit(
-        model={"type": type(run.model).__name__, **run.model.what()}, sizes=run.sizes, **run.details
+        model={"type": type(run.model).__name__, **run.model.to_json()}, sizes=run.sizes, **run.details
     )
 
 

@@ -35,7 +35,7 @@ def finish_diffusion(root: AnyPath, well: Path, seed: int = 0, channels: int = 1
         torch.manual_seed(seed)
         stage.folder.mkdir(parents=True)
         save_weights(stage.folder / "model.safetensors", model.build(**sizes))
-        stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes, **details)
+        stage.commit(model={"type": type(model).__name__, **model.to_json()}, sizes=sizes, **details)
     return stages[1]
 
 
@@ -48,5 +48,5 @@ def finish_autoencoder(root: AnyPath, well: Path, seed: int = 0) -> Stage:
     torch.manual_seed(seed)
     with atomic_path(stage.folder / "model.safetensors") as partial:
         save_weights(partial, model.build(**sizes))
-    stage.commit(model={"type": type(model).__name__, **model.what()}, sizes=sizes)
+    stage.commit(model={"type": type(model).__name__, **model.to_json()}, sizes=sizes)
     return stage

@@ -35,9 +35,9 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.schedule_config import TimePriorConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.loop import train
 

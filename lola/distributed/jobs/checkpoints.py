@@ -25,7 +25,7 @@ import ray
 from ray.train import Checkpoint
 
 from lola.core.errors import DataError
-from lola.core.filesystem import make_folder, sync, sync_folder, translate_os_errors
+from lola.core.filesystem import fsync_folder, fsync_path, make_folder, translate_os_errors
 from lola.core.strict_json import dumps
 from lola.storage.remote import is_url, open_filesystem
 from lola.storage.stages import Stage, write_json
@@ -95,8 +95,8 @@ class CheckpointStore:
         done = storage.persist_current_checkpoint(checkpoint, name)
         if not self.remote:
             with translate_os_errors(done.path):
-                sync(Path(done.path))
-                sync_folder(Path(done.path).parent)
+                fsync_path(Path(done.path))
+                fsync_folder(Path(done.path).parent)
         return done
 
     def repair(self) -> list[str]:

@@ -20,7 +20,7 @@ from lola.distributed.cluster.resources import (
     require_feasible,
 )
 from lola.distributed.cluster.waits import wait_for_any
-from lola.simulate.simulation import Job, SimulationConfig, jobs, write_file
+from lola.simulate.simulation import SimulationConfig, SimulationJob, simulation_jobs, write_file
 from lola.storage.leases import logged_lease
 from lola.storage.remote import AnyPath, find_files, remote_path
 from lola.storage.stages import Location, remove_temporary_paths
@@ -49,7 +49,7 @@ def simulate(
         LolaError: The solver is not installed, draws keep failing, or the storage is full.
     """
     root = well if isinstance(well, Path) else remote_path(well)
-    wanted = {root / job.path: job for job in jobs(config)}
+    wanted = {root / job.path: job for job in simulation_jobs(config)}
     if _genuine(config, root, wanted):
         return 0
     statistics = {root / job.dataset / "stats.yaml" for job in wanted.values()}
@@ -68,14 +68,14 @@ def needs_simulation(config: SimulationConfig, well: Location) -> bool:
         DataError: As `simulate` does.
     """
     root = well if isinstance(well, Path) else remote_path(well)
-    wanted = {root / job.path: job for job in jobs(config)}
+    wanted = {root / job.path: job for job in simulation_jobs(config)}
     return not _genuine(config, root, wanted) and not all(path.exists() for path in wanted)
 
 
 def _simulate_missing(
     config: SimulationConfig,
     root: AnyPath,
-    wanted: dict[AnyPath, Job],
+    wanted: dict[AnyPath, SimulationJob],
     log: Log,
     before: Callable[[], None],
 ) -> int:
@@ -113,11 +113,11 @@ def _describe(left: int, total: int, elapsed: float) -> str:
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _simulate(job: Job, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
+def _simulate(job: SimulationJob, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
     return write_file(job, config, path)
 
 
-def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Job]) -> bool:
+def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, SimulationJob]) -> bool:
     """Whether the datasets exist and none of their files was simulated by this library."""
     folders = sorted({root / job.dataset / "data" for job in wanted.values()})
     files = (path for folder in folders for path in find_files(folder) if path.suffix == ".hdf5")

@@ -39,7 +39,7 @@ from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Stage, atomic_path
 from lola.training.buffers import Source
 from lola.training.config import TrainingConfig
-from lola.training.counting import count
+from lola.training.counting import count_step
 from lola.training.loop import train
 from lola.training.peak import device_kind, peak_flops
 
@@ -136,7 +136,7 @@ def run_training(run: TrainingRun) -> None:
                 shutil.copyfile(Path(folder) / name, tmp_path)
     stage.commit(
         weights=weights,
-        model={"type": type(run.model).__name__, **run.model.what()},
+        model={"type": type(run.model).__name__, **run.model.to_json()},
         sizes=run.sizes,
         metrics={name: value for name, value in metrics.items() if "/" in name},
         skipped={"steps": int(metrics["train/skipped"]), "of": metrics["step"]},
@@ -232,7 +232,7 @@ class ModelFlopsUtilization:
     def __init__(self, run: TrainingRun, source: Source, device: torch.device, workers: int) -> None:
         states, parameters = source.read(0, (run.training.seed, "shape"))
         build = functools.partial(run.model.build, **run.sizes)  # type: ignore[attr-defined]
-        flops = count(build, tuple(states.shape), len(parameters), run.training.precision).flops
+        flops = count_step(build, tuple(states.shape), len(parameters), run.training.precision).flops
         self.operations = workers * flops.fixed + run.training.batch_size * flops.per_sample
         self.peak_flops = workers * peak_flops(device, run.training.precision)
 

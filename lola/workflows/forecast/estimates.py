@@ -22,14 +22,14 @@ from typing import Any
 from lola.core.config import prefix_options
 from lola.core.errors import ConfigError
 from lola.core.waiting import Log, describe_progress, progress_reminder
-from lola.distributed.jobs.statistics import StatisticsConfig
+from lola.distributed.jobs.compute_statistics import StatisticsConfig
 from lola.distributed.trials import Step
 from lola.emulation.cache_config import CacheConfig
 from lola.evaluation.config import EvaluationConfig
 from lola.evaluation.scores.rows import stored_bytes
 from lola.models.autoencoder_config import CodecConfig
 from lola.storage.stages import Kind, Stage
-from lola.training.cost import estimate
+from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.training.peak import GPUS, processor
 from lola.workflows.base_plan import BasePlan
@@ -161,7 +161,7 @@ class _Estimator:
         hardware, resources = self._device(training.gpus, training.cpus)
         counts = shape.counts(training.precision)
         self.shapes[stage.fingerprint], self.operations[stage.fingerprint] = shape, counts.flops.per_sample
-        cost = estimate(counts, training, shape.sample_bytes, hardware)
+        cost = estimate_cost(counts, training, shape.sample_bytes, hardware)
         measured = self.measured.step(shape, training, self.cluster.kind if training.gpus else "cpu")
         seconds = measured or cost.seconds
         self.models[stage.fingerprint] = ModelCost(common["name"], shape, training, cost, seconds)

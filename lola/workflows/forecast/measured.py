@@ -32,7 +32,7 @@ class Measured:
             device: The kind of the workers' devices.
         """
         wanted = (training.batch_size, training.precision, training.optimizer.name)
-        own = {"type": type(shape.model).__name__, **shape.model.what()}
+        own = {"type": type(shape.model).__name__, **shape.model.to_json()}
         found = []
         for manifest in (*self._manifests("autoencoders"), *self._manifests("emulators")):
             speed, trained = manifest.get("speed", {}), manifest["config"].get("training", {})

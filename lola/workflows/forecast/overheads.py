@@ -7,7 +7,7 @@ On GPUs the same steps are taken, and are a small part of the whole.
 import math
 from collections.abc import Mapping
 
-from lola.simulate.simulation import jobs
+from lola.simulate.simulation import simulation_jobs
 from lola.simulate.simulators import Simulation
 
 TRAINING_S = 20.0
@@ -30,7 +30,7 @@ def simulation_seconds(simulation: Simulation | None, capacity: Mapping[str, flo
     """Seconds that simulating an ensemble takes on the CPUs of a cluster; none without a simulation."""
     if simulation is None:
         return 0.0
-    files = [job for job in jobs(simulation) if job.trajectories]
+    files = [job for job in simulation_jobs(simulation) if job.trajectories]
     if not files:
         return 0.0
     at_once = min(len(files), max(1, int(capacity["cpu"])))

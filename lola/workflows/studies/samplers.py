@@ -5,7 +5,7 @@ import functools
 import itertools
 from typing import Annotated, Literal
 
-from lola.core.config import Distinct, DistinctOrNone, Within, how, prefix_options, require
+from lola.core.config import Distinct, DistinctOrNone, Within, prefix_options, require, runtime_field
 from lola.data.systems import get_system
 from lola.emulation.sampling_config import SamplerConfig, SolverSteps
 from lola.evaluation.config import EvaluationConfig
@@ -30,7 +30,7 @@ class SamplerStudyConfig(WorkflowConfig):
         evaluation: Options of the evaluations; its sampler is the one in use, which others are compared with.
     """
 
-    emulators: DistinctOrNone[str] = how(())
+    emulators: DistinctOrNone[str] = runtime_field(())
     samplers: Distinct[str]
     spacings: Distinct[str] = ("time", "log_snr", "angle", "power-7")
     steps: Distinct[SolverSteps] = (2, 4, 6, 8, 16)

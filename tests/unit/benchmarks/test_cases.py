@@ -5,7 +5,7 @@ import torch
 from benchmarks.cases import build_case
 
 from lola.models.autoencoder_config import AutoencoderConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 
 AUTOENCODER = AutoencoderConfig(
     latent_channels=6, channels=(8, 12, 16), blocks=(1, 2, 1), patch_size=2, dropout=0.0

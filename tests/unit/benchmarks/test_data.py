@@ -16,7 +16,7 @@ from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.training.config import TrainingConfig
 from lola.training.order import OrderConfig
 

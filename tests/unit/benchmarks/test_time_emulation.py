@@ -9,7 +9,7 @@ from benchmarks.simulators import SimulatorTime
 from lola.core.errors import ConfigError
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.simulate.euler import EulerConfig
 
 NETWORK = TransformerConfig(features=16, blocks=1, heads=2, modulation=8, dropout=0.0)

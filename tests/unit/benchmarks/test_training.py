@@ -9,7 +9,7 @@ from benchmarks.training import operations, run_training_benchmark, table
 
 from lola.core.errors import ConfigError
 from lola.models.autoencoder_config import AutoencoderConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 
 CONFIG = TrainingBenchmark(
     autoencoder=AutoencoderConfig(

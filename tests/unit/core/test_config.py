@@ -15,8 +15,8 @@ from lola.core.config import (
     Within,
     deferred,
     fingerprint,
-    how,
     require,
+    runtime_field,
 )
 from lola.core.errors import ConfigError
 
@@ -36,7 +36,7 @@ class Outer(Config):
     rate: float = 0.1
     sizes: tuple[int, ...] = (1, 2)
     part: Inner | Other = Inner()
-    workers: int = how(1)
+    workers: int = runtime_field(1)
 
     def validate(self):
         require(self.rate > 0, "rate must be positive")
@@ -56,7 +56,7 @@ def test_the_fingerprint_is_that_of_the_canonical_json():
 
 def test_json_round_trip_keeps_types():
     config = Outer(rate=0.3, sizes=(4,), part=Other(width=9))
-    again = Outer.from_json(config.what())
+    again = Outer.from_json(config.to_json())
     assert again == config
     assert isinstance(again.part, Other)
     assert isinstance(again.sizes, tuple)
@@ -120,7 +120,7 @@ def test_values_out_of_the_range_of_their_type_are_refused(values, message):
 
 def test_values_within_the_range_of_their_type_are_taken():
     taken = Ranges(share=0.0, workers=(1, 65536), rate=1e30, pairs=((1, 2), (2, 1)), levels=(8, 8))
-    assert Ranges.from_json(taken.what()) == taken
+    assert Ranges.from_json(taken.to_json()) == taken
 
 
 def test_ranges_tell_whether_they_are_open():

@@ -15,10 +15,10 @@ from lola.core.filesystem import (
     Lock,
     describe_os_error,
     expand,
+    fsync_path,
     make_folder,
     private_folder,
     replace,
-    sync,
     translate_os_errors,
 )
 from lola.storage.event_log import EventLog, event_log_path
@@ -245,4 +245,4 @@ def test_a_lock_is_one_of_the_systems(tmp_path):
     with Lock(tmp_path / "a" / "b" / "lock"):
         with pytest.raises(TimeoutError):
             Lock(tmp_path / "a" / "b" / "lock").acquire(timeout=0.1)
-        sync(tmp_path)
+        fsync_path(tmp_path)

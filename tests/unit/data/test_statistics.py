@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lola.core.errors import DataError
-from lola.data.statistics import Moments, by_field, channel_moments, table
+from lola.data.statistics import Moments, by_field, channel_moments, statistics_table
 from lola.data.systems import EULER, Field, System
 
 MATRICES = System(
@@ -67,7 +67,7 @@ def test_the_layout_by_field():
     named = by_field(np.arange(7.0), MATRICES)
     assert named == {"density": 0.0, "velocity": [1.0, 2.0], "stress": [[3.0, 4.0], [5.0, 6.0]]}
     both = channel_moments(torch.rand(5, 2, 4, 4), EULER)
-    written = table(*both, EULER)
+    written = statistics_table(*both, EULER)
     assert list(written) == ["mean", "std", "rms", "min", "max", "transforms", "transformed"]
     assert written["transforms"]["energy"] == "log1p"
     assert list(written["transformed"]["mean"]) == ["energy", "density", "pressure", "momentum"]

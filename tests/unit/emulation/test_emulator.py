@@ -16,7 +16,7 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver import NeuralSolver
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 
 TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8)
 WINDOW = 5

@@ -23,7 +23,7 @@ from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.storage.stages import WEIGHTS, Stage
 from lola.training.checkpoint import save_weights
 
@@ -39,7 +39,7 @@ def commit(root, kind, what, config, sizes, **details):
     )
     stage.folder.mkdir(parents=True)
     save_weights(stage.folder / WEIGHTS, config.build(**sizes))
-    stage.commit(model={"type": type(config).__name__, **config.what()}, sizes=sizes, **details)
+    stage.commit(model={"type": type(config).__name__, **config.to_json()}, sizes=sizes, **details)
     return stage
 
 

@@ -89,8 +89,8 @@ def test_every_method_moves_draws_towards_the_posterior_and_keeps_rows_apart(nam
 
 
 def test_what_is_not_given_is_the_methods_own():
-    assert GuidanceConfig().what() == GuidanceConfig(solver="gmres", iterations=3).what()
-    assert GuidanceConfig.from_json(GuidanceConfig(name="dps").what()).options == {"strength": 1.0}
+    assert GuidanceConfig().to_json() == GuidanceConfig(solver="gmres", iterations=3).to_json()
+    assert GuidanceConfig.from_json(GuidanceConfig(name="dps").to_json()).options == {"strength": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Stage
 from lola.training.checkpoint import save_weights
 
@@ -23,7 +23,7 @@ def commit(root, kind, what, config, sizes, model, **details):
     stage = Stage(root=root, kind=kind, system="euler", what=what, config=config, inputs={})
     stage.folder.mkdir(parents=True)
     save_weights(stage.folder / WEIGHTS, model)
-    stage.commit(model={"type": type(config).__name__, **config.what()}, sizes=sizes, **details)
+    stage.commit(model={"type": type(config).__name__, **config.to_json()}, sizes=sizes, **details)
     return stage
 
 

@@ -281,9 +281,9 @@ def test_steps_are_network_evaluations(gaussian, name):
 
 
 def test_fingerprints_know_only_what_differs_from_the_published_sampler():
-    assert SamplerConfig().what() == {"name": "adams_bashforth", "order": 3, "steps": 16}
+    assert SamplerConfig().to_json() == {"name": "adams_bashforth", "order": 3, "steps": 16}
     assert fingerprint(SamplerConfig()) == fingerprint(SamplerConfig(order=3, spacing="time"))
-    assert SamplerConfig(spacing="power").what() == SamplerConfig(spacing="power", exponent=7.0).what()
+    assert SamplerConfig(spacing="power").to_json() == SamplerConfig(spacing="power", exponent=7.0).to_json()
     configs = [
         SamplerConfig(),
         SamplerConfig(order=2),
@@ -295,7 +295,7 @@ def test_fingerprints_know_only_what_differs_from_the_published_sampler():
     assert len({fingerprint(config) for config in configs}) == len(configs)
     assert len({config.title for config in configs}) == len(configs)
     for config in configs:
-        assert SamplerConfig.from_json(config.what()).what() == config.what()
+        assert SamplerConfig.from_json(config.to_json()).to_json() == config.to_json()
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_titles_are_read_back(name):
             {"spacing": "power", "exponent": 2.5},
         ):
             config = SamplerConfig(name=name, steps=12, **changes, **spacing)
-            assert SamplerConfig.titled(config.title, 12).what() == config.what()
+            assert SamplerConfig.titled(config.title, 12).to_json() == config.to_json()
             one = SamplerConfig.titled(config.title)
             assert one.steps == one.cost
 

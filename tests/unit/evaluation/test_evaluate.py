@@ -19,7 +19,7 @@ from lola.evaluation.scores.rows import Subject
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 
 SUBJECT = Subject(system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0)
 TRANSFORMER = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
@@ -100,7 +100,7 @@ def test_observations_guide_an_ensemble(split, autoencoder):
         observed=ObservationConfig(factor=4, every=2), guidance=GuidanceConfig(iterations=1)
     )
     assert (config.guided, guided.guided) == ("", "mmps subsample4-every2")
-    assert "guidance" not in config.what()
+    assert "guidance" not in config.to_json()
     plain, observed = (
         evaluate_trajectory(each, SUBJECT, split, 0, 0, autoencoder=autoencoder, emulator=emulator)
         for each in (config, guided)

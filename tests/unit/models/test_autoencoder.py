@@ -244,4 +244,4 @@ def test_a_grid_that_the_downsampling_does_not_divide():
 
 def test_configuration_survives_json():
     config = SMALL.replace(attention_heads=((1, 2),))
-    assert AutoencoderConfig.from_json(config.what()) == config
+    assert AutoencoderConfig.from_json(config.to_json()) == config

@@ -5,8 +5,8 @@ from lola.models import binding
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import context_mask
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 from lola.nn.prepared import cast_matrices
 
 TRANSFORMER = TransformerConfig(features=16, blocks=2, heads=2, modulation=8, patch_size=(1, 2, 2))

@@ -12,8 +12,8 @@ from lola.models.diffusion import WindowDenoiser
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import context_mask
 from lola.models.schedule_config import ScheduleConfig, TimePriorConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 
 SMALL = DiffusionConfig(network=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, dropout=0.0))
 UNET = SMALL.replace(network=UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=8, dropout=0.0))
@@ -166,4 +166,4 @@ def test_training_learns_the_scale_of_the_data():
 def test_configuration_survives_json():
     for config in (SMALL, UNET):
         config = config.replace(schedule=ScheduleConfig(shift=0.5), times=TimePriorConfig(a=0.1))
-        assert DiffusionConfig.from_json(config.what()) == config
+        assert DiffusionConfig.from_json(config.to_json()) == config

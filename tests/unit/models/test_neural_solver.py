@@ -7,8 +7,8 @@ from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.masks import context_mask, draw_mask
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 
 SMALL = NeuralSolverConfig(
     network=TransformerConfig(features=16, blocks=2, heads=2, modulation=8, patch_size=2, dropout=0.0)
@@ -85,4 +85,4 @@ def test_a_window_that_is_too_short_is_refused():
 
 def test_configuration_survives_json():
     for config in (SMALL, UNET):
-        assert NeuralSolverConfig.from_json(config.what()) == config
+        assert NeuralSolverConfig.from_json(config.to_json()) == config

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lola.core.errors import ConfigError
-from lola.models.unet import UNetConfig
+from lola.models.unet_config import UNetConfig
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(2, (1, 2, 2)), ((2, 1, 4), (2, 1, 4))])
@@ -58,4 +58,4 @@ def test_a_grid_that_does_not_fit():
 def test_configuration_survives_json():
     for stride in (2, (1, 2, 2)):
         config = UNetConfig(stride=stride, attention_heads=((1, 4),))
-        assert UNetConfig.from_json(config.what()) == config
+        assert UNetConfig.from_json(config.to_json()) == config

@@ -5,8 +5,8 @@ import torch
 
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.nn.recompute import Block
+from lola.nn.transformer import Transformer
 from lola.nn.unet import UNet
-from lola.nn.vit import Transformer
 
 
 def autoencoder():

@@ -9,7 +9,7 @@ from oracles import ORACLES
 from lola.core.errors import LolaError
 from lola.reference import load_published
 from lola.reference.dataset import read_system
-from lola.reference.run import read_run
+from lola.reference.published_run import read_run
 
 
 @pytest.mark.parametrize("name", ["diffusion", "autoencoder_2d"])

@@ -9,7 +9,7 @@ from lola.data.well.splits import open_split
 from lola.emulation.sampling_config import SamplerConfig
 from lola.reference import load_emulator
 from lola.reference.dataset import read_system
-from lola.reference.run import Run
+from lola.reference.published_run import PublishedRun
 
 RB = {
     **DATASET,
@@ -23,7 +23,7 @@ RB = {
 
 def system(tmp_path, dataset, **trajectory):
     config = {"surrogate": {}, "dataset": dataset, "trajectory": trajectory}
-    return read_system(Run(tmp_path, config, tmp_path / "state.pth", {}))
+    return read_system(PublishedRun(tmp_path, config, tmp_path / "state.pth", {}))
 
 
 def test_a_run_knows_its_data(tmp_path):

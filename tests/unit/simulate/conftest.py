@@ -2,7 +2,7 @@
 
 import pytest
 
-from lola.simulate.simulation import Job, simulate_trajectory, write_file
+from lola.simulate.simulation import SimulationJob, simulate_trajectory, write_file
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def trajectory():
 
     def simulate(config, case, split="train", index=0):
         with config.solver(case) as solve:
-            return simulate_trajectory(Job(case, split, index + 1), config, index, solve)
+            return simulate_trajectory(SimulationJob(case, split, index + 1), config, index, solve)
 
     return simulate
 
@@ -24,7 +24,7 @@ def well_of(tmp_path):
     def write(config):
         case = config.cases()[0]
         for split in ("train", "valid", "test"):
-            job = Job(case, split, 1)
+            job = SimulationJob(case, split, 1)
             assert write_file(job, config, tmp_path / job.path)["trajectories"] == 1
         write_statistics(tmp_path / case.dataset)
         return tmp_path

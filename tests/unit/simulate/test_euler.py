@@ -13,13 +13,13 @@ from lola.data.systems import EULER
 from lola.data.well.splits import open_split
 from lola.simulate import euler
 from lola.simulate.euler import EulerConfig, draw_quadrants, euler_case
-from lola.simulate.simulation import Job, jobs, simulate_trajectory, write_file
+from lola.simulate.simulation import SimulationJob, simulate_trajectory, simulation_jobs, write_file
 
 SMALL = EulerConfig(resolution=16, outputs=5, train=2, valid=1, test=1)
 
 
 def job(split, boundary, gamma, trajectories):
-    return Job(euler_case(boundary, gamma), split, trajectories)
+    return SimulationJob(euler_case(boundary, gamma), split, trajectories)
 
 
 JOB = job("train", "periodic", 1.4, 2)
@@ -31,14 +31,14 @@ def trajectory(job, config, index):
 
 
 def test_jobs():
-    listed = jobs(SMALL)
+    listed = simulation_jobs(SMALL)
     assert len(listed) == 3 * 2 * 10
     assert len({job.path for job in listed}) == 60
     assert sum(job.trajectories for job in listed) == 20 * (2 + 1 + 1)
     assert str(listed[0].path) == (
         "euler_multi_quadrants_openBC/data/test/euler_multi_quadrants_openBC_gamma_1.13.hdf5"
     )
-    assert {job.split for job in jobs(SMALL.replace(valid=0))} == {"train", "test"}
+    assert {job.split for job in simulation_jobs(SMALL.replace(valid=0))} == {"train", "test"}
 
 
 def test_impossible_configurations():
@@ -55,7 +55,7 @@ def test_impossible_configurations():
     ):
         with pytest.raises(ConfigError):
             EulerConfig(**wrong)
-    assert EulerConfig.from_json(json.loads(json.dumps(SMALL.what()))) == SMALL
+    assert EulerConfig.from_json(json.loads(json.dumps(SMALL.to_json()))) == SMALL
 
 
 @pytest.mark.parametrize("gamma", [1.13, 1.76])

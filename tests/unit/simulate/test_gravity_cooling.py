@@ -22,7 +22,7 @@ from lola.simulate.gravity_cooling import (
     turbulence,
 )
 from lola.simulate.process import solver_process
-from lola.simulate.simulation import jobs
+from lola.simulate.simulation import simulation_jobs
 
 needs_astronomix = pytest.mark.skipif(
     importlib.util.find_spec("astronomix") is None,
@@ -50,7 +50,7 @@ def solve(settings, initial):
 
 def test_cases_are_the_well_s():
     config = GravityCoolingConfig(resolution=64, train=80, valid=10, test=10)
-    assert sum(job.trajectories for job in jobs(config)) == 2700
+    assert sum(job.trajectories for job in simulation_jobs(config)) == 2700
     assert config.grid == (64, 64, 64)
     names = {case.name for case in config.cases()}
     assert "turbulence_gravity_cooling_rho0_0.445_Z_0.1_T0_10" in names

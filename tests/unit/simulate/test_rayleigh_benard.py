@@ -11,7 +11,7 @@ from lola.core.errors import ConfigError
 from lola.data.systems import RAYLEIGH_BENARD
 from lola.data.well.splits import open_split
 from lola.simulate.rayleigh_benard import RayleighBenardConfig, chebyshev_points, convection_case
-from lola.simulate.simulation import jobs
+from lola.simulate.simulation import simulation_jobs
 
 needs_dedalus = pytest.mark.skipif(
     importlib.util.find_spec("dedalus") is None, reason="Dedalus is not installed: see `make simulators`"
@@ -78,7 +78,7 @@ def test_cases_are_the_well_s():
     )
     cases = config.cases()
     assert len(cases) == 35
-    assert sum(job.trajectories for job in jobs(config)) == 1750
+    assert sum(job.trajectories for job in simulation_jobs(config)) == 1750
     assert config.grid == (512, 128)
     names = {case.name for case in cases}
     assert {"rayleigh_benard_Rayleigh_1e10_Prandtl_10", "rayleigh_benard_Rayleigh_1e6_Prandtl_2e-1"} <= names

@@ -9,7 +9,7 @@ from lola.data.systems import SYSTEMS
 from lola.simulate.euler import EulerConfig
 from lola.simulate.gravity_cooling import GravityCoolingConfig
 from lola.simulate.rayleigh_benard import RayleighBenardConfig
-from lola.simulate.simulation import jobs, write_file
+from lola.simulate.simulation import simulation_jobs, write_file
 
 CONFIGS = (EulerConfig(), RayleighBenardConfig(), GravityCoolingConfig())
 
@@ -20,7 +20,7 @@ def test_every_system_can_be_simulated():
         system = SYSTEMS[config.system]
         assert {case.dataset for case in config.cases()} == set(system.datasets)
         assert len(config.grid) == system.dimensions
-        assert type(config).from_json(config.what()) == config
+        assert type(config).from_json(config.to_json()) == config
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.system)
@@ -29,5 +29,5 @@ def test_a_missing_solver_is_named(config, monkeypatch, tmp_path):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(LolaError, match=rf"{config.system} needs {package}; pip install 'lola\[{extra}\]'"):
-        write_file(jobs(config)[0], config, tmp_path / "a.hdf5")
+        write_file(simulation_jobs(config)[0], config, tmp_path / "a.hdf5")
     assert list(tmp_path.iterdir()) == []

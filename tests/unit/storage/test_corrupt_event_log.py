@@ -28,7 +28,7 @@ LOGS = st.lists(METRICS | STATUS | NOTICE, min_size=1, max_size=6)
 @pytest.fixture(scope="module", autouse=True)
 def without_waiting_for_the_disk():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lola.storage.event_log.sync", lambda path: None)
+        patched.setattr("lola.storage.event_log.fsync_path", lambda path: None)
         yield
 
 

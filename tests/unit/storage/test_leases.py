@@ -12,7 +12,7 @@ from objectstore import credentials
 from upath import UPath
 
 import lola.storage.leases
-from lola.storage.leases import ObjectLease, describe_holder, logged_lease, machine
+from lola.storage.leases import ObjectLease, describe_holder, logged_lease, machine_id
 from lola.storage.remote import local_cache_folder, read_bytes
 
 
@@ -50,7 +50,7 @@ def leave(path, count=1, of="another machine"):
 
 def test_one_process_of_a_machine_holds_it(path):
     with ObjectLease(path):
-        assert read(path)["machine"] == machine()
+        assert read(path)["machine"] == machine_id()
         with pytest.raises(TimeoutError):
             ObjectLease(path).acquire(timeout=0.2)
     assert not path.exists()
@@ -59,7 +59,7 @@ def test_one_process_of_a_machine_holds_it(path):
 
 
 def test_a_machine_whose_holder_died_takes_it_at_once(path, monkeypatch):
-    leave(path, of=machine())
+    leave(path, of=machine_id())
     monkeypatch.setattr(lola.storage.leases, "EXPIRY_S", 100.0)
     with ObjectLease(path).acquire(timeout=2):
         assert read(path)["token"] != "another"

@@ -6,7 +6,7 @@ import torch
 from lola.core.errors import DataError, StorageError, TrackingError
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 from lola.storage.event_log import EventLog
 from lola.storage.registry import find_emulator, find_stage
 from lola.storage.stages import WEIGHTS, Stage
@@ -26,7 +26,7 @@ def commit(root, kind, what, config, sizes, **details):
     stage = Stage(root=root, kind=kind, system="euler", what=what, config=config, inputs=inputs)
     stage.folder.mkdir(parents=True)
     save_weights(stage.folder / WEIGHTS, config.build(**sizes))
-    stage.commit(model={"type": type(config).__name__, **config.what()}, sizes=sizes, **details)
+    stage.commit(model={"type": type(config).__name__, **config.to_json()}, sizes=sizes, **details)
     return stage
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from lola.core.config import ConfigError
 from lola.training.config import OptimizerConfig, TrainingConfig
-from lola.training.cost import estimate, optimizer_bytes
+from lola.training.cost import estimate_cost, optimizer_bytes
 from lola.training.counting import Affine, Counts
 from lola.training.hardware import Hardware
 from lola.training.optim import build_optimizer
@@ -22,7 +22,7 @@ def training(**changes):
 
 
 def test_an_estimate_by_hand():
-    cost = estimate(counts(flops=(4, 30)), training(), 3.0, HARDWARE)
+    cost = estimate_cost(counts(flops=(4, 30)), training(), 3.0, HARDWARE)
     assert cost.parameters == 5
     assert cost.flops == 2 * 4 + 8 * 30
     assert cost.memory.resident == 20 + 20 + 20 + 40
@@ -38,26 +38,26 @@ def test_an_estimate_by_hand():
 
 def test_half_precision_has_its_own_peak():
     slow, fast = (
-        estimate(counts(), training(precision=name), 1, HARDWARE) for name in ("float32", "bfloat16")
+        estimate_cost(counts(), training(precision=name), 1, HARDWARE) for name in ("float32", "bfloat16")
     )
     assert fast.arithmetic == slow.arithmetic / 10
 
 
 def test_one_gpu_exchanges_nothing():
-    assert estimate(counts(), training(workers=1), 1, HARDWARE).memory.buckets == 0
+    assert estimate_cost(counts(), training(workers=1), 1, HARDWARE).memory.buckets == 0
 
 
 def test_an_average_is_kept_and_moved():
-    plain, averaged = (estimate(counts(), training(ema=ema), 1, HARDWARE) for ema in (0.0, 0.9))
+    plain, averaged = (estimate_cost(counts(), training(ema=ema), 1, HARDWARE) for ema in (0.0, 0.9))
     assert averaged.memory.total - plain.memory.total == 4 * 5
     assert averaged.traffic - plain.traffic == pytest.approx(3 * 4 * 5 / 50)
     assert averaged.arithmetic == plain.arithmetic
 
 
 def test_micro_batches_hold_their_own_activations_and_repeat_what_is_fixed():
-    once = estimate(counts(flops=(4, 30)), training(), 1, HARDWARE)
+    once = estimate_cost(counts(flops=(4, 30)), training(), 1, HARDWARE)
     for parts, largest in ((2, 2), (3, 2), (4, 1)):
-        cost = estimate(counts(flops=(4, 30)), training(accumulate=parts), 1, HARDWARE)
+        cost = estimate_cost(counts(flops=(4, 30)), training(accumulate=parts), 1, HARDWARE)
         assert (cost.memory.share, cost.memory.samples) == (4, largest)
         assert cost.memory.resident == once.memory.resident
         assert cost.memory.total == 100 + 10 + largest * 20
@@ -66,7 +66,7 @@ def test_micro_batches_hold_their_own_activations_and_repeat_what_is_fixed():
 
 
 def test_recomputed_blocks_keep_less_and_compute_more():
-    plain, again = (estimate(counts(), training(recompute=each), 1, HARDWARE) for each in (False, True))
+    plain, again = (estimate_cost(counts(), training(recompute=each), 1, HARDWARE) for each in (False, True))
     assert again.memory.total == 100 + 2 + 4 * 4
     assert again.flops == pytest.approx(4 / 3 * plain.flops)
     assert again.traffic == pytest.approx((4 / 3 * 5 * 90 + 60 + 80) / 50)
@@ -74,7 +74,7 @@ def test_recomputed_blocks_keep_less_and_compute_more():
 
 def test_everything_at_once():
     changes = {"recompute": True, "accumulate": 2, "ema": 0.9}
-    cost = estimate(counts(flops=(4, 30)), training(**changes), 1, HARDWARE)
+    cost = estimate_cost(counts(flops=(4, 30)), training(**changes), 1, HARDWARE)
     assert cost.memory.total == 120 + 2 + 2 * 4
     assert cost.flops == pytest.approx(4 / 3 * (2 * 2 * 4 + 8 * 30))
 
@@ -93,7 +93,9 @@ def test_everything_at_once():
     ],
 )
 def test_what_makes_a_saving_configuration_fit(changes, activations, recomputed, remedy):
-    cost = estimate(counts(activations=activations, recomputed=recomputed), training(**changes), 1, HARDWARE)
+    cost = estimate_cost(
+        counts(activations=activations, recomputed=recomputed), training(**changes), 1, HARDWARE
+    )
     assert cost.remedy == remedy
     assert (cost.memory.total <= cost.usable) == (not remedy)
     again = "recompute" in changes or remedy == "recomputed blocks"
@@ -102,9 +104,9 @@ def test_what_makes_a_saving_configuration_fit(changes, activations, recomputed,
 
 def test_remedies_fit_when_taken():
     found = counts(activations=(0, 351), recomputed=(0, 20))
-    assert estimate(found, training(accumulate=2), 1, HARDWARE).remedy != ""
+    assert estimate_cost(found, training(accumulate=2), 1, HARDWARE).remedy != ""
     for changes in ({"accumulate": 4}, {"accumulate": 2, "workers": 4}, {"accumulate": 2, "recompute": True}):
-        assert estimate(found, training(**changes), 1, HARDWARE).remedy == "", changes
+        assert estimate_cost(found, training(**changes), 1, HARDWARE).remedy == "", changes
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_remedies_fit_when_taken():
     ],
 )
 def test_what_makes_a_batch_fit(activations, recomputed, remedy):
-    cost = estimate(counts(activations=activations, recomputed=recomputed), training(), 1, HARDWARE)
+    cost = estimate_cost(counts(activations=activations, recomputed=recomputed), training(), 1, HARDWARE)
     assert cost.memory.resident == 100
     assert cost.remedy == remedy
     again = remedy.startswith(("recomputed", "a sample"))

@@ -6,12 +6,12 @@ from lola.data.state import Batch
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.transformer import TransformerConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 from lola.nn.attention import SelfAttention
-from lola.nn.vit import TransformerBlock
-from lola.training.counting import _Operations, count
+from lola.nn.transformer import TransformerBlock
+from lola.training.counting import _Operations, count_step
 
 
 class Model(nn.Module):
@@ -26,7 +26,7 @@ class Model(nn.Module):
 
 
 def counts(build, shape, precision="float32"):
-    return count(lambda: Model(build(), shape), (1, 1, torch.Size(shape).numel()), 1, precision)
+    return count_step(lambda: Model(build(), shape), (1, 1, torch.Size(shape).numel()), 1, precision)
 
 
 def test_a_linear_map():
@@ -80,7 +80,7 @@ EMULATOR = {"channels": 4, "parameters": 3, "spatial": 2, "window": 5}
 
 def autoencoder(grid, precision="float32"):
     build = lambda: AUTOENCODER.build(channels=3, spatial=len(grid))  # noqa: E731
-    return count(build, (3, 1, *grid), 3, precision)
+    return count_step(build, (3, 1, *grid), 3, precision)
 
 
 def test_an_autoencoder_scales_with_the_grid():
@@ -94,7 +94,7 @@ def test_an_autoencoder_scales_with_the_grid():
 @pytest.mark.parametrize("config", [DiffusionConfig, NeuralSolverConfig])
 def test_emulators(config, precision):
     build = lambda: config(network=TRANSFORMER).build(**EMULATOR)  # noqa: E731
-    found = count(build, (4, 5, 4, 4), 3, precision)
+    found = count_step(build, (4, 5, 4, 4), 3, precision)
     real = build()
     assert found.parameters == sum(p.numel() for p in real.parameters())
     tokens, width = 5 * 4 * 4, 32
@@ -110,7 +110,7 @@ def test_blocks_of_every_network_recompute():
     tokens = TransformerAutoencoderConfig(latent_channels=4, features=32, heads=2, patch_size=4)
     encoder = lambda: tokens.build(channels=3, spatial=2)  # noqa: E731
     for build, states in ((emulator, (4, 5, 8, 8)), (encoder, (3, 1, 16, 16))):
-        found = count(build, states, 3, "float32")
+        found = count_step(build, states, 3, "float32")
         assert found.recomputed.per_sample < found.activations.per_sample / 2
 
 
@@ -123,7 +123,7 @@ def test_half_precision_takes_less():
 def test_saved_bytes_are_those_of_a_real_step():
     """Float32 on the CPU saves what the meta device says, where neither attention nor dropout differ."""
     build = lambda: AUTOENCODER.replace(dropout=0.0).build(channels=3, spatial=2)  # noqa: E731
-    found = count(build, (3, 1, 16, 16), 3, "float32")
+    found = count_step(build, (3, 1, 16, 16), 3, "float32")
     model = build()
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     storages = {}
@@ -171,8 +171,8 @@ def test_what_is_looked_up_is_what_is_computed(monkeypatch, model, precision):
     """The same counts whether or not an operation on the same shapes was seen before."""
     build = lambda: model.build(**EMULATOR)  # noqa: E731
     states = (4, 5, 8, 8)
-    first = count(build, states, 3, precision)
-    assert count(build, states, 3, precision) == first
+    first = count_step(build, states, 3, precision)
+    assert count_step(build, states, 3, precision) == first
     assert any(made.outputs for made in _Operations.cache.values())
 
     class Forgetful(dict):
@@ -180,7 +180,7 @@ def test_what_is_looked_up_is_what_is_computed(monkeypatch, model, precision):
             return default
 
     monkeypatch.setattr(_Operations, "cache", Forgetful())
-    assert count(build, states, 3, precision) == first
+    assert count_step(build, states, 3, precision) == first
 
 
 def test_an_operation_that_shares_memory_is_not_looked_up():

@@ -237,7 +237,7 @@ def test_workers_are_a_number_or_a_range():
     fixed, elastic = config(workers=2), config(workers=(1, 3))
     assert (fixed.fewest_workers, fixed.most_workers) == (2, 2)
     assert (elastic.fewest_workers, elastic.most_workers) == (1, 3)
-    assert fixed.what() == elastic.what() == config().what()
+    assert fixed.to_json() == elastic.to_json() == config().to_json()
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from lola.evaluation.tables.lead_times import MODELS
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.schedule_config import TimePriorConfig
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
-from lola.models.unet import UNetConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
+from lola.models.unet_config import UNetConfig
 from lola.workflows import presets
 from lola.workflows.plan import Plan
 
@@ -143,7 +143,7 @@ def test_other_architectures_have_stages_of_their_own(config, tmp_path, well):
         diffusion=DiffusionConfig(network=unet),
         pixel=NeuralSolverConfig(network=unet),
     )
-    assert type(other).from_json(other.what()).what() == other.what()
+    assert type(other).from_json(other.to_json()).to_json() == other.to_json()
     before, after = fingerprints(config, tmp_path, well), fingerprints(other, tmp_path, well)
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] == after[name]} == {"evaluation persistence-pixel"}
@@ -226,7 +226,7 @@ def test_the_command_line_chooses_architectures():
 def test_presets_are_complete():
     for preset in presets.SWEEPS.values():
         config = preset()
-        assert type(config).from_json(config.what()).what() == config.what()
+        assert type(config).from_json(config.to_json()).to_json() == config.to_json()
 
 
 def test_the_datasource_yields_every_state_once(well):

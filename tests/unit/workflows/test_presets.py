@@ -9,7 +9,7 @@ import torch
 from lola.core.config import ConfigError
 from lola.data.systems import SYSTEMS
 from lola.training.config import TrainingConfig
-from lola.training.cost import estimate
+from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.workflows import presets
 from lola.workflows.dataset_info import DatasetInfo
@@ -74,7 +74,7 @@ def test_every_model_can_be_built_and_has_the_published_size(name):
 def test_every_model_fits_the_gpus(name):
     """Those with fewer latent channels are smaller."""
     _, shape, training = PAPER[name]
-    cost = estimate(shape.counts(training.precision), training, shape.sample_bytes, Hardware())
+    cost = estimate_cost(shape.counts(training.precision), training, shape.sample_bytes, Hardware())
     assert cost.remedy == ""
     assert cost.memory.total < cost.usable
 
@@ -128,7 +128,7 @@ def test_small_presets_follow_the_system():
         for name in SYSTEMS:
             config = preset(name)
             assert config.system == name
-            assert type(config).from_json(config.what()).what() == config.what()
+            assert type(config).from_json(config.to_json()).to_json() == config.to_json()
     assert presets.mini().simulation.grid == (64, 64)
     assert presets.mini("rayleigh_benard").simulation.grid == (64, 32)
     assert presets.paper("rayleigh_benard").simulation is None

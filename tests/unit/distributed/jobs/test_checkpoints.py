@@ -127,8 +127,8 @@ def test_a_store_of_a_folder_with_two_colons_is_that_folder(store):
 def test_a_checkpoint_is_on_the_disk_before_it_is_listed(store, monkeypatch):
     store, folder = store
     synced = []
-    monkeypatch.setattr("lola.distributed.jobs.checkpoints.sync", synced.append)
-    monkeypatch.setattr("lola.distributed.jobs.checkpoints.sync_folder", synced.append)
+    monkeypatch.setattr("lola.distributed.jobs.checkpoints.fsync_path", synced.append)
+    monkeypatch.setattr("lola.distributed.jobs.checkpoints.fsync_folder", synced.append)
     storage = SimpleNamespace(
         persist_current_checkpoint=lambda checkpoint, name: Checkpoint.from_directory(folder / name)
     )

@@ -12,8 +12,8 @@ from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
 from lola.data.systems import EULER
 from lola.data.well.datasets import Datasets
+from lola.distributed.jobs.compute_statistics import statistics_stage
 from lola.distributed.jobs.encode import encode
-from lola.distributed.jobs.statistics import statistics_stage
 from lola.emulation.emulator import load_autoencoder
 from lola.storage.registry import find_stage
 from lola.storage.remote import find_files, find_relative_paths, local_copy, read_bytes

@@ -10,15 +10,15 @@ from lola.core.waiting import progress_reminder
 from lola.distributed.jobs import simulate as simulation
 from lola.distributed.jobs.simulate import simulate
 from lola.simulate.euler import EulerConfig
-from lola.simulate.simulation import jobs, write_file
+from lola.simulate.simulation import simulation_jobs, write_file
 
 SMALL = EulerConfig(resolution=16, gammas=(1.4,), train=1, valid=1, test=1, outputs=2, end=0.1)
 
 
 def make(root):
-    for job in jobs(SMALL):
+    for job in simulation_jobs(SMALL):
         write_file(job, SMALL, root / job.path)
-    return [root / job.path for job in jobs(SMALL)]
+    return [root / job.path for job in simulation_jobs(SMALL)]
 
 
 def refuse(line):

@@ -124,7 +124,7 @@ def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp
     before = {stage.name: stage for stage in price(config, tmp_path).stages}
     assert {stage.source for stage in before.values()} == {"peak"}
     stage = whole.emulator(config.diffusion, 16)
-    model = {"type": "DiffusionConfig", **config.diffusion.what()}
+    model = {"type": "DiffusionConfig", **config.diffusion.to_json()}
     sizes = {"channels": 16, "parameters": 5, "spatial": 2, "window": 5}
     speed = {"seconds_per_step": 3.0, "workers": 1, "device": "cpu"}
     commit(stage, model=model, sizes=sizes, speed=speed)
@@ -172,7 +172,7 @@ def test_options_reach_the_sweep_and_its_results_keep_their_names():
         ["smoke", "--plan", "--cluster.gpus", "4"], "sweep", "", presets.SWEEPS, "mini", ("system",)
     )
     assert (config.plan, config.cluster.gpus) == (True, 4)
-    assert config.what() == presets.smoke().what()
+    assert config.to_json() == presets.smoke().to_json()
     chosen = parse(["--cluster.kind", "a100-80gb"], "plan", "", presets.SWEEPS, "paper", ("system",))
     assert (chosen.cluster.kind, chosen.cluster.gpus) == ("a100-80gb", 16)
 

@@ -9,7 +9,7 @@ import train_emulator
 from lola.core import waiting
 from lola.core.cli import parse
 from lola.data.systems import EULER, RAYLEIGH_BENARD
-from lola.training.cost import estimate
+from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.workflows import presets
 from lola.workflows.base_plan import open_plan
@@ -52,7 +52,9 @@ def test_published_hours_are_between_estimates_in_half_and_full_precision():
         hours = []
         for precision in ("bfloat16", "float32"):
             counts = shape.counts(precision)
-            cost = estimate(counts, training.replace(precision=precision), shape.sample_bytes, Hardware())
+            cost = estimate_cost(
+                counts, training.replace(precision=precision), shape.sample_bytes, Hardware()
+            )
             hours.append(cost.gpu_hours)
         assert hours[0] < days * 24 * 8 < hours[1]
 
@@ -131,14 +133,14 @@ def test_options_reach_the_sweep():
     assert sweep.system == "rayleigh_benard"
     assert sweep.latent_channels == (64, 16)
     assert sweep.autoencoder_training.batch_size == 64
-    assert sweep.replace(latent_channels=(64, 16, 4)).what() == presets.paper("rayleigh_benard").what()
+    assert sweep.replace(latent_channels=(64, 16, 4)).to_json() == presets.paper("rayleigh_benard").to_json()
     config = command(train_autoencoder, "smoke", "--autoencoder-training.steps", "7", "--plan")
     assert config.full_sweep().autoencoder_training.steps == 7
     assert config.plan
     unet = command(train_emulator, "--diffusion.network.type", "UNetConfig")
     assert type(unet.diffusion.network).__name__ == "UNetConfig"
     config = command(train_emulator, "paper", "--system=euler", "--latent-channels", "4")
-    assert {**config.what(), **presets.paper().what()}.keys() - presets.paper().what().keys() == {
+    assert {**config.to_json(), **presets.paper().to_json()}.keys() - presets.paper().to_json().keys() == {
         "model",
         "space",
     }

@@ -70,7 +70,7 @@ def test_impossible_studies_are_refused(config, tmp_path, well):
 def test_presets_are_complete():
     for preset in presets.STUDIES.values():
         config = preset()
-        assert type(config).from_json(config.what()).what() == config.what()
+        assert type(config).from_json(config.to_json()).to_json() == config.to_json()
 
 
 def record(folder, step, loss, seconds):

@@ -194,7 +194,7 @@ def test_the_evaluation_is_without_guidance_on_the_test_split():
 def test_samplers_of_presets_are_complete():
     for preset in presets.SAMPLERS.values():
         config = preset("rayleigh_benard")
-        assert type(config).from_json(config.what()).what() == config.what()
+        assert type(config).from_json(config.to_json()).to_json() == config.to_json()
         assert len(config.candidates()) == len(config.samplers) * len(config.spacings)
 
 

@@ -9,7 +9,7 @@ from lola.core.errors import ConfigError
 from lola.models.network import NetworkConfig, Sizes, along_axes
 
 if TYPE_CHECKING:
-    from lola.nn.vit import Transformer
+    from lola.nn.transformer import Transformer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class BlocksConfig(Config):
         self, inputs: int, outputs: int, modulation: int, patch_size: Sequence[int]
     ) -> "Transformer":
         """The transformer from `inputs` to `outputs` channels, over as many axes as patches have."""
-        from lola.nn.vit import Transformer
+        from lola.nn.transformer import Transformer
 
         return Transformer(
             inputs,

@@ -5,7 +5,7 @@ from gradients import without_gradient
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
-from lola.models.transformer_autoencoder import TransformerAutoencoderConfig
+from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 
 SMALL = TransformerAutoencoderConfig(
     latent_channels=6, patch_size=2, features=16, blocks=1, heads=2, dropout=0.0
@@ -87,4 +87,4 @@ def test_a_grid_that_patches_do_not_tile():
 
 
 def test_configuration_survives_json():
-    assert TransformerAutoencoderConfig.from_json(SMALL.what()) == SMALL
+    assert TransformerAutoencoderConfig.from_json(SMALL.to_json()) == SMALL

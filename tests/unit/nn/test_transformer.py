@@ -4,7 +4,7 @@ from gradients import without_gradient
 
 from lola.nn.embedding import coordinates
 from lola.nn.rotary import rotations
-from lola.nn.vit import Transformer, TransformerBlock
+from lola.nn.transformer import Transformer, TransformerBlock
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lola.core.errors import ConfigError
-from lola.models.transformer import TransformerConfig
+from lola.models.transformer_config import TransformerConfig
 
 
 def test_the_published_models_have_the_published_sizes():
@@ -48,4 +48,4 @@ def test_a_grid_that_patches_do_not_tile():
 def test_configuration_survives_json():
     for patch_size in (2, (1, 2, 2)):
         config = TransformerConfig(patch_size=patch_size)
-        assert TransformerConfig.from_json(config.what()) == config
+        assert TransformerConfig.from_json(config.to_json()) == config

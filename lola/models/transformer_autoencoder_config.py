@@ -2,8 +2,8 @@ r"""The transformer autoencoder: patches of the grid are tokens, and a latent ce
 
     E(x) = transformer(space_to_depth(x)),  D(z) = depth_to_space(transformer(z))
 
-Both are transformers of `lola.nn.vit` over the axes of the grid, without modulation; a token and a latent
-cell cover the same `patch_size` cells along each axis.
+Both are transformers of `lola.nn.transformer` over the axes of the grid, without modulation; a token and a
+latent cell cover the same `patch_size` cells along each axis.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from lola.core.config import Size, Within
 from lola.models.autoencoder_config import AutoencoderConfig, CodecConfig
-from lola.models.transformer import BlocksConfig
+from lola.models.transformer_config import BlocksConfig
 
 if TYPE_CHECKING:
     from torch import nn

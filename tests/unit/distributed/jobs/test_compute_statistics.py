@@ -12,9 +12,9 @@ from lola.data.systems import EULER, SYSTEMS
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
-from lola.distributed.jobs import statistics
+from lola.distributed.jobs import compute_statistics as statistics
+from lola.distributed.jobs.compute_statistics import block_moments, merged, statistics_stage
 from lola.distributed.jobs.datasource import WellDatasource
-from lola.distributed.jobs.statistics import block_moments, merged, statistics_stage
 from lola.storage.stages import StorageError
 from lola.workflows import presets
 from lola.workflows.plan import Plan

@@ -27,7 +27,7 @@ NETWORKS = ("denoiser", "surrogate", "ae")  # an emulator's configuration may de
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PublishedRun:
     """A published run.
 
     Arguments:
@@ -93,7 +93,7 @@ class Run:
         return digest.hexdigest()
 
 
-def read_run(folder: Path | str) -> Run:
+def read_run(folder: Path | str) -> PublishedRun:
     """Read the files of a run.
 
     Raises:
@@ -112,7 +112,7 @@ def read_run(folder: Path | str) -> Run:
     weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if weights is None:
         raise DataError(f"{folder} has neither {' nor '.join(WEIGHTS)}; fetch its weights")
-    return Run(folder, config, weights, _read_state(weights))
+    return PublishedRun(folder, config, weights, _read_state(weights))
 
 
 def _read_state(path: Path) -> State:
@@ -133,7 +133,7 @@ def as_stored(name: str, tensor: Tensor) -> Tensor:
 
 
 def fill(
-    run: Run,
+    run: PublishedRun,
     model: M,
     names: Callable[[str], Iterable[str]],
     constants: Mapping[str, Tensor],
@@ -166,13 +166,13 @@ def fill(
     return model.eval()
 
 
-def _take(run: Run, rest: State, name: str) -> Tensor:
+def _take(run: PublishedRun, rest: State, name: str) -> Tensor:
     tensor = run.tensor(name)
     del rest[name]
     return tensor
 
 
-def _like(run: Run, name: str, tensor: Tensor, like: Tensor) -> Tensor:
+def _like(run: PublishedRun, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     if tensor.shape != like.shape:
         expected = tuple(like.shape)
         raise DataError(f"{run.weights}: {name} is {tuple(tensor.shape)}, its configuration gives {expected}")

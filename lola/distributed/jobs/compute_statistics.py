@@ -18,10 +18,10 @@ import ray.data
 import torch
 import yaml
 
-from lola.core.config import Config, Count, how
+from lola.core.config import Config, Count, runtime_field
 from lola.core.errors import DataError
 from lola.core.waiting import Log
-from lola.data.statistics import Moments, channel_moments, table
+from lola.data.statistics import Moments, channel_moments, statistics_table
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import SimulationFile, simulation_files
@@ -50,7 +50,7 @@ class StatisticsConfig(Config):
 
     channels: tuple[str, ...]
     transforms: tuple[str, ...]
-    block: Count = how(16)
+    block: Count = runtime_field(16)
 
 
 def statistics_stage(root: AnyPath, system: System, dataset: str, block: int = 16) -> Stage:
@@ -91,7 +91,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     )
     physical, transformed = merged(rows)
     with atomic_path(stage.folder / "stats.yaml") as tmp_path:
-        tmp_path.write_text(yaml.safe_dump(table(physical, transformed, system), sort_keys=False))
+        tmp_path.write_text(yaml.safe_dump(statistics_table(physical, transformed, system), sort_keys=False))
     stage.commit(
         mean=transformed.mean.tolist(),
         std=transformed.std.tolist(),
