@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 from lola.core.cli import launch_alone
-from lola.core.config import Config, fingerprint, flat, require, runtime_field
+from lola.core.config import Config, fingerprint, flatten, require, runtime_field
 from lola.core.waiting import loading
 from lola.storage.stages import resolve_storage
 
@@ -46,7 +46,7 @@ def main(config: Import) -> None:
     tracker.start_sweep(
         f"import {conversion.stage.what}",
         fingerprint("import", conversion.stage.fingerprint),
-        flat(conversion.config.to_json()),
+        flatten(conversion.config.to_json()),
     )
     for stage in stages:
         tracker.follow(stage.folder, stage.fingerprint)

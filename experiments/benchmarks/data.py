@@ -33,7 +33,7 @@ from lola.data.well.splits import WellSplit, open_split
 from lola.data.well.windows import WellWindows
 from lola.training.loop import train
 from lola.training.order import OrderConfig
-from lola.training.stream import Stream
+from lola.training.stream import BatchStream
 
 LATENTS = {"demo": (101, 32, 4, 4), "paper": (101, 64, 16, 16)}
 
@@ -84,7 +84,7 @@ def time_fields(split: WellSplit, config: DataBenchmark) -> dict[str, Any]:
     total = len(split.trajectories) * split.steps * windows.state_bytes
     steps = len(windows) // config.batch_size
     order = OrderConfig(memory=total / 4 / 1e9)
-    batches = _endless(Stream(windows, seed=0, batch_size=config.batch_size, order=order))
+    batches = _endless(BatchStream(windows, seed=0, batch_size=config.batch_size, order=order))
     variants = {
         "h5py": lambda: deque(plain(), maxlen=0),
         "h5py, kept": lambda: list(plain()),
@@ -103,7 +103,7 @@ def time_latents(split: LatentSplit, copy: Path, config: DataBenchmark) -> dict[
     variants: dict[str, Iterator] = {"DataLoader": plain}
     for name, share in (("all in memory", 2.5), ("a quarter in memory", 0.25)):
         order = OrderConfig(memory=share * total / 1e9)
-        variants[name] = _endless(Stream(windows, seed=0, batch_size=config.batch_size, order=order))
+        variants[name] = _endless(BatchStream(windows, seed=0, batch_size=config.batch_size, order=order))
     epoch = len(windows) // config.batch_size
     count = {name: epoch if name != "DataLoader" else max(8, epoch // 8) for name in variants}
     calls = {name: _take(each, count[name]) for name, each in variants.items()}
@@ -124,7 +124,7 @@ def _take(batches: Iterator, count: int) -> Callable[[], None]:
     return take
 
 
-def _endless(stream: Stream) -> Iterator:
+def _endless(stream: BatchStream) -> Iterator:
     return stream.batches(0, 2**40)
 
 

@@ -24,7 +24,7 @@ from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows
 from lola.training.order import OrderConfig
-from lola.training.stream import Stream
+from lola.training.stream import BatchStream
 
 TIMES = 10  # as large as the memory
 BLOCK = 8
@@ -63,7 +63,7 @@ def stream_epoch(windows: WellWindows, order: OrderConfig, batch_size: int) -> l
     every = max(1, steps // SAMPLES)
     before, started = resident(), time.perf_counter()
     samples = [[0.0, 0.0, 0.0]]
-    stream = Stream(windows, seed=0, batch_size=batch_size, order=order)
+    stream = BatchStream(windows, seed=0, batch_size=batch_size, order=order)
     for step, _ in enumerate(stream.batches(0, steps), 1):
         if step % every == 0 or step == steps:
             seconds = time.perf_counter() - started

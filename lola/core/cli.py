@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from lola.core.config import Config, deferred, option
+from lola.core.config import Config, deferred_validation, option_name
 from lola.core.errors import ConfigError, LolaError
 from lola.core.filesystem import describe_os_error
 from lola.core.short_help import positional_names, short_help
@@ -34,7 +34,7 @@ def launch(
     default: str,
     given: Sequence[str] = (),
 ) -> None:
-    """Run a program on the configuration that the command line describes; the exit code tells failure.
+    """Run a program on the configuration that the command line describes; the exit code is 0 if it succeeds.
 
     Arguments:
         main: The program; its docstring is the description in `--help`.
@@ -48,9 +48,7 @@ def launch(
 def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
     """Run a program that has no presets on the configuration that the command line describes.
 
-    Arguments:
-        main: The program; its docstring is the description in `--help`.
-        kind: Its configuration; fields without a default are required.
+    The program's docstring is the description in `--help`; fields of `kind` without a default are required.
     """
     _run(main, lambda program: _parse(sys.argv[1:], program, inspect.cleandoc(main.__doc__ or ""), kind))
 
@@ -101,7 +99,7 @@ def parse(
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     try:
         preset = presets[name](**_read(arguments, given))
-        with deferred():  # options that follow may yet make the kinds' defaults fit
+        with deferred_validation():  # options that follow may yet make the kinds' defaults fit
             preset, arguments = choose_kinds(preset, arguments)
     except LolaError as error:
         _refuse(program, str(error))
@@ -118,8 +116,8 @@ def _refuse_superseded(program: str, arguments: Sequence[str], kind: type[Config
     """Refuse options of parts that are set by an option of the whole configuration."""
     given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
     for path, name in kind.superseded.items():
-        if option(path) in given:
-            _refuse(program, f"{option(path)} is set by {option(name)}; use that instead")
+        if option_name(path) in given:
+            _refuse(program, f"{option_name(path)} is set by {option_name(name)}; use that instead")
 
 
 def _parse(
@@ -140,7 +138,7 @@ def _parse(
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint), deferred():
+        with contextlib.redirect_stderr(complaint), deferred_validation():
             parsed = tyro.cli(
                 kind,
                 prog=f"{program} {preset}".strip(),
@@ -192,7 +190,7 @@ def _with_kind(config: C, path: str, kind: str) -> C:
     if path not in choices:
         parts = ", ".join(choices) or "no part"
         raise ConfigError(f"unknown option --{path}.type; kinds can be chosen for {parts}")
-    by_class = {each.__name__: each for each in choices[path].values()}
+    by_class = {kind.__name__: kind for kind in choices[path].values()}
     kinds = by_class | choices[path]  # names of classes are those that manifests hold
     if kind not in kinds:
         raise ConfigError(f"--{path}.type: unknown kind {kind!r}; choose from {', '.join(choices[path])}")
@@ -214,7 +212,11 @@ def _choices(config: Config, prefix: str = "") -> dict[str, dict[str, type[Confi
         value = getattr(config, field.name)
         if isinstance(value, Config) and typing.get_origin(hints[field.name]) is not typing.Annotated:
             members = typing.get_args(hints[field.name])
-            kinds = {each.kind_name or each.__name__: each for each in members if issubclass(each, Config)}
+            kinds = {
+                member.kind_name or member.__name__: member
+                for member in members
+                if issubclass(member, Config)
+            }
             if len(kinds) > 1:
                 found[prefix + field.name] = kinds
             found |= _choices(value, f"{prefix}{field.name}.")

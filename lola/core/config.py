@@ -29,17 +29,15 @@ import pydantic
 from lola.core.errors import ConfigError
 
 T = TypeVar("T")
-INTEGERS = 2**63
+INT64_LIMIT = 2**63
 
-_deferred: contextvars.ContextVar[bool] = contextvars.ContextVar("_deferred", default=False)
+_validation_deferred: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "_validation_deferred", default=False
+)
 
 
 class Within:
-    """The range of a number, in the notation of intervals: `[0, 1)` holds 0 but not 1.
-
-    Arguments:
-        interval: The range.
-    """
+    """The range of a number, in the notation of intervals: `[0, 1)` contains 0 but not 1."""
 
     def __init__(self, interval: str) -> None:
         self.interval = interval
@@ -58,16 +56,11 @@ class Within:
 
 
 @dataclasses.dataclass(frozen=True)
-class Listed:
-    """What a list must be.
+class ListRule:
+    """What a list must be."""
 
-    Arguments:
-        empty: Whether it may be empty.
-        repeats: Whether it may name something twice.
-    """
-
-    empty: bool = False
-    repeats: bool = False
+    empty: bool = False  # whether it may be empty
+    repeats: bool = False  # whether it may contain duplicates
 
 
 Count = Annotated[int, Within("[1, 1e12]")]  # what takes time, but no memory
@@ -76,13 +69,13 @@ NonNegativeInt = Annotated[int, Within("[0, 1e9]")]  # what counts from 0
 Channels = Annotated[int, Within("[2, 65536]")]  # what is normalised over
 Factor = Annotated[int, Within("[1, 64]")]  # what multiplies a size
 Kernel = Annotated[int, Within("[1, 63]")]  # what convolutions span
-Each = Annotated[tuple[T, ...], Listed(repeats=True)]  # at least one
+NonEmpty = Annotated[tuple[T, ...], ListRule(repeats=True)]  # at least one
 Positive = Annotated[float, Within("(0, 1e30]")]  # within the range of single precision
 NotNegative = Annotated[float, Within("[0, 1e30]")]
-Share = Annotated[float, Within("[0, 1)")]
+Fraction = Annotated[float, Within("[0, 1)")]
 Gpus = Annotated[float, Within("[0, 1024]")]
-Distinct = Annotated[tuple[T, ...], Listed()]  # at least one, and none twice
-DistinctOrNone = Annotated[tuple[T, ...], Listed(empty=True)]
+Distinct = Annotated[tuple[T, ...], ListRule()]  # at least one, and none twice
+DistinctOrNone = Annotated[tuple[T, ...], ListRule(empty=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +91,7 @@ class Config:
         Config.classes[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        if not _deferred.get():
+        if not _validation_deferred.get():
             self._check_values()
             self.validate()
 
@@ -131,15 +124,16 @@ class Config:
 
     def _check_values(self) -> None:
         for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]  # classes have hashes
-            fault = _fault(getattr(self, name), hint)
-            require(not fault, f"{option(name)} {fault}")
+            fault = _describe_fault(getattr(self, name), hint)
+            require(not fault, f"{option_name(name)} {fault}")
 
     def to_json(self) -> dict[str, Any]:
         """The fingerprinted fields, as JSON values; nested configurations name their class."""
         return {
-            field.name: _json(getattr(self, field.name))
+            field.name: _to_json(getattr(self, field.name))
             for field in dataclasses.fields(self)
-            if not field.metadata.get("runtime") and not _unchanged(field, getattr(self, field.name))
+            if not field.metadata.get("runtime")
+            and not _is_default_of_added(field, getattr(self, field.name))
         }
 
     @property
@@ -159,7 +153,7 @@ class Config:
         surplus = sorted(set(values) - known - {"type"})
         if surplus:
             raise ConfigError(f"{cls.__name__} has no option {', '.join(surplus)}")
-        values = {key: _revive(value) for key, value in values.items() if key != "type"}
+        values = {key: _from_json(value) for key, value in values.items() if key != "type"}
         try:
             return pydantic.TypeAdapter(cls).validate_python(values)
         except pydantic.ValidationError as error:
@@ -179,13 +173,13 @@ def added_field(default: Any) -> Any:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
+def deferred_validation() -> Iterator[None]:
     """Build configurations without validating them; `Config.check_options` makes up for it."""
-    token = _deferred.set(True)
+    token = _validation_deferred.set(True)
     try:
         yield
     finally:
-        _deferred.reset(token)
+        _validation_deferred.reset(token)
 
 
 @contextlib.contextmanager
@@ -198,7 +192,7 @@ def prefix_options(path: str) -> Iterator[None]:
         raise ConfigError(re.sub(r"(?<![\w-])--(?=[a-z])", before, str(error))) from error.__cause__
 
 
-def option(name: str) -> str:
+def option_name(name: str) -> str:
     """The name of a field on the command line."""
     return "--" + name.replace("_", "-")
 
@@ -216,16 +210,16 @@ def check_gpus(gpus: float) -> None:
 
 def fingerprint(*parts: Any) -> str:
     """A SHA-256 in hex of JSON values, configurations and other fingerprints, in order."""
-    canonical = json.dumps([_json(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps([_to_json(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested configuration values with dotted names."""
     result: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            result |= flat(value, f"{prefix}{key}.")
+            result |= flatten(value, f"{prefix}{key}.")
         else:
             result[prefix + key] = value
     return result
@@ -238,28 +232,28 @@ def _hints(kind: Any) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _fault(value: Any, hint: Any, rules: tuple[Any, ...] = ()) -> str:
+def _describe_fault(value: Any, hint: Any, rules: tuple[Any, ...] = ()) -> str:
     """What is wrong with a value of a type, in words that follow its name; nothing if it may be."""
     if typing.get_origin(hint) is Annotated:
         inner, *more = typing.get_args(hint)
-        return _fault(value, inner, (*rules, *more))
+        return _describe_fault(value, inner, (*rules, *more))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return _fault(value, _alternative(value, typing.get_args(hint)), rules)
+        return _describe_fault(value, _matching_type(value, typing.get_args(hint)), rules)
     if isinstance(value, tuple):
-        return _list_fault(value, typing.get_args(hint), rules)
+        return _describe_list_fault(value, typing.get_args(hint), rules)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     if isinstance(value, float) and not math.isfinite(value):
         return f"must be a finite number, not {value}"
-    if isinstance(value, int) and not -INTEGERS <= value < INTEGERS:
+    if isinstance(value, int) and not -INT64_LIMIT <= value < INT64_LIMIT:
         return f"must be an integer of 64 bits, not {value}"
     ranges = (rule for rule in rules if isinstance(rule, Within) and value not in rule)
     return next((f"{rule}, not {value}" for rule in ranges), "")
 
 
-def _list_fault(values: tuple[Any, ...], hints: tuple[Any, ...], rules: tuple[Any, ...]) -> str:
+def _describe_list_fault(values: tuple[Any, ...], hints: tuple[Any, ...], rules: tuple[Any, ...]) -> str:
     for rule in rules:
-        if isinstance(rule, Listed):
+        if isinstance(rule, ListRule):
             if not values and not rule.empty:
                 return "must name at least one"
             twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
@@ -267,11 +261,11 @@ def _list_fault(values: tuple[Any, ...], hints: tuple[Any, ...], rules: tuple[An
                 return f"contains {twice} more than once"
     if len(hints) == 2 and hints[1] is Ellipsis:
         hints = hints[:1] * len(values)
-    faults = (_fault(value, hint) for value, hint in zip(values, hints, strict=False))
+    faults = (_describe_fault(value, hint) for value, hint in zip(values, hints, strict=False))
     return next((fault for fault in faults if fault), "")
 
 
-def _alternative(value: Any, hints: tuple[Any, ...]) -> Any:
+def _matching_type(value: Any, hints: tuple[Any, ...]) -> Any:
     """Of the types of a union, that of a value."""
     for hint in hints:
         plain = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
@@ -281,23 +275,23 @@ def _alternative(value: Any, hints: tuple[Any, ...]) -> Any:
     return Any
 
 
-def _revive(value: Any) -> Any:
+def _from_json(value: Any) -> Any:
     if isinstance(value, dict) and value.get("type") in Config.classes:
         return Config.classes[value["type"]].from_json(value)
-    return [_revive(item) for item in value] if isinstance(value, list) else value
+    return [_from_json(item) for item in value] if isinstance(value, list) else value
 
 
-def _unchanged(field: "dataclasses.Field[Any]", value: Any) -> bool:
+def _is_default_of_added(field: "dataclasses.Field[Any]", value: Any) -> bool:
     return bool(field.metadata.get("added")) and value == field.default
 
 
-def _json(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, Config):
         return {"type": type(value).__name__, **value.to_json()}
     if isinstance(value, dict):
-        return {str(key): _json(item) for key, item in value.items()}
+        return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_json(item) for item in value]
+        return [_to_json(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a configuration cannot hold {type(value).__name__}")

@@ -88,11 +88,7 @@ def translate_os_errors(path: object, verb: str = "use") -> Iterator[None]:
 def fsync_path(path: Path) -> None:
     """Return when a file, or a folder and all that is below it, is on the disk."""
     if not path.is_dir():
-        number = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        _fsync(path)
         return
     for entry in path.iterdir():
         if not entry.is_symlink():
@@ -103,22 +99,26 @@ def fsync_path(path: Path) -> None:
 def fsync_folder(folder: Path) -> None:
     """Return when the names in a folder are on the disk; some network filesystems need no such call."""
     try:
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        _fsync(folder)
     except OSError as error:
         if error.errno not in NO_FOLDER_SYNC:
             raise
 
 
+def _fsync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, as far as they are missing, to survive a power cut."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    """Make a folder and its missing parents so that they survive a power cut."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for each in missing:
-        fsync_folder(each.parent)
+    for created in missing:
+        fsync_folder(created.parent)
 
 
 def replace(source: Path, target: Path) -> None:
@@ -141,7 +141,6 @@ class Lock(filelock.FileLock):  # type: ignore[misc, valid-type]
     """
 
     def acquire(self, *arguments: Any, **options: Any) -> Any:
-        """Wait for the lock, as `filelock.FileLock.acquire` does."""
         with translate_os_errors(self.lock_file):
             return super().acquire(*arguments, **options)
 
@@ -169,7 +168,7 @@ def expand(text: str) -> Path:
 
 
 def private_folder(name: str) -> Path:
-    """A folder for temporary files of this user alone, of a name, where there is no better one.
+    """A temporary folder of a name that belongs to this user alone, where there is no better one.
 
     Raises:
         StorageError: Another user made it, or it cannot be made.

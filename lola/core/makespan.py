@@ -15,18 +15,13 @@ from lola.core.config import require
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A task with a duration, dependencies and resources.
+    """A task with a duration, dependencies and resources."""
 
-    Arguments:
-        name: Several tasks may have the same name; a task that needs it needs all of them.
-        seconds: How long it takes.
-        needs: Names of tasks that must finish first; names without a task count as finished.
-        takes: Amounts that it occupies while it runs, by resource.
-    """
-
-    name: str
-    seconds: float
+    name: str  # several tasks may have the same name; a task that needs it needs all of them
+    seconds: float  # how long it takes
+    # names of tasks that must finish first; names without a task count as finished
     needs: frozenset[str] = frozenset()
+    # amounts that it occupies while it runs, by resource
     takes: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -47,7 +42,7 @@ def makespan(tasks: Sequence[Task], capacity: Mapping[str, float]) -> float:
                 amount <= available,
                 f"{task.name} needs {amount:g} {resource}, but the cluster has {available:g}",
             )
-    plan = _Plan(tasks, capacity)
+    plan = _Schedule(tasks, capacity)
     while plan.left:
         plan.start()
         if not plan.running:
@@ -61,7 +56,7 @@ def critical_path(tasks: Sequence[Task]) -> float:
     return makespan([dataclasses.replace(task, takes={}) for task in tasks], {})
 
 
-class _Plan:
+class _Schedule:
     """The state of the schedule: ready tasks, by the resources that they take, and running ones."""
 
     def __init__(self, tasks: Sequence[Task], capacity: Mapping[str, float]) -> None:
@@ -81,7 +76,6 @@ class _Plan:
         heapq.heappush(self.ready[tuple(sorted(self.tasks[number].takes.items()))], number)
 
     def start(self) -> None:
-        """Start everything that can start now."""
         while fitting := [queue for takes, queue in self.ready.items() if queue and self._fits(takes)]:
             number = heapq.heappop(min(fitting))
             for resource, amount in self.tasks[number].takes.items():

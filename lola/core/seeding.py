@@ -74,9 +74,7 @@ class SampleGenerator:
     def uniform(self, *shape: int, quantile: Callable[[np.ndarray], np.ndarray] | None = None) -> Tensor:
         """Uniform numbers in [0, 1), float32, with shape `(B, *shape)`: few, drawn on the host.
 
-        Arguments:
-            shape: The shape of a sample's numbers.
-            quantile: What they are mapped by in double precision, if by anything.
+        A quantile function, if given, maps them in double precision.
         """
         numbers = self._uniform(shape)
         numbers = numbers if quantile is None else quantile(numbers)

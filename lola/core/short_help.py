@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lola.core.config import Config, option
+from lola.core.config import Config, option_name
 
 HIDDEN = [typing.get_args(mark[int])[1] for mark in (tyro.conf.Suppress, tyro.conf.Fixed)]
 POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
@@ -33,12 +33,12 @@ def short_help(kind: type[Config], default: Config | None) -> str:
             again = type(value) in explained
             explained.add(type(value))
             lines = _lines(type(value), value, f"{name}.", width, type(value).common, again)
-            blocks.append("\n".join([f"{option(name)[2:]}:", *lines]))
+            blocks.append("\n".join([f"{option_name(name)[2:]}:", *lines]))
         elif value is dataclasses.MISSING and isinstance(hint, type) and issubclass(hint, Config):
-            blocks.append("\n".join([f"{option(name)[2:]}:", *_lines(hint, None, f"{name}.", width)]))
-    rest = [option(name) for name, _, value in _fields(kind, default) if isinstance(value, Config)]
+            blocks.append("\n".join([f"{option_name(name)[2:]}:", *_lines(hint, None, f"{name}.", width)]))
+    rest = [option_name(name) for name, _, value in _fields(kind, default) if isinstance(value, Config)]
     if rest:
-        more = f"--help-all lists all options, also those of {', '.join(f'{each}.*' for each in rest)}."
+        more = f"--help-all lists all options, also those of {', '.join(f'{part}.*' for part in rest)}."
         blocks.append("\n".join(textwrap.wrap(more, width)))
     return "\n\n".join(blocks)
 
@@ -53,14 +53,13 @@ def _fields(kind: type[Config], default: Config | None) -> Iterator[tuple[str, A
         if default is not None:
             value = getattr(default, field.name)
         metadata = getattr(hint, "__metadata__", ())
-        if not any(each is mark for each in metadata for mark in HIDDEN):
+        if not any(item is mark for item in metadata for mark in HIDDEN):
             yield field.name, hint, value
 
 
 def positional_names(kind: type[Config]) -> list[str]:
-    """The names of a program's positional arguments."""
     hints = {name: getattr(hint, "__metadata__", ()) for name, hint, _ in _fields(kind, None)}
-    return [name.upper() for name, metadata in hints.items() if any(each is POSITIONAL for each in metadata)]
+    return [name.upper() for name, metadata in hints.items() if any(item is POSITIONAL for item in metadata)]
 
 
 def _lines(
@@ -77,11 +76,11 @@ def _lines(
         if _is_part(hint) or (only and name not in only):
             continue
         metadata = getattr(hint, "__metadata__", ())
-        title = option(prefix + name)
-        if any(each is POSITIONAL for each in metadata):
+        title = option_name(prefix + name)
+        if any(item is POSITIONAL for item in metadata):
             title = name.upper()
         elif isinstance(value, bool):
-            title = f"{title}, {option(f'{prefix}no_{name}')}"
+            title = f"{title}, {option_name(f'{prefix}no_{name}')}"
         else:
             title = f"{title} {_metavar(hint)}"
         if brief:
@@ -113,22 +112,22 @@ def _metavar(hint: Any) -> str:
     """What an option takes, such as `INT ...`."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        named = [each.metavar for each in inner[1:] if getattr(each, "metavar", None)]
+        named = [item.metavar for item in inner[1:] if getattr(item, "metavar", None)]
         return named[0] if named else _metavar(inner[0])
     if origin is Literal:
         return "{" + ",".join(map(str, inner)) + "}"
     if origin is tuple:
         return f"{_metavar(inner[0])} ..." if inner[-1] is Ellipsis else " ".join(map(_metavar, inner))
     if origin in (typing.Union, types.UnionType):
-        return "|".join(dict.fromkeys(_metavar(each) for each in inner if each is not type(None)))
+        return "|".join(dict.fromkeys(_metavar(part) for part in inner if part is not type(None)))
     return {int: "INT", float: "NUMBER", str: "TEXT"}.get(hint, "VALUE")
 
 
 def _field_docs(kind: type) -> dict[str, str]:
     """What each field means, from the `Arguments:` of a class and those that it inherits from."""
     found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        _, _, arguments = (each.__doc__ or "").partition("Arguments:\n")
+    for base in reversed(kind.__mro__):
+        _, _, arguments = (base.__doc__ or "").partition("Arguments:\n")
         for names, text in re.findall(r"^ {8}(\w+(?:, \w+)*): (.*(?:\n {12}.*)*)", arguments, re.M):
             found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
     return found

@@ -100,17 +100,25 @@ def reminding(
     describe: Callable[[], str], log: Log, first: float = FIRST_S, longest: float = LONGEST_S
 ) -> Iterator[Reminder]:
     """Poll a `Reminder` from a thread while the block runs."""
-    stop, reminder = threading.Event(), Reminder(describe, log, first, longest)
+    reminder = Reminder(describe, log, first, longest)
+    with call_at_intervals(reminder.poll, min(POLL_INTERVAL_S, first)):
+        yield reminder
 
-    def watch() -> None:
-        while not stop.wait(min(POLL_INTERVAL_S, first)):
+
+@contextlib.contextmanager
+def call_at_intervals(function: Callable[[], None], interval_s: float) -> Iterator[None]:
+    """Call a function from a thread at intervals while the block runs; what it raises is ignored."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(interval_s):
             with contextlib.suppress(Exception):  # a line that cannot be logged must not end the work
-                reminder.poll()
+                function()
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield reminder
+        yield
     finally:
         stop.set()
         thread.join()

@@ -42,24 +42,17 @@ from lola.data.systems import Boundary, Symmetries, System
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    r"""One symmetry, to be applied to a trajectory and to its parameters alike.
+    r"""One symmetry, to be applied to a trajectory and to its parameters alike."""
 
-    Arguments:
-        shifts: The cells $s_k$ by which each grid axis is rolled.
-        flips: Whether each grid axis is reversed.
-        permutation: The axis $\pi(j)$ that each grid axis $j$ takes its values from.
-        vectors: Channel numbers of each vector field's components.
-        complements: Pairs (channel number, c) of the scalar fields that become $c - x$ in the end.
-        tilts: Triples (channel number, grid axis, values along it) that are added in the end.
-        tensors: Channel numbers of each second-order field's components, row by row.
-    """
-
-    shifts: tuple[int, ...]
-    flips: tuple[bool, ...]
-    permutation: tuple[int, ...]
-    vectors: tuple[tuple[int, ...], ...]
+    shifts: tuple[int, ...]  # the cells $s_k$ by which each grid axis is rolled
+    flips: tuple[bool, ...]  # whether each grid axis is reversed
+    permutation: tuple[int, ...]  # the axis $\pi(j)$ that each grid axis $j$ takes its values from
+    vectors: tuple[tuple[int, ...], ...]  # channel numbers of each vector field's components
+    # pairs (channel number, c) of the scalar fields that become $c - x$ at last
     complements: tuple[tuple[int, float], ...] = ()
+    # triples (channel number, grid axis, values along it) that are added at last
     tilts: tuple[tuple[int, int, tuple[float, ...]], ...] = ()
+    # channel numbers of each second-order field's components, row by row
     tensors: tuple[tuple[int, ...], ...] = ()
 
     def apply(self, x: Tensor) -> Tensor:
@@ -126,12 +119,12 @@ def draw_symmetry(
         ConfigError: Cells along an axis to be reversed do not lie symmetrically.
     """
     axes = range(system.dimensions)
-    reflections = {each.axis: each for each in system.reflections if symmetries == "full"}
+    reflections = {reflection.axis: reflection for reflection in system.reflections if symmetries == "full"}
     heights = {axis: _heights(system, axis, coordinates) for axis in reflections}
     rolls, may_flip, exchange = _freedom(system, boundary, grid, symmetries)
     shifts = tuple(int(generator.integers(rolls[k])) if rolls[k] > 1 else 0 for k in axes)
     flips = tuple(bool(generator.integers(2)) if may_flip[k] else False for k in axes)
-    reflected = [each for axis, each in reflections.items() if flips[axis]]
+    reflected = [reflection for axis, reflection in reflections.items() if flips[axis]]
     number = system.channels.index
     return Augmentation(
         shifts=shifts,
@@ -139,11 +132,13 @@ def draw_symmetry(
         permutation=tuple(int(k) for k in (generator.permutation(len(axes)) if exchange else axes)),
         vectors=system.vectors,
         tensors=system.tensors,
-        complements=tuple((number(name), c) for each in reflected for name, c in each.complements),
+        complements=tuple(
+            (number(name), c) for reflection in reflected for name, c in reflection.complements
+        ),
         tilts=tuple(
-            (number(name), each.axis, tuple(c * heights[each.axis]))
-            for each in reflected
-            for name, c in each.tilts
+            (number(name), reflection.axis, tuple(c * heights[reflection.axis]))
+            for reflection in reflected
+            for name, c in reflection.tilts
         ),
     )
 
@@ -198,7 +193,7 @@ def _freedom(
     """The number of shifts of each axis, whether it may be reversed, and whether axes may be exchanged."""
     axes = range(system.dimensions)
     periodic = (np.asarray(boundary) == Boundary.PERIODIC).all(axis=1)
-    reflected = {each.axis for each in system.reflections if symmetries == "full"}
+    reflected = {reflection.axis for reflection in system.reflections if symmetries == "full"}
     everywhere = symmetries == "published" and bool(system.flips)
     rolls = [grid[k] if system.roll and periodic[k] else 1 for k in axes]
     return (

@@ -4,7 +4,7 @@ HDF5 reads its metadata in many small pieces and arrays in few large ones. On a 
 from a cache of the blocks that were fetched last, and a large piece is one request of exactly its bytes, so
 that a slice of an array costs no more than itself.
 
-Filesystems find their credentials themselves, in the environment; no error tells more than a location.
+Filesystems find their credentials themselves, in the environment; errors show locations alone.
 """
 
 import atexit
@@ -33,7 +33,6 @@ MAX_OPEN_FILES = 64  # files that a process keeps open
 
 
 def file_name(location: Location) -> str:
-    """The last part of a location."""
     return posixpath.basename(str(location))
 
 
@@ -70,7 +69,6 @@ def exists(location: Location) -> bool:
 
 
 def file_size(location: Location) -> int:
-    """The bytes of a file."""
     with translate_fs_errors(location):
         if isinstance(location, Path):
             return location.stat().st_size
@@ -131,7 +129,7 @@ def open_hdf5(location: Location | AnyPath) -> h5py.File:
 def open_local_hdf5(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
     """Open a file of this machine; without HDF5's lock where that is refused, which some filesystems do.
 
-    A file that has its name is written by nobody any more, and a temporary one by this process alone.
+    No process writes to a file that has its final name, and only this one to a temporary file.
     """
     try:
         return h5py.File(path, mode)
@@ -143,9 +141,6 @@ def open_local_hdf5(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
 
 class RemoteFile(io.RawIOBase):
     """A remote file to read from, whose failures are all `LolaError`s.
-
-    Arguments:
-        location: Its URL.
 
     Raises:
         DataError: It does not exist.
@@ -171,23 +166,12 @@ class RemoteFile(io.RawIOBase):
             return int(self.inner.readinto(buffer))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position."""
         return int(self.inner.seek(offset, whence))
 
     def tell(self) -> int:
-        """The position."""
         return int(self.inner.tell())
 
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
     def close(self) -> None:
-        """Close the file and forget its blocks."""
         if not self.closed:
             self.inner.close()
         super().close()
@@ -211,13 +195,9 @@ register_cache(LargeReadCache, clobber=True)
 def missing_files_error(
     root: Location, datasets: Sequence[str], split: str, filtered: bool
 ) -> MissingDataError:
-    """The error that a folder lacks the datasets that are wanted; it names sibling folders that have them.
+    """The error that a folder has none of some datasets; it names sibling folders that have one.
 
-    Arguments:
-        root: The folder, a path or a URL.
-        datasets: The datasets, any of which would do.
-        split: The split.
-        filtered: Whether files were left out by their names.
+    `filtered`: whether files were left out by their names.
     """
     if isinstance(root, str) and not exists(root):
         return MissingDataError(

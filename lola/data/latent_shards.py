@@ -1,4 +1,4 @@
-"""Writing, describing and verifying the shards of a latent cache (`lola/data/latents.py` tells their schema).
+"""Writing, describing and verifying the shards of a latent cache (their schema: `lola/data/latents.py`).
 
 A shard is written row group by row group as its trajectories arrive, so that one trajectory is in memory,
 whatever the size of the shard; it is renamed into place when it is whole. Its footer holds the moments of
@@ -40,7 +40,6 @@ LAYOUT: dict[str, Any] = {
 
 
 def shard_path(folder: AnyPath, split: str, number: int) -> AnyPath:
-    """Where a shard of a cache is."""
     return folder / split / f"shard-{number:05d}.parquet"
 
 
@@ -55,15 +54,17 @@ def write_shard(path: AnyPath, trajectories: Iterable[LatentTrajectory]) -> None
     with atomic_path(path) as tmp_path:
         writer: pq.ParquetWriter | None = None
         try:
-            for each in trajectories:
+            for trajectory in trajectories:
                 for name in ("parameters", "latents"):
-                    values = getattr(each, name)
-                    cast_checked(values, values.dtype, f"{each.id}, variant {each.variant}: {name}")
-                row = _row(each)
+                    values = getattr(trajectory, name)
+                    cast_checked(
+                        values, values.dtype, f"{trajectory.id}, variant {trajectory.variant}: {name}"
+                    )
+                row = _row(trajectory)
                 if writer is None:
                     writer = pq.ParquetWriter(tmp_path, row.schema, **LAYOUT)
                 writer.write_table(row)
-                moments.add(each, checksum(row))
+                moments.add(trajectory, checksum(row))
             if writer is None:
                 raise ValueError(f"a shard needs at least one trajectory: {path}")
             writer.add_key_value_metadata({"lola": dumps(moments.values())})
@@ -113,23 +114,23 @@ def describe_shards(paths: Sequence[AnyPath]) -> dict[str, Any]:
             {"name": path.name, "bytes": path.stat().st_size, "row_groups": footer.pop("row_groups")}
         )
         moments.append(footer)
-    count = sum(each["count"] for each in moments)
-    mean = math.fsum(each["sum"] for each in moments) / count
-    square = math.fsum(each["squares"] for each in moments) / count
+    count = sum(shard["count"] for shard in moments)
+    mean = math.fsum(shard["sum"] for shard in moments) / count
+    square = math.fsum(shard["squares"] for shard in moments) / count
     return {
         "shards": shards,
-        "trajectories": sum(len(each["row_groups"]) for each in shards),
+        "trajectories": sum(len(shard["row_groups"]) for shard in shards),
         "statistics": {
             "mean": mean,
             "std": max(square - mean**2, 0.0) ** 0.5,
-            "min": min(each["min"] for each in moments),
-            "max": max(each["max"] for each in moments),
+            "min": min(shard["min"] for shard in moments),
+            "max": max(shard["max"] for shard in moments),
         },
     }
 
 
 def shard_error(path: AnyPath) -> str:
-    """What is wrong with a shard that a footer can tell; empty if it is whole."""
+    """What is wrong with a shard by its footer; empty if nothing is."""
     try:
         describe_shards([path])
     except (*DECODE_ERRORS, pa.ArrowException) as error:
@@ -142,12 +143,12 @@ def verify(folder: AnyPath) -> Iterator[str]:
 
     Raises:
         StorageError: The cache is not finished.
-        DataError: Its manifest holds no checksums of row groups.
+        DataError: Its manifest has no checksums of row groups.
     """
     for split, described in read_manifest(folder).get("splits", {}).items():
         for shard in described["shards"]:
             if "row_groups" not in shard:
-                raise DataError(f"{folder} holds no checksums of row groups; encode it again to have them")
+                raise DataError(f"{folder} has no checksums of row groups; encode it again to have them")
             yield from _verify_shard(folder / split / shard["name"], shard)
 
 
@@ -176,13 +177,13 @@ def _verify_shard(path: AnyPath, described: dict[str, Any]) -> Iterator[str]:
                 yield f"{path}: row group {group} is corrupt: checksum {found[:8]}, not {expected[group][:8]}"
 
 
-def _row(each: LatentTrajectory) -> pa.Table:
+def _row(trajectory: LatentTrajectory) -> pa.Table:
     return pa.table(
         {
-            "trajectory": pa.array([each.id], pa.string()),
-            "variant": pa.array([each.variant], pa.int32()),
-            "parameters": tensor_column([each.parameters]),
-            "latents": tensor_column([each.latents]),
+            "trajectory": pa.array([trajectory.id], pa.string()),
+            "variant": pa.array([trajectory.variant], pa.int32()),
+            "parameters": tensor_column([trajectory.parameters]),
+            "latents": tensor_column([trajectory.latents]),
         }
     )
 
@@ -195,8 +196,8 @@ class _Moments:
         self.count, self.sum, self.squares = 0, 0.0, 0.0
         self.min, self.max = math.inf, -math.inf
 
-    def add(self, each: LatentTrajectory, digest: str) -> None:
-        values = each.latents.astype(np.float64)
+    def add(self, trajectory: LatentTrajectory, digest: str) -> None:
+        values = trajectory.latents.astype(np.float64)
         self.row_groups.append(digest)
         self.count += values.size
         self.sum += float(values.sum())

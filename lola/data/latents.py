@@ -16,6 +16,7 @@ read.
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,19 +37,12 @@ from lola.storage.stages import read_manifest
 
 @dataclasses.dataclass(frozen=True)
 class LatentTrajectory:
-    """One encoded trajectory.
+    """One encoded trajectory."""
 
-    Arguments:
-        id: `<dataset>/<split>/<file>#<index>`.
-        variant: The augmentation's number; 0 is none.
-        parameters: Shape `(P,)`, those of the augmented simulation.
-        latents: Shape `(L, C, *grid)`.
-    """
-
-    id: str
-    variant: int
-    parameters: np.ndarray
-    latents: np.ndarray
+    id: str  # `<dataset>/<split>/<file>#<index>`
+    variant: int  # the augmentation's number; 0 is none
+    parameters: np.ndarray  # shape `(P,)`, those of the augmented simulation
+    latents: np.ndarray  # shape `(L, C, *grid)`
 
 
 class LatentSplit:
@@ -71,15 +65,13 @@ class LatentSplit:
     def __init__(self, folder: AnyPath, split: str) -> None:
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
-            raise DataError(f"{folder} holds no split {split!r}, only {', '.join(manifest['splits'])}")
+            raise DataError(f"{folder} has no split {split!r}, only {', '.join(manifest['splits'])}")
         self.folder, self.split = folder, split
         self.shape: tuple[int, ...] = tuple(manifest["shape"])
         self.steps = self.shape[0]
         self.parameter_count: int = manifest["parameters"]
         self.skipped: dict[str, str] = manifest["splits"][split].get("skipped", {})
         self.dtype = np.dtype(np.float32)
-        self._index: list[tuple[Path, int]] = []
-        self._parameters = np.empty((0, self.parameter_count), dtype=np.float32)
         self._paths = [folder / split / shard["name"] for shard in manifest["splits"][split]["shards"]]
         if self._paths:
             path = local_copy(self._paths[0])
@@ -103,30 +95,27 @@ class LatentSplit:
     @property
     def index(self) -> list[tuple[Path, int]]:
         """Shard and row group of each trajectory and variant."""
-        self._load()
-        return self._index
+        return self._contents[0]
 
-    def _load(self) -> None:
-        """Read where every trajectory and variant is, and its parameters, once."""
-        if not self._index:
-            index, parameters = [], []
-            for path in local_copies(self._paths):
-                with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
-                    index += [(path, group) for group in range(file.num_row_groups)]
-                    column = file.read(["parameters"]).column("parameters")
-                    parameters += [_rows(chunk, (self.parameter_count,)) for chunk in column.chunks]
-                    if len(column) != file.num_row_groups:
-                        raise ValueError(f"it has {len(column)} rows in {file.num_row_groups} row groups")
-            self._parameters = np.concatenate([self._parameters, *parameters]).astype(np.float32)
-            self._index = index
+    @functools.cached_property
+    def _contents(self) -> tuple[list[tuple[Path, int]], np.ndarray]:
+        """Shard and row group of each trajectory and variant, and its parameters `(rows, P)`."""
+        index, parameters = [], [np.empty((0, self.parameter_count), dtype=np.float32)]
+        for path in local_copies(self._paths):
+            with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+                index += [(path, group) for group in range(file.num_row_groups)]
+                column = file.read(["parameters"]).column("parameters")
+                parameters += [_rows(chunk, (self.parameter_count,)) for chunk in column.chunks]
+                if len(column) != file.num_row_groups:
+                    raise ValueError(f"it has {len(column)} rows in {file.num_row_groups} row groups")
+        return index, np.concatenate(parameters).astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def parameters(self, index: int | np.ndarray) -> Tensor:
         """Parameters of a trajectory, shape `(P,)`, or of several, `(B, P)`."""
-        self._load()
-        return torch.from_numpy(self._parameters[index])
+        return torch.from_numpy(self._contents[1][index])
 
     def latents(self, index: int) -> np.ndarray:
         """All latent states of a trajectory as they are stored, shape `(L, C, *grid)`."""
@@ -161,13 +150,7 @@ def _rows(chunk: pa.ExtensionArray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class LatentWindows:
-    """Every window of `length` states at a stride, over all trajectories and variants of a split.
-
-    Arguments:
-        split: The encoded trajectories.
-        length: States per window.
-        stride: Simulation steps between states.
-    """
+    """All windows of `length` states, `stride` simulation steps apart, of all trajectories and variants."""
 
     def __init__(self, split: LatentSplit, length: int, stride: int = 1) -> None:
         self.split, self.length, self.stride = split, length, stride
@@ -195,7 +178,6 @@ class LatentWindows:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of a state in memory, as stored."""
         return self.split.dtype.itemsize * math.prod(self.split.shape[1:])
 
     def allocate(self, states: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The typed batch that data, models and training pass around."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -13,16 +14,12 @@ from lola.core.errors import DataError
 class Batch:
     """Windows of consecutive states with the parameters of their simulations.
 
-    Arguments:
-        states: Standardised fields or latents, channels before time, with shape `(B, C, L, *grid)`.
-        parameters: Constants and boundary codes of each simulation, with shape `(B, P)`.
-
     Raises:
         DataError: The shapes do not belong together.
     """
 
-    states: Tensor
-    parameters: Tensor
+    states: Tensor  # standardised fields or latents, channels before time, with shape `(B, C, L, *grid)`
+    parameters: Tensor  # constants and boundary codes of each simulation, with shape `(B, P)`
 
     def __post_init__(self) -> None:
         if self.states.ndim < 4:
@@ -40,20 +37,15 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> Self:
         """The windows from `start` to `stop`."""
-        return dataclasses.replace(
-            self, states=self.states[start:stop], parameters=self.parameters[start:stop]
-        )
+        return self._map(lambda x: x[start:stop])
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device; a copy from pinned memory does not block."""
-        return dataclasses.replace(
-            self,
-            states=self.states.to(device, non_blocking=True),
-            parameters=self.parameters.to(device, non_blocking=True),
-        )
+        return self._map(lambda x: x.to(device, non_blocking=True))
 
     def pin(self) -> Self:
         """The batch in page-locked memory, for asynchronous copies to a GPU."""
-        return dataclasses.replace(
-            self, states=self.states.pin_memory(), parameters=self.parameters.pin_memory()
-        )
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return dataclasses.replace(self, states=function(self.states), parameters=function(self.parameters))

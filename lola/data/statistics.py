@@ -42,7 +42,6 @@ class Moments:
         self.merge(type(self)(count, mean, squares, values.min(axis=axes), values.max(axis=axes)))
 
     def merge(self, other: Self) -> None:
-        """Merge the moments of other values."""
         total, delta = self.count + other.count, other.mean - self.mean
         if total == 0:
             return
@@ -54,7 +53,6 @@ class Moments:
 
     @property
     def std(self) -> np.ndarray:
-        """The standard deviation."""
         return np.sqrt(self.squares / max(self.count, 1))
 
     def summary(self) -> dict[str, Any]:
@@ -67,11 +65,7 @@ class Moments:
 
 
 def channel_moments(x: "Tensor", system: System) -> tuple[Moments, Moments]:
-    """The moments of each channel, before and after its transform, in double precision.
-
-    Arguments:
-        x: Fields in physical units, with shape `(C, L, *grid)`.
-        system: The physical system.
+    """The moments of each channel of `(C, L, *grid)`, before and after its transform, in double precision.
 
     Raises:
         DataError: A value is outside the domain of its channel's transform.
@@ -106,7 +100,6 @@ def statistics_table(physical: Moments, transformed: Moments, system: System) ->
 
 
 def statistics_folder(root: AnyPath, system: str, fingerprint: str) -> AnyPath:
-    """Where the statistics of a fingerprint are, under a storage root."""
     return root / "statistics" / f"{system}-statistics-{fingerprint[:8]}"
 
 

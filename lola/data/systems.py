@@ -27,34 +27,21 @@ class Boundary(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A physical field as The Well stores it.
+    """A physical field as The Well stores it."""
 
-    Arguments:
-        name: Its name in the HDF5 files.
-        order: Its tensor order: 0 for a scalar, 1 for a vector, 2 for a matrix.
-        transform: What is applied before standardising.
-    """
-
-    name: str
-    order: int = 0
-    transform: Transform = "identity"
+    name: str  # its name in the HDF5 files
+    order: int = 0  # its tensor order: 0 for a scalar, 1 for a vector, 2 for a matrix
+    transform: Transform = "identity"  # what is applied before standardising
 
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleSize:
-    """The size of a published ensemble of simulations, over all splits (Appendix B).
+    """The size of a published ensemble of simulations, over all splits (Appendix B)."""
 
-    Arguments:
-        grid: Cells along each grid axis.
-        trajectories: Simulations.
-        steps: States of each.
-        constants: Scalar constants of each.
-    """
-
-    grid: tuple[int, ...]
+    grid: tuple[int, ...]  # cells along each axis
     trajectories: int
-    steps: int
-    constants: int
+    steps: int  # states of each trajectory
+    constants: int  # scalars of each trajectory
 
     @property
     def parameter_count(self) -> int:
@@ -64,16 +51,11 @@ class EnsembleSize:
 
 @dataclasses.dataclass(frozen=True)
 class Reflection:
-    """The reversal of a grid axis that is a symmetry only if scalar fields change as well.
+    """The reversal of a grid axis that is a symmetry only if scalar fields change as well."""
 
-    Arguments:
-        axis: The grid axis, with coordinate z.
-        complements: Pairs (channel, c): x becomes c - x.
-        tilts: Pairs (channel, c): x becomes x + c (z - z_0), with z_0 the middle of the axis.
-    """
-
-    axis: int
-    complements: tuple[tuple[str, float], ...] = ()
+    axis: int  # the grid axis, with coordinate z
+    complements: tuple[tuple[str, float], ...] = ()  # pairs (channel, c): x becomes c - x
+    # pairs (channel, c): x becomes x + c (z - z_0), with z_0 the middle of the axis
     tilts: tuple[tuple[str, float], ...] = ()
 
 
@@ -132,22 +114,14 @@ class System:
     def channels(self) -> tuple[str, ...]:
         """Names of the channels: scalar fields, and others by component (`momentum_x`, `stress_xy`)."""
         return tuple(
-            "_".join([field.name, *components])
+            "_".join(filter(None, [field.name, "".join(axes)]))
             for field in self.fields
-            for components in (
-                ["".join(axes)] if field.order else []
-                for axes in itertools.product("xyz"[: self.dimensions], repeat=field.order)
-            )
+            for axes in itertools.product("xyz"[: self.dimensions], repeat=field.order)
         )
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
-        """The transform of each channel."""
-        return tuple(
-            itertools.chain.from_iterable(
-                [field.transform] * size for field, size in zip(self.fields, self.sizes, strict=True)
-            )
-        )
+        return tuple(field.transform for field, channels in self._numbers() for _ in channels)
 
     @property
     def vectors(self) -> tuple[tuple[int, ...], ...]:

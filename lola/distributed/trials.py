@@ -11,7 +11,7 @@ import ray
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 
-from lola.core.config import flat
+from lola.core.config import flatten
 from lola.core.errors import LolaError
 from lola.core.filesystem import describe_os_error
 from lola.data.well.datasets import Datasets
@@ -184,7 +184,7 @@ def _record_start(step: Step) -> EventLog:
     event_log.describe(
         name=step.title,
         tags=step.tags,
-        parameters=step.tags | flat(stage.config.to_json()),
+        parameters=step.tags | flatten(stage.config.to_json()),
     )
     for reads in step.reads:
         event_log.dataset(

@@ -370,7 +370,7 @@ def _load_model(
             f"not of {' or '.join(config.__name__ for config in kinds)}"
         )
     if weights == "ema" and not (folder / EMA_WEIGHTS).exists():
-        raise DataError(f"{folder} holds no averaged weights: its training had ema 0")
+        raise DataError(f"{folder} has no averaged weights: its training had ema 0")
     model = kind.from_json(manifest["model"]).build(**manifest["sizes"])
     load_weights(local_copy(folder / FILES[weights]), model)
     return model.eval()

@@ -36,13 +36,7 @@ LOG_VARIANCES = (-30.0, 20.0)  # beyond these an exponential is nothing or not f
 
 
 class Autoencoder(nn.Module):
-    """An autoencoder of states.
-
-    Arguments:
-        config: Its configuration.
-        channels: Channels of a state.
-        spatial: Grid axes.
-    """
+    """An autoencoder of states of `channels` fields on `spatial` grid axes."""
 
     def __init__(self, config: CodecConfig, channels: int, spatial: int) -> None:
         super().__init__()

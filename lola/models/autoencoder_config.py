@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from lola.core.config import Channels, Config, Each, Factor, Share, Size, Within, option, require
+from lola.core.config import Channels, Config, NonEmpty, Size, Within, option_name, require
 from lola.core.errors import ConfigError
-from lola.models.levels import Blocks, Heads, check_levels, heads_per_level
-from lola.models.network import Kernels, Sizes, as_tuple
-from lola.nn.norms import Norm
+from lola.models.levels import Blocks, LevelsConfig
+from lola.models.network import Sizes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,44 +91,20 @@ class CodecConfig(Config, abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig(CodecConfig):
+class AutoencoderConfig(CodecConfig, LevelsConfig):
     """A convolutional autoencoder; the defaults are those of the paper's 2d systems.
 
     Arguments:
-        channels: Channels of each level.
-        blocks: Residual blocks of each level.
         patch_size: Cells per patch along every axis or each, folded into channels before the first level.
-        kernel_size: Width of the convolutions, likewise.
-        stride: Down-sampling between levels, likewise.
         pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
-        attention_heads: Pairs (level, heads) of the levels with attention.
-        ffn_factor: Channels within a block over those outside.
-        dropout: Probability of dropping within a block.
-        periodic: Whether convolutions wrap around the grid.
-        norm: The normalisation within blocks: over channels, or over groups of them and the grid.
-        identity_init: Whether resampling and latent convolutions start near the identity.
     """
 
     kind_name = "convolutional"
 
-    channels: Each[Channels] = (64, 128, 256, 512, 768, 1024)
-    blocks: Each[Blocks] = (3, 3, 3, 3, 3, 3)
+    channels: NonEmpty[Channels] = (64, 128, 256, 512, 768, 1024)
+    blocks: NonEmpty[Blocks] = (3, 3, 3, 3, 3, 3)
     patch_size: Sizes = 1
-    kernel_size: Kernels = 3
-    stride: Sizes = 2
     pixel_shuffle: bool = True
-    attention_heads: Heads = ()
-    ffn_factor: Factor = 1
-    dropout: Share = 0.05
-    periodic: bool = False
-    norm: Norm = "layer"
-    identity_init: bool = True
-
-    def validate(self) -> None:
-        super().validate()
-        check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
-        odd = all(size % 2 == 1 for size in as_tuple(self.kernel_size))
-        require(odd, f"--kernel-size must be odd, not {self.kernel_size}")
 
     def factors(self, spatial: int) -> tuple[int, ...]:
         """Cells of the grid per cell of the latent grid, along each of `spatial` grid axes."""
@@ -152,7 +127,9 @@ class AutoencoderConfig(CodecConfig):
         sizes = getattr(self, name)
         if isinstance(sizes, int):
             return (sizes,) * spatial
-        require(len(sizes) == spatial, f"{option(name)} {sizes} must have {spatial} sizes, one per grid axis")
+        require(
+            len(sizes) == spatial, f"{option_name(name)} {sizes} must have {spatial} sizes, one per grid axis"
+        )
         return sizes
 
     def networks(self, channels: int, spatial: int, outputs: int) -> "tuple[nn.Module, nn.Module]":
@@ -163,7 +140,7 @@ class AutoencoderConfig(CodecConfig):
             spatial=spatial,
             channels=self.channels,
             blocks=self.blocks,
-            heads=heads_per_level(self.attention_heads, len(self.channels)),
+            heads=self.heads_per_level,
             patch_size=self._sizes("patch_size", spatial),
             kernel_size=self._sizes("kernel_size", spatial),
             stride=self._sizes("stride", spatial),

@@ -50,7 +50,7 @@ class BoundNetwork:
         self.network, self.modulate = network, modulate
         self.compiled, self.graphs = compiled, graphs
         self.mask = mask
-        self.unknown = _span(~mask)
+        self.unknown = _unknown_slice(~mask)
         # Embeddings and modulations are small: they are computed in full precision
         with torch.no_grad(), torch.autocast(mask.device.type, enabled=False):
             same = bool((parameters == parameters[:1]).all())
@@ -83,10 +83,6 @@ class BoundNetwork:
 
         Does nothing where simulations have different parameters, which would take much memory: each level is
         then computed when it is first used.
-
-        Arguments:
-            x: Fields with the shape of those that follow, `(B, C, L, *grid)`.
-            levels: The noise levels.
         """
         one = self.embedded is None or len(self.embedded) == 1
         missing = [level for level in dict.fromkeys(levels) if level not in self.cache][:MAX_CACHED_LEVELS]
@@ -134,7 +130,7 @@ class BoundNetwork:
         return modulation.expand(rows, -1) if len(modulation) == 1 else modulation
 
 
-def _span(unknown: Tensor) -> slice | None:
+def _unknown_slice(unknown: Tensor) -> slice | None:
     """The unknown states as a slice if they are complete, consecutive and the same in all windows."""
     if unknown.ndim < 3 or unknown.numel() != unknown.shape[2]:
         return None

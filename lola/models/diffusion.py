@@ -96,12 +96,6 @@ class WindowDenoiser(Denoiser):
         alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
         return torch.where(mask, torch.sqrt(alpha**2 + sigma**2) * known, x_t)
 
-    def condition(
-        self, known: Tensor, mask: Tensor, label: Tensor, bound: BoundNetwork | None = None
-    ) -> "ConditionedDenoiser":
-        """The denoiser of windows whose masked elements equal those of `known`."""
-        return ConditionedDenoiser(self, known, mask, label, bound)
-
 
 class ConditionedDenoiser(Denoiser):
     """A denoiser with its known elements and parameters bound: what samplers and guidance see.
@@ -176,8 +170,7 @@ class Diffusion(nn.Module):
         Arguments:
             mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
             parameters: Parameters of the simulations, with shape `(B, P)`.
-            compiled: Whether the network is compiled.
-            graphs: Whether GPUs replay the compiled network as a CUDA graph.
+            compiled, graphs: As for `BoundNetwork`.
 
         Returns:
             The network, or None for a denoiser of another kind.
@@ -220,7 +213,7 @@ class Diffusion(nn.Module):
         one = known.new_ones(())
         alpha, sigma = self.denoiser.schedule(one)
         noise = generator.normal(*known.shape[1:]).to(known)
-        denoiser = self.denoiser.condition(known, mask, parameters, bound)
+        denoiser = ConditionedDenoiser(self.denoiser, known, mask, parameters, bound)
         x = sampler(denoiser)(torch.hypot(alpha, sigma) * noise)
         return torch.where(mask, known, x)
 

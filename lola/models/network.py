@@ -4,13 +4,13 @@ import abc
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-from lola.core.config import Config, Each, Kernel, Size, Within, option, require
+from lola.core.config import Config, Kernel, NonEmpty, Size, Within, option_name, require
 
 if TYPE_CHECKING:
     from torch import nn
 
-Sizes = Size | Each[Size]
-Kernels = Kernel | Each[Kernel]
+Sizes = Size | NonEmpty[Size]
+Kernels = Kernel | NonEmpty[Kernel]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,18 +45,14 @@ def as_tuple(sizes: Sizes) -> tuple[int, ...]:
 
 
 def along_axes(name: str, sizes: Sizes, time: int, spatial: int) -> tuple[int, ...]:
-    """Sizes along time and each of `spatial` grid axes; a single size is that of every grid axis.
+    """The sizes that a field holds, along time and each of `spatial` grid axes.
 
-    Arguments:
-        name: The field's name, for the error.
-        sizes: The field's value.
-        time: The size along time where a single one was given.
-        spatial: The number of grid axes.
+    A single size is that of every grid axis, and `time` is then the one along time.
     """
     if isinstance(sizes, int):
         return (time, *[sizes] * spatial)
     require(
         len(sizes) == 1 + spatial,
-        f"{option(name)} {sizes} must have {1 + spatial} sizes: time and {spatial} grid axes",
+        f"{option_name(name)} {sizes} must have {1 + spatial} sizes: time and {spatial} grid axes",
     )
     return sizes

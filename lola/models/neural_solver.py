@@ -65,11 +65,7 @@ class NeuralSolver(nn.Module):
     ) -> BoundNetwork:
         """The network with masks and parameters bound; gradients reach its fields only.
 
-        Arguments:
-            mask: True where an element is known, with shape `(B, 1, L, *grid)`; B may be 1 for any batch.
-            parameters: Parameters of the simulations, with shape `(B, P)`.
-            compiled: Whether the network is compiled.
-            graphs: Whether GPUs replay the compiled network as a CUDA graph.
+        Arguments are those of `lola.models.diffusion.Diffusion.bind`.
         """
         return BoundNetwork(
             self.network,
@@ -90,15 +86,7 @@ class NeuralSolver(nn.Module):
     ) -> Tensor:
         """Complete windows; the solver is deterministic and leaves `generator` alone.
 
-        Arguments:
-            known: States, of which only those known matter, with shape `(B, C, L, *grid)`.
-            mask: True where an element is known, with a shape that expands to that of `known`.
-            parameters: Parameters of the simulations, with shape `(B, P)`.
-            generator: One random stream per window.
-            bound: The network with this mask and these parameters bound, if there is one.
-
-        Returns:
-            Windows with known elements untouched, with shape `(B, C, L, *grid)`.
+        Arguments and result are those of `lola.models.diffusion.Diffusion.predict`.
         """
         estimate = self(known, mask, parameters) if bound is None else bound(torch.where(mask, known, 0.0))
         return torch.where(mask, known, estimate.to(known))

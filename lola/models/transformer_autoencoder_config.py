@@ -1,4 +1,4 @@
-r"""The transformer autoencoder: patches of the grid are tokens, and a latent cell is what is left of a token.
+r"""The transformer autoencoder: patches of the grid are tokens, and each becomes a latent cell.
 
     E(x) = transformer(space_to_depth(x)),  D(z) = depth_to_space(transformer(z))
 

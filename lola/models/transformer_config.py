@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from lola.core.config import Config, Factor, Share, Size, Within, require
+from lola.core.config import Config, Factor, Fraction, Size, Within, require
 from lola.core.errors import ConfigError
 from lola.models.network import NetworkConfig, Sizes, along_axes
 
@@ -30,7 +30,7 @@ class BlocksConfig(Config):
     blocks: Annotated[int, Within("[1, 1024]")] = 16
     heads: Size = 8
     ffn_factor: Factor = 4
-    dropout: Share = 0.05
+    dropout: Fraction = 0.05
     qk_norm: bool = True
     rope: bool = True
 

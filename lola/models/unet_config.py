@@ -3,51 +3,29 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from lola.core.config import Channels, Each, Factor, Share, require
+from lola.core.config import Channels, NonEmpty, require
 from lola.core.errors import ConfigError
-from lola.models.levels import Blocks, Heads, check_levels, heads_per_level
-from lola.models.network import Kernels, NetworkConfig, Sizes, along_axes, as_tuple
-from lola.nn.norms import Norm
+from lola.models.levels import Blocks, LevelsConfig
+from lola.models.network import NetworkConfig, along_axes, as_tuple
 
 if TYPE_CHECKING:
     from lola.nn.unet import UNet
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class UNetConfig(NetworkConfig):
+class UNetConfig(NetworkConfig, LevelsConfig):
     """The architecture of a U-Net over time and grid.
 
     Arguments:
-        channels: Channels of each level.
         blocks: Residual blocks of each level, on the way down and again on the way up.
         kernel_size: Width of the convolutions along time and every grid axis, or sizes along each; odd.
         stride: Down-sampling between levels along every grid axis, or factors along time and each grid axis.
-        attention_heads: Pairs (level, heads) of the levels with attention over all cells of a window.
-        ffn_factor: Channels within a block over those outside.
-        dropout: Probability of dropping within a block.
-        periodic: Whether convolutions wrap around the grid.
-        norm: The normalisation within blocks: over channels, or over groups of them and the window.
-        identity_init: Whether resampling convolutions start near the identity.
     """
 
     kind_name = "unet"
 
-    channels: Each[Channels] = (64, 128, 256)
-    blocks: Each[Blocks] = (3, 3, 3)
-    kernel_size: Kernels = 3
-    stride: Sizes = 2
-    attention_heads: Heads = ()
-    ffn_factor: Factor = 1
-    dropout: Share = 0.05
-    periodic: bool = False
-    norm: Norm = "layer"
-    identity_init: bool = True
-
-    def validate(self) -> None:
-        super().validate()
-        check_levels(self.channels, self.blocks, self.attention_heads, self.norm)
-        odd = all(size % 2 == 1 for size in as_tuple(self.kernel_size))
-        require(odd, f"--kernel-size must be odd, not {self.kernel_size}")
+    channels: NonEmpty[Channels] = (64, 128, 256)
+    blocks: NonEmpty[Blocks] = (3, 3, 3)
 
     def kernels(self, spatial: int) -> tuple[int, ...]:
         """Sizes of the convolutions along time and each of `spatial` grid axes."""
@@ -82,7 +60,7 @@ class UNetConfig(NetworkConfig):
             self.modulation if modulated else 0,
             channels=self.channels,
             blocks=self.blocks,
-            heads=heads_per_level(self.attention_heads, len(self.channels)),
+            heads=self.heads_per_level,
             kernel_size=self.kernels(spatial),
             stride=self.strides(spatial),
             ffn_factor=self.ffn_factor,

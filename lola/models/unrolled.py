@@ -26,17 +26,11 @@ EXACT = 1e-11
 
 @dataclasses.dataclass(frozen=True)
 class SamplerStep:
-    """How the network's next input, or the sample, follows from an evaluation of the network.
+    """How the network's next input, or the sample, follows from an evaluation of the network."""
 
-    Arguments:
-        noise: The noise level c of this evaluation.
-        inputs: The weights a of this input and those before it, latest first.
-        outputs: The weights b of this output and those before it, latest first.
-    """
-
-    noise: float
-    inputs: tuple[float, ...]
-    outputs: tuple[float, ...]
+    noise: float  # the noise level c of this evaluation
+    inputs: tuple[float, ...]  # the weights a of this input and those before it, latest first
+    outputs: tuple[float, ...]  # the weights b of this output and those before it, latest first
 
 
 class _Probe(Denoiser):
@@ -63,13 +57,7 @@ class _Probe(Denoiser):
 def unroll(
     sampler: Callable[[Denoiser], Sampler], schedule: Schedule, evaluations: int
 ) -> tuple[SamplerStep, ...]:
-    """The steps of a deterministic sampler.
-
-    Arguments:
-        sampler: Builds the sampler from a denoiser.
-        schedule: The noise schedule.
-        evaluations: How often the sampler evaluates the network.
-    """
+    """The steps of a deterministic sampler, which evaluates the network as often as `evaluations` says."""
     with torch.inference_mode(False):
         probe = _Probe(schedule, evaluations)
         alpha, sigma = schedule(torch.ones(()))

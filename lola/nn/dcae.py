@@ -32,32 +32,16 @@ from lola.nn.recompute import Block
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """The options that encoder and decoder share.
+    """The options that encoder and decoder share, as `lola.models.levels` explains them."""
 
-    Arguments:
-        spatial: The number of grid axes.
-        channels: Channels of each level.
-        blocks: Residual blocks of each level.
-        heads: Attention heads of each level; 0 is no attention.
-        patch_size: Cells per patch along each axis.
-        kernel_size: Width of the convolutions along each axis, odd.
-        stride: Down-sampling between levels along each axis.
-        pixel_shuffle: Whether resampling is by space to depth, else by strides and repetition.
-        ffn_factor: Channels within a block over those outside.
-        dropout: Probability that an activation within a block is dropped in training.
-        periodic: Whether convolutions wrap around the grid.
-        norm: The normalisation within blocks: over channels, or over groups of them and the grid.
-        identity_init: Whether resampling and latent convolutions start near the identity.
-    """
-
-    spatial: int
-    channels: tuple[int, ...]
-    blocks: tuple[int, ...]
-    heads: tuple[int, ...]
-    patch_size: tuple[int, ...]
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    pixel_shuffle: bool
+    spatial: int  # grid axes
+    channels: tuple[int, ...]  # of each level
+    blocks: tuple[int, ...]  # of each level
+    heads: tuple[int, ...]  # of each level; 0 is no attention
+    patch_size: tuple[int, ...]  # along each axis
+    kernel_size: tuple[int, ...]  # along each axis
+    stride: tuple[int, ...]  # along each axis
+    pixel_shuffle: bool  # resample by space to depth, else by strides and repetition
     ffn_factor: int
     dropout: float
     periodic: bool

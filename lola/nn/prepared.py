@@ -111,9 +111,13 @@ def cast_matrices(network: Transformer, dtype: torch.dtype) -> list[Matrices]:
     """The matrices of every block in a dtype; casts are cached until a parameter changes."""
     blocks = [block for block in network.blocks if isinstance(block, TransformerBlock)]
     parameters = [parameter for block in blocks for parameter in block.parameters()]
-    if all(each.dtype == dtype for each in parameters) or any(each.is_inference() for each in parameters):
+    if all(parameter.dtype == dtype for parameter in parameters) or any(
+        parameter.is_inference() for parameter in parameters
+    ):
         return [_cast(block.matrices(), dtype) for block in blocks]
-    version = tuple(number for each in parameters for number in (each.data_ptr(), each._version))
+    version = tuple(
+        number for parameter in parameters for number in (parameter.data_ptr(), parameter._version)
+    )
     cached = _cache.setdefault(network, {})
     if dtype not in cached or cached[dtype][0] != version:
         cached[dtype] = version, [_cast(block.matrices(), dtype) for block in blocks]

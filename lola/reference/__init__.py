@@ -51,7 +51,7 @@ def load_autoencoder(folder: Path | str) -> Autoencoder:
     Raises:
         DataError: As `load_published`, or it is an emulator's run.
     """
-    return build_autoencoder(_expect(read_run(folder), "ae"))
+    return build_autoencoder(_require_kind(read_run(folder), "ae"))
 
 
 def load_denoiser(folder: Path | str) -> WindowDenoiser:
@@ -60,7 +60,7 @@ def load_denoiser(folder: Path | str) -> WindowDenoiser:
     Raises:
         DataError: As `load_published`, or it is another run.
     """
-    return build_denoiser(_expect(read_run(folder), "denoiser")).denoiser
+    return build_denoiser(_require_kind(read_run(folder), "denoiser")).denoiser
 
 
 def load_neural_solver(folder: Path | str) -> NeuralSolver:
@@ -69,7 +69,7 @@ def load_neural_solver(folder: Path | str) -> NeuralSolver:
     Raises:
         DataError: As `load_published`, or it is another run.
     """
-    return build_neural_solver(_expect(read_run(folder), "surrogate"))
+    return build_neural_solver(_require_kind(read_run(folder), "surrogate"))
 
 
 def load_emulator(folder: Path | str, sampler: SamplerConfig | None = None) -> Emulator:
@@ -82,7 +82,7 @@ def load_emulator(folder: Path | str, sampler: SamplerConfig | None = None) -> E
     Raises:
         DataError: As `load_published`, or network, autoencoder and data do not belong together.
     """
-    run = _expect(read_run(folder), "denoiser", "surrogate")
+    run = _require_kind(read_run(folder), "denoiser", "surrogate")
     inner = read_autoencoder(run)
     system = read_system(run)
     check_parts(run, inner, system)
@@ -102,9 +102,9 @@ def read_autoencoder(run: PublishedRun) -> PublishedRun | None:
     """
     folder = run.folder / AUTOENCODER
     if folder.exists():
-        return _expect(read_run(folder), "ae")
+        return _require_kind(read_run(folder), "ae")
     if run.config.get("ae_run"):
-        raise run.fault(f"it emulates latents, but {folder} is missing; fetch the run of its autoencoder")
+        raise run.error(f"it emulates latents, but {folder} is missing; fetch the run of its autoencoder")
     return None
 
 
@@ -124,22 +124,22 @@ def check_parts(run: PublishedRun, autoencoder: PublishedRun | None, system: Sys
         if system is not None and theirs is not None:
             for name in ("fields", "mean", "std"):
                 if getattr(system, name) != getattr(theirs, name):
-                    raise run.fault(f"dataset has other {name} than {autoencoder.folder / 'config.yaml'}")
+                    raise run.error(f"dataset has other {name} than {autoencoder.folder / 'config.yaml'}")
     _compare(run, sizes, what, expected)
     codes = 0 if system is None else 2 * system.dimensions
     if 0 < sizes["parameters"] < codes:
-        raise run.fault(f"label_features is {sizes['parameters']}, less than the {codes} boundary codes")
+        raise run.error(f"label_features is {sizes['parameters']}, less than the {codes} boundary codes")
 
 
 def _compare(run: PublishedRun, sizes: dict[str, int], what: str, expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         if sizes[name] != value:
-            raise run.fault(f"its network has {name} {sizes[name]}, {what} {value}; they do not fit")
+            raise run.error(f"its network has {name} {sizes[name]}, {what} {value}; they do not fit")
 
 
-def _expect(run: PublishedRun, *kinds: str) -> PublishedRun:
+def _require_kind(run: PublishedRun, *kinds: str) -> PublishedRun:
     if run.kind not in kinds:
         inner = run.folder / AUTOENCODER
         hint = f"; its autoencoder is {inner}" if kinds == ("ae",) and inner.exists() else ""
-        raise run.fault(f"it is a run of {run.kind}, not of {' or '.join(kinds)}{hint}")
+        raise run.error(f"it is a run of {run.kind}, not of {' or '.join(kinds)}{hint}")
     return run

@@ -4,11 +4,15 @@ from types import ModuleType
 from typing import Any
 
 from lola.models.autoencoder import Autoencoder
-from lola.reference import codecs, convolutional
-from lola.reference.options import expect, size
-from lola.reference.published_run import PublishedRun, fill
+from lola.reference import convolutional_autoencoders, transformer_autoencoders
+from lola.reference.options import read_choice, read_size
+from lola.reference.published_run import PublishedRun, load_run_weights
 
-ARCHITECTURES = {"dcae": convolutional, None: convolutional, "vit": codecs}
+ARCHITECTURES = {
+    "dcae": convolutional_autoencoders,
+    None: convolutional_autoencoders,
+    "vit": transformer_autoencoders,
+}
 # Latent noise was never applied; the rest are sizes, training aids and sections that must be empty
 IGNORED = {
     *("name", "arch", "loss", "checkpointing", "latent_noise"),
@@ -23,21 +27,21 @@ def build_autoencoder(run: PublishedRun) -> Autoencoder:
         DataError: Its configuration describes an unsupported network, or its weights belong to another.
     """
     architecture, config = _read(run)
-    with run.honouring("ae"):
+    with run.translate_config_errors("ae"):
         model = config.build(**autoencoder_sizes(run))
-    return fill(run, model, architecture.published, architecture.constants(model, config))
+    return load_run_weights(run, model, architecture.published, architecture.constants(model, config))
 
 
 def autoencoder_sizes(run: PublishedRun) -> dict[str, int]:
     """The sizes that the data decided, by the names of `build`: from the configuration, else the weights."""
     architecture, config = _read(run)
     sizes = architecture.sizes(run, config)
-    return sizes | {"channels": size(run, "ae", "pix_channels", sizes["channels"])}
+    return sizes | {"channels": read_size(run, "ae", "pix_channels", sizes["channels"])}
 
 
 def _read(run: PublishedRun) -> tuple[ModuleType, Any]:
     """What knows the architecture, and the configuration of ours."""
     for name in ("encoder_only", "decoder_only"):
-        expect(run, "ae", name, None, {})
-    architecture = ARCHITECTURES[expect(run, "ae", "arch", *ARCHITECTURES)]
+        read_choice(run, "ae", name, None, {})
+    architecture = ARCHITECTURES[read_choice(run, "ae", "arch", *ARCHITECTURES)]
     return architecture, architecture.read_config(run, IGNORED)

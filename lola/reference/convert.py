@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lola.core.config import Config, flat
+from lola.core.config import Config, flatten
 from lola.data.systems import System
 from lola.models.autoencoder_config import AutoencoderConfig, CodecConfig
 from lola.models.diffusion_config import DiffusionConfig
@@ -53,21 +53,13 @@ class Imported(Config):
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """A run that was read and may be written.
-
-    Arguments:
-        run: The run.
-        stage: Where it goes.
-        config: The stage's configuration.
-        model: The network.
-        autoencoder: The conversion of its autoencoder, for an emulator of latents.
-    """
+    """A run that was read and may be written as a stage."""
 
     run: PublishedRun
     stage: Stage
     config: Imported
     model: nn.Module
-    autoencoder: "Conversion | None" = None
+    autoencoder: "Conversion | None" = None  # that of an emulator of latents
 
 
 def read_conversion(folder: Path | str, root: AnyPath, name: str | None = None) -> Conversion:
@@ -89,7 +81,7 @@ def read_conversion(folder: Path | str, root: AnyPath, name: str | None = None) 
     check_parts(run, inner, system)
     autoencoder = None if inner is None else _autoencoder(inner, root, read_system(inner) or system)
     model = build_emulator(run)
-    config = Imported(model=model.config, sizes=emulator_sizes(run), data=_json(system))
+    config = Imported(model=model.config, sizes=emulator_sizes(run), data=_to_json(system))
     if autoencoder is None:
         space, inputs = "pixel", {}
     else:
@@ -112,7 +104,7 @@ def write_conversion(conversion: Conversion) -> bool:
         if stage.finished:
             return written
         event_log, tags = EventLog.resume(stage.folder), _tags(conversion)
-        event_log.describe(name=stage.what, tags=tags, parameters=tags | flat(conversion.config.to_json()))
+        event_log.describe(name=stage.what, tags=tags, parameters=tags | flatten(conversion.config.to_json()))
         event_log.status("RUNNING")
         with atomic_path(stage.folder / WEIGHTS) as tmp_path:
             save_weights(tmp_path, conversion.model)
@@ -134,7 +126,7 @@ def _autoencoder(
 ) -> Conversion:
     model = build_autoencoder(run)
     assert isinstance(model.config, AutoencoderConfig | TransformerAutoencoderConfig)
-    config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_json(system))
+    config = Imported(model=model.config, sizes=autoencoder_sizes(run), data=_to_json(system))
     what = name or f"autoencoder-{_rate(config)}"
     return Conversion(run, _stage(run, root, "autoencoders", what, system, config, {}), config, model)
 
@@ -180,5 +172,5 @@ def _stage(
     )
 
 
-def _json(system: System | None) -> dict[str, Any] | None:
+def _to_json(system: System | None) -> dict[str, Any] | None:
     return None if system is None else json.loads(json.dumps(dataclasses.asdict(system)))

@@ -38,13 +38,13 @@ def read_trajectory(run: PublishedRun) -> Trajectory:
         DataError: It has other options, or impossible ones.
     """
     section = run.section("trajectory")
-    run.refuse_others("trajectory", section, {"length", "stride", "context"})
+    run.refuse_unknown("trajectory", section, {"length", "stride", "context"})
     values = {key: section[key] for key in ("length", "stride") if key in section}
     for key, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise run.fault(f"trajectory has {key}: {value}; it must be a positive integer")
+            raise run.error(f"trajectory has {key}: {value}; it must be a positive integer")
     trajectory = Trajectory(**values)
-    with run.honouring("trajectory"):
+    with run.translate_config_errors("trajectory"):
         check_window(trajectory.length)
     return trajectory
 
@@ -53,12 +53,12 @@ def read_system(run: PublishedRun) -> System | None:
     """The section `dataset` as a system; None where there is none.
 
     Raises:
-        DataError: It has an option that we do not know or cannot honour.
+        DataError: It has an option that is unknown or not supported.
     """
     section = run.section("dataset")
     if not section:
         return None
-    run.refuse_others("dataset", section, OPTIONS)
+    run.refuse_unknown("dataset", section, OPTIONS)
     physics = _list(run, "physics", section.get("physics"))
     dimensions = _dimensions(run, section.get("dimensions"))
     names = [name.lower().replace(" ", "_") for name in _list(run, "fields", section.get("fields"))]
@@ -66,8 +66,8 @@ def read_system(run: PublishedRun) -> System | None:
     mean, std = _statistics(run, section.get("stats"), len(names))
     fields = _fields(run, names, transforms, dimensions)
     augment = _list(run, "augment", section.get("augment") or [])
-    run.refuse_others("augment", dict.fromkeys(augment), AUGMENTATIONS)
-    base = _base(run, physics, dimensions, fields) or System(
+    run.refuse_unknown("augment", dict.fromkeys(augment), AUGMENTATIONS)
+    base = _known_system(run, physics, dimensions, fields) or System(
         str(section.get("name") or "_".join(physics)), (), dimensions, (), (), ()
     )
     return dataclasses.replace(
@@ -81,15 +81,17 @@ def read_system(run: PublishedRun) -> System | None:
     )
 
 
-def _base(run: PublishedRun, physics: list[str], dimensions: int, fields: tuple[Field, ...]) -> System | None:
+def _known_system(
+    run: PublishedRun, physics: list[str], dimensions: int, fields: tuple[Field, ...]
+) -> System | None:
     """Our system of the same datasets, if there is one."""
     for system in SYSTEMS.values():
         if set(physics) & set(system.datasets):
             if not set(physics) <= set(system.datasets) or dimensions != system.dimensions:
-                raise run.fault(f"dataset mixes {', '.join(physics)} in {dimensions} dimensions")
+                raise run.error(f"dataset mixes {', '.join(physics)} in {dimensions} dimensions")
             ours = {(field.name, field.order) for field in system.fields}
             if {(field.name, field.order) for field in fields} != ours:
-                raise run.fault(
+                raise run.error(
                     f"dataset has fields {', '.join(field.name for field in fields)}; {system.name} has "
                     f"{', '.join(field.name for field in system.fields)}"
                 )
@@ -107,7 +109,7 @@ def _fields(
         components = [f"{stem}_{axis}" for axis in AXES[:dimensions]]
         if names[i] != stem and names[i : i + dimensions] == components:
             if len(set(transforms[i : i + dimensions])) != 1:
-                raise run.fault(f"dataset transforms the components of {stem} each in another way")
+                raise run.error(f"dataset transforms the components of {stem} each in another way")
             fields.append(Field(stem, 1, transforms[i]))
             i += dimensions
         else:
@@ -119,12 +121,12 @@ def _fields(
 def _transforms(run: PublishedRun, section: Any, channels: int) -> list[Transform]:
     transforms: list[Transform] = ["identity"] * channels
     if not isinstance(section or {}, dict):
-        raise run.fault(f"dataset has transform: {section}; it must map channel numbers to names")
+        raise run.error(f"dataset has transform: {section}; it must map channel numbers to names")
     for key, name in (section or {}).items():
         if str(key) not in map(str, range(channels)):
-            raise run.fault(f"dataset transforms channel {key} of {channels}")
+            raise run.error(f"dataset transforms channel {key} of {channels}")
         if name not in get_args(Transform):
-            raise run.fault(f"dataset has transform {name}; we know {', '.join(get_args(Transform))}")
+            raise run.error(f"dataset has transform {name}; we know {', '.join(get_args(Transform))}")
         transforms[int(key)] = name
     return transforms
 
@@ -133,15 +135,15 @@ def _statistics(
     run: PublishedRun, section: Any, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     section = section if isinstance(section, dict) else {}
-    run.refuse_others("stats", section, {"mean", "std"})
+    run.refuse_unknown("stats", section, {"mean", "std"})
     found = []
     for name in ("mean", "std"):
         values = section.get(name)
         good = isinstance(values, list) and all(isinstance(value, int | float) for value in values)
         if not good or len(values) != channels:
-            raise run.fault(f"stats has {name}: {values}; it must be {channels} numbers, one per field")
+            raise run.error(f"stats has {name}: {values}; it must be {channels} numbers, one per field")
         if not all(math.isfinite(value) and (name == "mean" or value > 0) for value in values):
-            raise run.fault(f"stats has {name}: {values}, which cannot standardise")
+            raise run.error(f"stats has {name}: {values}, which cannot standardise")
         found.append(tuple(float(value) for value in values))
     mean, std = found
     return mean, std
@@ -150,12 +152,12 @@ def _statistics(
 def _dimensions(run: PublishedRun, value: Any) -> int:
     dimensions = len(value) if isinstance(value, list) else value
     if dimensions not in (1, 2, 3):
-        raise run.fault(f"dataset has dimensions: {value}; it must name 1 to 3 axes")
+        raise run.error(f"dataset has dimensions: {value}; it must name 1 to 3 axes")
     return int(dimensions)
 
 
 def _list(run: PublishedRun, name: str, value: Any) -> list[str]:
     values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
-        raise run.fault(f"dataset has {name}: {value}; it must be a list of names")
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise run.error(f"dataset has {name}: {value}; it must be a list of names")
     return values

@@ -16,8 +16,8 @@ from lola.models.unet_config import UNetConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference import transformers, unets
 from lola.reference.dataset import read_trajectory
-from lola.reference.options import IGNORED, expect, size
-from lola.reference.published_run import PublishedRun, fill
+from lola.reference.options import IGNORED, read_choice, read_size
+from lola.reference.published_run import PublishedRun, load_run_weights
 
 ARCHITECTURES = {"vit": transformers, "dit": transformers, None: transformers, "unet": unets}
 M = TypeVar("M", bound=nn.Module)
@@ -35,21 +35,21 @@ def build_emulator(run: PublishedRun) -> Diffusion | NeuralSolver:
 
 def build_denoiser(run: PublishedRun) -> Diffusion:
     """The diffusion model of a run; errors as in `build_emulator`."""
-    expect(run, "denoiser", "masked", True)
+    read_choice(run, "denoiser", "masked", True)
     network = _network(run)
-    with run.honouring("denoiser"):
+    with run.translate_config_errors("denoiser"):
         config = DiffusionConfig(network=network, schedule=_schedule(run))
         model = config.build(**emulator_sizes(run))
     frequencies = SineEncoding(network.modulation).frequencies
-    return _fill(run, model, network, {"backbone.time_embedding.0.freqs": frequencies})
+    return _load_weights(run, model, network, {"backbone.time_embedding.0.freqs": frequencies})
 
 
 def build_neural_solver(run: PublishedRun) -> NeuralSolver:
     """The neural solver of a run; errors as in `build_emulator`."""
     network = _network(run)
-    with run.honouring("surrogate"):
+    with run.translate_config_errors("surrogate"):
         model = NeuralSolverConfig(network=network).build(**emulator_sizes(run))
-    return _fill(run, model, network, {})
+    return _load_weights(run, model, network, {})
 
 
 def emulator_sizes(run: PublishedRun) -> dict[str, int]:
@@ -59,8 +59,8 @@ def emulator_sizes(run: PublishedRun) -> dict[str, int]:
     outputs = architecture.outputs(run, _prefix(run), network)
     label = run.state.get(f"{_embeddings(run)}label_embedding.0.weight")
     return {
-        "channels": size(run, run.kind, "channels", outputs),
-        "parameters": size(run, run.kind, "label_features", 0 if label is None else label.shape[-1]),
+        "channels": read_size(run, run.kind, "channels", outputs),
+        "parameters": read_size(run, run.kind, "label_features", 0 if label is None else label.shape[-1]),
         "spatial": axes - 1,
         "window": read_trajectory(run).length,
     }
@@ -69,18 +69,18 @@ def emulator_sizes(run: PublishedRun) -> dict[str, int]:
 def _schedule(run: PublishedRun) -> ScheduleConfig:
     schedule = run.section("denoiser").get("schedule")
     if not isinstance(schedule, dict):
-        raise run.fault(f"denoiser has schedule: {schedule}; it must be a section")
+        raise run.error(f"denoiser has schedule: {schedule}; it must be a section")
     name = schedule.get("name")
     if (
         not isinstance(name, str) or name not in SCHEDULES
     ):  # of other schedules we do not know the published form
-        raise run.fault(f"schedule has name: {name}; we know {' and '.join(SCHEDULES)} alone")
-    run.refuse_others("schedule", schedule, {"name", "sigma_min", "sigma_max", *SCHEDULES[name]})
+        raise run.error(f"schedule has name: {name}; we know {' and '.join(SCHEDULES)} alone")
+    run.refuse_unknown("schedule", schedule, {"name", "sigma_min", "sigma_max", *SCHEDULES[name]})
     return ScheduleConfig.from_json(schedule)
 
 
 def _architecture(run: PublishedRun) -> ModuleType:
-    return ARCHITECTURES[expect(run, run.kind, "arch", *ARCHITECTURES)]
+    return ARCHITECTURES[read_choice(run, run.kind, "arch", *ARCHITECTURES)]
 
 
 def _network(run: PublishedRun) -> TransformerConfig | UNetConfig:
@@ -88,7 +88,7 @@ def _network(run: PublishedRun) -> TransformerConfig | UNetConfig:
     architecture = _architecture(run)
     axes = architecture.axes(run, _prefix(run))
     if not 2 <= axes <= 4:
-        raise run.fault(f"{run.kind} has spatial: {axes}; we know time and 1 to 3 grid axes")
+        raise run.error(f"{run.kind} has spatial: {axes}; we know time and 1 to 3 grid axes")
     return architecture.read_config(run, axes, ignored)
 
 
@@ -102,7 +102,7 @@ def _prefix(run: PublishedRun) -> str:
     return f"{_embeddings(run)}backbone."
 
 
-def _fill(
+def _load_weights(
     run: PublishedRun, model: M, network: TransformerConfig | UNetConfig, constants: dict[str, Tensor]
 ) -> M:
     architecture, sizes = _architecture(run), emulator_sizes(run)
@@ -113,8 +113,8 @@ def _fill(
             kind = {"noise": "time_embedding", "parameters": "label_embedding"}[embedding[1]]
             return [f"{_embeddings(run)}{kind}.{embedding[2]}"]
         inner = re.sub(r"^(denoiser\.backbone\.)?network\.", "", name)
-        return [f"{_prefix(run)}{each}" for each in architecture.published(inner, network)]
+        return [f"{_prefix(run)}{theirs}" for theirs in architecture.published(inner, network)]
 
     inner = architecture.constants(network)
     constants |= {f"{_prefix(run)}{name}": value for name, value in inner.items()}
-    return fill(run, model, published, constants, architecture.reorder(network, sizes))
+    return load_run_weights(run, model, published, constants, architecture.reorder(network, sizes))

@@ -9,7 +9,7 @@ from lola.reference.published_run import PublishedRun
 IGNORED = {"name", "arch", "loss", "checkpointing", "channels", "label_features", "spatial"}
 
 
-def translate(
+def read_options(
     run: PublishedRun, name: str, names: Mapping[str, str], defaults: Mapping[str, Any], ignored: set[str]
 ) -> dict[str, Any]:
     """The options of a network's section under our names.
@@ -25,14 +25,14 @@ def translate(
         DataError: The section has an option that is neither translated nor ignored.
     """
     section = run.section(name)
-    run.refuse_others(name, section, {*names, *ignored})
+    run.refuse_unknown(name, section, {*names, *ignored})
     values = {**defaults, **{key: value for key, value in section.items() if key in names}}
     if "dropout" in values and values["dropout"] is None:
         values["dropout"] = 0.0
     return {names[key]: value for key, value in values.items()}
 
 
-def expect(run: PublishedRun, name: str, key: str, *values: Any) -> Any:
+def read_choice(run: PublishedRun, name: str, key: str, *values: Any) -> Any:
     """The value of an option that may only be one of the given; the first is the default.
 
     Raises:
@@ -41,11 +41,11 @@ def expect(run: PublishedRun, name: str, key: str, *values: Any) -> Any:
     value = run.section(name).get(key, values[0])
     if value not in values:
         known = " or ".join(str(choice) for choice in values if choice is not None)
-        raise run.fault(f"{name} has {key}: {value}; only {known or 'none'} is supported")
+        raise run.error(f"{name} has {key}: {value}; only {known or 'none'} is supported")
     return value
 
 
-def size(run: PublishedRun, name: str, key: str, otherwise: int) -> int:
+def read_size(run: PublishedRun, name: str, key: str, otherwise: int) -> int:
     """A size that the data determined, as the section gives it, else `otherwise`.
 
     Raises:
@@ -55,11 +55,11 @@ def size(run: PublishedRun, name: str, key: str, otherwise: int) -> int:
     if value is None:
         return otherwise
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise run.fault(f"{name} has {key}: {value}; it must be a non-negative integer")
+        raise run.error(f"{name} has {key}: {value}; it must be a non-negative integer")
     return value
 
 
-def levels(run: PublishedRun, name: str, value: Any) -> list[tuple[int, int]]:
+def read_attention_heads(run: PublishedRun, name: str, value: Any) -> list[tuple[int, int]]:
     """Pairs (level, heads) of a mapping of levels to attention heads.
 
     Raises:
@@ -68,4 +68,4 @@ def levels(run: PublishedRun, name: str, value: Any) -> list[tuple[int, int]]:
     try:
         return sorted((int(level), int(heads)) for level, heads in (value or {}).items() if heads)
     except (AttributeError, TypeError, ValueError):
-        raise run.fault(f"{name} has attention_heads: {value}; it must map levels to heads") from None
+        raise run.error(f"{name} has attention_heads: {value}; it must map levels to heads") from None

@@ -28,18 +28,11 @@ NETWORKS = ("denoiser", "surrogate", "ae")  # an emulator's configuration may de
 
 @dataclasses.dataclass(frozen=True)
 class PublishedRun:
-    """A published run.
-
-    Arguments:
-        folder: Its folder.
-        config: Its configuration.
-        weights: The file of its weights.
-        state: Its weights.
-    """
+    """A published run."""
 
     folder: Path
     config: dict[str, Any]
-    weights: Path
+    weights: Path  # the file of `state`
     state: State
 
     @property
@@ -57,26 +50,26 @@ class PublishedRun:
         if section is None:
             return {}
         if not isinstance(section, dict):
-            raise self.fault(f"{name} is {section!r}, not a section")
+            raise self.error(f"{name} is {section!r}, not a section")
         return {str(key): value for key, value in section.items()}
 
-    def fault(self, message: str) -> DataError:
+    def error(self, message: str) -> DataError:
         """An error of the configuration."""
         return DataError(f"{self.folder / 'config.yaml'}: {message}")
 
-    def refuse_others(self, name: str, section: Mapping[str, Any], known: Iterable[str]) -> None:
+    def refuse_unknown(self, name: str, section: Mapping[str, Any], known: Iterable[str]) -> None:
         """Raise `DataError` that names the options of a section that are not among the known ones."""
         unknown = sorted({str(key) for key in section} - set(known))
         if unknown:
-            raise self.fault(f"{name} has options that we do not know: {', '.join(unknown)}")
+            raise self.error(f"{name} has options that we do not know: {', '.join(unknown)}")
 
     @contextlib.contextmanager
-    def honouring(self, name: str) -> Iterator[None]:
+    def translate_config_errors(self, name: str) -> Iterator[None]:
         """Turn what configurations of ours refuse into an error of this run's section."""
         try:
             yield
         except ConfigError as error:
-            raise self.fault(f"{name} cannot be honoured: {error}") from error
+            raise self.error(f"{name} is not supported: {error}") from error
 
     def tensor(self, name: str) -> Tensor:
         """A tensor of the weights by its published name; one that is missing is a `DataError`."""
@@ -127,17 +120,17 @@ def _read_state(path: Path) -> State:
     return state
 
 
-def as_stored(name: str, tensor: Tensor) -> Tensor:
+def keep_layout(name: str, tensor: Tensor) -> Tensor:
     """A published tensor that has our layout."""
     return tensor
 
 
-def fill(
+def load_run_weights(
     run: PublishedRun,
     model: M,
     names: Callable[[str], Iterable[str]],
     constants: Mapping[str, Tensor],
-    reorder: Reorder = as_stored,
+    reorder: Reorder = keep_layout,
 ) -> M:
     """Load a run's weights into a network of ours, and put it in evaluation mode.
 
@@ -156,9 +149,9 @@ def fill(
     for ours, tensor in model.state_dict().items():
         candidates = tuple(names(ours))
         theirs = next((name for name in candidates if name in rest), candidates[0])
-        found[ours] = _like(run, theirs, reorder(ours, _take(run, rest, theirs)), tensor)
+        found[ours] = _require_shape(run, theirs, reorder(ours, _take(run, rest, theirs)), tensor)
     for name, value in constants.items():
-        if not torch.allclose(_like(run, name, _take(run, rest, name), value), value, rtol=1e-4):
+        if not torch.allclose(_require_shape(run, name, _take(run, rest, name), value), value, rtol=1e-4):
             raise DataError(f"{run.weights}: {name} has other values than the networks that we know")
     if rest:
         raise DataError(f"{run.weights} has a surplus {min(rest)}; is it the weights of this run?")
@@ -172,7 +165,7 @@ def _take(run: PublishedRun, rest: State, name: str) -> Tensor:
     return tensor
 
 
-def _like(run: PublishedRun, name: str, tensor: Tensor, like: Tensor) -> Tensor:
+def _require_shape(run: PublishedRun, name: str, tensor: Tensor, like: Tensor) -> Tensor:
     if tensor.shape != like.shape:
         expected = tuple(like.shape)
         raise DataError(f"{run.weights}: {name} is {tuple(tensor.shape)}, its configuration gives {expected}")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lola.models.transformer_config import TransformerConfig
 from lola.nn.embedding import SineEncoding
-from lola.reference.options import expect, size, translate
-from lola.reference.published_run import PublishedRun, Reorder, as_stored
+from lola.reference.options import read_choice, read_options, read_size
+from lola.reference.published_run import PublishedRun, Reorder, keep_layout
 
 OPTIONS = {
     "emb_features": "modulation",
@@ -45,11 +45,11 @@ NAMES = (
 def read_config(run: PublishedRun, axes: int, ignored: set[str]) -> TransformerConfig:
     """The transformer of windows of `axes` axes, time among them."""
     for name in ("window_size", "unpatch_size"):
-        expect(run, run.kind, name, None)
-    options = translate(run, run.kind, OPTIONS, DEFAULTS, ignored | {"window_size", "unpatch_size"})
+        read_choice(run, run.kind, name, None)
+    options = read_options(run, run.kind, OPTIONS, DEFAULTS, ignored | {"window_size", "unpatch_size"})
     if isinstance(options["patch_size"], int):
-        options["patch_size"] = (options["patch_size"],) * axes  # one number stands for time too
-    with run.honouring(run.kind):
+        options["patch_size"] = (options["patch_size"],) * axes  # one number is that of time too
+    with run.translate_config_errors(run.kind):
         config = TransformerConfig.from_json(options)
         config.patches(axes - 1)
     return config
@@ -58,7 +58,7 @@ def read_config(run: PublishedRun, axes: int, ignored: set[str]) -> TransformerC
 def axes(run: PublishedRun, prefix: str) -> int:
     """Axes of a window: time and grid."""
     position = run.tensor(f"{prefix}positional_embedding.2.weight")
-    return size(run, run.kind, "spatial", position.shape[-1] // max(1, len(position)))
+    return read_size(run, run.kind, "spatial", position.shape[-1] // max(1, len(position)))
 
 
 def outputs(run: PublishedRun, prefix: str, config: TransformerConfig) -> int:
@@ -81,4 +81,4 @@ def constants(config: TransformerConfig) -> dict[str, Tensor]:
 
 def reorder(config: TransformerConfig, sizes: dict[str, int]) -> Reorder:
     """Parameters are laid out alike."""
-    return as_stored
+    return keep_layout

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lola.models.unet_config import UNetConfig
-from lola.reference.options import expect, levels, size, translate
+from lola.reference.options import read_attention_heads, read_choice, read_options, read_size
 from lola.reference.published_run import PublishedRun, Reorder
 
 OPTIONS = {
@@ -49,14 +49,14 @@ NAMES = (
 
 def read_config(run: PublishedRun, axes: int, ignored: set[str]) -> UNetConfig:
     """The U-Net of windows of `axes` axes, time among them."""
-    expect(run, run.kind, "periodic", False)  # theirs wraps around time too
-    expect(run, run.kind, "norm", "layer", "group")
-    options = translate(run, run.kind, OPTIONS, DEFAULTS, ignored | {"periodic"})
+    read_choice(run, run.kind, "periodic", False)  # theirs wraps around time too
+    read_choice(run, run.kind, "norm", "layer", "group")
+    options = read_options(run, run.kind, OPTIONS, DEFAULTS, ignored | {"periodic"})
     for name in ("kernel_size", "stride"):
         if isinstance(options[name], int):
-            options[name] = (options[name],) * axes  # one number stands for time too
-    options["attention_heads"] = levels(run, run.kind, options["attention_heads"])
-    with run.honouring(run.kind):
+            options[name] = (options[name],) * axes  # one number is that of time too
+    options["attention_heads"] = read_attention_heads(run, run.kind, options["attention_heads"])
+    with run.translate_config_errors(run.kind):
         config = UNetConfig.from_json(options)
         config.kernels(axes - 1), config.strides(axes - 1)
     return config
@@ -64,7 +64,7 @@ def read_config(run: PublishedRun, axes: int, ignored: set[str]) -> UNetConfig:
 
 def axes(run: PublishedRun, prefix: str) -> int:
     """Axes of a window: time and grid."""
-    return size(run, run.kind, "spatial", run.tensor(f"{prefix}descent.0.0.weight").ndim - 2)
+    return read_size(run, run.kind, "spatial", run.tensor(f"{prefix}descent.0.0.weight").ndim - 2)
 
 
 def outputs(run: PublishedRun, prefix: str, config: UNetConfig) -> int:
@@ -77,7 +77,7 @@ def published(name: str, config: UNetConfig) -> list[str]:
     """The published name of a parameter of ours."""
     last = len(config.channels) - 1
     found = re.match(r"(down|up)\.(\d+)\.(into|blocks\.(\d+))\.(.*)$", name)
-    if found is None:  # what leads out stands behind the blocks of the finest level
+    if found is None:  # the last layer comes after the blocks of the finest level
         after = config.blocks[0] + (last > 0)
         return [name.replace("project_out", f"ascent.{last}.{after}")]
     way, level, part, block, rest = found.groups()
@@ -118,7 +118,7 @@ def reorder(config: UNetConfig, sizes: dict[str, int]) -> Reorder:
 
 
 def _rearranged(weight: Tensor, parts: list[int], order: list[int]) -> Tensor:
-    """A convolution's weight with the parts of its input in another order; of other sizes, as it is."""
+    """A convolution's weight with the parts of its input in another order; other sizes are left alone."""
     if weight.ndim < 2 or weight.shape[1] != sum(parts):
         return weight
     split = weight.split(parts, dim=1)

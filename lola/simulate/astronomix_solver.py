@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lola.simulate.process import Settings, Solution, serve
+from lola.simulate.process import Settings, Solver, serve
 
 jax.config.update("jax_enable_x64", True)
 
@@ -38,7 +38,7 @@ Carry = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 Step = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def build(settings: Settings) -> Solution:
+def build(settings: Settings) -> Solver:
     """The solver of a case: from density, velocity and pressure `(5, n, n, n)` to `(5, L, n, n, n)`.
 
     The solution is None where a density is not positive, anything is not finite, or steps become too many.
@@ -129,7 +129,7 @@ def pad_ghost_cells(settings: Settings, state: jax.Array) -> jax.Array:
     padded = jnp.pad(state, ((0, 0), *[(GHOSTS, GHOSTS)] * 3), mode="edge")
     for axis in (1, 2, 3):
         for ghosts, inwards in ((slice(0, GHOSTS), 1), (slice(-GHOSTS, None), -1)):
-            place = (slice(None), *(ghosts if each == axis else slice(None) for each in (1, 2, 3)))
+            place = (slice(None), *(ghosts if other == axis else slice(None) for other in (1, 2, 3)))
             slab = padded[place]
             sound = jnp.sqrt(settings["gamma"] * slab[4] / slab[0])
             share = jnp.clip(inwards * slab[axis] / sound, 0, 1)
@@ -154,7 +154,6 @@ def primitive(state: jax.Array, gamma: float) -> jax.Array:
 
 
 def raise_to_floor(settings: Settings, state: jax.Array) -> jax.Array:
-    """Raise temperatures to the floor."""
     return state.at[4].max(settings["floor"] * settings["gas"] * state[0])
 
 

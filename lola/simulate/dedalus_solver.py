@@ -22,7 +22,7 @@ import dedalus.public as d3
 import numpy as np
 from dedalus.tools.config import config
 
-from lola.simulate.process import Settings, Solution, serve
+from lola.simulate.process import Settings, Solver, serve
 
 CFL_CHECK_STEPS = 8  # steps between checks of the Courant number
 MAX_HALVINGS = 16  # a solution that needs smaller steps counts as a blow-up
@@ -129,8 +129,7 @@ class Convection:
         return bool(np.isfinite(self.b["c"]).all() and np.isfinite(self.u["c"]).all())
 
 
-def build(settings: Settings) -> Solution:
-    """The solver of a case."""
+def build(settings: Settings) -> Solver:
     return Convection(settings).solve
 
 

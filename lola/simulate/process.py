@@ -25,7 +25,7 @@ import numpy as np
 from lola.core.errors import LolaError
 
 Settings = Mapping[str, Any]
-Solution = Callable[[np.ndarray], np.ndarray | None]
+Solver = Callable[[np.ndarray], np.ndarray | None]
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 
 @contextlib.contextmanager
-def solver_process(module: str, settings: Settings) -> Iterator[Solution]:
+def solver_process(module: str, settings: Settings) -> Iterator[Solver]:
     """Start a solver; what is yielded maps an initial state to its solution, or to None.
 
     Arguments:
@@ -80,8 +80,8 @@ def solver_process(module: str, settings: Settings) -> Iterator[Solution]:
                 requests.close()
 
 
-def serve(build: Callable[[Settings], Solution]) -> None:
-    """Be a solver process: read its settings, then answer initial states until there are no more.
+def serve(build: Callable[[Settings], Solver]) -> None:
+    """Run as a solver process: read its settings, then solve initial states until there are no more.
 
     What the solver prints goes to the errors' stream.
     """

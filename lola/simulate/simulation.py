@@ -1,7 +1,7 @@
 """Simulations: which files there are, and how their trajectories are drawn, solved and written.
 
 A solver with its configuration is a `SimulationConfig`. It says which constants there are to simulate (its
-cases), draws initial states and solves them; all else is the same for every solver and stands here. The
+cases), draws initial states and solves them; all else is the same for every solver and is here. The
 initial state of a trajectory is a function of (seed, dataset, split, constants, index, attempt): splits share
 none, and a draw whose solution stops being physical is drawn again and counted.
 """
@@ -30,24 +30,17 @@ Split = Literal["train", "valid", "test"]
 Fields = dict[str, np.ndarray]
 Solve = Callable[[np.ndarray], Fields | None]
 
-ATTEMPTS = 50
+MAX_ATTEMPTS = 50
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What the simulations of a file have in common.
+    """What the simulations of a file have in common."""
 
-    Arguments:
-        dataset: The Well's dataset.
-        name: The name of the file, without its ending.
-        scalars: The constants by name, in order.
-        boundary: The `Boundary` at both ends of each axis.
-    """
-
-    dataset: str
-    name: str
-    scalars: tuple[tuple[str, float], ...]
-    boundary: tuple[tuple[int, int], ...]
+    dataset: str  # of The Well
+    name: str  # the name of the file, without its ending
+    scalars: tuple[tuple[str, float], ...]  # the constants by name, in order
+    boundary: tuple[tuple[int, int], ...]  # the `Boundary` at both ends of each axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +53,6 @@ class SimulationJob:
 
     @property
     def dataset(self) -> str:
-        """The Well's dataset that the file belongs to."""
         return self.case.dataset
 
     @property
@@ -219,7 +211,7 @@ def simulate_trajectory(
         DataError: A value is not finite, or float32 cannot hold it.
     """
     constants = [str(value) for _, value in job.case.scalars]
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         generator = numpy_generator(config.seed, job.dataset, job.split, *constants, index, attempt)
         fields = solve(config.draw(job.case, generator))
         if fields is not None:
@@ -230,6 +222,6 @@ def simulate_trajectory(
             }
             return cast, attempt
     raise ConfigError(
-        f"{ATTEMPTS} draws in a row stopped being physical ({job.case.name}){config.advice and '; '}"
+        f"{MAX_ATTEMPTS} draws in a row stopped being physical ({job.case.name}){config.advice and '; '}"
         f"{config.advice}"
     )

@@ -7,7 +7,6 @@ are unused as well: they are deleted first, so that an interruption leaves no st
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -21,10 +20,11 @@ from lola.core.config import Config, require, runtime_field
 from lola.core.errors import StorageError
 from lola.core.waiting import Log
 from lola.storage.event_log import event_log_path, last_status, read_events
-from lola.storage.inventory import dataset_folders, unknown_files
-from lola.storage.leases import describe_holder, lease
+from lola.storage.inventory import dataset_folders, readable_manifest, unknown_files
+from lola.storage.leases import describe_holder, try_lease
 from lola.storage.remote import AnyPath, translate_fs_errors
 from lola.storage.stages import TEMPORARY_NAME, Kind, resolve_storage
+from lola.storage.sweep_log import sweep_folders
 
 TEMPORARY = re.compile(rf"{TEMPORARY_NAME.pattern}|\.tune-[0-9a-f]{{8}}|\.(probe|tmp)-[0-9a-f]{{32}}")
 
@@ -86,9 +86,7 @@ def clean(config: CleanConfig, log: Log) -> None:
 class Unneeded:
     """What a storage root holds that no finished sweep needs; names are paths relative to the root.
 
-    Arguments:
-        root: The storage root.
-        interrupted: Whether sweeps that have not finished, and do not run, need nothing.
+    If `interrupted`, sweeps that have neither finished nor run now need nothing.
     """
 
     def __init__(self, root: AnyPath, interrupted: bool = False) -> None:
@@ -102,15 +100,15 @@ class Unneeded:
             for name in self.sizes
             if (parts := name.split("/"))[0] in get_args(Kind) and len(parts) > 2 and parts[1][0] != "."
         )
-        self.manifests = {name: _manifest(root / name) for name in folders}
+        self.manifests = {name: readable_manifest(root / name) for name in folders}
         fingerprints = {m["fingerprint"]: name for name, m in self.manifests.items() if "fingerprint" in m}
         self.inputs = {
-            name: [fingerprints[each] for each in manifest.get("inputs", {}).values() if each in fingerprints]
+            name: [fingerprints[key] for key in manifest.get("inputs", {}).values() if key in fingerprints]
             for name, manifest in self.manifests.items()
         }
         self.sweeps: dict[str, list[str]] = {}  # those that name a stage
         kept: list[str] = []
-        for folder in _sweep_folders(root):
+        for folder in sweep_folders(root):
             named = [
                 event["path"] for _, event in read_events(folder) if event["kind"] in ("stage", "report")
             ]
@@ -158,7 +156,7 @@ class Unneeded:
         for name in stages:
             if name in kept:
                 yield f"{name}, an input of what is kept"
-            elif busy := _delete_under_lease(self.root, name, _in(self.sizes, name)):
+            elif busy := _delete_under_lease(self.root, name, _within(self.sizes, name)):
                 yield busy
             else:
                 continue
@@ -173,12 +171,12 @@ class Unneeded:
                 owners = [self.root / "/".join(parts[:2])]
             if parts[-1].startswith(".tune-"):
                 sweep = parts[-1].removeprefix(".tune-")
-                owners = [folder for folder in _sweep_folders(self.root) if folder.name.endswith(sweep)]
+                owners = [folder for folder in sweep_folders(self.root) if folder.name.endswith(sweep)]
             busy = [folder for folder in owners if _is_held(folder)]
             if busy:
                 yield f"{name} ({describe_holder(busy[0])} has the lease of {busy[0]})"
             else:
-                _remove(self.root, _in(self.sizes, name), name)
+                _remove(self.root, _within(self.sizes, name), name)
 
 
 def _gigabytes(size: int) -> str:
@@ -203,23 +201,12 @@ def _sizes(root: AnyPath) -> dict[str, int]:
 def _temporary_prefix(name: str, datasets: set[str]) -> str:
     """The temporary file or folder that a name is, or is in; empty if there is none."""
     parts = name.split("/")
-    if len(parts) > 1 and parts[0] not in (
-        *get_args(Kind),
-        *datasets,
-    ):  # these have leases
+    if len(parts) > 1 and parts[0] not in {*get_args(Kind), *datasets}:  # these have leases
         return ""
     for i, part in enumerate(parts):
         if TEMPORARY.fullmatch(part):
             return "/".join(parts[: i + 1])
     return ""
-
-
-def _manifest(folder: AnyPath) -> dict:
-    """A stage's manifest; empty if there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        manifest = json.loads((folder / "manifest.json").read_text())
-        return manifest if isinstance(manifest, dict) else {}
-    return {}
 
 
 def _dependents_first(inputs: dict[str, list[str]]) -> list[str]:
@@ -228,8 +215,8 @@ def _dependents_first(inputs: dict[str, list[str]]) -> list[str]:
 
     def visit(name: str) -> None:
         if name not in order:
-            for each in inputs[name]:
-                visit(each)
+            for dependency in inputs[name]:
+                visit(dependency)
             order[name] = None
 
     for name in inputs:
@@ -237,35 +224,25 @@ def _dependents_first(inputs: dict[str, list[str]]) -> list[str]:
     return list(order)[::-1]
 
 
-def _in(names: Iterable[str], folder: str) -> list[str]:
+def _within(names: Iterable[str], folder: str) -> list[str]:
     """The names of a file, or of the files of a folder."""
     return [name for name in names if name == folder or name.startswith(f"{folder}/")]
 
 
 def _is_held(folder: AnyPath) -> bool:
     """Whether another process holds the lease of a folder."""
-    own = lease(folder)
-    try:
-        own.acquire(timeout=0)
-    except TimeoutError:
-        return True
-    own.release()
-    return False
+    with try_lease(folder) as acquired:
+        return not acquired
 
 
 def _delete_under_lease(root: AnyPath, stage: str, names: list[str]) -> str:
-    """Delete a stage, its manifest first; returns who is making it, if anybody is."""
+    """Delete a stage, its manifest first; returns which process is making it, if one is."""
     folder = root / stage
-    own = lease(folder)
-    try:
-        own.acquire(timeout=0)
-    except TimeoutError:
-        return f"{stage} ({describe_holder(folder)} has its lease)"
-    try:
+    with try_lease(folder) as acquired:
+        if not acquired:
+            return f"{stage} ({describe_holder(folder)} has its lease)"
         _remove(root, sorted(names, key=lambda name: not name.endswith("/manifest.json")), stage)
         event_log_path(folder).unlink(missing_ok=True)  # this machine's copy of an object
-    finally:
-        own.release()
     return ""
 
 
@@ -277,9 +254,3 @@ def _remove(root: AnyPath, names: Iterable[str], folder: str = "") -> None:
                 (root / name).unlink()
     if folder and isinstance(root, Path):
         shutil.rmtree(root / folder, ignore_errors=True)
-
-
-def _sweep_folders(root: AnyPath) -> list[AnyPath]:
-    from lola.storage.tracking.sweep_log import sweep_folders  # here, since its package imports MLflow
-
-    return sweep_folders(root)

@@ -40,11 +40,11 @@ FILE_NAME = "events.jsonl"
 NOT_SYNCED = ("metrics",)  # a power cut may lose these: waiting for the disk each time would slow training
 UPLOAD_INTERVAL_S = 20.0
 FETCH_INTERVAL_S = 60.0
-START = b'{"kind": '  # every event starts with this
-STATUS = START + b'"status"'
+EVENT_PREFIX = b'{"kind": '  # every event starts with this
+STATUS_PREFIX = EVENT_PREFIX + b'"status"'
 TAIL_BYTES = 65536  # bytes of a log that hold its last event
 DIGEST_BYTES = 4096  # bytes before an offset that identify a log
-CONTENT: dict[str, dict[str, type]] = {
+EVENT_FIELDS: dict[str, dict[str, type]] = {
     "describe": {"name": str, "tags": dict, "parameters": dict},
     "metrics": {"step": int, "values": dict},
     "notice": {"text": str},
@@ -60,11 +60,7 @@ _last_fetch_s: dict[str, float] = {}  # when this process fetched last, by folde
 
 
 class EventLog:
-    """The writer of a log; one process at a time.
-
-    Arguments:
-        folder: The stage's folder.
-    """
+    """The writer of the log in a stage's folder; one process at a time."""
 
     def __init__(self, folder: AnyPath) -> None:
         self.folder, self.path = folder, event_log_path(folder)
@@ -118,7 +114,7 @@ class EventLog:
         """Record that the run started or ended, and why it failed."""
         self._append("status", status=status, reason=reason)
         if isinstance(self.folder, UPath):
-            self._publish(self.folder)
+            self._upload(self.folder)
 
     def _append(self, kind: str, **content: Any) -> None:
         line = dumps({"kind": kind, "time": int(time.time() * 1000), **content})
@@ -127,17 +123,17 @@ class EventLog:
                 file.write(line + "\n")
             if kind not in NOT_SYNCED:
                 fsync_path(self.path)
-        if isinstance(self.folder, UPath) and time.time() - _time(self._published) > UPLOAD_INTERVAL_S:
+        if isinstance(self.folder, UPath) and time.time() - _time(self._upload_marker) > UPLOAD_INTERVAL_S:
             with contextlib.suppress(LolaError):  # an outage: the next event tries again
-                self._publish(self.folder)
+                self._upload(self.folder)
 
     @property
-    def _published(self) -> Path:
+    def _upload_marker(self) -> Path:
         """A file whose time is that of the last upload by any process of this machine."""
         return self.path.with_suffix(".published")
 
-    def _publish(self, folder: UPath) -> None:
-        self._published.touch()
+    def _upload(self, folder: UPath) -> None:
+        self._upload_marker.touch()
         upload(self.path, folder / FILE_NAME)
 
 
@@ -190,24 +186,22 @@ def event_log_path(folder: AnyPath) -> Path:
 
 
 def event_log_size(folder: AnyPath) -> int:
-    """The size of a stage's log in bytes."""
-    if isinstance(folder, UPath):
-        _fetch_if_due(folder)
-    path = event_log_path(folder)
+    path = _recent_path(folder)
     return path.stat().st_size if path.exists() else 0
 
 
-def _fetch_if_due(folder: UPath) -> None:
-    """Fetch a log that is larger than this machine's copy, at most every `FETCH_INTERVAL_S` seconds."""
-    now = time.monotonic()
-    if now - _last_fetch_s.get(str(folder), -FETCH_INTERVAL_S) < FETCH_INTERVAL_S:
-        return
-    _last_fetch_s[str(folder)] = now
-    path, uploaded = event_log_path(folder), folder / FILE_NAME
-    with contextlib.suppress(LolaError, FileNotFoundError), translate_fs_errors(folder):
-        size = uploaded.fs.info(uploaded.path)["size"]
-        if size > (path.stat().st_size if path.exists() else 0):
-            _fetch(folder)
+def _recent_path(folder: AnyPath) -> Path:
+    """The path of a log on this machine; a larger one is fetched at most every `FETCH_INTERVAL_S` seconds."""
+    path, now = event_log_path(folder), time.monotonic()
+    last = _last_fetch_s.get(str(folder), -FETCH_INTERVAL_S)
+    if isinstance(folder, UPath) and now - last >= FETCH_INTERVAL_S:
+        _last_fetch_s[str(folder)] = now
+        uploaded = folder / FILE_NAME
+        with contextlib.suppress(LolaError, FileNotFoundError), translate_fs_errors(folder):
+            size = uploaded.fs.info(uploaded.path)["size"]
+            if size > (path.stat().st_size if path.exists() else 0):
+                _fetch(folder)
+    return path
 
 
 def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -216,9 +210,7 @@ def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[st
     A line that is not complete yet is not read. A corrupt line is skipped; if its end is an event, because
     another process continued a line that a crash cut off, that event is read.
     """
-    if isinstance(folder, UPath):
-        _fetch_if_due(folder)
-    path = event_log_path(folder)
+    path = _recent_path(folder)
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -234,7 +226,7 @@ def read_events(folder: AnyPath, offset: int = 0) -> Iterator[tuple[int, dict[st
 
 def _parse(line: bytes) -> dict[str, Any] | None:
     """The event of a line, or of its end; None if it has none."""
-    for text in (line, line[line.rfind(START) :]):
+    for text in (line, line[line.rfind(EVENT_PREFIX) :]):
         with contextlib.suppress(ValueError, RecursionError):
             event = json.loads(text)
             if _is_event(event):
@@ -250,8 +242,10 @@ def _is_event(value: Any) -> bool:
     """Whether a JSON value contains all that its kind of event has; a corrupt byte may rename a key."""
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         return False
-    content = {"time": int, **CONTENT.get(value["kind"], {})}
-    if value["kind"] not in CONTENT or any(type(value.get(name)) is not content[name] for name in content):
+    content = {"time": int, **EVENT_FIELDS.get(value["kind"], {})}
+    if value["kind"] not in EVENT_FIELDS or any(
+        type(value.get(name)) is not content[name] for name in content
+    ):
         return False
     if value["kind"] == "status":
         return value["status"] in get_args(Status)
@@ -261,12 +255,10 @@ def _is_event(value: Any) -> bool:
 
 def last_status(folder: AnyPath) -> Status | None:
     """The last status of a stage's log; None if it has none."""
-    if isinstance(folder, UPath):
-        _fetch_if_due(folder)
-    path = event_log_path(folder)
+    path = _recent_path(folder)
     content = path.read_bytes() if path.exists() else b""
     end = content.rfind(b"\n") + 1
-    while (start := content.rfind(STATUS, 0, end)) >= 0:
+    while (start := content.rfind(STATUS_PREFIX, 0, end)) >= 0:
         event = _parse(content[start : content.index(b"\n", start) + 1])
         if event is not None:
             return event["status"]

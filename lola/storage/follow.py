@@ -44,12 +44,7 @@ class EventSink(Protocol):
 
 
 class LogReader:
-    """Reads event logs for one sink.
-
-    Arguments:
-        sink: What takes the events.
-        folders: The stages' folders.
-    """
+    """Reads the event logs of stages' folders for one sink."""
 
     def __init__(self, sink: EventSink, folders: Iterable[AnyPath] = ()) -> None:
         self.sink = sink
@@ -94,12 +89,7 @@ class LogReader:
 
 
 class Poller:
-    """Polls one sink; what it raises is reported once, and again when it changes or ends.
-
-    Arguments:
-        follower: Reads the logs.
-        log: Takes lines about failures.
-    """
+    """Polls one sink; what it raises is logged once, and again when it changes or ends."""
 
     def __init__(self, follower: LogReader, log: Callable[[str], None]) -> None:
         self.follower, self.log = follower, log
@@ -114,14 +104,14 @@ class Poller:
             failure = f"{type(error).__name__}: {first_line(error)}"
             kind = NUMBER.sub("", failure)  # addresses and times differ at every attempt
             if kind != self._failure:
-                self._tell(f"{name} cannot be updated now ({failure}); the event logs keep everything")
+                self._log(f"{name} cannot be updated now ({failure}); the event logs keep everything")
             self._failure = kind
         else:
             if self._failure:
-                self._tell(f"{name} is updated again")
+                self._log(f"{name} is updated again")
             self._failure = ""
 
-    def _tell(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         with contextlib.suppress(Exception):  # the console itself may be what fails
             self.log(text)
 
@@ -134,12 +124,7 @@ class Poller:
 
 @contextlib.contextmanager
 def poll_in_threads(followers: Sequence[LogReader], log: Callable[[str], None]) -> Iterator[None]:
-    """Feed sinks from event logs meanwhile, each in a thread of its own.
-
-    Arguments:
-        followers: Read the logs, one for each sink.
-        log: Takes one line for each failure of a sink.
-    """
+    """Feed sinks from event logs while the block runs, each in a thread of its own; failures are logged."""
     stop = threading.Event()
     threads = [
         threading.Thread(

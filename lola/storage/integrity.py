@@ -52,7 +52,7 @@ def _is_result(name: str) -> bool:
 
 
 def listed_sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """The bytes of the files that a manifest tells of; earlier ones tell of latent shards alone."""
+    """The bytes of the files that a manifest lists; earlier ones list latent shards alone."""
     shards = {
         f"{split}/{shard['name']}": int(shard["bytes"])
         for split, described in manifest.get("splits", {}).items()
@@ -62,12 +62,7 @@ def listed_sizes(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def find_damage(folder: AnyPath, text: bytes) -> str:
-    """What is wrong with a finished stage's folder: a file and how, in one line; empty if nothing is.
-
-    Arguments:
-        folder: The stage's folder.
-        text: Its manifest.
-    """
+    """What is wrong with the files of a stage whose manifest is `text`, in one line; empty if nothing is."""
     if not text.strip(b"\0 \n"):
         return f"{folder}/manifest.json is empty"
     try:

@@ -1,30 +1,26 @@
-"""What a storage root holds that nothing accounts for: leftovers, and what somebody else put there.
+"""What a storage root holds that nothing accounts for: leftovers, and files that other programs put there.
 
 A finished stage accounts for its manifest, its record, its lease, and what its manifest and kind say. A
 folder without a manifest accounts for nothing: it is a stage that was not finished.
 """
 
+import contextlib
+import functools
 import json
 import re
 from collections.abc import Iterable
 from typing import Any, get_args
 
+from lola.storage.integrity import listed_sizes
 from lola.storage.remote import AnyPath, find_relative_paths
 from lola.storage.stages import Kind
 
 COMMON = ("manifest.json", "events.jsonl", ".lease")
-OF_KIND = {
-    "statistics": (r"stats\.yaml",),
-    "autoencoders": (),
-    "latents": (),
-    "emulators": (),
-    "evaluations": (
-        r"(metrics|spectra)\.parquet",
-        r"(example|moments)\.npy",
-        r"parts/\d+-\d+/((metrics|spectra)\.parquet|(example|moments)\.npy|seconds)",
-    ),
-    "reports": (r"[^./][^/]*",),
+UNLISTED = {
+    "evaluations": r"parts/\d+-\d+/((metrics|spectra)\.parquet|(example|moments)\.npy|seconds)",
+    "reports": r"[^./][^/]*",
 }
+"""What finished stages of a kind hold in addition to the files that their manifests list."""
 DATASET = re.compile(r"[^/]+/(stats\.yaml|data/[^/]+/[^./][^/]*\.(hdf5|h5))|\.lease")
 SIMULATION = re.compile(r"(?:(.+)/)?[^/]+/data/[^/]+/[^./][^/]*\.(?:hdf5|h5)")
 WELL = re.compile(r"well(-\w+)?")
@@ -50,6 +46,7 @@ def unknown_files(root: AnyPath) -> list[AnyPath]:
     """The files of a storage root that nothing accounts for, in order."""
     names = list(find_relative_paths(root))
     datasets = [f"{folder}/" if folder else "" for folder in dataset_folders(names)]
+    known_files = functools.cache(_known_files)
     unknown = []
     for name in names:
         parts = name.split("/")
@@ -60,7 +57,9 @@ def unknown_files(root: AnyPath) -> list[AnyPath]:
         ):
             known = True
         elif parts[0] in get_args(Kind) and len(parts) > 2:
-            known = _known_to_stage(root / parts[0] / parts[1], parts[0], "/".join(parts[2:]))
+            inner = "/".join(parts[2:])
+            files = known_files(root / parts[0] / parts[1])
+            known = inner in files or bool(files and re.fullmatch(UNLISTED.get(parts[0], ""), inner))
         else:
             known = False
         if not known:
@@ -68,25 +67,15 @@ def unknown_files(root: AnyPath) -> list[AnyPath]:
     return unknown
 
 
-def _known_to_stage(folder: AnyPath, kind: str, name: str) -> bool:
-    """Whether a finished stage accounts for a file of its folder."""
-    try:
+def _known_files(folder: AnyPath) -> set[str]:
+    """The files of a stage's folder that its manifest accounts for; empty if it is not finished."""
+    manifest = readable_manifest(folder)
+    return {*COMMON, *listed_sizes(manifest)} if manifest else set()
+
+
+def readable_manifest(folder: AnyPath) -> dict[str, Any]:
+    """A stage's manifest; empty if it has none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
         manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return False
-    if name in COMMON or any(re.fullmatch(pattern, name) for pattern in OF_KIND[kind]):
-        return True
-    return name in _named(manifest, kind)
-
-
-def _named(manifest: dict[str, Any], kind: str) -> set[str]:
-    """The files that a manifest names."""
-    if kind == "latents":
-        return {
-            f"{split}/{shard['name']}"
-            for split, described in manifest["splits"].items()
-            for shard in described["shards"]
-        }
-    if kind in ("autoencoders", "emulators"):
-        return set(manifest.get("weights", {"raw": "model.safetensors"}).values())
-    return set()
+        return manifest if isinstance(manifest, dict) else {}
+    return {}

@@ -56,14 +56,23 @@ def lease(folder: AnyPath) -> "filelock.BaseFileLock | ObjectLease":
 
 
 @contextlib.contextmanager
-def logged_lease(folder: AnyPath, log: Log, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """A lease, as for `lease`, that logs after some seconds which process holds it.
+def try_lease(folder: AnyPath, wait_s: float = 0.0) -> Iterator[bool]:
+    """The lease of a folder, unless another process keeps it for `wait_s`; yields whether it was acquired."""
+    own = lease(folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            own.acquire(timeout=wait_s)
+        except TimeoutError:
+            acquired = False
+        else:
+            acquired = True
+            stack.callback(own.release)
+        yield acquired
 
-    Arguments:
-        folder: What the lease is for.
-        log: Receives the line.
-        clock: Gives seconds.
-    """
+
+@contextlib.contextmanager
+def logged_lease(folder: AnyPath, log: Log, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """A lease, as for `lease`, that logs after some seconds which process holds it."""
     reminder = Reminder(
         lambda: f"waiting for {folder}: {describe_holder(folder)} has its lease", log, clock=clock
     )
@@ -126,9 +135,6 @@ class _LeaseState:
 class ObjectLease:
     """A lease on an object store, as a context; it is not reentrant.
 
-    Arguments:
-        path: The object.
-
     Raises:
         StorageError: The store cannot be reached or written.
     """
@@ -169,7 +175,6 @@ class ObjectLease:
         return self
 
     def release(self) -> None:
-        """Release the lease."""
         assert self._thread is not None
         self._ended.set()
         self._thread.join()

@@ -13,18 +13,12 @@ RUN = (*SWEEP, "stage", "model", "run")
 
 @dataclasses.dataclass(frozen=True)
 class LiveMetric:
-    """A metric for Prometheus.
-
-    Arguments:
-        kind: Its type.
-        description: What it is; the unit is in its name, else it is a number or the loss's own.
-        record: Its name in records of stages, if it is one of theirs; a counter's is the total there.
-        labels: What tells its series apart: `run` is a stage's folder, `stage` and `model` what it makes.
-    """
+    """A metric for Prometheus."""
 
     kind: Literal["gauge", "counter", "histogram"]
-    description: str
-    record: str = ""
+    description: str  # what it is; the unit is in its name, else it is a number or the loss's own
+    record: str = ""  # its name in records of stages, if it is one of theirs; a counter's is the total there
+    # what tells its series apart: `run` is a stage's folder, `stage` and `model` what it makes
     labels: tuple[str, ...] = RUN
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.markup import escape
 
-from lola.core.waiting import LONGEST_S, PROGRESS_INTERVAL_S, format_duration
+from lola.core.waiting import LONGEST_S, PROGRESS_INTERVAL_S, call_at_intervals, format_duration
 from lola.storage.event_log import end_offset
 from lola.storage.follow import Events
 from lola.storage.remote import AnyPath
@@ -23,15 +22,10 @@ SHOWN = {"train/loss": "train", "valid/loss": "valid", "train/seconds_per_step":
 
 @dataclasses.dataclass
 class StageProgress:
-    """How far a stage is, from the events of its log in order.
+    """How far a stage is, from the events of its log in order."""
 
-    Arguments:
-        total: Its last step.
-        resumed: Whether its log holds earlier events, so that it may not start at step 0.
-    """
-
-    total: int
-    resumed: bool = False
+    total: int  # its last step
+    resumed: bool = False  # whether its log holds earlier events, so that it may not start at step 0
     status: str = ""
     done: int = 0
     values: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -40,7 +34,6 @@ class StageProgress:
     rated: tuple[int, float] | None = None  # the step and the time that the rate is measured from
 
     def read(self, event: Mapping[str, Any]) -> None:
-        """Take the next event."""
         at = event["time"] / 1000
         if event["kind"] == "status":
             self.status = event["status"]
@@ -91,12 +84,7 @@ class _Line:
 
 
 class Progress:
-    """Prints a line of every stage that runs every `PROGRESS_INTERVAL_S`; a sink of event logs.
-
-    Arguments:
-        console: Where to print.
-        clock: Returns seconds.
-    """
+    """Prints a line of every stage that runs every `PROGRESS_INTERVAL_S`; a sink of event logs."""
 
     name = "the console"
 
@@ -128,31 +116,23 @@ class Progress:
 
         The same line is printed again after intervals that double, up to a minute, until another is.
         """
-        stop = threading.Event()
+        repeated, at, interval = "", self.logged_at, SILENCE_S
 
-        def watch() -> None:
-            repeated, at, interval = "", self.logged_at, SILENCE_S
-            while not stop.wait(CHECK_INTERVAL_S):
-                if self.logged_at != at:
-                    repeated = ""
-                silence = self.clock() - self.logged_at
-                if silence <= SILENCE_S:
-                    continue
-                with contextlib.suppress(Exception):  # a line that cannot be printed must not end the work
-                    text = describe()
-                    if text != repeated:
-                        interval = SILENCE_S
-                    if silence > interval:
-                        self.log(text)
-                        repeated, at, interval = text, self.logged_at, min(2 * interval, LONGEST_S)
+        def check() -> None:
+            nonlocal repeated, at, interval
+            if self.logged_at != at:
+                repeated = ""
+            silence = self.clock() - self.logged_at
+            if silence > SILENCE_S:
+                text = describe()
+                if text != repeated:
+                    interval = SILENCE_S
+                if silence > interval:
+                    self.log(text)
+                    repeated, at, interval = text, self.logged_at, min(2 * interval, LONGEST_S)
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with call_at_intervals(check, CHECK_INTERVAL_S):
             yield
-        finally:
-            stop.set()
-            thread.join()
 
     def follow(self, folder: AnyPath, name: str, total: int) -> None:
         """Name a stage whose log is shown, `total` being its last step."""

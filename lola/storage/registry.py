@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lola.core.errors import DataError, StorageError, TrackingError
 from lola.storage.remote import AnyPath, to_path
@@ -39,10 +39,10 @@ def find_stage(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
     elif named:
         folder = named[0]
     elif isinstance(given, Path) and given.is_dir():
-        raise StorageError(f"{given} holds no manifest.json: it is no finished stage")
+        raise StorageError(f"{given} has no manifest.json: it is no finished stage")
     else:
         return _fetch(root, reference, kind)
-    _require(folder, reference, kind)
+    _require_kind(folder, reference, kind)
     return folder
 
 
@@ -68,7 +68,7 @@ def _fetch(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
                 f"{reference} is no {NAMES[kind]} of {root}, and {error}; name a stage's folder, its name or "
                 "fingerprint, runs:/RUN_ID or a registered model"
             ) from error
-        _require(found, reference, kind)
+        _require_kind(found, reference, kind)
         return _adopt(root, found, kind)
 
 
@@ -83,10 +83,7 @@ def _adopt(root: AnyPath, found: Path, kind: ModelKind) -> AnyPath:
     return folder
 
 
-def _require(folder: AnyPath, reference: str, kind: ModelKind) -> dict[str, Any]:
-    manifest = read_manifest(folder)
-    if manifest["kind"] != kind:
-        raise DataError(
-            f"{reference} is one of {manifest['kind']}, not an {NAMES[kind]}; name the {NAMES[kind]}"
-        )
-    return manifest
+def _require_kind(folder: AnyPath, reference: str, kind: ModelKind) -> None:
+    found = read_manifest(folder)["kind"]
+    if found != kind:
+        raise DataError(f"{reference} is one of {found}, not an {NAMES[kind]}; name the {NAMES[kind]}")

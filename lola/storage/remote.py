@@ -9,7 +9,7 @@ once, into the folder of `LOLA_CACHE`, else `~/.cache/lola`, under a name of its
 that want the same object wait for one download. The folder is never emptied automatically; remove it
 whenever no program uses it.
 
-Filesystems find their credentials themselves, in the environment; no error tells more than a location.
+Filesystems find their credentials themselves, in the environment; errors show locations alone.
 Listings are never cached, since others write too.
 """
 
@@ -40,34 +40,11 @@ AnyPath = Path | UPath
 """A path of a storage root, on a local or shared filesystem or on an object store."""
 
 PARALLEL_TRANSFERS = 8  # objects that are fetched or uploaded at once
-CLIENTS = (
+FILESYSTEM_PACKAGES = (
     *("fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "google", "adlfs", "azure", "ossfs", "paramiko"),
     *("aiohttp", "requests", "urllib3", "http", "ssl", "smbprotocol", "pyarrow"),
 )
 """Packages whose own errors, not all of which are `OSError`, are those of filesystems."""
-SCHEMES = (
-    "s3",
-    "s3a",
-    "gs",
-    "gcs",
-    "az",
-    "abfs",
-    "abfss",
-    "adl",
-    "oss",
-    "http",
-    "https",
-    "ftp",
-    "sftp",
-    "ssh",
-    "hdfs",
-    "webhdfs",
-    "hf",
-    "smb",
-    "memory",
-    "dropbox",
-    "file",
-)
 
 
 def is_url(text: object) -> bool:
@@ -92,7 +69,6 @@ def require_no_credentials(url: str, name: str) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -118,7 +94,7 @@ def translate_fs_errors(location: object, remedy: str = "simulate or fetch it ag
             f"{location} refuses access ({first_line(error)}); set its credentials in the environment"
         ) from error
     except Exception as error:
-        if not _of_filesystem(error):
+        if not _is_filesystem_error(error):
             raise
         raise StorageError(
             describe_os_error(error)
@@ -127,14 +103,13 @@ def translate_fs_errors(location: object, remedy: str = "simulate or fetch it ag
         ) from error
 
 
-def _of_filesystem(error: BaseException) -> bool:
+def _is_filesystem_error(error: BaseException) -> bool:
     """Whether a filesystem, or what it speaks with its server through, raised an error."""
-    packages = {each.__module__.partition(".")[0] for each in type(error).__mro__}
-    return isinstance(error, (OSError, EOFError)) or not packages.isdisjoint(CLIENTS)
+    packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
+    return isinstance(error, (OSError, EOFError)) or not packages.isdisjoint(FILESYSTEM_PACKAGES)
 
 
 def remote_path(url: str) -> UPath:
-    """The path of a URL."""
     shown = redact_url(url)
     if not url.partition("://")[2].strip("/"):
         raise StorageError(f"{url} cannot be used: it names no bucket")
@@ -176,7 +151,7 @@ def refuse_mistyped_url(path: str, option: str) -> None:
     found = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*):/*(.*)", path)
     if path.startswith("file://"):
         return
-    if found and found[1].lower() in SCHEMES and not os.path.lexists(path):
+    if found and found[1].lower() in fsspec.available_protocols() and not os.path.lexists(path):
         raise StorageError(f"--{option} {path} is no folder; did you mean {found[1].lower()}://{found[2]}?")
 
 
@@ -244,22 +219,24 @@ def local_cache_folder(path: UPath) -> Path:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder on this machine, where the copies are; it is removed in the end, or after its process died.
+    """A folder next to this machine's copies, removed when the block ends, or after its process died.
 
     Raises:
         StorageError: The disk is full or read-only.
     """
-    tmp_paths, name = cache_folder() / "asides", uuid.uuid4().hex
+    parent = cache_folder() / "tmp"
+    folder = parent / uuid.uuid4().hex
+    lock = folder.with_suffix(".lock")
     try:
-        tmp_paths.mkdir(exist_ok=True)
-        _remove_abandoned(tmp_paths)
-        with Lock(tmp_paths / f"{name}.lock"):
+        parent.mkdir(exist_ok=True)
+        _remove_abandoned(parent)
+        with Lock(lock):
             try:
-                (tmp_paths / name).mkdir()
-                yield tmp_paths / name
+                folder.mkdir()
+                yield folder
             finally:
-                shutil.rmtree(tmp_paths / name, ignore_errors=True)
-                (tmp_paths / f"{name}.lock").unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
@@ -270,9 +247,9 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @functools.cache
-def _remove_abandoned(tmp_paths: Path) -> None:
+def _remove_abandoned(parent: Path) -> None:
     """Remove temporary files of killed processes: those whose lock is free."""
-    for lock in tmp_paths.glob("*.lock"):
+    for lock in parent.glob("*.lock"):
         with contextlib.suppress(filelock.Timeout), Lock(lock, timeout=0):
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
             lock.unlink(missing_ok=True)

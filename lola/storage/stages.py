@@ -6,9 +6,9 @@ folder is either whole (renamed into place) or resumable. On an object store, fi
 renamed (`lola/storage/remote.py`), and leases are objects that expire (`lola/storage/leases.py`).
 
 What `atomic_path` has written survives a power cut: file, folder and name are on the disk when it returns,
-and the manifest comes after everything that it tells of. The record of events may lose its last metrics, no
+and the manifest comes after everything that it lists. The record of events may lose its last metrics, no
 more. Disks lie, and roots are copied: a stage whose manifest is not whole, or whose files are not of the size
-that it tells, is not finished, and is made again after a warning.
+that it lists, is not finished, and is made again after a warning.
 """
 
 import contextlib
@@ -221,23 +221,14 @@ def git_commit() -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A content-addressed unit of work.
+    """A content-addressed unit of work."""
 
-    Arguments:
-        root: The storage root.
-        kind: The folder under the root.
-        system: The physical system.
-        what: A short name for people, such as `diffusion-f16c64`.
-        config: What the stage computes.
-        inputs: Fingerprints of what it reads, by role.
-    """
-
-    root: AnyPath
-    kind: Kind
+    root: AnyPath  # of the storage
+    kind: Kind  # the folder under the root
     system: str
-    what: str
-    config: Config
-    inputs: Mapping[str, str]
+    what: str  # a short name for people, such as `diffusion-f16c64`
+    config: Config  # what the stage computes
+    inputs: Mapping[str, str]  # fingerprints of what it reads, by role
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -252,12 +243,11 @@ class Stage:
 
     @property
     def folder(self) -> AnyPath:
-        """Where the stage's files are."""
         return self.root / self.kind / self.name
 
     @property
     def finished(self) -> bool:
-        """Whether the manifest, which is written last, and all files that it tells of are there and whole.
+        """Whether the manifest, which is written last, and all files that it lists exist and are whole.
 
         Damage is logged as a warning, once.
 
@@ -270,12 +260,7 @@ class Stage:
         if _verified.get(key) == state:
             return True
         try:
-            with (
-                translate_fs_errors(self.folder)
-                if isinstance(self.folder, UPath)
-                else translate_os_errors(self.folder)
-            ):
-                text = read_bytes(self.folder / "manifest.json")
+            text = _read_manifest_bytes(self.folder)
         except (FileNotFoundError, DataError):
             return False
         fault = find_damage(self.folder, text)
@@ -287,7 +272,7 @@ class Stage:
         return True
 
     def _state(self) -> tuple[int, ...] | None:
-        """What tells one manifest from another; None if there is none, empty on an object store."""
+        """Time, size and inode of the manifest; None if there is none, empty on an object store."""
         if isinstance(self.folder, UPath):
             return ()
         try:
@@ -297,11 +282,9 @@ class Stage:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     def manifest(self) -> dict[str, Any]:
-        """The finished stage's manifest."""
         return read_manifest(self.folder)
 
     def lease(self) -> filelock.BaseFileLock | ObjectLease:
-        """A context for one process at a time; the lease of a process that died ends."""
         return lease(self.folder)
 
     def logged_lease(self, log: Log) -> contextlib.AbstractContextManager[None]:
@@ -334,7 +317,6 @@ class Stage:
 
 
 def _warn(line: str) -> None:
-    """Log a warning, once in a process."""
     if line not in _warned:
         _warned.add(line)
         logging.getLogger(__name__).warning("%s", line)
@@ -370,10 +352,9 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
         StorageError: There is none, it is corrupt, cannot be reached, or another schema version wrote it.
     """
     try:
-        with translate_fs_errors(folder) if isinstance(folder, UPath) else translate_os_errors(folder):
-            text = read_bytes(folder / "manifest.json")
+        text = _read_manifest_bytes(folder)
     except (FileNotFoundError, NotADirectoryError, DataError) as error:
-        raise StorageError(f"{folder} holds no manifest.json: it is no finished stage") from error
+        raise StorageError(f"{folder} has no manifest.json: it is no finished stage") from error
     try:
         manifest = loads(text)
         schema = manifest.get("schema")
@@ -386,3 +367,8 @@ def read_manifest(folder: AnyPath) -> dict[str, Any]:
             f"{folder} has schema {schema}, not {SCHEMA_VERSION}; use the version of lola that wrote it"
         )
     return manifest
+
+
+def _read_manifest_bytes(folder: AnyPath) -> bytes:
+    with translate_fs_errors(folder) if isinstance(folder, UPath) else translate_os_errors(folder):
+        return read_bytes(folder / "manifest.json")

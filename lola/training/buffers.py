@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lola.core.keys import Key
 from lola.data.state import Batch
-from lola.training.order import Geometry
+from lola.training.order import WindowLayout
 
 
-class Source(Geometry, Protocol):
+class WindowSource(WindowLayout, Protocol):
     """Windows that are read run by run into buffers of the source's own layout."""
 
     def allocate(self, states: int) -> np.ndarray:
@@ -35,14 +35,9 @@ class Source(Geometry, Protocol):
 
 
 class StateBuffer:
-    """The states of some windows; their positions in it are known before they are read.
+    """The states of some windows of a source; their positions in it are known before they are read."""
 
-    Arguments:
-        source: Where they are read from.
-        windows: The windows, in any order.
-    """
-
-    def __init__(self, source: Source, windows: np.ndarray) -> None:
+    def __init__(self, source: WindowSource, windows: np.ndarray) -> None:
         self.source = source
         self.windows = np.unique(windows)
         trajectory, start = np.divmod(self.windows, source.starts)

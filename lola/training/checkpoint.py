@@ -31,12 +31,7 @@ POSITION = "position.json"
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where a training run stands.
-
-    Arguments:
-        step: Global steps done.
-        skipped: How many of them were skipped for a non-finite gradient.
-    """
+    """The global steps that a training run has done, and how many were skipped for a non-finite gradient."""
 
     step: int = 0
     skipped: int = 0
@@ -80,7 +75,7 @@ def read_position(folder: Path) -> Position:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise _corrupt(folder, error) from error
     for name, expected in files.items():
-        if found[name] != expected and expected:  # earlier checkpoints hold no checksums
+        if found[name] != expected and expected:  # earlier checkpoints have no checksums
             raise _corrupt(folder, f"{name} has another checksum than when it was written")
     return position
 
@@ -164,7 +159,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
             checksum = (file.metadata() or {}).get(CHECKSUM)
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"{path} holds no readable weights ({error}); remove it, and run what trained it again"
+            f"{path} has no readable weights ({error}); remove it, and run what trained it again"
         ) from error
     if checksum is not None and checksum != _checksum_of_values(weights):
         raise DataError(f"{path} is corrupt (another checksum); remove it, and run what trained it again")
@@ -174,7 +169,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
         if name not in found:
             raise DataError(f"{path} lacks {name}: it belongs to another network")
         if name not in expected:
-            raise DataError(f"{path} holds a surplus {name}: it belongs to another network")
+            raise DataError(f"{path} has a surplus {name}: it belongs to another network")
         if expected[name] != found[name]:
             raise DataError(
                 f"{path}: {name} has shape {found[name]}, not {expected[name]}: "

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 from lola.core.config import (
     Config,
     Count,
+    Fraction,
     Gpus,
     NotNegative,
     Positive,
-    Share,
     Size,
     Within,
     require,
@@ -35,7 +35,7 @@ class OptimizerConfig(Config):
 
     name: Literal["adamw", "adam", "psgd", "soap"] = "adamw"
     learning_rate: Positive = 1e-4
-    betas: tuple[Share, Share] = (0.9, 0.99)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     weight_decay: NotNegative = 0.0
     preconditioner_probability: Annotated[float, Within("[0, 1]")] = 1 / 64
     precondition_frequency: Count = 10
@@ -80,7 +80,7 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     warmup: Annotated[int, Within("[0, 1e12]")] = 0
     clip: Positive = 1.0
-    ema: Share = 0.0
+    ema: Fraction = 0.0
     precision: Precision = "float32"
     valid_samples: Count = 64
     seed: int = 0

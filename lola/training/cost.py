@@ -43,23 +43,16 @@ RECOMPUTE = 4 / 3  # forward, forward again and backward, over forward and backw
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on each GPU.
-
-    Arguments:
-        weights, gradients, buckets, average, optimizer: What does not depend on the batch.
-        activations: What the forward pass of a micro-batch saves for the backward pass.
-        share: Samples of a step.
-        samples: Samples of a micro-batch.
-    """
+    """Bytes on each GPU."""
 
     weights: float
     gradients: float
     buckets: float
     average: float
     optimizer: float
-    activations: Affine
-    share: int
-    samples: int
+    activations: Affine  # saved by the forward pass of a micro-batch
+    share: int  # samples of a step
+    samples: int  # of a micro-batch
 
     @property
     def resident(self) -> float:
@@ -68,34 +61,23 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All bytes."""
         return self.resident + self.activations.at(self.samples)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of a training run.
-
-    Arguments:
-        parameters: The number of parameters.
-        flops: Operations per step, over all GPUs.
-        memory: Bytes on each GPU.
-        usable: Bytes on each GPU that may be used.
-        arithmetic, traffic: Seconds per step that these alone would take.
-        read: Bytes per second of samples, over all GPUs.
-        gpu_hours: GPUs times hours of the whole run.
-        remedy: What makes the batch fit; empty if it fits.
-    """
+    """The cost of a training run."""
 
     parameters: int
-    flops: float
+    flops: float  # operations per step, over all GPUs
     memory: Memory
-    usable: float
+    usable: float  # bytes on each GPU that may be used
+    # arithmetic, traffic: seconds per step that these alone would take
     arithmetic: float
     traffic: float
-    read: float
-    gpu_hours: float
-    remedy: str
+    read: float  # bytes per second of samples, over all GPUs
+    gpu_hours: float  # GPUs times hours of the whole run
+    remedy: str  # what makes the batch fit; empty if it fits
 
     @property
     def seconds(self) -> float:
@@ -106,14 +88,7 @@ class Estimate:
 def estimate_cost(
     counts: Counts, training: TrainingConfig, sample_bytes: float, hardware: Hardware
 ) -> Estimate:
-    """The cost of a training run on GPUs, one for each of its workers.
-
-    Arguments:
-        counts: What a step costs.
-        training: How the model is trained.
-        sample_bytes: Bytes that storage gives for a sample.
-        hardware: The GPUs.
-    """
+    """The cost of a training run on GPUs, one per worker; `sample_bytes` is what storage reads per sample."""
     gpus, parts, weights = training.most_workers, training.accumulate, FLOAT * counts.parameters
     share = math.ceil(training.batch_size / gpus)
     memory = Memory(
@@ -149,10 +124,10 @@ def estimate_cost(
 
 def optimizer_bytes(config: OptimizerConfig, shapes: tuple[tuple[int, ...], ...]) -> float:
     """Bytes of an optimiser's state over parameters of some shapes."""
-    return FLOAT * sum(_state(config, shape) for shape in shapes)
+    return FLOAT * sum(_state_size(config, shape) for shape in shapes)
 
 
-def _state(config: OptimizerConfig, shape: tuple[int, ...]) -> int:
+def _state_size(config: OptimizerConfig, shape: tuple[int, ...]) -> int:
     """Numbers that the optimiser keeps for a parameter."""
     size, largest = math.prod(shape), config.max_dimension
     if config.name in ("adam", "adamw"):
@@ -160,11 +135,11 @@ def _state(config: OptimizerConfig, shape: tuple[int, ...]) -> int:
     if config.name == "psgd":
         shape = tuple(d for d in shape if d > 1) or (1,)
         return size + sum(d * (d + 1) // 2 if len(shape) > 1 and d <= largest else d for d in shape)
-    shape = _merged(shape, largest)
+    shape = _merged_shape(shape, largest)
     return 2 * size + 2 * sum(d * d for d in shape if len(shape) > 1 and 1 < d <= largest)
 
 
-def _merged(shape: tuple[int, ...], largest: int) -> tuple[int, ...]:
+def _merged_shape(shape: tuple[int, ...], largest: int) -> tuple[int, ...]:
     """The shape that SOAP sees: dimensions but the first merged, the last ones first, up to the largest."""
     merged: list[int] = []
     product = 1
@@ -184,7 +159,9 @@ def _remedy(memory: Memory, recomputed: Affine, usable: float, training: Trainin
     """What makes a batch fit, nothing if it does, and the work of the first way over that of a plain step."""
     if memory.total <= usable:
         return "", RECOMPUTE if training.recompute else 1.0
-    most, saving = (_most(kind, usable - memory.resident) for kind in (memory.activations, recomputed))
+    most, saving = (
+        _largest_batch(kind, usable - memory.resident) for kind in (memory.activations, recomputed)
+    )
     ways = []
     if most:
         gpus = math.ceil(training.batch_size / (most * training.accumulate))
@@ -195,13 +172,13 @@ def _remedy(memory: Memory, recomputed: Affine, usable: float, training: Trainin
         ways.append(f"recomputed blocks in {math.ceil(memory.share / saving)} micro-batches")
     if not ways:
         return "a sample does not fit a GPU, even with recomputed blocks", RECOMPUTE
-    return _either(ways), 1.0 if most and not training.recompute else RECOMPUTE
+    return _join_with_or(ways), 1.0 if most and not training.recompute else RECOMPUTE
 
 
-def _either(ways: list[str]) -> str:
+def _join_with_or(ways: list[str]) -> str:
     return " or ".join([", ".join(ways[:-1]), ways[-1]] if len(ways) > 1 else ways)
 
 
-def _most(activations: Affine, usable: float) -> int:
+def _largest_batch(activations: Affine, usable: float) -> int:
     """The largest batch whose activations fit."""
     return max(0, math.floor((usable - activations.fixed) / activations.per_sample))

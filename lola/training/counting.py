@@ -40,29 +40,21 @@ class Affine:
     per_sample: float
 
     def at(self, samples: float) -> float:
-        """The number for a batch of `samples`."""
         return self.fixed + samples * self.per_sample
 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """What a training step costs.
+    """What a training step costs."""
 
-    Arguments:
-        shapes: The shape of every parameter.
-        flops: Operations, forwards and backwards.
-        activations: Bytes that the forward pass leaves for the backward pass.
-        recomputed: The same when every block keeps its inputs alone, one block at a time being recomputed.
-    """
-
-    shapes: tuple[tuple[int, ...], ...]
-    flops: Affine
-    activations: Affine
+    shapes: tuple[tuple[int, ...], ...]  # the shape of every parameter
+    flops: Affine  # operations, forwards and backwards
+    activations: Affine  # bytes that the forward pass leaves for the backward pass
+    # the same when every block keeps its inputs alone, one block at a time being recomputed
     recomputed: Affine
 
     @property
     def parameters(self) -> int:
-        """The number of parameters."""
         return sum(torch.Size(shape).numel() for shape in self.shapes)
 
 
@@ -90,17 +82,11 @@ def count_step(
 def check_on_meta_device(build: Callable[[], nn.Module], states: tuple[int, ...], parameters: int) -> int:
     """Compute a model's loss on one sample without memory or arithmetic; return its number of parameters.
 
-    Arguments:
-        build: Builds the model, which has `loss(batch, generator)`.
-        states: The shape `(C, L, *grid)` of a sample.
-        parameters: The length `P` of a sample's parameters.
+    Arguments are as for `count_step`.
     """
     with META:
         model = build()
-    batch = Batch(
-        states=torch.empty(1, *states, device=META), parameters=torch.empty(1, parameters, device=META)
-    )
-    cast(Any, model).loss(batch, _Shapes(1))
+    cast(Any, model).loss(_batch(1, states, parameters), _Shapes(1))
     return sum(weight.numel() for weight in model.parameters())
 
 
@@ -108,10 +94,7 @@ def _step(
     model: nn.Module, samples: int, states: tuple[int, ...], parameters: int, precision: Precision
 ) -> tuple[int, int, int]:
     """Operations, saved bytes and saved bytes with recomputed blocks, of one batch."""
-    batch = Batch(
-        states=torch.empty(samples, *states, device=META),
-        parameters=torch.empty(samples, parameters, device=META),
-    )
+    batch = _batch(samples, states, parameters)
     saved = _Saved(model)
     with _Operations() as counter:
         with saved.watch(), _Autocast(precision):
@@ -121,23 +104,24 @@ def _step(
     return counter.total, saved.bytes, saved.recomputed
 
 
+def _batch(samples: int, states: tuple[int, ...], parameters: int) -> Batch:
+    return Batch(
+        states=torch.empty(samples, *states, device=META),
+        parameters=torch.empty(samples, parameters, device=META),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _CachedOutputs:
-    """The outputs of an operation for inputs of some shapes, and its operation count.
+    """The outputs of an operation for inputs of some shapes, and its operation count."""
 
-    Arguments:
-        outputs: Shape, strides and type of each, None for what is not a tensor; None if they share memory
-            with inputs, so that the operation is not cached.
-        single: Whether the output is a single tensor instead of a tuple.
-        flops: Operations.
-    """
-
+    # shape, strides and type of each, None for what is not a tensor; None if they share memory with inputs,
+    # so that the operation is not cached
     outputs: tuple[tuple[Any, ...] | None, ...] | None
-    single: bool
+    single: bool  # whether the output is a single tensor instead of a tuple
     flops: int
 
     def build(self) -> Any:
-        """The outputs, as new tensors."""
         assert self.outputs is not None
         made = [
             torch.empty_strided(output[0], output[1], dtype=output[2], device=META) if output else None
@@ -161,7 +145,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        key = (func, _key(args), _key(tuple(kwargs.items())))
+        key = (func, _cache_key(args), _cache_key(tuple(kwargs.items())))
         made = self.cache.get(key)
         if made is not None and made.outputs is not None:
             self.total += made.flops
@@ -173,12 +157,12 @@ class _Operations(TorchDispatchMode):
         return result
 
 
-def _key(value: Any) -> Any:
+def _cache_key(value: Any) -> Any:
     """The properties of an operation's inputs that determine its outputs, as a cache key."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device.type
     if isinstance(value, (list, tuple)):
-        return tuple(map(_key, value))
+        return tuple(map(_cache_key, value))
     return type(value), value
 
 
@@ -256,11 +240,7 @@ class _Autocast(TorchFunctionMode):
 
 
 class _Saved:
-    """The storages that autograd saves, and the block that saved each.
-
-    Arguments:
-        model: Its parameters are not counted, its blocks are watched.
-    """
+    """The storages that autograd saves of a model, parameters apart, and the block that saved each."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

@@ -27,10 +27,10 @@ from lola.core.errors import DivergedError
 from lola.core.keys import Key
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
-from lola.training.buffers import Source
+from lola.training.buffers import WindowSource
 from lola.training.checkpoint import Position
 from lola.training.precision import precision
-from lola.training.stream import Stream, fixed_batches
+from lola.training.stream import BatchStream, fixed_batches
 
 if TYPE_CHECKING:
     from lola.training.config import TrainingConfig
@@ -45,36 +45,27 @@ Samples = Iterable[tuple[Batch, Key, str]]
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """Faults found in the samples of one rank.
-
-    Arguments:
-        samples: How many there are.
-        faults: What is wrong with some of them, and where they are from.
-        data: Whether the input of one of them is not finite.
-    """
+    """Faults found in the samples of one rank."""
 
     samples: int
-    faults: tuple[str, ...]
-    data: bool
+    faults: tuple[str, ...]  # what is wrong with some of them, and where they are from
+    data: bool  # whether an input is not finite
 
 
 class DivergenceCheck:
     """Checks one training run; every rank comes to the same result.
 
     Arguments:
-        model: The model in training, without a wrapper that exchanges gradients.
-        stream: This rank's share of the batches.
-        validation: Where the windows of the validation set are read from.
-        config: How it is trained.
-        device: Where the model is.
+        model: The model in training, without a wrapper that exchanges gradients; on `device`.
+        stream, validation: This rank's share of the batches, and the validation set.
         log: Called on every rank with a line for each skipped step that is traced.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        stream: Stream,
-        validation: Source,
+        stream: BatchStream,
+        validation: WindowSource,
         config: "TrainingConfig",
         device: torch.device,
         log: Callable[[str], None],
@@ -90,13 +81,7 @@ class DivergenceCheck:
         )
 
     def step(self, position: Position, skipped: bool, batch: Batch, keys: list[Key]) -> None:
-        """Note a step.
-
-        Arguments:
-            position: Where training stands after it.
-            skipped: Whether it was skipped.
-            batch: This rank's samples of the step.
-            keys: The keys of their random numbers.
+        """Check a step, of which `batch` are this rank's samples, and `keys` those of their random numbers.
 
         Raises:
             DivergedError: Too many steps were skipped.
@@ -110,7 +95,7 @@ class DivergenceCheck:
             )
             if ends or self.traced < MAX_TRACED_STEPS:
                 self.traced += 1
-                self.cause = self._cause(self._of_step(position.step - 1, batch, keys), self.model)
+                self.cause = self._cause(self._step_samples(position.step - 1, batch, keys), self.model)
                 self.log(f"step {position.step} was skipped, since its gradient is not finite: {self.cause}")
         if ends:
             raise DivergedError(
@@ -119,13 +104,7 @@ class DivergenceCheck:
             )
 
     def validation(self, name: str, value: float, position: Position, objective: nn.Module) -> None:
-        """Check a validation loss.
-
-        Arguments:
-            name: The name of the metric.
-            value: The loss.
-            position: Where training stands.
-            objective: The validated module, perhaps in a wrapper.
+        """Check a validation loss of a module, which may be in a wrapper.
 
         Raises:
             DivergedError: It is not finite.
@@ -133,14 +112,14 @@ class DivergenceCheck:
         if math.isfinite(value):
             return
         model = cast(nn.Module, getattr(objective, "module", objective).model)
-        cause = self._cause(self._of_validation(), model, gradients=False)
+        cause = self._cause(self._validation_samples(), model, gradients=False)
         raise DivergedError(f"training diverged: {name} is {value:g} after {position.step} steps: {cause}")
 
-    def _of_step(self, step: int, batch: Batch, keys: list[Key]) -> Iterator[tuple[Batch, Key, str]]:
+    def _step_samples(self, step: int, batch: Batch, keys: list[Key]) -> Iterator[tuple[Batch, Key, str]]:
         for i, (key, window) in enumerate(zip(keys, self.stream.windows(step), strict=True)):
             yield batch.rows(i, i + 1), key, self.stream.source.describe(window)
 
-    def _of_validation(self) -> Iterator[tuple[Batch, Key, str]]:
+    def _validation_samples(self) -> Iterator[tuple[Batch, Key, str]]:
         config, (rank, world) = self.config, _ranks()
         for batch, (key,) in fixed_batches(
             self.source, seed=config.seed, samples=config.valid_samples, batch_size=1, rank=rank, world=world
@@ -170,12 +149,14 @@ class DivergenceCheck:
                 count += 1
                 finite = bool(batch.states.isfinite().all() & batch.parameters.isfinite().all())
                 data |= not finite
-                fault = self._fault(model, batch, key, gradients) if finite else "an input is not finite"
+                fault = (
+                    self._describe_fault(model, batch, key, gradients) if finite else "an input is not finite"
+                )
                 if fault:
                     faults.append(f"{place} ({fault})")
         return Trace(count, tuple(faults), data)
 
-    def _fault(self, model: nn.Module, batch: Batch, key: Key, gradients: bool) -> str:
+    def _describe_fault(self, model: nn.Module, batch: Batch, key: Key, gradients: bool) -> str:
         """A message if a sample's loss or gradient is not finite, else empty."""
         largest = f"its largest input is {batch.states.abs().max().item():.3g}"
         with torch.set_grad_enabled(gradients), precision(self.config.precision, self.device):
@@ -199,7 +180,6 @@ def _ranks() -> tuple[int, int]:
 
 
 def _gather(trace: Trace) -> list[Trace]:
-    """The traces of all ranks, in their order."""
     if not torch.distributed.is_initialized():
         return [trace]
     traces: list[Trace] = [trace] * torch.distributed.get_world_size()

@@ -16,12 +16,7 @@ from torch import nn
 
 
 class EMA:
-    """The average of a model's weights, in a copy of the model that never trains.
-
-    Arguments:
-        model: The model, on its device; its present weights start the average.
-        decay: The decay `d` in the long run.
-    """
+    """The average of a model's weights, in a copy of the model that never trains; `decay` is `d`."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-from lola.core.config import Config, Positive, Share, Within
+from lola.core.config import Config, Fraction, Positive, Within
 from lola.training.precision import Precision
 
 
@@ -25,8 +25,7 @@ class Hardware(Config):
     memory: Positive = 80e9
     bandwidth: Positive = 3.35e12
     utilisation: Annotated[float, Within("(0, 1]")] = 0.4
-    reserve: Share = 0.1
+    reserve: Fraction = 0.1
 
     def peak_flops(self, precision: Precision) -> float:
-        """Peak operations per second in a precision."""
         return self.bfloat16 if precision == "bfloat16" else self.float32

@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from lola.core.config import require
 from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.state import Batch
-from lola.training.buffers import Source
+from lola.training.buffers import WindowSource
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.config import TrainingConfig
 from lola.training.divergence import DivergenceCheck
 from lola.training.ema import EMA
 from lola.training.optim import build_optimizer, learning_rate
 from lola.training.precision import precision
-from lola.training.stream import Stream, fixed_batches
+from lola.training.stream import BatchStream, fixed_batches
 
 
 class Model(Protocol):
@@ -51,7 +51,6 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The model's loss."""
         return cast(Model, self.model).loss(batch, generator)
 
 
@@ -62,8 +61,8 @@ Report = Callable[[int, dict[str, float], Callable[[Path], None]], None]
 def train(
     model: nn.Module,
     config: TrainingConfig,
-    training: Source,
-    validation: Source,
+    training: WindowSource,
+    validation: WindowSource,
     *,
     report: Report,
     log: Callable[[str], None] = lambda line: None,
@@ -139,9 +138,10 @@ def train(
     return position
 
 
-def _stream(source: Source, config: TrainingConfig, device: torch.device, rank: int, world: int) -> Stream:
-    """A rank's share of the batches."""
-    return Stream(
+def _stream(
+    source: WindowSource, config: TrainingConfig, device: torch.device, rank: int, world: int
+) -> BatchStream:
+    return BatchStream(
         source,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -206,7 +206,7 @@ def _exchange(objective: nn.Module, last: bool) -> contextlib.AbstractContextMan
 @torch.no_grad()
 def validate(
     objective: nn.Module,
-    source: Source,
+    source: WindowSource,
     config: TrainingConfig,
     device: torch.device,
     rank: int = 0,
@@ -251,14 +251,7 @@ class Meter:
         self.since = time.perf_counter()
 
     def add(self, samples: int, values: dict[str, Tensor], norm: Tensor, waited: float) -> None:
-        """Count one step's share of the batch, without waiting for the device.
-
-        Arguments:
-            samples: Samples of the share.
-            values: Their mean loss and diagnostics, each of shape `()` on the device.
-            norm: The norm of the gradient, likewise.
-            waited: Seconds that the share was waited for.
-        """
+        """Count one step's share of the batch, without waiting for the device that its means are on."""
         for name, value in {**values, "gradient_norm": norm}.items():
             term = value.detach().double() * samples
             self.sums[name] = self.sums[name] + term if name in self.sums else term

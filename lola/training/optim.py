@@ -20,7 +20,6 @@ from lola.training.config import OptimizerConfig
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """The optimiser of a configuration over some parameters."""
     parameters = list(parameters)
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.name == "adamw":

@@ -52,7 +52,7 @@ class OrderConfig(Config):
     memory: Annotated[float, Within("(0, 1e9]")] = 4.0
 
 
-class Geometry(Protocol):
+class WindowLayout(Protocol):
     """How a source's windows lie.
 
     Arguments:
@@ -74,18 +74,12 @@ class Geometry(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
-    """Consecutive samples of the stream, whose windows share a few blocks.
+class SampleGroup:
+    """Consecutive samples of the stream, whose windows share a few blocks."""
 
-    Arguments:
-        first: The number `n` of the first sample.
-        windows: The window of each sample.
-        next: Epoch and number of the group that follows.
-    """
-
-    first: int
-    windows: np.ndarray
-    next: tuple[int, int]
+    first: int  # the number `n` of the first sample
+    windows: np.ndarray  # the window of each sample
+    next: tuple[int, int]  # epoch and number of the group that follows
 
     @property
     def stop(self) -> int:
@@ -93,20 +87,14 @@ class Group:
         return self.first + len(self.windows)
 
 
-class Order:
-    """The window of every sample of the endless stream.
-
-    Arguments:
-        geometry: How the windows lie.
-        config: Block and memory.
-        seed: The seed of the order.
-        batch_size: The global batch size `B`.
+class SampleOrder:
+    """The window of every sample of the endless stream, `batch_size` (`B`) of which make a step.
 
     Raises:
         ConfigError: The memory does not hold two blocks.
     """
 
-    def __init__(self, geometry: Geometry, config: OrderConfig, seed: int, batch_size: int) -> None:
+    def __init__(self, geometry: WindowLayout, config: OrderConfig, seed: int, batch_size: int) -> None:
         self.seed, self.batch_size, self.windows = seed, batch_size, len(geometry)
         starts = geometry.starts
         per_trajectory = 1 if geometry.whole_trajectories else -(-starts // config.block)
@@ -142,13 +130,13 @@ class Order:
         cut = share // int(sizes.min()) + 2  # blocks, of which the first and the last are incomplete
         return min(windows + blocks * (self.span - 1), share + cut * (self.span - 1))
 
-    def at(self, n: int) -> Group:
+    def at(self, n: int) -> SampleGroup:
         """The group that holds a sample."""
         epoch, position = divmod(n, self.windows)
         _, edges = self._epoch(epoch)
         return self.group(epoch, int(np.searchsorted(edges, position, side="right")) - 1)
 
-    def group(self, epoch: int, number: int) -> Group:
+    def group(self, epoch: int, number: int) -> SampleGroup:
         """A group by its number in an epoch."""
         blocks, edges = self._epoch(epoch)
         blocks = blocks[number * self.blocks // self.groups : (number + 1) * self.blocks // self.groups]
@@ -164,4 +152,4 @@ class Order:
         windows = np.empty(len(firsts), dtype=np.int64)
         windows[by_lane] = (firsts + into)[np.lexsort((keys, lanes[by_lane]))]
         following = (epoch, number + 1) if number + 1 < self.groups else (epoch + 1, 0)
-        return Group(first, windows, following)
+        return SampleGroup(first, windows, following)

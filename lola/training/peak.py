@@ -27,21 +27,11 @@ GPUS = {
 }
 """Published figures without sparsity, by kind."""
 
-PARTS = {
-    "h100-pcie": ("H100", "PCIE"),
-    "h100": ("H100",),
-    "h200": ("H200",),
-    "a100-80gb": ("A100", "80GB"),
-    "a100-40gb": ("A100", "40GB"),
-    "l40s": ("L40S",),
-}
-"""Parts of the names that GPUs report, the more specific kinds first."""
-
 
 def gpu_kind(name: str) -> str | None:
     """The kind of a GPU by the name that it reports, such as `NVIDIA H100 80GB HBM3`; None if unknown."""
-    name = name.upper()
-    return next((kind for kind, parts in PARTS.items() if all(part in name for part in parts)), None)
+    kinds = [kind for kind in GPUS if all(part in name.lower() for part in kind.split("-"))]
+    return max(kinds, key=len, default=None)  # the most specific one
 
 
 def device_kind(device: torch.device) -> str:

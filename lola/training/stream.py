@@ -32,18 +32,16 @@ from torch import Tensor
 
 from lola.core.keys import Key
 from lola.data.state import Batch
-from lola.training.buffers import Source, StateBuffer
-from lola.training.order import Group, Order, OrderConfig
+from lola.training.buffers import StateBuffer, WindowSource
+from lola.training.order import OrderConfig, SampleGroup, SampleOrder
 
 
-class Stream:
+class BatchStream:
     """One rank's share of the endless stream of batches.
 
     Arguments:
-        source: Where windows are read from.
-        seed: The seed of the order and of every random number of the samples.
+        seed: That of the order and of every random number of the samples.
         batch_size: The global batch size `B`.
-        order: What else determines the order.
         rank, world: This worker's rank and the number `R` of workers.
         threads: Assemblers.
         pin: Whether batches are put into page-locked memory, for asynchronous copies to a GPU.
@@ -56,7 +54,7 @@ class Stream:
 
     def __init__(
         self,
-        source: Source,
+        source: WindowSource,
         *,
         seed: int,
         batch_size: int,
@@ -68,7 +66,7 @@ class Stream:
     ) -> None:
         self.source, self.seed, self.batch_size = source, seed, batch_size
         self.slice = range(rank * batch_size // world, (rank + 1) * batch_size // world)
-        self.order = Order(source, order or OrderConfig(), seed, batch_size)
+        self.order = SampleOrder(source, order or OrderConfig(), seed, batch_size)
         self.threads, self.pin, self.waited = threads, pin, 0.0
 
     def batch(self, step: int) -> tuple[Batch, list[Key]]:
@@ -139,14 +137,14 @@ class Stream:
 class _StateBuffers:
     """The state buffers of one rank's groups, used in order, each filled while the one before is in use."""
 
-    def __init__(self, stream: Stream, start: int, stop: int) -> None:
+    def __init__(self, stream: BatchStream, start: int, stop: int) -> None:
         self.stream, self.range = stream, range(start * stream.batch_size, stop * stream.batch_size)
         self.stop = threading.Event()
         self._users: list[Future[Batch]] = []
         self._loader = ThreadPoolExecutor(1)
         self._filled: deque[StateBuffer] = deque(maxlen=2)
-        self._current: tuple[Group, Future[StateBuffer]] | None = None
-        self._next: tuple[Group, Future[StateBuffer]] | None = None
+        self._current: tuple[SampleGroup, Future[StateBuffer]] | None = None
+        self._next: tuple[SampleGroup, Future[StateBuffer]] | None = None
 
     def __enter__(self) -> "_StateBuffers":
         return self
@@ -154,7 +152,7 @@ class _StateBuffers:
     def __exit__(self, *error: object) -> None:
         self._loader.shutdown(wait=True, cancel_futures=True)
 
-    def enter(self, n: int) -> tuple[Group, Future[StateBuffer]]:
+    def enter(self, n: int) -> tuple[SampleGroup, Future[StateBuffer]]:
         """The group of a sample and its buffer; `n` never decreases."""
         if self._current is None:
             self._current = self._prefetch(self.stream.order.at(n), [])
@@ -170,7 +168,9 @@ class _StateBuffers:
         """Register a batch that reads from the current buffer; finished batches are dropped."""
         self._users = [*(user for user in self._users if not user.done()), batch]
 
-    def _prefetch(self, group: Group, users: list[Future[Batch]]) -> tuple[Group, Future[StateBuffer]]:
+    def _prefetch(
+        self, group: SampleGroup, users: list[Future[Batch]]
+    ) -> tuple[SampleGroup, Future[StateBuffer]]:
         """Submit the filling of a group's buffer; it waits for `users`, which read the memory it reuses."""
         n = np.arange(group.first, group.stop)
         slot = n % self.stream.batch_size
@@ -196,7 +196,7 @@ class _StateBuffers:
 
 
 def fixed_batches(
-    source: Source, *, seed: int, samples: int, batch_size: int, rank: int = 0, world: int = 1
+    source: WindowSource, *, seed: int, samples: int, batch_size: int, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[Batch, list[Key]]]:
     """A fixed validation set with fixed noise: windows evenly spaced over the source, one rank's share."""
     samples = min(samples, len(source))
@@ -208,6 +208,5 @@ def fixed_batches(
 
 
 def collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
-    """Stack windows into a batch."""
     states, parameters = zip(*samples, strict=True)
     return Batch(states=torch.stack(states), parameters=torch.stack(parameters))

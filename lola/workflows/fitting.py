@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from lola.core.config import prefix_options, require
 from lola.training.config import TrainingConfig
-from lola.training.order import GIGABYTE, Order
+from lola.training.order import GIGABYTE, SampleOrder
 from lola.workflows.dataset_info import DatasetInfo
 
 
 @dataclasses.dataclass
 class Windows:
-    """How windows of states lie, as far as their order goes (see `lola.training.order.Geometry`).
+    """How windows of states lie, as far as their order goes (see `lola.training.order.WindowLayout`).
 
     Arguments:
         trajectories: Trajectories, variants included.
@@ -40,7 +40,7 @@ class Windows:
 def fit_training(training: TrainingConfig, windows: Windows, states: int) -> None:
     """Whether the order of samples, and a batch of windows of `states` states, fit in memory."""
     with prefix_options("order."):
-        Order(windows, training.order, training.seed, training.batch_size)
+        SampleOrder(windows, training.order, training.seed, training.batch_size)
     batch = training.batch_size * states * windows.state_bytes / GIGABYTE
     require(
         batch <= training.order.memory,

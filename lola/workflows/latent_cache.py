@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from lola.core.config import Config, fingerprint, flat
+from lola.core.config import Config, fingerprint, flatten
 from lola.core.errors import DataError, StorageError
 from lola.data.latent_shards import verify
 from lola.data.well.datasets import Datasets
@@ -96,7 +96,7 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     assert isinstance(config, CacheConfig)
     tracker = Tracker(root, stage.system, progress.log)
     tracker.start_sweep(
-        f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flat(config.to_json())
+        f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flatten(config.to_json())
     )
     if config.actors > 1 or config.gpus:
         connect(progress.log)

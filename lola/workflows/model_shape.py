@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lola.core.config import Config, option, prefix_options, require
+from lola.core.config import Config, option_name, prefix_options, require
 from lola.core.errors import ConfigError
 from lola.emulation.cache_config import CacheConfig
 from lola.models.autoencoder_config import CodecConfig
@@ -92,7 +92,7 @@ class ModelShape:
         else:
             with prefix_options(f"{name}.network."):
                 self.model.network.check_grid(self.grid, self.sizes["window"])
-        _try_out(option(name), self.model, tuple(self.sizes.items()), self.states, self.parameters)
+        _try_out(option_name(name), self.model, tuple(self.sizes.items()), self.states, self.parameters)
 
 
 def latent_grid(codec: CodecConfig, grid: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from lola.core.config import Config, option
+from lola.core.config import Config, option_name
 from lola.distributed.cluster.resources import ResourceRequest, cluster_resources, require_feasible
 from lola.distributed.jobs.blocks import encoder_request
 from lola.distributed.jobs.compute_statistics import READING_REQUEST, StatisticsConfig
@@ -33,7 +33,9 @@ def request_of(config: Config) -> ResourceRequest | None:
 def requests_by_option(config: object) -> dict[str, ResourceRequest]:
     """What the parts of a workflow's configuration take, by the options that hold them."""
     requests = {
-        option(name): request_of(value) for name, value in vars(config).items() if isinstance(value, Config)
+        option_name(name): request_of(value)
+        for name, value in vars(config).items()
+        if isinstance(value, Config)
     }
     return {name: request for name, request in requests.items() if request is not None}
 

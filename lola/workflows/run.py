@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from rich.console import Console, RenderableType
 
-from lola.core.config import flat
+from lola.core.config import flatten
 from lola.core.errors import LolaError
 from lola.distributed.cluster.connection import connect, disconnect, require_shared
 from lola.distributed.jobs.simulate import needs_simulation, simulate
@@ -135,7 +135,7 @@ def _complete(
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     check_resources(plan.config, plan.trials)
-    tracker.start_sweep(title, plan.fingerprint, flat(plan.config.to_json()))
+    tracker.start_sweep(title, plan.fingerprint, flatten(plan.config.to_json()))
     with tracker.finish_on_error():
         try:
             failures = _make(plan, tracker, progress)

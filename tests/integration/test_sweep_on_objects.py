@@ -66,7 +66,7 @@ def test_a_sweep_on_an_object_store_ends_as_in_a_folder(
     assert not any(secret.encode() in read_bytes(path) for secret in SECRETS.values() for path in files)
     (page,) = storage.glob("reports/*/report.html")
     assert b"data:image/png;base64," in read_bytes(page)
-    assert not any((tmp_path / "cache" / "asides").iterdir()), "temporary files of killed processes remain"
+    assert not any((tmp_path / "cache" / "tmp").iterdir()), "temporary files of killed processes remain"
 
     before = manifests(storage)
     process = begin()

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
-from lola.core.config import Config, deferred
+from lola.core.config import Config, deferred_validation
 from lola.core.errors import ConfigError
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
@@ -21,7 +21,7 @@ from lola.models.unet_config import UNetConfig
 from lola.workflows import presets
 from lola.workflows.dataset_info import DatasetInfo
 
-INTEGERS = (0, -1, 10**6, 10**18, 10**30)
+INT64_LIMIT = (0, -1, 10**6, 10**18, 10**30)
 FLOATS = (0.0, -1.0, 1e300, math.nan, math.inf)
 
 
@@ -136,7 +136,7 @@ def _hostile(hint: Any, value: Any) -> Iterator[Any]:
         for each in inner:
             yield from _hostile(each, value)
     elif hint is int:
-        yield from INTEGERS
+        yield from INT64_LIMIT
     elif hint is float:
         yield from FLOATS
     elif origin is tuple:
@@ -168,7 +168,7 @@ def _some(hint: Any) -> Any:
 def changed(config: Config, path: str, value: Any) -> Any:
     """A configuration with another value of an option, not validated."""
     name, _, rest = path.partition(".")
-    with deferred():
+    with deferred_validation():
         if not rest:
             return config.replace(**{name: value})
         part = getattr(config, name)

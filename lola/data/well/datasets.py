@@ -12,27 +12,16 @@ from lola.storage.stages import Location
 
 @dataclasses.dataclass(frozen=True)
 class Datasets:
-    """A folder of Well datasets, and what is used of it.
+    """A folder of Well datasets, and what is used of it."""
 
-    Arguments:
-        root: The folder, a path or a URL.
-        include: Only files whose name contains one of these are used, if there are any.
-        exclude: Files whose name contains one of these are not.
-        statistics: The finished stage that holds the statistics of systems; None for the systems' own.
-    """
-
-    root: Location
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    root: Location  # the folder, a path or a URL
+    include: tuple[str, ...] = ()  # only files whose name contains one of these are used, if there are any
+    exclude: tuple[str, ...] = ()  # files whose name contains one of these are not
+    # the finished stage that holds the statistics of systems; None for the systems' own
     statistics: AnyPath | None = None
 
     def open(self, system: System, split: str, faults: dict[str, str] | None = None) -> WellSplit:
-        """A split of a system, with its statistics.
-
-        Arguments:
-            system: The physical system.
-            split: `train`, `valid` or `test`.
-            faults: If given, files that cannot be opened are left out and listed here, as by `open_split`.
+        """A split of a system, with its statistics; arguments are as for `open_split`.
 
         Raises:
             LolaError: As for `open_split`; or the statistics do not exist.

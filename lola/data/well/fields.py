@@ -1,4 +1,4 @@
-"""Arrays of The Well's files, with the axes that their attributes tell.
+"""Arrays of The Well's files, with the axes that their attributes describe.
 
 A field of tensor order `k` on `d` grid axes is stored as `(N, L, *grid, d, ..., d)`. The axis of trajectories
 is absent where the field is the same in all of them (`sample_varying`), that of states where it is the same

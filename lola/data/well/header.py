@@ -27,34 +27,20 @@ from lola.storage.stages import Location
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Header:
-    """The header of a file.
-
-    Arguments:
-        path: The file.
-        dataset, split: The dataset and the split that it belongs to.
-        count: The number `N` of trajectories.
-        steps: The number `L` of states of each.
-        grid: The number of cells along each grid axis.
-        coordinates: The coordinates of the cells along each grid axis.
-        constants: The names of the constant scalars, in the file's order.
-        scalars: The values of the constant scalars, with shape `(N, len(constants))`.
-        varying: The names of the scalars that vary in time, in the file's order.
-        boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
-        fingerprint: A hash of name, size, header and a small sample of bytes of each array.
-    """
+    """The header of a file."""
 
     path: Location
     dataset: str
     split: str
-    count: int
-    steps: int
-    grid: tuple[int, ...]
-    coordinates: tuple[np.ndarray, ...]
-    constants: tuple[str, ...]
-    scalars: np.ndarray
-    varying: tuple[str, ...]
-    boundary: np.ndarray
-    fingerprint: str
+    count: int  # the number `N` of trajectories
+    steps: int  # the number `L` of states of each
+    grid: tuple[int, ...]  # the number of cells along each grid axis
+    coordinates: tuple[np.ndarray, ...]  # the coordinates of the cells along each grid axis
+    constants: tuple[str, ...]  # the names of the constant scalars, in the file's order
+    scalars: np.ndarray  # the values of the constant scalars, with shape `(N, len(constants))`
+    varying: tuple[str, ...]  # the names of the scalars that vary in time, in the file's order
+    boundary: np.ndarray  # the `Boundary` at both ends of each axis, with shape `(d, 2)`
+    fingerprint: str  # a hash of name, size, header and a small sample of bytes of each array
 
 
 def read_header(path: Location, dataset: str, split: str, system: System) -> Header:
@@ -104,7 +90,7 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
     steps = int(file["dimensions"]["time"].shape[-1])
     axes = [str(name) for name in file["dimensions"].attrs["spatial_dims"]]
     coordinates = tuple(read_axis(file["dimensions"][name], 0) for name in axes)
-    grid = tuple(len(each) for each in coordinates)
+    grid = tuple(len(axis) for axis in coordinates)
     count = int(file.attrs["n_trajectories"])
     error = _layout_error(file, system, count, steps, grid)
     if error:

@@ -18,15 +18,10 @@ from lola.storage.stages import Location
 
 @dataclasses.dataclass(frozen=True)
 class SimulationFile:
-    """One file to read.
-
-    Arguments:
-        split: The split that the file belongs to.
-        members: Its trajectories, by their number in the split.
-    """
+    """One file of a split."""
 
     split: WellSplit
-    members: tuple[int, ...]
+    members: tuple[int, ...]  # the numbers of its trajectories in the split
 
     @property
     def size(self) -> int:
@@ -56,7 +51,6 @@ class SimulationFile:
 
 
 def simulation_files(split: WellSplit) -> list[SimulationFile]:
-    """The files of a split, in order."""
     files: dict[Location, list[int]] = {}
     for index, trajectory in enumerate(split.trajectories):
         files.setdefault(trajectory.file, []).append(index)

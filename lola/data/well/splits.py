@@ -29,46 +29,28 @@ from lola.storage.stages import Location
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrajectoryRef:
-    """Where a trajectory is.
+    """Where a trajectory is."""
 
-    Arguments:
-        id: `<dataset>/<split>/<file>#<index>`, the same wherever the data are stored.
-        file: The HDF5 file, a path or a URL.
-        index: The number of the trajectory in its file.
-        scalars: The constants of the simulation, as stored.
-        boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
-    """
-
-    id: str
-    file: Location
-    index: int
-    scalars: np.ndarray
-    boundary: np.ndarray
+    id: str  # `<dataset>/<split>/<file>#<index>`, the same wherever the data are stored
+    file: Location  # the HDF5 file, a path or a URL
+    index: int  # the number of the trajectory in its file
+    scalars: np.ndarray  # the constants of the simulation, as stored
+    boundary: np.ndarray  # the `Boundary` at both ends of each axis, with shape `(d, 2)`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WellSplit:
-    """The trajectories of one split of a system. It may be pickled: files are opened where they are read.
-
-    Arguments:
-        system: The physical system.
-        grid: The number of cells along each grid axis.
-        coordinates: The coordinates of the first file's cells along each grid axis.
-        steps: The number `L` of states of every trajectory.
-        constants: The names of the scalar constants, in order.
-        varying: The names of the scalars that vary in time, in order.
-        trajectories: The trajectories, in the order of datasets, file names and indices.
-        fingerprint: A hash of the files' names, sizes, headers and samples of their bytes.
-    """
+    """The trajectories of one split of a system. It may be pickled: files are opened where they are read."""
 
     system: System
-    grid: tuple[int, ...]
-    coordinates: tuple[np.ndarray, ...]
-    steps: int
-    constants: tuple[str, ...]
-    varying: tuple[str, ...]
+    grid: tuple[int, ...]  # the number of cells along each grid axis
+    coordinates: tuple[np.ndarray, ...]  # the coordinates of the first file's cells along each grid axis
+    steps: int  # the number `L` of states of every trajectory
+    constants: tuple[str, ...]  # the names of the scalar constants, in order
+    varying: tuple[str, ...]  # the names of the scalars that vary in time, in order
+    # the trajectories, in the order of datasets, file names and indices
     trajectories: tuple[TrajectoryRef, ...]
-    fingerprint: str
+    fingerprint: str  # a hash of the files' names, sizes, headers and samples of their bytes
 
     @property
     def parameter_count(self) -> int:
@@ -84,7 +66,6 @@ class WellSplit:
         return torch.tensor([*scalars, *self.trajectories[i].boundary.flatten()], dtype=torch.float32)
 
     def symmetry(self, i: int, symmetries: Symmetries, generator: np.random.Generator) -> Augmentation:
-        """Draw a symmetry of trajectory `i`."""
         boundary = self.trajectories[i].boundary
         return draw_symmetry(self.system, boundary, self.grid, generator, symmetries, self.coordinates)
 
@@ -167,7 +148,7 @@ class WellSplit:
 
 @contextlib.contextmanager
 def _reading(source: TrajectoryRef, name: str) -> Iterator[None]:
-    """Name the trajectory and what of it cannot be read."""
+    """Add the trajectory, and the part that cannot be read, to errors."""
     try:
         yield
     except LolaError as error:

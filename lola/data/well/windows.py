@@ -20,14 +20,7 @@ from lola.data.well.splits import WellSplit
 
 
 class WellWindows:
-    """All windows of a split, standardised, in any order.
-
-    Arguments:
-        split: The trajectories.
-        standardise: The standardisation of their system.
-        length: The number of states in a window.
-        stride: The number of simulation steps between them.
-        symmetries: What windows are augmented by, if anything.
+    """All windows of `length` states, `stride` simulation steps apart, augmented by symmetries if given.
 
     Raises:
         DataError: The trajectories are shorter than one window.
@@ -47,12 +40,11 @@ class WellWindows:
         self.starts = split.steps - self.span + 1
         if self.starts < 1:
             raise DataError(
-                f"{split.system.name} trajectories of {split.steps} states hold no window of {length} states "
+                f"{split.system.name} trajectories of {split.steps} states have no window of {length} states "
                 f"{stride} steps apart; choose a shorter window or a smaller stride"
             )
 
     def __len__(self) -> int:
-        """The number of windows."""
         return len(self.split.trajectories) * self.starts
 
     def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
@@ -78,7 +70,6 @@ class WellWindows:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of a state in memory."""
         return 4 * len(self.split.system.channels) * math.prod(self.split.grid)
 
     def allocate(self, states: int) -> np.ndarray:

@@ -113,7 +113,7 @@ def writing(path: Path, mode: Literal["w", "r+"]) -> Iterator[h5py.File]:
         with open_local_hdf5(path, mode) as file:
             yield file
     except (OSError, RuntimeError) as error:
-        # HDF5 tells the system's error only in its message, and h5py gives it either class.
+        # HDF5 has the system's error only in its message, and h5py raises either class.
         number = re.search(r"errno = (\d+)", str(error))
         if number is None:
             raise

@@ -37,7 +37,7 @@ from lola.distributed.jobs.checkpoints import SCORE_METRIC, CheckpointStore
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Stage, atomic_path
-from lola.training.buffers import Source
+from lola.training.buffers import WindowSource
 from lola.training.config import TrainingConfig
 from lola.training.counting import count_step
 from lola.training.loop import train
@@ -54,8 +54,8 @@ class Setup:
     """
 
     model: nn.Module
-    training: Source
-    validation: Source
+    training: WindowSource
+    validation: WindowSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +229,7 @@ class ModelFlopsUtilization:
         workers: How many there are.
     """
 
-    def __init__(self, run: TrainingRun, source: Source, device: torch.device, workers: int) -> None:
+    def __init__(self, run: TrainingRun, source: WindowSource, device: torch.device, workers: int) -> None:
         states, parameters = source.read(0, (run.training.seed, "shape"))
         build = functools.partial(run.model.build, **run.sizes)  # type: ignore[attr-defined]
         flops = count_step(build, tuple(states.shape), len(parameters), run.training.precision).flops

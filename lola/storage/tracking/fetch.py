@@ -50,7 +50,7 @@ def _open(storage: AnyPath) -> tuple[str, MlflowClient]:
     uri = tracking_uri(storage)
     path = database_path(uri)
     if path is not None and not os.environ.get("MLFLOW_TRACKING_URI") and not path.exists():
-        raise TrackingError(f"{storage} holds no runs in MLflow")
+        raise TrackingError(f"{storage} has no runs in MLflow")
     return uri, open_client(uri)
 
 

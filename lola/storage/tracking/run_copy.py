@@ -1,8 +1,8 @@
 """One event log and the MLflow run that it is copied to, exactly once.
 
-What has been sent is decided by what MLflow says it has. The run's tag `lola.spool_offset` is the offset in
-the log behind the last event that MLflow has taken, and `lola.spool_digest` identifies the log up to there.
-Both are written last, so that after a failure, wherever it happened, events from there on are sent again:
+What has been sent is decided by what MLflow says it has. The run's tag `lola.event_log_offset` is the offset
+where the last event ends that MLflow has taken, and `lola.event_log_digest` identifies the log up to there.
+Both are written last, so that after a failure, wherever it happened, later events are sent again:
 
 - parameters that the run has are left out; the first value of each stays, as MLflow allows no other;
 - metrics are sent for steps that the run's history lacks, which also leaves out what a resumed run repeats;
@@ -23,10 +23,10 @@ from mlflow.exceptions import MlflowException
 from lola.storage.event_log import log_digest
 from lola.storage.follow import Events
 from lola.storage.remote import AnyPath, local_copy, local_folder_copy
-from lola.storage.tracking.sweep_log import resolve_path
+from lola.storage.sweep_log import resolve_path
 
-OFFSET = "lola.spool_offset"
-DIGEST = "lola.spool_digest"
+OFFSET = "lola.event_log_offset"
+DIGEST = "lola.event_log_digest"
 TRAINED = "lola.trained"
 ALIAS = "latest-trained"
 DIGEST_CHARACTERS = 16  # of a dataset; MLflow takes up to 36
@@ -40,36 +40,19 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class _SentState:
-    """What the run has.
+    """What the run has."""
 
-    Arguments:
-        run: Its identifier.
-        artifacts: The URI of its artifacts.
-        offset: The offset of the log that it has confirmed.
-        params: The names of its parameters.
-        datasets: The names and digests of its datasets.
-        steps: The steps of metrics, by name, as far as they have been looked up.
-        new: Whether this process made it, so that it has nothing else.
-    """
-
-    run: str
-    artifacts: str
-    offset: int
-    params: set[str]
-    datasets: set[tuple[str, str]]
-    steps: dict[str, set[int]] = dataclasses.field(default_factory=dict)
-    new: bool = False
+    run: str  # its identifier
+    artifacts: str  # their URI
+    offset: int  # of the log, up to which the run has confirmed it
+    params: set[str]  # names
+    datasets: set[tuple[str, str]]  # names and digests
+    steps: dict[str, set[int]] = dataclasses.field(default_factory=dict)  # by metric, once looked up
+    new: bool = False  # made by this process, so that it has nothing else
 
 
 class RunCopy:
-    """Copies an event log to a run.
-
-    Arguments:
-        client: Talks to MLflow.
-        root: The storage root.
-        folder: The folder of the event log.
-        identity: Tags by which the run is found.
-    """
+    """Copies the event log of a folder to a run, which is found by the tags of its identity."""
 
     def __init__(
         self, client: MlflowClient, root: AnyPath, folder: AnyPath, identity: Mapping[str, str]
@@ -79,8 +62,12 @@ class RunCopy:
         self._sent: _SentState | None = None
 
     @property
+    def _state(self) -> _SentState:
+        assert self._sent is not None
+        return self._sent
+
+    @property
     def offset(self) -> int:
-        """The offset that MLflow has confirmed."""
         return self._sent.offset if self._sent else 0
 
     @property
@@ -89,11 +76,11 @@ class RunCopy:
         return self._sent.run if self._sent else None
 
     def forget(self) -> None:
-        """Ask MLflow again what it has, since a call failed or somebody else changed it."""
+        """Ask MLflow again what it has, since a call failed or another process changed it."""
         self._sent = None
 
     def attach(self, run: Run) -> int:
-        """Go on with a run of MLflow's; returns the offset that it has confirmed."""
+        """Resume a run of MLflow's; returns the offset that it has confirmed."""
         tags = run.data.tags
         offset = int(tags.get(OFFSET, "0"))
         digest = log_digest(self.folder, offset) if offset else ""
@@ -105,7 +92,7 @@ class RunCopy:
             run.info.artifact_uri,
             offset,
             set(run.data.params),
-            {(each.dataset.name, each.dataset.digest) for each in datasets},
+            {(found.dataset.name, found.dataset.digest) for found in datasets},
         )
         return offset
 
@@ -118,8 +105,7 @@ class RunCopy:
             tags["mlflow.parentRunId"] = parent
         run = self.client.create_run(experiment, run_name=name, tags=tags, start_time=events[0][1]["time"])
         self.attach(run)
-        assert self._sent is not None
-        self._sent.new = True
+        self._state.new = True
 
     def send(self, events: Events) -> int:
         """Send events, of which the run has none or some; returns the offset behind them.
@@ -127,7 +113,6 @@ class RunCopy:
         Raises:
             Exception: Whatever the client raises; `forget` must be called then.
         """
-        assert self._sent is not None
         status: dict[str, Any] | None = None
         metrics: list[Metric] = []
         params: dict[str, str] = {}
@@ -144,15 +129,15 @@ class RunCopy:
                 self._send_file_or_dataset(event)
         offset = events[-1][0]
         confirmed = {OFFSET: str(offset), DIGEST: log_digest(self.folder, offset)}
-        self._log_batches([], {key: params[key] for key in params if key not in self._sent.params}, tags)
-        self._sent.params |= set(params)
+        self._log_batches([], {key: params[key] for key in params if key not in self._state.params}, tags)
+        self._state.params |= set(params)
         if status is None:
             self._log_batches(metrics, {}, confirmed)
         else:
             self._log_batches(metrics, {}, {})
             self._set_status(status)
             self._log_batches([], {}, confirmed)
-        self._sent.offset = offset
+        self._state.offset = offset
         return offset
 
     def _unsent(self, event: Mapping[str, Any]) -> list[Metric]:
@@ -165,39 +150,35 @@ class RunCopy:
         return metrics
 
     def _steps(self, key: str) -> set[int]:
-        assert self._sent is not None
-        if key not in self._sent.steps:
-            history = [] if self._sent.new else self.client.get_metric_history(self._sent.run, key)
-            self._sent.steps[key] = {metric.step for metric in history}
-        return self._sent.steps[key]
+        if key not in self._state.steps:
+            history = [] if self._state.new else self.client.get_metric_history(self._state.run, key)
+            self._state.steps[key] = {metric.step for metric in history}
+        return self._state.steps[key]
 
     def _log_batches(
         self, metrics: Sequence[Metric], params: Mapping[str, str], tags: Mapping[str, str]
     ) -> None:
         """Log in as many calls as the server's limits ask for, the tags with the last metrics."""
-        assert self._sent is not None
-        for some in _chunks([Param(*each) for each in params.items()], MAX_PARAMS):
-            self.client.log_batch(self._sent.run, params=some)
-        *before, last = list(_chunks([RunTag(*each) for each in tags.items()], MAX_TAGS)) or [[]]
+        for some in _chunks([Param(*item) for item in params.items()], MAX_PARAMS):
+            self.client.log_batch(self._state.run, params=some)
+        *before, last = list(_chunks([RunTag(*item) for item in tags.items()], MAX_TAGS)) or [[]]
         for others in before:
-            self.client.log_batch(self._sent.run, tags=others)
+            self.client.log_batch(self._state.run, tags=others)
         *earlier, latest = list(_chunks(metrics, MAX_METRICS)) or [[]]
-        for each in earlier:
-            self.client.log_batch(self._sent.run, metrics=each)
+        for chunk in earlier:
+            self.client.log_batch(self._state.run, metrics=chunk)
         if latest or last:
-            self.client.log_batch(self._sent.run, metrics=latest, tags=last)
+            self.client.log_batch(self._state.run, metrics=latest, tags=last)
 
     def _set_status(self, event: Mapping[str, Any]) -> None:
-        assert self._sent is not None
         if event["status"] == "RUNNING":
-            self.client.update_run(self._sent.run, status="RUNNING")
+            self.client.update_run(self._state.run, status="RUNNING")
         else:
-            self.client.set_terminated(self._sent.run, event["status"], end_time=event["time"])
-            self._sent.steps.clear()  # thousands of numbers, which are looked up if it ever goes on
-            self._sent.new = False
+            self.client.set_terminated(self._state.run, event["status"], end_time=event["time"])
+            self._state.steps.clear()  # thousands of numbers, which are looked up again if the run is resumed
+            self._state.new = False
 
     def _send_file_or_dataset(self, event: Mapping[str, Any]) -> None:
-        assert self._sent is not None
         try:
             if event["kind"] == "artifact":
                 self._log_file(self.folder / event["path"])
@@ -206,46 +187,46 @@ class RunCopy:
                 if not report.exists():
                     raise FileMissing(str(report))
                 with local_folder_copy(report) as folder:
-                    self.client.log_artifacts(self._sent.run, str(folder), "report")
+                    self.client.log_artifacts(self._state.run, str(folder), "report")
             elif event["kind"] == "model":
                 self._register(event)
             elif event["kind"] == "dataset":
                 found = _dataset(event)
-                if (found.dataset.name, found.dataset.digest) not in self._sent.datasets:
-                    self.client.log_inputs(self._sent.run, [found])
-                    self._sent.datasets.add((found.dataset.name, found.dataset.digest))
+                if (found.dataset.name, found.dataset.digest) not in self._state.datasets:
+                    self.client.log_inputs(self._state.run, [found])
+                    self._state.datasets.add((found.dataset.name, found.dataset.digest))
         except FileMissing as error:
             self.lost_files[str(error)] = "does not exist any more"
 
     def _log_file(self, path: AnyPath, folder: str | None = None) -> None:
-        assert self._sent is not None
         if not path.exists():
             raise FileMissing(str(path))
-        self.client.log_artifact(self._sent.run, str(local_copy(path)), folder)
+        self.client.log_artifact(self._state.run, str(local_copy(path)), folder)
 
     def _register(self, event: Mapping[str, Any]) -> None:
         """Log weights and make them a version of the registered model."""
-        assert self._sent is not None
         for file in (event["path"], "manifest.json"):
             self._log_file(self.folder / file, "model")
-        name, source = event["name"], f"{self._sent.artifacts}/model"
+        name, source = event["name"], f"{self._state.artifacts}/model"
         try:
             self.client.create_registered_model(name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         versions = list(self.client.search_model_versions(f"name='{name}'"))
-        own = [each for each in versions if each.run_id == self._sent.run and each.source == source]
+        own = [
+            version for version in versions if version.run_id == self._state.run and version.source == source
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             version = (
                 own[0]
                 if own
                 else self.client.create_model_version(
-                    name, source, run_id=self._sent.run, tags={TRAINED: str(event["time"])}
+                    name, source, run_id=self._state.run, tags={TRAINED: str(event["time"])}
                 )
             )
-            latest = max([*versions, version], key=lambda each: (_trained(each), -int(each.version)))
+            latest = max([*versions, version], key=lambda version: (_trained(version), -int(version.version)))
             self.client.set_registered_model_alias(name, ALIAS, latest.version)
 
 
@@ -272,7 +253,7 @@ def _tags(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _dataset(event: Mapping[str, Any]) -> DatasetInput:
-    """A dataset of an event; MLflow's digests are short, and tell a dataset from others of its name."""
+    """A dataset of an event; MLflow's digests are short, and distinguish datasets of one name."""
     dataset = Dataset(
         name=event["name"],
         digest=event["digest"][:DIGEST_CHARACTERS],

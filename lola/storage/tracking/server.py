@@ -33,7 +33,12 @@ from lola.core.filesystem import DISK_REMEDY, PERMISSION_REMEDY, SPACE_REMEDY, L
 from lola.storage.remote import AnyPath, first_line
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-FAULTS = ("RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
+REJECTIONS = (
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+)
 REMEDIES = {
     sqlite3.SQLITE_FULL: SPACE_REMEDY,
     sqlite3.SQLITE_IOERR: DISK_REMEDY,
@@ -43,7 +48,7 @@ REMEDIES = {
     sqlite3.SQLITE_BUSY: "another program keeps it locked; end that, and run again",
 }
 """What to do about what SQLite refuses, by its primary codes."""
-LIMITS = {  # an outage must be noticed within seconds
+CLIENT_ENVIRONMENT = {  # an outage must be noticed within seconds
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -59,10 +64,10 @@ def open_client(uri: str) -> MlflowClient:
     """
     for name in ("alembic", "mlflow", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are reported in one line by this module
-    for name, value in LIMITS.items():
+    for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not uri.startswith(("http://", "https://")):
-        _try_database(uri)
+        _check_database(uri)
     try:
         client = MlflowClient(uri, registry_uri=uri)
         client.search_experiments(max_results=1)
@@ -71,7 +76,7 @@ def open_client(uri: str) -> MlflowClient:
     return client
 
 
-def _try_database(uri: str) -> None:
+def _check_database(uri: str) -> None:
     """Connect to a database once: MLflow itself would try for minutes, whatever the cause."""
     try:
         engine = sqlalchemy.create_engine(uri)
@@ -97,12 +102,12 @@ def unreachable(uri: str, error: Exception) -> TrackingError:
     remedy, cause = "start it, or unset MLFLOW_TRACKING_URI", first_line(error)[:200]
     if path is not None:
         damaged = f"if {path} is damaged, move it away and run again: the event logs hold all that it held"
-        own = _of_sqlite(error)
+        own = _sqlite_cause(error)
         remedy = REMEDIES.get(getattr(own, "sqlite_errorcode", 0) & 0xFF, damaged)
     return TrackingError(f"MLflow at {uri} does not answer ({cause}); {remedy}")
 
 
-def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+def _sqlite_cause(error: BaseException | None) -> sqlite3.Error | None:
     """SQLite's error that caused one; None if SQLite did not."""
     while error is not None:
         own = getattr(error, "orig", error)
@@ -114,13 +119,13 @@ def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
 
 def describe_cause(error: Exception) -> str:
     """Why MLflow refuses a request: the error of its database, if there is one."""
-    own = _of_sqlite(error)
+    own = _sqlite_cause(error)
     return f"SQLite: {own}" if own else f"{type(error).__name__}: {first_line(error)[:160]}"
 
 
 def is_rejection(error: Exception) -> bool:
-    """Whether MLflow answered, and refuses a request for what it says, which is no outage."""
-    return isinstance(error, MlflowException) and error.error_code in FAULTS
+    """Whether MLflow answered and refused the request, which is not an outage."""
+    return isinstance(error, MlflowException) and error.error_code in REJECTIONS
 
 
 def tracking_uri(storage: AnyPath) -> str:
@@ -203,7 +208,7 @@ def make_database(path: Path) -> None:
             if path.exists():
                 return
             _remove_temporary_paths(path)
-            # Of a name of its own: MLflow keeps connections to those of before, which are no more
+            # A new name: MLflow keeps connections to databases that were here before
             tmp_path = path.with_suffix(f".{uuid.uuid4().hex}.part")
             tmp_path.touch()  # with the mode of the umask, for a group; SQLite would make it 0644
             try:
@@ -222,13 +227,12 @@ def make_database(path: Path) -> None:
 
 def _remove_temporary_paths(path: Path) -> None:
     """Remove databases that were being made, and their journals."""
-    for each in path.parent.glob(f"{path.stem}*.part*"):
+    for leftover in path.parent.glob(f"{path.stem}*.part*"):
         with contextlib.suppress(OSError):  # another user's, perhaps
-            each.unlink()
+            leftover.unlink()
 
 
 def show_command(uri: str) -> str:
-    """The command that shows the runs, for a shell."""
     if not uri.startswith(DATABASES):
         return f"open {uri}"
     program = (

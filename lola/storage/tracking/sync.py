@@ -6,10 +6,10 @@ from lola.core.errors import TrackingError
 from lola.storage.event_log import last_status
 from lola.storage.leases import EXPIRY_S
 from lola.storage.remote import AnyPath, is_url
-from lola.storage.tracking.sweep_log import SweepEventLog, sweep_folders
+from lola.storage.sweep_log import SweepEventLog, sweep_folders
 from lola.storage.tracking.tracker import Tracker
 
-STALE_LEASE_S = EXPIRY_S + 5.0  # after which a lease on an object store that nobody renews has ended
+STALE_LEASE_S = EXPIRY_S + 5.0  # after which a lease on an object store that is not renewed has ended
 
 
 def sync(root: AnyPath, log: Callable[[str], None]) -> None:
@@ -18,16 +18,12 @@ def sync(root: AnyPath, log: Callable[[str], None]) -> None:
     A sweep that runs now is left to its driver. Stages that no process makes, though their logs say that
     they run, are recorded as killed, and so are sweeps.
 
-    Arguments:
-        root: The storage root.
-        log: Takes lines about progress.
-
     Raises:
         TrackingError: MLflow does not answer or refuses some of it, or there are no sweeps.
     """
     folders = sweep_folders(root)
     if not folders:
-        raise TrackingError(f"{root} holds no sweeps; name the storage root of one with --storage")
+        raise TrackingError(f"{root} has no sweeps; name the storage root of one with --storage")
     missing = [text for text in (_send(root, folder, log) for folder in folders) if text]
     if missing:
         raise TrackingError("; ".join(missing))

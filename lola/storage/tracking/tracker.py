@@ -20,6 +20,7 @@ from lola.storage.event_log import Status, end_offset
 from lola.storage.follow import Events, LogReader
 from lola.storage.remote import AnyPath, first_line
 from lola.storage.stages import git_commit
+from lola.storage.sweep_log import SweepEventLog, record_abandoned, sweep_folder
 from lola.storage.tracking.run_copy import OFFSET, RunCopy
 from lola.storage.tracking.server import (
     database_path,
@@ -32,7 +33,6 @@ from lola.storage.tracking.server import (
     tracking_uri,
     unreachable,
 )
-from lola.storage.tracking.sweep_log import SweepEventLog, record_abandoned, sweep_folder
 
 PARENT = "mlflow.parentRunId"
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
@@ -88,7 +88,7 @@ class Tracker:
         self.client = open_client(self.uri)
         self._experiment: str | None = None
         try:
-            self.experiment  # noqa: B018 to see whether it can be had
+            self.experiment  # noqa: B018 fails now if it is not available
         except Exception as error:  # the client raises whatever its transport or database raises
             raise unreachable(self.uri, error) from error
         self.follower = LogReader(self)
@@ -104,10 +104,15 @@ class Tracker:
 
     @property
     def experiment(self) -> str:
-        """The identifier of the experiment."""
         if self._experiment is None:
             self._experiment = open_experiment(self.client, self.uri, f"lola/{self.system}", self.log)
         return self._experiment
+
+    @property
+    def sweep_log(self) -> SweepEventLog:
+        """The event log of the sweep, once it has begun."""
+        assert self._sweep_log is not None
+        return self._sweep_log
 
     @property
     def parent(self) -> str | None:
@@ -116,11 +121,10 @@ class Tracker:
 
     @property
     def command(self) -> str:
-        """The command that shows the runs."""
         return show_command(self.uri)
 
     def start_sweep(self, name: str, fingerprint: str, parameters: Mapping[str, Any]) -> None:
-        """Begin a sweep, or go on with it."""
+        """Begin a sweep, or resume it."""
         identity = {"stage": "sweep", "fingerprint": fingerprint, "sweep": fingerprint}
         identity |= {"system": self.system, "git_commit": git_commit()}
         self._begin = lambda sweep_log: sweep_log.begin(name, identity, parameters)
@@ -142,10 +146,9 @@ class Tracker:
 
     def follow(self, folder: AnyPath, fingerprint: str) -> None:
         """Copy the event log of a stage from now on."""
-        assert self._sweep_log is not None
         with self._lock:
-            if self._sweep_log.held:
-                self._sweep_log.add(folder, fingerprint)
+            if self.sweep_log.held:
+                self.sweep_log.add(folder, fingerprint)
                 record_abandoned(folder)
             self._add(folder, fingerprint)
 
@@ -162,7 +165,7 @@ class Tracker:
             self.follower.poll()
 
     def start_offset(self, folder: AnyPath) -> int:
-        """The whole log is read: MLflow tells where to go on."""
+        """The whole log is read: MLflow says where to resume."""
         return 0
 
     def consume(self, folder: AnyPath, offset: int, events: Events) -> int:
@@ -186,9 +189,8 @@ class Tracker:
             raise TrackingError(next(iter(self._troubles.values())))
 
     def _consume(self, copy: RunCopy, folder: AnyPath, offset: int, events: Events) -> int:
-        assert self._sweep_log is not None
         if copy.run_id is None:
-            child = folder != self._sweep_log.folder
+            child = folder != self.sweep_log.folder
             if child and self.parent is None:
                 return offset
             run = self._index().get(copy.identity["lola.fingerprint"])
@@ -243,39 +245,33 @@ class Tracker:
             raise
 
     def finish_sweep(self, report: AnyPath | None, status: Status) -> None:
-        """End the sweep: record how, send what is left, and leave in `missing` what could not be sent.
-
-        Arguments:
-            report: The folder of its report, if any.
-            status: How it ended.
-        """
-        assert self._sweep_log is not None
-        if not self._sweep_log.held and self._sweep_log.acquire():  # the other process ended before this one
-            self._begin(self._sweep_log)
+        """Record the end and the report of the sweep, and send what is left, as `flush` does."""
+        if not self.sweep_log.held and self.sweep_log.acquire():  # the other process ended before this one
+            self._begin(self.sweep_log)
             for folder, copy in self._copies.items():
-                if folder != self._sweep_log.folder:
-                    self._sweep_log.add(folder, copy.identity["lola.fingerprint"])
-        if self._sweep_log.held:
+                if folder != self.sweep_log.folder:
+                    self.sweep_log.add(folder, copy.identity["lola.fingerprint"])
+        if self.sweep_log.held:
             try:
-                self._sweep_log.end(status, report)
+                self.sweep_log.end(status, report)
                 self.flush(ENDING_S if status == "KILLED" else 0.0)
             except OSError as error:
                 self.missing = (
-                    f"the event log {self._sweep_log.folder} cannot be written ({first_line(error)})"
+                    f"the event log {self.sweep_log.folder} cannot be written ({first_line(error)})"
                 )
             finally:
-                self._sweep_log.release()
+                self.sweep_log.release()
 
     def flush(self, wait_s: float = 0.0) -> None:
-        """Send everything that is outstanding now; leaves in `missing` what could not be sent.
+        """Send everything that is outstanding; leaves in `missing` what could not be sent.
 
-        Arguments:
-            wait_s: The longest wait for processes that are ending.
+        Waits for processes that are ending, up to `wait_s` seconds.
         """
-        assert self._sweep_log is not None
         until = time.monotonic() + wait_s
-        stages = [folder for folder in self._copies if folder != self._sweep_log.folder]
-        running = [each for each in stages if not record_abandoned(each, max(0.0, until - time.monotonic()))]
+        stages = [folder for folder in self._copies if folder != self.sweep_log.folder]
+        running = [
+            stage for stage in stages if not record_abandoned(stage, max(0.0, until - time.monotonic()))
+        ]
         left = list(self._copies)
         for _ in range(FINAL_ATTEMPTS):
             with self._lock:
@@ -297,8 +293,7 @@ class Tracker:
             try:
                 runs = self._index()
             except Exception as error:  # the client raises whatever its transport or database raises
-                assert self._sweep_log is not None
-                self._fail(self._sweep_log.folder, error)
+                self._fail(self.sweep_log.folder, error)
                 return list(sizes)
             left = []
             for folder, size in sizes.items():

@@ -119,7 +119,7 @@ def test_a_kind_is_chosen_by_its_name():
         (["--model.inner-network.depth", "3"], "--model.inner-network.depth"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments, message, capsys):
+def test_errors_take_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as end:
         read(*arguments)
     assert end.value.code == 2
@@ -213,7 +213,7 @@ def test_errors_of_users_become_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize(("left", "said"), [("", ""), ("MLflow lacks a run", "; MLflow lacks a run")])
-def test_an_interrupt_tells_what_is_left_to_do(monkeypatch, capsys, left, said):
+def test_an_interrupt_prints_how_to_resume(monkeypatch, capsys, left, said):
     def interrupted(config):
         raise KeyboardInterrupt(left) if left else KeyboardInterrupt
 
@@ -263,7 +263,7 @@ def test_what_a_filesystem_refuses_anywhere_ends_in_one_line():
     assert "Traceback" not in ended.stderr
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback():
+def test_a_closed_pipe_prints_no_traceback():
     code = "import sys; from lola.core.cli import launch_alone; from lola.core.config import Config\n"
     code += "def main(config): [print('x' * 1000) for _ in range(1000)]\n"
     code += "launch_alone(main, Config)"

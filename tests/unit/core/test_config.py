@@ -9,11 +9,11 @@ from lola.core.config import (
     Config,
     Distinct,
     DistinctOrNone,
-    Each,
+    NonEmpty,
     Positive,
     Size,
     Within,
-    deferred,
+    deferred_validation,
     fingerprint,
     require,
     runtime_field,
@@ -86,7 +86,7 @@ class Ranges(Config):
     rate: Positive | None = None
     seeds: Distinct[int] = (0, 1)
     pairs: DistinctOrNone[tuple[Size, Size]] = ()
-    levels: Each[Size] = (8, 8)
+    levels: NonEmpty[Size] = (8, 8)
     part: Inner | None = None
     parts: tuple[Inner, ...] = ()
 
@@ -123,7 +123,7 @@ def test_values_within_the_range_of_their_type_are_taken():
     assert Ranges.from_json(taken.to_json()) == taken
 
 
-def test_ranges_tell_whether_they_are_open():
+def test_messages_of_ranges_show_open_ends():
     assert 0 in Within("[0, 1)")
     assert 1 not in Within("[0, 1)")
     assert 0 not in Within("(0, 1]")
@@ -152,7 +152,7 @@ class Whole(Config):
 )
 def test_options_are_named_by_their_whole_path(whole, message):
     parts = {"first_part": {}, "all_parts": ()} | whole
-    with deferred():
+    with deferred_validation():
         config = Whole(
             first_part=Ranges(**parts["first_part"]),
             all_parts=tuple(Ranges(**part) for part in parts["all_parts"]),

@@ -12,7 +12,7 @@ def task(name, seconds, *needs, **takes):
     return Task(name, seconds, frozenset(needs), takes or {"gpu": 1})
 
 
-def test_a_sweep_by_hand():
+def test_makespan_of_a_small_sweep():
     """Two autoencoders of 10 s, each before two emulators of 4 s, and something that waits for nothing."""
     tasks = [task("a", 10), task("b", 10), task("pixel", 7)]
     tasks += [task(f"{model}{i}", 4, model) for model in "ab" for i in range(2)]
@@ -33,7 +33,7 @@ def test_who_needs_a_name_needs_all_tasks_of_that_name():
     assert makespan([*parts, task("join", 1, "parts", "finished long ago")], {"gpu": 3}) == 7
 
 
-def test_it_lies_between_the_bounds_of_theory():
+def test_makespan_is_within_grahams_bound():
     draw = random.Random(0)
     for _ in range(50):
         tasks: list[Task] = []

@@ -48,7 +48,7 @@ def test_a_short_wait_is_not_logged():
     assert lines_of(lambda: "waiting", 40, restart=range(0, 40, 9)) == []
 
 
-def test_nothing_to_tell_is_nothing_said():
+def test_an_empty_description_logs_nothing():
     assert lines_of(lambda: "", 100) == []
 
 
@@ -87,7 +87,7 @@ def test_a_block_that_cannot_poll_is_watched(monkeypatch):
     assert len(said) == count
 
 
-def test_a_word_that_cannot_be_said_does_not_end_the_work(monkeypatch):
+def test_a_line_that_cannot_be_logged_does_not_end_the_work(monkeypatch):
     monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.005)
 
     def describe():
@@ -97,7 +97,7 @@ def test_a_word_that_cannot_be_said_does_not_end_the_work(monkeypatch):
         time.sleep(0.05)
 
 
-def test_a_program_says_that_it_loads_until_it_has(monkeypatch, capsys):
+def test_loading_is_logged_until_it_ends(monkeypatch, capsys):
     monkeypatch.setattr(waiting, "PROGRESS_INTERVAL_S", 0.01)
     monkeypatch.setattr("sys.argv", ["/folder/emulate.py"])
     with waiting.loading():

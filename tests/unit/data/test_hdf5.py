@@ -109,7 +109,7 @@ def test_a_split_that_does_not_exist(bucket):
         open_split(bucket, EULER, "tune")
 
 
-def test_a_dead_endpoint(environment):
+def test_an_endpoint_that_does_not_answer(environment):
     environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(StorageError, match=r"s3://simulations/the-well/.* cannot be reached") as error:
         open_split("s3://simulations/the-well", EULER, "train")
@@ -166,7 +166,7 @@ def test_corrupt_and_unrecognised_remote_files(memory):
             open_split(memory, EULER, "train")
 
 
-def test_a_filesystem_that_nobody_knows():
+def test_an_unknown_filesystem():
     with pytest.raises(StorageError, match=r"nothing://here.*Protocol not known"):
         open_split("nothing://here", EULER, "train")
     with pytest.raises(DataError, match="memory://nothing is missing"):

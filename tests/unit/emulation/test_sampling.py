@@ -18,7 +18,7 @@ from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
 from lola.emulation.sampling import arrange
 from lola.emulation.sampling_config import METHODS, SamplerConfig
-from lola.models.diffusion import WindowDenoiser
+from lola.models.diffusion import ConditionedDenoiser, WindowDenoiser
 from lola.models.schedule_config import ScheduleConfig
 
 SCHEDULE = ScheduleConfig()
@@ -254,8 +254,8 @@ def test_conditioned_draws_have_the_conditional_mean_and_covariance(gaussian):
 
     def draw(x_1):
         n = len(x_1)
-        conditioned = denoiser.condition(
-            value.expand(n, 1, D), known.expand(n, 1, D), torch.zeros(n, 0, dtype=torch.float64)
+        conditioned = ConditionedDenoiser(
+            denoiser, value.expand(n, 1, D), known.expand(n, 1, D), torch.zeros(n, 0, dtype=torch.float64)
         )
         sampler = SamplerConfig(steps=128).build(conditioned)
         sampler.dtype = torch.float64

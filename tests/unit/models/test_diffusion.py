@@ -8,7 +8,7 @@ from torch import nn
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.emulation.sampling_config import SamplerConfig
-from lola.models.diffusion import WindowDenoiser
+from lola.models.diffusion import ConditionedDenoiser, WindowDenoiser
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import context_mask
 from lola.models.schedule_config import ScheduleConfig, TimePriorConfig
@@ -67,7 +67,7 @@ def test_known_elements_enter_without_noise_and_come_out_as_observed(schedule, t
     denoiser = WindowDenoiser(network, ScheduleConfig(name=schedule).build())
     known, x_t = torch.randn(2, 2, 3, 4, 5, 6)
     mask = context_mask(known, 2)
-    q = denoiser.condition(known, mask, torch.zeros(2, 1))(x_t, torch.tensor(t))
+    q = ConditionedDenoiser(denoiser, known, mask, torch.zeros(2, 1))(x_t, torch.tensor(t))
     torch.testing.assert_close(network.x[:, :, :2], known[:, :, :2])
     assert torch.equal(q.mean[:, :, :2], known[:, :, :2])
     assert q.mean.isfinite().all()

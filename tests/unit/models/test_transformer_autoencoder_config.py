@@ -42,7 +42,7 @@ def test_every_latent_cell_is_that_of_its_patch():
     assert changed.nonzero().tolist() == [[2, 1]]
 
 
-def test_tokens_see_each_other():
+def test_every_token_affects_every_latent():
     model = SMALL.build(3, 2)
     x = torch.randn(1, 3, 8, 6, requires_grad=True)
     (gradient,) = torch.autograd.grad(model.encoder(x)[0, 0, 0, 0], x)

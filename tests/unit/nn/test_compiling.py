@@ -57,7 +57,7 @@ class Model(nn.Module):
         return -self.linear(x)
 
 
-def test_models_are_compiled_once_and_not_kept_alive(monkeypatch):
+def test_models_are_compiled_once_and_garbage_collected(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **options: lambda x: function(x))
     model, other = Model(), Model()
     functions = [compiled(model), compiled(model.decode), compiled(model, True), compiled(other)]

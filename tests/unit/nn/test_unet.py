@@ -91,7 +91,7 @@ def test_time_does_not_wrap_around_and_has_an_order():
     assert not torch.allclose(network(x.roll(1, 2), m), network(x, m).roll(1, 2), atol=1e-2)
 
 
-def test_states_see_each_other_and_all_scales():
+def test_every_state_and_scale_affects_the_output():
     network, m = stir(unet(heads=(0, 0, 0))), torch.randn(1, 8)
     x = torch.randn(1, 4, 5, 8, 4, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(x, m)[0, 0, 2, 0, 0], x)

@@ -26,7 +26,7 @@ def system(tmp_path, dataset, **trajectory):
     return read_system(PublishedRun(tmp_path, config, tmp_path / "state.pth", {}))
 
 
-def test_a_run_knows_its_data(tmp_path):
+def test_the_system_of_a_run(tmp_path):
     """Fields in the run's order, with its transforms and statistics; the physics is ours."""
     known = system(tmp_path, DATASET, stride=2)
     assert known.channels == ("density", "energy", "momentum_x", "momentum_y", "pressure")
@@ -81,7 +81,7 @@ def test_data_that_are_none_of_ours_are_known_too(tmp_path):
     ],
     ids=str,
 )
-def test_what_cannot_be_honoured_is_named(tmp_path, change, message):
+def test_what_is_not_supported_is_named(tmp_path, change, message):
     with pytest.raises(DataError, match=message):
         system(tmp_path, DATASET | change)
 

@@ -13,6 +13,7 @@ from oracles import ORACLES, read_oracle
 
 from lola.core.errors import DataError
 from lola.emulation.sampling_config import SamplerConfig
+from lola.models.diffusion import ConditionedDenoiser
 from lola.reference import (
     load_autoencoder,
     load_denoiser,
@@ -82,8 +83,8 @@ def test_diffusion_draw_agrees(agrees):
     known = read_oracle("diffusion/io.npz")
     sampler = SamplerConfig(steps=int(known["sample_steps"]))
     emulator = load_emulator(ORACLES / "diffusion", sampler)
-    denoiser = emulator.model.denoiser.condition(
-        known["sample_obs"], known["sample_mask"], known["label"][:2]
+    denoiser = ConditionedDenoiser(
+        emulator.model.denoiser, known["sample_obs"], known["sample_mask"], known["label"][:2]
     )
     agrees("sample", emulator.sampler.build(denoiser)(known["sample_noise"]), known["sample_out"])
 
@@ -192,7 +193,7 @@ def test_the_best_weights_are_read_where_there_are_no_last_ones(tmp_path):
         load_autoencoder(folder)
 
 
-def test_torn_and_foreign_runs_are_refused(tmp_path):
+def test_corrupt_and_unrecognised_runs_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"config\.yaml cannot be read"):
         load_published(tmp_path)
     folder = copy("neural_solver", tmp_path)

@@ -170,7 +170,7 @@ def test_files_name_the_simulation_that_made_them(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [20_000, 400_000])
-def test_full_storage_leaves_nothing_behind(tmp_path, limit):
+def test_full_storage_leaves_no_files(tmp_path, limit):
     """A process that may write no larger files stands for a full disk: early, and when the file is closed."""
     path = tmp_path / "data" / "a.hdf5"
     code = (

@@ -7,7 +7,7 @@ from upath import UPath
 
 from lola.core.config import Config
 from lola.core.errors import ConfigError, StorageError
-from lola.storage import cleaning
+from lola.storage import leases
 from lola.storage.cleaning import CleanConfig, clean
 from lola.storage.event_log import EventLog
 from lola.storage.leases import lease
@@ -194,7 +194,7 @@ def test_what_looks_temporary_in_a_nested_dataset_is_not_deleted(root):
 
 def test_objects_are_listed_and_deleted(tmp_path, monkeypatch):
     monkeypatch.setenv("LOLA_CACHE", str(tmp_path))
-    monkeypatch.setattr(cleaning, "lease", lambda folder: FreeLease())
+    monkeypatch.setattr(leases, "lease", lambda folder: FreeLease())
     root = UPath(f"memory://{tmp_path.name}")
     kept, unused = make(root, "autoencoders", "codec"), make(root, "autoencoders", "codec", number=1)
     record(root, "euler-00000000", "FINISHED", kept)

@@ -29,12 +29,12 @@ def _forget(monkeypatch):
     monkeypatch.setattr(storage, "_warned", set())
 
 
-def test_a_manifest_tells_the_results_alone(whole):
+def test_a_manifest_lists_only_results(whole):
     expected = {"inner/shard": 23, "model.safetensors": 29}
     assert whole.manifest()["files"] == result_sizes(whole.folder) == expected
 
 
-def test_an_object_store_tells_the_same(memory_root):
+def test_an_object_store_lists_the_same(memory_root):
     made = stage(memory_root)
     for name in ("model.safetensors", "inner/shard", "parts/part", ".hidden", "events.jsonl"):
         (made.folder / name).write_bytes(b"1234567")
@@ -44,7 +44,7 @@ def test_an_object_store_tells_the_same(memory_root):
 
 @pytest.mark.parametrize("name", ["manifest.json", "model.safetensors", "inner/shard"])
 @pytest.mark.parametrize("kept", [0, 11, None, "zeros"])
-def test_a_stage_with_a_file_that_is_cut_is_not_finished_and_says_so(whole, name, kept, caplog):
+def test_a_stage_with_a_truncated_file_is_not_finished_and_logs_it(whole, name, kept, caplog):
     path = whole.folder / name
     if kept is None:
         path.unlink()

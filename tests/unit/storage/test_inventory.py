@@ -16,25 +16,18 @@ def write(path, text=""):
 @pytest.fixture
 def root(tmp_path):
     stages = {
-        "statistics/a": ({}, ["stats.yaml"]),
-        "autoencoders/a": (
-            {"weights": {"raw": "model.safetensors", "ema": "model_ema.safetensors"}},
-            ["model.safetensors", "model_ema.safetensors"],
-        ),
-        "latents/a": (
-            {"splits": {"train": {"shards": [{"name": "shard-00000.parquet"}]}}},
-            ["train/shard-00000.parquet"],
-        ),
-        "evaluations/a": (
-            {},
-            ["metrics.parquet", "spectra.parquet", "example.npy", "moments.npy", "parts/00003-0000/seconds"],
-        ),
-        "reports/a": ({}, ["report.html", "accuracy.png"]),
+        "statistics/a": ["stats.yaml"],
+        "autoencoders/a": ["model.safetensors", "model_ema.safetensors"],
+        "latents/a": ["train/shard-00000.parquet"],
+        "evaluations/a": ["metrics.parquet", "spectra.parquet", "example.npy", "moments.npy"],
+        "reports/a": ["report.html"],
     }
-    for name, (manifest, files) in stages.items():
-        write(tmp_path / name / "manifest.json", json.dumps(manifest))
+    for name, files in stages.items():
+        write(tmp_path / name / "manifest.json", json.dumps({"files": dict.fromkeys(files, 0)}))
         for file in ["events.jsonl", ".lease", *files]:
             write(tmp_path / name / file)
+    write(tmp_path / "evaluations" / "a" / "parts" / "00003-0000" / "seconds")
+    write(tmp_path / "reports" / "a" / "accuracy.png")
     write(tmp_path / "mlflow" / "artifacts" / "anything")
     write(tmp_path / "well" / "euler" / "stats.yaml")
     write(tmp_path / "well" / "euler" / "data" / "train" / "gamma_1.4.hdf5")
@@ -59,6 +52,7 @@ def test_finished_stages_and_datasets_account_for_their_files(root):
         "latents/a/train/.shard-00000.parquet.0123abcd",
         "evaluations/a/parts/.00003-0000.0123abcd/seconds",
         "emulators/unfinished/model.safetensors",
+        "evaluations/a/moments-2.npy",
         "reports/.tune-01234567/state.json",
         "well/euler/data/train/.gamma_1.4.hdf5.0123abcd",
         "notes.txt",

@@ -115,7 +115,7 @@ def test_it_leaves_no_thread_and_no_lock(path):
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_who_waits_says_who_has_the_lease_and_since_when(tmp_path, memory_root, monkeypatch, remote):
+def test_waiting_logs_the_holder_of_the_lease_and_since_when(tmp_path, memory_root, monkeypatch, remote):
     monkeypatch.setattr(lola.storage.leases, "POLL_INTERVAL_S", 0.01)
     monkeypatch.setattr(lola.storage.leases, "WRITE_SETTLE_S", 0.1)
     folder = memory_root / "stage" if remote else tmp_path / "stage"

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
+import lola.core.waiting
 import lola.storage.progress
 from lola.storage.event_log import EventLog, read_events
 from lola.storage.follow import LogReader
@@ -24,7 +25,7 @@ def test_paths_with_brackets_are_shown_as_they_are(tmp_path):
     assert second.endswith("report: /data/a [x] [/red] 50%")
 
 
-def test_a_silent_console_says_what_is_at_work(monkeypatch):
+def test_a_silent_console_shows_what_is_being_made(monkeypatch):
     """A line after every few seconds without one, from any source."""
     monkeypatch.setattr(lola.storage.progress, "CHECK_INTERVAL_S", 0.01)
     monkeypatch.setattr(lola.storage.progress, "SILENCE_S", 0.1)
@@ -75,7 +76,7 @@ def lines_at(monkeypatch, seconds, describe, others=()):
         self.logged_at = clock.now
         lines.append((clock.now, markup))
 
-    monkeypatch.setattr(lola.storage.progress, "threading", SimpleNamespace(Event=Stop, Thread=Thread))
+    monkeypatch.setattr(lola.core.waiting, "threading", SimpleNamespace(Event=Stop, Thread=Thread))
     monkeypatch.setattr(Progress, "_print", record)
     shown = Progress(Console(file=io.StringIO()), clock)
     with shown.reporting(lambda: describe(clock.now)):

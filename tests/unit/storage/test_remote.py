@@ -81,7 +81,7 @@ def downloads(root, monkeypatch):
 
 
 def partials(tmp_path):
-    folder = tmp_path / "cache" / "asides"
+    folder = tmp_path / "cache" / "tmp"
     return list(folder.iterdir()) if folder.exists() else []
 
 
@@ -164,7 +164,7 @@ def test_a_local_path_is_its_own_copy(tmp_path):
 
 
 def test_temporary_files_of_killed_processes_are_removed(memory_root, tmp_path):
-    folder = tmp_path / "cache" / "asides"
+    folder = tmp_path / "cache" / "tmp"
     with filelock.FileLock(folder.parent / "alive.lock") as alive, temporary_folder() as own:
         for name in ("dead", "alive"):
             (folder / name).mkdir()
@@ -328,7 +328,7 @@ def test_a_copy_that_a_power_cut_has_cut_is_fetched_again(memory_root, caplog):
 
 
 @pytest.mark.parametrize("home", [None, Path("/proc/1")])
-def test_copies_have_a_folder_without_a_home(home, tmp_path, monkeypatch):
+def test_the_cache_folder_of_a_user_without_a_home(home, tmp_path, monkeypatch):
     monkeypatch.delenv("LOLA_CACHE", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("lola.storage.remote.home", lambda: home)

@@ -75,7 +75,7 @@ def test_weights_that_are_cut_name_the_file_and_the_remedy(saved):
     for contents in damaged(path.read_bytes()):
         if len(contents) < 20 or not contents[0]:
             path.write_bytes(contents)
-            with pytest.raises(DataError, match=rf"{path} holds no readable weights .*run what trained it"):
+            with pytest.raises(DataError, match=rf"{path} has no readable weights .*run what trained it"):
                 load_weights(path, model)
 
 

@@ -21,7 +21,7 @@ def training(**changes):
     return TrainingConfig(**values | changes)
 
 
-def test_an_estimate_by_hand():
+def test_estimate_against_hand_computed_values():
     cost = estimate_cost(counts(flops=(4, 30)), training(), 3.0, HARDWARE)
     assert cost.parameters == 5
     assert cost.flops == 2 * 4 + 8 * 30

@@ -15,7 +15,7 @@ from lola.training.checkpoint import Position, load_checkpoint, load_weights, sa
 from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.loop import Meter, Objective, train, validate
 from lola.training.optim import build_optimizer, learning_rate
-from lola.training.stream import Stream
+from lola.training.stream import BatchStream
 
 
 class Waves(Single):
@@ -123,7 +123,7 @@ def test_slices_of_a_step_add_up_to_its_gradient():
 
     def gradient(world, rank):
         model.zero_grad()
-        batch, keys = Stream(Waves(), seed=0, batch_size=7, rank=rank, world=world).batch(3)
+        batch, keys = BatchStream(Waves(), seed=0, batch_size=7, rank=rank, world=world).batch(3)
         loss, _ = model.loss(batch, SampleGenerator(keys))
         (loss * (world * len(keys) / 7)).backward()
         return torch.cat([parameter.grad.flatten() for parameter in model.parameters()])

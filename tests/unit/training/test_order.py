@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lola.core.errors import ConfigError
-from lola.training.order import Order, OrderConfig
+from lola.training.order import OrderConfig, SampleOrder
 
 
 @dataclasses.dataclass
@@ -28,7 +28,7 @@ def order(windows=None, batch_size=6, seed=0, block=8, blocks=5):
     windows = windows or Windows()
     longest = windows.starts if windows.whole_trajectories else block
     memory = 2 * blocks * (longest + windows.span - 1) * windows.state_bytes / 1e9
-    return Order(windows, OrderConfig(block=block, memory=memory), seed, batch_size)
+    return SampleOrder(windows, OrderConfig(block=block, memory=memory), seed, batch_size)
 
 
 def walk(order, samples):
@@ -117,10 +117,10 @@ def test_the_seed_decides():
 
 def test_too_little_memory_is_refused():
     with pytest.raises(ConfigError, match=r"two blocks of 23 states; give at least 4\.6e-07"):
-        Order(Windows(), OrderConfig(block=8, memory=4e-7), 0, 6)
-    Order(Windows(), OrderConfig(block=8, memory=4.6e-7), 0, 6)
+        SampleOrder(Windows(), OrderConfig(block=8, memory=4e-7), 0, 6)
+    SampleOrder(Windows(), OrderConfig(block=8, memory=4.6e-7), 0, 6)
     with pytest.raises(ConfigError, match=r"give at least 2\.8e-06"):  # 2714 bytes, rounded up
-        Order(Windows(state_bytes=59), OrderConfig(block=8, memory=4e-7), 0, 6)
+        SampleOrder(Windows(state_bytes=59), OrderConfig(block=8, memory=4e-7), 0, 6)
 
 
 @settings(max_examples=30, deadline=None)

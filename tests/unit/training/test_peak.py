@@ -18,7 +18,7 @@ from lola.training.peak import GPUS, device_kind, emulates_bfloat16, gpu_kind, m
         ("NVIDIA GeForce RTX 4090", None),
     ],
 )
-def test_gpus_are_known_by_the_names_they_tell(name, kind):
+def test_kinds_of_gpus_are_found_by_their_names(name, kind):
     assert gpu_kind(name) == kind
     assert kind is None or kind in GPUS
 

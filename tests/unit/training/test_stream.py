@@ -9,7 +9,7 @@ import torch
 from lola.core.errors import DataError
 from lola.data.state import Batch
 from lola.training.order import OrderConfig
-from lola.training.stream import Stream, fixed_batches
+from lola.training.stream import BatchStream, fixed_batches
 
 
 class Numbers:
@@ -47,7 +47,7 @@ def memory(blocks, block=4):
 
 def stream(source=None, **options):
     settings = {"seed": 1, "batch_size": 7, "order": memory(5)} | options
-    return Stream(source or Numbers(), **settings)
+    return BatchStream(source or Numbers(), **settings)
 
 
 def windows(batches):

@@ -6,7 +6,7 @@ import pytest
 from mlflow import MlflowClient
 from stages import ROOT
 
-from lola.core.config import flat
+from lola.core.config import flatten
 from lola.core.errors import ConfigError, DataError, TrackingError
 from lola.data.well.datasets import Datasets
 from lola.emulation.cache_config import CacheConfig
@@ -42,11 +42,11 @@ def test_a_cache_that_differs_in_its_block_alone_is_taken(tmp_path, well, autoen
 
     known = planned(block=8)
     assert planned().config.block == CacheConfig().block != 8
-    EventLog(known.folder).describe(name="latents", tags={}, parameters=flat(known.config.to_json()))
+    EventLog(known.folder).describe(name="latents", tags={}, parameters=flatten(known.config.to_json()))
     assert planned().folder == known.folder  # begun
     assert planned(dtype="float16").config.block == CacheConfig().block
     finished = planned(block=9)
-    EventLog(finished.folder).describe(name="latents", tags={}, parameters=flat(finished.config.to_json()))
+    EventLog(finished.folder).describe(name="latents", tags={}, parameters=flatten(finished.config.to_json()))
     finished.commit()
     assert planned().folder == finished.folder
     assert planned(block=25).config.block == 25

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from lola.core.cli import parse
-from lola.core.config import Config, Listed, Within
+from lola.core.config import Config, ListRule, Within
 from lola.core.errors import ConfigError
 from lola.workflows import presets
 
@@ -30,7 +30,9 @@ def values(hint: Any, rules: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]:
     if origin is typing.Literal:
         return st.sampled_from(inner)
     if origin is tuple and inner[-1] is Ellipsis:
-        listed = next((rule for rule in rules if isinstance(rule, Listed)), Listed(empty=True, repeats=True))
+        listed = next(
+            (rule for rule in rules if isinstance(rule, ListRule)), ListRule(empty=True, repeats=True)
+        )
         each = values(inner[0]).filter(lambda item: not str(item).startswith("-") or inner[0] is not str)
         lists = st.lists(each, min_size=not listed.empty, max_size=3, unique=not listed.repeats)
         return lists.map(tuple)

@@ -10,7 +10,7 @@ from lola.data.well import contiguous
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows
 from lola.training.order import OrderConfig
-from lola.training.stream import Stream
+from lola.training.stream import BatchStream
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_fields_in_chunks_are_read_as_well(own):
 def test_streamed_windows_are_those_that_are_read_alone(well, symmetries):
     windows = WellWindows(open_split(well, EULER, "train"), Standardisation(EULER), 3, 4, symmetries)
     memory = 2 * 3 * 12 * windows.state_bytes / 1e9
-    stream = Stream(windows, seed=3, batch_size=6, order=OrderConfig(block=4, memory=memory))
+    stream = BatchStream(windows, seed=3, batch_size=6, order=OrderConfig(block=4, memory=memory))
     for step, (batch, keys) in enumerate(stream.batches(0, 9)):
         for i, key in enumerate(keys):
             n = 6 * step + i
@@ -81,6 +81,6 @@ def test_errors_of_files_reach_the_stream_and_name_them(own, value, message):
         with h5py.File(path, "r+") as file:
             file["t0_fields/density"][1, 7, 0, 0] = value
     with pytest.raises(DataError, match=f"{path.name}.*{message}") as error:
-        list(Stream(windows, seed=0, batch_size=8).batches(0, 10))
+        list(BatchStream(windows, seed=0, batch_size=8).batches(0, 10))
     assert "\n" not in str(error.value)
     assert value is None or f"{path.name}#1" in str(error.value)

@@ -83,7 +83,7 @@ def test_every_layout(tmp_path, dimensions):
 @pytest.mark.parametrize(
     ("group", "name"), [("t0_fields", "mask"), ("t1_fields", "background"), ("scalars", "drive")]
 )
-def test_fingerprints_tell_every_kind_of_array(tmp_path, group, name):
+def test_fingerprints_depend_on_every_kind_of_array(tmp_path, group, name):
     path = tmp_path / "anything" / "data" / "train" / "a.hdf5"
     write_layout(path, 2)
     datasets = Datasets(tmp_path)

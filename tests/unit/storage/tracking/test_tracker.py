@@ -49,7 +49,7 @@ def test_an_outage_loses_nothing(storage, monkeypatch):
     each.copy_events()
     run = child(each)
     assert run.data.metrics["train/loss"] == 0.5
-    assert int(run.data.tags["lola.spool_offset"]) == event_log_path(storage / "stage").stat().st_size
+    assert int(run.data.tags["lola.event_log_offset"]) == event_log_path(storage / "stage").stat().st_size
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -119,7 +119,7 @@ def test_registered_models_are_those_of_the_storage_root_and_nothing_is_made_els
 def test_a_storage_root_without_runs_holds_no_models(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     storage = tmp_path
-    with pytest.raises(TrackingError, match="holds no runs"):
+    with pytest.raises(TrackingError, match="has no runs"):
         fetch_model(storage, "euler-autoencoder", storage)
     assert not list(storage.iterdir())
 

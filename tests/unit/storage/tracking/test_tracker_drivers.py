@@ -126,9 +126,9 @@ def test_the_command_sends_everything_without_ray(storage):
     assert (run.info.status, run.data.metrics["train/loss"]) == ("FINISHED", 0.5)
 
 
-def test_the_command_tells_of_a_root_without_sweeps(tmp_path, monkeypatch, capsys):
+def test_syncing_a_root_without_sweeps_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sync_mlflow.py", "--storage", str(tmp_path)])
-    with pytest.raises(SystemExit, match="holds no sweeps; name the storage root of one"):
+    with pytest.raises(SystemExit, match="has no sweeps; name the storage root of one"):
         runpy.run_path(str(Path(__file__).parents[4] / "experiments" / "sync_mlflow.py"), run_name="__main__")
 
 

@@ -8,7 +8,7 @@ from lola.models.autoencoder import Autoencoder
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.nn.embedding import SineEncoding
 from lola.reference import transformers
-from lola.reference.options import expect, size, translate
+from lola.reference.options import read_choice, read_options, read_size
 from lola.reference.published_run import PublishedRun
 
 OPTIONS = {
@@ -24,18 +24,18 @@ DEFAULTS: dict[str, Any] = {
 
 def read_config(run: PublishedRun, ignored: set[str]) -> TransformerAutoencoderConfig:
     """The autoencoder of a section `ae`."""
-    expect(run, "ae", "window_size", None)
-    expect(run, "ae", "unpatch_size", None, 1)
-    options = translate(run, "ae", OPTIONS, DEFAULTS, ignored | {"window_size", "unpatch_size"})
+    read_choice(run, "ae", "window_size", None)
+    read_choice(run, "ae", "unpatch_size", None, 1)
+    options = read_options(run, "ae", OPTIONS, DEFAULTS, ignored | {"window_size", "unpatch_size"})
     options["saturation"] = options["saturation"] or "none"
-    with run.honouring("ae"):
+    with run.translate_config_errors("ae"):
         return TransformerAutoencoderConfig.from_json(options)
 
 
 def sizes(run: PublishedRun, config: TransformerAutoencoderConfig) -> dict[str, int]:
     """The sizes that the data decided, by the weights."""
     position = run.tensor("encoder.positional_embedding.2.weight")
-    spatial = size(run, "ae", "spatial", position.shape[-1] // max(1, len(position)))
+    spatial = read_size(run, "ae", "spatial", position.shape[-1] // max(1, len(position)))
     inputs = run.tensor("encoder.in_proj.weight").shape[-1]
     return {"channels": inputs // config.patch_size**spatial, "spatial": spatial}
 
@@ -43,7 +43,7 @@ def sizes(run: PublishedRun, config: TransformerAutoencoderConfig) -> dict[str, 
 def published(name: str) -> list[str]:
     """The published name of a parameter of ours."""
     part, _, inner = name.split(".", 2)  # encoder.1 and decoder.0 are the transformers
-    return [f"{part}.{each}" for each in transformers.published(inner)]
+    return [f"{part}.{theirs}" for theirs in transformers.published(inner)]
 
 
 def constants(model: Autoencoder, config: TransformerAutoencoderConfig) -> dict[str, Tensor]:

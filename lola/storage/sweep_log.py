@@ -9,9 +9,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from lola.core.errors import StorageError
 from lola.storage.event_log import EventLog, Status, last_status, read_events
-from lola.storage.leases import lease
+from lola.storage.leases import lease, try_lease
 from lola.storage.remote import AnyPath, file_exists, is_url, to_path, translate_fs_errors
 
 SWEEPS = "sweeps"
@@ -19,12 +18,7 @@ ABANDONED = "its process ended"
 
 
 class SweepEventLog:
-    """The event log of one sweep.
-
-    Arguments:
-        root: The storage root.
-        folder: The log's folder, as of `sweep_folder` or `sweep_folders`.
-    """
+    """The event log of one sweep, in the folder that `sweep_folder` gives."""
 
     def __init__(self, root: AnyPath, folder: AnyPath) -> None:
         self.root, self.folder = root, folder
@@ -60,7 +54,6 @@ class SweepEventLog:
         self._event_log.status("RUNNING")
 
     def add(self, stage: AnyPath, fingerprint: str) -> None:
-        """Record that a stage belongs to the sweep."""
         if stage not in self.stages:
             assert self._event_log is not None
             self._event_log.stage(_relative(self.root, stage), fingerprint)
@@ -80,7 +73,6 @@ class SweepEventLog:
 
 
 def sweep_folder(root: AnyPath, system: str, fingerprint: str) -> AnyPath:
-    """Where the log of a sweep is."""
     return root / SWEEPS / f"{system}-{fingerprint[:8]}"
 
 
@@ -102,20 +94,12 @@ def record_abandoned(stage: AnyPath, wait_s: float = 0.0) -> bool:
     """
     if last_status(stage) != "RUNNING":
         return True
-    held = lease(stage)
-    try:
-        held.acquire(timeout=wait_s)
-    except OSError:  # another holds it, or the storage is away
-        return False
-    try:
-        if last_status(stage) == "RUNNING":
+    with contextlib.suppress(OSError), try_lease(stage, wait_s) as acquired:  # the storage may be away
+        if acquired and last_status(stage) == "RUNNING":
             finished = file_exists(stage / "manifest.json")
             EventLog.resume(stage).status("FINISHED" if finished else "KILLED", "" if finished else ABANDONED)
-    except StorageError:
-        return False
-    finally:
-        held.release()
-    return True
+        return acquired
+    return False
 
 
 def _relative(root: AnyPath, path: AnyPath) -> str:
@@ -125,5 +109,4 @@ def _relative(root: AnyPath, path: AnyPath) -> str:
 
 
 def resolve_path(root: AnyPath, name: str) -> AnyPath:
-    """The folder that a log names."""
     return to_path(name) if name.startswith("/") or "://" in name else root / name

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lola.models.autoencoder import Autoencoder
 from lola.models.autoencoder_config import AutoencoderConfig
-from lola.reference.options import expect, levels, size, translate
+from lola.reference.options import read_attention_heads, read_choice, read_options, read_size
 from lola.reference.published_run import PublishedRun
 
 OPTIONS = {
@@ -46,18 +46,18 @@ NAMES = (
 
 def read_config(run: PublishedRun, ignored: set[str]) -> AutoencoderConfig:
     """The autoencoder of a section `ae`."""
-    expect(run, "ae", "norm", "layer", "group")
-    options = translate(run, "ae", OPTIONS, DEFAULTS, ignored)
-    options["attention_heads"] = levels(run, "ae", options.get("attention_heads"))
+    read_choice(run, "ae", "norm", "layer", "group")
+    options = read_options(run, "ae", OPTIONS, DEFAULTS, ignored)
+    options["attention_heads"] = read_attention_heads(run, "ae", options.get("attention_heads"))
     options["saturation"] = options["saturation"] or "none"
-    with run.honouring("ae"):
+    with run.translate_config_errors("ae"):
         return AutoencoderConfig.from_json(options)
 
 
 def sizes(run: PublishedRun, config: AutoencoderConfig) -> dict[str, int]:
     """The sizes that the data decided, by the weights."""
     weight = run.tensor("encoder.descent.0.0.weight")
-    spatial = size(run, "ae", "spatial", weight.ndim - 2)
+    spatial = read_size(run, "ae", "spatial", weight.ndim - 2)
     patch = config.patch_size if isinstance(config.patch_size, tuple) else (config.patch_size,) * spatial
     return {"channels": weight.shape[1] // math.prod(patch), "spatial": spatial}
 
@@ -67,7 +67,7 @@ def published(name: str) -> list[str]:
     names = [name]
     for pattern, replacements in NAMES:
         if re.search(pattern, name):
-            names = [re.sub(pattern, each, old) for each in replacements for old in names]
+            names = [re.sub(pattern, replacement, old) for replacement in replacements for old in names]
     return names
 
 
