@@ -182,7 +182,7 @@ def test_full_storage_leaves_no_files(tmp_path, limit):
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "config = EulerConfig(resolution=32, outputs=20)\n"
         "try:\n"
-        f"    write_file(Job(euler_case('open', 1.4), 'train', 2), config, Path({str(path)!r}))\n"
+        f"    write_file(SimulationJob(euler_case('open', 1.4), 'train', 2), config, Path({str(path)!r}))\n"
         "except StorageError as error:\n"
         "    print(error)\n"
     )
