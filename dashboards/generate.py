@@ -60,13 +60,17 @@ class Alert:
 
     @property
     def query(self) -> str:
-        """What the rule asks."""
         return f"({self.value}) {self.condition}"
 
 
 def of_run(name: str) -> str:
     """The present value of a metric of each run."""
-    return f"max by (run) (ray_{known(name)}{CHOSEN})"
+    return of_chosen(name, "run", CHOSEN)
+
+
+def of_chosen(name: str, by: str, chosen: str = SWEEP, function: str = "max") -> str:
+    """The values of a metric of what is chosen, by a label."""
+    return f"{function} by ({by}) (ray_{known(name)}{chosen})"
 
 
 def known(name: str) -> str:
@@ -76,21 +80,16 @@ def known(name: str) -> str:
     return name
 
 
+def of_machine(title: str, query: str, unit: str) -> Panel:
+    """A panel with a series for each machine."""
+    return Panel(title, query, "{{instance}}", unit, width=6)
+
+
 ROWS: dict[str, list[Panel]] = {
     "Sweep": [
+        Panel("Trials by state", of_chosen("lola_sweep_trials", "state"), "{{state}}", stacked=True),
         Panel(
-            "Trials by state",
-            f"max by (state) (ray_{known('lola_sweep_trials')}{SWEEP})",
-            "{{state}}",
-            stacked=True,
-        ),
-        Panel(
-            "Time to finish",
-            f"max by (sweep) (ray_{known('lola_sweep_remaining_seconds')}{SWEEP})",
-            "{{sweep}}",
-            "s",
-            "stat",
-            4,
+            "Time to finish", of_chosen("lola_sweep_remaining_seconds", "sweep"), "{{sweep}}", "s", "stat", 4
         ),
         Panel(
             "Median time of a stage",
@@ -127,26 +126,13 @@ ROWS: dict[str, list[Panel]] = {
     "Machines": [
         Panel(
             "Free space of the storage root",
-            f"min by (sweep) (ray_{known('lola_storage_free_bytes')}{SWEEP})",
-            "{{sweep}}",
-            "bytes",
+            of_chosen("lola_storage_free_bytes", "sweep", function="min"),
+            *("{{sweep}}", "bytes"),
             width=6,
         ),
-        Panel(
-            "Processors in use",
-            "max by (instance) (ray_node_cpu_utilization)",
-            "{{instance}}",
-            "percent",
-            width=6,
-        ),
-        Panel("Memory in use", "max by (instance) (ray_node_mem_used)", "{{instance}}", "bytes", width=6),
-        Panel(
-            "Object store in use",
-            "sum by (instance) (ray_object_store_memory)",
-            "{{instance}}",
-            "bytes",
-            width=6,
-        ),
+        of_machine("Processors in use", "max by (instance) (ray_node_cpu_utilization)", "percent"),
+        of_machine("Memory in use", "max by (instance) (ray_node_mem_used)", "bytes"),
+        of_machine("Object store in use", "sum by (instance) (ray_object_store_memory)", "bytes"),
     ],
 }
 

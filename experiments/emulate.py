@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from pathlib import Path
 
 from lola.core.cli import launch_alone
 from lola.core.config import runtime_field
 from lola.core.waiting import loading
 from lola.emulation.ensemble_config import EnsembleConfig
 from lola.emulation.film_config import FilmConfig
+from lola.storage.stages import to_location
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,7 @@ def main(config: Emulation) -> None:
     path = write_ensemble(config, config.output, print, check)
     print(f"ensemble: {path}")
     if config.films:
-        truth = config.initial if "://" in config.initial else Path(config.initial).expanduser().resolve()
-        for film in write_film(path, config.film, truth, print):
+        for film in write_film(path, config.film, to_location(config.initial), print):
             print(f"film: {film}")
 
 

@@ -11,7 +11,6 @@ from lola.workflows.sweep import SweepConfig
 
 
 def configure(preset: Callable[..., SweepConfig]) -> Callable[..., SweepConfig]:
-    """A sweep with observations."""
     return lambda **given: preset(**given).replace(observed=ObservationConfig(), guidance=GuidanceConfig())
 
 

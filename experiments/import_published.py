@@ -41,7 +41,7 @@ def main(config: Import) -> None:
     root = resolve_storage(config.storage)
     conversion = read_conversion(config.run, root, config.name)
     written = write_conversion(conversion)
-    stages = [each.stage for each in (conversion.autoencoder, conversion) if each is not None]
+    stages = [part.stage for part in (conversion.autoencoder, conversion) if part is not None]
     tracker = Tracker(root, conversion.stage.system, print)
     tracker.start_sweep(
         f"import {conversion.stage.what}",

@@ -34,7 +34,7 @@ LATENT_GRIDS: dict[CaseSize, tuple[int, ...]] = {"demo": (16, 4, 4), "wide": (4,
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class TimedCase:
     """A network in two writings, with what a training step needs.
 
     Arguments:
@@ -53,7 +53,7 @@ class Case:
 
 def build_case(
     network: Network, size: CaseSize, autoencoder: AutoencoderConfig, transformer: TransformerConfig
-) -> Case:
+) -> TimedCase:
     """A network at a size; that of `demo` is the given configuration, that of `wide` is fixed."""
     torch.manual_seed(0)
     if network == "transformer":
@@ -63,14 +63,14 @@ def build_case(
     return _autoencoder(config, AUTOENCODER_GRIDS[spatial, size])
 
 
-def _autoencoder(config: AutoencoderConfig, shape: tuple[int, ...]) -> Case:
+def _autoencoder(config: AutoencoderConfig, shape: tuple[int, ...]) -> TimedCase:
     batch, *grid = shape
     spatial = len(grid)
     ours = config.build(FIELDS[spatial], spatial)
     plain = PlainAutoencoder(config, FIELDS[spatial], spatial)
     plain.load_state_dict(ours.state_dict())
     x = torch.randn(batch, FIELDS[spatial], *grid)
-    return Case(
+    return TimedCase(
         ours=ours,
         plain=plain,
         inputs=(x,),
@@ -79,23 +79,14 @@ def _autoencoder(config: AutoencoderConfig, shape: tuple[int, ...]) -> Case:
     )
 
 
-def _transformer(config: TransformerConfig, shape: tuple[int, ...]) -> Case:
+def _transformer(config: TransformerConfig, shape: tuple[int, ...]) -> TimedCase:
     batch, *grid = shape
     ours = config.build(LATENTS, len(grid), modulated=True)
-    plain = PlainTransformer(
-        2 * LATENTS,
-        LATENTS,
-        config.modulation,
-        features=config.features,
-        blocks=config.blocks,
-        heads=config.heads,
-        patch_size=config.patches(len(grid)),
-        ffn_factor=config.ffn_factor,
-    )
+    plain = PlainTransformer(config, 2 * LATENTS, LATENTS)
     plain.load_state_dict(ours.state_dict())
     x = torch.randn(batch, 2 * LATENTS, WINDOW, *grid)
     target = torch.randn(batch, LATENTS, WINDOW, *grid)
-    return Case(
+    return TimedCase(
         ours=ours,
         plain=plain,
         inputs=(x, torch.randn(batch, config.modulation)),

@@ -19,6 +19,21 @@ Rounds = Annotated[int, Within("[1, 1e6]")]
 Threads = Annotated[int, Within("[0, 1024]")]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Benchmark(Config):
+    """What all timings have.
+
+    Arguments:
+        rounds: Number of timings of each variant.
+        threads: Threads of torch; 0 leaves its choice.
+        output: The folder where the result is written, as JSON and as a table.
+    """
+
+    rounds: Rounds = 5
+    threads: Threads = 0
+    output: str = "experiments/results/benchmark"
+
+
 Network = Literal["autoencoder-2d", "autoencoder-3d", "transformer"]
 CaseSize = Literal["demo", "wide"]
 # The only values that the plain implementations support
@@ -47,7 +62,7 @@ Mode = Literal["eager", "compiled"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingBenchmark(Config):
+class TrainingBenchmark(Benchmark):
     """What is timed.
 
     Arguments:
@@ -57,10 +72,7 @@ class TrainingBenchmark(Config):
         sizes: Their sizes.
         precisions: Precisions to time.
         modes: Eager or compiled, or both.
-        rounds: Number of timings of each variant.
-        threads: Threads; 0 leaves torch's choice.
         clock: Wall time, or CPU time of this process (for a busy machine, with one thread).
-        output: The folder where `training.json` and `training.md` are written.
     """
 
     autoencoder: AutoencoderConfig
@@ -70,16 +82,14 @@ class TrainingBenchmark(Config):
     precisions: Distinct[Precision] = ("float32", "bfloat16")
     modes: Distinct[Mode] = ("eager",)
     rounds: Rounds = 9
-    threads: Threads = 0
     clock: Clock = "wall"
-    output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
         check_plain(self.autoencoder, self.transformer)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataBenchmark(Config):
+class DataBenchmark(Benchmark):
     """What is timed.
 
     Arguments:
@@ -92,11 +102,8 @@ class DataBenchmark(Config):
         batch_size: Windows per batch.
         window: States per latent window.
         stride: Simulation steps between states.
-        rounds: Number of timings of each variant.
-        threads: Threads of torch; 0 leaves its choice.
         ray: Whether Ray Data and the encoder of caches are timed as well.
         memory: Measure the memory of a long stream instead of speeds.
-        output: The folder where results are written.
     """
 
     system: str = "euler"
@@ -112,7 +119,6 @@ class DataBenchmark(Config):
     threads: Threads = 1
     ray: bool = True
     memory: bool = False
-    output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
         require(
@@ -127,7 +133,7 @@ WINDOW = 5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EmulationBenchmark(Config):
+class EmulationBenchmark(Benchmark):
     """What is timed.
 
     Arguments:
@@ -143,10 +149,7 @@ class EmulationBenchmark(Config):
         rows: Windows computed together: 1 is the latency.
         precisions: Precisions to time.
         compiled: Whether ours is timed compiled as well.
-        rounds: Number of timings of each variant.
-        threads: Threads; 0 leaves torch's choice.
         clock: Wall time, or CPU time of this process (for a busy machine, with one thread).
-        output: The folder where `emulation.json` and `emulation.md` are written.
     """
 
     autoencoder: AutoencoderConfig
@@ -164,10 +167,7 @@ class EmulationBenchmark(Config):
     rows: Distinct[Size] = (1, 16)
     precisions: Distinct[Precision] = ("float32",)
     compiled: bool = False
-    rounds: Rounds = 5
-    threads: Threads = 0
     clock: Clock = "wall"
-    output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
         for network in (self.latent, self.pixel):
@@ -192,7 +192,7 @@ BYTES = 8e9  # of the ensemble that is scored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MetricsBenchmark(Config):
+class MetricsBenchmark(Benchmark):
     """What is timed.
 
     Arguments:
@@ -201,10 +201,7 @@ class MetricsBenchmark(Config):
         lead_times: States of each member.
         cells: Cells along each axis of the grid.
         dimensions: Axes of the grid.
-        rounds: Number of timings of each variant.
-        threads: Threads of torch; 0 leaves its choice.
         clock: Wall time, or CPU time of this process (more reliable on a busy machine).
-        output: The folder where results are written.
     """
 
     members: Annotated[int, Within("[2, 4096]")] = 16
@@ -212,10 +209,8 @@ class MetricsBenchmark(Config):
     lead_times: Annotated[int, Within("[1, 100000]")] = 25
     cells: Annotated[int, Within("[4, 4096]")] = 64
     dimensions: Annotated[int, Within("[1, 3]")] = 2
-    rounds: Rounds = 5
     threads: Threads = 1
     clock: Clock = "wall"
-    output: str = "experiments/results/benchmark"
 
     def validate(self) -> None:
         size = 4.0 * self.members * self.fields * self.lead_times * self.cells**self.dimensions

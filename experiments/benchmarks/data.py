@@ -11,6 +11,7 @@ Everything is read before it is timed, so that files come from the page cache: w
 the processor, which bounds the speed wherever storage is fast.
 """
 
+import functools
 import statistics
 import tempfile
 from collections import deque
@@ -20,11 +21,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from benchmarks.configs import DataBenchmark
 from benchmarks.datasets import copy_to_hdf5, write_latents, write_well
 from benchmarks.loader import Slices, plain_batches
-from benchmarks.timing import interleave, machine, ratio
+from benchmarks.timing import describe_machine, interleave, ratio
 
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import get_system
@@ -44,9 +44,7 @@ def run_data_benchmark(config: DataBenchmark, progress: Callable[[str], None]) -
     Returns:
         JSON values: `machine`, and a list of seconds or rates for each variant of each part.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    result: dict[str, Any] = {"kind": "data", "machine": machine()}
+    result: dict[str, Any] = {"kind": "data", "machine": describe_machine()}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         progress("fields")
@@ -67,7 +65,7 @@ def time_fields(split: WellSplit, config: DataBenchmark) -> dict[str, Any]:
     """Seconds to read all fields of a split once."""
     windows = WellWindows(split, Standardisation(split.system), 1)
     buffer = windows.allocate(split.steps)
-    files = sorted({each.file for each in split.trajectories})
+    files = sorted({trajectory.file for trajectory in split.trajectories})
 
     def plain() -> Iterator[np.ndarray]:
         for path in files:
@@ -106,22 +104,19 @@ def time_latents(split: LatentSplit, copy: Path, config: DataBenchmark) -> dict[
         variants[name] = _endless(BatchStream(windows, seed=0, batch_size=config.batch_size, order=order))
     epoch = len(windows) // config.batch_size
     count = {name: epoch if name != "DataLoader" else max(8, epoch // 8) for name in variants}
-    calls = {name: _take(each, count[name]) for name, each in variants.items()}
+    calls = {name: functools.partial(_take, each, count[name]) for name, each in variants.items()}
     seconds = interleave(calls, config.rounds)
     stored = sum(path.stat().st_size for path in (split.folder / split.split).iterdir())
     return {
         "windows": config.batch_size,
-        "seconds": {name: [each / count[name] for each in values] for name, values in seconds.items()},
+        "seconds": {name: [value / count[name] for value in values] for name, values in seconds.items()},
         "bytes": {"stored": stored, "float32": 4 * len(split) * int(np.prod(split.shape))},
     }
 
 
-def _take(batches: Iterator, count: int) -> Callable[[], None]:
-    def take() -> None:
-        for _ in range(count):
-            next(batches)
-
-    return take
+def _take(batches: Iterator, count: int) -> None:
+    for _ in range(count):
+        next(batches)
 
 
 def _endless(stream: BatchStream) -> Iterator:
@@ -144,7 +139,6 @@ def measure_wait(split: LatentSplit, config: DataBenchmark) -> list[float]:
 
 
 def data_table(result: dict[str, Any]) -> str:
-    """The result as Markdown."""
     lines = [
         "| part | variant | rate | unit | against the plain way |",
         "| --- | --- | ---: | --- | ---: |",

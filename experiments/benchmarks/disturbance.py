@@ -1,12 +1,12 @@
 """What a training run loses when its workers and nodes come and go, measured on nodes of one machine.
 
 Each scenario trains the same small autoencoder on a cluster of its own, whose nodes fit one worker each, and
-disturbs it after a third of its steps. Workers log every step, which tells
+disturbs it after a third of its steps. Workers log every step, which shows
 
     steps lost     steps that were done and done again, from the last checkpoint
     seconds lost   from the last step before workers stopped to the first one of those that follow
-    deviation      of the validation losses, and of the final weights, from those of a run of one worker that
-                   nobody disturbs: the largest difference over the largest value
+    deviation      of the validation losses, and of the final weights, from those of an undisturbed run of
+                   one worker: the largest difference over the largest value
 """
 
 import contextlib
@@ -38,11 +38,12 @@ from lola.data.well.windows import WellWindows
 from lola.distributed.cluster.connection import SETTINGS
 from lola.distributed.jobs.train import Setup, TrainingRun, run_training
 from lola.models.autoencoder_config import AutoencoderConfig
-from lola.storage.event_log import EventLog, read_events
+from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import WEIGHTS, Stage, output_folder
 from lola.training.config import TrainingConfig
 from lola.training.loop import train
+from lola.workflows.studies.optimizer_report import read_curve
 
 QUICK = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10",
@@ -58,9 +59,7 @@ def measure_disturbances(
     """Run the scenarios; returns the rows of the table.
 
     Arguments:
-        config: Which scenarios.
         root: An empty folder.
-        log: Takes lines about progress.
     """
     # A temporary folder of its own: other programs that start Ray must not find this cluster.
     os.environ.update(SETTINGS | QUICK | {"RAY_TMPDIR": str(root)})
@@ -95,7 +94,6 @@ def _train_alone(run: TrainingRun) -> None:
 
 
 def disturbance_table(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table for people."""
     lines = [
         "| scenario | workers | steps lost | seconds lost | deviation of the curve | of the weights |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -209,7 +207,7 @@ def _disturb(
 
 
 def announce(cluster: Cluster, node: str, seconds: int) -> None:
-    """Tell a cluster that a node will be taken away, as a cloud's autoscaler does."""
+    """Announce to a cluster that a node will be taken away, as a cloud's autoscaler does."""
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated import autoscaler_pb2
 
@@ -232,23 +230,16 @@ def _losses(log: Path) -> dict[str, Any]:
     return {"workers": workers, "steps lost": steps, "seconds lost": seconds}
 
 
-def _curve(folder: AnyPath) -> dict[int, float]:
-    """The validation losses by step; of those that were computed twice, the last."""
-    return {
-        event["step"]: event["values"]["valid/loss"]
-        for _, event in read_events(folder)
-        if event["kind"] == "metrics"
-    }
-
-
 def _deviation(folder: AnyPath, reference: AnyPath) -> dict[str, float]:
-    found, expected = _curve(folder), _curve(reference)
+    found, expected = (
+        read_curve(run).set_index("step")["valid_loss"].to_dict() for run in (folder, reference)
+    )
     if found.keys() != expected.keys():
         raise LolaError(
             f"{folder} has losses of the steps {sorted(found)}, and the undisturbed run of {sorted(expected)}"
         )
     curve = max(abs(found[step] - loss) for step, loss in expected.items()) / max(expected.values())
-    own, other = (load_file(local_copy(each / WEIGHTS)) for each in (folder, reference))
+    own, other = (load_file(local_copy(run / WEIGHTS)) for run in (folder, reference))
     largest = max(float(weight.abs().max()) for weight in other.values())
     weights = max(float((own[name] - weight).abs().max()) for name, weight in other.items()) / largest
     return {"curve": curve, "weights": weights}

@@ -5,7 +5,7 @@ networks and computes everything again in every call of a network; ours computes
 rollout once. Both have the same weights, sampler and noise, and the largest difference of their states is
 reported.
 
-With one row the time is the latency: how long somebody waits for a state. With many, members and trajectories
+With one row the time is the latency: how long a user waits for a state. With many, members and trajectories
 together, it is that of a state while all are computed. Whether batching pays is the ratio of the two.
 """
 
@@ -21,7 +21,7 @@ from benchmarks.configs import WINDOW, EmulationBenchmark, Model, Space
 from benchmarks.plain_autoencoder import PlainAutoencoder
 from benchmarks.plain_transformer import PlainTransformer
 from benchmarks.simulators import time_simulator
-from benchmarks.timing import interleave, machine, ratio
+from benchmarks.timing import describe_machine, interleave, ratio
 from torch import Tensor, nn
 
 from lola.core.errors import LolaError
@@ -60,7 +60,6 @@ def run_emulation_benchmark(config: EmulationBenchmark, progress: Callable[[str]
     """Time everything that the configuration names.
 
     Arguments:
-        config: What is timed.
         progress: Called with the name of what is timed next.
 
     Returns:
@@ -70,19 +69,21 @@ def run_emulation_benchmark(config: EmulationBenchmark, progress: Callable[[str]
     Raises:
         LolaError: The simulator is not installed.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
     progress("simulator")
     others = (config.convection, config.medium) if config.simulators else ()
     timed = time_simulator(config.simulation, config.rounds, config.clock)
     if timed.missing:
         raise LolaError(timed.missing)
+    timings = [time_simulator(other, config.rounds, config.clock) for other in others]
     result: dict[str, Any] = {
         "kind": "emulation",
-        "machine": machine() | {"clock": config.clock},
+        "machine": describe_machine() | {"clock": config.clock},
         "steps": config.sampler.steps,
         "simulator": list(timed.seconds),
-        "simulators": [time_simulator(each, config.rounds, config.clock).json() for each in others],
+        "simulators": [
+            dataclasses.asdict(timing) | {"grid": list(timing.grid), "seconds": list(timing.seconds)}
+            for timing in timings
+        ],
         "cases": [],
     }
     for model in config.models:
@@ -116,7 +117,7 @@ def _time(config: EmulationBenchmark, model: Model, space: Space) -> dict[str, A
     seconds = interleave(steps, config.rounds, config.clock)
     states = WINDOW - 1
     for variant, samples in zip(variants, seconds.values(), strict=True):
-        variant["seconds"] = [each / (states * variant["rows"]) for each in samples]
+        variant["seconds"] = [sample / (states * variant["rows"]) for sample in samples]
     rows = config.rows[0]
     pair = [first.get(f"{writing} float32 eager {rows}") for writing in ("plain", "ours")]
     max_abs_diff = None if pair[0] is None or pair[1] is None else float((pair[0] - pair[1]).abs().max())
@@ -141,16 +142,7 @@ def build_pair(config: EmulationBenchmark, model: Model, space: Space) -> tuple[
     kind = DiffusionConfig if model == "diffusion" else NeuralSolverConfig
     ours = kind(network=network).build(channels, PARAMETERS, 2, WINDOW)
     baseline = copy.deepcopy(ours)
-    plain = PlainTransformer(
-        2 * channels,
-        channels,
-        network.modulation,
-        features=network.features,
-        blocks=network.blocks,
-        heads=network.heads,
-        patch_size=network.patches(2),
-        ffn_factor=network.ffn_factor,
-    )
+    plain = PlainTransformer(network, 2 * channels, channels)
     owner = baseline.denoiser.backbone if isinstance(baseline, Diffusion) else baseline
     assert isinstance(owner, NoisyNetwork | NeuralSolver)
     plain.load_state_dict(owner.network.state_dict())
@@ -186,8 +178,10 @@ def emulation_table(result: dict[str, Any]) -> str:
             lines.append(f"| {name} | pixel | 1 | float64 | | {milliseconds:.2f} | | | |")
     for case in result["cases"]:
         samples = {
-            (each["writing"], each["precision"], each["rows"], each["compiled"]): each["seconds"]
-            for each in case["variants"]
+            (variant["writing"], variant["precision"], variant["rows"], variant["compiled"]): variant[
+                "seconds"
+            ]
+            for variant in case["variants"]
         }
         alone = samples.get(("plain", "float32", 1, False))
         for (writing, dtype, rows, compiled), seconds in samples.items():

@@ -5,13 +5,14 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from benchmarks import configs
 
 from lola.core.config import Config
 from lola.core.waiting import loading
 
 BENCHMARKS: dict[type, tuple[str, str, str]] = {
-    configs.TrainingBenchmark: ("training", "run_training_benchmark", "table"),
+    configs.TrainingBenchmark: ("training", "run_training_benchmark", "training_table"),
     configs.EmulationBenchmark: ("emulation", "run_emulation_benchmark", "emulation_table"),
     configs.MetricsBenchmark: ("scoring", "run_metrics_benchmark", "metrics_table"),
     configs.SchedulingBenchmark: ("scheduling", "run_scheduling_benchmark", "scheduling_table"),
@@ -22,6 +23,8 @@ BENCHMARKS: dict[type, tuple[str, str, str]] = {
 def measure(config: Config, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and as a table."""
     log = functools.partial(print, flush=True)
+    if isinstance(config, configs.Benchmark) and config.threads:
+        torch.set_num_threads(config.threads)
     if not isinstance(config, configs.DataBenchmark):
         name, run, table = BENCHMARKS[type(config)]
         with loading():

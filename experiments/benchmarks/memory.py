@@ -6,7 +6,6 @@ in the making is copied to on its way. Files are read, not mapped, so that their
 do not count.
 """
 
-import csv
 import os
 import tempfile
 import time
@@ -14,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from benchmarks.configs import DataBenchmark
 from benchmarks.datasets import write_well
-from benchmarks.timing import machine
+from benchmarks.timing import describe_machine
 from matplotlib.figure import Figure
 
 from lola.data.systems import get_system
@@ -49,7 +49,7 @@ def run_memory_benchmark(config: DataBenchmark, progress: Callable[[str], None])
         samples = stream_epoch(windows, order, config.batch_size)
     return {
         "kind": "data-memory",
-        "machine": machine(),
+        "machine": describe_machine(),
         "allowed": order.memory * 1e9,
         "batch": config.batch_size * windows.state_bytes,
         "dataset": dataset,
@@ -80,14 +80,12 @@ def resident() -> int:
 
 def write_memory(result: dict[str, Any], folder: Path) -> None:
     """Write the samples as `data-memory.csv` and `data-memory.png`."""
-    with (folder / "data-memory.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["seconds", "bytes_streamed", "resident_bytes"])
-        writer.writerows(result["samples"])
+    samples = pd.DataFrame(result["samples"], columns=["seconds", "bytes_streamed", "resident_bytes"])
+    samples.to_csv(folder / "data-memory.csv", index=False)
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
-    streamed, held = ([each[i] / 1e9 for each in result["samples"]] for i in (1, 2))
-    axes.plot(streamed, held, label="resident, less the start")
+    streamed = samples["bytes_streamed"] / 1e9
+    axes.plot(streamed, samples["resident_bytes"] / 1e9, label="resident, less the start")
     axes.axhline(result["allowed"] / 1e9, color="black", linestyle="--", label="memory allowed to the order")
     axes.plot(streamed, streamed, color="grey", linewidth=0.8, label="all that was streamed")
     axes.set(xlabel="GB streamed", ylabel="GB", ylim=(0, 3 * result["allowed"] / 1e9))
@@ -96,8 +94,7 @@ def write_memory(result: dict[str, Any], folder: Path) -> None:
 
 
 def memory_table(result: dict[str, Any]) -> str:
-    """The result in a few words."""
-    peak = max(each[2] for each in result["samples"])
+    peak = max(sample[2] for sample in result["samples"])
     return (
         f"{result['dataset'] / 1e9:.2f} GB streamed through {result['allowed'] / 1e9:.3f} GB; "
         f"the process grew by {peak / 1e9:.3f} GB at most, a batch being {result['batch'] / 1e9:.3f} GB."

@@ -52,7 +52,6 @@ class PlainAutoencoder(nn.Module):
     """The autoencoder of a configuration that has pixel shuffling, no attention and the default saturation.
 
     Arguments:
-        config: Its configuration.
         channels: Channels of a state.
         spatial: Grid axes, 2 or 3.
     """

@@ -49,9 +49,9 @@ def _spectral(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
     truth = np.fft.fftn(u, norm="ortho")
     drawn = [np.fft.fftn(member, norm="ortho") for member in v]
     power = np.array([(np.abs(truth[mask]) ** 2).mean() for mask in masks])
-    prediction = np.mean([[(np.abs(each[mask]) ** 2).mean() for mask in masks] for each in drawn], axis=0)
+    prediction = np.mean([[(np.abs(member[mask]) ** 2).mean() for mask in masks] for member in drawn], axis=0)
     crossed = np.mean(
-        [[(truth[mask] * each[mask].conj()).mean() for mask in masks] for each in drawn], axis=0
+        [[(truth[mask] * member[mask].conj()).mean() for mask in masks] for member in drawn], axis=0
     )
     found = {
         "power_truth": power,

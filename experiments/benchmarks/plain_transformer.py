@@ -5,12 +5,12 @@ by mean and variance as separate operations, rotary angles computed by every blo
 formulas as they are printed; attention is torch's own.
 """
 
-from collections.abc import Sequence
-
 import einops
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lola.models.transformer_config import TransformerConfig
 
 EPSILON = 1e-5
 
@@ -69,31 +69,18 @@ def plain_rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class PlainTransformer(nn.Module):
-    """The transformer, from `(B, inputs, L, H, W)` and `(B, modulation)` to `(B, outputs, L, H, W)`.
+    """The transformer, from `(B, inputs, L, H, W)` and `(B, modulation)` to `(B, outputs, L, H, W)`."""
 
-    Arguments:
-        inputs, outputs, modulation, features, blocks, heads, patch_size, ffn_factor: As in `Transformer`.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        modulation: int,
-        *,
-        features: int,
-        blocks: int,
-        heads: int,
-        patch_size: Sequence[int],
-        ffn_factor: int = 4,
-    ) -> None:
+    def __init__(self, config: TransformerConfig, inputs: int, outputs: int) -> None:
         super().__init__()
+        features, patch_size = config.features, config.patches(2)
         axes, cells = len(patch_size), torch.Size(patch_size).numel()
         self.sizes = dict(zip("ijk", patch_size, strict=True))
         self.project_in = nn.Linear(inputs * cells, features)
         self.position = nn.Linear(axes * features, features)
         self.blocks = nn.ModuleList(
-            PlainTransformerBlock(features, heads, axes, modulation, ffn_factor) for _ in range(blocks)
+            PlainTransformerBlock(features, config.heads, axes, config.modulation, config.ffn_factor)
+            for _ in range(config.blocks)
         )
         self.project_out = nn.Linear(features, outputs * cells)
         self.features = features

@@ -4,12 +4,13 @@ A step of `n` floating-point operations that takes `s` seconds runs at `n / s`; 
 the fraction of the machine that the step uses.
 """
 
+import functools
 import statistics
 
 import torch
 from benchmarks.configs import Clock
 from benchmarks.timing import interleave
-from torch import Tensor, nn
+from torch import nn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -30,8 +31,8 @@ def roofline(
         a, b = torch.randn(2, size, size).to(dtype)
         x = torch.randn(1, channels, grid, grid).to(dtype, memory_format=torch.channels_last)
         conv = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
-        steps[name, "product"] = _Call(torch.mm, a, b)
-        steps[name, "convolution"] = _Call(conv, x)
+        steps[name, "product"] = functools.partial(torch.mm, a, b)
+        steps[name, "convolution"] = functools.partial(conv, x)
     operations = {"product": 2 * size**3, "convolution": 2 * 9 * channels**2 * grid**2}
     seconds = interleave({f"{name} {kind}": step for (name, kind), step in steps.items()}, rounds, clock)
     return {
@@ -41,13 +42,3 @@ def roofline(
         }
         for name in DTYPES
     }
-
-
-class _Call:
-    """A function with its arguments."""
-
-    def __init__(self, function, *arguments: Tensor) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __call__(self) -> Tensor:
-        return self.function(*self.arguments)

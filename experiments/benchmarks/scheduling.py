@@ -8,7 +8,6 @@ import dataclasses
 import os
 import resource
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,21 +18,19 @@ from benchmarks.configs import SchedulingBenchmark
 
 from lola.core.config import Config
 from lola.core.errors import LolaError
-from lola.distributed.cluster.connection import EMBEDDED, SETTINGS
+from lola.core.waiting import reminding
+from lola.distributed.cluster.connection import EMBEDDED_SETTINGS, SETTINGS
 from lola.distributed.runner.tune import run_trials
 from lola.distributed.trials import Step, Trial
 from lola.storage.stages import Stage
 
 MEGABYTE = 2**20
+REPORT_INTERVAL_S = 30.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Nothing(Config):
-    """A stage that holds nothing.
-
-    Arguments:
-        number: Tells it from others.
-    """
+    """A stage that holds nothing, one of many."""
 
     number: int
 
@@ -41,7 +38,7 @@ class Nothing(Config):
 def run_scheduling_benchmark(config: SchedulingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
     """Run a sweep of empty trials; returns trials per second and megabytes of the driver."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(SETTINGS | EMBEDDED | {"RAY_TMPDIR": folder})
+        os.environ.update(SETTINGS | EMBEDDED_SETTINGS | {"RAY_TMPDIR": folder})
         ray.init(
             address="local",
             num_cpus=192 * config.nodes,
@@ -51,12 +48,12 @@ def run_scheduling_benchmark(config: SchedulingBenchmark, progress: Callable[[st
         )
         trials = [_trial(Path(folder), number) for number in range(config.trials)]
         before, started = _megabytes(), time.perf_counter()
-        stop = threading.Event()
-        watch = threading.Thread(target=_tell, args=(stop, trials, started, progress), daemon=True)
-        watch.start()
-        failed = run_trials(trials, Path(folder) / "tune")
-        stop.set()
-        watch.join()
+
+        def describe() -> str:
+            return f"{sum(trial.finished for trial in trials)} trials are finished, {_megabytes():.0f} MB"
+
+        with reminding(describe, progress, REPORT_INTERVAL_S, REPORT_INTERVAL_S):
+            failed = run_trials(trials, Path(folder) / "tune")
         seconds, after = time.perf_counter() - started, _megabytes()
         ray.shutdown()
     if failed:
@@ -75,7 +72,6 @@ def run_scheduling_benchmark(config: SchedulingBenchmark, progress: Callable[[st
 
 
 def scheduling_table(result: dict[str, Any]) -> str:
-    """The result for people."""
     rows = [f"| {name} | {value:.4g} |" for name, value in result.items() if name != "kind"]
     return "\n".join(["| scheduling | |", "| --- | --- |", *rows])
 
@@ -85,15 +81,6 @@ def _trial(root: Path, number: int) -> Trial:
         root=root, kind="emulators", system="euler", what="nothing", config=Nothing(number=number), inputs={}
     )
     return Trial(f"trial {number}", (Step(stage, stage.commit, {}, 1, register=False),), cpus=32, gpus=8)
-
-
-def _tell(
-    stop: threading.Event, trials: list[Trial], started: float, progress: Callable[[str], None]
-) -> None:
-    """Tell how many trials are finished, every half minute."""
-    while not stop.wait(30):
-        finished = sum(trial.finished for trial in trials)
-        progress(f"{time.perf_counter() - started:.0f} s: {finished} trials, {_megabytes():.0f} MB")
 
 
 def _megabytes() -> float:

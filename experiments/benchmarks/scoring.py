@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from benchmarks.configs import MetricsBenchmark
 from benchmarks.plain_scoring import plain_scores
-from benchmarks.timing import interleave, machine, ratio
+from benchmarks.timing import describe_machine, interleave, ratio
 from torch import Tensor
 
 from lola.core.keys import derive
@@ -26,8 +26,6 @@ def run_metrics_benchmark(config: MetricsBenchmark, progress: Callable[[str], No
     Returns:
         JSON values: `machine`, the `config`, and `seconds` of each variant in every round.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
     truth, members = draw(config)
     progress("scores")
     variants: dict[str, Callable[[], object]] = {
@@ -35,7 +33,7 @@ def run_metrics_benchmark(config: MetricsBenchmark, progress: Callable[[str], No
         "one pass": lambda: score_ensemble({"truth": truth}, members, spatial=config.dimensions),
     }
     seconds = interleave(variants, config.rounds, config.clock)
-    return {"kind": "metrics", "machine": machine(), "config": config.to_json(), "seconds": seconds}
+    return {"kind": "metrics", "machine": describe_machine(), "config": config.to_json(), "seconds": seconds}
 
 
 def draw(config: MetricsBenchmark) -> tuple[Tensor, Tensor]:
@@ -48,7 +46,6 @@ def draw(config: MetricsBenchmark) -> tuple[Tensor, Tensor]:
 
 
 def metrics_table(result: dict[str, Any]) -> str:
-    """The result in Markdown."""
     seconds = result["seconds"]
     lines = ["| variant | seconds | one pass is faster by |", "| --- | ---: | ---: |"]
     for name, values in seconds.items():

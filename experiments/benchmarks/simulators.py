@@ -7,7 +7,6 @@ it is the time that passes, whatever the clock.
 
 import dataclasses
 import time
-from typing import Any
 
 from benchmarks.configs import Clock
 
@@ -24,7 +23,6 @@ class SimulatorTime:
     """What a simulator took.
 
     Arguments:
-        system: The physical system.
         grid: Grid points along each axis.
         seconds: Seconds per state, one value per trajectory.
         missing: Why there are none, if the solver is not installed.
@@ -34,11 +32,6 @@ class SimulatorTime:
     grid: tuple[int, ...]
     seconds: tuple[float, ...] = ()
     missing: str = ""
-
-    def json(self) -> dict[str, Any]:
-        """JSON values."""
-        values = dataclasses.asdict(self)
-        return values | {"grid": list(self.grid), "seconds": list(self.seconds)}
 
 
 def time_simulator(config: Simulation, rounds: int, clock: Clock) -> SimulatorTime:

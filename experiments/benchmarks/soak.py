@@ -13,7 +13,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,11 +26,11 @@ from lola.core.errors import LolaError
 from lola.storage.inventory import unknown_files
 
 MAX_FAILURES = 3  # how often a driver may fail after the last kill
-LIMIT = 1800.0  # seconds after which a sweep that nobody disturbs is taken to hang
+LIMIT = 1800.0  # seconds after which an undisturbed sweep is taken to hang
 
 
 @dataclasses.dataclass
-class Job:
+class SweepProcess:
     """A sweep on one storage root, started as often as it takes.
 
     Arguments:
@@ -45,7 +44,6 @@ class Job:
 
     @property
     def storage(self) -> Path:
-        """The storage root."""
         return self.root / "storage"
 
     def start(self) -> None:
@@ -62,7 +60,6 @@ class Job:
         self.starts += 1
 
     def ended(self) -> bool:
-        """Whether the driver has ended."""
         return self.process.poll() is not None
 
     def watch(self, seconds: float) -> dict[int, str]:
@@ -75,7 +72,7 @@ class Job:
         return members
 
     def clear(self, members: dict[int, str]) -> None:
-        """Wait until what a driver left behind has ended, and kill what is still running."""
+        """Wait until what a driver left running has ended, and kill what is still running."""
         deadline = time.monotonic() + 30
         while (left := [pid for pid in members if _alive(pid)]) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -101,24 +98,22 @@ def soak(config: SoakConfig, command: list[str], log: Callable[[str], None]) -> 
     """Disturb a sweep, and compare what comes of it with one that is left alone; returns a summary.
 
     Arguments:
-        config: How it is disturbed.
         command: The sweep.
-        log: Takes lines about progress.
 
     Raises:
-        LolaError: The tables differ, files are left over, or a sweep that nobody disturbs fails or hangs.
+        LolaError: The tables differ, files are left over, or an undisturbed sweep fails or hangs.
     """
     folder = Path(config.folder).resolve()
     require(not folder.exists(), f"{folder} exists already; name a new folder")
     started, draw = time.monotonic(), random.Random(config.seed)
-    alone = Job(command, folder / "a")
+    alone = SweepProcess(command, folder / "a")
     alone.start()
     alone.clear(alone.watch(LIMIT))
     expected = tables(alone.checked())
     log(f"a sweep that is left alone: {len(expected)} values")
     killed: list[str] = []
     largest, sweeps, restarts, failures = 0.0, 0, 0, 0
-    job = Job(command, folder / "b")
+    job = SweepProcess(command, folder / "b")
     job.start()
     while True:
         over = len(killed) >= config.kills
@@ -131,17 +126,17 @@ def soak(config: SoakConfig, command: list[str], log: Callable[[str], None]) -> 
             continue
         job.clear(members)
         if job.process.returncode == 0:
-            largest = max(largest, compare(expected, tables(job.checked()), config.tolerance))
+            largest = max(largest, largest_difference(expected, tables(job.checked()), config.tolerance))
             sweeps += 1
             log(f"a disturbed sweep ended with the same tables after {job.starts} starts")
             if over:
                 break
             shutil.rmtree(job.root)
-            job = Job(command, folder / "b")
+            job = SweepProcess(command, folder / "b")
         else:
             restarts, failures = restarts + 1, failures + over
             if failures > MAX_FAILURES:
-                raise LolaError(f"the sweep fails though nobody disturbs it; see {job.root}/log.txt")
+                raise LolaError(f"the sweep fails undisturbed; see {job.root}/log.txt")
         job.start()
     return {
         "kills": dict(Counter(killed)),
@@ -185,7 +180,7 @@ def tables(storage: Path) -> dict[tuple, float]:
     return values
 
 
-def compare(expected: dict[tuple, float], found: dict[tuple, float], tolerance: float) -> float:
+def largest_difference(expected: dict[tuple, float], found: dict[tuple, float], tolerance: float) -> float:
     """The largest relative difference between tables.
 
     Raises:
@@ -202,11 +197,6 @@ def compare(expected: dict[tuple, float], found: dict[tuple, float], tolerance: 
             raise LolaError(f"{key}: {found[key]} is not {value}, that of the sweep that was left alone")
         largest = max(largest, difference)
     return largest
-
-
-def smoke(program: Path) -> list[str]:
-    """The command of the smallest sweep."""
-    return [sys.executable, str(program), "smoke"]
 
 
 def _below(pid: int) -> Iterator[int]:

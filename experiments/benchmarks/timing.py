@@ -29,7 +29,6 @@ def interleave(
 
     Arguments:
         steps: The variants; each has been called before, so that nothing is compiled here.
-        rounds: How often each is timed.
         clock: Seconds that pass, or that this process computes.
         at_least: Seconds that a timing takes at least; short calls are repeated.
     """
@@ -66,8 +65,8 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
-def machine() -> dict[str, Any]:
-    """What the timings depend on besides the code."""
+def describe_machine() -> dict[str, Any]:
+    """What the timings depend on in addition to the code."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

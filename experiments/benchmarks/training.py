@@ -1,7 +1,7 @@
 r"""How fast a training step is: forward pass, loss and backward pass, without the optimiser.
 
 Variants differ in writing (ours or plain), precision and whether they are compiled, and take turns on the
-same weights and data. Besides seconds, a case holds the operations of a step, so that the table tells which
+same weights and data. Next to seconds, a case holds the operations of a step, so that the table shows which
 fraction of the machine's arithmetic (`roofline`) is used.
 """
 
@@ -13,13 +13,13 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from benchmarks.cases import Case, build_case
+from benchmarks.cases import TimedCase, build_case
 from benchmarks.configs import (
     Mode,
     TrainingBenchmark,
 )
 from benchmarks.roofline import roofline
-from benchmarks.timing import interleave, machine, ratio
+from benchmarks.timing import describe_machine, interleave, ratio
 from torch.utils.flop_counter import FlopCounterMode
 
 from lola.training.precision import Precision, precision
@@ -40,7 +40,7 @@ class Variant:
         """A name that no other variant of the case has."""
         return f"{self.writing} {self.precision} {self.mode}"
 
-    def step(self, case: Case) -> Callable[[], None]:
+    def step(self, case: TimedCase) -> Callable[[], None]:
         """The training step, on weights of its own."""
         network = copy.deepcopy(case.ours if self.writing == "ours" else case.plain)
         inputs = case.inputs
@@ -64,18 +64,15 @@ def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], 
     """Time everything that the configuration names.
 
     Arguments:
-        config: What is timed.
         progress: Called with what is done next, and with how long compiling took.
 
     Returns:
         JSON values: `machine`, `roofline` (10^9 operations per second) and `cases` with every sample.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
     progress("roofline")
     result: dict[str, Any] = {
         "kind": "training",
-        "machine": machine() | {"clock": config.clock},
+        "machine": describe_machine() | {"clock": config.clock},
         "roofline": roofline(config.rounds, config.clock),
         "cases": [],
     }
@@ -87,7 +84,7 @@ def run_training_benchmark(config: TrainingBenchmark, progress: Callable[[str], 
     return result
 
 
-def _time(case: Case, config: TrainingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
+def _time(case: TimedCase, config: TrainingBenchmark, progress: Callable[[str], None]) -> dict[str, Any]:
     writings: tuple[Writing, ...] = ("plain", "plain-channels-last", "ours")
     variants = [
         Variant(writing=writing, precision=precision, mode=mode)
@@ -120,7 +117,7 @@ def _time(case: Case, config: TrainingBenchmark, progress: Callable[[str], None]
     }
 
 
-def operations(case: Case) -> int:
+def operations(case: TimedCase) -> int:
     """Floating-point operations of the products and convolutions of a training step, without attention."""
     counter = FlopCounterMode(display=False)
     with counter:
@@ -129,7 +126,7 @@ def operations(case: Case) -> int:
     return counter.get_total_flops()
 
 
-def table(result: dict[str, Any]) -> str:
+def training_table(result: dict[str, Any]) -> str:
     """The result as a Markdown table: times, and speed-ups over the equivalent plain implementation."""
     lines = [
         "| network | size | precision | mode | writing | ms | plain alike | plain float32 | of peak |",

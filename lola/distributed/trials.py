@@ -12,10 +12,8 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from lola.core.config import flatten
-from lola.core.errors import LolaError
-from lola.core.filesystem import describe_os_error
 from lola.data.well.datasets import Datasets
-from lola.distributed.cluster.causes import cause_of
+from lola.distributed.cluster.causes import cause_of, failure_reason
 from lola.storage.event_log import EventLog, event_log_path, last_status
 from lola.storage.remote import AnyPath
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Location, Stage
@@ -31,7 +29,6 @@ class InputDataset:
         name: Its name for people; the folder's of a latent cache.
         digest: Its fingerprint.
         context: What it is read for.
-        source: Where it is.
     """
 
     name: str
@@ -46,11 +43,6 @@ class InputDataset:
         """The simulations that a stage has for an input."""
         return cls(stage.system, stage.inputs["dataset"], context, datasets.root)
 
-    @classmethod
-    def of_cache(cls, cache: Stage) -> "InputDataset":
-        """A latent cache that emulators are trained on."""
-        return cls(cache.name, cache.fingerprint, "training", cache.folder)
-
 
 @dataclasses.dataclass(frozen=True)
 class Step:
@@ -58,11 +50,9 @@ class Step:
 
     Arguments:
         stage: Where the results go.
-        run: Makes the stage.
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
         register: Whether weights are registered as a model.
-        reads: The datasets that it reads.
     """
 
     stage: Stage
@@ -90,12 +80,10 @@ class Trial:
 
     @property
     def finished(self) -> bool:
-        """Whether every stage is."""
         return all(step.stage.finished for step in self.steps)
 
     @property
     def ready(self) -> bool:
-        """Whether everything that the trial needs is finished."""
         return all(stage.finished for stage in self.needs)
 
 
@@ -117,15 +105,6 @@ def run_trial(config: dict[str, str], trials_ref: list[ray.ObjectRef]) -> None:
 def _trials(trials_ref: ray.ObjectRef) -> dict[str, Trial]:
     """All trials, which a process reads once and not for every trial that it runs."""
     return ray.get(trials_ref)
-
-
-def failure_reason(error: Exception) -> str:
-    """Why a stage failed, in one line."""
-    if cause_of(error, OutOfMemoryError):
-        return "a node ran out of memory; take fewer at once (--concurrency), smaller batches or larger nodes"
-    reason = f"{type(error).__name__}: {error}"
-    reason = str(error) if isinstance(error, LolaError) else describe_os_error(error) or reason
-    return reason.strip().splitlines()[-1]
 
 
 def format_error(error: Exception) -> str:
@@ -195,7 +174,6 @@ def _record_start(step: Step) -> EventLog:
 
 
 def _record_end(step: Step, event_log: EventLog) -> None:
-    """Record what a finished stage made."""
     stage = step.stage
     weights, averaged = stage.folder / WEIGHTS, stage.folder / EMA_WEIGHTS
     if step.register and weights.exists():

@@ -22,7 +22,7 @@ ever.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from azula.denoise import Denoiser
@@ -70,7 +70,6 @@ class Emulator:
         autoencoder: Maps states to latent states and back.
         sampler: How a diffusion model draws; a neural solver has no use for it.
         system: The physical system, with the statistics that the model was trained on, where it is known.
-        inference: How the networks are run.
         guidance: How a rollout with observations is guided by them.
     """
 
@@ -92,6 +91,13 @@ class Emulator:
             raise ConfigError("the emulator does not know its physical system; give it one")
         return Standardisation(self.system)
 
+    def to(self, device: torch.device | str) -> Self:
+        """Move the networks, in place."""
+        for network in (self.model, self.autoencoder):
+            if network is not None:
+                network.to(device)
+        return self
+
     @property
     def stochastic(self) -> bool:
         """Whether members of an ensemble differ."""
@@ -104,7 +110,6 @@ class Emulator:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
         return next((weight.device for weight in self.model.parameters()), torch.device("cpu"))
 
     def bind(self, mask: Tensor, parameters: Tensor) -> BoundNetwork | None:
@@ -196,7 +201,6 @@ class Emulator:
         Arguments:
             context: The known states, latent or standardised, with shape `(B, C, K, *grid)`, 1 <= K < L.
             parameters: Parameters of the simulations, with shape `(B, P)`.
-            states: How many states to emulate.
             keys: The key of each row, such as `(seed, trajectory, member)`.
             overlap: States that a window shares with the one before, at least 1 and below L.
             backward: Whether to emulate the past of the context.
@@ -313,7 +317,6 @@ def load_emulator(
 
     Arguments:
         folder: The stage's folder; its autoencoder's is found in the same storage root.
-        sampler: How a diffusion model draws.
         weights: The emulator's last weights, or their moving average. The autoencoder's are always
             those that encoded what the emulator learned from.
 
@@ -366,7 +369,7 @@ def _load_model(
     kind = {config.__name__: config for config in kinds}.get(manifest["model"]["type"])
     if kind is None:
         raise DataError(
-            f"{folder} holds a model of {manifest['model']['type']}, "
+            f"{folder} is a model of {manifest['model']['type']}, "
             f"not of {' or '.join(config.__name__ for config in kinds)}"
         )
     if weights == "ema" and not (folder / EMA_WEIGHTS).exists():

@@ -42,13 +42,12 @@ class EncoderInput:
     variants: list[tuple[Tensor, np.ndarray]]
 
 
-class Encoder:
+class BlockEncoder:
     """The autoencoder, and what prepares blocks of states for it; also an actor of Ray Data.
 
     Arguments:
         model: The folder of the finished autoencoder.
         shards: The shards by number.
-        config: The contents of the cache.
     """
 
     def __init__(self, model: AnyPath, shards: Mapping[int, SimulationFile], config: CacheConfig) -> None:

@@ -8,6 +8,7 @@ member), as in the evaluation.
 """
 
 import dataclasses
+import itertools
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,17 +22,16 @@ from torch import Tensor
 from upath import UPath
 
 from lola.core.config import require
-from lola.core.errors import ConfigError, DataError, DivergedError
+from lola.core.errors import ConfigError, DivergedError
 from lola.core.waiting import PROGRESS_INTERVAL_S, Log, Reminder, describe_progress, reminding
 from lola.data.hdf5 import SUFFIXES, file_name
-from lola.data.systems import System
 from lola.data.well.splits import WellSplit, open_well_file
 from lola.data.well.writer import create_fields, write_layout, writing
-from lola.emulation.emulator import Emulator, load_emulator
+from lola.emulation.emulator import Emulator, load_emulator, trained_system
 from lola.emulation.ensemble_config import EnsembleConfig
 from lola.storage.registry import find_emulator
 from lola.storage.remote import AnyPath, require_writable, to_path
-from lola.storage.stages import atomic_path, resolve_storage
+from lola.storage.stages import atomic_path, resolve_storage, to_location
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,12 +39,8 @@ class Ensemble:
     """Initial states and what is emulated from them.
 
     Arguments:
-        config: The configuration.
-        emulator: The emulator.
         split: The trajectories of the initial file.
-        members: Members of each trajectory.
         stride: Simulation steps between states.
-        states: States to emulate.
         scalars: The constants of each trajectory, with shape `(trajectories, constants)`.
     """
 
@@ -101,16 +97,11 @@ class Ensemble:
             backward=config.backward,
         ):
             place -= part.shape[2] if config.backward else 0
-            row = 0
-            for states in self._decode(part):
+            count = max(1, emulator.inference.states // part.shape[2])
+            for row, rows in zip(itertools.count(step=count), part.split(count), strict=False):
+                states = emulator.standardisation.inverse(emulator.decode(rows)).float().cpu()
                 yield row, place, states
-                row += len(states)
             place += 0 if config.backward else part.shape[2]
-
-    def _decode(self, part: Tensor) -> Iterator[Tensor]:
-        """Physical states `(rows, C, n, *grid)` of latent ones, few rows at a time."""
-        for rows in part.split(max(1, self.emulator.inference.states // part.shape[2])):
-            yield self.emulator.standardisation.inverse(self.emulator.decode(rows)).float().cpu()
 
     def _known(self, index: int) -> Tensor:
         start, count = self.config.start, self.config.context
@@ -132,14 +123,11 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     folder = find_emulator(root, config.emulator)
     emulator = load_emulator(folder, config.sampler, config.weights)
     emulator = dataclasses.replace(emulator, inference=config.inference)
-    system = _system(emulator, folder)
-    location = config.initial if "://" in config.initial else Path(config.initial).expanduser().resolve()
-    split = open_well_file(location, system)
+    system = trained_system(folder)
+    split = open_well_file(to_location(config.initial), system)
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
-        emulator.model.to(device)
-        if emulator.autoencoder is not None:
-            emulator.autoencoder.to(device)
+        emulator.to(device)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device} cannot be used ({reason}); choose another") from error
@@ -155,14 +143,7 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     )
 
 
-def _system(emulator: Emulator, folder: AnyPath) -> System:
-    if emulator.system is None:
-        raise DataError(f"{folder} does not record the data of its model; import a run that does")
-    return emulator.system
-
-
 def _states(config: EnsembleConfig, emulator: Emulator, split: WellSplit, stride: int) -> int:
-    """How many states are emulated."""
     for index in config.trajectories:
         require(
             0 <= index < len(split.trajectories),
@@ -209,7 +190,6 @@ def write_ensemble(
     """Emulate, and write a file of The Well's layout, state by state; it is renamed to `path` when complete.
 
     Arguments:
-        config: The ensemble.
         path: The file, or a URL; a file for a URL is uploaded when complete.
         log: Called with messages about what is done, and with the progress every few seconds.
         check: Called with the ensemble before anything is drawn; may raise.

@@ -53,7 +53,6 @@ class EnsembleFrames:
 
     Arguments:
         file: The open file, as `write_ensemble` makes it.
-        system: Its fields.
         config: The selection of fields, members and trajectory.
         truth: The file that the initial states are from, if there is one.
 
@@ -72,7 +71,7 @@ class EnsembleFrames:
         trajectories = [int(index) for index in file.attrs["lola_trajectories"]]
         config.check_contents(system.channels, len(trajectories))
         self.source, self.place = trajectories[config.trajectory], config.trajectory
-        shown = {each.shown for each in SYSTEMS.values() if system.name in (each.name, *each.datasets)}
+        shown = {known.shown for known in SYSTEMS.values() if system.name in (known.name, *known.datasets)}
         self.fields = config.fields or tuple(shown & set(system.channels)) or system.channels[:1]
 
     def ensemble(self, name: str, number: int) -> np.ndarray:
@@ -114,12 +113,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 class FrameRenderer:
-    """The pictures of a frame: a row per field, a column for the truth, mean, spread and each member.
-
-    Arguments:
-        frames: The states of the ensemble.
-        config: How.
-    """
+    """The pictures of a frame: a row per field, a column for the truth, mean, spread and each member."""
 
     def __init__(self, frames: EnsembleFrames, config: FilmConfig) -> None:
         self.frames = frames
@@ -214,10 +208,6 @@ class GifWriter:
 
     A palette chosen from the pixels of a frame spends its colours on what covers most of it, so that the
     colour bar and the pictures would lose colours of their map. This palette consists of the colour maps.
-
-    Arguments:
-        path: The file.
-        rate: Frames per second.
     """
 
     def __init__(self, path: Path, rate: int) -> None:

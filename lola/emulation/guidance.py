@@ -46,11 +46,8 @@ def guided_sampler(
     """The sampler of a denoiser given observations: call it with noise at t = 1 to draw.
 
     Arguments:
-        config: The method.
-        denoiser: The denoiser.
         y: Observations in units of their noise, with shape `(B, D)`.
         operator: `A` in the same units, from what the denoiser sees, `(B, *)`, to `(B, D)`, row by row.
-        sampler: The integrator.
         generator: One random stream per row, for stochastic samplers.
 
     Raises:
@@ -102,7 +99,6 @@ class PGDMDenoiser(Denoiser):
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule of the denoiser."""
         return self.denoiser.schedule
 
     @torch.no_grad()

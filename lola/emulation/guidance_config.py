@@ -38,7 +38,6 @@ class GuidanceConfig(Config):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's options, by name."""
         if self.name == "dps":
             return {"strength": self.strength or 1.0}
         return {"solver": self.solver or "gmres", "iterations": self.iterations or 3}

@@ -121,7 +121,6 @@ class ObservationConfig(Config):
 
         Arguments:
             truth: The states after the context in physical units, with shape `(C, L, *grid)`.
-            channels: The names of the fields.
             trajectory: Names the noise.
         """
         from lola.core.seeding import SampleGenerator

@@ -99,7 +99,6 @@ class Observations:
         return y / (self.noise.to(y.device) if isinstance(self.noise, Tensor) else self.noise)
 
     def rows(self, part: slice) -> "Observations":
-        """The observations of some rows of the rollout."""
         values = {i: y if len(y) == 1 else y[part] for i, y in self.values.items()}
         return dataclasses.replace(self, values=values)
 
@@ -109,7 +108,6 @@ class Observed:
     """Observations of a window.
 
     Arguments:
-        observations: The observations of the rollout.
         numbers: The numbers of the observed states.
         places: Their places in the window.
     """

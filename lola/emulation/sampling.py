@@ -90,7 +90,7 @@ SAMPLERS: dict[SamplerName, type[Sampler]] = {
 def build_sampler(
     config: SamplerConfig, denoiser: Denoiser, generator: SampleGenerator | None = None
 ) -> Sampler:
-    """The return type of `SamplerConfig.build`."""
+    """The sampler that `SamplerConfig.build` returns."""
     arranged = arrange(config, SAMPLERS[config.name], denoiser, generator if config.stochastic else None)
     return arranged(denoiser, **config.options)
 

@@ -109,7 +109,6 @@ class SamplerConfig(Config):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's options, by name."""
         given = {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
         return METHODS[self.name].options | given
 
@@ -171,14 +170,12 @@ class SamplerConfig(Config):
 
     @property
     def spacing_exponent(self) -> float:
-        """The exponent of the `power` spacing."""
         return 7.0 if self.exponent is None else self.exponent
 
     def build(self, denoiser: "Denoiser", generator: "SampleGenerator | None" = None) -> "Sampler":
         """The sampler of a denoiser: call it with noise at t = 1 to draw.
 
         Arguments:
-            denoiser: The denoiser.
             generator: One random stream per row, for stochastic methods; without it they take torch's.
         """
         from lola.emulation.sampling import build_sampler
@@ -187,7 +184,6 @@ class SamplerConfig(Config):
 
 
 def _cost(name: str, corrections: int) -> int:
-    """Evaluations of the network for one step of a method."""
     return {"heun": 2, "predictor_corrector": 1 + corrections}.get(name, 1)
 
 

@@ -1,7 +1,6 @@
 """The configuration of evaluations."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from lola.core.config import (
@@ -94,9 +93,9 @@ class EvaluationConfig(Config):
             return ""
         return f"{self.guidance.name} {self.observed.title}"
 
-    def check_steps(self, steps: int, contexts: Sequence[int] = ()) -> None:
-        """Raise `ConfigError` unless trajectories of `steps` states go on after every context and start."""
-        context, start = max(self.context, *contexts, 0), max(self.starts)
+    def check_steps(self, steps: int) -> None:
+        """Raise `ConfigError` unless trajectories of `steps` states go on after the context of each start."""
+        context, start = self.context, max(self.starts)
         require(
             start + context * self.stride < steps,
             f"trajectories of {steps} states end before one is left to predict after a context of {context} "

@@ -23,7 +23,7 @@ from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit
 from lola.emulation.emulator import Emulator, map_states
 from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.scores.conservation import conserved
+from lola.evaluation.scores.conservation import conserved_quantities
 from lola.evaluation.scores.ensemble import (
     MemberStatistics,
     Scores,
@@ -75,11 +75,9 @@ def evaluate_trajectory(
     """Predict one trajectory from one start state and score it.
 
     Arguments:
-        config: The evaluation.
         subject: The key columns; target, trajectory and start are filled in here.
         split: The split that the configuration names.
         index: The trajectory's number in the split.
-        start: The first state of the context.
         autoencoder: The latent space, if there is one.
         emulator: The emulator that makes the predictions, if any; on the device of the autoencoder.
 
@@ -116,7 +114,9 @@ def evaluate_trajectory(
     rollouts: dict[str, tuple[Sequence[str], Tensor]] = {
         "stability": (channels, share_stable(future, scored.statistics))
     }
-    rollouts |= drifts(conserved(split.system.name, trajectory.boundary), channels, known, scored.statistics)
+    rollouts |= drifts(
+        conserved_quantities(split.system.name, trajectory.boundary), channels, known, scored.statistics
+    )
     tables = [
         tabulate(
             dataclasses.replace(subject, target=name),
@@ -203,7 +203,6 @@ def _roll_out(
 
 
 def _device(autoencoder: Autoencoder | None, emulator: Emulator | None) -> torch.device:
-    """Where the models are."""
     models = (autoencoder, emulator.model if emulator else None)
     weights = (weight for model in models if model is not None for weight in model.parameters())
     return next((weight.device for weight in weights), torch.device("cpu"))

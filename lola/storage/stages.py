@@ -104,6 +104,11 @@ def resolve_storage(option: str | None) -> AnyPath:
     return path
 
 
+def to_location(text: str | Path) -> Location:
+    """A URL as it is, or an absolute path of this machine, `~` and `~user` being folders of users."""
+    return str(text) if "://" in str(text) else expand(str(text))
+
+
 def well_folder(storage: AnyPath, option: str) -> Location:
     """The folder of Well datasets: under the storage root, an absolute path that exists, or a URL.
 

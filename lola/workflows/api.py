@@ -21,12 +21,13 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.splits import WellSplit
 from lola.emulation import emulator as emulators
 from lola.emulation.emulator import Emulator
+from lola.emulation.ensemble_config import check_device
 from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.models.autoencoder import Autoencoder
 from lola.storage.remote import AnyPath, to_path
-from lola.storage.stages import resolve_storage
+from lola.storage.stages import resolve_storage, to_location
 
 
 def open_well(
@@ -58,8 +59,7 @@ def open_well(
         >>> split.parameters(0).shape  # constants of the simulation, codes of the boundaries
         torch.Size([5])
     """
-    location = folder if "://" in str(folder) else Path(folder).expanduser().resolve()
-    datasets = Datasets(location, tuple(include), tuple(exclude))
+    datasets = Datasets(to_location(folder), tuple(include), tuple(exclude))
     return datasets.open(SYSTEMS.get(dataset) or datasets.infer(dataset, split), split)
 
 
@@ -113,8 +113,6 @@ def load_autoencoder(
         >>> autoencoder.encode(torch.zeros(1, 5, 16, 16)).shape
         torch.Size([1, 16, 2, 2])
     """
-    from lola.emulation.ensemble_config import check_device
-
     check_device(device)
     if _is_published(model):
         from lola.reference import load_autoencoder
@@ -155,8 +153,6 @@ def load_emulator(
         >>> emulator.stochastic, emulator.model.window
         (True, 5)
     """
-    from lola.emulation.ensemble_config import check_device
-
     check_device(device)
     if _is_published(model):
         from lola.reference import load_emulator
@@ -167,10 +163,7 @@ def load_emulator(
 
         folder = find_emulator(resolve_storage(storage), str(model))
         loaded = emulators.load_emulator(folder, sampler, weights)
-    loaded.model.to(device)
-    if loaded.autoencoder is not None:
-        loaded.autoencoder.to(device)
-    return dataclasses.replace(loaded, inference=inference or InferenceConfig())
+    return dataclasses.replace(loaded.to(device), inference=inference or InferenceConfig())
 
 
 def rollout(
@@ -230,7 +223,8 @@ def rollout(
             [(seed, member) for member in range(members)],
             overlap=overlap,
         )
-        return torch.cat([standardisation.inverse(emulator.decode(each)).cpu() for each in windows], dim=2)
+        drawn = [standardisation.inverse(emulator.decode(window)).cpu() for window in windows]
+        return torch.cat(drawn, dim=2)
 
 
 def score(truth: Tensor, members: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import abc
 import functools
 from collections.abc import Iterator
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from lola.core.config import fingerprint
 from lola.core.errors import MissingDataError
@@ -28,8 +28,6 @@ class BasePlan(abc.ABC, Generic[C]):
     Results may call for more trials: a plan is run until it has none that is not finished.
 
     Arguments:
-        config: What is planned.
-        root: The storage root.
         well: The folder of Well datasets, a path or a URL.
         data: What the data are like. Where they do not exist yet, the plan can be priced, but not run, and
             its stages have no folders. By default the files are opened.
@@ -61,7 +59,6 @@ class BasePlan(abc.ABC, Generic[C]):
 
     @property
     def fingerprint(self) -> str:
-        """The plan's own fingerprint."""
         return fingerprint(self.config, self.data.fingerprint)
 
     @property
@@ -73,6 +70,13 @@ class BasePlan(abc.ABC, Generic[C]):
     def steps(self) -> Iterator[Step]:
         """The steps of all trials, each after those that it needs."""
         return (step for trial in self.trials for step in trial.steps)
+
+
+def stage_tags(stage: str, system: str, model: str, compression: float | None, **more: Any) -> dict[str, Any]:
+    """What a stage's run in MLflow is tagged with; the compression rate is None in pixel space."""
+    space = "pixel" if compression is None else "latent"
+    described = {"system": system, "stage": stage, "model": model, "space": space}
+    return described | {"compression": f"{compression or 1.0:g}"} | more
 
 
 def open_plan(kind: type[P], config: WorkflowConfig, root: AnyPath, well: Location) -> P:

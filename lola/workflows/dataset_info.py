@@ -24,13 +24,11 @@ class DatasetInfo:
     """Sizes of a dataset and, once its files exist, fingerprints.
 
     Arguments:
-        system: The physical system.
         origin: Where this is known from, for people.
         grid: Cells along each grid axis.
         steps: States of each trajectory.
         parameters: The length `P` of a trajectory's parameters.
         trajectories: How many there are in each split.
-        files: The number of files.
         fingerprints: The fingerprint of each split; empty while the files do not exist.
     """
 
@@ -109,7 +107,6 @@ class DatasetInfo:
 
     @property
     def exists(self) -> bool:
-        """Whether the files do."""
         return bool(self.fingerprints)
 
     @property
@@ -119,7 +116,6 @@ class DatasetInfo:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of a state."""
         return FLOAT * len(self.system.channels) * math.prod(self.grid)
 
     def bytes(self, *splits: str) -> int:

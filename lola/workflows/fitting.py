@@ -59,5 +59,4 @@ def latent_windows(
 
 
 def field_windows(data: DatasetInfo, span: int) -> Windows:
-    """The windows of fields that a model is trained on."""
     return Windows(data.trajectories["train"], data.steps, span, data.state_bytes, False)

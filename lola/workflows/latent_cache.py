@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from lola.core.config import Config, fingerprint, flatten
+from lola.core.config import fingerprint, flatten
 from lola.core.errors import DataError, StorageError
 from lola.data.latent_shards import verify
 from lola.data.well.datasets import Datasets
@@ -23,6 +23,8 @@ from lola.storage.registry import find_stage
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage, manifests, read_manifest
 from lola.storage.tracking import Tracker
+from lola.workflows.base_plan import stage_tags
+from lola.workflows.model_shape import read_model_config
 from lola.workflows.plan import cache_step
 
 
@@ -32,10 +34,7 @@ def plan_cache(
     """The making of the cache of a dataset by an autoencoder: a sweep with the same options has the same.
 
     Arguments:
-        root: The storage root.
-        datasets: The Well datasets.
         autoencoder: Names the autoencoder, as for `find_stage`.
-        config: What the cache holds.
         same_block: Whether to take a cache that exists, finished or not, and differs in its block size alone.
 
     Raises:
@@ -44,7 +43,7 @@ def plan_cache(
     model = find_stage(root, autoencoder, "autoencoders")
     manifest = read_manifest(model)
     splits, _ = open_splits(datasets, trained_system(model), config)
-    codec = Config.classes[manifest["model"]["type"]].from_json(manifest["model"])
+    codec = read_model_config(manifest)
     assert isinstance(codec, CodecConfig)
     codec.check_grid(splits["train"].grid)
     stage = Stage(
@@ -61,13 +60,7 @@ def plan_cache(
     )
     if same_block:
         stage = next(_existing(stage), stage)
-    tags = {
-        "system": stage.system,
-        "stage": "latents",
-        "model": "autoencoder",
-        "space": "latent",
-        "compression": f"{codec.compression(**manifest['sizes']):g}",
-    }
+    tags = stage_tags("latents", stage.system, "autoencoder", codec.compression(**manifest["sizes"]))
     files = sum(len(simulation_files(split)) for split in splits.values())
     return cache_step(stage, model, datasets, tags, files)
 
@@ -123,7 +116,6 @@ def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:
     """The folders of all finished caches of an autoencoder, whatever their options.
 
     Arguments:
-        root: The storage root.
         autoencoder: Names the autoencoder, as for `find_stage`.
 
     Raises:
@@ -132,10 +124,10 @@ def finished_caches(root: AnyPath, autoencoder: str) -> list[AnyPath]:
     model = find_stage(root, autoencoder, "autoencoders")
     wanted = read_manifest(model)["fingerprint"]
     folders = [path.parent for path in manifests(root, "latents")]
-    found = [each for each in folders if read_manifest(each)["inputs"].get("autoencoder") == wanted]
+    found = [folder for folder in folders if read_manifest(folder)["inputs"].get("autoencoder") == wanted]
     if not found:
         raise StorageError(
-            f"{root} holds no finished latent cache of {model.name}; "
+            f"{root} has no finished latent cache of {model.name}; "
             "the same command without --verify makes one"
         )
     return found

@@ -39,7 +39,6 @@ class ModelShape:
 
     @classmethod
     def of_autoencoder(cls, model: CodecConfig, data: DatasetInfo) -> "ModelShape":
-        """An autoencoder of the fields."""
         sizes = {"channels": len(data.system.channels), "spatial": len(data.grid)}
         return cls(model, sizes, data.grid, data.parameters)
 
@@ -66,9 +65,7 @@ class ModelShape:
     @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any], grid: tuple[int, ...], parameters: int) -> "ModelShape":
         """The model of a finished stage, on samples of a grid."""
-        described = manifest["model"]
-        model = Config.classes[described["type"]].from_json(described)
-        return cls(model, manifest["sizes"], grid, parameters)
+        return cls(read_model_config(manifest), manifest["sizes"], grid, parameters)
 
     @property
     def states(self) -> tuple[int, ...]:
@@ -77,7 +74,6 @@ class ModelShape:
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of a sample in storage."""
         return self.item_bytes * math.prod(self.states)
 
     def counts(self, precision: Precision = "float32") -> Counts:
@@ -93,6 +89,12 @@ class ModelShape:
             with prefix_options(f"{name}.network."):
                 self.model.network.check_grid(self.grid, self.sizes["window"])
         _try_out(option_name(name), self.model, tuple(self.sizes.items()), self.states, self.parameters)
+
+
+def read_model_config(manifest: Mapping[str, Any]) -> Config:
+    """The configuration of a finished stage's model."""
+    described = manifest["model"]
+    return Config.classes[described["type"]].from_json(described)
 
 
 def latent_grid(codec: CodecConfig, grid: tuple[int, ...]) -> tuple[int, ...]:

@@ -30,14 +30,14 @@ from lola.models.autoencoder_config import CodecConfig
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Kind, Location, Stage
 from lola.training.config import TrainingConfig
-from lola.workflows.base_plan import BasePlan
+from lola.workflows.base_plan import BasePlan, stage_tags
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.model_shape import ModelShape
 from lola.workflows.setups import field_setup, latent_setup
 from lola.workflows.sweep import EmulatorModel, Recipe, SweepConfig, kind_of
 
 
-class Plan(BasePlan[SweepConfig]):
+class SweepPlan(BasePlan[SweepConfig]):
     """All trials of a sweep."""
 
     title = "sweep"
@@ -54,10 +54,9 @@ class Plan(BasePlan[SweepConfig]):
 
     @property
     def fingerprint(self) -> str:
-        """The sweep's own fingerprint, or that of its part."""
         return fingerprint(self.config, self.data.fingerprint, *(stage.fingerprint for stage in self._goal))
 
-    def towards(self, *goal: Stage) -> "Plan":
+    def towards(self, *goal: Stage) -> "SweepPlan":
         """The part of the plan that makes some stages: no trial and no step that they do not need."""
         part = copy.copy(self)
         part._goal, part.reported = goal, False
@@ -86,7 +85,6 @@ class Plan(BasePlan[SweepConfig]):
 
     @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
-        """The trials that score something."""
         return tuple(self._evaluations())
 
     def rate(self, latent_channels: int | None) -> str:
@@ -111,16 +109,9 @@ class Plan(BasePlan[SweepConfig]):
             root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
         )
 
-    def _tags(self, stage: str, model: str, n: int | None, **more: Any) -> dict[str, Any]:
-        space = "pixel" if n is None else "latent"
-        return {
-            "system": self.system.name,
-            "stage": stage,
-            "model": model,
-            "space": space,
-            "compression": f"{self.compression(n):g}",
-            **more,
-        }
+    def _tags(self, stage: str, model: str, n: int | None) -> dict[str, Any]:
+        rate = None if n is None else self.compression(n)
+        return stage_tags(stage, self.system.name, model, rate)
 
     def autoencoder(self, n: int) -> Stage:
         """The stage of the autoencoder with `n` latent channels."""
@@ -170,7 +161,7 @@ class Plan(BasePlan[SweepConfig]):
         return self._stage("evaluations", what, config, **inputs)
 
     def _scoring(self, subject: str, solver_steps: int | None, guided: bool) -> EvaluationConfig:
-        config = self.config.guided() if guided else self.config.evaluation
+        config = self.config.guided_evaluation() if guided else self.config.evaluation
         if solver_steps is not None:
             assert config.sampler is not None
             return config.replace(sampler=config.sampler.replace(steps=solver_steps))
@@ -210,9 +201,11 @@ class Plan(BasePlan[SweepConfig]):
             reads, needs = InputDataset.of_well(stage, self.datasets, "training"), self.first
         else:
             codec = self.config.autoencoder.replace(latent_channels=n)
+            cache = self.cache(n)
             shape = ModelShape.of_emulator(model, self.data, recipe.window, codec, self.config.cache)
-            setup = functools.partial(latent_setup, recipe, self.cache(n).folder, shape.sizes)
-            reads, needs = InputDataset.of_cache(self.cache(n)), (self.autoencoder(n), self.cache(n))
+            setup = functools.partial(latent_setup, recipe, cache.folder, shape.sizes)
+            reads = InputDataset(cache.name, cache.fingerprint, "training", cache.folder)
+            needs = (self.autoencoder(n), cache)
         details = {"autoencoder": None if n is None else self.autoencoder(n).name}
         run = TrainingRun(stage, recipe.training, setup, model, shape.sizes, details)
         tags = self._tags("emulator", kind_of(model), n)
@@ -246,10 +239,9 @@ class Plan(BasePlan[SweepConfig]):
         model: EmulatorModel | None = None,
         steps: int | None = None,
         weights: Weights = "raw",
-        guided: bool = False,
-        context: int | None = None,
+        **options: Any,
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps, weights, guided, context)
+        stage = self.evaluation(subject, n, model, steps, weights, **options)
         subject = model_key(subject, weights)
         autoencoder = None if n is None else self.autoencoder(n)
         emulator = None if model is None else self.emulator(model, n)

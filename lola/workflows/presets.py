@@ -210,8 +210,8 @@ STUDIES = {"mini": study_mini, "smoke": study_smoke}
 def samplers_mini(system: str = "euler") -> SamplerStudyConfig:
     """Four methods of several steps at four spacings, on the models of the `mini` sweep.
 
-    One model takes about a quarter of an hour on two cores: half the members of the sweep are enough to tell
-    samplers apart, since all of them start from the same noise.
+    One model takes about a quarter of an hour on two cores: half the members of the sweep are enough to
+    distinguish samplers, since all of them start from the same noise.
     """
     return SamplerStudyConfig(
         system=system,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,8 +32,6 @@ def report_stage(root: AnyPath, system: str, what: str, inputs: Mapping[str, str
     """The stage of a report.
 
     Arguments:
-        root: The storage root.
-        system: The physical system.
         what: What it reports on, for people.
         inputs: Fingerprints of what it is made of, by role.
     """
@@ -40,7 +39,6 @@ def report_stage(root: AnyPath, system: str, what: str, inputs: Mapping[str, str
 
 
 def page_path(stage: Stage) -> AnyPath:
-    """Where a report's page is."""
     return stage.folder / "report.html"
 
 
@@ -53,20 +51,19 @@ def report_folder(stage: Stage) -> Iterator[Path]:
             fsync_path(folder)
 
 
-def commit_report(stage: Stage, page: Page, data: Mapping[str, pa.Table], **counts: Any) -> None:
-    """Write a report and finish its stage.
+def commit_report(stage: Stage, page: Page, data: Mapping[str, pd.DataFrame], **counts: Any) -> AnyPath:
+    """Write a report and finish its stage; returns the page.
 
     Arguments:
         stage: The report's.
-        page: What it shows.
         data: What it was made of, each a Parquet file, by name.
-        counts: What else its manifest holds.
     """
     with report_folder(stage) as folder:
         write_page(folder, page)
         for name, table in data.items():
-            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-    stage.commit(**counts, rows={name: table.num_rows for name, table in data.items()})
+            table.to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+    stage.commit(**counts, rows={name: len(table) for name, table in data.items()})
+    return page_path(stage)
 
 
 def write_passing_tables(

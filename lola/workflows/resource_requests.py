@@ -30,20 +30,12 @@ def request_of(config: Config) -> ResourceRequest | None:
     return None
 
 
-def requests_by_option(config: object) -> dict[str, ResourceRequest]:
-    """What the parts of a workflow's configuration take, by the options that hold them."""
-    requests = {
-        option_name(name): request_of(value)
-        for name, value in vars(config).items()
-        if isinstance(value, Config)
-    }
-    return {name: request for name, request in requests.items() if request is not None}
-
-
-def pending_requests(config: object, stages: Iterable[Config]) -> dict[str, ResourceRequest]:
-    """Those of `requests_by_option` that stages with these configurations need."""
-    needed = {request for stage in stages if (request := request_of(stage)) is not None}
-    return {name: request for name, request in requests_by_option(config).items() if request in needed}
+def requests_by_option(config: object, stages: Iterable[Config]) -> dict[str, ResourceRequest]:
+    """What the parts of a workflow's configuration that stages have take, by the options that hold them."""
+    needed = {request_of(stage) for stage in stages}
+    parts = {option_name(name): value for name, value in vars(config).items() if isinstance(value, Config)}
+    requests = {name: request_of(part) for name, part in parts.items()}
+    return {name: request for name, request in requests.items() if request is not None and request in needed}
 
 
 def check_resources(config: object, trials: Iterable[Trial]) -> None:
@@ -53,4 +45,4 @@ def check_resources(config: object, trials: Iterable[Trial]) -> None:
         ClusterError: The cluster cannot grow, and lacks what one of them takes.
     """
     steps = (step for trial in trials for step in trial.steps if not step.stage.finished)
-    require_feasible(pending_requests(config, (step.stage.config for step in steps)), cluster_resources())
+    require_feasible(requests_by_option(config, (step.stage.config for step in steps)), cluster_resources())

@@ -19,7 +19,7 @@ from lola.storage.tracking import Tracker
 from lola.training.peak import emulates_bfloat16
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import DatasetInfo
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.resource_requests import check_resources
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.sweep_report import report_sweep, summarise_sweep
@@ -34,7 +34,7 @@ def run_sweep(config: SweepConfig) -> AnyPath:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    return run_reported(config, Plan, report_sweep, summarise_sweep)
+    return run_reported(config, SweepPlan, report_sweep, summarise_sweep)
 
 
 def run_reported(
@@ -46,8 +46,6 @@ def run_reported(
     """Run a plan to its end, from wherever an earlier call left it; returns the page of its report.
 
     Arguments:
-        config: What is planned.
-        kind: The plan.
         report: Writes the report of a plan whose trials are all finished.
         summarise: Returns what the console shows of it.
 
@@ -64,19 +62,17 @@ def run_reported(
 def run_stages(
     config: SweepConfig,
     title: str,
-    choose: Callable[[Plan], Iterable[Stage]],
+    choose: Callable[[SweepPlan], Iterable[Stage]],
 ) -> tuple[Stage, ...]:
     """Make some stages of a sweep, and what they need, from wherever an earlier call left them.
 
     Arguments:
-        config: The sweep that they belong to.
-        title: A name for people.
         choose: Chooses the stages of the sweep's plan.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config, Plan, lambda plan: plan.towards(*choose(plan)))
+    plan, tracker, progress = _prepare(config, SweepPlan, lambda plan: plan.towards(*choose(plan)))
     _complete(plan, title, tracker, progress)
     stages = tuple(choose(plan))
     for stage in stages:
@@ -176,9 +172,7 @@ def run_plan(plan: BasePlan, tracker: Tracker, progress: Progress) -> dict[str, 
     """Run every trial of a plan that is not finished; returns why trials failed, by name.
 
     Arguments:
-        plan: What to run.
         tracker: Copies the stages' records to MLflow meanwhile.
-        progress: Shows them on the console.
     """
     pending = [trial for trial in plan.trials if not trial.finished]
     limit = plan.config.concurrency

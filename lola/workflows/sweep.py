@@ -91,7 +91,7 @@ class SweepConfig(WorkflowConfig):
         )
         for name, known in (
             ("evaluation.context", context),
-            *(("contexts", each) for each in self.contexts),
+            *(("contexts", further) for further in self.contexts),
             ("evaluation.overlap", self.evaluation.overlap),
         ):
             require(
@@ -112,10 +112,9 @@ class SweepConfig(WorkflowConfig):
             self.evaluation.guidance is None,
             "--evaluation.guidance: a sweep is guided by --observed and --guidance instead",
         )
-        self.guided()
+        self.guided_evaluation()
 
     def fit(self, data: DatasetInfo) -> None:
-        """Raise `ConfigError` unless the options fit the data."""
         from lola.workflows.fitting import field_windows, fit_training, latent_windows
         from lola.workflows.model_shape import ModelShape, latent_grid
 
@@ -163,7 +162,7 @@ class SweepConfig(WorkflowConfig):
             with prefix_options("observed."):
                 self.observed.check(data.system.channels, data.grid, states)
 
-    def guided(self) -> EvaluationConfig:
+    def guided_evaluation(self) -> EvaluationConfig:
         """The evaluation with the observations of the sweep, if it has any."""
         return self.evaluation.replace(observed=self.observed, guidance=self.guidance)
 

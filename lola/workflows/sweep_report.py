@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -19,8 +19,8 @@ from lola.evaluation.evaluate import choose_trajectories
 from lola.evaluation.page.figures import Example
 from lola.evaluation.page.film_player import Film, Row, choose_frames, limits_of, select_frames, shrink
 from lola.evaluation.page.frames import simulation_sections
-from lola.evaluation.page.page import write_page
-from lola.evaluation.page.sweep_page import Report, demo_limits, make_page
+from lola.evaluation.page.page import Page, write_page
+from lola.evaluation.page.sweep_page import demo_limits, make_page
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.best import best_table
 from lola.evaluation.tables.cells import METHOD
@@ -28,7 +28,7 @@ from lola.evaluation.tables.speed import Timing
 from lola.evaluation.tables.stored import read_array, read_subject, read_table
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.report_stage import TABLES, page_path, report_folder, report_stage, write_passing_tables
 from lola.workflows.sweep import Recipe
 
@@ -36,7 +36,7 @@ SHOWN = 6  # lead times that the example states are pictured at
 PICTURE = 256  # points along the longest side of each; finer grids are averaged over blocks
 
 
-def report_sweep(plan: Plan) -> AnyPath:
+def report_sweep(plan: SweepPlan) -> AnyPath:
     """Write the report of a sweep whose trials are all finished, unless it exists; returns the page.
 
     Evaluations are read one after the other: memory keeps what the page shows, and rows go to files.
@@ -48,12 +48,12 @@ def report_sweep(plan: Plan) -> AnyPath:
         rows: dict[str, int] = {}
         with report_folder(stage) as folder:
             tables = write_passing_tables(_tables(plan), folder, rows)
-            write_page(folder, make_page(_report(plan, Aggregates.of(plan.system, tables))))
+            write_page(folder, _page(plan, Aggregates.of(plan.system, tables)))
         stage.commit(sweep=plan.fingerprint, rows=rows)
     return page_path(stage)
 
 
-def summarise_sweep(plan: Plan) -> Table:
+def summarise_sweep(plan: SweepPlan) -> Table:
     """The best emulator of each kind of a finished sweep, at its least context and without observations."""
     rows = []
     for trial in plan.evaluations:
@@ -71,12 +71,12 @@ def summarise_sweep(plan: Plan) -> Table:
     return best_table(pd.DataFrame(rows))
 
 
-def _report(plan: Plan, scores: Aggregates) -> Report:
+def _page(plan: SweepPlan, scores: Aggregates) -> Page:
     config, truth = plan.config, _truth(plan)
-    return Report(
+    return make_page(
+        scores,
         title="What compression costs",
         settings=_settings(plan),
-        scores=scores,
         film=_film(plan, truth),
         examples=_examples(plan, truth),
         timings=list(_timings(plan)),
@@ -90,7 +90,7 @@ def _report(plan: Plan, scores: Aggregates) -> Report:
     )
 
 
-def _tables(plan: Plan) -> Iterator[tuple[pa.Table, pa.Table]]:
+def _tables(plan: SweepPlan) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Metrics and spectra, all evaluations of a method at once: these differ in the seed of a training."""
     folders: dict[tuple, list[AnyPath]] = {}
     for trial in plan.evaluations:
@@ -108,7 +108,7 @@ def _read(folders: list[AnyPath]) -> tuple[pa.Table, pa.Table]:
     return metrics, spectra
 
 
-def _settings(plan: Plan) -> list[tuple[str, str]]:
+def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
     config, system = plan.config, plan.system
     starts = " and ".join(map(str, config.evaluation.starts))
     rates = ", ".join(f"{plan.compression(n):g}" for n in config.latent_channels)
@@ -131,34 +131,34 @@ def _settings(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _skipped(plan: Plan) -> str:
+def _skipped(plan: SweepPlan) -> str:
     """How many steps of which trainings changed nothing, since their gradients were not finite."""
-    counts = {}
-    for stage in (step.stage for trial in plan.trials for step in trial.steps):
-        if isinstance(stage.config, Recipe):
-            count = stage.manifest().get("metrics", {}).get("train/skipped", 0)
-            if count:
-                counts[stage.name] = f"{stage.what} {count:.0f} of {stage.config.training.steps}"
-    return "; ".join(counts.values()) or "none"
+    stages = [(step.stage, step.stage.config) for step in plan.steps]
+    return _list_counts(
+        (stage.what, stage.manifest().get("metrics", {}).get("train/skipped", 0), config.training.steps)
+        for stage, config in stages
+        if isinstance(config, Recipe)
+    )
 
 
-def _scored(plan: Plan) -> int:
+def _scored(plan: SweepPlan) -> int:
     """Trajectories that were scored: all evaluations score the same."""
     return len(plan.evaluations[0].steps[0].stage.manifest()["trajectories"])
 
 
-def _left_out(plan: Plan) -> str:
+def _left_out(plan: SweepPlan) -> str:
     """How many simulation files of which latent caches could not be encoded."""
-    counts = {}
-    for stage in (
-        step.stage for trial in plan.trials for step in trial.steps if step.stage.kind == "latents"
-    ):
+    counts = []
+    for stage in (step.stage for step in plan.steps if step.stage.kind == "latents"):
         splits = stage.manifest()["splits"].values()
-        count = sum(len(split.get("skipped", {})) for split in splits)
-        if count:
-            total = count + sum(len(split["shards"]) for split in splits)
-            counts[stage.name] = f"{stage.what} {count} of {total}"
-    return "; ".join(counts.values()) or "none"
+        skipped = sum(len(split.get("skipped", {})) for split in splits)
+        counts.append((stage.what, skipped, skipped + sum(len(split["shards"]) for split in splits)))
+    return _list_counts(counts)
+
+
+def _list_counts(counts: Iterable[tuple[str, float, int]]) -> str:
+    """Counts that are not zero, of how many, by the names of stages."""
+    return "; ".join(f"{name} {count:.0f} of {total}" for name, count, total in counts if count) or "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Truth:
     lead_times: list[int]
 
 
-def _truth(plan: Plan) -> _Truth:
+def _truth(plan: SweepPlan) -> _Truth:
     config = plan.config.evaluation
     index = choose_trajectories(plan.splits["test"], config)[0]
     truth = plan.splits["test"].read(index, config.starts[0], plan.splits["test"].steps, config.stride)[
@@ -180,7 +180,7 @@ def _truth(plan: Plan) -> _Truth:
     return _Truth(plan.splits["test"].trajectories[index].id, _flat(truth.numpy()), lead_times)
 
 
-def _examples(plan: Plan, truth: _Truth) -> list[Example]:
+def _examples(plan: SweepPlan, truth: _Truth) -> list[Example]:
     """The first scored trajectory at a few lead times, as every method at each rate sees it."""
     channel = plan.system.channels.index(plan.system.shown)
     shown = np.unique(np.linspace(0, len(truth.lead_times) - 1, SHOWN).astype(int))
@@ -197,7 +197,7 @@ def _examples(plan: Plan, truth: _Truth) -> list[Example]:
     return examples
 
 
-def _film(plan: Plan, truth: _Truth) -> Film:
+def _film(plan: SweepPlan, truth: _Truth) -> Film:
     """The same trajectory at all lead times, for every field."""
     rows = [select_frames(Row("Truth", None, truth.states))]
     if plan.config.pixel is not None:
@@ -210,7 +210,7 @@ def _film(plan: Plan, truth: _Truth) -> Film:
     return Film(truth.name, plan.system.channels, times, rows, plan.system.shown, limits)
 
 
-def _rows(plan: Plan, n: int) -> Iterator[Row]:
+def _rows(plan: SweepPlan, n: int) -> Iterator[Row]:
     """What every method at a rate makes of the trajectory, diffusion with the most solver steps."""
     rate, config = plan.compression(n), plan.config
     diffusion = plan.evaluation("diffusion", n, config.diffusion, max(config.solver_steps))
@@ -238,7 +238,7 @@ def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:
     return _flat(read_array(stage.folder / name)[number])
 
 
-def _timings(plan: Plan) -> Iterator[Timing]:
+def _timings(plan: SweepPlan) -> Iterator[Timing]:
     """Of the simulator, and of emulators with the sweep's own context: with others they take as long."""
     yield from _simulator(plan)
     for trial in plan.evaluations:
@@ -261,7 +261,7 @@ def _timing(trial: Trial) -> Timing:
     )
 
 
-def _simulator(plan: Plan) -> list[Timing]:
+def _simulator(plan: SweepPlan) -> list[Timing]:
     """Seconds per emulated state of the simulator, where the files say."""
     with open_hdf5(plan.splits["test"].trajectories[0].file) as file:
         seconds = file.attrs.get("seconds_per_trajectory")

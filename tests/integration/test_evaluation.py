@@ -11,7 +11,7 @@ from waves import write_dataset
 
 from lola.core.errors import LolaError
 from lola.distributed.cluster.connection import connect
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def make(tmp_path):
     def make(trajectories):
         config = small_sweep()
         evaluation = config.evaluation.replace(starts=(0, 3), trajectories=trajectories)
-        plan = Plan(config.replace(evaluation=evaluation), tmp_path, tmp_path / "well")
+        plan = SweepPlan(config.replace(evaluation=evaluation), tmp_path, tmp_path / "well")
         return plan.evaluations[0].steps[0]
 
     return make

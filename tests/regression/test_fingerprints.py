@@ -18,7 +18,7 @@ from lola.data.systems import SYSTEMS
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.workflows import presets
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.studies.optimizer_plan import OptimizerPlan
 from lola.workflows.studies.sampler_plan import SamplerPlan
 
@@ -83,7 +83,7 @@ def check(name: str, found: dict[str, str]) -> None:
 def test_sweeps(preset, system, tmp_path, data_of):
     config = presets.SWEEPS[preset](system)
     data_of(config)
-    check(f"sweep {preset} {system}", found_by(Plan(config, tmp_path, WELL)))
+    check(f"sweep {preset} {system}", found_by(SweepPlan(config, tmp_path, WELL)))
 
 
 def test_options_that_add_stages(tmp_path, data_of):
@@ -95,7 +95,7 @@ def test_options_that_add_stages(tmp_path, data_of):
     }
     config = config.replace(statistics="computed", contexts=(2,), **averaged)
     data_of(config)
-    check("sweep smoke euler, with all options", found_by(Plan(config, tmp_path, WELL)))
+    check("sweep smoke euler, with all options", found_by(SweepPlan(config, tmp_path, WELL)))
 
 
 @pytest.mark.parametrize("preset", presets.STUDIES)
@@ -110,7 +110,7 @@ def test_studies_of_samplers(preset, tmp_path, data_of):
     """One fingerprint of all numbers of steps of a candidate."""
     sweep = presets.SWEEPS[preset]()
     data_of(sweep)
-    plan = Plan(sweep, tmp_path, WELL)
+    plan = SweepPlan(sweep, tmp_path, WELL)
     rate = sweep.latent_channels[0]
     emulator, autoencoder = plan.emulator(sweep.diffusion, rate), plan.autoencoder(rate)
     codec = autoencoder.config.model

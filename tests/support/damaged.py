@@ -24,7 +24,7 @@ from lola.storage import stages as storage
 from lola.storage.event_log import read_events
 from lola.storage.stages import Stage
 from lola.training.config import OptimizerConfig
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.report_stage import commit_report, report_stage
 from lola.workflows.sweep import SweepConfig
 
@@ -63,7 +63,6 @@ def below_ray() -> Iterator[pytest.MonkeyPatch]:
         run_inline(patched)
         patched.setattr(statistics, "_stream", _stream)
         patched.setattr(evaluate, "evaluate_trajectory", Scored(evaluate.evaluate_trajectory))
-        patched.setattr(statistics, "configure_ray_data", lambda: None)
         yield patched
 
 
@@ -97,7 +96,7 @@ class Root:
 
     def __init__(self, root: Path, well: Path) -> None:
         self.root, self.well, config = root, well, tiny_sweep()
-        plan = Plan(config, root, well)
+        plan = SweepPlan(config, root, well)
         goal = plan.evaluation("diffusion", 16, config.diffusion, 2)
         self.plan = plan.towards(plan.cache(16), goal)
         steps = [step for trial in self.plan.trials for step in trial.steps]
@@ -106,9 +105,10 @@ class Root:
         self.steps["reports"] = Step(report, lambda: self._report(goal, report), {}, 1)
 
     def _report(self, evaluation: Stage, report: Stage) -> None:
-        rows = {name: evaluate.read_table(evaluation.folder / f"{name}.parquet") for name in ("metrics",)}
-        plain = Section("rows", "Rows", "All rows.", plain=pd.DataFrame({"rows": [len(rows["metrics"])]}))
-        commit_report(report, Page(title="Title", system=EULER, findings=(), sections=(plain,)), rows)
+        rows = evaluate.read_table(evaluation.folder / "metrics.parquet").to_pandas()
+        plain = Section("rows", "Rows", "All rows.", plain=pd.DataFrame({"rows": [len(rows)]}))
+        page = Page(title="Title", system=EULER, findings=(), sections=(plain,))
+        commit_report(report, page, {"metrics": rows})
 
     def make_all(self) -> None:
         """Make what is not finished."""

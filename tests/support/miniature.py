@@ -78,7 +78,7 @@ def train_briefly(config: Any, path: str) -> None:
 def evaluate_briefly(config: Any, well: Path) -> None:
     """Score one trajectory with the models of a sweep, untrained."""
     split = open_split(well, EULER, "test")
-    evaluation = config.guided() if hasattr(config, "guided") else config.evaluation
+    evaluation = config.guided_evaluation() if hasattr(config, "guided_evaluation") else config.evaluation
     torch.manual_seed(0)
     channels = max(getattr(config, "latent_channels", (16,)))
     sweep = config if hasattr(config, "autoencoder") else presets.smoke()

@@ -7,7 +7,7 @@ from lola.data.systems import EULER
 from lola.evaluation.page.figures import Example
 from lola.evaluation.page.film_player import Film, Row
 from lola.evaluation.page.page import Section
-from lola.evaluation.page.sweep_page import Report, demo_limits
+from lola.evaluation.page.sweep_page import demo_limits
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.speed import Timing
 
@@ -27,6 +27,7 @@ def aggregates(*tables):
 
 
 def report(sweep, **changes):
+    """The arguments of `make_page`."""
     defaults = {
         "title": "Rates <b>&</b> models",
         "settings": [("Grid", "16 × 16")],
@@ -40,6 +41,5 @@ def report(sweep, **changes):
         "limits": demo_limits(
             train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
         ),
-        "links": [("tracking", "http://127.0.0.1:5000")],
     }  # fmt: skip
-    return Report(**(defaults | changes))
+    return defaults | changes

@@ -29,7 +29,7 @@ from lola.evaluation.scores.ensemble import RANKS
 from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
 from lola.evaluation.scores.spectra import Binning
 from lola.workflows import presets
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep_report import report_sweep
 
 SPECTRA = ("power_truth", "power_prediction", "coherence")
@@ -58,7 +58,7 @@ def write_well(root: Path, system: System) -> None:
                 create_fields(file, count, orders, (published.steps, *published.grid))
 
 
-def fill_well(plan: Plan) -> None:
+def fill_well(plan: SweepPlan) -> None:
     """Values in some states of the trajectory that is shown."""
     index = choose_trajectories(plan.splits["test"], plan.config.evaluation)[0]
     trajectory = plan.splits["test"].trajectories[index]
@@ -71,7 +71,7 @@ def fill_well(plan: Plan) -> None:
                 array[number, step] = rng.uniform(1, 2, array.shape[2:]).astype("f4")
 
 
-def lead_times(plan: Plan, config: EvaluationConfig, start: int) -> np.ndarray:
+def lead_times(plan: SweepPlan, config: EvaluationConfig, start: int) -> np.ndarray:
     """The lead times of a trajectory from a start state."""
     count = len(range(start, plan.splits["test"].steps, config.stride)) - config.context
     return config.stride * np.arange(1, count + 1)
@@ -92,7 +92,7 @@ def rows_of(keys: dict, axes: dict[str, list]) -> dict[str, np.ndarray | pa.Arra
     return columns
 
 
-def tables_of(plan: Plan, trial: Trial, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
+def tables_of(plan: SweepPlan, trial: Trial, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
     """Metrics and spectra of an evaluation, of as many rows and bins as it would have."""
     step = trial.steps[0]
     config, tags = step.stage.config, step.tags
@@ -129,12 +129,12 @@ def tables_of(plan: Plan, trial: Trial, rng: np.random.Generator) -> tuple[pa.Ta
     return pa.concat_tables(metrics), pa.concat_tables(spectra)
 
 
-def trajectories_of(plan: Plan, config: EvaluationConfig) -> list[str]:
+def trajectories_of(plan: SweepPlan, config: EvaluationConfig) -> list[str]:
     """The trajectories that are scored."""
     return [plan.splits["test"].trajectories[i].id for i in choose_trajectories(plan.splits["test"], config)]
 
 
-def keep_states(plan: Plan, trial: Trial) -> None:
+def keep_states(plan: SweepPlan, trial: Trial) -> None:
     """The states of the first trajectory, sparse."""
     stage, config = trial.steps[0].stage, trial.steps[0].stage.config
     ensemble = trial.steps[0].tags["model"] == "diffusion"
@@ -149,7 +149,7 @@ def keep_states(plan: Plan, trial: Trial) -> None:
             array[:, :, ::6] = np.linspace(1, 2, plan.splits["test"].grid[-1], dtype="f4")
 
 
-def make(root: Path, plan: Plan) -> dict:
+def make(root: Path, plan: SweepPlan) -> dict:
     """Write every evaluation of a sweep; returns what there is."""
     rng = np.random.default_rng(0)
     made = {"evaluations": 0, "rows": 0, "numbers": 0}
@@ -172,7 +172,7 @@ def make(root: Path, plan: Plan) -> dict:
     return made
 
 
-def report(plan: Plan) -> dict:
+def report(plan: SweepPlan) -> dict:
     """Write the report; returns its time, and the process's memory."""
     began, cpu = time.perf_counter(), time.process_time()
     page = report_sweep(plan)
@@ -190,10 +190,10 @@ def main(what: str, root: Path, name: str) -> None:
     if what == "make":
         write_well(root / "well", system)
     config = dataclasses.replace(presets.paper(name), storage=str(root))
-    plan = Plan(config, root, root / "well")
+    plan = SweepPlan(config, root, root / "well")
     if what == "make":
         fill_well(plan)
-        plan = Plan(config, root, root / "well")  # which its files are part of
+        plan = SweepPlan(config, root, root / "well")  # which its files are part of
     print(json.dumps(make(root, plan) if what == "make" else report(plan)))
 
 

@@ -32,7 +32,7 @@ from lola.storage.stages import WEIGHTS, atomic_path, resolve_storage
 from lola.storage.tracking import Tracker, sync
 from lola.training.checkpoint import save_weights
 from lola.training.loop import train
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 FREE_BYTES = (0, 1 << 14)  # bytes that are left on a disk that is full
 
@@ -54,11 +54,11 @@ class SmallRun(Config):
     fill: bool = runtime_field(False)
 
 
-def plan_of(root: Path, well: Path) -> Plan:
+def plan_of(root: Path, well: Path) -> SweepPlan:
     """The smoke sweep for the tests' dataset, with trainings of two steps."""
     config = small_sweep()
     brief = {"steps": 2, "report_every": 1, "batch_size": 2, "valid_samples": 2, "warmup": 0}
-    return Plan(
+    return SweepPlan(
         config.replace(
             autoencoder_training=config.autoencoder_training.replace(**brief),
             emulator_training=config.emulator_training.replace(**brief),
@@ -85,7 +85,7 @@ def train_here(run: TrainingRun) -> None:
     )
 
 
-def steps_of(plan: Plan, only: str) -> Iterator[Step]:
+def steps_of(plan: SweepPlan, only: str) -> Iterator[Step]:
     """The steps towards the neural solver's first evaluation, up to those of one kind; trainings run here."""
     (first, *_) = (
         step

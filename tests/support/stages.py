@@ -8,7 +8,7 @@ from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage, atomic_path
 from lola.training.checkpoint import save_weights
 from lola.workflows import presets
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep import SweepConfig
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def finish_diffusion(root: AnyPath, well: Path, seed: int = 0, channels: int = 1
     """Write the stages of a diffusion model and its autoencoder as if they had been trained."""
     config = small_sweep().replace(latent_channels=(channels,))
     training = config.emulator_training.replace(seed=seed)
-    plan = Plan(config.replace(emulator_training=training), root, well)
+    plan = SweepPlan(config.replace(emulator_training=training), root, well)
     stages = plan.autoencoder(channels), plan.emulator(config.diffusion, channels)
     runs = {step.stage.fingerprint: step.run.args[0] for step in plan.steps}
     for stage in stages:
@@ -43,7 +43,7 @@ def finish_autoencoder(root: AnyPath, well: Path, seed: int = 0) -> Stage:
     """Write the stage of an autoencoder as if it had been trained."""
     config = small_sweep()
     training = config.autoencoder_training.replace(seed=seed)
-    stage = Plan(config.replace(autoencoder_training=training), root, well).autoencoder(16)
+    stage = SweepPlan(config.replace(autoencoder_training=training), root, well).autoencoder(16)
     model, sizes = stage.config.model, {"channels": 5, "spatial": 2}
     torch.manual_seed(seed)
     with atomic_path(stage.folder / "model.safetensors") as partial:

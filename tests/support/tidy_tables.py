@@ -2,7 +2,23 @@
 
 import pyarrow as pa
 
-from lola.evaluation.scores.rows import METRICS_SCHEMA
+from lola.evaluation.scores.ensemble import score_ensemble
+from lola.evaluation.scores.rows import METRICS_SCHEMA, tabulate
+from lola.evaluation.scores.stability import share_stable
+from lola.evaluation.tables.cells import CellTable
+from lola.evaluation.tables.curves import curves_of
+
+
+def score(subject, truth, members, *, channels, lead_times):
+    """Rows of the metrics and of the spectra of an ensemble `(M, C, L, *grid)` against a truth."""
+    scores, statistics = score_ensemble({"target": truth}, members, spatial=truth.ndim - 2)
+    rollouts = {"stability": (channels, share_stable(truth, statistics))}
+    return tabulate(subject, scores["target"], rollouts, channels=channels, lead_times=lead_times)
+
+
+def curves(metrics, metric, target="truth"):
+    """The curves of every method that has a metric."""
+    return curves_of(CellTable(metrics).of(metric, target), metric, target)
 
 
 def tidy(values, metric="vrmse", model="neural_solver", lead_times=(4, 20, 24), **keys):

@@ -116,11 +116,11 @@ def test_the_presets_of_the_lane_are_those_of_the_paper(monkeypatch, tmp_path):
     from lola.workflows import presets
     from lola.workflows.base_plan import open_plan
     from lola.workflows.model_shape import latent_grid
-    from lola.workflows.plan import Plan
+    from lola.workflows.plan import SweepPlan
 
     known = {}
     for system in ("euler", "rayleigh_benard", "turbulence_gravity_cooling"):
-        plan = open_plan(Plan, presets.paper(system), tmp_path, tmp_path / "nothing")
+        plan = open_plan(SweepPlan, presets.paper(system), tmp_path, tmp_path / "nothing")
         for step in plan.steps:
             if step.stage.kind in ("autoencoders", "emulators"):
                 run, latent = step.run.args[0], "latents" in step.stage.inputs

@@ -1,11 +1,10 @@
 """Which Ray cluster to attach to, and whether it answers: known within seconds, where Ray waits for minutes.
 
 A cluster's control service speaks HTTP/2, so that a connection, a preface and the settings that the server
-must send in return tell a cluster that runs from an address where nothing listens, or something else does.
+must send in return distinguish a running cluster from an address where nothing, or another program, listens.
 """
 
 import contextlib
-import dataclasses
 import enum
 import os
 import socket
@@ -18,12 +17,12 @@ from lola.core.errors import ClusterError
 from lola.core.waiting import Log
 
 LOCAL = "local"  # Ray's name for a cluster that the program starts itself
-EMBEDDED = "LOLA_EMBEDDED_CLUSTER"
+EMBEDDED_VARIABLE = "LOLA_EMBEDDED_CLUSTER"
 """Set for all processes of a cluster that the program has started itself: it does not grow."""
 PROBE_TIMEOUT_S = 4.0
 TRIES = 3  # a busy machine answers late
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty settings
-SETTINGS = 4  # the type of a frame, its fourth byte
+SETTINGS_FRAME = 4  # the type of a frame, its fourth byte
 
 
 class Answer(enum.Enum):
@@ -34,26 +33,6 @@ class Answer(enum.Enum):
     SILENT = "nothing comes back from there"
     UNRECOGNISED = "what listens there is no Ray cluster"
     UNKNOWN = "no machine has that name"
-
-
-@dataclasses.dataclass(frozen=True)
-class ClusterAddress:
-    """An address, and what names it.
-
-    Arguments:
-        address: As Ray takes it.
-        source: The variable or the file.
-    """
-
-    address: str
-    source: str
-
-    def error(self, answer: Answer, remedy: str) -> ClusterError:
-        """That the cluster cannot be attached to."""
-        return ClusterError(
-            f"the Ray cluster at {self.address}, which {self.source} names, does not answer "
-            f"({answer.value}); {remedy}"
-        )
 
 
 def find_cluster(log: Log) -> str:
@@ -69,12 +48,8 @@ def find_cluster(log: Log) -> str:
     if named == LOCAL:
         return LOCAL
     if named and named != "auto":
-        given = ClusterAddress(named, "RAY_ADDRESS")
-        answer = probe(named)
-        if answer is not Answer.ALIVE:
-            raise given.error(
-                answer, "start that cluster, name another, or unset RAY_ADDRESS to start one on this machine"
-            )
+        remedy = "start that cluster, name another, or unset RAY_ADDRESS to start one on this machine"
+        _require_alive(named, "RAY_ADDRESS", probe(named), remedy)
         return named
     file = Path(get_ray_address_file(None))
     found = _read(file)
@@ -88,12 +63,19 @@ def find_cluster(log: Log) -> str:
             "RAY_ADDRESS, or unset it to start one on this machine"
         )
     if found and answer is not Answer.REFUSED:
-        raise ClusterAddress(found, str(file)).error(
-            answer, "remove that file, or set RAY_ADDRESS=local, to start one on this machine"
-        )
+        remedy = "remove that file, or set RAY_ADDRESS=local, to start one on this machine"
+        _require_alive(found, str(file), answer, remedy)
     if found:
         log(f"{file} names a Ray cluster at {found} that has ended; it is ignored (`ray stop` removes it)")
     return LOCAL
+
+
+def _require_alive(address: str, source: str, answer: Answer, remedy: str) -> None:
+    """Raise `ClusterError` unless the cluster at an address, which a variable or a file names, answers."""
+    if answer is not Answer.ALIVE:
+        raise ClusterError(
+            f"the Ray cluster at {address}, which {source} names, does not answer ({answer.value}); {remedy}"
+        )
 
 
 def _read(file: Path) -> str:
@@ -142,4 +124,4 @@ def _handshake(host: str, port: int) -> Answer:
         return Answer.UNRECOGNISED
     except OSError:  # no route to it
         return Answer.SILENT
-    return Answer.ALIVE if len(head) == 4 and head[3] == SETTINGS else Answer.UNRECOGNISED
+    return Answer.ALIVE if len(head) == 4 and head[3] == SETTINGS_FRAME else Answer.UNRECOGNISED

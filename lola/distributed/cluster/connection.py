@@ -27,11 +27,11 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-EMBEDDED = {
+EMBEDDED_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
-"""For processes of an embedded cluster, which inherit them: one node, that nobody takes away, and short runs.
+"""For processes of an embedded cluster, which inherit them: one node, never preempted, and short runs.
 
 Processes of a cluster that is running already have the environment of its nodes, and keep it."""
 
@@ -49,7 +49,7 @@ def connect(log: Log = print) -> None:
     Raises:
         ClusterError: The cluster that is named does not answer, or none can be started.
     """
-    for name, value in {**SETTINGS, **EMBEDDED}.items():
+    for name, value in {**SETTINGS, **EMBEDDED_SETTINGS}.items():
         os.environ.setdefault(name, value)
     if ray.is_initialized():
         return
@@ -68,7 +68,7 @@ def disconnect() -> None:
 def restrict_token_permissions() -> None:
     """Make the authentication token readable to its owner alone.
 
-    Ray writes it for all to read. Its folder is closed beforehand, so that nobody reads the file meanwhile.
+    Ray writes it for all to read. Its folder is closed beforehand, so that no other user reads it meanwhile.
     """
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
     try:
@@ -93,7 +93,7 @@ def require_shared(root: AnyPath) -> None:
     probe.touch()
     try:
         strategies = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-        answers = [_sees.options(scheduling_strategy=each).remote(probe) for each in strategies]
+        answers = [_sees.options(scheduling_strategy=strategy).remote(probe) for strategy in strategies]
         seen = [_unless_gone(answer) for answer in answers]
     finally:
         probe.unlink()

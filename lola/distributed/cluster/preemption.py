@@ -1,9 +1,9 @@
 """Preemption: saving checkpoints when a node is about to be taken away.
 
 Ray Train's answer is the same for all workers of a run, who must ask together, and asking costs them a few
-milliseconds. So they ask every few steps: the first worker times them, and tells the others after how many
-to ask again. A preemption asks for a checkpoint at once, and another shortly before the node goes, so
-that little of what is trained in between is lost.
+milliseconds. So they ask every few steps: the first worker times them, and sends the others the number of
+steps until the next question. A preemption asks for a checkpoint at once, and another shortly before the node
+goes, so that little of what is trained in between is lost.
 """
 
 import time
@@ -33,7 +33,6 @@ class PreemptionMonitor:
         self.saved_near_end = self.saved = False
 
     def __call__(self) -> bool:
-        """Whether to save now."""
         now = time.monotonic()
         if self.saved:  # by the call before this one
             self.save_duration, self.saved = now - self.checked_at, False

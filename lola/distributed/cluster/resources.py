@@ -20,11 +20,10 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from lola.core.config import require
 from lola.core.errors import ClusterError
-from lola.distributed.cluster.address import EMBEDDED
+from lola.distributed.cluster.address import EMBEDDED_VARIABLE
 
-STATIC_NODE_TYPE = re.compile(
-    r"node_[0-9a-f]+"
-)  # what Ray calls the type of a node that no autoscaler has started
+# What Ray calls the type of a node that no autoscaler has started
+STATIC_NODE_TYPE = re.compile(r"node_[0-9a-f]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,6 @@ class ResourceRequest:
     Arguments:
         what: What they are, in the plural.
         option: The option that says how many there are; empty if there is none.
-        count: How many.
         cpus, gpus: What each takes, of one node.
     """
 
@@ -74,7 +72,6 @@ class ClusterResources:
     """Resources of a cluster at a moment.
 
     Arguments:
-        nodes: Its nodes.
         grows: Whether an autoscaler may add nodes.
         pending: How many processes of any program wait for resources, by the CPUs and GPUs of each.
     """
@@ -85,12 +82,10 @@ class ClusterResources:
 
     @property
     def cpus(self) -> float:
-        """Logical CPUs of all nodes."""
         return sum(node.cpus for node in self.nodes)
 
     @property
     def gpus(self) -> float:
-        """GPUs of all nodes."""
         return sum(node.gpus for node in self.nodes)
 
     @property
@@ -114,7 +109,6 @@ class ClusterResources:
         return sum(request.fitting(node.free_cpus, node.free_gpus) for node in self.nodes) >= request.count
 
     def count_pending(self, request: ResourceRequest) -> int:
-        """How many processes with the resources of a request wait for them."""
         return self.pending[(float(request.cpus), float(request.gpus))]
 
 
@@ -133,7 +127,6 @@ def require_feasible(requests: dict[str, ResourceRequest], cluster: ClusterResou
 
     Arguments:
         requests: What is needed, by the option that says so.
-        cluster: What there is.
 
     Raises:
         ClusterError: Something can never run.
@@ -145,7 +138,7 @@ def require_feasible(requests: dict[str, ResourceRequest], cluster: ClusterResou
     hidden = ""
     if request.gpus and os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         hidden = ", since CUDA_VISIBLE_DEVICES is empty"
-    remedies = [f"{option}.{each}" for each in (request.option, "gpus" if request.gpus else "") if each]
+    remedies = [f"{option}.{name}" for name in (request.option, "gpus" if request.gpus else "") if name]
     others = f" (so do {', '.join(list(lacking)[1:])})" if len(lacking) > 1 else ""
     remedy = f"give less with {' or '.join(remedies)}, or " if remedies else ""
     raise ClusterError(
@@ -159,25 +152,20 @@ def cluster_resources() -> ClusterResources:
     client = ray._private.worker.global_worker.gcs_client  # type: ignore[attr-defined]
     state = get_cluster_resource_state(client)
     nodes = tuple(
-        Node(
-            float(each.total_resources.get("CPU", 0)),
-            float(each.total_resources.get("GPU", 0)),
-            float(each.available_resources.get("CPU", 0)),
-            float(each.available_resources.get("GPU", 0)),
-        )
-        for each in state.node_states
-        if each.status != NodeStatus.DEAD
+        Node(*_cpus_and_gpus(node.total_resources), *_cpus_and_gpus(node.available_resources))
+        for node in state.node_states
+        if node.status != NodeStatus.DEAD
     )
     pending: Counter[tuple[float, float]] = Counter()
     for request in state.pending_resource_requests:
-        pending[_bundle(request.request.resources_bundle)] += request.count
+        pending[_cpus_and_gpus(request.request.resources_bundle)] += request.count
     for gang in state.pending_gang_resource_requests:
         for request in gang.requests:
-            pending[_bundle(request.resources_bundle)] += 1
+            pending[_cpus_and_gpus(request.resources_bundle)] += 1
     return ClusterResources(nodes, may_grow(), pending)
 
 
-def _bundle(bundle: Any) -> tuple[float, float]:
+def _cpus_and_gpus(bundle: Any) -> tuple[float, float]:
     return float(bundle.get("CPU", 0)), float(bundle.get("GPU", 0))
 
 
@@ -187,7 +175,7 @@ def may_grow() -> bool:
     Ray reports the types of the nodes that its autoscaler started; where there is none, a type is made of
     the node's own name.
     """
-    if EMBEDDED in os.environ:
+    if EMBEDDED_VARIABLE in os.environ:
         return False
     report: dict[str, Any] = {}
     with contextlib.suppress(Exception):  # not reported yet, or in another format
@@ -207,7 +195,6 @@ def describe_pending(
     Arguments:
         title: What waits; nothing where that is known, as in a stage's own event log.
         request: What each process takes.
-        read: Reads the resources of the cluster.
         at_least: How many must wait: all of several tasks, since those that run make others wait.
     """
     cluster = (read or cluster_resources)()

@@ -11,7 +11,6 @@ import stat
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import ray
@@ -21,7 +20,8 @@ from ray.exceptions import AuthenticationError, RpcError
 
 from lola.core.errors import ClusterError
 from lola.core.waiting import Log, reminding
-from lola.distributed.cluster.address import EMBEDDED, LOCAL
+from lola.distributed.cluster.address import EMBEDDED_VARIABLE, LOCAL
+from lola.distributed.cluster.causes import causes
 
 TRIES = 3
 UNAUTHENTICATED = 16  # a status of gRPC
@@ -47,10 +47,10 @@ def start_ray(address: str, log: Log) -> None:
     """
     if address == LOCAL:
         choose_ray_temporary_folder(log)
-        os.environ[EMBEDDED] = "1"
+        os.environ[EMBEDDED_VARIABLE] = "1"
         doing = "starting Ray on this machine"
     else:
-        os.environ.pop(EMBEDDED, None)
+        os.environ.pop(EMBEDDED_VARIABLE, None)
         doing = f"connecting to the Ray cluster at {address}"
     log(doing)
     for number in range(1, TRIES + 1):
@@ -63,7 +63,7 @@ def start_ray(address: str, log: Log) -> None:
         except (Exception, SystemExit) as error:  # Ray raises whatever its parts do, and may end the program
             stop_processes(error)
             reason = _reason(error)
-            if any(map(_unauthenticated, _causes(error))):
+            if any(map(_unauthenticated, causes(error))):
                 raise ClusterError(
                     f"the Ray cluster at {address} refuses this program's token; set RAY_AUTH_MODE=token "
                     "and RAY_AUTH_TOKEN_PATH to the file of that cluster's token"
@@ -82,15 +82,7 @@ def _reason(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and what caused it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _unauthenticated(error: BaseException) -> bool:
-    """Whether a cluster did not take a token."""
     return isinstance(error, AuthenticationError) or (
         isinstance(error, RpcError) and error.rpc_code == UNAUTHENTICATED
     )
@@ -114,7 +106,6 @@ def _failure(address: str, reason: str) -> str:
 
 
 def load() -> str:
-    """How busy this machine is."""
     return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs"
 
 
@@ -143,17 +134,13 @@ def choose_ray_temporary_folder(log: Log) -> None:
     folder = ray_temporary_folder()
     longest = SOCKET_BYTES - BELOW
     size = len(os.fsencode(folder.absolute()))
-    fault = (
-        f"{size} bytes long, and Ray's sockets allow {longest}"
-        if size > longest
-        else describe_os_error(folder)
-    )
+    fault = f"{size} bytes long, and Ray's sockets allow {longest}" if size > longest else write_error(folder)
     if not fault:
         return
     name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
     for parent in SHORT:
         with contextlib.suppress(OSError):
-            chosen = private_folder(Path(parent))
+            chosen = user_folder(Path(parent))
             os.environ["RAY_TMPDIR"] = str(chosen)
             log(f"{name} {folder} is {fault}: Ray keeps its files in {chosen}")
             return
@@ -170,13 +157,13 @@ def replace_home(log: Log) -> None:
         ClusterError: There is no other folder either.
     """
     try:
-        fault = describe_os_error(home := Path.home())
+        fault = write_error(home := Path.home())
     except RuntimeError:
         home, fault = None, "not known"
     if not fault and home != Path("/"):
         return
     try:
-        folder = private_folder(ray_temporary_folder())
+        folder = user_folder(ray_temporary_folder())
     except OSError as error:
         raise ClusterError(
             f"neither this user's home nor {ray_temporary_folder()} can be written ({error.strerror}); set "
@@ -193,7 +180,7 @@ def replace_home(log: Log) -> None:
     log(f"the home folder {home or ''} is {fault or 'the root'}: Ray's token and caches are kept in {folder}")
 
 
-def describe_os_error(folder: Path) -> str:
+def write_error(folder: Path) -> str:
     """Why a folder cannot be written; empty if it can be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -203,8 +190,8 @@ def describe_os_error(folder: Path) -> str:
         return f"not writable ({error.strerror})"
 
 
-def private_folder(parent: Path) -> Path:
-    """A folder for this user alone, the same at every call if nobody else has taken its name.
+def user_folder(parent: Path) -> Path:
+    """A folder for this user alone, the same at every call unless another user has taken its name.
 
     Raises:
         OSError: The parent cannot be written.
@@ -214,6 +201,6 @@ def private_folder(parent: Path) -> Path:
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    if private and not describe_os_error(folder):
+    if private and not write_error(folder):
         return folder
     return Path(tempfile.mkdtemp(prefix="ray-", dir=parent))

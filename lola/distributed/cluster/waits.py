@@ -38,7 +38,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
             return f"its workers are starting, or wait until others give back {self.request.each}"
         return "its workers are starting"
 
-    def begin(self) -> None:
+    def begin(self, *_: Any, **__: Any) -> None:
         """Begin to wait, unless it has begun."""
         if self.ended is not None:
             return
@@ -46,35 +46,14 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         reminder = Reminder(self.describe, EventLog(self.folder).notice)
         threading.Thread(target=_remind, args=(self.ended, reminder), daemon=True).start()
 
-    def end(self) -> None:
+    def end(self, *_: Any, **__: Any) -> None:
         """The workers have started, or will not."""
         if self.ended is not None:
             self.ended.set()
             self.ended = None
 
-    def after_controller_start(self, *_: Any, **__: Any) -> None:
-        """The run begins."""
-        self.begin()
-
-    def before_worker_group_start(self, *_: Any, **__: Any) -> None:
-        """Workers are asked for."""
-        self.begin()
-
-    def after_worker_group_start(self, *_: Any, **__: Any) -> None:
-        """They have started."""
-        self.end()
-
-    def after_worker_group_shutdown(self, *_: Any, **__: Any) -> None:
-        """They have gone, and others may be asked for."""
-        self.begin()
-
-    def after_controller_finish(self, *_: Any, **__: Any) -> None:
-        """The run is over."""
-        self.end()
-
-    def before_controller_abort(self) -> None:
-        """The run is cut off."""
-        self.end()
+    after_controller_start = before_worker_group_start = after_worker_group_shutdown = begin
+    after_worker_group_start = after_controller_finish = before_controller_abort = end
 
 
 def _remind(ended: threading.Event, reminder: Reminder) -> None:
@@ -87,10 +66,7 @@ def log_while_waiting(items: Iterable[T], title: str, request: ResourceRequest, 
     """Items of a stream that Ray makes, logging what it waits for or how far it is while none comes.
 
     Arguments:
-        items: The stream.
-        title: What it is.
         request: What each process that makes it takes.
-        log: Takes the line.
     """
     count = 0
 

@@ -7,7 +7,7 @@ while the autoencoder works on this one. On two cores that encodes 6060 states o
 (float32) and 0.89 (bfloat16, 1290 states a second) of the rate of the bare autoencoder, start and writing
 included; a reading and an encoding process with the object store between them made 285 a second, and 660
 once they had started. Several encoders, or GPUs, are a pool of Ray Data actors that a `WellDatasource`
-feeds: reading then scales by itself, on all nodes.
+feeds: reading then scales to all nodes.
 """
 
 import dataclasses
@@ -17,19 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 from ray.data import ActorPoolStrategy
 
 from lola.core.errors import DataError
 from lola.core.waiting import Log
 from lola.data.latent_shards import tensor_column
 from lola.data.well.simulation_files import SimulationFile
-from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_while_waiting
-from lola.distributed.jobs.datasource import WellDatasource
+from lola.distributed.jobs.datasource import map_blocks
 from lola.emulation.cache_config import CacheConfig
-from lola.emulation.encoding import Encoder, EncoderInput, tensors
+from lola.emulation.encoding import BlockEncoder, EncoderInput, tensors
 from lola.storage.remote import AnyPath
 from lola.training.peak import one_thread
 
@@ -41,9 +39,7 @@ class EncodedBlock:
     """Latents of consecutive states of one variant of a trajectory.
 
     Arguments:
-        shard: The number of the shard.
         trajectory: The number of the trajectory in its split.
-        variant: The number of the variant.
         parameters: Shape `(P,)`.
         latents: Shape `(T, C, *grid)`.
         fault: Why there are no latents, if not empty.
@@ -86,10 +82,7 @@ def encoded_blocks(
     """The encoded states of some shards: shards, trajectories, blocks and variants in order.
 
     Arguments:
-        shards: The shards by number.
         model: The folder of the finished autoencoder.
-        config: What the cache holds.
-        log: Takes a line about what is waited for.
     """
     steps = min(shard.split.steps for shard in shards.values())
     states = -(-steps // -(-steps // config.block))
@@ -112,7 +105,7 @@ def _in_process(
     shards: Mapping[int, FaultReportingFile], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
     """Encode in this process, on one core as an actor would, since arithmetic may depend on their number."""
-    encoder = Encoder(model, shards, config)
+    encoder = BlockEncoder(model, shards, config)
     tables = itertools.chain.from_iterable(shard.blocks(number, states) for number, shard in shards.items())
     with one_thread():
         yield from map(encoder.encode, _prefetch(map(encoder.prepare, tables)))
@@ -121,20 +114,16 @@ def _in_process(
 def _in_actors(
     shards: Mapping[int, FaultReportingFile], states: int, model: AnyPath, config: CacheConfig
 ) -> Iterator[pa.Table]:
-    configure_ray_data()
-    blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
-        Encoder,
+    return map_blocks(
+        shards,
+        states,
+        BlockEncoder,
+        ordered=True,
         fn_constructor_args=(model, shards, config),
-        batch_size=1,
-        batch_format="pyarrow",
         compute=ActorPoolStrategy(min_size=1, max_size=config.actors),
         num_cpus=ENCODER_CPUS,
         num_gpus=config.gpus or None,
     )
-    blocks.context.execution_options.preserve_order = True
-    for table in blocks.iter_batches(batch_size=None, batch_format="pyarrow"):
-        assert isinstance(table, pa.Table)
-        yield table
 
 
 def _prefetch(items: Iterable[EncoderInput]) -> Iterator[EncoderInput]:

@@ -50,7 +50,6 @@ class CheckpointStore:
 
     @classmethod
     def of(cls, stage: Stage, config: TrainingConfig) -> "CheckpointStore":
-        """The store of a stage's training."""
         if config.checkpoints is None:
             return cls(str(stage.folder))
         return cls(f"{config.checkpoints.rstrip('/')}/{stage.name}")
@@ -121,13 +120,13 @@ class CheckpointStore:
                 shutil.rmtree(path)
         results, fault = _read_list(folder / LIST_FILE)
         fault = replace_missing_scores(results) or fault
-        for name in (each["checkpoint_dir_name"] for each in results):
+        for name in (entry["checkpoint_dir_name"] for entry in results):
             if name not in whole:
                 fault = faults.get(name, f"checkpoint {folder / name} is missing")
         if not fault:
             return []
         if results:  # others were never listed, since their upload was cut off
-            listed = {each["checkpoint_dir_name"] for each in results}
+            listed = {entry["checkpoint_dir_name"] for entry in results}
             whole = {name: step for name, step in whole.items() if name in listed}
         if not whole:
             (folder / LIST_FILE).unlink(missing_ok=True)
@@ -149,7 +148,6 @@ class CheckpointStore:
         return [fault]
 
     def remove(self) -> None:
-        """Remove all checkpoints."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm(f"{self.parent}/{self.NAME}", recursive=True)
 
@@ -158,7 +156,7 @@ def _read_list(path: Path) -> tuple[list[dict[str, Any]], str]:
     """The checkpoints of Ray Train's list, none if there is no list, and what is wrong with it."""
     try:
         results = json.loads(path.read_text())["checkpoint_results"]
-        return [each for each in results if each["checkpoint_dir_name"]], ""
+        return [entry for entry in results if entry["checkpoint_dir_name"]], ""
     except FileNotFoundError:
         return [], ""
     except (ValueError, LookupError, TypeError):
@@ -172,10 +170,10 @@ def _list_of(results: list[dict[str, Any]], whole: dict[str, int]) -> dict[str, 
         results: The entries of an earlier list, with their metrics, in order of their scores.
         whole: The steps of the checkpoints, by name.
     """
-    kept = [each for each in results if each["checkpoint_dir_name"] in whole] or [
+    kept = [entry for entry in results if entry["checkpoint_dir_name"] in whole] or [
         {"version": 0, "checkpoint_dir_name": name, "metrics": {"step": step}} for name, step in whole.items()
     ]
-    steps = [whole[each["checkpoint_dir_name"]] for each in kept]
+    steps = [whole[entry["checkpoint_dir_name"]] for entry in kept]
     return {
         "ray_version": ray.__version__,
         "checkpoint_results": kept,
@@ -196,11 +194,11 @@ def replace_missing_scores(results: list[dict[str, Any]]) -> str:
     Ray Train writes such a loss as null, and cannot order checkpoints by that.
     """
     fault = ""
-    for each in results:
-        metrics = each["metrics"]
+    for entry in results:
+        metrics = entry["metrics"]
         if SCORE_METRIC in metrics and (
             metrics[SCORE_METRIC] is None or not math.isfinite(metrics[SCORE_METRIC])
         ):
             metrics[SCORE_METRIC] = sys.float_info.max
-            fault = f"the validation loss of checkpoint {each['checkpoint_dir_name']} was not finite"
+            fault = f"the validation loss of checkpoint {entry['checkpoint_dir_name']} was not finite"
     return fault

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.data
 import torch
 import yaml
 
@@ -26,15 +25,14 @@ from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import SimulationFile, simulation_files
 from lola.distributed.cluster.causes import unwrap_errors
-from lola.distributed.cluster.connection import configure_ray_data
 from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_while_waiting
-from lola.distributed.jobs.datasource import WellDatasource
+from lola.distributed.jobs.datasource import READING_CPUS, map_blocks
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage, atomic_path
 
-READING_REQUEST = ResourceRequest("reading tasks", "", 1, 0.25)
+READING_REQUEST = ResourceRequest("reading tasks", "", 1, READING_CPUS)
 PARTS = ("mean", "squares", "minimum", "maximum")
 
 
@@ -57,10 +55,7 @@ def statistics_stage(root: AnyPath, system: System, dataset: str, block: int = 1
     """The stage of the statistics of a training set.
 
     Arguments:
-        root: The storage root.
-        system: The physical system.
         dataset: The fingerprint of the training set.
-        block: States read at once.
     """
     config = StatisticsConfig(channels=system.channels, transforms=system.transforms, block=block)
     inputs = {"dataset": dataset}
@@ -73,9 +68,6 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     """Take the statistics of a system's training set, write them to `stats.yaml` and commit the stage.
 
     Arguments:
-        stage: The statistics.
-        system: Its fields.
-        datasets: The Well datasets.
         log: Takes lines about waits; default: the stage's event log.
 
     Raises:
@@ -84,7 +76,6 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     """
     config = stage.config
     assert isinstance(config, StatisticsConfig)
-    configure_ray_data()
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
     rows = _stream(
         dict(enumerate(simulation_files(split))), config.block, log or EventLog(stage.folder).notice
@@ -103,19 +94,12 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
 def _stream(shards: Mapping[int, SimulationFile], block: int, log: Log) -> list[dict[str, Any]]:
     """The moments of every block, in whatever order."""
     states = min(block, min(shard.split.steps for shard in shards.values()))
-    blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=0.25).map_batches(
-        functools.partial(block_moments, shards=shards),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=0.25,
+    batches = map_blocks(
+        shards, states, functools.partial(block_moments, shards=shards), num_cpus=READING_CPUS
     )
-    rows: list[dict[str, Any]] = []
+    logged = log_while_waiting(batches, "the reading of the training set", READING_REQUEST, log)
     with unwrap_errors():
-        batches = blocks.iter_batches(batch_size=None, batch_format="pyarrow")
-        for batch in log_while_waiting(batches, "the reading of the training set", READING_REQUEST, log):
-            assert isinstance(batch, pa.Table)
-            rows += batch.to_pylist()
-    return rows
+        return [row for batch in logged for row in batch.to_pylist()]
 
 
 def block_moments(batch: pa.Table, shards: Mapping[int, SimulationFile]) -> pa.Table:

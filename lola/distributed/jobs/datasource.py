@@ -4,12 +4,42 @@ A read task covers one file and yields block by block, so that no file is ever h
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import pyarrow as pa
+import ray.data
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from lola.data.well.simulation_files import SimulationFile
+from lola.distributed.cluster.connection import configure_ray_data
+
+READING_CPUS = 0.25
+
+
+def map_blocks(
+    shards: Mapping[int, SimulationFile],
+    states: int,
+    function: Callable[..., Any],
+    *,
+    ordered: bool = False,
+    **options: Any,
+) -> Iterator[pa.Table]:
+    """What a function, or an actor's class, makes of every block of `states` states, by Ray Data.
+
+    Arguments:
+        shards: The files by their number.
+        ordered: Whether results come in the order of the blocks, rather than as they are ready.
+        options: Those of `ray.data.Dataset.map_batches`.
+    """
+    configure_ray_data()
+    blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=READING_CPUS)
+    results = blocks.map_batches(function, batch_size=1, batch_format="pyarrow", **options)
+    results.context.execution_options.preserve_order = ordered
+    for table in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+        assert isinstance(table, pa.Table)
+        yield table
 
 
 class WellDatasource(Datasource):
@@ -25,7 +55,6 @@ class WellDatasource(Datasource):
         self.shards, self.states = dict(shards), states
 
     def estimate_inmemory_data_size(self) -> int:
-        """Bytes of all blocks."""
         return sum(shard.size for shard in self.shards.values())
 
     def get_read_tasks(

@@ -47,7 +47,6 @@ def open_splits(
 
 
 def dataset_fingerprint(splits: dict[str, WellSplit]) -> str:
-    """The fingerprint of all splits of a dataset."""
     return fingerprint({name: split.fingerprint for name, split in splits.items()})
 
 
@@ -55,10 +54,7 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     """Encode every split of a system's datasets and commit the cache; finished shards are kept.
 
     Arguments:
-        stage: The cache.
         model: The folder of the finished autoencoder that encodes.
-        datasets: The Well datasets.
-        config: What the cache holds.
 
     Raises:
         DataError: A simulation file cannot be read, and is not to be skipped.
@@ -75,7 +71,7 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     for name, fault in faults.items():
         event_log.notice(f"left out {name}: {fault}")
     for path in find_files(stage.folder):
-        if path.name.startswith(".shard-"):  # a killed job's; the lease says that nobody writes them
+        if path.name.startswith(".shard-"):  # a killed job's; under the lease no other process writes them
             path.unlink()
         elif path.suffix == ".parquet":
             fault = shard_error(path) if isinstance(path, Path) else ""  # objects appear whole
@@ -90,19 +86,23 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
         since = time.perf_counter()
         paths = [path for _, path, _ in files]
         for number, fault in _encode_shards(missing, paths, model, config, event_log.notice):
+            _, path, shard = files[number]
             if fault:
-                faults[_name(files[number][2])] = fault
-                event_log.notice(f"left out {_name(files[number][2])}: {fault}")
+                faults[_name(shard)] = fault
+                event_log.notice(f"left out {_name(shard)}: {fault}")
             else:
-                done += 1
-                encoded += _states(files[number][2], config)
-                rates = _rates(files[number][1], files[number][2], config, since)
+                states, took = _states(shard, config), time.perf_counter() - since
+                done, encoded = done + 1, encoded + states
+                rates = {
+                    "encode/states_per_second": states / took,
+                    "encode/bytes_per_second": path.stat().st_size / took,
+                }
                 event_log.metrics(done, {"progress/shards": done} | rates)
             since = time.perf_counter()
     existing = set(find_files(stage.folder))
     seconds = time.perf_counter() - started
     stage.commit(
-        **_describe(splits, [each for each in files if each[1] in existing], faults),
+        **_describe(splits, [file for file in files if file[1] in existing], faults),
         autoencoder=model.name,
         seconds=seconds,
         # The encoders' own; None if there was nothing to do
@@ -116,15 +116,6 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
 def _states(shard: FaultReportingFile, config: CacheConfig) -> int:
     """States of a shard, variants included."""
     return len(shard.members) * shard.split.steps * variants_of(shard, config)
-
-
-def _rates(path: AnyPath, shard: FaultReportingFile, config: CacheConfig, since: float) -> dict[str, float]:
-    """How fast a shard was made."""
-    seconds = time.perf_counter() - since
-    return {
-        "encode/states_per_second": _states(shard, config) / seconds,
-        "encode/bytes_per_second": path.stat().st_size / seconds,
-    }
 
 
 def _encode_shards(
@@ -160,10 +151,12 @@ def _trajectories(
         DataError: A block carries a fault.
     """
     written = 0
-    for index, own in itertools.groupby(_sound(blocks), key=lambda block: block.trajectory):
+    for index, own in itertools.groupby(blocks, key=lambda block: block.trajectory):
         parts: list[list[np.ndarray]] = [[] for _ in range(variants)]
         parameters: dict[int, np.ndarray] = {}
         for block in own:
+            if block.fault:
+                raise DataError(block.fault)
             parts[block.variant].append(block.latents)
             parameters[block.variant] = block.parameters
         for variant, latents in enumerate(parts):
@@ -174,14 +167,6 @@ def _trajectories(
             written += 1
     if written != variants * len(shard.members):
         raise DataError(f"{written} rows of {len(shard.members)} trajectories of {_name(shard)} were encoded")
-
-
-def _sound(blocks: Iterable[EncodedBlock]) -> Iterator[EncodedBlock]:
-    """The blocks, up to the first that carries a fault."""
-    for block in blocks:
-        if block.fault:
-            raise DataError(block.fault)
-        yield block
 
 
 def _describe(

@@ -25,12 +25,12 @@ import ray
 import torch
 
 from lola.core.errors import LolaError
-from lola.core.filesystem import describe_os_error
 from lola.core.strict_json import null_if_not_finite
 from lola.core.waiting import Reminder
 from lola.data.systems import get_system
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import WellSplit
+from lola.distributed.cluster.causes import failure_reason
 from lola.distributed.cluster.resources import (
     ClusterResources,
     ResourceRequest,
@@ -60,10 +60,7 @@ class EvaluationRun:
     """A subject to score as a stage.
 
     Arguments:
-        stage: Where the results go.
-        config: What is scored.
         subject: The key columns of its rows.
-        datasets: The Well datasets.
         autoencoder, emulator: Folders of the finished models it needs.
     """
 
@@ -90,13 +87,9 @@ def evaluation_step(
     """The evaluation whose stage is configured by an `EvaluationConfig`.
 
     Arguments:
-        stage: Where the results go.
-        datasets: The Well datasets.
         dataset: The fingerprint of the split that the configuration names.
-        trajectories: How many trajectories that split has.
         model: The subject's `model` column.
         compression: The rate of its latent space; None in pixel space.
-        training_seed: The seed of its training.
         autoencoder, emulator: Folders of the models it needs, which are finished by the time it is made.
     """
     config = stage.config
@@ -241,12 +234,11 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
             ray.get(finished)
         except ray.exceptions.RayError as error:
             first = first or error
-            cause = getattr(error, "cause", None) or error
-            why = describe_os_error(cause) or f"{type(cause).__name__}: {cause}"
-            why = str(cause) if isinstance(cause, LolaError) else why
             committed_parts = [part.committed for part in mine]
             lost = mine[committed_parts.index(False)] if False in committed_parts else mine[-1]
-            failures.append(f"{split.trajectories[lost.index].id} from state {lost.start}: {why}")
+            failures.append(
+                f"{split.trajectories[lost.index].id} from state {lost.start}: {failure_reason(error)}"
+            )
             mine = [part for part, whole in zip(mine, committed_parts, strict=True) if whole]
         # Only this process's tasks commit parts: listing all of them each time would be quadratic
         waiting -= collections.Counter(part.index for part in mine)
@@ -275,9 +267,7 @@ def parts_per_task(parts: int, gpus: float, cluster: ClusterResources) -> int:
     """How many parts a task takes: one where nodes may come, which then find tasks to do.
 
     Arguments:
-        parts: Parts to score.
         gpus: GPUs of a task; a task takes one CPU.
-        cluster: What the cluster has.
     """
     workers = max(1, int(cluster.gpus / gpus if gpus else cluster.cpus))
     return 1 if cluster.grows else max(1, parts // (TASKS_PER_WORKER * workers))

@@ -39,9 +39,7 @@ def simulate(
     One process at a time simulates into a folder; others wait for it and find what it made.
 
     Arguments:
-        config: What to simulate.
         well: The folder of Well datasets, a path or a URL.
-        log: Takes lines about progress.
         before: Called when a cluster is connected and something is about to be simulated.
 
     Raises:
@@ -79,7 +77,7 @@ def _simulate_missing(
     log: Log,
     before: Callable[[], None],
 ) -> int:
-    """Simulate what nobody has by now, under the lease of the folder; returns how many files."""
+    """Simulate the files that are still missing, under the lease of the folder; returns how many."""
     missing = {path: job for path, job in wanted.items() if not path.exists()}
     for dataset in {job.dataset for job in wanted.values()}:
         remove_temporary_paths(root / dataset)

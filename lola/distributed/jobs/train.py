@@ -28,8 +28,8 @@ from torch import nn
 
 from lola.core.config import Config
 from lola.core.errors import CorruptError, LolaError, StorageError
-from lola.core.filesystem import describe_os_error
 from lola.core.seeding import seed_process
+from lola.distributed.cluster.causes import failure_reason
 from lola.distributed.cluster.preemption import PreemptionMonitor
 from lola.distributed.cluster.resources import ResourceRequest, cpus_per_gpu
 from lola.distributed.cluster.waits import WorkersCallback
@@ -64,7 +64,6 @@ class TrainingRun:
 
     Arguments:
         stage: Where the results go.
-        training: How the model is trained.
         setup: Builds model and sources; called in every worker.
         model: The model's configuration and `sizes` the arguments of its `build`, to load it by.
         details: What else the manifest says.
@@ -84,7 +83,9 @@ def run_training(run: TrainingRun) -> None:
     Raises:
         LolaError: The model or the data do not fit, or training failed more often than allowed.
     """
-    run = _with_cpus(run)
+    if not run.training.cpus:  # as many as its workers' GPUs have a share in
+        training = run.training.replace(cpus=int(run.training.gpus) * cpus_per_gpu())
+        run = dataclasses.replace(run, training=training)
     stage, config = run.stage, run.training
     store = CheckpointStore.of(stage, config)
     for line in store.repair():
@@ -122,7 +123,7 @@ def run_training(run: TrainingRun) -> None:
         final = getattr(error, "controller_failure", None)
         if isinstance(final, LolaError):  # of `EventLogCallback`
             raise final from error
-        raise LolaError(f"training {stage.name} failed: {_cause(error)}") from error
+        raise LolaError(f"training {stage.name} failed: {failure_reason(error)}") from error
     metrics = result.metrics or {}
     if result.checkpoint is None or metrics.get("step") != config.steps:
         raise LolaError(
@@ -156,16 +157,7 @@ def workers_request(config: TrainingConfig) -> ResourceRequest:
     return ResourceRequest("training workers", "workers", config.fewest_workers, config.cpus, config.gpus)
 
 
-def _with_cpus(run: TrainingRun) -> TrainingRun:
-    """The run with as many CPUs as its workers' GPUs have a share in, if it names none."""
-    if run.training.cpus:
-        return run
-    training = run.training.replace(cpus=int(run.training.gpus) * cpus_per_gpu())
-    return dataclasses.replace(run, training=training)
-
-
 def _worker(loop_config: dict[str, Any]) -> None:
-    """What runs in every training process."""
     run: TrainingRun = loop_config["run"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -223,10 +215,7 @@ class ModelFlopsUtilization:
     """The share of the workers' peak that the operations of training steps are, from the steps' seconds.
 
     Arguments:
-        run: What is trained.
-        source: Where its windows are read from.
         device: One of the workers' devices, which are alike.
-        workers: How many there are.
     """
 
     def __init__(self, run: TrainingRun, source: WindowSource, device: torch.device, workers: int) -> None:
@@ -270,16 +259,3 @@ class EventLogCallback(UserCallback):
             again = isinstance(error, StorageError) and not isinstance(error, CorruptError)
             if isinstance(error, LolaError) and not again:
                 raise error
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of the innermost cause."""
-    failures = getattr(error, "worker_failures", None)
-    inner: BaseException = next(iter(failures.values())) if failures else error
-    inner = getattr(inner, "_base_exc", None) or inner
-    inner = getattr(inner, "cause", None) or inner
-    refused = describe_os_error(inner)
-    if refused or isinstance(inner, LolaError):
-        return refused or str(inner)
-    lines = str(inner).strip().splitlines() or [""]
-    return f"{type(inner).__name__}: {lines[-1]}"

@@ -30,7 +30,6 @@ class TrialQueue(Searcher):
 
     Arguments:
         trials: What to run; a configuration names a trial as `trial`.
-        read_resources: Returns what the cluster has.
         limit: Maximum number of concurrent trials; 0 is no limit.
         log: Takes a line about what a trial waits for.
     """

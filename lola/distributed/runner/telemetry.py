@@ -61,7 +61,7 @@ class RayMetrics:
 
 @dataclasses.dataclass
 class StageState:
-    """What a stage's log holds behind its offset `start`, and whether the last poll found more."""
+    """What a stage's log holds after its offset `start`, and whether the last poll found more."""
 
     step: Step
     start: int
@@ -180,13 +180,12 @@ class LiveMetricsSink:
 
     def _state(self, trial: Trial) -> str:
         stages = self._of(trial)
-        if all(each.finished for each in stages):
+        if all(state.finished for state in stages):
             return "finished"
-        status = {each.progress.status for each in stages if not each.finished}
+        status = {state.progress.status for state in stages if not state.finished}
         return "failed" if "FAILED" in status else "running" if "RUNNING" in status else "waiting"
 
     def summary(self) -> str:
-        """How many trials are in which state."""
         states = collections.Counter(map(self._state, self.trials))
         counts = [f"{states[state]} {state}" for state in STATES if states[state]]
         return f"{len(self.trials)} trials: {', '.join(counts)}"
@@ -197,20 +196,20 @@ class LiveMetricsSink:
     def _remaining(self) -> float | None:
         """Expected seconds until all trials are done."""
         rates: dict[tuple[str, ...], list[float]] = collections.defaultdict(list)
-        for each in self.stages.values():
-            if each.progress.seconds is not None:
-                for key in _similar(each):
-                    rates[key].append(each.progress.seconds)
+        for state in self.stages.values():
+            if state.progress.seconds is not None:
+                for key in _similar(state):
+                    rates[key].append(state.progress.seconds)
         means = {key: statistics.fmean(seconds) for key, seconds in rates.items()}
         unfinished = [trial for trial in self.trials if self._state(trial) != "finished"]
         if unfinished and not means:
             return None
         tasks = []
         for trial in unfinished:
-            stages = [each for each in self._of(trial) if not each.finished]
-            if any(each.progress.status == "FAILED" for each in stages):
+            stages = [state for state in self._of(trial) if not state.finished]
+            if any(state.progress.status == "FAILED" for state in stages):
                 continue
-            seconds = sum(_seconds_left(each, means) for each in stages)
+            seconds = sum(_seconds_left(state, means) for state in stages)
             tasks.append(Task(trial.name, seconds, self.needs[trial.name], {"slots": 1}))
         return makespan(tasks, {"slots": self.slots()})
 
@@ -222,16 +221,16 @@ def _follow(step: Step) -> StageState:
     return StageState(step, offset, finished, progress)
 
 
-def _seconds_left(each: StageState, means: Mapping[tuple[str, ...], float]) -> float:
+def _seconds_left(state: StageState, means: Mapping[tuple[str, ...], float]) -> float:
     """Expected seconds until a stage is done, else from the mean seconds of similar ones."""
-    progress = each.progress
+    progress = state.progress
     if progress.seconds_left is not None:
         return progress.seconds_left
-    expected = next(means[key] for key in _similar(each) if key in means)
+    expected = next(means[key] for key in _similar(state) if key in means)
     return max(0.0, expected - (time.time() - progress.began if progress.status == "RUNNING" else 0.0))
 
 
-def _similar(each: StageState) -> Sequence[tuple[str, ...]]:
+def _similar(state: StageState) -> Sequence[tuple[str, ...]]:
     """Keys that a stage shares with similar ones, the most similar first."""
-    tags = each.step.tags
+    tags = state.step.tags
     return (tags["stage"], tags["model"]), (tags["stage"],), ()

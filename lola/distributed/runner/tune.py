@@ -18,11 +18,12 @@ from ray.exceptions import OutOfMemoryError
 
 from lola.core.errors import LolaError
 from lola.core.waiting import Log
+from lola.distributed.cluster.causes import failure_reason
 from lola.distributed.cluster.connection import HEAD
 from lola.distributed.cluster.resources import cluster_resources
 from lola.distributed.runner.queue import TrialQueue
 from lola.distributed.runner.telemetry import LiveMetricsSink
-from lola.distributed.trials import Trial, complete_event_log, failure_reason, run_trial
+from lola.distributed.trials import Trial, complete_event_log, run_trial
 from lola.storage.follow import LogReader, poll_in_threads
 from lola.storage.progress import Progress
 from lola.storage.tracking import Tracker
@@ -55,10 +56,8 @@ def run_trials(
     """Run trials, as many at once as fit the cluster; returns why trials failed, by name.
 
     Arguments:
-        trials: What to run.
         folder: Where Ray Tune keeps its files meanwhile.
         limit: Maximum number of concurrent trials; 0 is no limit.
-        log: Takes lines about what trials wait for.
 
     Raises:
         LolaError: Nodes ran out of memory again and again.
@@ -137,7 +136,6 @@ def describe_failures(failures: Mapping[str, str], trials: int) -> str:
 
     Arguments:
         failures: Reasons by the names of trials.
-        trials: How many there are in all.
     """
     waiting = [name for name, reason in failures.items() if reason == INPUT_MISSING]
     own = [f"{name} ({reason})" for name, reason in failures.items() if reason != INPUT_MISSING]

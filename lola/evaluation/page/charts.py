@@ -62,9 +62,7 @@ class Chart:
 
     Arguments:
         about: What it shows, for those who cannot see it.
-        x: The horizontal axis.
         y: The vertical axis, or one for each value of the key `metric`.
-        series: The curves.
         choices: What can be chosen; a choice of less than two values is not offered.
         rows, columns: Keys of choices that the panels of a still picture differ in.
     """
@@ -84,7 +82,6 @@ class Chart:
         ]
 
     def vertical(self, chosen: Mapping[str, str]) -> Axis:
-        """The vertical axis of the chosen metric."""
         return self.y[chosen["metric"]] if isinstance(self.y, dict) else self.y
 
 

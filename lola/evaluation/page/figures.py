@@ -1,10 +1,9 @@
 """Pictures of example states, and how pictures are saved; none touches the global state of matplotlib."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,8 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lola.storage.stages import atomic_path
-
-P = ParamSpec("P")
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -65,18 +62,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     return path
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw with the style of this module, and leave the global one as it is."""
-
-    @functools.wraps(draw)
-    def drawn(*arguments: P.args, **options: P.kwargs) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*arguments, **options)
-
-    return drawn
-
-
-@styled
+@matplotlib.rc_context(STYLE)
 def example_states(example: Example) -> Figure:
     """Pictures of states, a row per method and a column per lead time, on the truth's colour scale."""
     rows, columns = len(example.rows), len(example.lead_times)

@@ -46,8 +46,6 @@ class Film:
     """A trajectory as several methods see it.
 
     Arguments:
-        title: Which trajectory.
-        fields: The names of the fields.
         lead_times: Simulation steps since the last context state, with shape `(L,)`.
         rows: The truth, then the methods.
         shown: The field that is shown first.
@@ -96,7 +94,7 @@ def choose_frames(count: int) -> np.ndarray:
 
 
 def select_frames(row: Row) -> Row:
-    """A row as the film shows it, which holds no more than that: of states on disk no others are read."""
+    """A row with the frames that the film shows; of states on disk no others are read."""
     frames = choose_frames(row.states.shape[1])
     states = np.stack([shrink(row.states[:, frame]) for frame in frames], 1)
     return dataclasses.replace(row, states=states)

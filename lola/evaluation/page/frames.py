@@ -21,43 +21,30 @@ SIZE = 256
 """Points along the longest side of a picture at most; finer grids are averaged over blocks."""
 
 
-def trajectory_frames(
-    split: WellSplit, index: int = 0, steps: Sequence[int] = (), channels: Sequence[str] = ()
-) -> Figure:
-    """A row of pictures per channel and a column per state, each row on one scale, at the true coordinates.
+def trajectory_frames(split: WellSplit) -> Figure:
+    """The scalar fields of the first trajectory in rows, evenly spaced states in columns.
 
-    Arguments:
-        split: The trajectories. Channels that their system transforms are drawn as logarithms, and of three
-            dimensions the middle slice; one dimension has no pictures.
-        index: The trajectory.
-        steps: The states; six of them, evenly spaced, by default.
-        channels: The channels; those of scalar fields by default.
+    Each row has one scale and the true coordinates. Fields that their system transforms are drawn as
+    logarithms, and of three dimensions the middle slice.
 
     Raises:
-        DataError: The file cannot be read, or there is no such channel, trajectory or state.
+        DataError: The file cannot be read.
         StorageError: The file cannot be reached.
     """
     system = split.system
-    chosen = tuple(channels) or tuple(field.name for field in system.fields if field.order == 0)
-    shown = tuple(steps) or tuple(np.linspace(0, split.steps - 1, FRAMES).round().astype(int).tolist())
-    numbers = [system.channels.index(name) for name in chosen if name in system.channels]
-    if len(numbers) < len(chosen) or not 0 <= index < len(split.trajectories) or system.dimensions < 2:
-        raise DataError(
-            f"there are no pictures of {', '.join(chosen)} of trajectory {index}: {system.name} has "
-            f"{len(split.trajectories)} in {system.dimensions}d of {', '.join(system.channels)}"
-        )
-    if not all(0 <= step < split.steps for step in shown):
-        raise DataError(f"trajectories of {split.steps} states have no states {', '.join(map(str, shown))}")
-    states = np.stack([split.read(index, step, step + 1)[numbers, 0].numpy() for step in shown], axis=1)
+    shown = np.linspace(0, split.steps - 1, FRAMES).round().astype(int).tolist()
+    names = [field.name for field in system.fields if field.order == 0]
+    numbers = [system.channels.index(name) for name in names]
+    states = np.stack([split.read(0, step, step + 1)[numbers, 0].numpy() for step in shown], axis=1)
     if system.dimensions == 3:
         states = states[..., states.shape[-1] // 2]
     rows = {}
-    for name, number, values in zip(chosen, numbers, states, strict=True):
+    for name, number, values in zip(names, numbers, states, strict=True):
         if system.transforms[number] == "identity":
             rows[name.replace("_", " ")] = values
         else:
             rows[f"log10 {name}"] = np.log10(np.maximum(values, 1e-30))
-    times = split.axis(index, "time")
+    times = split.axis(0, "time")
     rows = {name: shrink(values, SIZE) for name, values in rows.items()}
     axes = [_shrunk(axis, split.grid[:2]) for axis in split.coordinates[:2]]
     with matplotlib.rc_context(STYLE):

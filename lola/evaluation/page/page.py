@@ -27,12 +27,9 @@ class Section:
     Arguments:
         name: The anchor, and the stem of the files that are written next to the page.
         title: The heading; a part without one belongs to the part before.
-        text: What it shows.
-        figure: A picture.
         table: Rows of a `lead_time_table`, which are laid out by method.
         plain: A table that is shown as it is.
         chart: A chart to explore; if folded away, its still picture.
-        film: A film to play.
         printed: A name and the paper's own table, which is folded away.
         folded: Whether the picture is folded away.
         note: An explanation of the tables, below them.
@@ -62,13 +59,10 @@ class Page:
 
     Arguments:
         title: The headline.
-        system: The physical system.
         findings: What the numbers say, in sentences.
-        sections: Its parts.
         missing: Names of what the paper shows and this page lacks, each with what would produce it.
         settings: Names and values of what was run.
         limits: Sentences on what the numbers cannot show.
-        links: Names and addresses of related pages.
     """
 
     title: str
@@ -78,7 +72,6 @@ class Page:
     missing: Sequence[tuple[str, str]] = ()
     settings: Sequence[tuple[str, str]] = ()
     limits: Sequence[str] = ()
-    links: Sequence[tuple[str, str]] = ()
 
 
 def write_page(folder: Path, page: Page) -> Path:

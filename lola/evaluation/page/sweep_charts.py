@@ -55,8 +55,6 @@ def lead_time_chart(
     """Some metrics of every method over lead time, by field, target and rate.
 
     Arguments:
-        curves: The curves.
-        names: The metrics.
         target: What they are against at first.
         rows: The key that the rows of the still picture differ in, such as `metric`.
     """

@@ -3,8 +3,8 @@
 Every sentence with a number is computed from the tidy tables; limits of the numbers are listed as well.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -19,76 +19,62 @@ from lola.evaluation.tables.significance import paired_table
 from lola.evaluation.tables.speed import Timing, speed_table
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a report shows.
+def make_page(
+    scores: Aggregates,
+    *,
+    film: Film | None = None,
+    examples: Sequence[Example] = (),
+    timings: Sequence[Timing] = (),
+    simulations: Sequence[Section] = (),
+    **described: Any,
+) -> Page:
+    """The page of a sweep.
 
     Arguments:
-        title: The headline.
-        settings: Names and values of what was run.
         scores: What was scored.
         film: A trajectory to play.
         examples: States to picture.
         timings: Speed by method.
         simulations: Parts that show the simulations themselves.
-        limits: Sentences on what the numbers cannot show.
-        links: Names and addresses of related pages.
+        described: The title, the settings and the limits of a `Page`.
     """
-
-    title: str
-    settings: Sequence[tuple[str, str]]
-    scores: Aggregates
-    film: Film | None = None
-    examples: Sequence[Example] = ()
-    timings: Sequence[Timing] = ()
-    simulations: Sequence[Section] = ()
-    limits: Sequence[str] = ()
-    links: Sequence[tuple[str, str]] = ()
-
-
-def make_page(report: Report) -> Page:
-    """The page of a report."""
-    scores = report.scores
-    simulator = any(timing.model == "simulator" for timing in report.timings)
     return Page(
-        title=report.title,
         system=scores.system,
-        findings=[*findings(report), *_guided(report)],
-        sections=[*_sections(report), *report.simulations],
-        missing=sections.missing(scores, simulator),
-        settings=report.settings,
-        limits=report.limits,
-        links=report.links,
+        findings=[*findings(scores), *_guided(scores)],
+        sections=[*_sections(scores, film, examples, timings), *simulations],
+        missing=sections.missing(scores, any(timing.model == "simulator" for timing in timings)),
+        **described,
     )
 
 
-def _sections(report: Report) -> Iterator[Section]:
-    scores = report.scores
+def _sections(
+    scores: Aggregates, film: Film | None, examples: Sequence[Example], timings: Sequence[Timing]
+) -> Iterator[Section]:
     tables = scores.main.tables()
     yield from sections.accuracy(scores)
-    if report.film is not None:
-        text = f"{report.film.title}: every field as every method sees it, on the truth's colours."
-        yield Section("film", "Film", text, film=report.film)
-    yield from _example_sections(report.examples, report.film is not None)
+    if film is not None:
+        text = f"{film.title}: every field as every method sees it, on the truth's colours."
+        yield Section("film", "Film", text, film=film)
+    yield from _example_sections(examples, film is not None)
     yield from sections.compression(scores, tables)
     yield from sections.significance(scores)
     yield from sections.calibration(scores)
     yield from sections.spectra(scores)
     yield from sections.sampling(scores, tables)
     yield from sections.conditioning(scores)
-    if report.timings:
+    if timings:
         yield Section(
             "speed",
             "Speed",
             "Seconds per emulated state of one member, with encoding and decoding, on the machine of this "
             "run.",
-            plain=speed_table(report.timings, scores.system.name),
+            plain=speed_table(timings, scores.system.name),
         )
 
 
-def _guided(report: Report) -> Iterator[str]:
+def _guided(scores: Aggregates) -> Iterator[str]:
     """VRMSE with and without observations, by range of lead times."""
-    table = sections.with_observations(report.scores)
+    table = sections.with_observations(scores)
     for (rate, name), rows in table.groupby(["compression", "range"], sort=False):
         without = rows.loc[rows["guidance"] == "", "value"].min()
         for _, row in rows[rows["guidance"] != ""].iterrows():
@@ -105,9 +91,8 @@ def _example_sections(examples: Sequence[Example], folded: bool) -> Iterator[Sec
         yield Section(name, title, example.title, example_states(example), folded=folded)
 
 
-def findings(report: Report) -> list[str]:
-    """The main results in sentences."""
-    main = report.scores.main
+def findings(scores: Aggregates) -> list[str]:
+    main = scores.main
     ranges = main.system.ranges
     table = main.estimated("vrmse", ranges)
     sentences = [*_against_persistence(table), *_best_emulators(table), *_paired(main)]
@@ -182,7 +167,6 @@ def demo_limits(
     test_trajectories: int,
     grid: Sequence[int],
     training_steps: int,
-    training_seeds: int = 1,
 ) -> list[str]:
     """What a run of this size cannot show, compared with the paper's.
 
@@ -190,7 +174,6 @@ def demo_limits(
         train_trajectories, test_trajectories: Numbers of simulations for training and for scoring.
         grid: Points along each axis.
         training_steps: Optimiser steps of an emulator.
-        training_seeds: Trainings per configuration.
     """
     size = " × ".join(map(str, grid))
     return [
@@ -200,9 +183,7 @@ def demo_limits(
         f"{test_trajectories:,} test trajectories were scored. The intervals are bootstraps over them: they "
         "show how much other test trajectories would change a number, not how much another training would.",
         "1 training per configuration: differences between seeds are unknown, and a difference between "
-        "methods may be no larger."
-        if training_seeds == 1
-        else f"{training_seeds} trainings per configuration: too few to tell small differences from chance.",
+        "methods may be no larger.",
         f"{training_steps:,} optimiser steps per emulator; the study took 262,144. The ranking of methods "
         "may change with more training.",
         "A coarse grid has few fine scales. The same compression rate loses less detail on a larger grid, "

@@ -30,7 +30,7 @@ class Invariant:
     """A conserved quantity.
 
     Arguments:
-        name: Its name in tables, behind `drift_`.
+        name: Its name in tables, after `drift_`.
         channels: The fields that are its density, or the components of it.
         boundaries: Those that let nothing of it through.
     """
@@ -49,15 +49,14 @@ INVARIANTS = {
 }
 
 
-def conserved(system: str, boundary: np.ndarray) -> tuple[Invariant, ...]:
+def conserved_quantities(system: str, boundary: np.ndarray) -> tuple[Invariant, ...]:
     """What a simulation conserves.
 
     Arguments:
-        system: The name of the physical system.
         boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
     """
     codes = {int(code) for code in boundary.flat}
-    return tuple(each for each in INVARIANTS.get(system, ()) if codes <= each.boundaries)
+    return tuple(invariant for invariant in INVARIANTS.get(system, ()) if codes <= invariant.boundaries)
 
 
 def drift(known: Tensor, means: Tensor, *, spatial: int) -> Tensor:
@@ -66,7 +65,6 @@ def drift(known: Tensor, means: Tensor, *, spatial: int) -> Tensor:
     Arguments:
         known: Its density in the last known state, with shape `(components, *grid)`.
         means: Means over the grid of its density in predicted states, with shape `(..., components, L)`.
-        spatial: The number of grid axes.
 
     Returns:
         The drift, with shape `(..., components, L)`.

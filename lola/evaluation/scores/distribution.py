@@ -35,7 +35,6 @@ def crps_and_ranks(
 
     Arguments:
         errors: The errors, with shape `(M, ..., *grid)`, in the unit of the field.
-        spatial: The number of grid axes.
         buffer: Where errors are sorted, with shape `(M + 1, ..., *grid)`; allocated if None.
 
     Returns:
@@ -71,9 +70,9 @@ def _count_ranks(errors: Tensor, spatial: int) -> Tensor:
     ties = (count - untied).reshape(leading.numel(), -1)
     extremes = errors.amin(tuple(range(-spatial, 0))), errors.amax(tuple(range(-spatial, 0)))
     finite = torch.stack(extremes).isfinite().all(0).all(0).reshape(-1, 1)
-    # The share of a cell is added from the lowest rank it can have, and taken away behind the highest.
+    # The share of a cell is added from the lowest rank it can have, and taken away after the highest.
     share = 1 / ((ties + 1).nan_to_num(1.0).double() * below.shape[1])
-    first, behind = below.nan_to_num().long(), (below + ties + 1).nan_to_num().long()
+    first, after = below.nan_to_num().long(), (below + ties + 1).nan_to_num().long()
     steps = share.new_zeros(leading.numel(), count + 2)
-    steps.scatter_add_(1, first, share).scatter_add_(1, behind, -share)
+    steps.scatter_add_(1, first, share).scatter_add_(1, after, -share)
     return steps.cumsum(1)[:, :-1].where(finite, torch.nan).reshape(*leading, count + 1)

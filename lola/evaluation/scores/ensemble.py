@@ -94,7 +94,6 @@ def score_ensemble(
     Arguments:
         targets: Fields u by name, each with shape `(C, L, *grid)` or other axes before the grid, in any unit.
         members: The ensemble, with shape `(M, C, L, *grid)`.
-        spatial: The number of grid axes.
 
     Returns:
         The scores by target, and the statistics of the members.

@@ -1,6 +1,7 @@
 """Scores of one trajectory as rows of the tidy tables."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,42 +77,19 @@ def model_key(model: str, weights: Weights) -> str:
     return f"{model}_ema" if weights == "ema" else model
 
 
-def score(
-    subject: Subject, truth: Tensor, members: Tensor, *, channels: Sequence[str], lead_times: np.ndarray
-) -> tuple[pa.Table, pa.Table]:
-    """Score an ensemble against a trajectory, field by field and lead time by lead time.
-
-    A prediction that is not finite keeps its rows; of these only `stability` is finite.
-
-    Arguments:
-        subject: The key columns.
-        truth: The target in physical units, with shape `(C, L, *grid)`.
-        members: The ensemble in physical units, with shape `(M, C, L, *grid)`.
-        channels: The names of the fields.
-        lead_times: Simulation steps since the last context state, with shape `(L,)`.
-
-    Returns:
-        Rows of the metrics table, and of the second table: spectra, coherence and ranks.
-    """
-    scores, statistics = score_ensemble({"target": truth}, members, spatial=truth.ndim - 2)
-    rollouts = {"stability": (channels, share_stable(truth, statistics))}
-    return tabulate(subject, scores["target"], rollouts, channels=channels, lead_times=lead_times)
-
-
-def stored_bytes(channels: Sequence[str], grid: Sequence[int], members: int) -> int:
+@functools.cache
+def stored_bytes(channels: tuple[str, ...], grid: tuple[int, ...], members: int) -> int:
     """Bytes of both tables per state that is scored against one target, without the drifts of invariants.
 
     Only the values count: the key columns are small.
-
-    Arguments:
-        channels: The names of the fields.
-        grid: Cells along each grid axis.
-        members: Size of the ensemble.
     """
     few = min(members, 2)  # further members add ranks alone
     truth, ensemble = torch.zeros(1, 1, *grid), torch.zeros(few, 1, 1, *grid)
     subject = Subject(system="", dataset="", fingerprint="", model="", space="", compression=1.0)
-    metrics, spectra = score(subject, truth, ensemble, channels=channels[:1], lead_times=np.ones(1, np.int32))
+    scores, statistics = score_ensemble({"truth": truth}, ensemble, spatial=len(grid))
+    rollouts = {"stability": (channels[:1], share_stable(truth, statistics))}
+    place: dict[str, Any] = {"channels": channels[:1], "lead_times": np.ones(1, np.int32)}
+    metrics, spectra = tabulate(subject, scores["truth"], rollouts, **place)
     values = len(spectra["values"].combine_chunks().flatten()) + members - few
     return len(channels) * (8 * metrics.num_rows + 4 * values)
 
@@ -122,10 +100,7 @@ def drifts(
     """The mean over members of the drift of what is conserved, with the fields that hold it.
 
     Arguments:
-        invariants: Conserved quantities of the simulation.
-        channels: The names of the fields.
         known: The last known state in physical units, with shape `(C, *grid)`.
-        statistics: The means of the members.
 
     Returns:
         Metrics `drift_mass` and the like: names of fields, and values with shape `(fields, L)`.
@@ -149,10 +124,7 @@ def tabulate(
     """Rows of scores.
 
     Arguments:
-        subject: The key columns.
-        scores: The scores against one target.
         rollouts: Further metrics: the names of the fields that have them, and values `(fields, L)`.
-        channels: The names of the fields.
         lead_times: Simulation steps since the last context state, with shape `(L,)`.
 
     Returns:
@@ -184,7 +156,6 @@ def _places(subject: Subject, fields: Sequence[str], lead_times: np.ndarray) -> 
 
 
 def _table(schema: pa.Schema, place: dict[str, Any], metric: str, values: dict[str, Any]) -> pa.Table:
-    """Rows of a metric."""
     constant = np.zeros(len(place["field"]), np.int32)
     return pa.table(place | {"metric": _choose(constant, [metric])} | values, schema=schema)
 

@@ -2,7 +2,7 @@
 
 Batcher's odd-even merge exchange (Knuth, The Art of Computer Programming, volume 3, Algorithm 5.2.2M) sorts
 M rows by O(M log^2 M) comparisons that do not depend on what is compared, so that each is one minimum and one
-maximum of whole rows. A general sort along the first axis instead gathers every column by itself.
+maximum of whole rows. A general sort along the first axis instead gathers one column after the other.
 """
 
 import functools

@@ -83,7 +83,6 @@ class Binning:
     """The bins of a half spectrum.
 
     Arguments:
-        spatial: The number of grid axes.
         bins: The bin of every mode, flattened; bin 0 holds the mean of the field.
         weights: The weight of every mode in the mean of its bin; modes that stand for themselves and their
             conjugate count twice.

@@ -27,7 +27,6 @@ SHARES = (0.1, 0.3, 1.0)
 
 
 def name_arm(optimizer: str, identity_init: bool) -> str:
-    """An arm's name for people."""
     name = {"adam": "Adam", "adamw": "AdamW"}.get(optimizer, optimizer.upper())
     return name if identity_init else f"{name}, no identity init"
 
@@ -44,7 +43,6 @@ def last_losses(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_best_rates(curves: pd.DataFrame) -> pd.DataFrame:
-    """The curves of every arm at its best rate."""
     losses = last_losses(curves)
     best = losses.loc[losses.groupby("arm", sort=False)["mean"].idxmin(), ["arm", "learning_rate"]]
     return curves.merge(best, on=["arm", "learning_rate"])
@@ -73,7 +71,10 @@ def optimizer_table(curves: pd.DataFrame) -> pd.DataFrame:
         }
         for share in SHARES:
             rows_then = at_share(run, share)
-            row[f"step {rows_then['step'].iloc[0]}"] = _spread(rows_then["valid_loss"])
+            loss = rows_then["valid_loss"]
+            row[f"step {rows_then['step'].iloc[0]}"] = (
+                f"{loss.mean():.3f} ({loss.min():.3f}–{loss.max():.3f})"
+            )
         seconds = _seconds(run)
         row["ms per step"] = f"{1e3 * seconds / run['step'].max():.0f}"
         row["time"] = f"{seconds / base:.2f}×"
@@ -103,7 +104,6 @@ def rate_table(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def sections(curves: pd.DataFrame) -> list[Section]:
-    """The parts of the study's page."""
     best = at_best_rates(curves)
     band = "Lines are means over seeds, bands reach from the least to the greatest."
     return [
@@ -163,9 +163,9 @@ def findings(curves: pd.DataFrame) -> Iterator[str]:
     yield f"After {steps} steps {base} has a validation loss of {target:.4f}."
     for arm in others:
         mean = losses.loc[arm, "mean"]
-        apart = losses.loc[arm, "low"] > losses.loc[base, "high"]
-        apart |= losses.loc[arm, "high"] < losses.loc[base, "low"]
-        remark = "" if apart else "; the ranges over seeds overlap"
+        are_separate = losses.loc[arm, "low"] > losses.loc[base, "high"]
+        are_separate |= losses.loc[arm, "high"] < losses.loc[base, "low"]
+        remark = "" if are_separate else "; the ranges over seeds overlap"
         reached = _reached(arms[arm], target, arms[base])
         yield f"{arm} has {mean:.4f}, {mean / target:.2f} times that{remark}.{reached}"
     seeds = best["seed"].nunique()
@@ -185,7 +185,3 @@ def _reached(run: pd.DataFrame, target: float, base: pd.DataFrame) -> str:
 def _seconds(run: pd.DataFrame) -> float:
     """The time of all steps, averaged over seeds."""
     return float(run.loc[run["step"] == run["step"].max(), "seconds"].mean())
-
-
-def _spread(values: pd.Series) -> str:
-    return f"{values.mean():.3f} ({values.min():.3f}–{values.max():.3f})"

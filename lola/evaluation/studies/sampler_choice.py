@@ -58,7 +58,6 @@ def choose(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Arguments:
         scores: Those of the candidates on the validation split, in the candidates' order.
-        metric: By which error.
 
     Returns:
         Rows `emulator, steps, sampler, error`; with several emulators also rows of `COMMON`, for samplers
@@ -110,36 +109,34 @@ def ratio_table(
         }
         for reference, others in references.items():
             for metric in METRICS:
-                ones = [errors.get((name, sampler, steps, metric)) for name in members]
-                twos = [
+                numerators = [errors.get((name, sampler, steps, metric)) for name in members]
+                denominators = [
                     errors.get((name, title, count, metric))
                     for name, (title, count) in zip(members, others, strict=True)
                 ]
-                if any(part is None for part in (*ones, *twos)):
+                if any(part is None for part in (*numerators, *denominators)):
                     continue
                 key = {"emulator": place, "choice": choice, "steps": steps, "sampler": sampler}
                 key |= {"metric": metric, "reference": reference}
-                rows += [key | row for row in _compared(ones, twos)]
+                rows += [key | row for row in _compare_ranges(numerators, denominators)]
     return pd.DataFrame(rows)
 
 
 def _choices(chosen: pd.DataFrame, emulators: list[str], present: str) -> Iterator[tuple[str, str, int, str]]:
     """What is reported: emulator, sampler, steps, and why."""
     common = chosen[chosen["emulator"] == COMMON]
-    for name in emulators:
+    for name in (*emulators, COMMON):
         own = chosen[chosen["emulator"] == name]
-        for choice, rows in ((OWN, own), (SHARED, common), (PRESENT, own.assign(sampler=present))):
-            for row in rows.itertuples():
+        kinds = {OWN: own, SHARED: common, PRESENT: own.assign(sampler=present)}
+        for choice, rows in kinds.items():
+            for row in rows.itertuples() if (name, choice) != (COMMON, OWN) else ():
                 yield name, str(row.sampler), int(row.steps), choice
-    for choice, rows in ((SHARED, common), (PRESENT, common.assign(sampler=present))):
-        for row in rows.itertuples():
-            yield COMMON, str(row.sampler), int(row.steps), choice
 
 
-def _compared(ones: list[pd.DataFrame], twos: list[pd.DataFrame]) -> Iterator[dict]:
+def _compare_ranges(numerators: list[pd.DataFrame], denominators: list[pd.DataFrame]) -> Iterator[dict]:
     """Comparisons over all ranges, then over each."""
-    a, b = (np.stack([part.to_numpy() for part in parts], axis=-1) for parts in (ones, twos))
-    ranges = list(ones[0].columns)
+    a, b = (np.stack([part.to_numpy() for part in parts], axis=-1) for parts in (numerators, denominators))
+    ranges = list(numerators[0].columns)
     every = list(range(len(ranges)))
     for name, chosen in ((ALL, every), *((name, [i]) for i, name in enumerate(ranges))):
         one, other = (values[:, chosen].reshape(len(values), -1) for values in (a, b))
@@ -156,7 +153,6 @@ def fewest_steps(ratios: pd.DataFrame, metric: str, tolerance: float) -> pd.Data
 
     Arguments:
         ratios: What `ratio_table` gave.
-        metric: By which error.
         tolerance: How much larger the error may be, such as 0.03.
 
     Returns:

@@ -31,8 +31,6 @@ class Study:
     """What a sampler study found.
 
     Arguments:
-        metric: The error that the choice was made by.
-        tolerance: By how much an error may be larger.
         candidates: Titles of the samplers and of their spacings, in order, by title of the candidate.
         fine: The sampler of the fine reference, and its steps.
         models: Names for people of the emulators, in order.
@@ -68,7 +66,6 @@ class Study:
 
 
 def sections(study: Study) -> list[Section]:
-    """The parts of the page."""
     error, percent = name_metric(study.metric), f"{100 * study.tolerance:g} %"
     return [
         Section(
@@ -258,7 +255,6 @@ def _ratio_chart(
 
 
 def findings(study: Study) -> Iterator[str]:
-    """What the numbers say."""
     error = name_metric(study.metric)
     percent = f"{100 * study.tolerance:g} %"
     for row in fewest_steps(study.ratios, study.metric, study.tolerance).itertuples():
@@ -297,7 +293,9 @@ def _present(study: Study) -> str:
 
 def _in_order(table: pd.DataFrame, study: Study) -> pd.DataFrame:
     """By model as they are named, then by steps."""
+    if table.empty:
+        return table
     order = list(study.names.values())
-    keyed = table.assign(place=table["model"].map(order.index)) if len(table) else table.assign(place=[])
-    keyed = keyed.sort_values(["place", "evaluations"], kind="stable") if len(table) else keyed
-    return keyed.drop(columns="place").fillna("–").reset_index(drop=True)
+    table = table.assign(place=table["model"].map(order.index))
+    table = table.sort_values(["place", "evaluations"], kind="stable", ignore_index=True)
+    return table.drop(columns="place").fillna("–")

@@ -16,7 +16,7 @@ from lola.data.systems import System
 from lola.evaluation.page.sweep_charts import UNITS, metric_names
 from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import Curve, curves_of
-from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate, name_range, sort_methods
+from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate_cells, name_range, sort_methods
 from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
 from lola.evaluation.tables.mean_spectra import mean_spectra
 from lola.evaluation.tables.paper import TABLES, paper_ranges, printed_table, printed_values
@@ -33,7 +33,6 @@ class Aggregates:
     """The reduced evaluations of one system, in order of their methods.
 
     Arguments:
-        system: The physical system.
         estimates: Rows of `lead_time_table`s of every metric that is shown, with a column `target`, over
             the paper's ranges of the metric and, of the VRMSE, over all lead times.
         curves: The curves of every metric that is shown, against both targets.
@@ -58,7 +57,7 @@ class Aggregates:
             for target in TARGETS:
                 for metric in metric_names(cells.metrics(target)):
                     found = cells.of(metric, target)
-                    rows = estimate(found, metric, _ranges(system, metric))
+                    rows = estimate_cells(found, metric, _ranges(system, metric))
                     estimates.append(rows.assign(target=target))
                     curves += curves_of(found, metric, target)
             errors.append(trajectory_errors(pair[0], [PAIRED], _ranges(system, PAIRED)))
@@ -95,7 +94,6 @@ class Aggregates:
 
     @property
     def rates(self) -> list[float]:
-        """The compression rates in latent space."""
         latent = self.estimates["space"] == "latent"
         return sorted(self.estimates.loc[latent, "compression"].unique())
 

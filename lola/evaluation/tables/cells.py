@@ -78,7 +78,6 @@ def encode_column(table: pa.Table, name: str) -> tuple[np.ndarray, list]:
 
     Arguments:
         table: Rows; columns of strings are dictionaries that all chunks share.
-        name: The column.
     """
     column = table[name].combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # without any chunk

@@ -11,9 +11,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
 
-from lola.evaluation.tables.cells import METHOD, Cells, CellTable
+from lola.evaluation.tables.cells import METHOD, Cells
 from lola.evaluation.tables.lead_times import bootstrap_weights
 
 MEAN = "mean of all fields"
@@ -41,31 +40,19 @@ class Curve:
     high: np.ndarray
 
 
-def curves(metrics: pa.Table, metric: str, *, target: str = "truth", draws: int = 1000) -> Iterator[Curve]:
-    """The curves of every method that has a metric, field by field and for their mean.
-
-    Arguments:
-        metrics: Tidy rows of one system.
-        metric: The name of a metric of the rows, or `spread_skill_ratio`.
-        target: What was scored against, `truth` or `autoencoded`.
-        draws: Resamplings of the bootstrap.
-    """
-    return curves_of(CellTable(metrics).of(metric, target), metric, target, draws)
-
-
 def curves_of(cells: Sequence[Cells], metric: str, target: str, draws: int = 1000) -> Iterator[Curve]:
-    """The curves of cells of one metric and target."""
-    for each in cells:
-        method = dict(zip(METHOD, each.method, strict=True))
-        count = len(each.trajectories)
-        parts = np.where(np.isfinite(each.values), each.values, np.nan).swapaxes(1, 2)
+    """The curves of cells of one metric and target, field by field and for their mean."""
+    for method_cells in cells:
+        method = dict(zip(METHOD, method_cells.method, strict=True))
+        count = len(method_cells.trajectories)
+        parts = np.where(np.isfinite(method_cells.values), method_cells.values, np.nan).swapaxes(1, 2)
         means = bootstrap_weights(count, draws) @ parts
         with np.errstate(divide="ignore", invalid="ignore"):
             estimates = np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]
         estimates = np.concatenate([estimates.mean(0, keepdims=True), estimates])
-        interval = np.full((2, len(estimates), len(each.lead_times)), np.nan)
+        interval = np.full((2, len(estimates), len(method_cells.lead_times)), np.nan)
         if count > 1:
             interval = np.quantile(estimates[:, 1:], [0.025, 0.975], axis=1)
-        for field, values, low, high in zip([MEAN, *each.fields], estimates, *interval, strict=True):
+        for field, values, low, high in zip([MEAN, *method_cells.fields], estimates, *interval, strict=True):
             # A view would keep all resamplings
-            yield Curve(metric, target, method, field, each.lead_times, values[0].copy(), low, high)
+            yield Curve(metric, target, method, field, method_cells.lead_times, values[0].copy(), low, high)

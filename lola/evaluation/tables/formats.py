@@ -41,7 +41,6 @@ def plain_latex(table: pd.DataFrame) -> str:
 
 
 def escape(text: str) -> str:
-    """A text with LaTeX's special characters escaped."""
     return re.sub("|".join(map(re.escape, SPECIAL)), lambda match: SPECIAL[match.group()], text)
 
 

@@ -15,7 +15,8 @@ method's estimate over R is then infinite.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -66,28 +67,26 @@ def lead_time_table(
         metric: The name of a metric of the rows, or `spread_skill_ratio`.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
         target: What was scored against, `truth` or `autoencoded`.
-        draws: Resamplings of the bootstrap.
 
     Returns:
         One row per method and range, in the order of the paper's tables: the columns of `METHOD`,
         `metric`, `range`, `value`, `low`, `high` (the interval, NaN for one trajectory), `trajectories`
         and `unstable` (how many of these are). Methods that lack the metric have no rows.
     """
-    return estimate(CellTable(metrics).of(metric, target), metric, ranges, draws)
+    return estimate_cells(CellTable(metrics).of(metric, target), metric, ranges, draws)
 
 
-def estimate(cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = 1000) -> pd.DataFrame:
+def estimate_cells(
+    cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = 1000
+) -> pd.DataFrame:
     """The `lead_time_table` of cells of one metric."""
-    rows = [row for each in cells for row in _over_ranges(each, metric, ranges, draws)]
+    rows = []
+    for part, bounds in itertools.product(cells, ranges):
+        values = values_within(part, bounds)
+        if values.size:
+            key = dict(zip(METHOD, part.method, strict=True)) | {"metric": metric}
+            rows.append(key | {"range": name_range(bounds)} | _estimate(values, draws))
     return sort_methods(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
-
-
-def _over_ranges(cells: Cells, metric: str, ranges: Sequence[Range], draws: int) -> Iterator[dict]:
-    key = dict(zip(METHOD, cells.method, strict=True)) | {"metric": metric}
-    for bounds in ranges:
-        parts = values_within(cells, bounds)
-        if parts.size:
-            yield key | {"range": name_range(bounds)} | _estimate(parts, draws)
 
 
 def values_within(cells: Cells, bounds: Range) -> np.ndarray:
@@ -161,7 +160,7 @@ def summarise(
     for target, prefix in (("truth", split), ("autoencoded", "autoencoded")):
         for metric in cells.metrics(target):
             own = spectrum_ranges if spectrum_ranges and metric.startswith("spectrum") else ranges
-            for row in estimate(cells.of(metric, target), metric, own, draws=1).itertuples():
+            for row in estimate_cells(cells.of(metric, target), metric, own, draws=1).itertuples():
                 summary[f"{prefix}/{metric}/{row.range}"] = float(row.value)
     return summary
 
@@ -203,7 +202,9 @@ def layout(table: pd.DataFrame) -> Layout:
     columns = list(dict.fromkeys(zip(table["metric"], table["range"], strict=True)))
     table = table.reset_index(drop=True)
     table = sort_methods(table.assign(flagged=_flags(table), best=_best(table)))
-    varying = [key for key in ("sampler", "members", "context", "overlap", "guidance") if _varies(table, key)]
+    # Keys in which methods of one model differ, so that their names must contain them
+    keys = ["sampler", "members", "context", "overlap", "guidance"]
+    varying = [key for key, most in table.groupby("model")[keys].nunique().max().items() if most > 1]
     rows = []
     for _, group in table.groupby(METHOD, sort=False):
         row = group.iloc[0]
@@ -226,14 +227,8 @@ def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
 
 
 def name_metric(metric: str) -> str:
-    """A metric's short name."""
     names = {"vrmse": "VRMSE", "crps": "CRPS", RATIO: "spread/skill"}
     return names.get(metric, metric.replace("spectrum_rmse", "power,").replace("_", " "))
-
-
-def _varies(table: pd.DataFrame, key: str) -> bool:
-    """Whether methods of one model differ in a key, so that their names must contain it."""
-    return bool((table.groupby("model")[key].nunique() > 1).any())
 
 
 def _flags(table: pd.DataFrame) -> pd.Series:

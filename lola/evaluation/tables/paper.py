@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lola.data.systems import System
-
-Range = tuple[int, int | None]
+from lola.evaluation.tables.lead_times import Range
 
 MISPRINTS = {
     ("euler", "autoencoder", 80, "psd_rmse_high", "61:100"): 0.098,

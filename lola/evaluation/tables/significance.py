@@ -41,7 +41,6 @@ def trajectory_errors(metrics: pa.Table, names: Sequence[str], ranges: Sequence[
 
     Arguments:
         metrics: Tidy rows of one system.
-        names: The metrics.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
 
     Returns:
@@ -65,7 +64,6 @@ def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> 
 
     Arguments:
         errors: `trajectory_errors` of one context, without guidance; less of the metric is better.
-        metric: The name of the metric.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
 
     Returns:

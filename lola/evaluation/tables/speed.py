@@ -55,7 +55,6 @@ def speed_table(timings: Sequence[Timing], system: str) -> pd.DataFrame:
 
 
 def show_seconds(seconds: float | None) -> str:
-    """Seconds for people."""
     if seconds is None:
         return "–"
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

@@ -22,6 +22,7 @@ from typing import Any
 from lola.core.config import prefix_options
 from lola.core.errors import ConfigError
 from lola.core.waiting import Log, describe_progress, progress_reminder
+from lola.distributed.jobs.blocks import ENCODER_CPUS
 from lola.distributed.jobs.compute_statistics import StatisticsConfig
 from lola.distributed.trials import Step
 from lola.emulation.cache_config import CacheConfig
@@ -32,11 +33,12 @@ from lola.storage.stages import Kind, Stage
 from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.training.peak import GPUS, processor
+from lola.training.precision import Precision
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import FLOAT
 from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.forecast.forecast import Forecast, ModelCost, Source, StageCost
-from lola.workflows.forecast.measured import Measured
+from lola.workflows.forecast.measured import MeasuredSpeeds
 from lola.workflows.forecast.overheads import (
     ENCODING_S,
     EVALUATION_S,
@@ -58,7 +60,6 @@ def forecast(plan: BasePlan, cluster: ClusterConfig, cores: int, log: Log = prin
 
     Arguments:
         plan: The plan; its finished stages cost nothing, and others of its storage root are measured by.
-        cluster: Where it is to run.
         cores: CPU cores of this machine.
         log: Called every few seconds with what is being counted.
 
@@ -96,7 +97,7 @@ class _Estimator:
 
     def __init__(self, plan: BasePlan, cluster: ClusterConfig, capacity: Mapping[str, float]) -> None:
         self.data, self.cluster, self.capacity = plan.data, cluster, capacity
-        self.measured = Measured(plan.root, plan.data.fingerprint)
+        self.measured = MeasuredSpeeds(plan.root, plan.data.fingerprint)
         self.gpu = GPUS[cluster.kind].replace(utilisation=cluster.utilisation)
         self.core = processor(1).replace(utilisation=cluster.utilisation)
         # By the stages' fingerprints:
@@ -105,7 +106,6 @@ class _Estimator:
         self.stages: dict[str, Stage] = {}
         self.shapes: dict[str, ModelShape] = {}
         self.operations: dict[str, float] = {}  # of training on a sample
-        self.score_bytes: dict[int, int] = {}  # by the size of the ensemble
 
     def add(self, step: Step, needs: list[str]) -> None:
         """Estimate a stage, whose needs are the fingerprints of others."""
@@ -193,7 +193,7 @@ class _Estimator:
         return self.data.steps * sum(counts[name] * variants.get(name, 1) for name in splits or counts)
 
     def _encoding(self, stage: Stage, config: CacheConfig, common: dict[str, Any]) -> StageCost:
-        hardware, resources = self._device(config.gpus, 0.5 if config.gpus else 1)
+        hardware, resources = self._device(config.gpus, ENCODER_CPUS if config.gpus else 1)
         rate = hardware.utilisation * hardware.peak_flops(config.precision)
         measured = None if config.gpus else self.measured.encoding(stage.what)
         seconds = measured or self.operations[stage.inputs["autoencoder"]] / 6 / rate
@@ -211,21 +211,23 @@ class _Estimator:
         with prefix_options("evaluation."):
             config.check_steps(self.data.steps)
         steps = [len(range(start, self.data.steps, config.stride)) for start in config.starts]
-        leads = [each - config.context for each in steps]
+        leads = [count - config.context for count in steps]
         trajectories = min(config.trajectories, self.data.trajectories[config.split])
         members = config.members if config.sampler else 1
-        emulation, decoding = (members * each for each in self._rollout(stage, config, leads))
+        emulation, decoding = (members * operations for operations in self._rollout(stage, config, leads))
         automatic = float(bool(self.cluster.gpus and emulation + decoding))
         gpus = automatic if config.gpus < 0 else config.gpus
         hardware, resources = self._device(gpus, 1)
-        rates = [hardware.utilisation * hardware.peak_flops(each) for each in (config.precision, "float32")]
+        precisions: tuple[Precision, ...] = (config.precision, "float32")
+        rates = [hardware.utilisation * hardware.peak_flops(precision) for precision in precisions]
         measured = 0.0 if gpus else self.measured.evaluation(stage.what) * members * sum(leads)
         available = self.capacity["gpu"] / gpus if gpus else self.capacity["cpu"]
         parts = max(1, min(trajectories, int(available)))
         targets = 2 if {"autoencoder", "emulator"} <= stage.inputs.keys() else 1
         pictures = min(members, SHOWN) + (2 if members > 1 else 0)  # with the mean and the deviation
         state = self.data.state_bytes
-        scores = COPIES * targets * self._score_bytes(members) * trajectories * sum(leads)
+        table = stored_bytes(self.data.system.channels, self.data.grid, members)
+        scores = COPIES * targets * table * trajectories * sum(leads)
         source: Source = "measured" if measured else "peak"
         return StageCost(
             **common,
@@ -237,12 +239,6 @@ class _Estimator:
             stored=scores + 2 * pictures * leads[0] * state,
             read=trajectories * sum(steps) * state,
         )
-
-    def _score_bytes(self, members: int) -> int:
-        """Bytes of an evaluation's tables per state and target."""
-        if members not in self.score_bytes:
-            self.score_bytes[members] = stored_bytes(self.data.system.channels, self.data.grid, members)
-        return self.score_bytes[members]
 
     def _rollout(self, stage: Stage, config: EvaluationConfig, leads: list[int]) -> tuple[float, float]:
         """Operations of the emulator's network and of the decoder, for a member from all start states."""

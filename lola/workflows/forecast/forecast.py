@@ -23,7 +23,6 @@ class StageCost:
     """What a stage takes.
 
     Arguments:
-        name: Its name.
         needs: The names of the stages that come before.
         source: Where its time is known from.
         seconds: How long one of its parts takes.
@@ -45,7 +44,6 @@ class StageCost:
     scratch: float = 0.0
 
     def hours(self, resource: str) -> float:
-        """Hours of a resource that it occupies."""
         return self.parts * self.seconds * self.resources.get(resource, 0) / 3600
 
 
@@ -56,7 +54,6 @@ class ModelCost:
     Arguments:
         name: The stage's name.
         shape: The model and its samples.
-        training: How it is trained.
         estimate: Its memory and arithmetic on each worker.
         seconds_per_step: As measured, else as estimated.
     """
@@ -82,8 +79,6 @@ class Forecast:
     Arguments:
         stages: Its stages, in order.
         capacity: CPUs and GPUs of the cluster.
-        cluster: The cluster.
-        models: The models that are trained.
         simulating: Seconds that missing data take to simulate.
         reporting: Seconds that the report takes.
     """
@@ -96,12 +91,11 @@ class Forecast:
     reporting: float = REPORT_S
 
     @property
-    def around(self) -> float:
+    def overhead_seconds(self) -> float:
         """Seconds before the first stage and after the last one."""
         return CLUSTER_S + self.simulating + self.reporting
 
     def hours(self, resource: str) -> float:
-        """Hours of a resource that all stages occupy."""
         return sum(stage.hours(resource) for stage in self.stages)
 
     @property
@@ -118,12 +112,12 @@ class Forecast:
         """Seconds from the start to the end, on this or another number of GPUs."""
         scale = 1.0 if gpus is None else gpus / self.capacity["gpu"]
         capacity = {name: scale * amount for name, amount in self.capacity.items()}
-        return self.around + makespan(self._tasks(), capacity)
+        return self.overhead_seconds + makespan(self._tasks(), capacity)
 
     @property
-    def path(self) -> float:
+    def critical_seconds(self) -> float:
         """Seconds where nothing is scarce: no number of GPUs is faster."""
-        return self.around + critical_path(self._tasks())
+        return self.overhead_seconds + critical_path(self._tasks())
 
     def _tasks(self) -> list[Task]:
         return [
@@ -134,12 +128,11 @@ class Forecast:
 
     @property
     def cost(self) -> float:
-        """The price of the hours that stages occupy, at the cluster's prices."""
         if self.cluster.gpus:
             return self.hours("gpu") * self.cluster.gpu_price
         return self.hours("cpu") * self.cluster.cpu_price
 
-    def refuse(self, free: float) -> None:
+    def require_storage(self, free: float) -> None:
         """Raise `ConfigError` if the storage has too little space; `free` are the bytes that it has."""
         available = self.cluster.storage * 1e9 or free
         if self.storage_bytes > available:

@@ -10,11 +10,10 @@ from lola.training.config import TrainingConfig
 from lola.workflows.model_shape import ModelShape
 
 
-class Measured:
+class MeasuredSpeeds:
     """The finished stages of a storage root.
 
     Arguments:
-        root: The storage root.
         dataset: The fingerprint of the data; of data that do not exist yet nothing has been measured.
     """
 
@@ -68,7 +67,7 @@ class Measured:
     def _manifests(self, kind: Kind) -> Iterator[dict[str, Any]]:
         """Those of finished stages on the same data."""
         known = self._read(kind) if self.dataset else ()
-        return (each for each in known if each["inputs"].get("dataset") == self.dataset)
+        return (manifest for manifest in known if manifest["inputs"].get("dataset") == self.dataset)
 
     def _read(self, kind: Kind) -> list[dict[str, Any]]:
         if kind not in self.read:

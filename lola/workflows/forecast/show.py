@@ -17,7 +17,7 @@ from lola.workflows.base_plan import BasePlan, open_plan
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.forecast import Forecast, ModelCost
 from lola.workflows.forecast.overheads import CLUSTER_S
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.workflow_config import WorkflowConfig
 
@@ -25,9 +25,9 @@ P = TypeVar("P", bound=BasePlan)
 WIDTH = 130  # characters that the tables need
 
 
-def show_sweep(config: SweepConfig, choose: Callable[[Plan], Iterable[Stage]] | None = None) -> None:
+def show_sweep(config: SweepConfig, choose: Callable[[SweepPlan], Iterable[Stage]] | None = None) -> None:
     """Print what a sweep will take, or those of its stages that are chosen, as `show_plan` does."""
-    show_plan(config, Plan, (lambda plan: plan.towards(*choose(plan))) if choose else lambda plan: plan)
+    show_plan(config, SweepPlan, (lambda plan: plan.towards(*choose(plan))) if choose else lambda plan: plan)
 
 
 def show_plan(config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = lambda plan: plan) -> None:
@@ -36,8 +36,6 @@ def show_plan(config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = la
     Nothing is computed or written, and the data need not exist.
 
     Arguments:
-        config: What is planned.
-        kind: The plan.
         part: Takes the part of the plan that is shown.
 
     Raises:
@@ -55,7 +53,7 @@ def show_plan(config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = la
         console.print(line, highlight=False, markup=False)
     free = shutil.disk_usage(root).free if isinstance(root, Path) else math.inf
     if cluster.storage or not cluster.gpus:
-        found.refuse(free)
+        found.require_storage(free)
     elif found.storage_bytes > free:  # another cluster's storage counts, which is not known
         console.print(
             f"The storage root {root} has {_bytes(free)} free here, too little for these results; give the "
@@ -94,7 +92,6 @@ def _models(found: Forecast) -> Table:
 
 
 def _means(training: TrainingConfig) -> str:
-    """The settings that make a batch fit."""
     means = [f"{training.accumulate} micro-batches"] if training.accumulate > 1 else []
     means += ["recomputed blocks"] if training.recompute else []
     return ", with " + " and ".join(means) if means else ""
@@ -161,7 +158,7 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     widest = max(stage.resources.get("gpu", 0) for stage in found.stages)
     others = [n for n in (available // 2, 2 * available, 4 * available) if cluster.gpus and n >= widest]
     times = [f"on {n:g}: {format_duration(found.wall(n))}" for n in others]
-    yield "; ".join([*times, f"on any number: {format_duration(found.path)}"]).capitalize() + "."
+    yield "; ".join([*times, f"on any number: {format_duration(found.critical_seconds)}"]).capitalize() + "."
     price = cluster.gpu_price if cluster.gpus else cluster.cpu_price
     if price:
         kept = price * available * wall / 3600

@@ -14,14 +14,14 @@ from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.distributed.trials import Step, Trial
 from lola.storage.event_log import EventLog
 from lola.storage.stages import Stage
-from lola.workflows.base_plan import BasePlan
+from lola.workflows.base_plan import BasePlan, stage_tags
 from lola.workflows.plan import autoencoder_step, training_trial
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.sweep import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One training of the study."""
 
     arm: ArmConfig
@@ -36,17 +36,16 @@ class OptimizerPlan(BasePlan[OptimizerStudyConfig]):
     title = "optimisers"
 
     @functools.cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[StudyRun, ...]:
         """Every optimiser at every rate and seed; seeds last, so that all rates are seen early."""
         return tuple(
-            Run(arm, rate, seed, self._trial(arm, rate, seed))
+            StudyRun(arm, rate, seed, self._trial(arm, rate, seed))
             for seed, arm in itertools.product(self.config.seeds, self.config.arms)
             for rate in arm.learning_rates
         )
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """All trials; none needs another."""
         return tuple(run.trial for run in self.runs)
 
     def _trial(self, arm: ArmConfig, rate: float, seed: int) -> Trial:
@@ -63,17 +62,14 @@ class OptimizerPlan(BasePlan[OptimizerStudyConfig]):
             config=recipe,
             inputs={"dataset": self.data.fingerprint},
         )
-        tags = {
-            "system": system.name,
-            "stage": "autoencoder",
-            "model": "autoencoder",
-            "space": "latent",
-            "compression": f"{config.autoencoder.compression(len(system.channels), system.dimensions):g}",
-            "optimizer": arm.optimizer.name,
-            "identity_init": arm.identity_init,
-            "learning_rate": rate,
-            "seed": seed,
-        }
+        tags = stage_tags(
+            *("autoencoder", system.name, "autoencoder"),
+            config.autoencoder.compression(len(system.channels), system.dimensions),
+            optimizer=arm.optimizer.name,
+            identity_init=arm.identity_init,
+            learning_rate=rate,
+            seed=seed,
+        )
         step = autoencoder_step(stage, self.data, self.datasets, tags)
         step = dataclasses.replace(step, run=functools.partial(train_or_diverge, step), register=False)
         return training_trial(f"{arm.name} at {rate:g}, seed {seed}", recipe.training, step)

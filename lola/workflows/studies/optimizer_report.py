@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from lola.core.config import fingerprint
 from lola.evaluation.page.page import Page
@@ -20,19 +19,18 @@ def report_optimizers(plan: OptimizerPlan) -> AnyPath:
     stages = [run.trial.steps[0].stage for run in plan.runs]
     inputs = {"autoencoders": fingerprint([stage.fingerprint for stage in stages])}
     stage = report_stage(plan.root, plan.system.name, "optimizers", inputs)
-    if not stage.finished:
-        curves = study_curves(plan)
-        page = Page(
-            title="What optimisers make of an autoencoder",
-            system=plan.system,
-            findings=list(findings(curves)),
-            sections=sections(curves),
-            settings=_settings(plan),
-            limits=_limits(plan),
-        )
-        data = {"curves": pa.Table.from_pandas(curves, preserve_index=False)}
-        commit_report(stage, page, data, study=plan.fingerprint)
-    return page_path(stage)
+    if stage.finished:
+        return page_path(stage)
+    curves = study_curves(plan)
+    page = Page(
+        title="What optimisers make of an autoencoder",
+        system=plan.system,
+        findings=list(findings(curves)),
+        sections=sections(curves),
+        settings=_settings(plan),
+        limits=_limits(plan),
+    )
+    return commit_report(stage, page, {"curves": curves}, study=plan.fingerprint)
 
 
 def study_curves(plan: OptimizerPlan) -> pd.DataFrame:

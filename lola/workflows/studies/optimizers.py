@@ -50,7 +50,6 @@ class OptimizerStudyConfig(WorkflowConfig):
     seeds: Distinct[int] = (0, 1, 2)
 
     def fit(self, data: DatasetInfo) -> None:
-        """Raise `ConfigError` unless the options fit the data."""
         from lola.workflows.fitting import field_windows, fit_training
         from lola.workflows.model_shape import ModelShape
 

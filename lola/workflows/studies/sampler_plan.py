@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from lola.core.config import Config, fingerprint, require
+from lola.core.config import fingerprint, require
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.trials import Trial
@@ -34,6 +34,7 @@ from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, Stage, read_manifest, read_manifests
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.model_shape import read_model_config
 from lola.workflows.studies.samplers import SamplerStudyConfig
 
 Split = Literal["valid", "test"]
@@ -41,12 +42,11 @@ DIFFUSION = DiffusionConfig.__name__
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """A finished diffusion model.
 
     Arguments:
         folder: Its stage's folder.
-        manifest: Its manifest.
         autoencoder: The folder of its autoencoder, None in pixel space.
     """
 
@@ -55,15 +55,13 @@ class Model:
     autoencoder: AnyPath | None
 
     @classmethod
-    def of(cls, folder: AnyPath) -> "Model":
-        """The model of a stage's folder."""
+    def of(cls, folder: AnyPath) -> "TrainedModel":
         manifest = read_manifest(folder)
         name = manifest["autoencoder"]
         return cls(folder, manifest, folder.parents[1] / "autoencoders" / name if name else None)
 
     @property
     def name(self) -> str:
-        """The folder's name, which is unique."""
         return self.folder.name
 
     @functools.cached_property
@@ -71,14 +69,12 @@ class Model:
         """What its latent space is made by."""
         if self.autoencoder is None:
             return None
-        described = read_manifest(self.autoencoder)["model"]
-        config = Config.classes[described["type"]].from_json(described)
+        config = read_model_config(read_manifest(self.autoencoder))
         assert isinstance(config, CodecConfig)
         return config
 
     @functools.cached_property
     def compression(self) -> float | None:
-        """Its rate, None in pixel space."""
         if self.codec is None or self.autoencoder is None:
             return None
         return self.codec.compression(**read_manifest(self.autoencoder)["sizes"])
@@ -142,11 +138,11 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
         self, config: SamplerStudyConfig, root: AnyPath, well: Location, data: DatasetInfo | None = None
     ) -> None:
         super().__init__(config, root, well)  # finished models have had data, so that none are expected
-        named = tuple(Model.of(find_emulator(root, each)) for each in config.emulators)
+        named = tuple(TrainedModel.of(find_emulator(root, each)) for each in config.emulators)
         self.models = named or tuple(self._found())
         require(
             bool(self.models),
-            f"{root} holds no diffusion model that was trained on the data of {well}; train one",
+            f"{root} has no diffusion model that was trained on the data of {well}; train one",
         )
         require(
             len({model.name for model in self.models}) == len(self.models),
@@ -155,7 +151,7 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
         for model in self.models:
             model.check(config, self.splits["test"], self.data.fingerprint)
 
-    def _found(self) -> Iterator[Model]:
+    def _found(self) -> Iterator[TrainedModel]:
         """The finished diffusion models of the storage root that were trained on these data."""
         for folder, manifest in read_manifests(self.root, "emulators"):
             trained = manifest["system"], manifest["inputs"].get("dataset")
@@ -163,11 +159,10 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
                 trained == (self.system.name, self.data.fingerprint)
                 and manifest["model"]["type"] == DIFFUSION
             ):
-                yield Model.of(folder)
+                yield TrainedModel.of(folder)
 
     @property
     def fingerprint(self) -> str:
-        """The study's own fingerprint."""
         models = (model.manifest["fingerprint"] for model in self.models)
         return fingerprint(self.config, self.data.fingerprint, *models)
 
@@ -200,12 +195,12 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
             for sampler in self._reported(model)
         )
 
-    def _reported(self, model: Model) -> list[SamplerConfig]:
+    def _reported(self, model: TrainedModel) -> list[SamplerConfig]:
         chosen = self.chosen[self.chosen["emulator"].isin([model.name, COMMON])]
         pairs = zip(chosen["sampler"], chosen["steps"], strict=True)
         samplers = [SamplerConfig.titled(title, int(steps)) for title, steps in pairs]
         samplers += [self.config.fine, *self._line(self.config.present.title)]
-        return list({(each.title, each.steps): each for each in samplers}.values())
+        return list({(sampler.title, sampler.steps): sampler for sampler in samplers}.values())
 
     @functools.cached_property
     def chosen(self) -> pd.DataFrame:
@@ -232,14 +227,14 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
             )
         return pd.concat(parts, ignore_index=True)
 
-    def stages(self, split: Split) -> Iterator[tuple[Model, Stage]]:
+    def stages(self, split: Split) -> Iterator[tuple[TrainedModel, Stage]]:
         """The evaluations on a split, each with its model."""
         by_name = {model.manifest["fingerprint"]: model for model in self.models}
         for trial in self.validation if split == "valid" else self.test:
             for step in trial.steps:
                 yield by_name[step.stage.inputs["emulator"]], step.stage
 
-    def _trial(self, model: Model, split: Split, samplers: list[SamplerConfig]) -> Trial:
+    def _trial(self, model: TrainedModel, split: Split, samplers: list[SamplerConfig]) -> Trial:
         """A model drawn with a sampler, at one or several numbers of steps, on a split."""
         manifest, scoring = model.manifest, self.config.evaluation
         kind = model_key("diffusion", scoring.weights)

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pandas as pd
-import pyarrow as pa
 
 from lola.evaluation.evaluate import choose_trajectories
 from lola.evaluation.page.page import Page
@@ -14,35 +13,28 @@ from lola.evaluation.tables.lead_times import lead_time_table
 from lola.evaluation.tables.stored import read_table
 from lola.storage.remote import AnyPath
 from lola.workflows.report_stage import commit_report, page_path, report_stage
-from lola.workflows.studies.sampler_plan import Model, SamplerPlan
+from lola.workflows.studies.sampler_plan import SamplerPlan, TrainedModel
 
 
 def report_samplers(plan: SamplerPlan) -> AnyPath:
     """Write the report of a study whose trials are all finished, unless it exists; returns the page."""
     stage = report_stage(plan.root, plan.system.name, "samplers", {"study": plan.fingerprint})
-    if not stage.finished:
-        study = make_study(plan)
-        page = Page(
-            title="Which sampler, and how many network evaluations",
-            system=plan.system,
-            findings=list(findings(study)),
-            sections=sections(study),
-            settings=_settings(plan),
-            limits=_limits(plan),
-        )
-        tables = {
-            "scores": study.scores,
-            "levels": study.levels,
-            "chosen": study.chosen,
-            "ratios": study.ratios,
-        }
-        data = {name: pa.Table.from_pandas(table, preserve_index=False) for name, table in tables.items()}
-        commit_report(stage, page, data)
-    return page_path(stage)
+    if stage.finished:
+        return page_path(stage)
+    study = make_study(plan)
+    page = Page(
+        title="Which sampler, and how many network evaluations",
+        system=plan.system,
+        findings=list(findings(study)),
+        sections=sections(study),
+        settings=_settings(plan),
+        limits=_limits(plan),
+    )
+    data = {name: getattr(study, name) for name in ("scores", "levels", "chosen", "ratios")}
+    return commit_report(stage, page, data)
 
 
 def make_study(plan: SamplerPlan) -> Study:
-    """What a study found whose trials are all finished."""
     config = plan.config
     valid, test = plan.scores("valid"), plan.scores("test")
     fine = (config.fine.title, config.fine.steps)
@@ -59,7 +51,7 @@ def make_study(plan: SamplerPlan) -> Study:
     )
 
 
-def name_models(models: tuple[Model, ...]) -> dict[str, str]:
+def name_models(models: tuple[TrainedModel, ...]) -> dict[str, str]:
     """Names for people: the rates where these differ between models, else the stages' names."""
     rates = {
         model.name: "pixel space" if model.compression is None else f"rate {model.compression:.4g}×"
@@ -70,7 +62,6 @@ def name_models(models: tuple[Model, ...]) -> dict[str, str]:
 
 
 def _levels(plan: SamplerPlan) -> pd.DataFrame:
-    """Estimates of errors and calibration on the test split, by range."""
     parts = []
     for model, stage in plan.stages("test"):
         metrics = read_table(stage.folder / "metrics.parquet")

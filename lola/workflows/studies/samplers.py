@@ -60,13 +60,11 @@ class SamplerStudyConfig(WorkflowConfig):
             )
 
     def fit(self, data: DatasetInfo) -> None:
-        """Raise `ConfigError` unless the evaluation fits the data."""
         with prefix_options("evaluation."):
             self.evaluation.check_steps(data.steps)
 
     @property
     def present(self) -> SamplerConfig:
-        """The sampler in use."""
         return self.evaluation.sampler or SamplerConfig()
 
     def candidates(self) -> dict[str, tuple[str, str]]:

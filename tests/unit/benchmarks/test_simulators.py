@@ -66,4 +66,4 @@ def test_a_solver_that_is_not_installed_is_reported(monkeypatch):
     found = time_simulator(CONVECTION, rounds=1, clock="wall")
     assert found.seconds == ()
     assert "no_such_package" in found.missing
-    assert found.json()["grid"] == [32, 24]
+    assert found.grid == (32, 24)

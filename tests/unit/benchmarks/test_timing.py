@@ -1,6 +1,6 @@
 import pytest
 from benchmarks import timing
-from benchmarks.timing import interleave, machine, ratio
+from benchmarks.timing import describe_machine, interleave, ratio
 
 
 class Clock:
@@ -43,7 +43,7 @@ def test_short_calls_are_repeated(clock):
 
 
 def test_the_machine_is_named():
-    found = machine()
+    found = describe_machine()
     assert found["processor"]
     assert found["threads"] >= 1
 

@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 from benchmarks import training
-from benchmarks.cases import Case
+from benchmarks.cases import TimedCase
 from benchmarks.configs import TrainingBenchmark
-from benchmarks.training import operations, run_training_benchmark, table
+from benchmarks.training import operations, run_training_benchmark, training_table
 
 from lola.core.errors import ConfigError
 from lola.models.autoencoder_config import AutoencoderConfig
@@ -72,7 +72,9 @@ def test_the_table_compares_with_the_plain_writing_alike(result):
         for variant in case["variants"]:
             fast = variant["writing"] == "ours"
             variant["seconds"] = [0.1, 0.1] if fast else [0.3, 0.3]
-    rows = [line.split("|")[1:-1] for line in table(result).splitlines() if line.startswith("| auto")]
+    rows = [
+        line.split("|")[1:-1] for line in training_table(result).splitlines() if line.startswith("| auto")
+    ]
     ratios = {(row[2].strip(), row[4].strip()): row[6].strip() for row in rows}
     assert ratios["bfloat16", "ours"] == "3.00"
     assert ratios["float32", "plain"] == "1.00"
@@ -80,7 +82,7 @@ def test_the_table_compares_with_the_plain_writing_alike(result):
 
 def test_operations_count_products_and_convolutions_forwards_and_backwards():
     network = torch.nn.Sequential(torch.nn.Linear(8, 4, bias=False), torch.nn.SiLU(), torch.nn.Linear(4, 2))
-    case = Case(ours=network, plain=network, inputs=(torch.randn(3, 8),), loss=torch.Tensor.sum)
+    case = TimedCase(ours=network, plain=network, inputs=(torch.randn(3, 8),), loss=torch.Tensor.sum)
     # Forwards, weights' gradients, and that of what lies between
     assert operations(case) == 2 * 3 * (2 * (8 * 4 + 4 * 2) + 4 * 2)
     assert all(parameter.grad is None for parameter in network.parameters())

@@ -284,7 +284,7 @@ def test_guidance_through_a_decoder_draws_what_was_observed_and_nothing_else(pri
     near, far = (subsample(2)(error[:, :, places].flatten(0, 1)).median() for error in errors)
     assert near < 0.15
     assert near < far / 5
-    # Elements are independent: points that nobody saw, and windows without observations, stay as they were
+    # Elements are independent: unobserved points, and windows without observations, stay as they were
     torch.testing.assert_close(guided[..., 1::2, :], plain[..., 1::2, :], atol=1e-4, rtol=1e-4)
     assert torch.equal(guided[:, :, 4:8], plain[:, :, 4:8])
 

@@ -107,12 +107,12 @@ def test_it_says_how_far_it_is(tmp_path, config, monkeypatch):
     """Long work is logged with the time left; the last line says that it has finished."""
     monkeypatch.setattr(ensemble, "PROGRESS_INTERVAL_S", 0.001)
     monkeypatch.setattr(waiting, "POLL_INTERVAL_S", 0.001)
-    said = []
-    write_ensemble(config(states=8), tmp_path / "a.hdf5", said.append)
-    assert said[0].startswith("loading euler-diffusion")
-    assert "emulating 8 states of 2 samples on cpu" in said
-    assert any(re.match(r"emulated \d+ of 16 states", line) for line in said)
-    assert said[-1].startswith("all 16 states are drawn")
+    logged = []
+    write_ensemble(config(states=8), tmp_path / "a.hdf5", logged.append)
+    assert logged[0].startswith("loading euler-diffusion")
+    assert "emulating 8 states of 2 samples on cpu" in logged
+    assert any(re.match(r"emulated \d+ of 16 states", line) for line in logged)
+    assert logged[-1].startswith("all 16 states are drawn")
 
 
 def test_an_ensemble_does_not_depend_on_chunks(tmp_path, config):
@@ -240,7 +240,7 @@ def test_ensemble_and_film_go_to_an_object_store(tmp_path, config, memory_root, 
         write_ensemble(config(), "s3://user:secret@bucket/a.hdf5")
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path, config, monkeypatch):
+def test_a_failure_leaves_no_files(tmp_path, config, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 

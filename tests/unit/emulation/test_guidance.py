@@ -2,7 +2,7 @@
 
 For x ~ N(mu, S) and y = H x + eps, eps ~ N(0, I), x given y has mean mu + K (y - H mu) and covariance
 S - K H S, K = S H^T (H S H^T + I)^-1. With the exact E[x | x_t], MMPS gives E[x | x_t, y] exactly, so that
-the flow of a Gaussian, which is linear, tells the moments of all draws.
+the flow of a Gaussian, which is linear, gives the moments of all draws.
 """
 
 import pytest

@@ -8,11 +8,12 @@ import pytest
 import torch
 from oracles import read_oracle
 from pages import aggregates, report
+from tidy_tables import score
 
 from lola.data.systems import EULER
 from lola.evaluation.page.page import write_page
 from lola.evaluation.page.sweep_page import make_page
-from lola.evaluation.scores.rows import Subject, score
+from lola.evaluation.scores.rows import Subject
 from lola.evaluation.tables.aggregates import Aggregates
 
 LEAD_TIMES = np.array([4, 8, 24, 64])
@@ -63,4 +64,4 @@ def scores(sweep) -> Aggregates:
 @pytest.fixture(scope="session")
 def written(sweep, tmp_path_factory) -> Path:
     """The page of the sweep's report."""
-    return write_page(tmp_path_factory.mktemp("report"), make_page(report(sweep)))
+    return write_page(tmp_path_factory.mktemp("report"), make_page(**report(sweep)))

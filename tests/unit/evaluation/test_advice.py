@@ -36,8 +36,8 @@ def texts():
                 docstrings.add(node.body[0].value)
         errors = {each for call in ast.walk(tree) if is_error(call) for each in ast.walk(call)}
         for node in ast.walk(tree):
-            said = isinstance(node, ast.Constant) and isinstance(node.value, str)
-            if said and node not in docstrings | errors:
+            is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+            if is_text and node not in docstrings | errors:
                 yield node.value
     template = (ROOT / "lola/evaluation/page/assets/page.html.j2").read_text()
     yield from re.findall(r">([^<{}]+)<", template)

@@ -63,7 +63,7 @@ def test_the_autoencoder_is_scored_on_the_states_that_emulators_predict(split, a
     assert scores.moments is None
 
 
-def test_an_autoencoder_that_diverged_is_told(split, autoencoder):
+def test_an_autoencoder_that_diverged_is_an_error(split, autoencoder):
     diverged = copy.deepcopy(autoencoder)
     next(diverged.parameters()).data.fill_(1e30)
     config = EvaluationConfig(subject="autoencoder", trajectories=1)

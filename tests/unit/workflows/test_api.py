@@ -119,6 +119,7 @@ def test_scores_are_in_closed_form_those_of_a_shifted_truth():
         (lambda e, x, p: lola.load_emulator("nothing"), TrackingError, "nothing is no emulator"),
         (lambda e, x, p: lola.load_emulator("nothing", device="gpu"), ConfigError, "--device must be cpu"),
         (lambda e, x, p: lola.open_latents("nothing"), StorageError, "nothing has no manifest"),
+        (lambda e, x, p: lola.open_well("~no-such-user/well", "euler"), StorageError, "folder of a user"),
     ],
 )
 def test_what_cannot_be_is_refused(call, error, message, folder):

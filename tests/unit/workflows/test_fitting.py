@@ -12,7 +12,7 @@ from lola.workflows import presets, run
 from lola.workflows.base_plan import open_plan
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.fitting import Windows, fit_training
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 SMOKE = presets.smoke()
 DATA = DatasetInfo.of_simulation(SMOKE.simulation)
@@ -134,5 +134,5 @@ def test_files_that_are_faulty_are_not_taken_for_missing_ones(tmp_path, well):
     next(folder.rglob("train/*.hdf5")).write_bytes(b"")
     config = SMOKE.replace(simulation=None, well=str(folder))
     with pytest.raises(DataError):
-        open_plan(Plan, config, tmp_path, folder)
-    assert not open_plan(Plan, config.replace(pixel=None), tmp_path, tmp_path / "nothing").data.exists
+        open_plan(SweepPlan, config, tmp_path, folder)
+    assert not open_plan(SweepPlan, config.replace(pixel=None), tmp_path, tmp_path / "nothing").data.exists

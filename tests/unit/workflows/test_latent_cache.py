@@ -14,7 +14,7 @@ from lola.storage.event_log import EventLog
 from lola.storage.registry import find_stage
 from lola.storage.tracking import Tracker
 from lola.workflows.latent_cache import plan_cache, verify_cache
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 CONFIG = CacheConfig(block=8)
 
@@ -26,7 +26,7 @@ def no_server(monkeypatch):
 
 def test_a_sweep_has_the_same_stage(tmp_path, well, autoencoder, sweep):
     cache = plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)
-    plan = Plan(sweep.replace(cache=CONFIG), tmp_path, well)
+    plan = SweepPlan(sweep.replace(cache=CONFIG), tmp_path, well)
     assert cache.stage.fingerprint == plan.cache(16).fingerprint
     assert cache.stage.folder == plan.cache(16).folder
     (step,) = [
@@ -104,7 +104,7 @@ def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoenco
     block = ("--block", "8")  # not the default: a cache is checked whatever its options
     with pytest.raises(SystemExit) as end:
         command("--verify")
-    assert "holds no finished latent cache" in str(end.value.code)
+    assert "has no finished latent cache" in str(end.value.code)
     assert f"cache: {plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG).stage.folder}" in command(
         *block
     )

@@ -16,7 +16,7 @@ from lola.models.schedule_config import TimePriorConfig
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.unet_config import UNetConfig
 from lola.workflows import presets
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def config():
 
 
 def fingerprints(config, tmp_path, well):
-    plan = Plan(config, tmp_path, well)
+    plan = SweepPlan(config, tmp_path, well)
     return {trial.name: tuple(step.stage.fingerprint for step in trial.steps) for trial in plan.trials}
 
 
@@ -37,13 +37,15 @@ def changed(before, after):
 
 def test_trials_need_only_what_earlier_ones_make(config, tmp_path, well):
     made = set()
-    for trial in Plan(config, tmp_path, well).trials:
+    for trial in SweepPlan(config, tmp_path, well).trials:
         assert {stage.fingerprint for stage in trial.needs} <= made
         made |= {step.stage.fingerprint for step in trial.steps}
 
 
 def test_every_stage_has_a_folder_of_its_own(config, tmp_path, well):
-    folders = [step.stage.folder for trial in Plan(config, tmp_path, well).trials for step in trial.steps]
+    folders = [
+        step.stage.folder for trial in SweepPlan(config, tmp_path, well).trials for step in trial.steps
+    ]
     assert len(set(folders)) == len(folders) == 2 * 2 + 1 + 4 + 2 + 2 * 3 + 2
 
 
@@ -82,12 +84,12 @@ def test_a_change_reaches_what_depends_on_it_and_nothing_else(config, tmp_path, 
 
 
 def test_averaged_weights_are_scored_in_addition_to_the_others(config, tmp_path, well):
-    before = {trial.name for trial in Plan(config, tmp_path, well).evaluations}
+    before = {trial.name for trial in SweepPlan(config, tmp_path, well).evaluations}
     averaged = config.replace(
         autoencoder_training=config.autoencoder_training.replace(ema=0.9),
         emulator_training=config.emulator_training.replace(ema=0.9),
     )
-    plan = Plan(averaged, tmp_path, well)
+    plan = SweepPlan(averaged, tmp_path, well)
     names = [trial.name for trial in plan.evaluations]
     assert before <= set(names)
     assert len(set(names)) == len(names) == len(before) + 2 + 2 * 3
@@ -102,14 +104,14 @@ def test_averaged_weights_are_scored_in_addition_to_the_others(config, tmp_path,
 
 def test_a_grid_that_does_not_fit_is_refused_before_anything_runs(config, tmp_path, well):
     with pytest.raises(ConfigError, match="16"):
-        Plan(config.replace(autoencoder=config.autoencoder.replace(patch_size=32)), tmp_path, well)
+        SweepPlan(config.replace(autoencoder=config.autoencoder.replace(patch_size=32)), tmp_path, well)
     pixel = config.pixel.replace(network=config.pixel.network.replace(patch_size=5))
     with pytest.raises(ConfigError, match="16"):
-        Plan(config.replace(pixel=pixel), tmp_path, well)
+        SweepPlan(config.replace(pixel=pixel), tmp_path, well)
 
 
 def test_a_part_of_a_plan_makes_its_goal_and_what_that_needs(config, tmp_path, well):
-    plan = Plan(config, tmp_path, well)
+    plan = SweepPlan(config, tmp_path, well)
 
     def steps(part):
         return [[step.stage.what for step in trial.steps] for trial in part.trials]
@@ -147,13 +149,13 @@ def test_other_architectures_have_stages_of_their_own(config, tmp_path, well):
     before, after = fingerprints(config, tmp_path, well), fingerprints(other, tmp_path, well)
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] == after[name]} == {"evaluation persistence-pixel"}
-    assert Plan(other, tmp_path, well).compression(16) == 5 * 64 / 16
+    assert SweepPlan(other, tmp_path, well).compression(16) == 5 * 64 / 16
 
 
 def test_latents_that_do_not_fit_an_emulator_are_refused_before_anything_runs(config, tmp_path, well):
     deep = UNetConfig(channels=(8, 8, 8), blocks=(1, 1, 1), modulation=8)
     with pytest.raises(ConfigError, match="down-sampling 4 does not divide a grid axis of 2"):
-        Plan(config.replace(diffusion=DiffusionConfig(network=deep)), tmp_path, well)
+        SweepPlan(config.replace(diffusion=DiffusionConfig(network=deep)), tmp_path, well)
 
 
 def test_contexts_are_evaluated_without_training_again(config, tmp_path, well):
@@ -161,7 +163,7 @@ def test_contexts_are_evaluated_without_training_again(config, tmp_path, well):
     further = config.replace(contexts=(2, 3))
     after = fingerprints(further, tmp_path, well)
     assert not changed(before, after)
-    added = [trial for trial in Plan(further, tmp_path, well).evaluations if trial.name not in before]
+    added = [trial for trial in SweepPlan(further, tmp_path, well).evaluations if trial.name not in before]
     emulated = [name for name in before if name.startswith(("evaluation diff", "evaluation neural"))]
     assert len(added) == 2 * len(emulated)
     for trial in added:
@@ -177,19 +179,21 @@ def test_contexts_that_cannot_be_are_refused(config, contexts):
 
 
 def test_trajectories_must_outlast_the_contexts(config, tmp_path, well):
-    Plan(config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 12))), tmp_path, well)
+    SweepPlan(
+        config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 12))), tmp_path, well
+    )
     late = config.replace(contexts=(2,), evaluation=config.evaluation.replace(starts=(0, 13)))
     with pytest.raises(ConfigError, match=r"--contexts 2: trajectories of 21 states .* from state 13"):
-        Plan(late, tmp_path, well)
+        SweepPlan(late, tmp_path, well)
 
 
 def test_missing_data_are_named(config, tmp_path):
     with pytest.raises(DataError, match="euler_multi_quadrants_openBC"):
-        Plan(config, tmp_path, tmp_path / "nothing")
+        SweepPlan(config, tmp_path, tmp_path / "nothing")
 
 
 def test_every_stage_names_what_it_reads(config, tmp_path, well):
-    plan = Plan(config, tmp_path, well)
+    plan = SweepPlan(config, tmp_path, well)
     for step in (step for trial in plan.trials for step in trial.steps):
         (reads,) = step.reads
         inputs = step.stage.inputs

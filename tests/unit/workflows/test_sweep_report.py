@@ -6,15 +6,15 @@ from rich.console import Console
 from lola.storage.progress import Progress
 from lola.storage.stages import SCHEMA_VERSION, write_json
 from lola.workflows import sweep_report
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 @pytest.mark.parametrize("contexts", [(), (2, 3)])
 def test_an_emulator_is_timed_once_whatever_the_contexts(sweep, tmp_path, well, monkeypatch, contexts):
-    plan = Plan(sweep.replace(contexts=contexts), tmp_path, well)
+    plan = SweepPlan(sweep.replace(contexts=contexts), tmp_path, well)
     monkeypatch.setattr(sweep_report, "_timing", lambda trial: trial.name)
     monkeypatch.setattr(sweep_report, "_simulator", lambda plan: ["simulator"])
-    one = Plan(sweep, tmp_path, well)
+    one = SweepPlan(sweep, tmp_path, well)
     emulators = [trial.name for trial in one.evaluations if trial.steps[0].stage.config.subject == "emulator"]
     assert len(emulators) > 1
     assert list(sweep_report._timings(plan)) == ["simulator", *emulators]
@@ -23,7 +23,7 @@ def test_an_emulator_is_timed_once_whatever_the_contexts(sweep, tmp_path, well, 
 @pytest.mark.parametrize(("skipped", "text"), [(0.0, "none"), (3.0, "autoencoder-f8c16 3 of 40")])
 def test_skipped_steps_are_reported(sweep, tmp_path, well, skipped, text):
     training = sweep.autoencoder_training.replace(steps=40)
-    plan = Plan(sweep.replace(autoencoder_training=training), tmp_path, well)
+    plan = SweepPlan(sweep.replace(autoencoder_training=training), tmp_path, well)
     for stage in (step.stage for trial in plan.trials for step in trial.steps):
         stage.folder.mkdir(parents=True, exist_ok=True)
         stage.commit(metrics={"train/skipped": skipped * (stage.kind == "autoencoders")})
@@ -31,7 +31,7 @@ def test_skipped_steps_are_reported(sweep, tmp_path, well, skipped, text):
 
 
 def test_what_was_scored_and_what_was_left_out_are_counted(sweep, tmp_path, well):
-    plan = Plan(sweep.replace(evaluation=sweep.evaluation.replace(trajectories=64)), tmp_path, well)
+    plan = SweepPlan(sweep.replace(evaluation=sweep.evaluation.replace(trajectories=64)), tmp_path, well)
     splits = {"train": {"shards": [{}], "skipped": {"b": "corrupt"}}, "test": {"shards": [{}, {}]}}
     for stage in (step.stage for trial in plan.trials for step in trial.steps):
         stage.folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def test_what_was_scored_and_what_was_left_out_are_counted(sweep, tmp_path, well
 def test_the_last_lines_show_the_scores_of_the_evaluations(sweep, tmp_path, well):
     """Those of emulators with more context than the least, and of further metrics, are left out."""
     context = sweep.evaluation.context
-    plan = Plan(sweep.replace(contexts=(context + 1,)), tmp_path, well)
+    plan = SweepPlan(sweep.replace(contexts=(context + 1,)), tmp_path, well)
     for trial in plan.evaluations:
         stage = trial.steps[0].stage
         better = stage.config.context > context

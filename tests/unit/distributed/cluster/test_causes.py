@@ -1,5 +1,7 @@
 """The errors that Ray's errors carry are found by their types, wherever they are."""
 
+import errno
+
 import pytest
 from ray.data import DataContext
 from ray.data._internal.planner.plan_udf_map_op import _try_wrap_udf_exception
@@ -7,7 +9,7 @@ from ray.exceptions import OutOfMemoryError, RayTaskError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from lola.core.errors import DataError, LolaError
-from lola.distributed.cluster.causes import cause_of, causes, unwrap_errors
+from lola.distributed.cluster.causes import cause_of, causes, failure_reason, unwrap_errors
 from lola.distributed.cluster.connection import configure_ray_data
 
 OWN = DataError("a.hdf5 is corrupt; simulate it again")
@@ -35,6 +37,24 @@ def after(error, cause):
 def test_an_error_of_ours_is_found(error):
     assert str(cause_of(error, DataError)) == str(OWN)
     assert cause_of(error, OutOfMemoryError) is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (OWN, str(OWN)),
+        (ValueError("shape\nof x"), "ValueError: of x"),
+        (
+            OSError(errno.ENOSPC, "full", "a"),
+            "cannot use a (No space left on device); free some space or give",
+        ),
+        (OutOfMemoryError("low on memory"), "a node ran out of memory; "),
+    ],
+)
+def test_a_failure_has_one_line_whatever_carries_its_cause(cause, reason):
+    task = RayTaskError("f", "", cause)
+    carriers = (cause, task, task.as_instanceof_cause(), WorkerGroupError("1 worker failed", {3: task}))
+    assert all(failure_reason(error).startswith(reason) for error in carriers)
 
 
 def test_errors_that_carry_each_other_end():

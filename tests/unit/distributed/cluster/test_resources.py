@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lola.core.config import Config
 from lola.core.errors import ClusterError
 from lola.distributed.cluster import resources
 from lola.distributed.cluster.resources import (
@@ -19,7 +20,7 @@ from lola.distributed.cluster.resources import (
 from lola.emulation.cache_config import CacheConfig
 from lola.evaluation.config import EvaluationConfig
 from lola.training.config import TrainingConfig
-from lola.workflows.resource_requests import pending_requests, request_of, requests_by_option
+from lola.workflows.resource_requests import request_of, requests_by_option
 from lola.workflows.sweep import Recipe
 
 TRAINING = TrainingConfig(steps=1)
@@ -35,9 +36,13 @@ def settings(**changes):
     )
 
 
+def requests_of(config):
+    return requests_by_option(config, (part for part in vars(config).values() if isinstance(part, Config)))
+
+
 def refusal(cluster, **changes):
     with pytest.raises(ClusterError) as error:
-        require_feasible(requests_by_option(settings(**changes)), cluster)
+        require_feasible(requests_of(settings(**changes)), cluster)
     (line,) = str(error.value).splitlines()
     return line
 
@@ -62,12 +67,12 @@ def test_all_that_lack_something_are_named():
     both = settings(gpus=1, workers=4)
     both.autoencoder_training = both.emulator_training
     with pytest.raises(ClusterError, match=r"--autoencoder-training needs .* \(so do --emulator-training\)"):
-        require_feasible(requests_by_option(both), LAPTOP)
+        require_feasible(requests_of(both), LAPTOP)
 
 
 def test_a_worker_must_fit_on_one_node():
     two = ClusterResources((Node(2, 1, 2, 1), Node(2, 1, 2, 1)))
-    require_feasible(requests_by_option(settings(gpus=1, workers=2)), two)
+    require_feasible(requests_of(settings(gpus=1, workers=2)), two)
     assert "on 2 nodes" in refusal(two, gpus=2)
     assert "3 training workers" in refusal(two, gpus=1, workers=3)
 
@@ -82,7 +87,7 @@ def test_a_worker_must_fit_on_one_node():
     ],
 )
 def test_resources_that_exist_or_may_be_added_are_not_refused(cluster, changes):
-    require_feasible(requests_by_option(settings(**changes)), cluster)
+    require_feasible(requests_of(settings(**changes)), cluster)
 
 
 def test_what_each_kind_of_stage_takes():
@@ -101,10 +106,10 @@ def test_only_what_is_still_to_be_made_is_looked_at():
     recipe = Recipe.__new__(Recipe)
     object.__setattr__(recipe, "training", TRAINING)
     object.__setattr__(recipe, "model", model)
-    assert set(pending_requests(config, [recipe])) == {"--autoencoder-training"}
+    assert set(requests_by_option(config, [recipe])) == {"--autoencoder-training"}
     object.__setattr__(recipe, "training", config.emulator_training)
-    assert set(pending_requests(config, [recipe])) == {"--emulator-training"}
-    assert pending_requests(config, []) == {}
+    assert set(requests_by_option(config, [recipe])) == {"--emulator-training"}
+    assert requests_by_option(config, []) == {}
 
 
 DEMAND = ResourceRequest("training workers", "workers", 4, 1.0, 1.0)
@@ -145,11 +150,11 @@ def test_who_waits_for_something_else_is_not_waiting():
     ],
 )
 def test_an_autoscaler_is_known_by_the_types_of_its_nodes(monkeypatch, report, expected):
-    monkeypatch.delenv(resources.EMBEDDED, raising=False)
+    monkeypatch.delenv(resources.EMBEDDED_VARIABLE, raising=False)
     reply = None if report is None else json.dumps({"autoscaler_report": report}).encode()
     monkeypatch.setattr(resources, "_internal_kv_get", lambda key: reply)
     assert may_grow() is expected
-    monkeypatch.setenv(resources.EMBEDDED, "1")
+    monkeypatch.setenv(resources.EMBEDDED_VARIABLE, "1")
     assert may_grow() is False
 
 

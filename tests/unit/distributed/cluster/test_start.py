@@ -16,9 +16,9 @@ from lola.distributed.cluster import start
 from lola.distributed.cluster.address import LOCAL
 from lola.distributed.cluster.start import (
     choose_ray_temporary_folder,
-    private_folder,
     replace_home,
     start_ray,
+    user_folder,
 )
 
 TIMED_OUT = "The current node timed out during startup. This could happen because some of the raylet failed"
@@ -163,15 +163,15 @@ def test_the_name_of_a_private_folder_that_others_took_is_not_used(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     taken.symlink_to(elsewhere)
-    assert private_folder(tmp_path) not in (taken, elsewhere)
+    assert user_folder(tmp_path) not in (taken, elsewhere)
     taken.unlink()
     taken.mkdir(mode=0o777)
     taken.chmod(0o777)
-    other = private_folder(tmp_path)
+    other = user_folder(tmp_path)
     assert other != taken
     assert stat.S_IMODE(other.stat().st_mode) == 0o700
     taken.chmod(0o700)
-    assert private_folder(tmp_path) == taken
+    assert user_folder(tmp_path) == taken
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_a_user_without_a_home_can_load_ray_and_mlflow(monkeypatch):
     importlib.reload(lola)
     assert os.environ["HOME"] == "/home/me"
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user whom nobody knows
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as for a user without an entry
     importlib.reload(lola)
     assert os.environ["HOME"] == "/"
 
@@ -228,6 +228,6 @@ def test_a_home_that_can_be_written_is_left_alone(monkeypatch, tmp_path):
 def test_who_is_connected_already_starts_nothing(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(cluster, "start_ray", lambda *_: pytest.fail("started"))
-    for name in (*cluster.SETTINGS, *cluster.EMBEDDED):
+    for name in (*cluster.SETTINGS, *cluster.EMBEDDED_SETTINGS):
         monkeypatch.setenv(name, "kept")
     cluster.connect()

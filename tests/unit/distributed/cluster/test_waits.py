@@ -23,7 +23,7 @@ FREE = ClusterResources((Node(8, 0, 8, 0),))
 
 @pytest.fixture
 def shown_cluster(monkeypatch):
-    """The cluster that is seen; no time passes before a word is said."""
+    """The cluster that is seen; no time passes before a line is logged."""
     seen = [BUSY]
     monkeypatch.setattr(waits, "cluster_resources", lambda: seen[0])
     monkeypatch.setattr(waits, "POLL_INTERVAL_S", 0.005)

@@ -17,7 +17,7 @@ from lola.distributed.jobs.compute_statistics import block_moments, merged, stat
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.storage.stages import StorageError
 from lola.workflows import presets
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 def rows(split, states):
@@ -50,7 +50,6 @@ def test_the_manifest_counts_what_was_read(tmp_path, well, monkeypatch):
     split = Datasets(well).open(EULER, "train")
     part = [row for row in rows(split, 7) if row["trajectory"] < 3 and row["start"] < 14]
     monkeypatch.setattr(statistics, "_stream", lambda *arguments: part)
-    monkeypatch.setattr(statistics, "configure_ray_data", lambda: None)
     stage = statistics_stage(tmp_path, EULER, split.fingerprint)
     statistics.compute_statistics(stage, EULER, Datasets(well))
     assert (stage.manifest()["trajectories"], stage.manifest()["states"]) == (3, 42)
@@ -81,12 +80,12 @@ def test_a_system_without_statistics_is_not_standardised(well):
 @pytest.mark.parametrize("bare", [False, True])
 def test_everything_in_a_plan_waits_for_statistics(tmp_path, well, monkeypatch, bare):
     config = presets.smoke().replace(pixel=presets.smoke().pixel.replace(network=TINY))
-    before = {step.stage.name for trial in Plan(config, tmp_path, well).trials for step in trial.steps}
+    before = {step.stage.name for trial in SweepPlan(config, tmp_path, well).trials for step in trial.steps}
     if bare:
         monkeypatch.setitem(SYSTEMS, "euler", EULER.__class__(**{**vars(EULER), "mean": (), "std": ()}))
     else:
         config = config.replace(statistics="computed")
-    plan = Plan(config, tmp_path, well)
+    plan = SweepPlan(config, tmp_path, well)
     first, *others = plan.trials
     assert first.name == "statistics"
     stage = first.steps[0].stage
@@ -110,9 +109,9 @@ TINY = presets.smoke().pixel.network.replace(patch_size=4)
 
 def test_filters_reach_every_stage(tmp_path, well):
     config = presets.smoke().replace(pixel=None, exclude=("openBC",))
-    plan = Plan(config, tmp_path, well)
+    plan = SweepPlan(config, tmp_path, well)
     assert len(plan.splits["train"].trajectories) == 2
-    assert plan.data.fingerprint != Plan(config.replace(exclude=()), tmp_path, well).data.fingerprint
+    assert plan.data.fingerprint != SweepPlan(config.replace(exclude=()), tmp_path, well).data.fingerprint
     setup = plan.trials[0].steps[0].run.args[0].setup()
     assert len(setup.training.split.trajectories) == 2
     encode = plan.trials[0].steps[1].run.args[2]

@@ -23,7 +23,7 @@ from lola.emulation.emulator import load_autoencoder, load_emulator
 from lola.evaluation.tables.stored import read_array, read_table
 from lola.storage.event_log import EventLog, last_status, read_events
 from lola.storage.stages import read_manifest
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `:DeprecationWarning")  # Ray's own
 HALF = ("autoencoders", "latents", "evaluations")
@@ -162,7 +162,7 @@ def test_a_damaged_simulation_is_named_with_the_remedy(finished):
             hdf5._keep_open.cache_clear()
             path.write_bytes(contents[: int(kept * len(contents))])
             with pytest.raises(LolaError) as caught:
-                Plan(root.plan.config, root.root, root.well)
+                SweepPlan(root.plan.config, root.root, root.well)
             (line,) = str(caught.value).splitlines()
             assert str(path) in line
             assert "again" in line

@@ -7,7 +7,7 @@ import pytest
 
 from lola.core.errors import DataError, DivergedError
 from lola.training.loop import train
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def data(tmp_path, well):
 
 
 def damage(data, split, value):
-    """Put a value into one trajectory, which no header tells; returns the file's name."""
+    """Put a value into one trajectory, which no header shows; returns the file's name."""
     path = next(data.glob(f"*openBC/data/{split}/*.hdf5"))
     with h5py.File(path, "r+") as file:
         file["t0_fields/density"][1, 7, 2, 3] = value
@@ -31,7 +31,7 @@ def train_autoencoder(sweep, root, data, rate=1e-3):
     training = training.replace(
         steps=2, report_every=2, batch_size=2, valid_samples=84, warmup=0, optimizer=optimizer
     )
-    plan = Plan(sweep.replace(autoencoder_training=training), root, data)
+    plan = SweepPlan(sweep.replace(autoencoder_training=training), root, data)
     step = next(step for trial in plan.trials for step in trial.steps if step.stage.kind == "autoencoders")
     (run,) = step.run.args
     setup = run.setup()

@@ -23,14 +23,14 @@ from lola.evaluation.tables.stored import read_table
 from lola.storage import stages as storage
 from lola.storage.event_log import read_events
 from lola.storage.progress import Progress
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 @pytest.fixture
 def step(tmp_path, well):
     config = small_sweep()
     evaluation = config.evaluation.replace(starts=(0, 3), trajectories=2)
-    return Plan(config.replace(evaluation=evaluation), tmp_path, well).evaluations[0].steps[0]
+    return SweepPlan(config.replace(evaluation=evaluation), tmp_path, well).evaluations[0].steps[0]
 
 
 def rows(step):
@@ -63,7 +63,7 @@ def test_tasks_are_as_many_as_a_cluster_can_share(available, gpus, size):
     ],
 )
 def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, available, device, gpus):
-    plan = Plan(small_sweep(), tmp_path, well)
+    plan = SweepPlan(small_sweep(), tmp_path, well)
     stage = plan.autoencoder(16)
     stage.folder.mkdir(parents=True)
     stage.commit(speed={"device": device})

@@ -19,7 +19,7 @@ from lola.data.well.datasets import Datasets
 from lola.distributed.jobs import evaluate
 from lola.distributed.jobs.encode import encode
 from lola.storage.stages import remove_temporary_paths
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 class Full:
@@ -78,7 +78,7 @@ def through_full_disks(monkeypatch, number, make, folder):
 def test_an_evaluation_ends_in_one_line_wherever_the_disk_is_full(tmp_path, well, tasks, monkeypatch, number):
     config = small_sweep()
     evaluation = config.evaluation.replace(trajectories=1)
-    step = Plan(config.replace(evaluation=evaluation), tmp_path, well).evaluations[0].steps[0]
+    step = SweepPlan(config.replace(evaluation=evaluation), tmp_path, well).evaluations[0].steps[0]
     once = {}
 
     def scored(*arguments, **options):  # the same states each time: scoring is not what is tried
@@ -119,7 +119,7 @@ def test_a_root_may_have_any_name(tmp_path, well, tasks, name, mask):
         root = tmp_path / name
         config = small_sweep()
         evaluation = config.evaluation.replace(trajectories=1)
-        plan = Plan(config.replace(evaluation=evaluation), root, well)
+        plan = SweepPlan(config.replace(evaluation=evaluation), root, well)
         step = plan.evaluations[0].steps[0]
         with step.stage.lease():
             step.run()

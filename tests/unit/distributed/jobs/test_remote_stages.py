@@ -17,7 +17,7 @@ from lola.distributed.jobs.encode import encode
 from lola.emulation.emulator import load_autoencoder
 from lola.storage.registry import find_stage
 from lola.storage.remote import find_files, find_relative_paths, local_copy, read_bytes
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_an_evaluation_has_the_same_tables(roots, well, tasks):
     for root in roots:
         config = small_sweep()
         evaluation = config.evaluation.replace(starts=(0, 3), trajectories=2)
-        plan = Plan(config.replace(evaluation=evaluation), root, well)
+        plan = SweepPlan(config.replace(evaluation=evaluation), root, well)
         step = plan.evaluations[0].steps[0]
         step.run()
         step.run()  # again, as if the manifest had been lost: nothing is computed
@@ -84,7 +84,7 @@ def test_an_evaluation_has_the_same_tables(roots, well, tasks):
 
 
 def test_a_plan_is_the_same_wherever_its_results_go(roots, well):
-    plans = [Plan(small_sweep(), root, well) for root in roots]
+    plans = [SweepPlan(small_sweep(), root, well) for root in roots]
     assert plans[0].fingerprint == plans[1].fingerprint
     assert [trial.name for trial in plans[0].trials] == [trial.name for trial in plans[1].trials]
     split = Datasets(well).open(EULER, "train")

@@ -16,7 +16,7 @@ from lola.core.errors import CorruptError, DataError, LolaError
 from lola.distributed.jobs import train as training
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.storage.event_log import EventLog
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 
 class Bad:
@@ -39,7 +39,7 @@ class Played:
 
 @pytest.fixture
 def played(tmp_path, well, monkeypatch):
-    plan = Plan(small_sweep(), tmp_path, well)
+    plan = SweepPlan(small_sweep(), tmp_path, well)
     stage, config = plan.autoencoder(16), plan.config.autoencoder_training.replace(steps=2, report_every=2)
     reports = []
     context = SimpleNamespace(

@@ -40,7 +40,7 @@ class Emitted:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The time that records tell."""
+    """The time in records."""
     now = [1000.0]
     monkeypatch.setattr("time.time", lambda: now[0])
     return now
@@ -62,7 +62,7 @@ def test_a_training_is_followed_from_start_to_end(tmp_path, clock):
     telemetry = following([one], "s" * 64, emit=emitted)
     telemetry.poll()
     assert emitted.of("lola_sweep_trials", "waiting") == 1
-    assert emitted.of("lola_sweep_remaining_seconds") is None  # nobody knows yet
+    assert emitted.of("lola_sweep_remaining_seconds") is None  # not known yet
     event_log = event_log_of(one)
     event_log.status("RUNNING")
     clock[0] += 100

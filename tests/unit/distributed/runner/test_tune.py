@@ -8,8 +8,9 @@ from ray.exceptions import OutOfMemoryError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from lola.core.errors import LolaError
+from lola.distributed.cluster.causes import failure_reason
 from lola.distributed.runner import tune
-from lola.distributed.trials import failure_reason, format_error
+from lola.distributed.trials import format_error
 
 
 class Trial(SimpleNamespace):

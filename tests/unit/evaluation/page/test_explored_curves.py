@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tidy_tables import tidy
+from tidy_tables import curves, tidy
 
 from lola.evaluation.tables.cells import METHOD, RATIO
 from lola.evaluation.tables.contexts import context_table
-from lola.evaluation.tables.curves import MEAN, curves
+from lola.evaluation.tables.curves import MEAN
 from lola.evaluation.tables.lead_times import lead_time_table
 from lola.evaluation.tables.significance import trajectory_errors
 

@@ -113,11 +113,11 @@ def test_files_lie_beside_the_page(written, sweep):
 
 
 def test_findings_are_honest(sweep):
-    sentences = findings(report(sweep))
+    sentences = findings(report(sweep)["scores"])
     assert sentences[0] == "In 3 of 12 table entries, marked ▲, an emulator is no better than persistence."
     assert any("diffusion at 16×, 8 solver steps is best" in sentence for sentence in sentences)
     good = pa.concat_tables([only(sweep[0], model="persistence"), only(sweep[0], model="diffusion")])
-    first = findings(report((good, sweep[1])))[0]
+    first = findings(report((good, sweep[1]))["scores"])[0]
     paired = "Diffusion against the neural solver over all lead times, of 1 rate: "
     assert any(sentence.startswith(paired) for sentence in sentences)
     assert first == "Every emulator beats persistence at all ranges of lead times (6 of 6)."
@@ -134,12 +134,12 @@ def test_guided_models_have_a_section_of_their_own(sweep, tmp_path):
     both = [pa.concat_tables([table, guided(table)]) for table in sweep]
     with_observations = report(both)
     folder = tmp_path / "guided"
-    text = write_page(folder, make_page(with_observations)).read_text()
+    text = write_page(folder, make_page(**with_observations)).read_text()
     assert "Emulation with observations" in text
     assert "With observations (mmps subsample8) the VRMSE at 16" in text
     assert (folder / "guidance.png").exists()
     # Elsewhere the page is that of the same sweep without
-    plain = write_page(tmp_path / "plain", make_page(report(sweep))).read_text()
+    plain = write_page(tmp_path / "plain", make_page(**report(sweep))).read_text()
     assert "observations" not in plain
     for name in ("vrmse.csv", "spread_skill.csv", "spectra.csv"):
         assert (folder / name).read_text() == (tmp_path / "plain" / name).read_text()
@@ -154,8 +154,8 @@ def test_a_sweep_without_diffusion_or_with_lost_rollouts(sweep, tmp_path):
     metrics = metrics.set_column(
         column, "value", pc.if_else(pc.equal(metrics["space"], "latent"), pa.scalar(np.nan), metrics["value"])
     )
-    bare = {"film": None, "examples": (), "timings": (), "limits": (), "links": ()}
-    path = write_page(tmp_path, make_page(report((metrics, spectra), **bare)))
+    bare = {"film": None, "examples": (), "timings": (), "limits": ()}
+    path = write_page(tmp_path, make_page(**report((metrics, spectra), **bare)))
     words = " ".join(Page(path.read_text("utf-8")).words)
     assert "In 3 table entries, marked unstable, some rollouts became infinite or NaN" in words
     assert "unstable 3/3" in words

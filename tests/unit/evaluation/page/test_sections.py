@@ -3,11 +3,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from pages import aggregates
-from tidy_tables import tidy
+from tidy_tables import curves, tidy
 
 from lola.evaluation.page.sections import conditioning, missing
 from lola.evaluation.page.sweep_charts import lead_time_chart, rate_chart
-from lola.evaluation.tables.curves import curves
 from lola.evaluation.tables.lead_times import lead_time_table
 
 

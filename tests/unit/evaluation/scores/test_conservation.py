@@ -3,18 +3,18 @@ import pytest
 import torch
 
 from lola.data.systems import SYSTEMS, Boundary
-from lola.evaluation.scores.conservation import INVARIANTS, conserved, drift
+from lola.evaluation.scores.conservation import INVARIANTS, conserved_quantities, drift
 
 WALLS, OPEN, PERIODIC = (np.full((2, 2), code) for code in Boundary)
 
 
 def test_boundaries_decide_what_is_conserved():
-    assert [each.name for each in conserved("euler", PERIODIC)] == ["mass", "momentum", "energy"]
-    assert [each.name for each in conserved("euler", WALLS)] == ["mass", "energy"]
-    assert not conserved("euler", OPEN)
-    assert not conserved("euler", np.array([[2, 2], [1, 1]]))
-    assert not conserved("rayleigh_benard", np.array([[2, 2], [0, 0]]))
-    assert not conserved("turbulence_gravity_cooling", np.ones((3, 2)))
+    assert [each.name for each in conserved_quantities("euler", PERIODIC)] == ["mass", "momentum", "energy"]
+    assert [each.name for each in conserved_quantities("euler", WALLS)] == ["mass", "energy"]
+    assert not conserved_quantities("euler", OPEN)
+    assert not conserved_quantities("euler", np.array([[2, 2], [1, 1]]))
+    assert not conserved_quantities("rayleigh_benard", np.array([[2, 2], [0, 0]]))
+    assert not conserved_quantities("turbulence_gravity_cooling", np.ones((3, 2)))
 
 
 def test_invariants_are_fields_of_their_system():

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tidy_tables import score
 
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.evaluation.scores.rows import (
@@ -12,7 +13,6 @@ from lola.evaluation.scores.rows import (
     SPECTRA_SCHEMA,
     Subject,
     convert_bins_to_lists,
-    score,
     stored_bytes,
 )
 

@@ -181,9 +181,9 @@ def test_tables_and_sentences_say_so(study):
     assert shown.loc[("rate 4×", "quick"), "4"] == "1.020 *"
     assert shown.loc[("rate 4×", "slow"), "8"] == "1.000 *"
     assert set(default_table(study)["error"]) == {"VRMSE", "CRPS"}
-    said = " ".join(findings(study))
-    assert "rate 4×: no fewer than 8 evaluations come within 3 % of their VRMSE." in said
-    assert "all models, 4 evaluations: quick has 0.904" in said
+    text = " ".join(findings(study))
+    assert "rate 4×: no fewer than 8 evaluations come within 3 % of their VRMSE." in text
+    assert "all models, 4 evaluations: quick has 0.904" in text
     assert [section.name for section in sections(study)] == ["choices", "levels", "defaults", "candidates"]
 
 

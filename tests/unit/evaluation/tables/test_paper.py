@@ -14,7 +14,7 @@ def figure(system, model, compression, metric, first):
     return rows[(rows["metric"] == metric) & (rows["first"] == first)]["value"].item()
 
 
-def test_the_figures_are_all_there():
+def test_all_figures_are_read():
     assert sum(len(printed(name)) for name in SYSTEMS) == 402
     assert figure("euler", "diffusion", 320, "vrmse", 61) == 0.371
     assert figure("rayleigh_benard", "neural_solver", 1, "spectrum_rmse_low", 1) == 4.143

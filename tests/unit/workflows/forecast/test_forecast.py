@@ -17,14 +17,14 @@ from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.overheads import EVALUATION_S, TRAINING_S, simulation_seconds
 from lola.workflows.forecast.show import show_sweep
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 CPUS = ClusterConfig(gpus=0, cpus=2, cpu_price=0.5)
 
 
 def price(config, root, cluster=CPUS, cores=2):
     """The forecast of a sweep, whether or not its data exist."""
-    return forecast(open_plan(Plan, config, root, well_folder(root, config.well)), cluster, cores)
+    return forecast(open_plan(SweepPlan, config, root, well_folder(root, config.well)), cluster, cores)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +69,10 @@ def test_data_that_do_not_exist_have_the_same_stages(tmp_path, well):
     for stage in expected.stages:
         assert set(stage.needs) <= known
         known.add(stage.name)
-    plan = open_plan(Plan, missing, tmp_path, tmp_path / "nothing")
+    plan = open_plan(SweepPlan, missing, tmp_path, tmp_path / "nothing")
     assert not plan.data.exists
     assert plan.data == DatasetInfo.of_simulation(missing.simulation)
-    kept = {step.stage.fingerprint for step in Plan(averaged, tmp_path, well).steps}
+    kept = {step.stage.fingerprint for step in SweepPlan(averaged, tmp_path, well).steps}
     assert kept.isdisjoint(step.stage.fingerprint for step in plan.steps)
 
 
@@ -92,20 +92,20 @@ def test_sizes_are_those_of_the_published_ensemble(expected):
 def test_wall_time_lies_between_the_work_and_the_longest_chain(expected):
     work = 3600 * expected.hours("gpu")
     assert expected.cost == pytest.approx(2.0 * work / 3600)
-    assert max(work / 16, expected.path) <= expected.wall() < work
-    assert expected.path < expected.wall(32) < expected.wall()
-    assert expected.wall(10_000) == pytest.approx(expected.path, rel=0.05)
+    assert max(work / 16, expected.critical_seconds) <= expected.wall() < work
+    assert expected.critical_seconds < expected.wall(32) < expected.wall()
+    assert expected.wall(10_000) == pytest.approx(expected.critical_seconds, rel=0.05)
     stages = {each.name: each for each in expected.stages}
     chain = ("autoencoder-f32c64", "latents-f32c64", "diffusion-f32c64", "evaluation diffusion-f32c64-s16")
-    assert expected.path == pytest.approx(sum(stages[name].seconds for name in chain), rel=0.05)
+    assert expected.critical_seconds == pytest.approx(sum(stages[name].seconds for name in chain), rel=0.05)
     with pytest.raises(ConfigError, match="neural_solver-pixel needs 16 gpu, but the cluster has 8"):
         expected.wall(8)
 
 
 def test_a_storage_that_is_too_small_is_refused_in_one_line(expected):
-    expected.refuse(expected.storage_bytes)
+    expected.require_storage(expected.storage_bytes)
     with pytest.raises(ConfigError, match=r"this plan needs [\d.]+ GB of storage .* and 1 GB are free; give"):
-        expected.refuse(1e9)
+        expected.require_storage(1e9)
 
 
 def test_a_sweep_for_gpus_needs_some(paper, tmp_path):
@@ -120,7 +120,7 @@ def commit(stage, **content):
 
 def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp_path, well):
     config = local(presets.smoke(), well)
-    whole = Plan(config, tmp_path, well)
+    whole = SweepPlan(config, tmp_path, well)
     before = {stage.name: stage for stage in price(config, tmp_path).stages}
     assert {stage.source for stage in before.values()} == {"peak"}
     stage = whole.emulator(config.diffusion, 16)
@@ -209,7 +209,7 @@ def test_small_sweeps_take_minutes_and_no_less(tmp_path, steady):
     assert 60 < found.wall() < 300
     simulation = config.simulation
     assert found.simulating == simulation_seconds(simulation, {"cpu": 2})
-    assert found.around > found.simulating > 0
+    assert found.overhead_seconds > found.simulating > 0
     # 16 trajectories on two cores, at (32 / 64)^3 of a second and 40 of 100 outputs each
     assert found.simulating == pytest.approx(8 * 0.4 / 8)
     one_file = simulation.replace(gammas=(1.4,), boundaries=("open",), train=6, valid=0, test=0)
@@ -229,7 +229,7 @@ def test_contexts_starts_and_guidance_are_counted(tmp_path, well, steady):
     more = config.replace(contexts=(2,), observed=ObservationConfig(), guidance=GuidanceConfig())
     more = more.replace(evaluation=more.evaluation.replace(starts=(0, 4)))
     after = scoring_seconds(price(more, tmp_path))
-    trials = Plan(more, tmp_path, well).evaluations
+    trials = SweepPlan(more, tmp_path, well).evaluations
     names = {step.stage.what for trial in trials for step in trial.steps}
     assert {f"evaluation {name}" for name in names} == set(after)
     name = f"evaluation diffusion-f8c16-s{max(config.solver_steps)}"

@@ -18,7 +18,7 @@ from lola.workflows.forecast import estimates
 from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.forecast.show import show_plan, show_sweep
 from lola.workflows.model_shape import ModelShape
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.studies.optimizer_plan import OptimizerPlan
 
 
@@ -120,7 +120,7 @@ def test_it_says_how_far_it_is(smoke, tmp_path, monkeypatch):
     clock, logged = iter(range(0, 100, 8)), []
     reminder = functools.partial(waiting.progress_reminder, clock=lambda: next(clock))
     monkeypatch.setattr(estimates, "progress_reminder", reminder)
-    plan = open_plan(Plan, smoke.replace(pixel=None), tmp_path, tmp_path / "nothing")
+    plan = open_plan(SweepPlan, smoke.replace(pixel=None), tmp_path, tmp_path / "nothing")
     estimates.forecast(plan.towards(plan.cache(16)), smoke.cluster, 2, logged.append)
     assert logged == ["estimated 2 of 2 stages"]
 

@@ -13,7 +13,7 @@ from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.studies.sampler_choice import ALL, COMMON, FINE, OWN, PRESENT
 from lola.workflows import presets
 from lola.workflows.forecast.estimates import forecast
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.studies.sampler_plan import SamplerPlan
 from lola.workflows.studies.sampler_report import make_study, report_samplers
 
@@ -119,7 +119,7 @@ def test_only_states_of_the_test_split_are_kept(finished):
 
 def test_evaluations_are_those_of_a_sweep(tmp_path, well, models):
     sweep = small_sweep()
-    known = Plan(sweep, tmp_path, well).evaluation("diffusion", 16, sweep.diffusion, 4)
+    known = SweepPlan(sweep, tmp_path, well).evaluation("diffusion", 16, sweep.diffusion, 4)
     plan = SamplerPlan(CONFIG.replace(emulators=(models[0].name,)), tmp_path, well)
     trial = plan._trial(plan.models[0], "test", [SamplerConfig(steps=4)])
     stage = trial.steps[0].stage
@@ -140,7 +140,9 @@ def test_models_that_do_not_fit_are_refused(tmp_path, well, models):
     with pytest.raises(DataError, match="is one of autoencoders, not an emulator"):
         build(
             emulators=(
-                str(tmp_path / "autoencoders" / Plan(small_sweep(), tmp_path, well).autoencoder(16).name),
+                str(
+                    tmp_path / "autoencoders" / SweepPlan(small_sweep(), tmp_path, well).autoencoder(16).name
+                ),
             )
         )
     manifest = json.loads((models[0].folder / "manifest.json").read_text())
@@ -159,7 +161,7 @@ def test_models_that_do_not_fit_are_refused(tmp_path, well, models):
 
 
 def test_a_storage_without_models_is_refused(tmp_path, well):
-    with pytest.raises(ConfigError, match="holds no diffusion model"):
+    with pytest.raises(ConfigError, match="has no diffusion model"):
         SamplerPlan(CONFIG, tmp_path, well)
 
 
