@@ -17,10 +17,9 @@ smoke: $(VENV)/.demo ## the same in miniature, in 2 to 4 minutes
 
 simulators: $(VENV)/.simulators ## install the solvers of the other two systems, Dedalus and astronomix
 
-test: $(VENV)/.dev ## run the tests: fast ones in two processes, then those that train or start a cluster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long" --durations=12 \
+test: $(VENV)/.dev ## run the tests in two processes, those that train or start a cluster first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long" --durations=12 \
 		tests/unit tests/regression tests/integration
-	$(BIN)/python -m pytest -m "slow and not long" --durations=12 tests/unit tests/regression tests/integration
 
 longtest: $(VENV)/.dev ## run the tests that take longest, which `make test` leaves out
 	$(BIN)/python -m pytest -m long --durations=12

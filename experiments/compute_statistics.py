@@ -7,7 +7,6 @@ import tyro
 from lola.core.cli import launch_alone
 from lola.core.config import Config, Count, runtime_field
 from lola.core.waiting import loading
-from lola.data.systems import SYSTEMS
 from lola.storage.stages import resolve_storage, well_folder
 
 
@@ -16,7 +15,7 @@ class Statistics(Config):
     """The data whose statistics are computed.
 
     Arguments:
-        name: A physical system, whose fields are transformed first, or a dataset of The Well, as it is.
+        name: A physical system, a dataset in --well, the folder of a dataset, or a description file.
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
         include: Use only files whose name contains one of these; default: all files.
         exclude: Skip files whose name contains one of these.
@@ -36,12 +35,13 @@ def main(config: Statistics) -> None:
     """Read a training set once and write mean, standard deviation, minimum and maximum of its fields."""
     with loading():
         from lola.data.well.datasets import Datasets
+        from lola.data.well.find import find_system
         from lola.distributed.cluster.connection import connect
         from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
 
     root = resolve_storage(config.storage)
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
-    system = SYSTEMS.get(config.name) or datasets.infer(config.name)
+    system, datasets = find_system(config.name, datasets)
     stage = statistics_stage(root, system, datasets.open(system, "train").fingerprint, config.block)
     with stage.logged_lease(print):
         if not stage.finished:

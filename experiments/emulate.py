@@ -30,8 +30,11 @@ def main(config: Emulation) -> None:
     """Draw an ensemble of trajectories and write it as a Well file, with a film as MP4 and GIF."""
     with loading():
         from lola.emulation.ensembles import write_ensemble
-        from lola.emulation.film import check_film, write_film
+        from lola.emulation.film import check_film, film_paths, write_film
+        from lola.storage.remote import require_new, to_path
 
+    for film in film_paths(to_path(config.output)) if config.films else ():
+        require_new(film, config.overwrite)
     check = functools.partial(check_film, config.film) if config.films else lambda _: None
     path = write_ensemble(config, config.output, print, check)
     print(f"ensemble: {path}")

@@ -69,4 +69,9 @@ def main(config: Autoencoders) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, {name: configure(preset) for name, preset in presets.SWEEPS.items()}, "mini", ("system",))
+    launch(
+        main,
+        {name: configure(preset) for name, preset in presets.SWEEPS.items()},
+        "mini",
+        ("system", "well", "storage"),
+    )

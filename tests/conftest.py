@@ -14,14 +14,26 @@ from waves import write_dataset
 from lola.storage.stages import resolve_storage
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep in one process the tests of a file, and all of the files that share the undisturbed sweep."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "sweep" if "undisturbed" in (config.rootpath / file).read_text() else file
+
+    return Scheduling(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Keep in one process what shares a sweep or a file, and start with what takes longest."""
-    for item in items:
-        shares_sweep = "undisturbed" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("sweep" if shares_sweep else item.path.name))
-        item.start = 0 if shares_sweep else 1 if item.get_closest_marker("slow") else 2
-    items.sort(key=lambda item: item.start)
+    """Start with what takes longest."""
+
+    def rank(item):
+        return 0 if "undisturbed" in item.fixturenames else 1 if item.get_closest_marker("slow") else 2
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ from benchmarks.datasets import copy_to_hdf5, write_latents, write_well
 from benchmarks.loader import Slices, plain_batches
 from benchmarks.timing import describe_machine, interleave, ratio
 
+from lola.data.description import get_system
 from lola.data.latents import LatentSplit, LatentWindows
-from lola.data.systems import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit, open_split
 from lola.data.well.windows import WellWindows

@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 
 from lola.core.errors import ClusterError, LolaError
 from lola.core.seeding import seed_process
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.windows import WellWindows

@@ -25,7 +25,7 @@ from benchmarks.timing import describe_machine, interleave, ratio
 from torch import Tensor, nn
 
 from lola.core.errors import LolaError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.emulation.emulator import Emulator
 from lola.emulation.inference_config import InferenceConfig
 from lola.models.binding import BoundNetwork

@@ -19,7 +19,7 @@ from benchmarks.datasets import write_well
 from benchmarks.timing import describe_machine
 from matplotlib.figure import Figure
 
-from lola.data.systems import get_system
+from lola.data.description import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows

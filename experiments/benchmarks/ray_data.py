@@ -11,7 +11,7 @@ import ray.data
 import torch
 from benchmarks.datasets import write_well
 
-from lola.data.systems import get_system
+from lola.data.description import get_system
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files

@@ -155,7 +155,11 @@ def _parse(
     except SystemExit as error:
         if not error.code:
             raise
-        _refuse(program, _one_line(complaint.getvalue()))
+        text = _one_line(complaint.getvalue())
+        missing = [name for name in positional_names(kind) if f" {name} " in text]
+        if missing and text.startswith("Missing"):
+            text = f"give {' '.join(missing)}; see --help"
+        _refuse(program, text)
 
 
 def _read(arguments: list[str], names: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,6 @@ Filesystems find their credentials themselves, in the environment; errors show l
 import atexit
 import errno
 import functools
-import glob
 import io
 import os
 import posixpath
@@ -30,6 +29,7 @@ SUFFIXES = (".hdf5", ".h5")
 BLOCK_BYTES = 2**18  # bytes of a remote block
 CACHED_BLOCKS = 16  # blocks kept of each open file
 MAX_OPEN_FILES = 64  # files that a process keeps open
+SHOWN = 12  # entries of a folder that an error lists
 
 
 def file_name(location: Location) -> str:
@@ -208,11 +208,21 @@ def missing_files_error(
     others = [] if isinstance(root, str) else _neighbours(root, datasets, split)
     advice = f", or name {' or '.join(others)} with --well" if others else ""
     return MissingDataError(
-        f"{root} has no HDF5 files{chosen} in {folders}; simulate or fetch them first{advice}"
+        f"{root} has no HDF5 files{chosen} in {folders}{_content(root)}; simulate or fetch them first{advice}"
     )
 
 
+def _content(root: Location) -> str:
+    """What a folder holds instead."""
+    if isinstance(root, str):
+        return ""
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f" (it holds {listed or 'nothing'})" if root.is_dir() else " (it does not exist)"
+
+
 def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:
-    """The sibling folders that hold a split of some datasets."""
-    found = [root.parent.glob(f"*/{glob.escape(dataset)}/data/{split}") for dataset in datasets]
-    return sorted({str(path.parents[2]) for paths in found for path in paths if path.parents[2] != root})
+    """The folders a level above, below or next to one that hold a split of some datasets."""
+    places = [root.parent, *root.parents[1:3], *root.parent.glob("*"), *root.glob("*")]
+    found = [place for place in places for dataset in datasets if (place / dataset / "data" / split).is_dir()]
+    return sorted({str(place) for place in found if place != root})

@@ -1,7 +1,6 @@
-"""The physical systems: their fields, parameters, boundaries, symmetries, time strides and statistics.
+"""Physical systems: their fields, parameters, boundaries, symmetries, time strides and statistics.
 
-Statistics are those of the published training sets, after the transform (`Lost in Latent Space`,
-Appendix B). Lead-time ranges, start states and contexts are those of its evaluation.
+A system is data: `lola.data.descriptions` reads it from YAML files and from the headers of simulations.
 """
 
 import dataclasses
@@ -11,10 +10,11 @@ from typing import Any, Literal, Self
 
 import pydantic
 
-from lola.core.errors import ConfigError
+from lola.core.config import fingerprint
 
 Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
 Symmetries = Literal["plain", "full", "published"]
+Role = Literal["state", "constant", "scalar"]
 
 
 class Boundary(enum.IntEnum):
@@ -32,6 +32,7 @@ class Field:
     name: str  # its name in the HDF5 files
     order: int = 0  # its tensor order: 0 for a scalar, 1 for a vector, 2 for a matrix
     transform: Transform = "identity"  # what is applied before standardising
+    role: Role = "state"  # networks see fields of every role, scores are of states alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,30 @@ class Reflection:
 
 
 @dataclasses.dataclass(frozen=True)
+class Invariant:
+    """A conserved quantity.
+
+    Arguments:
+        name: Its name in tables, after `drift_`.
+        channels: The channels that are its density, or the components of it.
+        boundaries: Those that let nothing of it through.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    boundaries: tuple[Boundary, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The lowest and the highest physical value of a channel, None where there is no bound."""
+
+    channel: str
+    low: float | None
+    high: float | None
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
     """A physical system.
 
@@ -80,6 +105,11 @@ class System:
         spectrum_ranges: Those of power spectra, if they differ.
         shown: The channel that pictures show.
         published: The size of The Well's ensemble, if it is one of the paper's.
+        conserved: What the physics conserves.
+        bounds: The physical values of channels that have bounds.
+        seconds_per_state: Seconds that the simulator takes for a state, if known.
+        described: Whether the description is part of the data's fingerprint. That of the paper's systems is
+            not: their names stand for them.
     """
 
     name: str
@@ -99,11 +129,34 @@ class System:
     spectrum_ranges: tuple[tuple[int, int | None], ...] = ()
     shown: str = ""
     published: EnsembleSize | None = None
+    conserved: tuple[Invariant, ...] = ()
+    bounds: tuple[Bounds, ...] = ()
+    seconds_per_state: float | None = None
+    described: bool = False
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """Rebuild a system from what `dataclasses.asdict` gives, as JSON."""
         return pydantic.TypeAdapter(cls).validate_python(values)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return dict(pydantic.TypeAdapter(type(self)).dump_python(self, mode="json"))
+
+    @property
+    def identity(self) -> str:
+        """A fingerprint of the description but its statistics; empty if the name stands for it."""
+        if not self.described:
+            return ""
+        unnamed = dataclasses.replace(self, mean=(), std=(), seconds_per_state=None)
+        return fingerprint(unnamed.to_json())
+
+    @property
+    def evolving(self) -> tuple[int, ...]:
+        """The numbers of the channels that evolve."""
+        return tuple(
+            number for field, channels in self._numbers() for number in channels if field.role == "state"
+        )
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -140,75 +193,3 @@ class System:
             (field, range(stop - size, stop))
             for field, size, stop in zip(self.fields, self.sizes, stops, strict=True)
         ]
-
-
-EULER = System(
-    name="euler",
-    datasets=("euler_multi_quadrants_openBC", "euler_multi_quadrants_periodicBC"),
-    dimensions=2,
-    fields=(
-        Field("energy", transform="log1p"),
-        Field("density", transform="log1p"),
-        Field("pressure", transform="log1p"),
-        Field("momentum", order=1),
-    ),
-    mean=(1.20, 0.60, 0.58, 0.0, 0.0),
-    std=(0.51, 0.27, 0.29, 0.53, 0.52),
-    published=EnsembleSize((512, 512), trajectories=10_000, steps=100, constants=1),
-    flips=(0, 1),
-    permute=True,
-    roll=True,
-    stride=4,
-    ranges=((1, 20), (21, 60), (61, None)),
-    shown="density",
-)
-
-RAYLEIGH_BENARD = System(
-    name="rayleigh_benard",
-    datasets=("rayleigh_benard",),
-    dimensions=2,
-    fields=(Field("buoyancy"), Field("pressure"), Field("velocity", order=1)),
-    mean=(0.38, 0.01, 0.0, 0.0),
-    std=(0.25, 0.15, 0.21, 0.18),
-    published=EnsembleSize((512, 128), trajectories=1_750, steps=200, constants=2),
-    log_parameters=("Rayleigh", "Prandtl"),
-    flips=(0,),
-    roll=True,
-    reflections=(Reflection(axis=1, complements=(("buoyancy", 1.0),), tilts=(("pressure", 1.0),)),),
-    stride=4,
-    starts=(16, 32),
-    ranges=((1, 20), (21, 60), (61, None)),
-    shown="buoyancy",
-)
-
-TURBULENCE_GRAVITY_COOLING = System(
-    name="turbulence_gravity_cooling",
-    datasets=("turbulence_gravity_cooling",),
-    dimensions=3,
-    fields=(
-        Field("density", transform="log_eps"),
-        Field("pressure", transform="log_eps"),
-        Field("temperature", transform="log_eps"),
-        Field("velocity", order=1),
-    ),
-    mean=(-1.75, -4.20, 5.50, 0.0, 0.0, 0.0),
-    std=(0.95, 1.75, 1.10, 0.50, 0.50, 0.50),
-    published=EnsembleSize((64, 64, 64), trajectories=2_700, steps=50, constants=3),
-    log_parameters=("rho0",),
-    flips=(0, 1, 2),
-    permute=True,
-    stride=1,
-    starts=(0, 4),
-    ranges=((1, 10), (11, 20), (21, 50)),
-    spectrum_ranges=((1, 10), (11, 30), (31, 50)),
-    shown="temperature",
-)
-
-SYSTEMS = {system.name: system for system in (EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING)}
-
-
-def get_system(name: str) -> System:
-    """The system of a name; an unknown name is a `ConfigError` that lists the known ones."""
-    if name not in SYSTEMS:
-        raise ConfigError(f"no system is called {name!r}; known are {', '.join(SYSTEMS)}")
-    return SYSTEMS[name]

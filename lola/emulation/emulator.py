@@ -35,8 +35,9 @@ from lola.core.config import require
 from lola.core.errors import ConfigError, DataError
 from lola.core.keys import Key
 from lola.core.seeding import SampleGenerator
+from lola.data.description import SYSTEMS
 from lola.data.statistics import statistics_folder, with_statistics
-from lola.data.systems import SYSTEMS, System
+from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.emulation.guidance import guided_sampler
 from lola.emulation.guidance_config import GuidanceConfig
@@ -353,13 +354,13 @@ def trained_system(folder: AnyPath) -> System:
 
 def _system(folder: AnyPath, manifest: dict[str, Any]) -> System | None:
     """The system of a stage: that of its name, with the statistics that were computed or imported, if any."""
-    if "data" not in manifest:
-        system = SYSTEMS.get(manifest["system"])
-        computed = manifest["inputs"].get("statistics")
-        if system is None or computed is None:
-            return system
-        return with_statistics(system, statistics_folder(folder.parents[1], system.name, computed))
-    return None if manifest["data"] is None else System.from_json(manifest["data"])
+    system = SYSTEMS.get(manifest["system"])
+    if "data" in manifest:
+        system = None if manifest["data"] is None else System.from_json(manifest["data"])
+    computed = manifest["inputs"].get("statistics")
+    if system is None or computed is None:
+        return system
+    return with_statistics(system, statistics_folder(folder.parents[1], system.name, computed))
 
 
 def _load_model(

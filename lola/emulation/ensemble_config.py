@@ -35,6 +35,7 @@ class EnsembleConfig(Config):
         seed: Seeds the members.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         device: Where the networks run: cpu, cuda, cuda:1; without it, the first GPU if there is one.
+        overwrite: Replace the output file if it exists.
     """
 
     emulator: tyro.conf.Positional[str]
@@ -54,6 +55,7 @@ class EnsembleConfig(Config):
     seed: int = 0
     storage: str | None = runtime_field(None)
     device: str | None = runtime_field(None)
+    overwrite: bool = runtime_field(False)
 
     def validate(self) -> None:
         self.overrides()

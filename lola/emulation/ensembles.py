@@ -24,13 +24,13 @@ from upath import UPath
 from lola.core.config import require
 from lola.core.errors import ConfigError, DivergedError
 from lola.core.waiting import PROGRESS_INTERVAL_S, Log, Reminder, describe_progress, reminding
-from lola.data.hdf5 import SUFFIXES, file_name
+from lola.data.hdf5 import SUFFIXES, file_name, open_hdf5
 from lola.data.well.splits import WellSplit, open_well_file
 from lola.data.well.writer import create_fields, write_layout, writing
 from lola.emulation.emulator import Emulator, load_emulator, trained_system
 from lola.emulation.ensemble_config import EnsembleConfig
 from lola.storage.registry import find_emulator
-from lola.storage.remote import AnyPath, require_writable, to_path
+from lola.storage.remote import AnyPath, require_new, require_writable, to_path
 from lola.storage.stages import atomic_path, resolve_storage, to_location
 
 
@@ -121,10 +121,13 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     """
     root = resolve_storage(config.storage)
     folder = find_emulator(root, config.emulator)
+    location = to_location(config.initial)
+    with open_hdf5(location):  # a wrong file is found before the model is loaded
+        pass
     emulator = load_emulator(folder, config.sampler, config.weights)
     emulator = dataclasses.replace(emulator, inference=config.inference)
     system = trained_system(folder)
-    split = open_well_file(to_location(config.initial), system)
+    split = open_well_file(location, system)
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         emulator.to(device)
@@ -190,7 +193,8 @@ def write_ensemble(
     """Emulate, and write a file of The Well's layout, state by state; it is renamed to `path` when complete.
 
     Arguments:
-        path: The file, or a URL; a file for a URL is uploaded when complete.
+        path: The file, or a URL; a file for a URL is uploaded when complete. It must be new, or
+            `config.overwrite` allows to replace it.
         log: Called with messages about what is done, and with the progress every few seconds.
         check: Called with the ensemble before anything is drawn; may raise.
 
@@ -203,6 +207,11 @@ def write_ensemble(
     """
     target = to_path(path)
     require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
+    require(
+        not _is_same(target, to_path(config.initial)),
+        f"--output {target} is the file of the initial states, which would be lost; give another --output",
+    )
+    require_new(target, config.overwrite)
     if isinstance(target, UPath):  # before the emulation, which may take hours
         require_writable(target.parent, "output")
     log(f"loading {config.emulator}")
@@ -219,7 +228,7 @@ def write_ensemble(
         }
         boundary = split.trajectories[0].boundary
         write_layout(file, split.system.datasets[0], count, ensemble.times(), axes, scalars, boundary)
-        orders = {field.name: field.order for field in split.system.fields}
+        orders = {field.name: field.order for field in split.system.fields if field.role != "scalar"}
         create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
         file.attrs.update(_provenance(ensemble))
         total, done = count * ensemble.states, 0
@@ -232,6 +241,13 @@ def write_ensemble(
                 done += len(states) * states.shape[2] if number else 0  # the first are known
         log(f"all {total} states are drawn")
     return target
+
+
+def _is_same(path: AnyPath, other: AnyPath) -> bool:
+    """Whether two paths are of one file, perhaps through links."""
+    if isinstance(path, Path) and isinstance(other, Path) and path.exists() and other.exists():
+        return path.samefile(other)
+    return str(path) == str(other)
 
 
 def _check_free_space(ensemble: Ensemble, target: AnyPath) -> None:
@@ -257,6 +273,9 @@ def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, pl
     rows, steps = slice(row, row + len(states)), slice(place, place + states.shape[2])
     system, channel = ensemble.split.system, 0
     for field, size in zip(system.fields, system.sizes, strict=True):
+        if field.role == "scalar":
+            channel += size
+            continue
         values = np.moveaxis(states[:, channel : channel + size], 1, -1)
         shape = values.shape[:-1] + (system.dimensions,) * field.order
         if not np.isfinite(values).all():
@@ -284,4 +303,5 @@ def _provenance(ensemble: Ensemble) -> dict[str, Any]:
         "lola_context": config.context,
         "lola_backward": config.backward,
         "lola_seed": config.seed,
+        "lola_shown": ensemble.split.system.shown,
     }

@@ -26,7 +26,7 @@ from lola.core.config import prefix_options
 from lola.core.errors import DataError, StorageError
 from lola.core.waiting import Log, Reminder, describe_progress, progress_reminder
 from lola.data.hdf5 import open_hdf5
-from lola.data.systems import SYSTEMS, System
+from lola.data.systems import System
 from lola.data.well.header import infer_system
 from lola.data.well.splits import WellSplit, open_well_file
 from lola.emulation.ensembles import Ensemble
@@ -46,6 +46,11 @@ def check_film(config: FilmConfig, ensemble: Ensemble) -> None:
     with prefix_options("film."):
         config.check_contents(split.system.channels, len(ensemble.config.trajectories))
         config.frame(split.grid, len(config.columns(ensemble.members, truth=True)))
+
+
+def film_paths(ensemble: AnyPath) -> list[AnyPath]:
+    """The files of an ensemble's films, next to its own."""
+    return [ensemble.with_suffix(f".{suffix}") for suffix in FORMATS]
 
 
 class EnsembleFrames:
@@ -71,8 +76,7 @@ class EnsembleFrames:
         trajectories = [int(index) for index in file.attrs["lola_trajectories"]]
         config.check_contents(system.channels, len(trajectories))
         self.source, self.place = trajectories[config.trajectory], config.trajectory
-        shown = {known.shown for known in SYSTEMS.values() if system.name in (known.name, *known.datasets)}
-        self.fields = config.fields or tuple(shown & set(system.channels)) or system.channels[:1]
+        self.fields = config.fields or (str(file.attrs.get("lola_shown", system.channels[0])),)
 
     def ensemble(self, name: str, number: int) -> np.ndarray:
         """All members of a channel in a state, with shape `(M, X, Y)`."""
@@ -189,7 +193,7 @@ def write_film(
         split = None if truth is None else open_well_file(truth, system)
         frames = EnsembleFrames(file, system, config, split)
         renderer = FrameRenderer(frames, config)
-        paths = [ensemble.with_suffix(f".{suffix}") for suffix in FORMATS]
+        paths = film_paths(ensemble)
         with contextlib.ExitStack() as stack:
             writers = [stack.enter_context(_writer(path, config.rate)) for path in paths]
             number, total = 0, len(frames.steps)

@@ -3,7 +3,7 @@ r"""Evaluation of one trajectory, of the test split or of the validation split.
 From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x^{K+1} ... x^L`, which are
 decoded and scored in physical units, field by field, at lead times of simulation steps since `x^K`, against
 the truth and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds
-`x^K`, are scored in the same way.
+`x^K`, are scored in the same way. Fields that are given, such as constants, are not scored.
 
 Members are kept as the emulator draws them, latent; only as many states as are decoded at once are in memory
 in physical units, and these are scored before the next are decoded.
@@ -108,15 +108,16 @@ def evaluate_trajectory(
     seconds = clock(space.device) - began
     twice = autoencoder is not None and emulator is not None
     target = space.decode(z[:, :, config.context :])[0] if twice else None
-    scored = _score(space, drawn, {"truth": future} | ({} if target is None else {"autoencoded": target}))
+    evolving = list(split.system.evolving)
+    targets = {"truth": future} | ({} if target is None else {"autoencoded": target})
+    scored = _score(space, drawn, {name: each[evolving] for name, each in targets.items()}, evolving)
     subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=len(drawn))
-    channels = split.system.channels
+    channels = [split.system.channels[number] for number in evolving]
     rollouts: dict[str, tuple[Sequence[str], Tensor]] = {
-        "stability": (channels, share_stable(future, scored.statistics))
+        "stability": (channels, share_stable(future[evolving], scored.statistics))
     }
-    rollouts |= drifts(
-        conserved_quantities(split.system.name, trajectory.boundary), channels, known, scored.statistics
-    )
+    invariants = conserved_quantities(split.system, trajectory.boundary)
+    rollouts |= drifts(invariants, channels, known[evolving], scored.statistics)
     tables = [
         tabulate(
             dataclasses.replace(subject, target=name),
@@ -147,8 +148,9 @@ class _Scored:
     seconds: float
 
 
-def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Scored:
-    """Decode and score all members, `space.chunk` states at once or all members of one lead time."""
+def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor], evolving: Sequence[int]) -> _Scored:
+    """Decode all members and score their channels that evolve, which targets have alone, `space.chunk` states
+    at once or all members of one lead time."""
     seconds = 0.0
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
     statistics, examples, moments = [], [], []
@@ -162,6 +164,8 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor]) -> _Score
         moments.append(torch.stack([members.mean(0), members.std(0, correction=0)]).cpu())
         seconds += clock(space.device) - began
         states = {name: target[:, times].to(members) for name, target in targets.items()}
+        if len(evolving) < members.shape[1]:
+            members = members[:, evolving]
         scores, own = score_ensemble(states, members, spatial=members.ndim - 3)
         statistics.append(own)
         for name, part in scores.items():

@@ -66,11 +66,11 @@ class CodecConfig(Config, abc.ABC):
         """Raise `ConfigError` unless the down-sampling divides every axis of the grid."""
         factors = self.factors(len(grid))
         if any(size % factor for size, factor in zip(grid, factors, strict=True)):
-            factor = self.rate(len(grid))[1:]
+            nearest = (max(1, round(size / each)) * each for size, each in zip(grid, factors, strict=True))
             raise ConfigError(
-                f"the autoencoder's down-sampling {factor} does not divide a grid of "
-                f"{' x '.join(map(str, grid))}; take multiples of {factor}, a smaller --patch-size "
-                "or fewer levels (--channels, --blocks)"
+                f"the autoencoder's down-sampling {self.rate(len(grid))[1:]} does not divide a grid of "
+                f"{' x '.join(map(str, grid))}; crop or pad the data, to {' x '.join(map(str, nearest))} for "
+                "example, or take a smaller --patch-size or fewer levels (--channels, --blocks)"
             )
 
     def compression(self, channels: int, spatial: int) -> float:

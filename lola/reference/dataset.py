@@ -10,7 +10,8 @@ import dataclasses
 import math
 from typing import Any, get_args
 
-from lola.data.systems import SYSTEMS, Field, System, Transform
+from lola.data.description import SYSTEMS
+from lola.data.systems import Field, System, Transform
 from lola.models.masks import check_window
 from lola.reference.published_run import PublishedRun
 

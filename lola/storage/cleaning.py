@@ -129,7 +129,11 @@ class Unneeded:
     def reason(self, stage: str) -> str:
         """Why a stage is unused."""
         sweeps = self.sweeps.get(stage, [])
-        return f"only of sweeps that have not finished: {', '.join(sweeps)}" if sweeps else "of no sweep"
+        return (
+            f"only of sweeps that have not finished: {', '.join(sweeps)}"
+            if sweeps
+            else "of no sweep, made by another command"
+        )
 
     def size(self, names: Iterable[str]) -> int:
         """The bytes of files, and of the files of folders."""

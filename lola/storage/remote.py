@@ -33,7 +33,7 @@ import filelock
 import fsspec
 from upath import UPath
 
-from lola.core.errors import DataError, LolaError, StorageError
+from lola.core.errors import ConfigError, DataError, LolaError, StorageError
 from lola.core.filesystem import Lock, describe_os_error, expand, home, private_folder, replace
 
 AnyPath = Path | UPath
@@ -192,6 +192,13 @@ def require_writable(folder: UPath, option: str) -> None:
         raise StorageError(
             f"{option} {folder} has no bucket yet; make it, or give another --{option}"
         ) from error
+
+
+def require_new(path: AnyPath, overwrite: bool) -> None:
+    """Raise `ConfigError` if an output exists, unless it may be replaced."""
+    with translate_fs_errors(path):
+        if not overwrite and path.exists():
+            raise ConfigError(f"{path} exists; give another --output, or replace it with --overwrite")
 
 
 def cache_folder() -> Path:

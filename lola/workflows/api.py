@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lola.core.config import require
 from lola.data.latents import LatentSplit
-from lola.data.systems import SYSTEMS
 from lola.data.well.datasets import Datasets
+from lola.data.well.find import find_system
 from lola.data.well.splits import WellSplit
 from lola.emulation import emulator as emulators
 from lola.emulation.emulator import Emulator
@@ -43,8 +43,9 @@ def open_well(
     Arguments:
         folder: The folder of datasets, `<folder>/<dataset>/data/<split>/*.hdf5`: a path, or a URL that fsspec
             knows, such as `hf://datasets/polymathic-ai`.
-        dataset: A physical system (`euler`, `rayleigh_benard`, `turbulence_gravity_cooling`), which has
-            transforms and statistics; or the name of any dataset, whose fields are taken as they are.
+        dataset: A physical system, such as `euler`, which has transforms and perhaps statistics; or the name
+            of any dataset of the folder, whose fields are taken as its `system.yaml` or its files describe
+            them; or the path of a description.
         split: `train`, `valid` or `test`.
         include, exclude: Parts of the names of files that are used alone, or not.
 
@@ -60,7 +61,8 @@ def open_well(
         torch.Size([5])
     """
     datasets = Datasets(to_location(folder), tuple(include), tuple(exclude))
-    return datasets.open(SYSTEMS.get(dataset) or datasets.infer(dataset, split), split)
+    system, datasets = find_system(dataset, datasets)
+    return datasets.open(system, split)
 
 
 def open_latents(cache: str | Path, split: str = "train", *, storage: str | None = None) -> LatentSplit:

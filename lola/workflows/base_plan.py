@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from lola.core.config import fingerprint
 from lola.core.errors import MissingDataError
-from lola.data.systems import System, get_system
+from lola.data.systems import System
 from lola.data.well.datasets import Datasets
+from lola.data.well.find import find_system
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.encode import SPLITS
 from lola.distributed.jobs.simulate import needs_simulation
 from lola.distributed.trials import Step, Trial
-from lola.storage.remote import AnyPath, is_url
+from lola.storage.remote import AnyPath
 from lola.storage.stages import Location
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.workflow_config import WorkflowConfig
@@ -46,9 +47,11 @@ class BasePlan(abc.ABC, Generic[C]):
 
     def __init__(self, config: C, root: AnyPath, well: Location, data: DatasetInfo | None = None) -> None:
         self.config, self.root = config, root
-        self.datasets = Datasets(well, config.include, config.exclude)
-        self.system: System = get_system(config.system)
-        self.data = data or DatasetInfo.of_splits(self.splits, f"the files in {well}")
+        self.system: System
+        self.system, self.datasets = find_system(
+            config.system, Datasets(well, config.include, config.exclude)
+        )
+        self.data = data or DatasetInfo.of_splits(self.splits, f"the files in {self.datasets.root}")
         config.fit(self.data)
 
     @functools.cached_property
@@ -59,7 +62,7 @@ class BasePlan(abc.ABC, Generic[C]):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.config, self.data.fingerprint)
+        return fingerprint(self.config.replace(system=self.system.name), self.data.fingerprint)
 
     @property
     @abc.abstractmethod
@@ -85,10 +88,11 @@ def open_plan(kind: type[P], config: WorkflowConfig, root: AnyPath, well: Locati
     Raises:
         LolaError: Files are faulty, nothing is known of them, or options do not fit them.
     """
-    simulation = None if is_url(config.well) else config.simulation
+    simulation = config.simulation if config.simulates else None
     if simulation is not None and needs_simulation(simulation, well):
         return kind(config, root, well, DatasetInfo.of_simulation(simulation))
     try:
         return kind(config, root, well)
     except MissingDataError:
-        return kind(config, root, well, DatasetInfo.of_publication(get_system(config.system)))
+        system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
+        return kind(config, root, well, DatasetInfo.of_publication(system))

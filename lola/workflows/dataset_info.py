@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lola.core.config import fingerprint, require
 from lola.core.errors import ConfigError
-from lola.data.systems import System, get_system
+from lola.data.description import get_system
+from lola.data.systems import System
 from lola.simulate.simulation import simulation_jobs
 from lola.simulate.simulators import Simulation
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from lola.core.config import Config, fingerprint
+from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
 from lola.distributed.jobs.encode import encode
@@ -54,7 +55,8 @@ class SweepPlan(BasePlan[SweepConfig]):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.config, self.data.fingerprint, *(stage.fingerprint for stage in self._goal))
+        config = self.config.replace(system=self.system.name)
+        return fingerprint(config, self.data.fingerprint, *(stage.fingerprint for stage in self._goal))
 
     def towards(self, *goal: Stage) -> "SweepPlan":
         """The part of the plan that makes some stages: no trial and no step that they do not need."""
@@ -206,8 +208,8 @@ class SweepPlan(BasePlan[SweepConfig]):
             setup = functools.partial(latent_setup, recipe, cache.folder, shape.sizes)
             reads = InputDataset(cache.name, cache.fingerprint, "training", cache.folder)
             needs = (self.autoencoder(n), cache)
-        details = {"autoencoder": None if n is None else self.autoencoder(n).name}
-        run = TrainingRun(stage, recipe.training, setup, model, shape.sizes, details)
+        details: dict[str, Any] = {"autoencoder": None if n is None else self.autoencoder(n).name}
+        run = TrainingRun(stage, recipe.training, setup, model, shape.sizes, details | recorded(self.system))
         tags = self._tags("emulator", kind_of(model), n)
         step = Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=(reads,))
         return training_trial(f"{kind_of(model)} {self.rate(n)}", recipe.training, step, needs=needs)
@@ -248,6 +250,7 @@ class SweepPlan(BasePlan[SweepConfig]):
         training = self.config.pixel_training if n is None else self.config.emulator_training
         step = evaluation_step(
             stage,
+            self.system,
             self.datasets,
             dataset=self._split("test"),
             trajectories=self.data.trajectories["test"],
@@ -273,9 +276,14 @@ def autoencoder_step(stage: Stage, data: DatasetInfo, datasets: Datasets, tags: 
     recipe = cast(Recipe, stage.config)
     shape = ModelShape.of_autoencoder(cast(CodecConfig, recipe.model), data)
     setup = functools.partial(field_setup, recipe, datasets, data.system, shape.sizes, 1, 1)
-    run = TrainingRun(stage, recipe.training, setup, recipe.model, shape.sizes)
+    run = TrainingRun(stage, recipe.training, setup, recipe.model, shape.sizes, recorded(data.system))
     reads = (InputDataset.of_well(stage, datasets, "training"),)
     return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
+
+
+def recorded(system: System) -> dict[str, Any]:
+    """What the manifest of a model says of a system for which its name does not stand."""
+    return {"data": system.to_json()} if system.described else {}
 
 
 def training_trial(name: str, training: TrainingConfig, *steps: Step, needs: tuple[Stage, ...] = ()) -> Trial:

@@ -1,6 +1,5 @@
 """Complete configurations, by name; each is a function of the physical system."""
 
-from lola.data.systems import get_system
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.config import EvaluationConfig
@@ -15,6 +14,7 @@ from lola.simulate.simulators import Simulation
 from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.order import OrderConfig
 from lola.workflows.forecast.cluster import ClusterConfig
+from lola.workflows.sizing import DataSizes, fitted
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.studies.samplers import SamplerStudyConfig
 from lola.workflows.sweep import SweepConfig
@@ -48,8 +48,14 @@ TINY_SIMULATIONS: dict[str, Simulation] = {
 }
 
 
-def mini(system: str = "euler") -> SweepConfig:
-    """Euler at 64 x 64, three rates 16x apart, in 15 to 30 minutes on two cores."""
+def mini(system: str = "euler", well: str = "well", storage: str | None = None) -> SweepConfig:
+    """Euler at 64 x 64, three rates 16x apart, in 15 to 30 minutes on two cores.
+
+    Of a system that is not the paper's, `system`, `well` and `storage` say where the data are, whose sizes
+    decide those of the networks; likewise for `smoke` and `paper`.
+    """
+    data = DataSizes.find(system, well, storage)
+    physics = data.system
     transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
     training = TrainingConfig(
         steps=320,
@@ -59,9 +65,8 @@ def mini(system: str = "euler") -> SweepConfig:
         valid_samples=128,
         report_every=80,
     )
-    physics = get_system(system)
     pixel = transformer.replace(patch_size=(1, 16, 16))
-    return SweepConfig(
+    config = SweepConfig(
         system=system,
         simulation=SIMULATIONS.get(system),
         latent_channels=(128, 32, 8),
@@ -86,15 +91,16 @@ def mini(system: str = "euler") -> SweepConfig:
             stride=physics.stride,
         ),
     )
+    return fitted(config, data, (64, 96, 128))
 
 
-def smoke(system: str = "euler") -> SweepConfig:
+def smoke(system: str = "euler", well: str = "well-smoke", storage: str | None = None) -> SweepConfig:
     """The same stages in 2 to 4 minutes on two cores: what they compute means nothing."""
-    config = mini(system)
+    config = mini(system, well, storage)
     transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
     training = TrainingConfig(steps=20, batch_size=4, valid_samples=8, report_every=5)
     pixel = NeuralSolverConfig(network=transformer.replace(patch_size=(1, 8, 8)))
-    return config.replace(
+    config = config.replace(
         simulation=TINY_SIMULATIONS.get(system),
         latent_channels=(16,),
         autoencoder=AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=4, dropout=0.0),
@@ -109,15 +115,18 @@ def smoke(system: str = "euler") -> SweepConfig:
         evaluation=config.evaluation.replace(members=2, trajectories=2),
         well="well-smoke",
     )
+    return fitted(config, DataSizes.find(system, well, storage), (8, 12, 16))
 
 
-def paper(system: str = "euler") -> SweepConfig:
+def paper(system: str = "euler", well: str = "well-paper", storage: str | None = None) -> SweepConfig:
     """What the authors trained (Tables 3 and 5), on The Well's data and 8 GPUs; in pixel space on 16.
 
     They do not state the precision of the arithmetic; here it is bfloat16, with weights in float32.
     """
-    physics = get_system(system)
-    levels = {2: (64, 128, 256, 512, 768, 1024), 3: (64, 256, 512, 1024)}[physics.dimensions]
+    physics = DataSizes.find(system, well, storage).system
+    levels = {1: (64, 128, 256, 512), 2: (64, 128, 256, 512, 768, 1024), 3: (64, 256, 512, 1024)}[
+        physics.dimensions
+    ]
     autoencoder = TrainingConfig(
         steps=1024 * 256,
         batch_size=64,
@@ -207,7 +216,9 @@ def study_smoke() -> OptimizerStudyConfig:
 STUDIES = {"mini": study_mini, "smoke": study_smoke}
 
 
-def samplers_mini(system: str = "euler") -> SamplerStudyConfig:
+def samplers_mini(
+    system: str = "euler", well: str = "well", storage: str | None = None
+) -> SamplerStudyConfig:
     """Four methods of several steps at four spacings, on the models of the `mini` sweep.
 
     One model takes about a quarter of an hour on two cores: half the members of the sweep are enough to
@@ -221,14 +232,16 @@ def samplers_mini(system: str = "euler") -> SamplerStudyConfig:
             "exponential_data",
             "exponential_rosenbrock",
         ),
-        evaluation=mini(system).evaluation.replace(members=8),
+        evaluation=mini(system, well, storage).evaluation.replace(members=8),
     )
 
 
-def samplers_smoke(system: str = "euler") -> SamplerStudyConfig:
+def samplers_smoke(
+    system: str = "euler", well: str = "well-smoke", storage: str | None = None
+) -> SamplerStudyConfig:
     """The same study in miniature on the models of the `smoke` sweep: what it computes means nothing."""
-    sweep = smoke(system)
-    return samplers_mini(system).replace(
+    sweep = smoke(system, well, storage)
+    return samplers_mini(system, well, storage).replace(
         samplers=("adams_bashforth", "exponential_data"),
         spacings=("time", "log_snr"),
         steps=(2, 4),
@@ -238,9 +251,11 @@ def samplers_smoke(system: str = "euler") -> SamplerStudyConfig:
     )
 
 
-def samplers_paper(system: str = "euler") -> SamplerStudyConfig:
+def samplers_paper(
+    system: str = "euler", well: str = "well-paper", storage: str | None = None
+) -> SamplerStudyConfig:
     """More methods and orders on models of the `paper` preset, scored as there; four tasks share a GPU."""
-    study = samplers_mini(system)
+    study = samplers_mini(system, well, storage)
     return study.replace(
         samplers=(
             *study.samplers,
@@ -252,7 +267,7 @@ def samplers_paper(system: str = "euler") -> SamplerStudyConfig:
             "heun",
             "euler",
         ),
-        evaluation=paper(system).evaluation.replace(gpus=0.25),
+        evaluation=paper(system, well, storage).evaluation.replace(gpus=0.25),
         cluster=ClusterConfig(gpus=16),
     )
 

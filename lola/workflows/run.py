@@ -8,12 +8,14 @@ from rich.console import Console, RenderableType
 
 from lola.core.config import flatten
 from lola.core.errors import LolaError
+from lola.data.well.datasets import Datasets
+from lola.data.well.find import find_system
 from lola.distributed.cluster.connection import connect, disconnect, require_shared
 from lola.distributed.jobs.simulate import needs_simulation, simulate
 from lola.distributed.runner.tune import concurrency, describe_failures, following_stages, run_trials
 from lola.distributed.trials import Trial
 from lola.storage.progress import Progress
-from lola.storage.remote import AnyPath, is_url, temporary_folder
+from lola.storage.remote import AnyPath, temporary_folder
 from lola.storage.stages import Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
 from lola.training.peak import emulates_bfloat16
@@ -53,7 +55,7 @@ def run_reported(
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
     plan, tracker, progress = _prepare(config, kind)
-    page = _complete(plan, f"{kind.title} {config.system}", tracker, progress, report, summarise)
+    page = _complete(plan, f"{kind.title} {plan.system.name}", tracker, progress, report, summarise)
     assert page is not None
     _log_missing(tracker, progress)
     return page
@@ -95,11 +97,12 @@ def _prepare(
     with progress.reporting(lambda: f"opening storage {config.storage or ''} and MLflow"):
         storage = resolve_storage(config.storage)
         well = well_folder(storage, config.well)
-        simulation = None if is_url(config.well) else config.simulation
+        simulation = config.simulation if config.simulates else None
         expected: tuple[Trial, ...] = ()
         if simulation is not None and needs_simulation(simulation, well):
             expected = part(kind(config, storage, well, DatasetInfo.of_simulation(simulation))).trials
-        tracker = Tracker(storage, config.system, progress.log)
+        system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
+        tracker = Tracker(storage, system.name, progress.log)
     if simulation is not None:
         simulate(simulation, well, progress.log, lambda: check_resources(config, expected))
     with progress.reporting(lambda: f"reading the headers of the datasets in {well}"):
@@ -131,7 +134,9 @@ def _complete(
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     check_resources(plan.config, plan.trials)
-    tracker.start_sweep(title, plan.fingerprint, flatten(plan.config.to_json()))
+    tracker.start_sweep(
+        title, plan.fingerprint, flatten(plan.config.replace(system=plan.system.name).to_json())
+    )
     with tracker.finish_on_error():
         try:
             failures = _make(plan, tracker, progress)

@@ -16,7 +16,7 @@ from lola.core.config import (
     prefix_options,
     require,
 )
-from lola.data.systems import Symmetries, get_system
+from lola.data.systems import Symmetries
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
@@ -182,8 +182,7 @@ class Recipe(Config):
 
 
 def check_simulation(system: str, simulation: Simulation | None) -> None:
-    """Raise `ConfigError` unless the system is known, and what is simulated if anything."""
-    get_system(system)
+    """Raise `ConfigError` unless a simulation, if there is one, is of the system."""
     require(
         simulation is None or simulation.system == system,
         f"data of {system} cannot come from a simulation of {simulation and simulation.system}",

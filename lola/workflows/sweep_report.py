@@ -18,7 +18,7 @@ from lola.evaluation.config import EvaluationConfig
 from lola.evaluation.evaluate import choose_trajectories
 from lola.evaluation.page.figures import Example
 from lola.evaluation.page.film_player import Film, Row, choose_frames, limits_of, select_frames, shrink
-from lola.evaluation.page.frames import simulation_sections
+from lola.evaluation.page.frames import simulation_section
 from lola.evaluation.page.page import Page, write_page
 from lola.evaluation.page.sweep_page import demo_limits, make_page
 from lola.evaluation.tables.aggregates import Aggregates
@@ -80,7 +80,7 @@ def _page(plan: SweepPlan, scores: Aggregates) -> Page:
         film=_film(plan, truth),
         examples=_examples(plan, truth),
         timings=list(_timings(plan)),
-        simulations=list(simulation_sections(plan.datasets.root)),
+        simulations=[simulation_section(plan.splits["test"])] if plan.system.dimensions > 1 else [],
         limits=demo_limits(
             train_trajectories=plan.data.trajectories["train"],
             test_trajectories=_scored(plan),

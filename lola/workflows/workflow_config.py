@@ -6,10 +6,13 @@ from typing import Annotated
 import tyro
 
 from lola.core.config import Config, NonNegativeInt, runtime_field
-from lola.data.systems import SYSTEMS
 from lola.simulate.simulators import Simulation
+from lola.storage.remote import is_url
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.forecast.cluster import ClusterConfig
+
+OWN_FOLDERS = ("well", "well-smoke", "well-paper")
+"""Folders under the storage root that presets use: what is missing there is simulated."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,8 +20,11 @@ class WorkflowConfig(Config):
     """The data, the storage and the cluster of a workflow.
 
     Arguments:
-        system: The physical system.
-        well: The folder of Well datasets, absolute, under the storage root, or a URL.
+        system: The physical system: one of euler, rayleigh_benard, turbulence_gravity_cooling and The Well's
+            others, a dataset in --well, the folder of a dataset, or a description file.
+        well: The folder of Well datasets, absolute, under the storage root, or a URL; of a system that is
+            named by a folder it is that folder's parent.
+        simulate: Simulate missing datasets also into a folder that --well names.
         include: Use only dataset files whose name contains one of these; default: all files.
         exclude: Skip dataset files whose name contains one of these.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
@@ -28,8 +34,9 @@ class WorkflowConfig(Config):
         cluster: The cluster that --plan assumes.
     """
 
-    system: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(SYSTEMS) + "}")] = "euler"
+    system: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER|FILE")] = "euler"
     well: str = runtime_field("well")
+    simulate: bool = runtime_field(False)
     include: tuple[str, ...] = runtime_field(())
     exclude: tuple[str, ...] = runtime_field(())
     storage: str | None = runtime_field(None)
@@ -41,6 +48,11 @@ class WorkflowConfig(Config):
     def simulation(self) -> Simulation | None:
         """What to simulate where the datasets do not exist."""
         return None
+
+    @property
+    def simulates(self) -> bool:
+        """Whether missing datasets are simulated: never on an object store, nor where nobody asked for it."""
+        return not is_url(self.well) and (self.simulate or self.well in OWN_FOLDERS)
 
     def fit(self, data: DatasetInfo) -> None:
         """Raise `ConfigError` unless the options fit the data."""

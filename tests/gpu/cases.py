@@ -10,7 +10,7 @@ from sources import Single
 from torch import Tensor, nn
 
 from lola.core.seeding import SampleGenerator, seed_process
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.emulation.emulator import Emulator
 from lola.emulation.inference_config import InferenceConfig
 from lola.emulation.sampling_config import SamplerConfig

@@ -6,7 +6,7 @@ A unit test compares sizes and shapes with those of the preset's plan, which nee
 import dataclasses
 from typing import Any
 
-from lola.data.systems import SYSTEMS
+from lola.data.description import SYSTEMS
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.training.config import TrainingConfig

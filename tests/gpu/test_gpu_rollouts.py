@@ -10,7 +10,7 @@ from lane import CPU
 from torch import Tensor
 
 from lola.core.seeding import SampleGenerator
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.emulation.emulator import Emulator
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig

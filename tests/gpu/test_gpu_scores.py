@@ -9,7 +9,7 @@ from lane import CPU
 from torch import Tensor
 
 from lola.core.seeding import SampleGenerator
-from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
+from lola.data.description import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation
 from lola.evaluation.scores.conservation import drift
 from lola.evaluation.scores.ensemble import score_ensemble

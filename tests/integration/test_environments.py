@@ -178,6 +178,7 @@ def test_a_disk_that_is_full_before_every_stage_ends_each_in_a_line_and_loses_no
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ray_starts_in_small_shared_memory_without_a_home_with_long_temporary_folders(place):
     before = in_namespace("mount -t tmpfs -o size=64m tmpfs /dev/shm")
     folder = str(long_folder(place))

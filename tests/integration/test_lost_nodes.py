@@ -34,11 +34,11 @@ import sys
 from pathlib import Path
 from stages import small_sweep
 from lola.distributed.cluster.connection import connect
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 root, config = Path(sys.argv[1]), small_sweep()
 scoring = config.evaluation.replace(starts=(0, 1, 2, 3), trajectories=16, stride=1)
-plan = Plan(config.replace(evaluation=scoring), root, root / "well")
+plan = SweepPlan(config.replace(evaluation=scoring), root, root / "well")
 connect()
 (step,) = [trial.steps[0] for trial in plan.evaluations if "autoencoder" in trial.name]
 step.run()

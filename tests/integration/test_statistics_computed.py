@@ -15,7 +15,7 @@ import torch
 import yaml
 from objectstore import serve
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.splits import open_split
 from lola.emulation.emulator import load_emulator
 

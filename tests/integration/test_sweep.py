@@ -75,6 +75,7 @@ def test_a_second_call_reuses_everything(undisturbed):
     assert before == {path: path.stat().st_mtime_ns for path in storage.rglob("manifest.json")}
 
 
+@pytest.mark.long
 def test_a_sweep_killed_while_emulators_train_ends_with_the_same_numbers(undisturbed, tmp_path):
     """What comes before the emulators is taken from the undisturbed sweep."""
     for kind in ("well-smoke", "autoencoders", "latents"):

@@ -117,7 +117,11 @@ def train_by(worlds, optimizer="adamw", accumulate=1):
 
 @pytest.mark.parametrize(
     ("worlds", "optimizer", "accumulate"),
-    [((2, 2), "psgd", 1), ((2, 2), "adamw", 3), ((2, 3, 1, 3), "adamw", 1)],
+    [
+        pytest.param((2, 2), "psgd", 1, marks=pytest.mark.long),
+        pytest.param((2, 2), "adamw", 3, marks=pytest.mark.long),
+        ((2, 3, 1, 3), "adamw", 1),
+    ],
 )
 def test_any_number_of_workers_trains_as_one(worlds, optimizer, accumulate):
     expected, found = train_by((1,) * len(worlds), optimizer), train_by(worlds, optimizer, accumulate)

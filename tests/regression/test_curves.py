@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lola.core.seeding import seed_process
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lola.core.config import Config, fingerprint
-from lola.data.systems import SYSTEMS
+from lola.data.description import SYSTEMS
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.workflows import presets
@@ -44,7 +44,6 @@ def made_up(system, split, grid):
         coordinates=tuple(np.arange(size, dtype=np.float64) for size in grid),
         steps=200,
         constants=("constant",),
-        varying=(),
         trajectories=trajectories,
         fingerprint=fingerprint("made up", system.name, split),
     )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.datasets import Datasets
 from lola.distributed.jobs.encode import dataset_fingerprint, encode, open_splits
 from lola.emulation.cache_config import CacheConfig

@@ -15,7 +15,7 @@ from inline import run_inline
 from solo_training import SoloTrainer, train_here
 from stages import small_sweep
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.distributed.jobs import compute_statistics as statistics
 from lola.distributed.jobs import encode, evaluate
 from lola.distributed.trials import Step, make

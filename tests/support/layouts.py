@@ -13,10 +13,17 @@ def chebyshev(n: int) -> np.ndarray:
     return np.cos(np.pi * (2 * np.arange(n)[::-1] + 1) / (2 * n)).astype(np.float32)
 
 
-def write_layout(path: Path, dimensions: int, seed: int = 0, dataset: str = "anything") -> None:
+def write_layout(
+    path: Path,
+    dimensions: int,
+    seed: int = 0,
+    dataset: str = "anything",
+    grid: tuple[int, ...] = (),
+    steps: int = STEPS,
+) -> None:
     """The first axis is uniform and periodic, the second Chebyshev between walls, the third open."""
     random = np.random.default_rng(seed)
-    grid, names = GRIDS[dimensions], ("x", "y", "z")[:dimensions]
+    grid, names = grid or GRIDS[dimensions], ("x", "y", "z")[:dimensions]
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file.attrs.update(
@@ -25,7 +32,7 @@ def write_layout(path: Path, dimensions: int, seed: int = 0, dataset: str = "any
         group = file.create_group("dimensions")
         group.attrs["spatial_dims"] = list(names)
         group["time"] = (
-            np.linspace(0, 2, STEPS, dtype=np.float32) + np.arange(COUNT, dtype=np.float32)[:, None]
+            np.linspace(0, 2, steps, dtype=np.float32) + np.arange(COUNT, dtype=np.float32)[:, None]
         )
         group["time"].attrs["sample_varying"] = True
         for k, name in enumerate(names):
@@ -44,7 +51,7 @@ def write_layout(path: Path, dimensions: int, seed: int = 0, dataset: str = "any
             ("seedling", True, False),
             ("drive", True, True),
         ):
-            group[name] = random.normal(size=(COUNT,) * sample + (STEPS,) * time)
+            group[name] = random.normal(size=(COUNT,) * sample + (steps,) * time)
             group[name].attrs.update(sample_varying=sample, time_varying=time)
         every, along = [True] * dimensions, [True] + [False] * (dimensions - 1)
         for order, fields in (
@@ -63,6 +70,6 @@ def write_layout(path: Path, dimensions: int, seed: int = 0, dataset: str = "any
             group.attrs["field_names"] = list(fields)
             for name, (sample, time, cells) in fields.items():
                 space = tuple(n if varying else 1 for n, varying in zip(grid, cells, strict=True))
-                shape = (COUNT,) * sample + (STEPS,) * time + space + (dimensions,) * order
+                shape = (COUNT,) * sample + (steps,) * time + space + (dimensions,) * order
                 group[name] = random.normal(size=shape).astype(np.float32)
                 group[name].attrs.update(sample_varying=sample, time_varying=time, dim_varying=cells)

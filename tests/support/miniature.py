@@ -11,7 +11,7 @@ import torch
 from sources import Single
 from stages import finish_autoencoder, finish_diffusion
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import open_split
 from lola.distributed.jobs.encode import encode

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.evaluation.page.figures import Example
 from lola.evaluation.page.film_player import Film, Row
 from lola.evaluation.page.page import Section

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lola.data.systems import System, get_system
+from lola.data.description import get_system
+from lola.data.systems import System
 from lola.data.well.writer import create_fields, write_layout
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial

@@ -18,8 +18,8 @@ from pretended import MixedDevices, PretendedGPU, is_on_gpu
 from sources import Single
 
 from lola.core.seeding import SampleGenerator, seed_process
+from lola.data.description import EULER
 from lola.data.latent_shards import tensor_column
-from lola.data.systems import EULER
 from lola.data.well.splits import open_split
 from lola.emulation import encoding as encoder
 from lola.emulation.emulator import Emulator
@@ -328,7 +328,7 @@ def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch):
     def encode(gpus):
         config = encoder.CacheConfig(variants=3, gpus=gpus)
         shards = {0: SimpleNamespace(split=split, members=(0,))}
-        return encoder.tensors(encoder.Encoder("folder", shards, config)(block), "latents")
+        return encoder.tensors(encoder.BlockEncoder("folder", shards, config)(block), "latents")
 
     expected = encode(0.0)
     with PretendedGPU():

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
+from lola.data.systems import Field
+
 ORDERS = (0, 1, 2)
 
 
@@ -29,13 +31,18 @@ def stored_shape(
     return (count,) * sample + (steps,) * time + space + (len(grid),) * order
 
 
+def location(field: Field) -> str:
+    """Where a file has a field."""
+    return f"scalars/{field.name}" if field.role == "scalar" else f"t{field.order}_fields/{field.name}"
+
+
 def read_field(
     array: h5py.Dataset, index: int, times: slice, length: int, grid: tuple[int, ...]
 ) -> np.ndarray:
-    """Components of a field in some states of a trajectory.
+    """Components of a field, or a scalar as a uniform field, in some states of a trajectory.
 
     Arguments:
-        array: The field.
+        array: The field or scalar.
         index: The trajectory's number in the file.
         times: The states.
         length: Their number `T`.
@@ -47,6 +54,8 @@ def read_field(
     sample, time = varies(array)
     values = np.asarray(array[(index,) * sample + (times,) * time])
     values = values if time else values[None]
+    if array.ndim <= sample + time:  # a scalar
+        values = values.reshape(-1, *[1] * len(grid))
     values = values.reshape(*values.shape[: 1 + len(grid)], -1)
     values = np.broadcast_to(values, (length, *grid, values.shape[-1]))
     return np.moveaxis(values, -1, 0)
@@ -56,15 +65,11 @@ def read_row(array: h5py.Dataset, index: int, step: int, grid: tuple[int, ...]) 
     """The middle row of cells of one state, as stored."""
     sample, time = varies(array)
     first = int(sample) + int(time)
+    if array.ndim <= first:  # a scalar, at all times
+        return np.asarray(array[(index,) * sample])
     cells = array.shape[first : first + len(grid)]
     middle = tuple(size // 2 for size in cells[:-1])
     return np.ascontiguousarray(array[((index,) * sample + (step,) * time + middle)])
-
-
-def read_scalar(array: h5py.Dataset, index: int, times: slice) -> np.ndarray:
-    """The values of a scalar that varies in time, in some states of a trajectory."""
-    sample, _ = varies(array)
-    return np.asarray(array[(index,) * sample + (times,)])
 
 
 def read_axis(array: h5py.Dataset, index: int) -> np.ndarray:
@@ -72,9 +77,12 @@ def read_axis(array: h5py.Dataset, index: int) -> np.ndarray:
     return np.asarray(array[(index,) * (array.ndim > 1)], dtype=np.float64)
 
 
-def fields_of(file: h5py.File) -> Iterator[tuple[str, int, bool]]:
-    """Name, tensor order and whether it varies in time, of every field in the file's order."""
+def fields_of(file: h5py.File) -> Iterator[Field]:
+    """Every field in the file's order, then the scalars that vary in time."""
     for order in ORDERS:
         group = file[f"t{order}_fields"]
         for name in group.attrs["field_names"]:
-            yield str(name), order, varies(group[name])[1]
+            yield Field(str(name), order, role="state" if varies(group[name])[1] else "constant")
+    for name in file["scalars"].attrs["field_names"]:
+        if varies(file["scalars"][name])[1]:
+            yield Field(str(name), role="scalar")

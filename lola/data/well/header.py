@@ -9,6 +9,7 @@ headers, scalars, masks and a few rows of cells are read here.
 import contextlib
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator
 
 import h5py
@@ -18,11 +19,13 @@ from lola.core.config import fingerprint
 from lola.core.errors import DataError, LolaError
 from lola.data.casting import cast_checked
 from lola.data.hdf5 import file_name, file_size, open_hdf5
-from lola.data.systems import Boundary, Field, System
-from lola.data.well.fields import fields_of, read_axis, read_row, stored_shape
+from lola.data.systems import Boundary, System
+from lola.data.well.fields import fields_of, location, read_axis, read_row, stored_shape
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
+
+ROLES = ("state", "constant", "scalar")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,22 +58,34 @@ def read_header(path: Location, dataset: str, split: str, system: System) -> Hea
 
 
 def infer_system(path: Location, dataset: str) -> System:
-    """A system with all fields of a file: by tensor order as stored, those that are constant in time last.
+    """A system with all fields of a file: by tensor order as stored, then those that are constant in time,
+    then scalars that vary in time.
 
-    It has no statistics, no transforms and no symmetries.
+    It has no statistics, no transforms and no symmetries. The evaluation's ranges of lead times are the first
+    fifth of a trajectory, the two fifths that follow, and the rest.
 
     Raises:
         DataError: The file is corrupt or not in The Well's layout.
         StorageError: The file cannot be reached.
     """
     with _layout(path, dataset) as file:
-        fields = sorted(fields_of(file), key=lambda field: not field[2])
-        return System(
-            name=dataset,
+        fields = sorted(fields_of(file), key=lambda field: ROLES.index(field.role))
+        states = [field for field in fields if field.role == "state"]
+        if not states:
+            raise DataError(
+                f"{path} ({dataset}) has no field that varies in time; there is nothing to emulate"
+            )
+        steps = int(file["dimensions"]["time"].shape[-1])
+        ends = max(1, steps // 5), max(2, 3 * steps // 5)
+        system = System(
+            name=re.sub(r"[^A-Za-z0-9_.]", "_", dataset),
             datasets=(dataset,),
             dimensions=len(file["dimensions"].attrs["spatial_dims"]),
-            fields=tuple(Field(name, order) for name, order, _ in fields),
+            fields=tuple(fields),
+            ranges=((1, ends[0]), (ends[0] + 1, ends[1]), (ends[1] + 1, None)),
+            described=True,
         )
+        return dataclasses.replace(system, shown=system.channels[0])
 
 
 @contextlib.contextmanager
@@ -132,11 +147,11 @@ def _layout_error(
     if len(grid) != system.dimensions:
         return f"has {len(grid)} grid axes, not the {system.dimensions} of {system.name}"
     for field in system.fields:
-        group = f"t{field.order}_fields"
-        if group not in file or field.name not in file[group]:
-            return f"has no field {field.name} in {group}"
-        array = file[group][field.name]
-        expected = stored_shape(array, count, steps, grid, field.order)
+        if location(field) not in file:
+            return f"has no {'scalar' if field.role == 'scalar' else 'field'} {location(field)}"
+        array = file[location(field)]
+        cells = () if field.role == "scalar" else grid
+        expected = stored_shape(array, count, steps, cells, field.order)
         if array.shape != expected:
             return f"has {field.name} of shape {array.shape}, not {expected}"
     return None
@@ -180,7 +195,7 @@ def _sample(
     """
     digest = hashlib.sha256()
     for field in system.fields:
-        array = file[f"t{field.order}_fields"][field.name]
+        array = file[location(field)]
         digest.update(f"{field.name} {array.shape} {array.dtype}".encode())
         for i, step in ((0, 0), (count // 2, steps // 2), (count - 1, steps - 1)):
             digest.update(read_row(array, i, step, grid).tobytes())

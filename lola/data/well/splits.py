@@ -20,7 +20,7 @@ from lola.data.casting import cast_error
 from lola.data.hdf5 import file_name, join, list_files, missing_files_error, open_cached
 from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
-from lola.data.well.fields import read_axis, read_field, read_scalar
+from lola.data.well.fields import location, read_axis, read_field
 from lola.data.well.header import Header, read_header
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
@@ -47,7 +47,6 @@ class WellSplit:
     coordinates: tuple[np.ndarray, ...]  # the coordinates of the first file's cells along each grid axis
     steps: int  # the number `L` of states of every trajectory
     constants: tuple[str, ...]  # the names of the scalar constants, in order
-    varying: tuple[str, ...]  # the names of the scalars that vary in time, in order
     # the trajectories, in the order of datasets, file names and indices
     trajectories: tuple[TrajectoryRef, ...]
     fingerprint: str  # a hash of the files' names, sizes, headers and samples of their bytes
@@ -88,7 +87,7 @@ class WellSplit:
         channel = 0
         for field in self.system.fields:
             with _reading(source, field.name):
-                array = file[f"t{field.order}_fields/{field.name}"]
+                array = file[location(field)]
                 values = read_field(array, source.index, slice(start, stop, stride), length, self.grid)
             with np.errstate(over="ignore"):
                 (target := x[channel : channel + len(values)])[:] = values
@@ -111,28 +110,11 @@ class WellSplit:
         with _reading(source, f"states {start} to {stop - 1}"):
             if isinstance(source.file, Path):  # of a remote one, one request gets all states of a field
                 file = open_cached(source.file)
-                fields = [file[f"t{field.order}_fields/{field.name}"] for field in self.system.fields]
+                fields = [file[location(field)] for field in self.system.fields]
                 if all(is_contiguous(field, self.grid) for field in fields):
                     read_contiguous(fields, source.index, start, stop, out)
                     return
         out[:] = self.read(i, start, stop).numpy()
-
-    def scalars(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
-        """The scalars that vary in time in some states of trajectory `i`, as stored.
-
-        Returns:
-            Float64 values, with shape `(len(range(start, stop, stride)), len(varying))`.
-
-        Raises:
-            IndexError, DataError, StorageError: As for `read`.
-        """
-        source, length = self._states(i, start, stop, stride)
-        values = np.empty((length, len(self.varying)))
-        for column, name in enumerate(self.varying):
-            with _reading(source, name):
-                array = open_cached(source.file)[f"scalars/{name}"]
-                values[:, column] = read_scalar(array, source.index, slice(start, stop, stride))
-        return torch.from_numpy(values)
 
     def axis(self, i: int, name: str) -> np.ndarray:
         """The times (`time`) or the coordinates along a grid axis of trajectory `i`, by the axis's name."""
@@ -230,7 +212,6 @@ def join_files(headers: Sequence[Header], system: System) -> WellSplit:
         coordinates=first.coordinates,
         steps=first.steps,
         constants=first.constants,
-        varying=first.varying,
         trajectories=tuple(
             TrajectoryRef(
                 id=f"{header.dataset}/{header.split}/{file_name(header.path)}#{index}",
@@ -242,7 +223,9 @@ def join_files(headers: Sequence[Header], system: System) -> WellSplit:
             for header in headers
             for index in range(header.count)
         ),
-        fingerprint=fingerprint([header.fingerprint for header in headers]),
+        fingerprint=fingerprint(
+            [header.fingerprint for header in headers], *([system.identity] if system.described else [])
+        ),
     )
 
 

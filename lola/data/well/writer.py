@@ -26,9 +26,11 @@ from lola.data.casting import cast_checked
 from lola.data.hdf5 import open_hdf5, open_local_hdf5
 from lola.data.statistics import Moments
 from lola.data.systems import Boundary
-from lola.storage.remote import AnyPath, find_files
+from lola.storage.remote import AnyPath, find_files, translate_fs_errors
 from lola.storage.stages import atomic_path
 
+OWN = "# Statistics of a simulation by LOLA."
+"""The first line of a `stats.yaml` that is written here."""
 BLOCK_STATES = 16  # States read at once for the statistics.
 
 
@@ -191,7 +193,13 @@ def write_statistics(folder: AnyPath) -> None:
             for statistic, value in moment.summary().items():
                 statistics.setdefault(statistic + suffix, {})[name] = value
     with atomic_path(folder / "stats.yaml") as tmp_path:
-        tmp_path.write_text(yaml.safe_dump(statistics))
+        tmp_path.write_text(f"{OWN}\n{yaml.safe_dump(statistics)}")
+
+
+def is_own_statistics(path: AnyPath) -> bool:
+    """Whether a file is a `stats.yaml` that `write_statistics` made."""
+    with translate_fs_errors(path):
+        return path.name == "stats.yaml" and path.read_bytes().startswith(OWN.encode())
 
 
 def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:

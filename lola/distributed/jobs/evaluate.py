@@ -27,7 +27,7 @@ import torch
 from lola.core.errors import LolaError
 from lola.core.strict_json import null_if_not_finite
 from lola.core.waiting import Reminder
-from lola.data.systems import get_system
+from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import WellSplit
 from lola.distributed.cluster.causes import failure_reason
@@ -61,12 +61,14 @@ class EvaluationRun:
 
     Arguments:
         subject: The key columns of its rows.
+        system: The physical system, where no emulator says it.
         autoencoder, emulator: Folders of the finished models it needs.
     """
 
     stage: Stage
     config: EvaluationConfig
     subject: Subject
+    system: System
     datasets: Datasets
     autoencoder: AnyPath | None = None
     emulator: AnyPath | None = None
@@ -74,6 +76,7 @@ class EvaluationRun:
 
 def evaluation_step(
     stage: Stage,
+    system: System,
     datasets: Datasets,
     *,
     dataset: str,
@@ -111,7 +114,7 @@ def evaluation_step(
         guidance=config.guided,
         **key,
     )
-    run = EvaluationRun(stage, config, subject, datasets, autoencoder, emulator)
+    run = EvaluationRun(stage, config, subject, system, datasets, autoencoder, emulator)
     tags = {"system": stage.system, "stage": "evaluation", "compression": f"{subject.compression:g}", **key}
     tags["split"] = config.split
     reads = InputDataset(f"{stage.system}/{config.split}", dataset, "evaluation", datasets.root)
@@ -126,7 +129,7 @@ def run_evaluation(run: EvaluationRun) -> None:
         LolaError: Parts failed; they are named, and those that did not are kept.
     """
     config = run.config
-    system = trained_system(run.emulator) if run.emulator else get_system(run.stage.system)
+    system = trained_system(run.emulator) if run.emulator else run.system
     split = run.datasets.open(system, config.split)
     chosen = choose_trajectories(split, config)
     parts = [_Part(run.stage.folder, index, start) for index in chosen for start in config.starts]

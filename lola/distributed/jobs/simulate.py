@@ -9,8 +9,8 @@ import ray
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
 from lola.core.waiting import Log, describe_progress, progress_reminder
-from lola.data.hdf5 import open_hdf5
-from lola.data.well.writer import write_statistics
+from lola.data.hdf5 import SUFFIXES, open_hdf5
+from lola.data.well.writer import is_own_statistics, write_statistics
 from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import connect
 from lola.distributed.cluster.resources import (
@@ -116,10 +116,20 @@ def _simulate(job: SimulationJob, config: SimulationConfig, path: AnyPath) -> di
 
 
 def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, SimulationJob]) -> bool:
-    """Whether the datasets exist and none of their files was simulated by this library."""
-    folders = sorted({root / job.dataset / "data" for job in wanted.values()})
-    files = (path for folder in folders for path in find_files(folder) if path.suffix == ".hdf5")
-    origins = {path: _origin(path) for path in files}
+    """Whether the datasets exist and none of their files was simulated by this library.
+
+    Raises:
+        DataError: As `simulate` does; or a folder has files of others, and none of a dataset.
+    """
+    folders = sorted({root / job.dataset for job in wanted.values()})
+    files = [path for folder in folders for path in find_files(folder) if not path.name.startswith(".")]
+    origins = {path: _origin(path) for path in files if path.suffix in SUFFIXES}
+    others = [path for path in files if path not in origins and not is_own_statistics(path)]
+    if others and not origins:
+        raise DataError(
+            f"{others[0]} was not made by this project, and nothing is simulated next to it; give another "
+            "folder of datasets with --well or another --storage"
+        )
     if origins and set(origins.values()) == {None}:
         return True
     for path, origin in origins.items():

@@ -1,20 +1,17 @@
 """Pictures of simulations: some states of a trajectory, as they are in the files."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lola.core.errors import DataError
-from lola.data.systems import SYSTEMS
-from lola.data.well.splits import WellSplit, open_split
+from lola.data.well.splits import WellSplit
 from lola.evaluation.page.figures import STYLE
 from lola.evaluation.page.film_player import shrink
 from lola.evaluation.page.page import Section
-from lola.storage.stages import Location
 
 FRAMES = 6
 SIZE = 256
@@ -51,33 +48,26 @@ def trajectory_frames(split: WellSplit) -> Figure:
         return _draw(rows, axes, [f"t = {times[step]:.3g}" for step in shown])
 
 
-def simulation_sections(root: Location) -> Iterator[Section]:
-    """A part of a page for every physical system of a folder: pictures of its first test trajectory.
-
-    Arguments:
-        root: The folder of the datasets, a path or a URL.
+def simulation_section(split: WellSplit) -> Section:
+    """A part of a page: pictures of the first trajectory of a split, of two grid axes or three.
 
     Raises:
         DataError: A file is corrupt or unrecognised.
-        StorageError: The folder or a file cannot be reached.
+        StorageError: A file cannot be reached.
     """
-    for system in SYSTEMS.values():
-        try:
-            split = open_split(root, system, "test")
-        except DataError:  # it does not exist or cannot be shown; the page needs only its own system
-            continue
-        about = ", ".join(
-            f"{name} = {value:.4g}"
-            for name, value in zip(split.constants, split.trajectories[0].scalars, strict=True)
-        )
-        slices = "; the middle slice" if system.dimensions == 3 else ""
-        yield Section(
-            f"simulation_{system.name}",
-            f"Simulation: {system.name.replace('_', ' ')}",
-            f"{split.trajectories[0].id}{about and ', '}{about}: states of the simulation in physical units "
-            f"and true proportions; logarithms of the fields that networks see as logarithms{slices}.",
-            trajectory_frames(split),
-        )
+    system = split.system
+    about = ", ".join(
+        f"{name} = {value:.4g}"
+        for name, value in zip(split.constants, split.trajectories[0].scalars, strict=True)
+    )
+    slices = "; the middle slice" if system.dimensions == 3 else ""
+    return Section(
+        f"simulation_{system.name}",
+        f"Simulation: {system.name.replace('_', ' ')}",
+        f"{split.trajectories[0].id}{about and ', '}{about}: states of the simulation in physical units "
+        f"and true proportions; logarithms of the fields that networks see as logarithms{slices}.",
+        trajectory_frames(split),
+    )
 
 
 def _shrunk(axis: np.ndarray, grid: Sequence[int]) -> np.ndarray:

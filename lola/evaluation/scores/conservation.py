@@ -7,56 +7,24 @@ grid, u_0 the last state that a rollout knows and v one of its later states,
 
 where |q| of a vector's component is the length of the vector, so that a total of zero has a drift as well.
 
-What is conserved, and where:
-
-- Euler: mass and energy between walls and in periodic domains, momentum in periodic domains alone, since
-  walls push back. Through open boundaries everything flows.
-- Rayleigh-Benard: nothing of the three. The fluid has no density of its own, heated plates give energy and
-  take it, and no-slip walls take momentum.
-- Turbulence with gravity and cooling: nothing of the three. Boundaries are open, radiation takes energy.
+What is conserved, and between which boundaries, is a part of a system's description.
 """
-
-import dataclasses
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lola.data.systems import Boundary
+from lola.data.systems import Invariant, System
 
 
-@dataclasses.dataclass(frozen=True)
-class Invariant:
-    """A conserved quantity.
-
-    Arguments:
-        name: Its name in tables, after `drift_`.
-        channels: The fields that are its density, or the components of it.
-        boundaries: Those that let nothing of it through.
-    """
-
-    name: str
-    channels: tuple[str, ...]
-    boundaries: frozenset[int]
-
-
-INVARIANTS = {
-    "euler": (
-        Invariant("mass", ("density",), frozenset({Boundary.WALL, Boundary.PERIODIC})),
-        Invariant("momentum", ("momentum_x", "momentum_y"), frozenset({Boundary.PERIODIC})),
-        Invariant("energy", ("energy",), frozenset({Boundary.WALL, Boundary.PERIODIC})),
-    )
-}
-
-
-def conserved_quantities(system: str, boundary: np.ndarray) -> tuple[Invariant, ...]:
+def conserved_quantities(system: System, boundary: np.ndarray) -> tuple[Invariant, ...]:
     """What a simulation conserves.
 
     Arguments:
         boundary: The `Boundary` at both ends of each axis, with shape `(d, 2)`.
     """
     codes = {int(code) for code in boundary.flat}
-    return tuple(invariant for invariant in INVARIANTS.get(system, ()) if codes <= invariant.boundaries)
+    return tuple(invariant for invariant in system.conserved if codes <= set(invariant.boundaries))
 
 
 def drift(known: Tensor, means: Tensor, *, spatial: int) -> Tensor:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from lola.data.systems import Invariant
 from lola.emulation.inference_config import Weights
-from lola.evaluation.scores.conservation import Invariant, drift
+from lola.evaluation.scores.conservation import drift
 from lola.evaluation.scores.ensemble import RANKS, MemberStatistics, Scores, score_ensemble
 from lola.evaluation.scores.stability import share_stable
 

@@ -91,13 +91,14 @@ class TrainedModel:
     def check(self, config: SamplerStudyConfig, split: WellSplit, dataset: str) -> None:
         """Raise `ConfigError` unless it is a diffusion model of these data, and the evaluation is for it."""
         manifest, sizes, scoring = self.manifest, self.manifest["sizes"], config.evaluation
+        system = split.system.name
         require(
             manifest["model"]["type"] == DIFFUSION,
             f"{self.name} is no diffusion model: only they have samplers",
         )
         require(
-            manifest["system"] == config.system,
-            f"{self.name} is of {manifest['system']}, not of {config.system}; choose it with --system",
+            manifest["system"] == system,
+            f"{self.name} is of {manifest['system']}, not of {system}; choose it with --system",
         )
         trained = manifest["inputs"].get("dataset", dataset)
         require(
@@ -164,7 +165,8 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
     @property
     def fingerprint(self) -> str:
         models = (model.manifest["fingerprint"] for model in self.models)
-        return fingerprint(self.config, self.data.fingerprint, *models)
+        config = self.config.replace(system=self.system.name)
+        return fingerprint(config, self.data.fingerprint, *models)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -254,6 +256,7 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
             steps.append(
                 evaluation_step(
                     stage,
+                    self.system,
                     self.datasets,
                     dataset=self.data.fingerprints[split],
                     trajectories=self.data.trajectories[split],

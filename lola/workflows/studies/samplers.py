@@ -6,7 +6,6 @@ import itertools
 from typing import Annotated, Literal
 
 from lola.core.config import Distinct, DistinctOrNone, Within, prefix_options, require, runtime_field
-from lola.data.systems import get_system
 from lola.emulation.sampling_config import SamplerConfig, SolverSteps
 from lola.evaluation.config import EvaluationConfig
 from lola.workflows.dataset_info import DatasetInfo
@@ -40,7 +39,6 @@ class SamplerStudyConfig(WorkflowConfig):
     evaluation: EvaluationConfig
 
     def validate(self) -> None:
-        get_system(self.system)
         require(list(self.steps) == sorted(self.steps), f"--steps {self.steps} must rise")
         require(len(self.steps) > 1, f"--steps needs fewer steps to compare with {self.steps[0]}")
         require(

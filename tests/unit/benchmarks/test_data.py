@@ -10,8 +10,8 @@ from benchmarks.loader import Slices, plain_batches
 from benchmarks.memory import memory_table, stream_epoch, write_memory
 
 from lola.core.errors import ConfigError
+from lola.data.description import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.latents import LatentWindows
-from lola.data.systems import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows

@@ -7,7 +7,8 @@ import torch
 
 from lola.core.errors import ConfigError
 from lola.data.augment import Augmentation, count_symmetries, draw_symmetry, draw_variant
-from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Boundary, Field, System
+from lola.data.description import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
+from lola.data.systems import Boundary, Field, System
 from lola.simulate.euler import EulerConfig, draw_quadrants, solve
 
 WALL, OPEN, PERIODIC = Boundary

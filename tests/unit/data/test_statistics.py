@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lola.core.errors import DataError
+from lola.data.description import EULER
 from lola.data.statistics import Moments, by_field, channel_moments, statistics_table
-from lola.data.systems import EULER, Field, System
+from lola.data.systems import Field, System
 
 MATRICES = System(
     name="matrices",

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lola.data.augment import Augmentation, count_symmetries, draw_symmetry
-from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING, Boundary
+from lola.data.description import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
+from lola.data.systems import Boundary
 
 WALL, OPEN, PERIODIC = Boundary
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lola.core.errors import DataError
-from lola.data.systems import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
+from lola.data.description import EULER, RAYLEIGH_BENARD, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import TRANSFORMS, Standardisation
 
 

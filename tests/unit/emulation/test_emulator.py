@@ -6,7 +6,7 @@ from torch import nn
 
 from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.emulation.emulator import Emulator
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.inference_config import InferenceConfig

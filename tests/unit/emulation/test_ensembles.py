@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from lola.core import waiting
 from lola.core.errors import ConfigError, DivergedError, LolaError, StorageError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_well_file
 from lola.emulation import ensembles as ensemble
@@ -269,3 +270,23 @@ def test_an_ensemble_larger_than_the_disk_is_refused_before_it_is_drawn(tmp_path
     with pytest.raises(ConfigError, match=r"takes 2\.1e\+04 GB and .* fewer --members, --states"):
         write_ensemble(config(states=10**6, members=4096), tmp_path / "a.hdf5")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_input_is_never_replaced(config, tmp_path):
+    initial = Path(config().initial)
+    before = initial.read_bytes()
+    (tmp_path / "link.hdf5").symlink_to(initial)
+    for output in (initial, tmp_path / "link.hdf5"):
+        with pytest.raises(ConfigError, match="is the file of the initial states, which would be lost"):
+            write_ensemble(config(overwrite=True), output)
+    assert initial.read_bytes() == before
+
+
+def test_what_exists_is_replaced_on_request_alone(config, tmp_path):
+    path = write_ensemble(config(states=2), tmp_path / "a.hdf5")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match=r"a\.hdf5 exists; give another --output, or replace it with"):
+        write_ensemble(config(states=3), path)
+    assert path.read_bytes() == before
+    write_ensemble(config(states=3, overwrite=True), path)
+    assert path.read_bytes() != before

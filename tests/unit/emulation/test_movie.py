@@ -5,7 +5,7 @@ import pytest
 from matplotlib import colormaps
 
 from lola.core.errors import ConfigError, DataError, StorageError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.writer import create_fields, write_layout
 from lola.emulation.film import EnsembleFrames, FrameRenderer, GifWriter, write_film
 from lola.emulation.film_config import FilmConfig
@@ -28,7 +28,10 @@ def write(path, count, steps=STEPS, members=None):
             array[:] = generator.uniform(1, 2, array.shape)
         if members:
             file.attrs.update(
-                lola_members=members, lola_steps=[0, 2, 4, 6], lola_trajectories=list(range(count // members))
+                lola_members=members,
+                lola_steps=[0, 2, 4, 6],
+                lola_trajectories=list(range(count // members)),
+                lola_shown="density",
             )
     return path
 

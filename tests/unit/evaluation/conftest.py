@@ -10,7 +10,7 @@ from oracles import read_oracle
 from pages import aggregates, report
 from tidy_tables import score
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.evaluation.page.page import write_page
 from lola.evaluation.page.sweep_page import make_page
 from lola.evaluation.scores.rows import Subject

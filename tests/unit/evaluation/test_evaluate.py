@@ -7,7 +7,7 @@ import torch
 
 from lola.core.config import fingerprint
 from lola.core.errors import ConfigError, DataError, DivergedError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.splits import open_split
 from lola.emulation.emulator import Emulator
 from lola.emulation.guidance_config import GuidanceConfig

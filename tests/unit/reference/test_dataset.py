@@ -4,7 +4,7 @@ import yaml
 from runs import DATASET, write_autoencoder, write_emulator
 
 from lola.core.errors import ConfigError, DataError
-from lola.data.systems import EULER, RAYLEIGH_BENARD
+from lola.data.description import EULER, RAYLEIGH_BENARD
 from lola.data.well.splits import open_split
 from lola.emulation.sampling_config import SamplerConfig
 from lola.reference import load_emulator

@@ -9,7 +9,7 @@ import torch
 
 from lola.core.config import fingerprint
 from lola.core.errors import ConfigError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.splits import open_split
 from lola.simulate import euler
 from lola.simulate.euler import EulerConfig, draw_quadrants, euler_case

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 from lola.core.errors import ConfigError
-from lola.data.systems import TURBULENCE_GRAVITY_COOLING
+from lola.data.description import TURBULENCE_GRAVITY_COOLING
 from lola.data.well.splits import open_split
 from lola.simulate.gravity_cooling import (
     PROTONS,

@@ -8,7 +8,7 @@ import torch
 from numpy.polynomial import chebyshev
 
 from lola.core.errors import ConfigError
-from lola.data.systems import RAYLEIGH_BENARD
+from lola.data.description import RAYLEIGH_BENARD
 from lola.data.well.splits import open_split
 from lola.simulate.rayleigh_benard import RayleighBenardConfig, chebyshev_points, convection_case
 from lola.simulate.simulation import simulation_jobs

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 
 from lola.core.errors import LolaError
-from lola.data.systems import SYSTEMS
+from lola.data.description import SYSTEMS
 from lola.simulate.euler import EulerConfig
 from lola.simulate.gravity_cooling import GravityCoolingConfig
 from lola.simulate.rayleigh_benard import RayleighBenardConfig

@@ -79,7 +79,7 @@ def test_unused_stages_are_listed_with_their_sizes_and_kept(root):
     lines = run(root.root, unused=True)
     assert lines[0].startswith("unused stages: 1, 0.002 GB")
     assert lines[1].split()[:3] == ["0.002", "GB", f"emulators/{root.lonely.name}"]
-    assert lines[1].endswith("(of no sweep)")
+    assert lines[1].endswith("(of no sweep, made by another command)")
     assert lines[-1] == f"--delete frees 0.002 GB in {root.root}"
     assert root.exist() == ALL
 

@@ -41,7 +41,8 @@ def end(tmp_path, monkeypatch, make, down=False):
         steps=trials[0].steps,
         fingerprint="f" * 64,
         root=tmp_path,
-        config=SimpleNamespace(to_json=dict, concurrency=1),
+        config=SimpleNamespace(to_json=dict, concurrency=1, replace=lambda **_: Config()),
+        system=SimpleNamespace(name="euler"),
     )
     output = io.StringIO()
     progress = Progress(Console(file=output, width=1000))

@@ -3,7 +3,7 @@ import pytest
 
 from lola.core.cli import parse
 from lola.core.errors import ConfigError, DataError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import open_split
 from lola.distributed.jobs.datasource import WellDatasource

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lola.core.config import ConfigError
-from lola.data.systems import SYSTEMS
+from lola.data.description import SYSTEMS
 from lola.training.config import TrainingConfig
 from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
@@ -137,5 +137,5 @@ def test_small_presets_follow_the_system():
 def test_simulations_are_of_their_system():
     with pytest.raises(ConfigError, match="of rayleigh_benard cannot come from a simulation of euler"):
         presets.mini("rayleigh_benard").replace(simulation=presets.mini().simulation)
-    with pytest.raises(ConfigError, match="no system is called 'weather'"):
+    with pytest.raises(ConfigError, match="--system weather is no dataset"):
         presets.paper("weather")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lola.core.errors import DataError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well import contiguous
 from lola.data.well.splits import open_split

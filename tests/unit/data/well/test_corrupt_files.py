@@ -11,7 +11,8 @@ from corruption import damaged_copies
 
 from lola.core.errors import DataError, LolaError
 from lola.data import hdf5
-from lola.data.systems import EULER, Boundary
+from lola.data.description import EULER
+from lola.data.systems import Boundary
 from lola.data.well.header import infer_system
 from lola.data.well.splits import open_split
 from lola.data.well.writer import write_well_file

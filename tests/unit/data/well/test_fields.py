@@ -32,9 +32,8 @@ def compare(root, dataset, split="train", start=2, length=3, stride=2):
     assert len(theirs) == starts * len(ours.trajectories)
     names = [name for order in range(3) for name in theirs.metadata.field_names[order]]
     constant = [name for order in range(3) for name in theirs.metadata.constant_field_names[order]]
-    assert system.channels == (*names, *constant)
+    assert system.channels == (*names, *constant, *theirs.metadata.scalar_names)
     assert list(ours.constants) == theirs.metadata.constant_scalar_names
-    assert list(ours.varying) == theirs.metadata.scalar_names
     assert ours.grid == theirs.metadata.spatial_resolution
     for i in range(len(ours.trajectories)):
         sample = theirs[i * starts + start]
@@ -42,11 +41,15 @@ def compare(root, dataset, split="train", start=2, length=3, stride=2):
         fields = torch.cat([sample["input_fields"], sample["output_fields"]]).movedim(-1, 0)
         torch.testing.assert_close(window[: len(names)], fields, rtol=0, atol=0)
         if constant:
-            expected = sample["constant_fields"].movedim(-1, 0)[:, None].expand_as(window[len(names) :])
-            torch.testing.assert_close(window[len(names) :], expected, rtol=0, atol=0)
-        if ours.varying:
-            scalars = torch.cat([sample["input_scalars"], sample["output_scalars"]]).double()
-            torch.testing.assert_close(ours.scalars(i, start, stop, stride), scalars)
+            given = window[len(names) : len(names) + len(constant)]
+            expected = sample["constant_fields"].movedim(-1, 0)[:, None].expand_as(given)
+            torch.testing.assert_close(given, expected, rtol=0, atol=0)
+        if theirs.metadata.scalar_names:
+            scalars = torch.cat([sample["input_scalars"], sample["output_scalars"]]).float().T
+            uniform = window[len(names) + len(constant) :]
+            torch.testing.assert_close(
+                uniform, scalars.reshape(*scalars.shape, *[1] * len(ours.grid)).expand_as(uniform)
+            )
         constants = sample["constant_scalars"].double().numpy()
         np.testing.assert_allclose(ours.trajectories[i].scalars, constants)
         np.testing.assert_array_equal(ours.trajectories[i].boundary, sample["boundary_conditions"].numpy())
@@ -63,8 +66,7 @@ def test_dummy_data(tmp_path):
     for name in ("a", "b"):
         dummy.write_dummy_data(str(tmp_path / "dummy" / "data" / "train" / f"{name}.hdf5"))
     split = compare(tmp_path, "dummy")
-    assert split.system.channels == ("field_x", "field_y", "constant_field")
-    assert split.varying == ("time_varying_scalar",)
+    assert split.system.channels == ("field_x", "field_y", "constant_field", "time_varying_scalar")
     assert len(split.trajectories) == 4
 
 
@@ -74,7 +76,7 @@ def test_every_layout(tmp_path, dimensions):
     write_layout(tmp_path / "anything" / "data" / "train" / "b.h5", dimensions, seed=2)
     split = compare(tmp_path, "anything")
     assert (split.grid, len(split.trajectories)) == (GRIDS[dimensions], 2 * COUNT)
-    assert len(split.system.channels) == 3 + 2 * dimensions + 2 * dimensions**2
+    assert len(split.system.channels) == 5 + 2 * dimensions + 2 * dimensions**2
     assert split.trajectories[0].boundary[:, 0].tolist() == [2, 0, 1][:dimensions]
     if dimensions > 1:
         np.testing.assert_array_equal(split.coordinates[1], layouts.chebyshev(GRIDS[dimensions][1]))

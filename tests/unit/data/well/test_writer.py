@@ -5,7 +5,7 @@ import torch
 import yaml
 
 from lola.core.errors import DataError
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.data.well.splits import open_split
 from lola.data.well.writer import Moments, write_statistics, write_well_file
 

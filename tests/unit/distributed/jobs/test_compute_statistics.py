@@ -1,5 +1,6 @@
 """Statistics of a training set as a stage, and what follows for those that standardise."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 
 from lola.core.errors import DataError
+from lola.data.description import EULER, SYSTEMS
 from lola.data.statistics import with_statistics
-from lola.data.systems import EULER, SYSTEMS
 from lola.data.transforms import Standardisation
+from lola.data.well import find
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
 from lola.distributed.jobs import compute_statistics as statistics
@@ -82,7 +84,9 @@ def test_everything_in_a_plan_waits_for_statistics(tmp_path, well, monkeypatch, 
     config = presets.smoke().replace(pixel=presets.smoke().pixel.replace(network=TINY))
     before = {step.stage.name for trial in SweepPlan(config, tmp_path, well).trials for step in trial.steps}
     if bare:
-        monkeypatch.setitem(SYSTEMS, "euler", EULER.__class__(**{**vars(EULER), "mean": (), "std": ()}))
+        bare_system = dataclasses.replace(EULER, mean=(), std=())
+        monkeypatch.setattr(find, "get_system", lambda name: bare_system)
+        monkeypatch.setitem(SYSTEMS, "euler", bare_system)
     else:
         config = config.replace(statistics="computed")
     plan = SweepPlan(config, tmp_path, well)

@@ -14,10 +14,10 @@ from damaged import KEPT, KINDS, Root, below_ray, digest, interrupt, messages, s
 
 from lola.core.errors import LolaError
 from lola.data import hdf5
+from lola.data.description import EULER
 from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
 from lola.data.statistics import with_statistics
-from lola.data.systems import EULER
 from lola.distributed.trials import complete_event_log
 from lola.emulation.emulator import load_autoencoder, load_emulator
 from lola.evaluation.tables.stored import read_array, read_table

@@ -13,9 +13,9 @@ from stages import finish_autoencoder
 
 from lola.core.errors import DataError
 from lola.data.augment import draw_variant
+from lola.data.description import EULER
 from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
-from lola.data.systems import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import open_split

@@ -67,7 +67,8 @@ def test_gpus_that_trained_a_model_are_waited_for(tmp_path, well, available, dev
     stage = plan.autoencoder(16)
     stage.folder.mkdir(parents=True)
     stage.commit(speed={"device": device})
-    run = evaluate.EvaluationRun(stage, plan.config.evaluation, None, plan.datasets, stage.folder)
+    config = plan.config.evaluation
+    run = evaluate.EvaluationRun(stage, config, None, plan.system, plan.datasets, stage.folder)
     assert evaluate.gpus_per_task(run, available) == gpus
 
 
@@ -168,7 +169,7 @@ def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajector
     monkeypatch.setattr(tasks, "function", commit)
     monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
     config = stage.config.replace(starts=(0,), trajectories=trajectories)
-    run = evaluate.EvaluationRun(stage, config, None, None)
+    run = evaluate.EvaluationRun(stage, config, None, None, None)
     (stage.folder / "parts").mkdir(parents=True)
     evaluate._score(run, SimpleNamespace(), parts)
     assert len(tasks.calls) == trajectories
@@ -182,7 +183,7 @@ def test_a_trajectory_is_done_from_all_of_its_start_states(tasks, step, monkeypa
     monkeypatch.setattr(tasks, "function", lambda arguments_ref, mine: None)
     monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
     (stage.folder / "parts").mkdir(parents=True)
-    evaluate._score(evaluate.EvaluationRun(stage, stage.config, None, None), SimpleNamespace(), parts)
+    evaluate._score(evaluate.EvaluationRun(stage, stage.config, None, None, None), SimpleNamespace(), parts)
     assert [event["step"] for _, event in read_events(stage.folder)] == [0, 0, 1, 2]
 
 

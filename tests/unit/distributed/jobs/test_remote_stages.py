@@ -8,9 +8,9 @@ from caches import CONFIG, encode_cache
 from stages import finish_autoencoder, small_sweep
 
 from lola.core.errors import DataError
+from lola.data.description import EULER
 from lola.data.latent_shards import verify
 from lola.data.latents import LatentSplit
-from lola.data.systems import EULER
 from lola.data.well.datasets import Datasets
 from lola.distributed.jobs.compute_statistics import statistics_stage
 from lola.distributed.jobs.encode import encode

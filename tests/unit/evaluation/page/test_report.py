@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 from pages import report
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.evaluation.page.page import write_page
 from lola.evaluation.page.sweep_page import findings, make_page
 from lola.evaluation.tables.lead_times import lead_time_table

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lola.data.systems import EULER
+from lola.data.description import EULER
 from lola.evaluation.page.page import Page, write_page
 from lola.evaluation.studies.optimizer_page import (
     at_best_rates,

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from lola.data.systems import TURBULENCE_GRAVITY_COOLING as SYSTEM
+from lola.data.description import TURBULENCE_GRAVITY_COOLING as SYSTEM
 from lola.evaluation.scores.rows import METRICS_SCHEMA, SPECTRA_SCHEMA
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.cells import METHOD, RATIO, CellTable

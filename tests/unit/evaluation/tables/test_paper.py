@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tidy_tables import tidy
 
-from lola.data.systems import SYSTEMS
+from lola.data.description import SYSTEMS
 from lola.evaluation.tables.formats import markdown
 from lola.evaluation.tables.lead_times import lead_time_table
 from lola.evaluation.tables.paper import paper_ranges, printed, printed_table, printed_values

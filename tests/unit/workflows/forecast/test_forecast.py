@@ -4,7 +4,7 @@ import pytest
 
 from lola.core.cli import parse
 from lola.core.errors import ConfigError
-from lola.data.systems import RAYLEIGH_BENARD
+from lola.data.description import RAYLEIGH_BENARD
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.storage.stages import well_folder
@@ -62,7 +62,7 @@ def test_data_that_do_not_exist_have_the_same_stages(tmp_path, well):
     averaged = config.replace(
         emulator_training=config.emulator_training.replace(ema=0.9), contexts=(2, 3), statistics="computed"
     )
-    missing = averaged.replace(well="nothing")
+    missing = averaged.replace(well="nothing", simulate=True)
     here, expected = price(averaged, tmp_path), price(missing, tmp_path)
     assert [stage.name for stage in here.stages] == [stage.name for stage in expected.stages]
     known = set()

@@ -8,7 +8,7 @@ import train_emulator
 
 from lola.core import waiting
 from lola.core.cli import parse
-from lola.data.systems import EULER, RAYLEIGH_BENARD
+from lola.data.description import EULER, RAYLEIGH_BENARD
 from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.workflows import presets
@@ -159,8 +159,8 @@ def test_options_reach_the_sweep():
         ),
         (train_emulator, ["--space", "pixel"], "--space pixel needs --model neural-solver"),
         (train_emulator, ["--model", "unet"], "--model"),
-        (train_emulator, ["--system", "weather"], "no system is called 'weather'"),
-        (train_autoencoder, ["--system", "weather"], "no system is called 'weather'"),
+        (train_emulator, ["--system", "weather"], "--system weather is no dataset"),
+        (train_autoencoder, ["--system", "weather"], "--system weather is no dataset"),
         (train_autoencoder, ["--model", "diffusion"], "--model"),
         (train_autoencoder, ["--sweep.diffusion.network.type", "UNetConfig"], "unknown option --sweep"),
         (train_autoencoder, ["--solver-steps", "3"], "--solver-steps"),

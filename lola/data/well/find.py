@@ -1,0 +1,141 @@
+"""Finding a system and its data by what a user names: a system, a dataset's folder, or a description file."""
+
+import dataclasses
+import difflib
+import posixpath
+from pathlib import Path
+
+from lola.core.errors import ConfigError, MissingDataError
+from lola.core.filesystem import expand
+from lola.data.description import FILE_NAME, build_system, described_systems, get_system, read_description
+from lola.data.hdf5 import SHOWN, exists, file_name, join, list_files
+from lola.data.systems import System
+from lola.data.well.datasets import Datasets
+from lola.storage.remote import AnyPath, is_url, remote_path, translate_fs_errors
+from lola.storage.stages import Location
+
+SPLITS = ("train", "valid", "test")
+
+
+def find_system(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
+    """A system and the datasets that hold its files.
+
+    Arguments:
+        reference: The name of a system whose description comes with this package, or of a dataset of
+            `datasets`; a folder that holds `data/train/*.hdf5`, perhaps with a description `system.yaml`; or
+            a description file.
+        datasets: Where datasets are looked for by name, and which files of them count.
+
+    Returns:
+        The system, and the datasets: those of the parent folder of the dataset that was named.
+
+    Raises:
+        ConfigError: A description is faulty, or nothing has the name.
+        DataError: The files of the dataset are not of The Well's layout.
+        MissingDataError: The folder has no dataset; the error lists what it has.
+    """
+    if reference in described_systems():
+        return get_system(reference), datasets
+    if reference.endswith((".yaml", ".yml")):
+        return _of_file(reference, datasets)
+    if "/" not in reference and not reference.startswith((".", "~")):
+        if exists(join(datasets.root, reference, "data")):
+            return _of_folder(join(datasets.root, reference), datasets)
+        if not Path(reference).is_dir():
+            raise ConfigError(_unknown(reference, datasets.root))
+    return _of_folder(_location(reference), datasets)
+
+
+def _location(reference: str) -> Location:
+    return reference.rstrip("/") if is_url(reference) else expand(reference)
+
+
+def _of_file(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
+    """The system of a description file; of the dataset in whose folder it is, if it is in one."""
+    location = _location(reference)
+    folder = location.parent if isinstance(location, Path) else posixpath.dirname(location)
+    description = read_description(_text(location), str(location))
+    if exists(join(folder, "data")):
+        datasets = dataclasses.replace(datasets, root=_parent(folder))
+        return build_system(description, str(location), datasets.infer(file_name(folder))), datasets
+    for dataset in description.datasets or ():
+        if exists(join(datasets.root, dataset, "data")):
+            inferred = datasets.infer(dataset)
+            inferred = dataclasses.replace(inferred, datasets=tuple(description.datasets or ()))
+            return build_system(description, str(location), inferred), datasets
+    return build_system(description, str(location)), datasets
+
+
+def _of_folder(folder: Location, datasets: Datasets) -> tuple[System, Datasets]:
+    """The system of a dataset's folder: described by a file in it, by this package, or by its data alone."""
+    if not any(list_files(join(folder, "data", split)) for split in SPLITS):
+        raise MissingDataError(describe_folder(folder))
+    datasets = dataclasses.replace(datasets, root=_parent(folder))
+    name = file_name(folder)
+    if exists(join(folder, FILE_NAME)):
+        path = join(folder, FILE_NAME)
+        description = read_description(_text(path), str(path))
+        return build_system(description, str(path), datasets.infer(name)), datasets
+    if name in described_systems():
+        return get_system(name), datasets
+    return datasets.infer(name), datasets
+
+
+def _parent(folder: Location) -> Location:
+    return folder.parent if isinstance(folder, Path) else posixpath.dirname(folder)
+
+
+def _text(location: Location) -> str:
+    path: AnyPath = location if isinstance(location, Path) else remote_path(location)
+    with translate_fs_errors(location):
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise ConfigError(f"--system {location} does not exist; name a description file") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{location} is no text file; experiments/describe.py writes one") from error
+
+
+def describe_folder(folder: Location) -> str:
+    """Why a folder is no dataset: what it holds, and the nearest folder that is one."""
+    if not exists(folder):
+        near = _nearest(folder)
+        return f"{folder} does not exist; {near or 'name the folder that holds data/train/*.hdf5'}"
+    names = _entries(folder)
+    listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") or "nothing"
+    inside = [name for name in names if exists(join(folder, name, "data"))]
+    path = folder if isinstance(folder, Path) else None
+    advice = "a dataset's folder holds data/train, data/valid and data/test with files *.hdf5"
+    if inside:
+        advice = f"did you mean {' or '.join(str(join(folder, name)) for name in inside[:3])}?"
+    elif path is not None and path.name == "data":
+        advice = f"did you mean {path.parent}?"
+    elif path is not None and path.parent.name == "data":
+        advice = f"did you mean {path.parents[1]}?"
+    return f"{folder} is no dataset: it holds {listed}; {advice}"
+
+
+def _entries(folder: Location) -> list[str]:
+    path: AnyPath = folder if isinstance(folder, Path) else remote_path(folder)
+    with translate_fs_errors(folder):
+        return sorted(entry.name for entry in path.iterdir())
+
+
+def _nearest(folder: Location) -> str:
+    """The entry of the parent folder whose name is most alike."""
+    if not isinstance(folder, Path) or not folder.parent.is_dir():
+        return ""
+    near = difflib.get_close_matches(folder.name, _entries(folder.parent), 1)
+    return f"did you mean {folder.parent / near[0]}?" if near else ""
+
+
+def _unknown(name: str, root: Location) -> str:
+    """The error that nothing has a name."""
+    there = [entry for entry in _entries(root) if exists(join(root, entry, "data"))] if exists(root) else []
+    near = difflib.get_close_matches(name, [*described_systems(), *there], 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    found = f", or of the datasets in {root}: {', '.join(there)}" if there else ""
+    return (
+        f"--system {name} is no dataset's folder, no description file, and none of the known systems "
+        f"{', '.join(described_systems())}{found}{meant}"
+    )

@@ -1,0 +1,72 @@
+import dataclasses
+
+import layouts
+import pytest
+
+from lola.core.errors import ConfigError, MissingDataError
+from lola.data.well.datasets import Datasets
+from lola.data.well.find import find_system
+
+
+@pytest.fixture
+def root(tmp_path):
+    tmp_path = tmp_path / "datasets"
+    for name in ("mine", "other"):
+        for split in ("train", "valid", "test"):
+            layouts.write_layout(tmp_path / name / "data" / split / "a.hdf5", 2)
+    return tmp_path
+
+
+def test_a_name_a_folder_and_a_description_are_one_system(root):
+    expected, datasets = find_system("mine", Datasets(root))
+    assert expected.name == "mine"
+    assert datasets.root == root
+    assert find_system(str(root / "mine"), Datasets(root / "elsewhere")) == (expected, datasets)
+    (root / "mine" / "system.yaml").write_text("stride: 2\n")
+    for reference in ("mine", str(root / "mine"), str(root / "mine" / "system.yaml")):
+        system, datasets = find_system(reference, Datasets(root))
+        assert (system.stride, datasets.root) == (2, root)
+        assert dataclasses.replace(system, stride=1) == expected
+
+
+def test_a_description_elsewhere_names_its_datasets(root, tmp_path_factory):
+    path = tmp_path_factory.mktemp("mine") / "both.yaml"
+    path.write_text("name: both\ndatasets: [mine, other]\n")
+    system, datasets = find_system(str(path), Datasets(root))
+    split = datasets.open(system, "train")
+    assert {trajectory.id.split("/")[0] for trajectory in split.trajectories} == {"mine", "other"}
+
+
+def test_a_known_system_needs_no_files(tmp_path):
+    system, datasets = find_system("euler", Datasets(tmp_path))
+    assert (system.name, datasets.root) == ("euler", tmp_path)
+
+
+def test_the_description_is_part_of_the_fingerprint(root):
+    before = Datasets(root).open(find_system("mine", Datasets(root))[0], "train").fingerprint
+    (root / "mine" / "system.yaml").write_text("stride: 2\n")
+    assert Datasets(root).open(find_system("mine", Datasets(root))[0], "train").fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("mien", "--system mien is no dataset's folder.*datasets in .*: mine, other; did you mean mine?"),
+        ("{root}/mien", "mien does not exist; did you mean .*/mine?"),
+        ("{root}", r"is no dataset: it holds mine, other; did you mean \S+/mine or \S+/other"),
+        ("{root}/mine/data", r"is no dataset: it holds test, train, valid; did you mean \S+/mine\?"),
+        ("{root}/mine/data/train", r"is no dataset: it holds a.hdf5; did you mean \S+/mine\?"),
+        ("{root}/nothing.yaml", "nothing.yaml does not exist"),
+    ],
+)
+def test_what_is_no_system_is_named_with_what_was_found(root, reference, message):
+    with pytest.raises((ConfigError, MissingDataError), match=message):
+        find_system(reference.format(root=root), Datasets(root))
+
+
+def test_data_a_level_off_or_elsewhere_are_named(root):
+    system, _ = find_system("mine", Datasets(root))
+    (root / "empty").mkdir()
+    for place in (root / "empty", root / "mine", root / "mine" / "data", root.parent, root / "missing"):
+        with pytest.raises(MissingDataError, match=rf"\(it .*\); .* or name {root} with --well"):
+            Datasets(place).open(system, "train")

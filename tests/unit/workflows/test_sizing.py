@@ -1,0 +1,79 @@
+import layouts
+import pytest
+
+from lola.core.errors import LolaError
+from lola.data.systems import Field, System
+from lola.workflows import presets
+from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.sizing import RATES, DataSizes
+
+
+def sizes(grid, channels=4, steps=100):
+    fields = tuple(Field(f"field{number}") for number in range(channels))
+    return DataSizes(System("mine", ("mine",), len(grid), fields), grid, steps)
+
+
+@pytest.mark.parametrize(
+    ("grid", "factor"),
+    [
+        ((64, 64), 16),
+        ((128, 384), 32),
+        ((512, 128), 32),
+        ((256, 256), 32),
+        ((64, 64, 64), 8),
+        ((48, 80), 8),
+        ((100, 60), 4),
+        ((1024,), 16),
+    ],
+)
+def test_default_networks_fit_usual_grids(grid, factor):
+    data = sizes(grid)
+    assert data.factor == factor
+    codec = data.autoencoder(64, 96, 128)
+    assert codec.factors(len(grid)) == (factor,) * len(grid)
+    channels = data.latent_channels()
+    assert channels[-1] >= 1
+    most = 4 * factor ** len(grid)  # what a single latent channel compresses by
+    for wanted, number in zip(RATES, channels, strict=False):
+        rate = codec.replace(latent_channels=number).compression(4, len(grid))
+        assert min(most, wanted) / 1.5 < rate < 1.5 * wanted
+
+
+def test_the_demo_has_the_sizes_that_the_rules_give():
+    """Euler's 64 x 64 cells and 5 channels."""
+    config, data = presets.mini(), sizes((64, 64), channels=5)
+    assert data.latent_channels() == config.latent_channels
+    assert data.autoencoder(64, 96, 128) == config.autoencoder.replace(latent_channels=64)
+    assert data.pixel_solver(config.neural_solver.network) == config.pixel
+
+
+@pytest.mark.parametrize("preset", [presets.mini, presets.smoke])
+def test_presets_of_a_folder_fit_its_data(tmp_path, preset):
+    folder = tmp_path / "mine"
+    for split in ("train", "valid", "test"):
+        layouts.write_layout(folder / "data" / split / "a.hdf5", 2, grid=(32, 16), steps=30)
+    config = preset(str(folder), storage=str(tmp_path / "storage"))
+    assert config.simulation is None
+    data = DataSizes.find(str(folder), "well", str(tmp_path / "storage"))
+    trajectories = {"train": 3, "valid": 3, "test": 3}
+    info = DatasetInfo(
+        system=data.system, origin="", grid=data.grid, steps=30, parameters=5, trajectories=trajectories
+    )
+    config.fit(info)
+
+
+def test_a_grid_that_no_factor_divides_is_refused_with_what_would(tmp_path):
+    folder = tmp_path / "mine"
+    for split in ("train", "valid", "test"):
+        layouts.write_layout(folder / "data" / split / "a.hdf5", 2, grid=(30, 16), steps=30)
+    config = presets.smoke(str(folder), storage=str(tmp_path / "storage"))
+    info = DatasetInfo(
+        system=DataSizes.find(str(folder), "well", str(tmp_path)).system,
+        origin="",
+        grid=(30, 16),
+        steps=30,
+        parameters=5,
+        trajectories={"train": 3, "valid": 3, "test": 3},
+    )
+    with pytest.raises(LolaError, match="30"):
+        config.fit(info)
