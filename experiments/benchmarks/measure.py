@@ -5,7 +5,6 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from benchmarks import configs
 
 from lola.core.config import Config
@@ -24,6 +23,8 @@ def measure(config: Config, folder: Path) -> tuple[dict[str, Any], str]:
     """The result of a benchmark, as JSON values and as a table."""
     log = functools.partial(print, flush=True)
     if isinstance(config, configs.Benchmark) and config.threads:
+        import torch  # here, since it takes seconds
+
         torch.set_num_threads(config.threads)
     if not isinstance(config, configs.DataBenchmark):
         name, run, table = BENCHMARKS[type(config)]

@@ -104,4 +104,4 @@ def test_a_study_of_models_that_do_not_exist(tmp_path, well):
     result = run(tmp_path, "--well", str(well), command=(STUDY, "smoke"))
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
-    assert f"{tmp_path} holds no diffusion model that was trained on the data of {well}" in line
+    assert f"{tmp_path} has no diffusion model that was trained on the data of {well}" in line
