@@ -10,6 +10,7 @@ The public interface, whose modules are imported when a name is first used:
     score                its errors, spread and spectra against the truth
     write_ensemble       an ensemble as a file in The Well's format
     run_sweep            simulations to trained models and a report
+    write_well           arrays as a dataset in The Well's format
 """
 
 import importlib
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         run_sweep,
         score,
         write_ensemble,
+        write_well,
     )
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "run_sweep",
     "score",
     "write_ensemble",
+    "write_well",
 ]
 __version__ = "0.1.0"
 

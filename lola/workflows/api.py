@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lola.core.config import require
 from lola.data.latents import LatentSplit
+from lola.data.well.dataset_writer import write_well as write_well  # part of this interface
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
 from lola.data.well.splits import WellSplit

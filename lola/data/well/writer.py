@@ -26,6 +26,7 @@ from lola.data.casting import cast_checked
 from lola.data.hdf5 import open_hdf5, open_local_hdf5
 from lola.data.statistics import Moments
 from lola.data.systems import Boundary
+from lola.data.well.fields import varies
 from lola.storage.remote import AnyPath, find_files, translate_fs_errors
 from lola.storage.stages import atomic_path
 
@@ -211,5 +212,10 @@ def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
         group = file[f"t{order}_fields"]
         for name in group.attrs["field_names"]:
             field = group[name]
-            for i, start in itertools.product(range(field.shape[0]), range(0, field.shape[1], BLOCK_STATES)):
-                yield name, order, field[i, start : start + BLOCK_STATES + 1].astype(np.float64), BLOCK_STATES
+            sample, time = varies(field)
+            rows = [(i,) for i in range(field.shape[0])] if sample else [()]
+            for row, start in itertools.product(
+                rows, range(0, field.shape[sample] if time else 1, BLOCK_STATES)
+            ):
+                block = field[(*row, slice(start, start + BLOCK_STATES + 1))] if time else field[row][None]
+                yield name, order, block.astype(np.float64), BLOCK_STATES

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import torch
 from caches import encode_cache
@@ -57,7 +58,7 @@ def test_the_example_of_a_docstring_runs(name, folder):
     text = getattr(lola, name).__doc__
     for shown, stage in folder[1].items():
         text = text.replace(shown, stage)
-    globs = {"lola": lola, "torch": torch, "h5py": h5py}
+    globs = {"lola": lola, "torch": torch, "h5py": h5py, "np": np}
     test = doctest.DocTestParser().get_doctest(text, globs, name, None, 0)
     assert test.examples
     results = doctest.DocTestRunner().run(test)
