@@ -374,7 +374,9 @@ def _new_dataset(folder: Path, overwrite: bool) -> Iterator[Path]:
     """
     present = [folder / name for name in ("data", "stats.yaml") if (folder / name).exists()]
     if present and not overwrite:
-        raise DataError(f"{present[0]} exists; give another name or folder, or overwrite it (overwrite=True)")
+        raise DataError(
+            f"{present[0]} exists; give another name or folder, or replace it (overwrite=True, --overwrite)"
+        )
     files = [path for path in (folder / "data").rglob("*") if not path.is_dir()]
     others = [path for path in files if path.suffix not in SUFFIXES]
     if others:
