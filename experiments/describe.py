@@ -1,0 +1,37 @@
+"""Describe a dataset: `describe.py FOLDER` writes a commented draft of `system.yaml` next to its data."""
+
+import dataclasses
+
+import tyro
+
+from lola.core.cli import launch_alone
+from lola.core.config import Config
+from lola.core.waiting import loading
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description(Config):
+    """The dataset to describe.
+
+    Arguments:
+        folder: The folder of the dataset, which holds data/train.
+        overwrite: Whether to replace a description that exists.
+    """
+
+    folder: tyro.conf.Positional[str]
+    overwrite: bool = False
+
+
+def main(config: Description) -> None:
+    """Read a few states of a dataset and write what they suggest for its description, and why.
+
+    The description is used by all commands that are given the folder as --system. Edit it first.
+    """
+    with loading():
+        from lola.data.draft import describe_dataset
+
+    print(f"description: {describe_dataset(config.folder, config.overwrite, print)}")
+
+
+if __name__ == "__main__":
+    launch_alone(main, Description)
