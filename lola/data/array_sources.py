@@ -6,9 +6,11 @@ axes are trajectories and times is read in pieces, in order; all others are slic
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -19,6 +21,7 @@ from lola.core.errors import DataError, LolaError
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 
+UNREADABLE = (*DECODE_ERRORS, zipfile.BadZipFile, zlib.error)
 Selection: TypeAlias = Mapping[str, int | slice]
 COMPONENTS = ("component", "component_2")
 """The axes of a vector or a tensor in arrays whose axes have no names."""
@@ -71,19 +74,36 @@ def open_source(paths: Sequence[Path], dimensions: Sequence[str]) -> Iterator[So
     if missing := [each for each in paths if not each.exists()]:
         raise DataError(f"{missing[0]} does not exist; name a file .npz, .npy or NetCDF, or a Zarr folder")
     with contextlib.ExitStack() as stack:
+        attributes: dict[str, Any] = {}
         try:
             if path.suffix == ".npy":
-                variables, attributes = _open_npy(paths, dimensions), {}
+                variables = _open_npy(paths, dimensions)
             elif path.suffix == ".npz":
-                variables, attributes = _open_npz(path, dimensions, stack), {}
+                variables = _open_npz(path, dimensions, stack)
             else:
                 variables, attributes = _open_xarray(path, stack)
         except LolaError:
             raise
-        except (*DECODE_ERRORS, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             kind = "Zarr" if path.is_dir() else "NumPy" if path.suffix in (".npy", ".npz") else "NetCDF"
             raise DataError(f"{path} cannot be read as {kind}: {first_line(error)}") from error
-        yield Source(path.name, variables, attributes)
+        checked = {
+            name: dataclasses.replace(each, read=functools.partial(_read_checked, each.read, name, path))
+            for name, each in variables.items()
+        }
+        yield Source(path.name, checked, attributes)
+
+
+def _read_checked(
+    read: Callable[[Selection], np.ndarray], name: str, path: Path, selection: Selection
+) -> np.ndarray:
+    """Read a part of a variable; what fails names the variable and the file."""
+    try:
+        return read(selection)
+    except LolaError:
+        raise
+    except UNREADABLE as error:
+        raise DataError(f"{name} in {path} cannot be read: {first_line(error)}") from error
 
 
 def name_axes(
@@ -101,7 +121,7 @@ def name_axes(
             "such as --dimensions trajectory time x y"
         )
     full = [shape for shape in shapes.values() if len(shape) >= len(dimensions)]
-    sizes = dict(zip(dimensions, min(full, key=len, default=()), strict=False))
+    sizes = dict(zip(dimensions, min(full, key=np.size, default=()), strict=False))
     if not sizes:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError(f"no array in {where} has the {len(dimensions)} --dimensions; it holds {listed}")
@@ -173,16 +193,14 @@ def _of_stream(
 
     def read(selection: Selection) -> np.ndarray:
         offset, kept, left = 0, list(shape), [selection.get(dim, slice(None)) for dim in dims]
-        while left and isinstance(left[0], int):
-            offset += left.pop(0) * math.prod(kept[1:])
-            del kept[0]
-        if left and left[0] != slice(None):
-            start, stop, _ = left.pop(0).indices(kept[0])
+        while left and isinstance(index := left[0], int):
+            offset += index * math.prod(kept[1:])
+            del kept[0], left[0]
+        if left and isinstance(states := left[0], slice):
+            start, stop, _ = states.indices(kept[0])
             offset += start * math.prod(kept[1:])
             kept[0] = stop - start
-        else:
-            left = left[1:]
-        if any(each != slice(None) for each in left):
+        if any(each != slice(None) for each in left[1:]):
             raise DataError(
                 f"{name} has the axes {', '.join(dims)}; in .npz, trajectories and times must come first; "
                 "save it as .npy, which can be read in any order"
@@ -202,16 +220,19 @@ def _open_xarray(path: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Var
         import xarray
     except ImportError as error:
         raise LolaError(f"reading {path} needs xarray; pip install 'lola[import]'") from error
-    engine = {"engine": "zarr", "chunks": None} if path.is_dir() else {}
-    dataset = stack.enter_context(xarray.open_dataset(path, cache=False, decode_times=False, **engine))
-    variables = {}
-    for name, array in dataset.variables.items():
-        variables[str(name)] = Variable(
-            tuple(map(str, array.dims)),
-            tuple(array.shape),
-            array.dtype,
-            lambda selection, array=array: np.asarray(
-                array.isel({dim: each for dim, each in selection.items() if dim in array.dims}).values
-            ),
+    engine = "zarr" if path.is_dir() else None
+    dataset = stack.enter_context(
+        xarray.open_dataset(path, engine=engine, chunks=None, cache=False, decode_times=False)
+    )
+    variables = {
+        str(name): Variable(
+            tuple(map(str, array.dims)), tuple(array.shape), array.dtype, functools.partial(_select, array)
         )
+        for name, array in dataset.variables.items()
+    }
     return variables, dict(dataset.attrs)
+
+
+def _select(array: Any, selection: Selection) -> np.ndarray:
+    """The part of a variable of xarray."""
+    return np.asarray(array.isel({dim: each for dim, each in selection.items() if dim in array.dims}).values)

@@ -67,8 +67,8 @@ def draft(split: WellSplit, found: Survey, dataset: str) -> str:
     grid, count = " x ".join(map(str, split.grid)), len(split.trajectories)
     lines = [
         f"# A draft by experiments/describe.py, from {found.trajectories} of {count} training trajectories",
-        f"# ({split.steps} states, grid {grid}). Edit it: what files cannot show is for you to state. Any key may",
-        "# be removed.",
+        f"# ({split.steps} states, grid {grid}). Edit it: what files cannot show is for you to state.",
+        "# Any key may be removed.",
         f"name: {_quote(split.system.name)}",
         f"datasets: [{_quote(dataset)}]",
         "",
@@ -216,7 +216,7 @@ def _conserved(split: WellSplit, found: Survey) -> Iterator[str]:
     if len(found.periodic) < split.system.dimensions or not kept:
         yield "# No total of a field stays the same in a periodic domain."
         return
-    yield f"# These totals change by less than {CONSERVED:g} deviations. Reports show the drift of what is stated."
+    yield f"# These totals change by less than {CONSERVED:g} deviations; reports show what emulators do."
     yield "# conserved:"
     for name in kept:
         yield f"#   {name}: {{channels: [{_quote(name)}], boundaries: [periodic]}}"

@@ -190,7 +190,8 @@ class _Inputs:
             DataError: A source lacks a variable of the first one, or has another grid or other times.
         """
         names = [*(name for parts in content.fields.values() for name in parts), *content.constants]
-        counts, first = [], {}
+        counts: list[int] = []
+        first: dict[str, Any] = {}
         for number in range(len(self.groups)):
             source = self.source(number)
             if missing := [name for name in names if name not in source.variables]:

@@ -71,8 +71,11 @@ def survey(split: WellSplit, log: Log) -> Survey:
     count = min(TRAJECTORIES, len(split.trajectories))
     chosen = np.unique(np.linspace(0, len(split.trajectories) - 1, count).astype(int)).tolist()
     random = np.random.default_rng(0)
-    samples, means, changes = [], [], {}
-    low, high, rough, states = np.inf, -np.inf, 0.0, 0
+    samples, means = [], []
+    changes: dict[int, list[np.ndarray]] = {}
+    channels = len(split.system.channels)
+    low, high, states = np.full(channels, np.inf), np.full(channels, -np.inf), 0
+    rough = np.zeros((channels, len(split.grid)))
     done = 0
     reminder = progress_reminder(
         lambda: f"reading {describe_progress(done, count, 'trajectories', reminder.elapsed)}", log

@@ -58,6 +58,7 @@ SMALLER = (
         r"--simulation\.resolution 512 128 --simulation\.rayleigh 1e6 1e8 1e10",
         "--simulation.resolution 64 32 --simulation.rayleigh 1e5 1e6",
     ),
+    (r"gray_scott\.py mine", "gray_scott.py mine 6"),
     # Where things are here
     (r"\.\.\./test/\S+gamma_1\.4\.hdf5|\.\.\./gamma_1\.4\.hdf5", "{file}"),
     (r"(cache_latents\.py) \.\.\.", r"\1 euler-autoencoder-f8c16"),
@@ -97,6 +98,7 @@ NOT_RUN = {
     r"pip install ": "installed before, or from a package index",
     r"export CC=": "belongs to an installation",
     r"hf://": "needs the network",
+    r"import_data\.py": "of files that a reader has; test_importing.py imports such files",
     r"^(mkdir|umask|ss|ray stop|ray job stop) ?": "an administrator's, or would end what runs here",
     r"grafana|^prometheus": "test_dashboards.py starts Prometheus; nothing starts Grafana",
 }

@@ -13,23 +13,18 @@ number of trajectories, and not with their length where the arrays are lazy (mem
 import contextlib
 import dataclasses
 import math
-import os
 import re
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import h5py
 import numpy as np
 
 from lola.core.config import require
-from lola.core.errors import DataError
-from lola.core.filesystem import expand, translate_os_errors
+from lola.core.filesystem import expand
 from lola.core.waiting import Log, describe_progress, progress_reminder
-from lola.data.hdf5 import SUFFIXES
 from lola.data.well.given import (
     assign_splits,
     boundary_codes,
@@ -37,11 +32,10 @@ from lola.data.well.given import (
     check_scalar,
     checked_values,
 )
+from lola.data.well.new_dataset import new_dataset
 from lola.data.well.writer import BLOCK_STATES, create_fields, write_layout, write_statistics, writing
 from lola.storage.remote import is_url
-from lola.storage.stages import atomic_path
 
-Kind: TypeAlias = Literal["wall", "open", "periodic"]
 FILE_BYTES = 2**31  # of the fields in a file; a file is what is encoded, and resumed, at once
 
 
@@ -153,8 +147,8 @@ def write_well(
     require(
         not is_url(folder), f"datasets are written to a folder of this machine, not {folder}; copy it later"
     )
-    fits = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
-    require(bool(fits), f"the name of the dataset is {name!r}; use letters, digits, points, - and _")
+    named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
+    require(bool(named), f"the name of the dataset is {name!r}; use letters, digits, points, - and _")
     path = expand(str(folder)) / name
     stream, count = _stream(trajectories, count)
     grid = {str(axis): check_coordinates(axis, values) for axis, values in axes.items()}
@@ -177,7 +171,7 @@ def write_well(
         )
         require(fits, f"the constant field {key} has shape {value.shape}; {_expected(dataset, ('', 'N, '))}")
     assigned = assign_splits(count, splits, seed)
-    with _new_dataset(path, overwrite) as tmp_path:
+    with new_dataset(path, overwrite) as tmp_path:
         _write_files(tmp_path / "data", dataset, stream, assigned, log or (lambda _: None))
         write_statistics(tmp_path)
     return path
@@ -363,43 +357,3 @@ class _File:
 def _append_name(group: h5py.Group, name: str) -> None:
     names = [*group.attrs["field_names"], name]
     group.attrs["field_names"] = np.array(names, dtype=h5py.string_dtype())
-
-
-@contextlib.contextmanager
-def _new_dataset(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder whose `data` and `stats.yaml` become those of a dataset when the block ends.
-
-    Raises:
-        DataError: The dataset exists and may not be replaced.
-    """
-    present = [folder / name for name in ("data", "stats.yaml") if (folder / name).exists()]
-    if present and not overwrite:
-        raise DataError(
-            f"{present[0]} exists; give another name or folder, or replace it (overwrite=True, --overwrite)"
-        )
-    files = [path for path in (folder / "data").rglob("*") if not path.is_dir()]
-    others = [path for path in files if path.suffix not in SUFFIXES]
-    if others:
-        raise DataError(
-            f"{others[0]} is no file of a dataset and would be deleted; move it, or give another name"
-        )
-    if not folder.exists():
-        with atomic_path(folder) as tmp_path:
-            yield tmp_path
-        return
-    tmp_path = folder / f".new.{uuid.uuid4().hex[:8]}"
-    with translate_os_errors(folder, "write"):
-        try:
-            yield tmp_path
-            for path in present:  # kept until the new files have their places
-                path.rename(tmp_path / f"old-{path.name}")
-            for name in ("data", "stats.yaml"):
-                os.replace(tmp_path / name, folder / name)
-        except BaseException:
-            for path in present:
-                if (old := tmp_path / f"old-{path.name}").exists():
-                    shutil.rmtree(path, ignore_errors=True)
-                    os.replace(old, path)
-            raise
-        finally:
-            shutil.rmtree(tmp_path, ignore_errors=True)

@@ -174,6 +174,7 @@ FAULTS = {
     "text": ("text.npz", {}, "text.npz cannot be read as NumPy: .*"),
     "not a number": ("nan.npz", {}, "height of trajectory 3, states 0 to 6 is not finite"),
     "no NetCDF": ("text.nc", {}, "text.nc cannot be read as NetCDF"),
+    "corrupt": ("corrupt.npz", {"fields": ("height",)}, "height in .*corrupt.npz cannot be read: Bad CRC"),
     "two kinds": ("all.npz height.npy", {}, "height.npy is one field"),
     "two lengths": ("all.npz short.npz", {}, "short.npz has other shapes than all.npz"),
     "other variables": ("all.npz height.npz", {}, "height.npz has no"),
@@ -193,6 +194,10 @@ def files(tmp_path_factory):
     np.save(folder / "height.npy", arrays()["height"])
     np.savez(folder / "short.npz", **{k: v[:, :5] if v.ndim > 3 else v for k, v in arrays().items()})
     np.savez(folder / "fortran.npz", height=np.asfortranarray(arrays()["height"]))
+    np.savez(folder / "corrupt.npz", height=arrays()["height"])
+    data = bytearray((folder / "corrupt.npz").read_bytes())
+    data[5000] ^= 255
+    (folder / "corrupt.npz").write_bytes(data)
     for name in ("text.npz", "text.nc"):
         (folder / name).write_text("not data")
     return folder
