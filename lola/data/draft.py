@@ -172,7 +172,7 @@ def suggest_stride(split: WellSplit, found: Survey) -> int:
 def _times(split: WellSplit, found: Survey) -> Iterator[str]:
     """The stride, the start states and the ranges of lead times."""
     stride = suggest_stride(split, found)
-    errors = [(lag, error) for lag, error in sorted(found.persistence.items()) if lag <= 4 * stride]
+    errors = [(lag, error) for lag, error in sorted(found.persistence.items()) if lag <= 2 * stride]
     shown = ", ".join(f"{error:.2g} in {lag}" for lag, error in errors)
     states = (split.steps - 1) // stride
     first, second = stride * max(1, states // 5), stride * max(2, 3 * states // 5)

@@ -76,11 +76,11 @@ def survey(split: WellSplit, log: Log) -> Survey:
     channels = len(split.system.channels)
     low, high, states = np.full(channels, np.inf), np.full(channels, -np.inf), 0
     rough = np.zeros((channels, len(split.grid)))
-    done = 0
+    done = 0  # trajectories
     reminder = progress_reminder(
         lambda: f"reading {describe_progress(done, count, 'trajectories', reminder.elapsed)}", log
     )
-    for done, i in enumerate(chosen):
+    for i in chosen:
         totals = []
         for start in np.unique(np.linspace(0, split.steps - 1, TIMES + 1).astype(int)[:TIMES]).tolist():
             first = _state(split, i, start)
@@ -95,6 +95,7 @@ def survey(split: WellSplit, log: Log) -> Survey:
             rough, states = rough + _roughness(first.reshape(-1, *split.grid)), states + 1
         totals.append(_state(split, i, split.steps - 1).mean(1))
         means.append(np.abs(np.array(totals) - totals[0]).max(0))
+        done += 1
     pooled = np.concatenate(samples, 1)
     std = pooled.std(1)
     scale = np.where(std > 0, std, 1)

@@ -144,13 +144,31 @@ def write_well(
         >>> len(split.trajectories), split.system.channels, split.constants
         (8, ('u',), ('nu',))
     """
+    stream, count = _stream(trajectories, count)
+    dataset = _check_dataset(name, count, times, axes, boundaries, scalars or {}, constants or {})
     require(
         not is_url(folder), f"datasets are written to a folder of this machine, not {folder}; copy it later"
     )
+    path = expand(str(folder)) / name
+    assigned = assign_splits(count, splits, seed)
+    with new_dataset(path, overwrite) as tmp_path:
+        _write_files(tmp_path / "data", dataset, stream, assigned, log or (lambda _: None))
+        write_statistics(tmp_path)
+    return path
+
+
+def _check_dataset(
+    name: str,
+    count: int,
+    times: Any,
+    axes: Mapping[str, Any],
+    boundaries: Mapping[str, Any] | str,
+    scalars: Mapping[str, Any],
+    constants: Mapping[str, Any],
+) -> _Dataset:
+    """What all trajectories have in common, as `write_well` takes it."""
     named = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)
     require(bool(named), f"the name of the dataset is {name!r}; use letters, digits, points, - and _")
-    path = expand(str(folder)) / name
-    stream, count = _stream(trajectories, count)
     grid = {str(axis): check_coordinates(axis, values) for axis, values in axes.items()}
     require(1 <= len(grid) <= 3, f"axes must name 1 to 3 grid axes with their coordinates, not {len(grid)}")
     dataset = _Dataset(
@@ -159,22 +177,16 @@ def write_well(
         None if times is None else check_coordinates("time", times),
         grid,
         boundary_codes(boundaries, tuple(grid)),
-        {key: check_scalar(key, value, count) for key, value in (scalars or {}).items()},
-        {
-            key: value if hasattr(value, "shape") else np.asarray(value)
-            for key, value in (constants or {}).items()
-        },
+        {key: check_scalar(key, value, count) for key, value in scalars.items()},
+        {key: value if hasattr(value, "shape") else np.asarray(value) for key, value in constants.items()},
     )
     for key, value in dataset.constants.items():
-        fits = dataset.order(value.shape) is not None or (
-            value.shape[0] == count and dataset.order(value.shape[1:]) is not None
+        by_trajectory = value.shape[:1] == (count,) and dataset.order(value.shape[1:]) is not None
+        require(
+            by_trajectory or dataset.order(value.shape) is not None,
+            f"the constant field {key} has shape {value.shape}; {_expected(dataset, ('', 'N, '))}",
         )
-        require(fits, f"the constant field {key} has shape {value.shape}; {_expected(dataset, ('', 'N, '))}")
-    assigned = assign_splits(count, splits, seed)
-    with new_dataset(path, overwrite) as tmp_path:
-        _write_files(tmp_path / "data", dataset, stream, assigned, log or (lambda _: None))
-        write_statistics(tmp_path)
-    return path
+    return dataset
 
 
 def _stream(trajectories: Any, count: int | None) -> tuple[Iterator[Mapping[str, Any]], int]:
