@@ -146,7 +146,7 @@ def _symmetries(split: WellSplit, found: Survey) -> Iterator[str]:
         yield "  roll: false  # no axis is periodic"
     if len(found.periodic) == len(axes) > 1:
         yield _exchange(split, found)
-    yield f"  # flips: [{', '.join(map(str, axes))}]  # mirrored physics is physics"
+    yield f"  # flips: [{', '.join(map(str, axes))}]  # if mirror images are solutions as well"
 
 
 def _exchange(split: WellSplit, found: Survey) -> str:
