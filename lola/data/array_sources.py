@@ -120,8 +120,8 @@ def name_axes(
             f"the axes of arrays in {where} have no names ({listed}); give those of the fields in order, "
             "such as --dimensions trajectory time x y"
         )
-    full = [shape for shape in shapes.values() if len(shape) >= len(dimensions)]
-    sizes = dict(zip(dimensions, min(full, key=np.size, default=()), strict=False))
+    full = sorted((len(shape), shape) for shape in shapes.values() if len(shape) >= len(dimensions))
+    sizes = dict(zip(dimensions, full[0][1] if full else (), strict=False))
     if not sizes:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError(f"no array in {where} has the {len(dimensions)} --dimensions; it holds {listed}")
