@@ -20,7 +20,7 @@ class LatentCache(CacheConfig):
             equal options, else 25.
         autoencoder: A stage's folder, name or fingerprint, runs:/RUN_ID, or the name of a registered model.
         include: Encode only simulation files whose name contains one of these; default: all files.
-        exclude: Skip simulation files whose name contains one of these.
+        exclude: Skip simulation files whose name contains one of these, and trajectories FILE#NUMBER.
         verify: Check all finished caches of the autoencoder against their checksums; encode nothing.
         well: The folder of Well datasets, absolute or under the storage root, or a URL.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.

@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 from lola.core.cli import launch_alone
-from lola.core.config import Config, Count, runtime_field
+from lola.core.config import Config, NonNegativeInt, runtime_field
 from lola.core.waiting import loading
 from lola.storage.stages import resolve_storage, well_folder
 
@@ -18,9 +18,9 @@ class Statistics(Config):
         name: A physical system, a dataset in --well, the folder of a dataset, or a description file.
         well: The folder of Well datasets, absolute, under the storage root, or a URL.
         include: Use only files whose name contains one of these; default: all files.
-        exclude: Skip files whose name contains one of these.
+        exclude: Skip files whose name contains one of these, and trajectories FILE#NUMBER.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
-        block: Number of states read at once.
+        block: Number of states read at once; 0 is as many as memory allows.
     """
 
     name: tyro.conf.Positional[str]
@@ -28,7 +28,7 @@ class Statistics(Config):
     include: tuple[str, ...] = runtime_field(())
     exclude: tuple[str, ...] = runtime_field(())
     storage: str | None = runtime_field(None)
-    block: Count = runtime_field(16)
+    block: NonNegativeInt = runtime_field(0)
 
 
 def main(config: Statistics) -> None:

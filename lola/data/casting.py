@@ -4,6 +4,9 @@ import numpy as np
 
 from lola.core.errors import DataError
 
+LARGEST = 9.9e36
+"""Fields have no larger values: netCDF's fill value is 9.97e36, and float32 has no squares of them."""
+
 
 def cast_error(values: np.ndarray, cast: np.ndarray) -> str:
     """Why values do not survive a change of dtype, as `is not finite` or `holds ...`; empty if they do.
@@ -19,6 +22,13 @@ def cast_error(values: np.ndarray, cast: np.ndarray) -> str:
         return "is not finite"
     largest = np.finfo(cast.dtype).max
     return f"holds {values[~finite].flat[0]:g}, beyond the largest {cast.dtype}, {largest:g}"
+
+
+def field_error(values: np.ndarray, cast: np.ndarray) -> str:
+    """As `cast_error`, also where a value is as large as the fill values of what was never written."""
+    if not cast.size or (cast.min() > -LARGEST and cast.max() < LARGEST):  # never so where one is nan
+        return ""
+    return cast_error(values, cast) or f"holds the fill value {cast[np.abs(cast) >= LARGEST].flat[0]:g}"
 
 
 def cast_checked(values: np.ndarray, dtype: np.dtype | type | str, name: str) -> np.ndarray:

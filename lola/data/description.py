@@ -184,7 +184,7 @@ def build_system(description: Description, source: str, inferred: System | None 
         raise ConfigError(f"{source} has no {lacking}, and no data beside it that tell; add the key")
     if inferred is not None and dimensions != inferred.dimensions:
         raise ConfigError(
-            f"{source}: dimensions is {dimensions}, but the data have {inferred.dimensions}; remove it"
+            f"{source}: dimensions is {dimensions}, but the data have {inferred.dimensions}; omit it"
         )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]*", name):
         raise ConfigError(f"{source}: name is {name!r}; use letters, digits, points and underscores")
@@ -245,7 +245,7 @@ def _fields(description: Description, source: str, inferred: System | None) -> t
             )
         if stored is not None and given.order not in (None, stored.order):
             raise ConfigError(
-                f"{source}: fields.{name}.order is {given.order}, and the data have {stored.order}; remove it"
+                f"{source}: fields.{name}.order is {given.order}, and the data have {stored.order}; omit it"
             )
         order = stored.order if stored else given.order or 0
         fields.append(Field(name, order, given.transform, given.role or (stored.role if stored else "state")))

@@ -8,8 +8,10 @@ Filesystems find their credentials themselves, in the environment; errors show l
 """
 
 import atexit
+import contextlib
 import errno
 import functools
+import importlib
 import io
 import os
 import posixpath
@@ -25,11 +27,20 @@ from lola.core.filesystem import describe_os_error
 from lola.storage.remote import AnyPath, first_line, open_filesystem, translate_fs_errors
 from lola.storage.stages import Location
 
+with contextlib.suppress(ImportError):  # HDF5 finds the filters of this package, if it is installed
+    importlib.import_module("hdf5plugin")
+
 SUFFIXES = (".hdf5", ".h5")
 BLOCK_BYTES = 2**18  # bytes of a remote block
 CACHED_BLOCKS = 16  # blocks kept of each open file
 MAX_OPEN_FILES = 64  # files that a process keeps open
 SHOWN = 12  # entries of a folder that an error lists
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EAGAIN)
+FILTERS = {
+    **{307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd"},
+    **{32017: "sz", 32024: "sz3", 32026: "blosc2"},
+}
+"""Filters that are no part of HDF5, by their registered number."""
 
 
 def file_name(location: Location) -> str:
@@ -44,11 +55,13 @@ def join(folder: Location, *parts: str) -> Location:
 def list_files(folder: Location) -> list[Location]:
     """The HDF5 files of a folder, by name; none if there is no such folder.
 
+    Left out are folders, hidden and temporary files, and what is called README or LICENSE.
+
     Raises:
         StorageError: The folder cannot be reached.
     """
     if isinstance(folder, Path):
-        return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
+        return sorted(path for path in folder.glob("*") if is_data_file(path.name) and not path.is_dir())
     with translate_fs_errors(folder):
         system, path = open_filesystem(folder)
         system.invalidate_cache(path)  # another process may have written there
@@ -56,7 +69,17 @@ def list_files(folder: Location) -> list[Location]:
             names = sorted(posixpath.basename(entry) for entry in system.ls(path, detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
-    return [join(folder, name) for name in names if name.endswith(SUFFIXES)]
+    return [join(folder, name) for name in names if is_data_file(name)]
+
+
+def is_data_file(name: str) -> bool:
+    """Whether a file is one of data, by its name."""
+    stem, suffix = posixpath.splitext(name)
+    temporary = stem.lower().endswith((".tmp", ".temp", ".part", ".partial", "~")) or name.startswith(
+        ("tmp.", "temp.", "~")
+    )
+    about = stem.lower().startswith(("readme", "license"))
+    return suffix in SUFFIXES and not (name.startswith((".", "_")) or temporary or about)
 
 
 def exists(location: Location) -> bool:
@@ -90,7 +113,7 @@ def open_cached(location: Location) -> h5py.File:
         try:
             status = os.stat(location)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"{location} is missing; simulate or fetch it again") from error
+            raise DataError(f"{location} is missing; check --well") from error
         except OSError as error:
             raise StorageError(describe_os_error(error, location, "read") or str(error)) from error
         version = (status.st_ino, status.st_mtime_ns)
@@ -121,22 +144,80 @@ def open_hdf5(location: Location | AnyPath) -> h5py.File:
     except OSError as error:
         if isinstance(location, Path) and describe_os_error(error):
             raise StorageError(describe_os_error(error, location, "read")) from error
-        raise DataError(
-            f"{location} cannot be opened as HDF5 ({first_line(error)}); simulate or fetch it again"
-        ) from error
+        raise DataError(_opening_error(location, error)) from error
+
+
+def _opening_error(location: Location | AnyPath, error: OSError) -> str:
+    """Why a file cannot be opened; only one whose bytes are wrong is to be replaced."""
+    reason, name = first_line(error), posixpath.basename(str(location))
+    if isinstance(location, Path) and not location.exists():
+        return f"{location} is missing; check --well"
+    if "already open for write" in reason or "consistency flags" in reason:
+        return (
+            f"{location} is being written, or its writer ended without closing it; wait until it is closed, "
+            f"or clear the mark with `h5clear -s {name}`"
+        )
+    if "signature not found" in reason:
+        start = _first_bytes(location)
+        found = f"begins with {start!r}" if start else "is empty"
+        return (
+            f"{location} cannot be opened as HDF5 (it {found}); leave it out with --exclude {name}, or copy "
+            "it again if it should hold data"
+        )
+    if "truncated" in reason:
+        return f"{location} cannot be opened as HDF5 ({reason}): its copy is incomplete; fetch it again"
+    return f"{location} cannot be opened as HDF5 ({reason}); leave it out with --exclude {name}"
+
+
+def _first_bytes(location: Location | AnyPath) -> bytes:
+    with open(location, "rb") if isinstance(location, Path) else RemoteFile(str(location)) as file:
+        return bytes(file.read(8) or b"")
 
 
 def open_local_hdf5(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
     """Open a file of this machine; without HDF5's lock where that is refused, which some filesystems do.
 
     No process writes to a file that has its final name, and only this one to a temporary file.
+
+    Raises:
+        StorageError: The file can be opened with its lock alone, which is refused.
     """
     try:
         return h5py.File(path, mode)
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EAGAIN):
+        if error.errno not in NO_LOCKS and "unable to lock file" not in str(error):
             raise
+    try:
         return h5py.File(path, mode, locking=False)
+    except OSError as error:
+        if "lock" not in str(error):
+            raise
+        raise StorageError(
+            f"{path} cannot be locked ({first_line(error)}); set HDF5_USE_FILE_LOCKING=FALSE on all nodes"
+        ) from error
+
+
+def missing_filter(file: h5py.File) -> str:
+    """Which array of a file is compressed by what HDF5 lacks, and what to do about it; empty if none is."""
+    found = ""
+
+    def look(name: str, array: h5py.Dataset | h5py.Group) -> str | None:
+        if not isinstance(array, h5py.Dataset):
+            return None
+        properties = array.id.get_create_plist()
+        for number in range(properties.get_nfilters()):
+            code, _, _, described = properties.get_filter(number)
+            if not h5py.h5z.filter_avail(code):
+                title = described.decode(errors="replace").split(";")[0] or FILTERS.get(code, "unnamed")
+                return (
+                    f"{name} is compressed with HDF5 filter {code} ({title}), which is not installed; on all "
+                    "nodes, pip install hdf5plugin"
+                )
+        return None
+
+    with contextlib.suppress(OSError, RuntimeError, KeyError):  # damage is reported by what reads
+        found = file.visititems(look) or ""
+    return found
 
 
 class RemoteFile(io.RawIOBase):

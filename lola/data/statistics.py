@@ -9,7 +9,7 @@ which stays accurate where the difference of two large sums does not. The standa
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from lola.data.systems import System
 from lola.storage.remote import AnyPath
 from lola.storage.stages import read_manifest
 
-if TYPE_CHECKING:
-    from torch import Tensor
+PARTS = ("mean", "squares", "minimum", "maximum")
+"""The parts of `Moments` that are arrays."""
 
 
 @dataclasses.dataclass
@@ -64,21 +64,6 @@ class Moments:
         }
 
 
-def channel_moments(x: "Tensor", system: System) -> tuple[Moments, Moments]:
-    """The moments of each channel of `(C, L, *grid)`, before and after its transform, in double precision.
-
-    Raises:
-        DataError: A value is outside the domain of its channel's transform.
-    """
-    from lola.data.transforms import transform_fields  # here, since it imports torch
-
-    physical = x.double()
-    both = Moments(), Moments()
-    for moments, values in zip(both, (physical, transform_fields(physical, system, 0)), strict=True):
-        moments.add(values.flatten(1).T.numpy(), 1)
-    return both
-
-
 def by_field(values: np.ndarray, system: System) -> dict[str, Any]:
     """Values per channel, with shape `(C,)`, as numbers or nested lists by the fields' names."""
     parts = np.split(np.asarray(values), np.cumsum(system.sizes)[:-1])
@@ -110,5 +95,11 @@ def with_statistics(system: System, folder: AnyPath) -> System:
         StorageError: The folder is no finished stage.
     """
     manifest = read_manifest(folder)
-    std = tuple(value or 1.0 for value in manifest["std"])
-    return dataclasses.replace(system, mean=tuple(manifest["mean"]), std=std)
+    mean, std = np.array(manifest["mean"]), np.array(manifest["std"])
+    std = np.where(is_constant(mean, std), 1.0, std)
+    return dataclasses.replace(system, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Which channels do not change but by rounding: their deviation is below float32's of their mean."""
+    return std <= np.finfo(np.float32).eps * np.abs(mean)

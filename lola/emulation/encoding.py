@@ -72,7 +72,8 @@ class BlockEncoder:
                 x = x if entry["fault"] else Standardisation(split.system).forward(x, axis=1)
             except DataError as error:
                 source = split.trajectories[entry["trajectory"]]
-                entry["fault"] = f"{source.id} ({source.file}): {error}; simulate or fetch it again"
+                remedy = f"{source.remedy}, or choose another transform"
+                entry["fault"] = f"{source.id} ({source.file}): {error}; {remedy}"
             variants.append((x, parameters.numpy()))
         return EncoderInput(entry, variants)
 

@@ -230,7 +230,7 @@ def write_ensemble(
         write_layout(file, split.system.datasets[0], count, ensemble.times(), axes, scalars, boundary)
         orders = {field.name: field.order for field in split.system.fields if field.role != "scalar"}
         create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
-        file.attrs.update(_provenance(ensemble))
+        write_provenance(file, ensemble)
         total, done = count * ensemble.states, 0
         log(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
         reminder: Reminder
@@ -291,17 +291,24 @@ def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, pl
         channel += size
 
 
-def _provenance(ensemble: Ensemble) -> dict[str, Any]:
-    """How the file was made, as attributes."""
+def write_provenance(file: h5py.File, ensemble: Ensemble) -> None:
+    """Record how a file was made: as attributes, and lists, which may be longer than these, as arrays."""
     config = ensemble.config
-    return {
-        "lola_emulator": Path(config.emulator).name,
-        "lola_initial": file_name(config.initial),
-        "lola_trajectories": np.asarray(config.trajectories),
-        "lola_members": ensemble.members,
-        "lola_steps": ensemble.steps,
-        "lola_context": config.context,
-        "lola_backward": config.backward,
-        "lola_seed": config.seed,
-        "lola_shown": ensemble.split.system.shown,
-    }
+    file.attrs.update(
+        lola_emulator=Path(config.emulator).name,
+        lola_initial=file_name(config.initial),
+        lola_members=ensemble.members,
+        lola_context=config.context,
+        lola_backward=config.backward,
+        lola_seed=config.seed,
+        lola_shown=ensemble.split.system.shown,
+    )
+    group = file.create_group("lola")
+    group["trajectories"] = np.asarray(config.trajectories)
+    group["steps"] = ensemble.steps
+
+
+def read_provenance(file: h5py.File, name: str) -> list[int]:
+    """The `trajectories` or the simulation `steps` of an ensemble's file; earlier ones have attributes."""
+    found = file[f"lola/{name}"] if "lola" in file else file.attrs[f"lola_{name}"]
+    return [int(each) for each in found[:]]

@@ -29,7 +29,7 @@ from lola.data.hdf5 import open_hdf5
 from lola.data.systems import System
 from lola.data.well.header import infer_system
 from lola.data.well.splits import WellSplit, open_well_file
-from lola.emulation.ensembles import Ensemble
+from lola.emulation.ensembles import Ensemble, read_provenance
 from lola.emulation.film_config import DPI, FilmConfig
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, atomic_path
@@ -71,9 +71,9 @@ class EnsembleFrames:
             raise DataError(f"{file.filename} is no ensemble; films are of files that emulate.py writes")
         self.file, self.system, self.truth = file, system, truth
         self.members = int(file.attrs["lola_members"])
-        self.steps = [int(step) for step in file.attrs["lola_steps"]]
+        self.steps = read_provenance(file, "steps")
         self.times = np.asarray(file["dimensions/time"])
-        trajectories = [int(index) for index in file.attrs["lola_trajectories"]]
+        trajectories = read_provenance(file, "trajectories")
         config.check_contents(system.channels, len(trajectories))
         self.source, self.place = trajectories[config.trajectory], config.trajectory
         self.fields = config.fields or (str(file.attrs.get("lola_shown", system.channels[0])),)

@@ -74,7 +74,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def translate_fs_errors(location: object, remedy: str = "simulate or fetch it again") -> Iterator[None]:
+def translate_fs_errors(location: object, remedy: str = "check its address") -> Iterator[None]:
     """Turn what a filesystem raises into one line that names the location, and a remedy if it is missing.
 
     Errors of programs, which no filesystem raises, pass.

@@ -139,7 +139,7 @@ class DivergenceCheck:
         if len(faults) == count > 1 and not any(trace.data for trace in traces):
             return f"none of its {count} samples is finite when computed alone: {self.remedy}"
         more = f" and {len(faults) - 1} more of {count} samples" if len(faults) > 1 else ""
-        return f"{faults[0]}{more}; simulate or fetch that file again, or exclude it"
+        return f"{faults[0]}{more}; leave that trajectory out with --exclude and its name, FILE#NUMBER"
 
     def _trace(self, samples: Samples, model: nn.Module, gradients: bool) -> Trace:
         faults, count, data = [], 0, False

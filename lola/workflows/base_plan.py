@@ -10,7 +10,7 @@ from lola.core.errors import MissingDataError
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
-from lola.data.well.splits import WellSplit
+from lola.data.well.splits import WellSplit, check_excluded
 from lola.distributed.jobs.encode import SPLITS
 from lola.distributed.jobs.simulate import needs_simulation
 from lola.distributed.trials import Step, Trial
@@ -58,7 +58,9 @@ class BasePlan(abc.ABC, Generic[C]):
     def splits(self) -> dict[str, WellSplit]:
         """The splits of the dataset, as their files describe them."""
         datasets = Datasets(self.datasets.root, self.config.include, self.config.exclude)
-        return {name: datasets.open(self.system, name) for name in SPLITS}
+        splits = {name: datasets.open(self.system, name) for name in SPLITS}
+        check_excluded(splits.values(), self.config.exclude)
+        return splits
 
     @property
     def fingerprint(self) -> str:

@@ -31,6 +31,7 @@ class DatasetInfo:
         parameters: The length `P` of a trajectory's parameters.
         trajectories: How many there are in each split.
         fingerprints: The fingerprint of each split; empty while the files do not exist.
+        excluded: The number of trajectories that were left out one by one.
     """
 
     system: System
@@ -41,6 +42,7 @@ class DatasetInfo:
     trajectories: Mapping[str, int]
     files: int = 0
     fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    excluded: int = 0
 
     @classmethod
     def of_splits(cls, splits: Mapping[str, "WellSplit"], origin: str = "") -> "DatasetInfo":
@@ -57,6 +59,7 @@ class DatasetInfo:
             trajectories={name: len(split.trajectories) for name, split in splits.items()},
             files=sum(len(simulation_files(split)) for split in splits.values()),
             fingerprints={name: split.fingerprint for name, split in splits.items()},
+            excluded=sum(len(split.excluded) for split in splits.values()),
         )
 
     @classmethod

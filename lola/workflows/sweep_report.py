@@ -32,6 +32,7 @@ from lola.workflows.plan import SweepPlan
 from lola.workflows.report_stage import TABLES, page_path, report_folder, report_stage, write_passing_tables
 from lola.workflows.sweep import Recipe
 
+SHOWN_REMARKS = 5  # on the training set; stats.yaml has more
 SHOWN = 6  # lead times that the example states are pictured at
 PICTURE = 256  # points along the longest side of each; finer grids are averaged over blocks
 
@@ -117,7 +118,8 @@ def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
         ("Grid", " x ".join(map(str, plan.data.grid))),
         (
             "Trajectories",
-            f"{plan.data.trajectories['train']} for training, {_scored(plan)} scored",
+            f"{plan.data.trajectories['train']} for training, {_scored(plan)} scored"
+            + (f", {plan.data.excluded} excluded" if plan.data.excluded else ""),
         ),
         ("Compression rates", rates),
         ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
@@ -125,10 +127,18 @@ def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
         ("Ensemble", f"{config.evaluation.members} members"),
         ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
         ("Emulator training", f"{config.emulator_training.steps} steps"),
+        *_remarks(plan),
         ("Skipped training steps", _skipped(plan)),
         ("Files left out of latent caches", _left_out(plan)),
         ("Sweep", plan.fingerprint[:8]),
     ]
+
+
+def _remarks(plan: SweepPlan) -> list[tuple[str, str]]:
+    """What stood out in the training set while its statistics were computed."""
+    found = [line for stage in plan.first for line in stage.manifest().get("faults", [])]
+    more = f"; and {len(found) - SHOWN_REMARKS} more in stats.yaml" if len(found) > SHOWN_REMARKS else ""
+    return [("Remarks on the training set", "; ".join(found[:SHOWN_REMARKS]) + more)] if found else []
 
 
 def _skipped(plan: SweepPlan) -> str:

@@ -26,7 +26,7 @@ class WorkflowConfig(Config):
             named by a folder it is that folder's parent.
         simulate: Simulate missing datasets also into a folder that --well names.
         include: Use only dataset files whose name contains one of these; default: all files.
-        exclude: Skip dataset files whose name contains one of these.
+        exclude: Skip dataset files whose name contains one of these, and trajectories FILE#NUMBER.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
         concurrency: Maximum number of concurrent trials; 0 is as many as fit the cluster, and one more if the
             cluster can grow.

@@ -16,6 +16,9 @@ from solo_training import SoloTrainer, train_here
 from stages import small_sweep
 
 from lola.data.description import EULER
+from lola.data.well.scan import ScannedFile
+from lola.data.well.simulation_files import simulation_files
+from lola.data.well.splits import WellSplit
 from lola.distributed.jobs import compute_statistics as statistics
 from lola.distributed.jobs import encode, evaluate
 from lola.distributed.trials import Step, make
@@ -80,10 +83,9 @@ class Scored:
         return self.results[index, start]
 
 
-def _stream(shards: dict, block: int, log: Any) -> list[dict]:
-    states = min(block, min(shard.split.steps for shard in shards.values()))
-    blocks = (table for number, shard in shards.items() for table in shard.blocks(number, states))
-    return [row for table in blocks for row in statistics.block_moments(table, shards).to_pylist()]
+def _stream(split: WellSplit, block: int, log: Any) -> list[dict]:
+    files = (ScannedFile(split, file.members) for file in simulation_files(split))
+    return [row for file in files for table in file.blocks(0, block) for row in table.to_pylist()]
 
 
 class Root:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import h5py
 import numpy as np
 
-from lola.data.casting import cast_error
+from lola.data.casting import field_error
 from lola.data.well.fields import varies
 
 PIECE_BYTES = 2**20  # bytes
@@ -17,11 +17,12 @@ PIECE_BYTES = 2**20  # bytes
 
 def is_contiguous(field: h5py.Dataset, grid: tuple[int, ...]) -> bool:
     """Whether a field is stored in one piece and varies along all axes, `(N, L, *grid, d, ...)`."""
-    return field.chunks is None and all(varies(field)) and field.shape[2 : 2 + len(grid)] == grid
+    plain = field.chunks is None and field.dtype.kind in "iuf"  # HDF5 does not convert booleans
+    return plain and all(varies(field)) and field.shape[2 : 2 + len(grid)] == grid
 
 
 def read_contiguous(
-    fields: Sequence[h5py.Dataset], index: int, start: int, stop: int, out: np.ndarray
+    fields: Sequence[h5py.Dataset], index: int, start: int, stop: int, out: np.ndarray, checked: bool = True
 ) -> None:
     """Read the states from `start` to `stop` of a trajectory.
 
@@ -30,10 +31,11 @@ def read_contiguous(
         index: The number of the trajectory in its file.
         out: Where they go, float32, with shape `(C, stop - start, *grid)`; the states of a channel lie one
             after another in memory.
+        checked: Whether values that are missing are an error.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: A value is not finite; the message says where.
+        ValueError: A value is missing: not finite, or a fill value; the message says where.
     """
     grid, channel = out.ndim - 2, 0
     for field in fields:
@@ -52,9 +54,9 @@ def read_contiguous(
             # What `field.read_direct` does, without the Python that takes as long as copying a megabyte
             space.select_hyperslab((index, begin, *(0,) * len(shape)), (1, end - begin, *shape))
             field.id.read(h5py.h5s.create_simple(values.shape), space, values)
-            if not np.isfinite(values).all():
+            if checked and field_error(values, values):
                 name = field.name.rsplit("/", 1)[-1]
-                fault = cast_error(field[index, begin:end], values)  # which HDF5 has cast
+                fault = field_error(field[index, begin:end], values)  # which HDF5 has cast
                 raise ValueError(f"{name} {fault} in states {begin} to {end - 1}")
             if not scalar:
                 part[:] = np.moveaxis(values.reshape(*values.shape[: 1 + grid], -1), -1, 0)

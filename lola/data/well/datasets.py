@@ -16,7 +16,9 @@ class Datasets:
 
     root: Location  # the folder, a path or a URL
     include: tuple[str, ...] = ()  # only files whose name contains one of these are used, if there are any
-    exclude: tuple[str, ...] = ()  # files whose name contains one of these are not
+    exclude: tuple[
+        str, ...
+    ] = ()  # files whose name contains one of these are not, nor trajectories `FILE#47`
     # the finished stage that holds the statistics of systems; None for the systems' own
     statistics: AnyPath | None = None
 

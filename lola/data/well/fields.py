@@ -12,13 +12,16 @@ import h5py
 import numpy as np
 
 from lola.data.systems import Field
+from lola.data.well.attributes import flag, flags, texts
 
 ORDERS = (0, 1, 2)
+NUMBERS = "biuf"
+"""The kinds of dtypes that are read as float32."""
 
 
 def varies(array: h5py.Dataset) -> tuple[bool, bool]:
     """Whether an array has axes of trajectories and of states."""
-    return bool(array.attrs.get("sample_varying", True)), bool(array.attrs.get("time_varying", True))
+    return flag(array.attrs.get("sample_varying", True)), flag(array.attrs.get("time_varying", True))
 
 
 def stored_shape(
@@ -26,7 +29,7 @@ def stored_shape(
 ) -> tuple[int, ...]:
     """The shape that a field's attributes ask for."""
     sample, time = varies(array)
-    cells = array.attrs.get("dim_varying", np.ones(len(grid), dtype=bool))
+    cells = flags(array.attrs.get("dim_varying", [True] * len(grid)))
     space = tuple(size if varying else 1 for size, varying in zip(grid, cells, strict=True))
     return (count,) * sample + (steps,) * time + space + (len(grid),) * order
 
@@ -81,8 +84,8 @@ def fields_of(file: h5py.File) -> Iterator[Field]:
     """Every field in the file's order, then the scalars that vary in time."""
     for order in ORDERS:
         group = file[f"t{order}_fields"]
-        for name in group.attrs["field_names"]:
-            yield Field(str(name), order, role="state" if varies(group[name])[1] else "constant")
-    for name in file["scalars"].attrs["field_names"]:
+        for name in texts(group.attrs["field_names"]):
+            yield Field(name, order, role="state" if varies(group[name])[1] else "constant")
+    for name in texts(file["scalars"].attrs["field_names"]):
         if varies(file["scalars"][name])[1]:
-            yield Field(str(name), role="scalar")
+            yield Field(name, role="scalar")

@@ -18,9 +18,10 @@ import numpy as np
 from lola.core.config import fingerprint
 from lola.core.errors import DataError, LolaError
 from lola.data.casting import cast_checked
-from lola.data.hdf5 import file_name, file_size, open_hdf5
+from lola.data.hdf5 import file_name, file_size, missing_filter, open_hdf5
 from lola.data.systems import Boundary, System
-from lola.data.well.fields import fields_of, location, read_axis, read_row, stored_shape
+from lola.data.well.attributes import boundary, flag, texts
+from lola.data.well.fields import NUMBERS, fields_of, location, read_axis, read_row, stored_shape
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
@@ -80,7 +81,7 @@ def infer_system(path: Location, dataset: str) -> System:
         system = System(
             name=re.sub(r"[^A-Za-z0-9_.]", "_", dataset),
             datasets=(dataset,),
-            dimensions=len(file["dimensions"].attrs["spatial_dims"]),
+            dimensions=len(texts(file["dimensions"].attrs["spatial_dims"])),
             fields=tuple(fields),
             ranges=((1, ends[0]), (ends[0] + 1, ends[1]), (ends[1] + 1, None)),
             described=True,
@@ -97,21 +98,26 @@ def _layout(path: Location, dataset: str) -> Iterator[h5py.File]:
         except LolaError:
             raise
         except DECODE_ERRORS as error:
+            if lacking := missing_filter(file):
+                raise DataError(f"{path} ({dataset}): {lacking}") from error
             reason = first_line(error).strip("'\"")
-            raise DataError(f"{path} ({dataset}) is not in The Well's layout: {reason}; remove it") from error
+            raise DataError(
+                f"{path} ({dataset}) is not in The Well's layout: {reason}; leave it out with --exclude "
+                f"{file_name(path)}"
+            ) from error
 
 
 def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: System) -> Header:
     steps = int(file["dimensions"]["time"].shape[-1])
-    axes = [str(name) for name in file["dimensions"].attrs["spatial_dims"]]
+    axes = texts(file["dimensions"].attrs["spatial_dims"])
     coordinates = tuple(read_axis(file["dimensions"][name], 0) for name in axes)
     grid = tuple(len(axis) for axis in coordinates)
     count = int(file.attrs["n_trajectories"])
     error = _layout_error(file, system, count, steps, grid)
     if error:
-        raise DataError(f"{path} ({dataset}) {error}; remove it or fetch data of {system.name}")
-    constants, varying, scalars = _read_scalars(file, count)
-    boundary = _read_boundary(file, axes)
+        raise DataError(f"{path} ({dataset}) {error}")
+    constants, varying, scalars = _read_scalars(file, path, count)
+    ends = _read_boundary(file, path, axes)
     cast_checked(scalars, np.float32, f"a constant of {path} ({dataset})")  # which parameters are
     identity = [
         dataset,
@@ -122,7 +128,7 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
         *grid,
         constants,
         scalars.tolist(),
-        boundary.tolist(),
+        ends.tolist(),
     ]
     return Header(
         path=path,
@@ -135,7 +141,7 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
         constants=constants,
         scalars=scalars,
         varying=varying,
-        boundary=boundary,
+        boundary=ends,
         fingerprint=fingerprint(identity, _sample(file, system, varying, count, steps, grid)),
     )
 
@@ -143,41 +149,64 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
 def _layout_error(
     file: h5py.File, system: System, count: int, steps: int, grid: tuple[int, ...]
 ) -> str | None:
-    """What is wrong with the fields that the system needs, if anything."""
+    """What is wrong with the fields that the system needs, if anything, and what to do about it."""
+    other = f"name the folder of the dataset as the system if these data are not of {system.name}"
     if len(grid) != system.dimensions:
-        return f"has {len(grid)} grid axes, not the {system.dimensions} of {system.name}"
+        return f"has {len(grid)} grid axes, not the {system.dimensions} of {system.name}; {other}"
     for field in system.fields:
         if location(field) not in file:
-            return f"has no {'scalar' if field.role == 'scalar' else 'field'} {location(field)}"
+            kind = "scalar" if field.role == "scalar" else "field"
+            return f"has no {kind} {location(field)}; {other}, or leave it out with --exclude"
         array = file[location(field)]
+        if array.dtype.kind not in NUMBERS:
+            kind = "complex numbers" if array.dtype.kind == "c" else f"{array.dtype}, not numbers"
+            return (
+                f"has {field.name} of {kind}; name the fields to use under the key fields of system.yaml, "
+                f"next to the folder data{', or store its parts as two' * (array.dtype.kind == 'c')}"
+            )
         cells = () if field.role == "scalar" else grid
         expected = stored_shape(array, count, steps, cells, field.order)
         if array.shape != expected:
-            return f"has {field.name} of shape {array.shape}, not {expected}"
+            return (
+                f"has {field.name} of shape {array.shape}, not {expected}, as n_trajectories, the dimensions "
+                "and its sample_varying, time_varying and dim_varying say; correct these attributes"
+            )
     return None
 
 
-def _read_scalars(file: h5py.File, count: int) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
+def _read_scalars(
+    file: h5py.File, path: Location, count: int
+) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
     """The names of scalars that are constant in time, those of others, and the constants by trajectory."""
     group = file["scalars"]
-    names = [str(name) for name in group.attrs["field_names"]]
-    varying = tuple(name for name in names if group[name].attrs["time_varying"])
+    names = texts(group.attrs["field_names"])
+    varying = tuple(name for name in names if flag(group[name].attrs["time_varying"]))
     constants = tuple(name for name in names if name not in varying)
     columns = []
     for name in constants:
+        if group[name].dtype.kind not in NUMBERS:
+            raise DataError(
+                f"{path}: the constant {name} is {group[name].dtype}, and networks take real numbers; "
+                "store a number for it, or take its name out of the attribute field_names of scalars"
+            )
         values = np.asarray(group[name], dtype=np.float64)
-        shape = (count,) if group[name].attrs["sample_varying"] else (1,)
+        shape = (count,) if flag(group[name].attrs["sample_varying"]) else (1,)
         columns.append(np.broadcast_to(values.reshape(shape), count))
     return constants, varying, np.array(columns).reshape(len(constants), count).T
 
 
-def _read_boundary(file: h5py.File, axes: list[str]) -> np.ndarray:
+def _read_boundary(file: h5py.File, path: Location, axes: list[str]) -> np.ndarray:
     """The codes of both ends of each axis; an end is a wall only if all of it is, and open if unnamed."""
     codes = np.full((len(axes), 2), Boundary.OPEN)
     for condition in file["boundary_conditions"].values():
-        code = Boundary[str(condition.attrs["bc_type"]).upper()]
-        names = [str(name) for name in np.atleast_1d(condition.attrs["associated_dims"])]
-        mask = np.asarray(condition["mask"])
+        code = boundary(condition.attrs["bc_type"], f"{path}: bc_type of {condition.name}")
+        names = texts(condition.attrs["associated_dims"])
+        if unknown := [name for name in names if name not in axes]:
+            raise DataError(
+                f"{path}: {condition.name} is on {unknown[0]}, and the axes are {', '.join(axes)}; "
+                "correct its attribute associated_dims"
+            )
+        mask = np.asarray(condition["mask"], dtype=bool)
         for position, name in enumerate(names):
             for side in (0, -1):
                 end = mask.take(side, axis=position)

@@ -5,14 +5,13 @@ filled up by repeating its last state, and `count` says how many are real.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 import pyarrow as pa
 import torch
 
 from lola.data.latent_shards import tensor_column
-from lola.data.well.splits import WellSplit
+from lola.data.well.splits import WellSplit, state_bytes
 from lola.storage.stages import Location
 
 
@@ -26,8 +25,7 @@ class SimulationFile:
     @property
     def size(self) -> int:
         """Bytes of all states in memory."""
-        state = 4 * len(self.split.system.channels) * math.prod(self.split.grid)
-        return len(self.members) * self.split.steps * state
+        return len(self.members) * self.split.steps * state_bytes(self.split)
 
     def rows(self, states: int) -> int:
         """Blocks of a number of states."""
@@ -37,15 +35,17 @@ class SimulationFile:
         """The file's blocks in order, under the number of the shard."""
         for index in self.members:
             for start in range(0, self.split.steps, states):
-                x = self.split.read(index, start, min(start + states, self.split.steps)).movedim(1, 0)
-                fill = x[-1:].expand(states - len(x), *x.shape[1:])
+                count = min(states, self.split.steps - start)
+                x = self.split.read(index, start, start + count).movedim(1, 0)
+                if len(x) < states:
+                    x = torch.cat([x, x[-1:].expand(states - len(x), *x.shape[1:])])
                 yield pa.table(
                     {
                         "shard": pa.array([number], pa.int32()),
                         "trajectory": pa.array([index], pa.int32()),
                         "start": pa.array([start], pa.int32()),
-                        "count": pa.array([len(x)], pa.int32()),
-                        "states": tensor_column([torch.cat([x, fill]).numpy()]),
+                        "count": pa.array([count], pa.int32()),
+                        "states": tensor_column([x.numpy()]),
                     }
                 )
 

@@ -6,7 +6,9 @@ components. Only the slice of the file that is asked for is read.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +16,19 @@ import torch
 from torch import Tensor
 
 from lola.core.config import fingerprint
-from lola.core.errors import DataError, LolaError
+from lola.core.errors import ConfigError, DataError, LolaError
 from lola.data.augment import Augmentation, draw_symmetry
-from lola.data.casting import cast_error
-from lola.data.hdf5 import file_name, join, list_files, missing_files_error, open_cached
+from lola.data.casting import field_error
+from lola.data.hdf5 import file_name, join, list_files, missing_files_error, missing_filter, open_cached
 from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
-from lola.data.well.fields import location, read_axis, read_field
+from lola.data.well.fields import location, read_axis, read_field, varies
 from lola.data.well.header import Header, read_header
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
+
+READ_BYTES = 2**24  # of a field, as it is stored, at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +40,11 @@ class TrajectoryRef:
     index: int  # the number of the trajectory in its file
     scalars: np.ndarray  # the constants of the simulation, as stored
     boundary: np.ndarray  # the `Boundary` at both ends of each axis, with shape `(d, 2)`
+
+    @property
+    def remedy(self) -> str:
+        """What to do about values that spoil what is computed with them."""
+        return f"leave the trajectory out with --exclude {self.id}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +59,7 @@ class WellSplit:
     # the trajectories, in the order of datasets, file names and indices
     trajectories: tuple[TrajectoryRef, ...]
     fingerprint: str  # a hash of the files' names, sizes, headers and samples of their bytes
+    excluded: tuple[str, ...] = ()  # the ids of trajectories that were left out one by one
 
     @property
     def parameter_count(self) -> int:
@@ -68,43 +78,50 @@ class WellSplit:
         boundary = self.trajectories[i].boundary
         return draw_symmetry(self.system, boundary, self.grid, generator, symmetries, self.coordinates)
 
-    def read(self, i: int, start: int, stop: int, stride: int = 1) -> Tensor:
+    def read(self, i: int, start: int, stop: int, stride: int = 1, checked: bool = True) -> Tensor:
         """The states `start, start + stride, ...` before `stop` of trajectory `i`, in physical units.
 
         Fields that are stored once for all trajectories, times or cells of an axis are repeated.
+
+        Arguments:
+            checked: Whether values that are missing are an error.
 
         Returns:
             Float32 fields, with shape `(C, len(range(start, stop, stride)), *grid)`.
 
         Raises:
             IndexError: The trajectory has no such states.
-            DataError: The file cannot be read, or holds values that are not finite.
+            DataError: The file cannot be read, or holds values that are missing: not finite, or fill values.
             StorageError: The file cannot be reached.
         """
-        source, length = self._states(i, start, stop, stride)
-        file = open_cached(source.file)
-        x = np.empty((len(self.system.channels), length, *self.grid), dtype=np.float32)
-        channel = 0
+        x = np.empty((len(self.system.channels), len(range(start, stop, stride)), *self.grid), np.float32)
+        self._read(x, i, slice(start, stop, stride), checked)
+        return torch.from_numpy(x)
+
+    def _read(self, x: np.ndarray, i: int, states: slice, checked: bool) -> None:
+        """Read states into an array `(C, T, *grid)`."""
+        source, start, stop = self._source(i, states.start, states.stop), states.start, states.stop
+        file, channel = open_cached(source.file), 0
         for field in self.system.fields:
             with _reading(source, field.name):
                 array = file[location(field)]
-                values = read_field(array, source.index, slice(start, stop, stride), length, self.grid)
+                values = read_field(array, source.index, states, x.shape[1], self.grid)
             with np.errstate(over="ignore"):
                 (target := x[channel : channel + len(values)])[:] = values
-            if fault := cast_error(values, target):
+            if checked and (fault := field_error(values, target)):
                 place = f"{source.id} ({source.file}): {field.name} {fault} in states {start} to {stop - 1}"
-                raise DataError(f"{place}; simulate or fetch the file again, or exclude it")
+                raise DataError(f"{place}; {source.remedy}")
             channel += len(values)
-        return torch.from_numpy(x)
 
-    def read_into(self, out: np.ndarray, i: int, start: int, stop: int) -> None:
+    def read_into(self, out: np.ndarray, i: int, start: int, stop: int, checked: bool = True) -> None:
         """Read the states from `start` to `stop` of trajectory `i`, in physical units, into an array.
 
         Arguments:
             out: Float32, with shape `(C, stop - start, *grid)`.
+            checked: Whether values that are missing are an error.
 
         Raises:
-            DataError: The file cannot be read, or holds values that are not finite.
+            DataError: The file cannot be read, or holds values that are missing: not finite, or fill values.
         """
         source = self.trajectories[i]
         with _reading(source, f"states {start} to {stop - 1}"):
@@ -112,9 +129,24 @@ class WellSplit:
                 file = open_cached(source.file)
                 fields = [file[location(field)] for field in self.system.fields]
                 if all(is_contiguous(field, self.grid) for field in fields):
-                    read_contiguous(fields, source.index, start, stop, out)
+                    read_contiguous(fields, source.index, start, stop, out, checked)
                     return
-        out[:] = self.read(i, start, stop).numpy()
+        states = self._states_at_once(source)
+        for begin in range(start, stop, states):
+            end = min(begin + states, stop)
+            self._read(out[:, begin - start : end - start], i, slice(begin, end, 1), checked)
+
+    def _states_at_once(self, source: TrajectoryRef) -> int:
+        """How many states are read at once where a field goes through memory of its own: whole chunks."""
+        states = max(1, READ_BYTES // (8 * math.prod(self.grid) * max(self.system.sizes)))
+        with _reading(source, "chunks"):
+            file = open_cached(source.file)
+            for field in self.system.fields:
+                array = file[location(field)]
+                sample, time = varies(array)
+                if array.chunks and time:
+                    states = -(-states // array.chunks[int(sample)]) * array.chunks[int(sample)]
+        return states
 
     def axis(self, i: int, name: str) -> np.ndarray:
         """The times (`time`) or the coordinates along a grid axis of trajectory `i`, by the axis's name."""
@@ -122,10 +154,15 @@ class WellSplit:
         with _reading(source, name):
             return read_axis(open_cached(source.file)[f"dimensions/{name}"], source.index)
 
-    def _states(self, i: int, start: int, stop: int, stride: int) -> tuple[TrajectoryRef, int]:
+    def _source(self, i: int, start: int, stop: int) -> TrajectoryRef:
         if not 0 <= start < stop <= self.steps:
             raise IndexError(f"states {start} to {stop} of a trajectory of {self.steps}")
-        return self.trajectories[i], len(range(start, stop, stride))
+        return self.trajectories[i]
+
+
+def state_bytes(split: WellSplit) -> int:
+    """Bytes of a state in memory."""
+    return 4 * len(split.system.channels) * math.prod(split.grid)
 
 
 @contextlib.contextmanager
@@ -136,10 +173,24 @@ def _reading(source: TrajectoryRef, name: str) -> Iterator[None]:
     except LolaError as error:
         raise type(error)(f"{source.id}: {name}: {error}") from error
     except DECODE_ERRORS as error:
+        with contextlib.suppress(LolaError):
+            if lacking := missing_filter(open_cached(source.file)):
+                raise DataError(f"{source.id} ({source.file}): {lacking}") from error
         raise DataError(
-            f"{source.id} ({source.file}): cannot read {name} ({first_line(error)}); simulate or fetch the "
-            "file again, or exclude it"
+            f"{source.id} ({source.file}): cannot read {name} ({first_line(error)}); {source.remedy}"
         ) from error
+
+
+def names_trajectory(part: str) -> bool:
+    """Whether an entry of `exclude` names one trajectory, `FILE#47`, and not files."""
+    return re.search(r"#\d+$", part) is not None
+
+
+def _is_excluded(name: str, exclude: Sequence[str]) -> bool:
+    """Whether a trajectory is excluded, by its id or the last parts of it, with or without a suffix."""
+    file, _, index = name.rpartition("#")
+    names = name, f"{file.rpartition('.')[0]}#{index}"
+    return any(f"/{each}".endswith(f"/{part}") for each in names for part in exclude)
 
 
 def split_files(
@@ -152,6 +203,7 @@ def split_files(
         StorageError: The folder cannot be reached.
     """
     root = root if "://" in str(root) else Path(root)
+    exclude = [part for part in exclude if not names_trajectory(part)]
     files = [
         (dataset, path)
         for dataset in datasets
@@ -180,7 +232,8 @@ def open_split(
         system: The physical system.
         split: `train`, `valid` or `test`.
         include: Only files whose name contains one of these are opened, if there are any.
-        exclude: Files whose name contains one of these are not.
+        exclude: Files whose name contains one of these are not; of `FILE#47`, trajectory 47 of a file is
+            left out, which is named with or without its suffix, split and dataset.
         faults: If given, files whose header is corrupt or unrecognised are left out, and the error is
             put here by `<dataset>/<split>/<file>`.
 
@@ -198,51 +251,91 @@ def open_split(
             faults[f"{dataset}/{split}/{file_name(path)}"] = str(error)
     if not headers and faults:
         raise DataError(f"no file of the {split} split can be read: {next(iter(faults.values()))}")
-    return join_files(headers, system)
+    return join_files(headers, system, exclude)
 
 
-def join_files(headers: Sequence[Header], system: System) -> WellSplit:
-    """The trajectories of files; the first says what the others must be like."""
+def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str] = ()) -> WellSplit:
+    """The trajectories of files but those excluded; the first says what the others must be like.
+
+    Raises:
+        DataError: A file is unlike the first, or nothing is left.
+    """
+    exclude = [part for part in exclude if names_trajectory(part)]
+    found = {header: _trajectories(header) for header in headers}
+    kept = {
+        header: [each for each in own if not _is_excluded(each.id, exclude)] for header, own in found.items()
+    }
+    headers = [header for header in headers if kept[header]]
+    if not headers:
+        raise DataError(f"--exclude {' '.join(exclude)} leaves out all trajectories; leave out fewer")
     first = headers[0]
     for header in headers:
-        _compare(header, first, system)
+        _compare(header, first)
+    trajectories = tuple(each for header in headers for each in kept[header])
+    left = {each.id for each in trajectories}
+    excluded = tuple(each.id for own in found.values() for each in own if each.id not in left)
+    partly = [name for name in excluded if any(name.startswith(f"{_id(header)}#") for header in headers)]
+    _check_logarithms(trajectories, first.constants, system)
     return WellSplit(
         system=system,
         grid=first.grid,
         coordinates=first.coordinates,
         steps=first.steps,
         constants=first.constants,
-        trajectories=tuple(
-            TrajectoryRef(
-                id=f"{header.dataset}/{header.split}/{file_name(header.path)}#{index}",
-                file=header.path,
-                index=index,
-                scalars=header.scalars[index],
-                boundary=header.boundary,
-            )
-            for header in headers
-            for index in range(header.count)
-        ),
+        trajectories=trajectories,
         fingerprint=fingerprint(
-            [header.fingerprint for header in headers], *([system.identity] if system.described else [])
+            [header.fingerprint for header in headers],
+            *([system.identity] if system.described else []),
+            *([partly] if partly else []),
         ),
+        excluded=excluded,
     )
 
 
-def _compare(header: Header, first: Header, system: System) -> None:
+def check_excluded(splits: Iterable[WellSplit], exclude: Sequence[str]) -> None:
+    """Raise `ConfigError` if no split has a trajectory that is to be left out."""
+    found = [name for split in splits for name in split.excluded]
+    for part in exclude:
+        if names_trajectory(part) and not any(_is_excluded(name, [part]) for name in found):
+            raise ConfigError(
+                f"--exclude {part} names no trajectory; name a file and a number that counts from 0, such as "
+                "run_3.hdf5#0"
+            )
+
+
+def _id(header: Header) -> str:
+    return f"{header.dataset}/{header.split}/{file_name(header.path)}"
+
+
+def _trajectories(header: Header) -> list[TrajectoryRef]:
+    return [
+        TrajectoryRef(f"{_id(header)}#{index}", header.path, index, header.scalars[index], header.boundary)
+        for index in range(header.count)
+    ]
+
+
+def _compare(header: Header, first: Header) -> None:
     """Raise `DataError` unless a file can be used together with the first one."""
     for name in ("grid", "steps", "constants"):
         found, expected = getattr(header, name), getattr(first, name)
         if found != expected:
             raise DataError(
                 f"{header.path} ({header.dataset}) has {name} {found}, but {file_name(first.path)} has "
-                f"{expected}; keep files of one kind in the folder, or exclude the others"
+                f"{expected}; leave one of the kinds out with --exclude or --include"
             )
-    for name, values in zip(header.constants, header.scalars.T, strict=True):
-        if name in system.log_parameters and values.min() <= 0:
-            raise DataError(
-                f"{header.path} ({header.dataset}) has {name} {values.min():g}, not positive; remove it"
-            )
+
+
+def _check_logarithms(
+    trajectories: Sequence[TrajectoryRef], constants: Sequence[str], system: System
+) -> None:
+    """Raise `DataError` unless the constants that networks see as logarithms are positive."""
+    for each in trajectories:
+        for name, value in zip(constants, each.scalars, strict=True):
+            if name in system.log_parameters and value <= 0:
+                raise DataError(
+                    f"{each.id} ({each.file}) has {name} {value:g}, not positive; take it out of "
+                    f"log_parameters, or {each.remedy}"
+                )
 
 
 def open_well_file(path: Location, system: System) -> WellSplit:

@@ -4,7 +4,6 @@ A window of length $W$ and stride $s$ that starts at state $t$ holds the states
 $t, t + s, \dots, t + (W - 1) s$, so that a trajectory of $L$ states has $L - (W - 1) s$ windows.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,7 @@ from lola.core.keys import Key, numpy_generator
 from lola.data.state import Batch
 from lola.data.systems import Symmetries
 from lola.data.transforms import Standardisation
-from lola.data.well.splits import WellSplit
+from lola.data.well.splits import WellSplit, state_bytes
 
 
 class WellWindows:
@@ -70,7 +69,7 @@ class WellWindows:
 
     @property
     def state_bytes(self) -> int:
-        return 4 * len(self.split.system.channels) * math.prod(self.split.grid)
+        return state_bytes(self.split)
 
     def allocate(self, states: int) -> np.ndarray:
         """A buffer for a number of states: float32, with shape `(C, states, *grid)`."""
@@ -117,4 +116,5 @@ class WellWindows:
                 for each, i in zip(states, trajectories, strict=True):
                     self._standardise(each, [i])
             source = self.split.trajectories[trajectories[0]]
-            raise DataError(f"{source.id} ({source.file}): {error}; simulate or fetch it again") from error
+            remedy = f"{source.remedy}, or choose another transform"
+            raise DataError(f"{source.id} ({source.file}): {error}; {remedy}") from error

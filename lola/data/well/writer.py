@@ -10,6 +10,7 @@ $x_{t+1} - x_t$, accumulated over blocks.
 
 import contextlib
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,13 +27,14 @@ from lola.data.casting import cast_checked
 from lola.data.hdf5 import open_hdf5, open_local_hdf5
 from lola.data.statistics import Moments
 from lola.data.systems import Boundary
+from lola.data.well.attributes import texts
 from lola.data.well.fields import varies
 from lola.storage.remote import AnyPath, find_files, translate_fs_errors
 from lola.storage.stages import atomic_path
 
 OWN = "# Statistics of a simulation by LOLA."
 """The first line of a `stats.yaml` that is written here."""
-BLOCK_STATES = 16  # States read at once for the statistics.
+BLOCK_BYTES = 2**25  # of a field, read at once for the statistics
 
 
 def write_well_file(
@@ -210,12 +212,12 @@ def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
     """
     for order in range(3):
         group = file[f"t{order}_fields"]
-        for name in group.attrs["field_names"]:
+        for name in texts(group.attrs["field_names"]):
             field = group[name]
             sample, time = varies(field)
+            size = field.dtype.itemsize * math.prod(field.shape[int(sample) + int(time) :])
+            states = max(1, BLOCK_BYTES // size)
             rows = [(i,) for i in range(field.shape[0])] if sample else [()]
-            for row, start in itertools.product(
-                rows, range(0, field.shape[sample] if time else 1, BLOCK_STATES)
-            ):
-                block = field[(*row, slice(start, start + BLOCK_STATES + 1))] if time else field[row][None]
-                yield name, order, block.astype(np.float64), BLOCK_STATES
+            for row, start in itertools.product(rows, range(0, field.shape[sample] if time else 1, states)):
+                block = field[(*row, slice(start, start + states + 1))] if time else field[row][None]
+                yield name, order, block.astype(np.float64), states

@@ -23,6 +23,7 @@ from lola.core.errors import DataError
 from lola.core.waiting import Log
 from lola.data.latent_shards import tensor_column
 from lola.data.well.simulation_files import SimulationFile
+from lola.data.well.splits import state_bytes
 from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_while_waiting
 from lola.distributed.jobs.datasource import map_blocks
@@ -31,6 +32,7 @@ from lola.emulation.encoding import BlockEncoder, EncoderInput, tensors
 from lola.storage.remote import AnyPath
 from lola.training.peak import one_thread
 
+BLOCK_BYTES = 2**29  # of states that are encoded at once, unless one is larger
 ENCODER_CPUS = 0.5  # small requests let reading and encoding share few cores
 
 
@@ -76,6 +78,18 @@ def encoder_request(config: CacheConfig) -> ResourceRequest | None:
     return None if alone else ResourceRequest("encoders", "", 1, ENCODER_CPUS, config.gpus)
 
 
+def states_at_once(steps: int, config: CacheConfig, size: int) -> int:
+    """How many states a block has: those of a trajectory are divided evenly, and memory holds several blocks.
+
+    Arguments:
+        steps: States of a trajectory.
+        config: What the cache holds.
+        size: Bytes of a state.
+    """
+    most = min(config.block, max(1, BLOCK_BYTES // size))
+    return -(-steps // -(-steps // most))
+
+
 def encoded_blocks(
     shards: Mapping[int, FaultReportingFile], model: AnyPath, config: CacheConfig, log: Log = print
 ) -> Iterator[EncodedBlock]:
@@ -85,7 +99,7 @@ def encoded_blocks(
         model: The folder of the finished autoencoder.
     """
     steps = min(shard.split.steps for shard in shards.values())
-    states = -(-steps // -(-steps // config.block))
+    states = states_at_once(steps, config, state_bytes(next(iter(shards.values())).split))
     request, title = encoder_request(config), f"encoding by {model.name}"
     tables = (_in_actors if request else _in_process)(shards, states, model, config)
     for table in log_while_waiting(tables, title, request, log) if request else tables:

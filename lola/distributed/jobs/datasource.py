@@ -33,11 +33,25 @@ def map_blocks(
         ordered: Whether results come in the order of the blocks, rather than as they are ready.
         options: Those of `ray.data.Dataset.map_batches`.
     """
-    configure_ray_data()
-    blocks = ray.data.read_datasource(WellDatasource(shards, states), num_cpus=READING_CPUS)
-    results = blocks.map_batches(function, batch_size=1, batch_format="pyarrow", **options)
+    results = read_blocks(shards, states).map_batches(
+        function, batch_size=1, batch_format="pyarrow", **options
+    )
     results.context.execution_options.preserve_order = ordered
-    for table in results.iter_batches(batch_size=None, batch_format="pyarrow"):
+    return iterate_tables(results)
+
+
+def read_blocks(
+    shards: Mapping[int, SimulationFile], states: int, memory: float | None = None
+) -> ray.data.Dataset:
+    """The blocks of some shards, whose reading tasks ask for an amount of memory (bytes), if any."""
+    configure_ray_data()
+    source = WellDatasource(shards, states)
+    return ray.data.read_datasource(source, num_cpus=READING_CPUS, memory=memory)
+
+
+def iterate_tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """The batches of a dataset as they are ready."""
+    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
         assert isinstance(table, pa.Table)
         yield table
 

@@ -21,7 +21,7 @@ from lola.data.latents import LatentTrajectory
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
-from lola.data.well.splits import WellSplit
+from lola.data.well.splits import WellSplit, check_excluded
 from lola.distributed.jobs.blocks import EncodedBlock, FaultReportingFile, encoded_blocks
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import trained_system
@@ -43,7 +43,9 @@ def open_splits(
     """
     faults: dict[str, str] = {}
     left_out = faults if config.skip_bad_shards else None
-    return {name: datasets.open(system, name, left_out) for name in SPLITS}, faults
+    splits = {name: datasets.open(system, name, left_out) for name in SPLITS}
+    check_excluded(splits.values(), datasets.exclude)
+    return splits, faults
 
 
 def dataset_fingerprint(splits: dict[str, WellSplit]) -> str:
@@ -184,7 +186,11 @@ def _describe(
         described[name] = describe_shards([path for path, _ in own])
         for entry, (_, shard) in zip(described[name]["shards"], own, strict=True):
             entry["file"] = _name(shard)
-        described[name] |= {"dataset": split.fingerprint, "skipped": skipped}
+        described[name] |= {
+            "dataset": split.fingerprint,
+            "skipped": skipped,
+            "excluded": list(split.excluded),
+        }
     shape, parameters = shapes(files[0][1])
     return {"shape": list(shape), "parameters": parameters, "splits": described}
 

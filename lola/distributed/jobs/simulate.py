@@ -9,7 +9,7 @@ import ray
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
 from lola.core.waiting import Log, describe_progress, progress_reminder
-from lola.data.hdf5 import SUFFIXES, open_hdf5
+from lola.data.hdf5 import is_data_file, open_hdf5
 from lola.data.well.writer import is_own_statistics, write_statistics
 from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import connect
@@ -123,7 +123,7 @@ def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Simu
     """
     folders = sorted({root / job.dataset for job in wanted.values()})
     files = [path for folder in folders for path in find_files(folder) if not path.name.startswith(".")]
-    origins = {path: _origin(path) for path in files if path.suffix in SUFFIXES}
+    origins = {path: _origin(path) for path in files if is_data_file(path.name)}
     others = [path for path in files if path not in origins and not is_own_statistics(path)]
     if others and not origins:
         raise DataError(
@@ -147,4 +147,4 @@ def _origin(path: AnyPath) -> str | None:
         with open_hdf5(path) as file:
             return file.attrs.get("lola_simulation")
     except DataError as error:
-        raise DataError(f"{path} is corrupt or no HDF5 file; remove it and run again") from error
+        raise DataError(f"{error}, or delete it if it was simulated here: it is then made again") from error

@@ -68,7 +68,7 @@ def test_a_sample_that_is_not_finite_is_skipped_named_and_counted(value, fault):
     position, model = run(Windows(bad=17, value=value), log=log, reports=reports)
     assert position == Position(step=40, skipped=4)
     assert len(log) == 3  # the first few alone are traced
-    assert all(f"window 17 ({fault}" in line and "exclude it" in line for line in log)
+    assert all(f"window 17 ({fault}" in line and "--exclude" in line for line in log)
     assert reports[40]["train/skipped"] == 4
     for metrics in reports.values():
         assert all(map(math.isfinite, metrics.values()))

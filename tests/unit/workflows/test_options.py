@@ -126,7 +126,7 @@ WORK: dict[str, tuple[object, ...]] = {
     "SoakConfig.kills": (MILLION,),
     "SoakConfig.seed": (*SEEDS, *MORE_SEEDS),
     "SoakConfig.tolerance": (0.0,),
-    "Statistics.block": (MILLION,),
+    "Statistics.block": (0, MILLION),
     "TrainingConfig.steps": (MILLION,),
 }
 """Values that are not run: they ask for more of the same work, filter files by name, limit how many run at

@@ -1,21 +1,25 @@
 """Statistics of a training set as a stage, and what follows for those that standardise."""
 
 import dataclasses
-import itertools
+import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lola.core.errors import DataError
 from lola.data.description import EULER, SYSTEMS
+from lola.data.faults import merged
 from lola.data.statistics import with_statistics
 from lola.data.transforms import Standardisation
 from lola.data.well import find
 from lola.data.well.datasets import Datasets
+from lola.data.well.scan import ScannedFile
 from lola.data.well.simulation_files import simulation_files
 from lola.distributed.jobs import compute_statistics as statistics
-from lola.distributed.jobs.compute_statistics import block_moments, merged, statistics_stage
+from lola.distributed.jobs.compute_statistics import statistics_stage
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.storage.stages import StorageError
 from lola.workflows import presets
@@ -23,38 +27,65 @@ from lola.workflows.plan import SweepPlan
 
 
 def rows(split, states):
-    shards = dict(enumerate(simulation_files(split)))
-    tasks = WellDatasource(shards, states).get_read_tasks(parallelism=1)
-    blocks = itertools.chain.from_iterable(task() for task in tasks)
-    return [row for block in blocks for row in block_moments(block, shards).to_pylist()]
+    files = {n: ScannedFile(file.split, file.members) for n, file in enumerate(simulation_files(split))}
+    tasks = WellDatasource(files, states).get_read_tasks(parallelism=1)
+    return [row for task in tasks for table in task() for row in table.to_pylist()]
 
 
-def test_blocks_of_any_size_in_any_order(well):
+def test_blocks_of_any_size_give_the_same(well):
     split = Datasets(well).open(EULER, "train")
     x = torch.cat([split.read(i, 0, split.steps) for i in range(len(split.trajectories))], dim=1).double()
     y = torch.cat([torch.log1p(x[:3]), x[3:]]).numpy().reshape(5, -1)
-    for states in (1, 8, split.steps):
-        found = rows(split, states)
-        physical, transformed = merged(found)
-        assert physical.count == transformed.count == x[0].numel()
-        for moments, expected in ((physical, x.numpy().reshape(5, -1)), (transformed, y)):
-            np.testing.assert_allclose(moments.mean, expected.mean(1), atol=1e-14)
-            np.testing.assert_allclose(moments.std, expected.std(1), rtol=1e-13)
-            np.testing.assert_array_equal(moments.minimum, expected.min(1))
-            np.testing.assert_array_equal(moments.maximum, expected.max(1))
-        again = merged(found[::-1])
-        assert all(
-            np.array_equal(a.squares, b.squares) for a, b in zip(again, (physical, transformed), strict=True)
-        )
+    found = rows(split, 1)
+    assert found == rows(split, 8) == rows(split, 0)
+    physical, transformed = merged(found)
+    assert physical.count == transformed.count == x[0].numel()
+    for moments, expected in ((physical, x.numpy().reshape(5, -1)), (transformed, y)):
+        np.testing.assert_allclose(moments.mean, expected.mean(1), atol=1e-14)
+        np.testing.assert_allclose(moments.std, expected.std(1), rtol=1e-13)
+        np.testing.assert_allclose(moments.minimum, expected.min(1), rtol=1e-15)
+        np.testing.assert_allclose(moments.maximum, expected.max(1), rtol=1e-15)
 
 
-def test_the_manifest_counts_what_was_read(tmp_path, well, monkeypatch):
-    split = Datasets(well).open(EULER, "train")
-    part = [row for row in rows(split, 7) if row["trajectory"] < 3 and row["start"] < 14]
-    monkeypatch.setattr(statistics, "_stream", lambda *arguments: part)
+@pytest.fixture
+def here(monkeypatch):
+    """Let the stage read in this process."""
+    monkeypatch.setattr(statistics, "_stream", lambda split, block, log: rows(split, block)[::-1])
+
+
+def test_the_manifest_counts_what_was_read_and_left_out(tmp_path, well, here):
+    name = Datasets(well).open(EULER, "train").trajectories[1].id
+    datasets, log = Datasets(well, exclude=(name,)), []
+    split = datasets.open(EULER, "train")
     stage = statistics_stage(tmp_path, EULER, split.fingerprint)
-    statistics.compute_statistics(stage, EULER, Datasets(well))
-    assert (stage.manifest()["trajectories"], stage.manifest()["states"]) == (3, 42)
+    assert (
+        stage.folder
+        != statistics_stage(tmp_path, EULER, Datasets(well).open(EULER, "train").fingerprint).folder
+    )
+    statistics.compute_statistics(stage, EULER, datasets, log.append)
+    manifest, count = stage.manifest(), len(split.trajectories)
+    assert (manifest["trajectories"], manifest["states"]) == (count, count * split.steps)
+    assert manifest["excluded"] == [name]
+    written = yaml.safe_load((stage.folder / "stats.yaml").read_text())
+    assert (written["excluded"], written["faults"]) == ([name], manifest["faults"])
+    assert log == manifest["faults"]
+
+
+def test_faults_are_listed_and_training_is_not_spoilt(tmp_path, well, here):
+    datasets = shutil.copytree(well, tmp_path / "well")
+    split = Datasets(datasets).open(EULER, "train")
+    with h5py.File(split.trajectories[0].file, "r+") as file:
+        file["t0_fields/pressure"][0, 5, 2, 2] = 9.96921e36
+        file["dimensions/time"][3] += 0.01 * (file["dimensions/time"][1] - file["dimensions/time"][0]) + 1
+    stage, log, name = statistics_stage(tmp_path, EULER, split.fingerprint), [], split.trajectories[0].id
+    with pytest.raises(
+        DataError, match=rf"{name}: pressure is missing .* in state 5; leave out with --exclude {name}$"
+    ):
+        statistics.compute_statistics(stage, EULER, Datasets(datasets), log.append)
+    assert any("pressure is missing" in line for line in log)
+    assert any("time is not evenly spaced" in line or "time does not increase" in line for line in log)
+    assert not stage.finished
+    assert not (stage.folder / "stats.yaml").exists()
 
 
 def finish(stage, mean, std):
