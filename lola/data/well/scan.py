@@ -25,7 +25,7 @@ import torch
 from lola.data.casting import LARGEST
 from lola.data.hdf5 import open_cached
 from lola.data.statistics import PARTS
-from lola.data.transforms import BOUND, transform
+from lola.data.transforms import BOUND, TRANSFORMS
 from lola.data.well.fields import location, varies
 from lola.data.well.simulation_files import SimulationFile
 from lola.data.well.splits import WellSplit, state_bytes
@@ -158,7 +158,7 @@ class Scan:
             for part in (self.count, self.mean, self.squares, self.low, self.high):
                 part[1, channel, states] = part[0, channel, states]
         else:
-            self._add(1, channel, states, transform(torch.from_numpy(physical), kind).numpy(), weights)
+            self._add(1, channel, states, TRANSFORMS[kind][0](torch.from_numpy(physical)).numpy(), weights)
 
     def _add(
         self, half: int, channel: int, states: slice, values: np.ndarray, weights: np.ndarray | None
