@@ -42,7 +42,7 @@ def test_a_description_chooses_fields_their_order_and_transforms():
         ("fields: {a: {transform: ln}}", "fields.a.transform: input should be 'identity', 'log'"),
         ("fields: {a: {tranform: log}}", "fields.a.tranform is no key .*known are order, transform, role"),
         ("fields: {c: {}}", "fields.c is no field of the data; they have a, u, b, s"),
-        ("fields: {a: {order: 1}}", "fields.a.order is 1, and the data have 0; remove it"),
+        ("fields: {a: {order: 1}}", "fields.a.order is 1, and the data have 0; omit it"),
         ("fields: {b: {}}", "fields has none whose role is state"),
         ("dimensions: 3", "dimensions is 3, but the data have 2"),
         ("stride: 0", "stride: input should be greater than 0, not 0"),
