@@ -14,7 +14,7 @@ def laplacian(u):
 
 
 def simulate(generator):
-    feed, kill = generator.uniform([0.03, 0.058], [0.05, 0.063])
+    feed, kill = generator.uniform([0.03, 0.059], [0.042, 0.063])  # where patterns last
     a, b = np.ones((CELLS, CELLS)), np.zeros((CELLS, CELLS))
     for i, j in generator.integers(0, CELLS, (16, 2)):
         b[np.ix_(np.arange(i, i + 6) % CELLS, np.arange(j, j + 6) % CELLS)] = 0.5

@@ -165,7 +165,9 @@ def _layers(
             layers.append(
                 {"data": {"values": rows}, "mark": mark | {"clip": True}, "encoding": encoding | shown}
             )
-    return layers
+    # Vega refuses a panel without layers, such as that of a lead time without finite values
+    empty = {"data": {"values": [{}]}, "mark": {"type": "text", "text": "no finite value"}}
+    return layers or [empty | {"encoding": {"x": {"value": 0}, "y": {"value": 0}}}]
 
 
 def _marks(channel: str, axis: Axis) -> Iterator[dict[str, Any]]:

@@ -45,7 +45,7 @@ def test_the_script_writes_patterns(dataset):
         51,
     )
     last = split.read(0, 50, 51)
-    assert 0 < last[1].min() < 0.1 < 0.2 < last[1].max() < 1, "spots of B"
+    assert last[0].std() > 0.1, "patterns last"
 
 
 def test_a_sweep_is_planned_with_the_draft(dataset, monkeypatch, capsys, tmp_path):

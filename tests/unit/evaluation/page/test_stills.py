@@ -121,3 +121,13 @@ def test_saving_leaves_two_pictures_in_the_pages_colours(tmp_path, scores):
 def test_a_chart_without_numbers_has_no_picture(tmp_path):
     assert save_still(chart([np.nan, np.nan]), tmp_path / "none") == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_panel_without_finite_values_next_to_others_says_so(tmp_path):
+    """Such as the coherence of a field that is uniform at one lead time."""
+    lost = [Series("Lost", "truth", {"k": key}, x=np.arange(2), y=y) for key, y in
+            (("a", np.ones(2)), ("b", np.full(2, np.nan)))]  # fmt: skip
+    choice = Choice("k", "lead time", (("a", "1"), ("b", "2")), "a")
+    shown = Chart("a chart", Axis("x"), Axis("y"), lost, [choice], columns="k")
+    assert [each.suffix for each in save_still(shown, tmp_path / "chart")] == [".svg", ".png"]
+    assert "no finite value" in (tmp_path / "chart.svg").read_text()
