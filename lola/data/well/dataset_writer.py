@@ -33,10 +33,9 @@ from lola.data.well.given import (
     checked_values,
 )
 from lola.data.well.new_dataset import new_dataset
-from lola.data.well.writer import create_fields, write_layout, write_statistics, writing
+from lola.data.well.writer import BLOCK_STATES, create_fields, write_layout, write_statistics, writing
 from lola.storage.remote import is_url
 
-BLOCK_STATES = 16  # checked and written at once
 FILE_BYTES = 2**31  # of the fields in a file; a file is what is encoded, and resumed, at once
 
 

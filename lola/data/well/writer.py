@@ -34,7 +34,8 @@ from lola.storage.stages import atomic_path
 
 OWN = "# Statistics of a simulation by LOLA."
 """The first line of a `stats.yaml` that is written here."""
-BLOCK_BYTES = 2**25  # of a field, read at once for the statistics
+BLOCK_STATES = 16  # states read at once for the statistics,
+BLOCK_BYTES = 2**25  # or as many as this of a field, if they are large
 
 
 def write_well_file(
@@ -216,7 +217,7 @@ def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
             field = group[name]
             sample, time = varies(field)
             size = field.dtype.itemsize * math.prod(field.shape[int(sample) + int(time) :])
-            states = max(1, BLOCK_BYTES // size)
+            states = min(BLOCK_STATES, max(1, BLOCK_BYTES // size))
             rows = [(i,) for i in range(field.shape[0])] if sample else [()]
             for row, start in itertools.product(rows, range(0, field.shape[sample] if time else 1, states)):
                 block = field[(*row, slice(start, start + states + 1))] if time else field[row][None]
