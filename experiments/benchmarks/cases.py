@@ -74,7 +74,7 @@ def _autoencoder(config: AutoencoderConfig, shape: tuple[int, ...]) -> TimedCase
         ours=ours,
         plain=plain,
         inputs=(x,),
-        loss=lambda y: LOSSES[config.loss](x, y.float()),
+        loss=lambda y: LOSSES[config.loss](x, y.float(), None),
         channels_last=torch.channels_last if spatial == 2 else torch.channels_last_3d,
     )
 

@@ -11,6 +11,8 @@ files say. All keys are optional where there are files:
     symmetries              `flips` (axes, from 0), `permute`, `roll`, `reflections`
     stride, starts, ranges  simulation steps between states, start states and lead times of the evaluation
     shown                   the channel that pictures show
+    mask                    `field`, a constant field, and `outside`, its value outside of the domain: in land
+                            or solids, which losses, statistics and scores leave out
     conserved, bounds       what the physics conserves, and the physical values of channels
     seconds_per_state       of the simulator, for the table of speeds
     mean, std, published    statistics and size of a published training set
@@ -33,6 +35,7 @@ from lola.data.systems import (
     EnsembleSize,
     Field,
     Invariant,
+    Mask,
     Reflection,
     Role,
     System,
@@ -76,6 +79,11 @@ class _Invariant(_Part):
     boundaries: list[Literal["wall", "open", "periodic"]] = ["periodic"]
 
 
+class _Mask(_Part):
+    field: str
+    outside: pydantic.FiniteFloat
+
+
 class _EnsembleSize(_Part):
     grid: list[pydantic.PositiveInt]
     trajectories: pydantic.PositiveInt
@@ -97,6 +105,7 @@ class Description(_Part):
     ranges: list[Range] | None = None
     spectrum_ranges: list[Range] = []
     shown: str | None = None
+    mask: _Mask | None = None
     conserved: dict[str, _Invariant] = {}
     bounds: dict[str, tuple[float | None, float | None]] = {}
     seconds_per_state: pydantic.PositiveFloat | None = None
@@ -158,9 +167,8 @@ def _describe_fault(error: pydantic.ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         owner: Any = Description
         for part in first["loc"][:-1]:
-            owner = {"fields": _Field, "symmetries": _Symmetries, "conserved": _Invariant}.get(
-                str(part), owner
-            )
+            parts = {"fields": _Field, "symmetries": _Symmetries, "conserved": _Invariant, "mask": _Mask}
+            owner = parts.get(str(part), owner)
         known = ", ".join(owner.model_fields)
         return f"{key} is no key of a description; known are {known}"
     return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
@@ -217,6 +225,7 @@ def build_system(description: Description, source: str, inferred: System | None 
         seconds_per_state=description.seconds_per_state,
         published=_published(description.published),
         described=True,
+        mask=None if description.mask is None else Mask(**description.mask.model_dump()),
     )
     if not system.shown:
         state = next((system.channels[n] for n in system.evolving), system.channels[0])
@@ -257,6 +266,12 @@ def _fields(description: Description, source: str, inferred: System | None) -> t
 def _check(system: System, source: str) -> None:
     """Raise `ConfigError` unless what a description names exists."""
     channels = ", ".join(system.channels)
+    constant = [field.name for field in system.fields if field.role == "constant" and not field.order]
+    if system.mask is not None and system.mask.field not in constant:
+        raise ConfigError(
+            f"{source}: mask.field names {system.mask.field}; the scalar fields that are constant in time "
+            f"are {', '.join(constant) or 'none'}"
+        )
     named = {"shown": [system.shown], "bounds": [each.channel for each in system.bounds]}
     named |= {f"conserved.{each.name}.channels": list(each.channels) for each in system.conserved}
     for reflection in system.reflections:

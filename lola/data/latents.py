@@ -9,6 +9,9 @@ in the order of trajectories, then variants:
     parameters  fixed_shape_tensor (P,)       float32
     latents     fixed_shape_tensor (L, C, *grid)  float32 or float16
 
+The trajectories of a simulation file, and so of a shard, have the same number of states `L`; other shards may
+have others, and the manifest's `shape` has the most.
+
 Shards are written as temporary files and renamed (`lola/data/latent_shards.py`); the cache's manifest comes
 last, and alone says which shards belong to it; simulation files that it lists under `skipped` could not be
 read.
@@ -30,6 +33,7 @@ from torch import Tensor
 from lola.core.errors import DataError, LolaError
 from lola.core.keys import Key
 from lola.data.state import Batch
+from lola.data.window_numbering import WindowNumbering
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import AnyPath, first_line, local_copies, local_copy
 from lola.storage.stages import read_manifest
@@ -56,6 +60,7 @@ class LatentSplit:
 
     Attributes:
         skipped: Simulation files that are not in the cache, and why.
+        steps: The most states of a trajectory of the cache.
 
     Raises:
         DataError: A shard of the manifest is missing or corrupt.
@@ -98,20 +103,30 @@ class LatentSplit:
         return self._contents[0]
 
     @functools.cached_property
-    def _contents(self) -> tuple[list[tuple[Path, int]], np.ndarray]:
-        """Shard and row group of each trajectory and variant, and its parameters `(rows, P)`."""
-        index, parameters = [], [np.empty((0, self.parameter_count), dtype=np.float32)]
+    def _contents(self) -> tuple[list[tuple[Path, int]], np.ndarray, np.ndarray]:
+        """Shard and row group of each trajectory and variant, its parameters `(rows, P)` and its length."""
+        index, lengths = [], [np.empty(0, dtype=np.int64)]
+        parameters = [np.empty((0, self.parameter_count), dtype=np.float32)]
         for path in local_copies(self._paths):
             with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 index += [(path, group) for group in range(file.num_row_groups)]
                 column = file.read(["parameters"]).column("parameters")
                 parameters += [_rows(chunk, (self.parameter_count,)) for chunk in column.chunks]
+                steps, *shape = file.schema_arrow.field("latents").type.shape
+                lengths.append(np.full(file.num_row_groups, steps))
+                if tuple(shape) != self.shape[1:]:
+                    raise ValueError(f"it holds states of shape {tuple(shape)}, not {self.shape[1:]}")
                 if len(column) != file.num_row_groups:
                     raise ValueError(f"it has {len(column)} rows in {file.num_row_groups} row groups")
-        return index, np.concatenate(parameters).astype(np.float32)
+        return index, np.concatenate(parameters).astype(np.float32), np.concatenate(lengths)
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of states of each trajectory and variant."""
+        return self._contents[2]
 
     def parameters(self, index: int | np.ndarray) -> Tensor:
         """Parameters of a trajectory, shape `(P,)`, or of several, `(B, P)`."""
@@ -125,7 +140,7 @@ class LatentSplit:
             pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file,
         ):
             column = file.read_row_group(group, columns=["latents"]).column("latents")
-            (latents,) = _rows(column.chunk(0), self.shape)
+            (latents,) = _rows(column.chunk(0), (int(self.lengths[index]), *self.shape[1:]))
         return latents
 
     def describe(self, index: int) -> str:
@@ -155,25 +170,29 @@ class LatentWindows:
     def __init__(self, split: LatentSplit, length: int, stride: int = 1) -> None:
         self.split, self.length, self.stride = split, length, stride
         self.span, self.whole_trajectories = (length - 1) * stride + 1, True
-        self.starts = split.steps - self.span + 1
-        if self.starts < 1:
+        if split.steps < self.span or not len(self.numbering):
             raise DataError(
                 f"windows of {length} states at stride {stride} span {self.span} steps, "
-                f"the trajectories of {split.folder} have {split.steps}"
+                f"the {split.split} trajectories of {split.folder} have {split.steps} at most"
             )
 
+    @functools.cached_property
+    def numbering(self) -> WindowNumbering:
+        """How the windows are numbered."""
+        return WindowNumbering(self.split.lengths, self.span)
+
     def __len__(self) -> int:
-        return len(self.split) * self.starts
+        return len(self.numbering)
 
     def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
         """Latent states `(C, L, *grid)` and parameters `(P,)`; augmentation was drawn when encoding."""
-        trajectory, start = divmod(index, self.starts)
+        trajectory, start = self.numbering.locate(index)
         states = self.split.read(trajectory, start, start + self.span, self.stride)
         return states, self.split.parameters(trajectory)
 
     def describe(self, index: int) -> str:
         """Trajectory, variant, shard and states of a window, for people."""
-        trajectory, start = divmod(index, self.starts)
+        trajectory, start = self.numbering.locate(index)
         return f"{self.split.describe(trajectory)}, states {start} to {start + self.span - 1}"
 
     @property
@@ -194,5 +213,5 @@ class LatentWindows:
         places = at[:, None, None] + self.stride * np.arange(self.length)
         rows = places * channels + np.arange(channels)[:, None]  # (B, C, L)
         states = np.take(buffer.reshape(-1, *grid), rows, axis=0).astype(np.float32, copy=False)
-        parameters = self.split.parameters(windows // self.starts)
+        parameters = self.split.parameters(self.numbering.locate(windows)[0])
         return Batch(states=torch.from_numpy(states), parameters=parameters)

@@ -81,11 +81,11 @@ def survey(split: WellSplit, log: Log) -> Survey:
         lambda: f"reading {describe_progress(done, count, 'trajectories', reminder.elapsed)}", log
     )
     for i in chosen:
-        totals = []
-        for start in np.unique(np.linspace(0, split.steps - 1, TIMES + 1).astype(int)[:TIMES]).tolist():
+        totals, steps = [], split.trajectories[i].steps
+        for start in np.unique(np.linspace(0, steps - 1, TIMES + 1).astype(int)[:TIMES]).tolist():
             first = _state(split, i, start)
             totals.append(first.mean(1))
-            for lag in (2**k for k in range(20) if start + 2**k < split.steps):
+            for lag in (2**k for k in range(20) if start + 2**k < steps):
                 change = np.square(_state(split, i, start + lag) - first).mean(1)
                 changes.setdefault(lag, []).append(change)
                 reminder.poll()
@@ -93,7 +93,7 @@ def survey(split: WellSplit, log: Log) -> Survey:
             cells = random.choice(first.shape[1], min(CELLS, first.shape[1]), replace=False)
             samples.append(first[:, cells])
             rough, states = rough + _roughness(first.reshape(-1, *split.grid)), states + 1
-        totals.append(_state(split, i, split.steps - 1).mean(1))
+        totals.append(_state(split, i, steps - 1).mean(1))
         means.append(np.abs(np.array(totals) - totals[0]).max(0))
         done += 1
     pooled = np.concatenate(samples, 1)

@@ -85,6 +85,19 @@ class Bounds:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mask:
+    """Which cells are outside of the domain.
+
+    Arguments:
+        field: A scalar field that is constant in time.
+        outside: The value that it has outside.
+    """
+
+    field: str
+    outside: float
+
+
+@dataclasses.dataclass(frozen=True)
 class System:
     """A physical system.
 
@@ -107,6 +120,7 @@ class System:
         published: The size of The Well's ensemble, if it is one of the paper's.
         conserved: What the physics conserves.
         bounds: The physical values of channels that have bounds.
+        mask: Which cells are outside of the domain, if any.
         seconds_per_state: Seconds that the simulator takes for a state, if known.
         described: Whether the description is part of the data's fingerprint. That of the paper's systems is
             not: their names stand for them.
@@ -133,6 +147,7 @@ class System:
     bounds: tuple[Bounds, ...] = ()
     seconds_per_state: float | None = None
     described: bool = False
+    mask: Mask | None = None
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -149,13 +164,22 @@ class System:
         if not self.described:
             return ""
         unnamed = dataclasses.replace(self, mean=(), std=(), seconds_per_state=None)
-        return fingerprint(unnamed.to_json())
+        # A key that came later does not change what has none
+        return fingerprint({k: v for k, v in unnamed.to_json().items() if k != "mask" or v is not None})
 
     @property
     def evolving(self) -> tuple[int, ...]:
         """The numbers of the channels that evolve."""
         return tuple(
             number for field, channels in self._numbers() for number in channels if field.role == "state"
+        )
+
+    @property
+    def filled(self) -> tuple[bool, ...]:
+        """Which channels have no values outside of the domain of a mask: all but the mask and scalars."""
+        mask = self.mask.field if self.mask else ""
+        return tuple(
+            field.role != "scalar" and field.name != mask for field, own in self._numbers() for _ in own
         )
 
     @property

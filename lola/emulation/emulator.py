@@ -36,6 +36,7 @@ from lola.core.errors import ConfigError, DataError
 from lola.core.keys import Key
 from lola.core.seeding import SampleGenerator
 from lola.data.description import SYSTEMS
+from lola.data.domain import inside
 from lola.data.statistics import statistics_folder, with_statistics
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
@@ -196,6 +197,9 @@ class Emulator:
     ) -> Iterator[Tensor]:
         """Emulate the states that follow a context, or those before it.
 
+        In pixel space, cells outside of the domain, of which models learn nothing, keep the value that they
+        have where fields are read: the mean of their channel, which is 0.
+
         Rows are completed `inference.rows` at once, window by window, so that the states next to the context
         of all rows come first and at most one window of each row is in memory.
 
@@ -222,6 +226,7 @@ class Emulator:
 
         require(not backward or observations is None, "rollouts back in time cannot be guided")
         rows = [slice(i, i + self.inference.rows) for i in range(0, len(context), self.inference.rows)]
+        outside = self._outside(context)
         bound: list[BoundNetwork | None] = []
         bound_to = number = done = 0
         while states > 0:
@@ -245,12 +250,22 @@ class Emulator:
                     for part, network in zip(rows, bound, strict=True)
                 ]
             )
+            window = window if outside is None else window.masked_fill(outside, 0)
             first = length - known - new if backward else known
             yield window[:, :, first : first + new]
             context = window[:, :, :overlap] if backward else window[:, :, length - overlap :]
             states -= new
             done += new
             number += 1
+
+    def _outside(self, context: Tensor) -> Tensor | None:
+        """Where a context `(B, C, K, *grid)` is filled, with shape `(B, C, 1, *grid)`, if anywhere."""
+        if self.system is None or self.system.mask is None or self.autoencoder is not None:
+            return None
+        cells = inside(self.standardisation.inverse(context), self.system)
+        assert cells is not None
+        filled = torch.tensor(self.system.filled, device=context.device)
+        return ~cells & filled.reshape(-1, *[1] * (context.ndim - 2))
 
     @staticmethod
     def _observed(

@@ -293,7 +293,7 @@ def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, pl
 
 def write_provenance(file: h5py.File, ensemble: Ensemble) -> None:
     """Record how a file was made: as attributes, and lists, which may be longer than these, as arrays."""
-    config = ensemble.config
+    config, mask = ensemble.config, ensemble.split.system.mask
     file.attrs.update(
         lola_emulator=Path(config.emulator).name,
         lola_initial=file_name(config.initial),
@@ -302,6 +302,7 @@ def write_provenance(file: h5py.File, ensemble: Ensemble) -> None:
         lola_backward=config.backward,
         lola_seed=config.seed,
         lola_shown=ensemble.split.system.shown,
+        **({"lola_mask": mask.field, "lola_outside": mask.outside} if mask else {}),
     )
     group = file.create_group("lola")
     group["trajectories"] = np.asarray(config.trajectories)

@@ -7,6 +7,7 @@ and a GIF a byte per pixel of each.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from scipy.spatial import cKDTree
 from lola.core.config import prefix_options
 from lola.core.errors import DataError, StorageError
 from lola.core.waiting import Log, Reminder, describe_progress, progress_reminder
+from lola.data.domain import outside
 from lola.data.hdf5 import open_hdf5
-from lola.data.systems import System
+from lola.data.systems import Mask, System
 from lola.data.well.header import infer_system
 from lola.data.well.splits import WellSplit, open_well_file
 from lola.emulation.ensembles import Ensemble, read_provenance
@@ -76,7 +78,21 @@ class EnsembleFrames:
         trajectories = read_provenance(file, "trajectories")
         config.check_contents(system.channels, len(trajectories))
         self.source, self.place = trajectories[config.trajectory], config.trajectory
+        self.blank = self._outside()
         self.fields = config.fields or (str(file.attrs.get("lola_shown", system.channels[0])),)
+
+    def _outside(self) -> np.ndarray | None:
+        """Which cells of the known states are outside of the domain, with shape `(X, Y)`, if any are."""
+        mask = _mask(self.file)
+        if mask is None:
+            return None
+        known = len(self.steps) - 1 if self.file.attrs["lola_backward"] else 0
+        values = self.file["t0_fields"][mask.field][self.place * self.members, known]
+        return _flat(outside(values, mask)[None])[0]
+
+    def _drawn(self, values: np.ndarray) -> np.ndarray:
+        """Values `(..., X, Y)`, NaN outside of the domain."""
+        return values if self.blank is None else np.where(self.blank, np.nan, values)
 
     def ensemble(self, name: str, number: int) -> np.ndarray:
         """All members of a channel in a state, with shape `(M, X, Y)`."""
@@ -85,17 +101,18 @@ class EnsembleFrames:
         for field, size in zip(self.system.fields, self.system.sizes, strict=True):
             if channel < size:
                 values = self.file[f"t{field.order}_fields"][field.name][rows, number]
-                return _flat(values.reshape(*values.shape[: 1 + self.system.dimensions], size)[..., channel])
+                values = values.reshape(*values.shape[: 1 + self.system.dimensions], size)
+                return self._drawn(_flat(values[..., channel]))
             channel -= size
         raise AssertionError("a channel belongs to a field")
 
     def true(self, name: str, number: int) -> np.ndarray | None:
         """The truth of a channel in a state, with shape `(X, Y)`, if it is known."""
         step = self.steps[number]
-        if self.truth is None or not 0 <= step < self.truth.steps:
+        if self.truth is None or not 0 <= step < self.truth.trajectories[self.source].steps:
             return None
         state = self.truth.read(self.source, step, step + 1)[self.system.channels.index(name), 0]
-        return _flat(state.numpy()[None])[0]
+        return self._drawn(_flat(state.numpy()[None])[0])
 
     def scales(self, name: str) -> tuple[float, float, float]:
         """The lowest and highest value of a channel, and the largest spread."""
@@ -109,6 +126,13 @@ class EnsembleFrames:
             deviation = members.std(axis=0)
             spread = max(spread, float(np.max(deviation, initial=0.0, where=np.isfinite(deviation))))
         return (low, high, spread) if low < high else (0.0, 1.0, spread)
+
+
+def _mask(file: h5py.File) -> Mask | None:
+    """The mask of the system of an ensemble, if it has one."""
+    if "lola_mask" not in file.attrs:
+        return None
+    return Mask(str(file.attrs["lola_mask"]), float(file.attrs["lola_outside"]))
 
 
 def _flat(values: np.ndarray) -> np.ndarray:
@@ -190,6 +214,7 @@ def write_film(
     location: Location = ensemble if isinstance(ensemble, Path) else str(ensemble)
     with open_hdf5(location) as file:
         system = infer_system(location, str(file.attrs["dataset_name"]))
+        system = dataclasses.replace(system, mask=_mask(file))
         split = None if truth is None else open_well_file(truth, system)
         frames = EnsembleFrames(file, system, config, split)
         renderer = FrameRenderer(frames, config)

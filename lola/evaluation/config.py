@@ -32,7 +32,7 @@ class EvaluationConfig(Config):
         sampler: How a diffusion model is sampled.
         members: Size of the ensemble of a diffusion model; deterministic predictions have one member.
         trajectories: Trajectories of the split, drawn without repeats.
-        starts: First states of the context; the trajectory is emulated once from each.
+        starts: First states of the context; the trajectory is emulated once from each after which it goes on.
         context: Known states.
         overlap: States that a window shares with the one before.
         stride: Simulation steps between states.
@@ -92,6 +92,10 @@ class EvaluationConfig(Config):
         if self.guidance is None or self.observed is None:
             return ""
         return f"{self.guidance.name} {self.observed.title}"
+
+    def states(self, steps: int, start: int) -> int:
+        """How many states a trajectory of `steps` states has from a start on."""
+        return len(range(start, steps, self.stride))
 
     def check_steps(self, steps: int) -> None:
         """Raise `ConfigError` unless trajectories of `steps` states go on after the context of each start."""

@@ -3,7 +3,8 @@ r"""Evaluation of one trajectory, of the test split or of the validation split.
 From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x^{K+1} ... x^L`, which are
 decoded and scored in physical units, field by field, at lead times of simulation steps since `x^K`, against
 the truth and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds
-`x^K`, are scored in the same way. Fields that are given, such as constants, are not scored.
+`x^K`, are scored in the same way. Neither fields that are given, such as constants, nor cells outside of the
+domain are scored.
 
 Members are kept as the emulator draws them, latent; only as many states as are decoded at once are in memory
 in physical units, and these are scored before the next are decoded.
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from lola.core.errors import DataError, DivergedError
 from lola.core.keys import numpy_generator
+from lola.data.domain import inside
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit
 from lola.emulation.emulator import Emulator, map_states
@@ -43,7 +45,7 @@ class Evaluation:
 
     Arguments:
         metrics, spectra: Tidy tables.
-        example: Predicted states `(members shown, C, L, *grid)` in physical units.
+        example: Predicted states `(members shown, C, L, *grid)` in physical units, NaN outside of the domain.
         moments: Mean and deviation of the ensemble, shape `(2, C, L, *grid)`, None of a single prediction.
         seconds: Seconds per emulated state, decoding included, with all members in one batch.
     """
@@ -55,10 +57,49 @@ class Evaluation:
     seconds: float
 
 
-def choose_trajectories(split: WellSplit, config: EvaluationConfig) -> list[int]:
-    """The trajectories of a split that are scored: the same for every subject."""
-    order = numpy_generator(config.seed, "evaluation").permutation(len(split.trajectories))
-    return [int(index) for index in order[: config.trajectories]]
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """What of a split is scored: the same for every subject.
+
+    Arguments:
+        parts: The number of the trajectory and the start state of each rollout, trajectory by trajectory.
+        short: Pairs of trajectory and start that were drawn and left out, since no state is left after the
+            context.
+    """
+
+    parts: tuple[tuple[int, int], ...]
+    short: int
+
+    @property
+    def trajectories(self) -> list[int]:
+        """The numbers of the trajectories."""
+        return list(dict.fromkeys(index for index, _ in self.parts))
+
+
+def choose_parts(split: WellSplit, config: EvaluationConfig) -> Chosen:
+    """Draw the trajectories of a split that are scored, of those that go on after any start's context.
+
+    Raises:
+        DataError: There are none.
+    """
+    parts: list[tuple[int, int]] = []
+    order = numpy_generator(config.seed, "evaluation").permutation(len(split.trajectories)).tolist()
+    chosen = short = 0
+    for index in order:
+        steps = split.trajectories[index].steps
+        own = [start for start in config.starts if config.states(steps, start) > config.context]
+        short += len(config.starts) - len(own)
+        parts += [(index, start) for start in own]
+        chosen += bool(own)
+        if chosen == config.trajectories:
+            break
+    if not parts:
+        raise DataError(
+            f"no {config.split} trajectory of {split.system.name} goes on after a context of "
+            f"{config.context} states from state {min(config.starts)}, {config.stride} steps apart: the "
+            f"longest has {split.steps} states; choose an earlier start, a shorter context or stride"
+        )
+    return Chosen(tuple(parts), short)
 
 
 @torch.no_grad()
@@ -87,10 +128,10 @@ def evaluate_trajectory(
             finite either, and count as lost.
     """
     trajectory = split.trajectories[index]
-    if len(range(start, split.steps, config.stride)) <= config.context:
+    if config.states(trajectory.steps, start) <= config.context:
         raise DataError(f"{trajectory.id} has no state left after a context from state {start}")
     space = _Space(split, autoencoder, config.chunk, _device(autoencoder, emulator))
-    truth = split.read(index, start, split.steps, config.stride)
+    truth = split.read(index, start, trajectory.steps, config.stride)
     known, future = truth[:, config.context - 1], truth[:, config.context :]
     z = space.encode(truth[None])
     if not z.isfinite().all():
@@ -110,7 +151,11 @@ def evaluate_trajectory(
     target = space.decode(z[:, :, config.context :])[0] if twice else None
     evolving = list(split.system.evolving)
     targets = {"truth": future} | ({} if target is None else {"autoencoded": target})
-    scored = _score(space, drawn, {name: each[evolving] for name, each in targets.items()}, evolving)
+    valid = inside(truth, split.system)
+    valid = None if valid is None else valid[0, 0]
+    scored = _score(space, drawn, {name: each[evolving] for name, each in targets.items()}, evolving, valid)
+    if valid is not None:  # from here on, of the domain's cells alone
+        future, known = future[..., valid], known[..., valid]
     subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=len(drawn))
     channels = [split.system.channels[number] for number in evolving]
     rollouts: dict[str, tuple[Sequence[str], Tensor]] = {
@@ -148,9 +193,17 @@ class _Scored:
     seconds: float
 
 
-def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor], evolving: Sequence[int]) -> _Scored:
-    """Decode all members and score their channels that evolve, which targets have alone, `space.chunk` states
-    at once or all members of one lead time."""
+def _score(
+    space: "_Space",
+    drawn: Tensor,
+    targets: dict[str, Tensor],
+    evolving: Sequence[int],
+    valid: Tensor | None,
+) -> _Scored:
+    """Decode all members and score their channels that evolve, which targets have alone, in valid cells.
+
+    Scored at once are `space.chunk` states, or all members of one lead time.
+    """
     seconds = 0.0
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
     statistics, examples, moments = [], [], []
@@ -160,19 +213,26 @@ def _score(space: "_Space", drawn: Tensor, targets: dict[str, Tensor], evolving:
         began = clock(space.device)
         with np.errstate(over="ignore"):  # a rollout that has blown up
             members = space.decode(drawn[:, :, times])
-        examples.append(members[:2].cpu())
-        moments.append(torch.stack([members.mean(0), members.std(0, correction=0)]).cpu())
+        examples.append(blank(members[:2].cpu(), valid))
+        ensemble = torch.stack([members.mean(0), members.std(0, correction=0)])
+        moments.append(blank(ensemble.cpu(), valid))
         seconds += clock(space.device) - began
         states = {name: target[:, times].to(members) for name, target in targets.items()}
         if len(evolving) < members.shape[1]:
             members = members[:, evolving]
-        scores, own = score_ensemble(states, members, spatial=members.ndim - 3)
+        cells = None if valid is None else valid.to(members.device)
+        scores, own = score_ensemble(states, members, spatial=members.ndim - 3, valid=cells)
         statistics.append(own)
         for name, part in scores.items():
             parts[name].append(part)
     joined = {name: join_scores(part, 1) for name, part in parts.items()}
-    ensemble = torch.cat(moments, 2) if len(drawn) > 1 else None
-    return _Scored(joined, join_statistics(statistics), torch.cat(examples, 2), ensemble, seconds)
+    both = torch.cat(moments, 2) if len(drawn) > 1 else None
+    return _Scored(joined, join_statistics(statistics), torch.cat(examples, 2), both, seconds)
+
+
+def blank(states: Tensor, valid: Tensor | None) -> Tensor:
+    """States `(..., *grid)` as pictures show them: NaN where `valid`, `(*grid)`, is False, if it is given."""
+    return states if valid is None else torch.where(valid, states, torch.nan)
 
 
 def _roll_out(

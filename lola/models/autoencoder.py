@@ -8,7 +8,8 @@ and both are trained to reconstruct (Eq. 6)
 
     argmin_{E, D}  E l(x, D(z)),  l(x, y) = mean_c sqrt(<(x_c - y_c)^2> / (<(x_c - <x_c>)^2> + 1e-2))
 
-where `<.>` is the mean over the grid (VRMSE, Eq. 9), or with the mean squared or absolute error as l.
+where `<.>` is the mean over the grid (VRMSE, Eq. 9), or with the mean squared or absolute error as l. Of a
+domain with a mask, means are over the cells inside.
 
 The alternative that the paper argues against is variational: E gives mean and log-variance of a normal, from
 which training draws, and the objective is penalised
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.autoencoder_config import CodecConfig, Loss, Saturation
+from lola.models.masks import valid_mean
 from lola.nn.layers import ChannelNorm
 
 BOUND = 5.0
@@ -69,10 +71,14 @@ class Autoencoder(nn.Module):
         x = batch.states.transpose(1, 2).flatten(0, 1)
         mean, log_variance = self._distribution(x)
         y = self.decode(self._draw(mean, log_variance, generator)).float()
-        loss = LOSSES[self.config.loss](x, y)
+        valid = batch.valid
+        if valid is not None:
+            valid = valid.expand(-1, batch.states.shape[2], *valid.shape[2:]).flatten(0, 1)
+        loss = LOSSES[self.config.loss](x, y, valid)
         with torch.no_grad():
             diagnostics: dict[str, Tensor] = {
-                name: loss.detach() if name == self.config.loss else LOSSES[name](x, y) for name in MEASURES
+                name: loss.detach() if name == self.config.loss else LOSSES[name](x, y, valid)
+                for name in MEASURES
             }
         if log_variance is not None:
             kl = kl_divergence(mean, log_variance)
@@ -125,16 +131,35 @@ def saturate(z: Tensor, saturation: Saturation) -> Tensor:
             return z
 
 
-def vrmse(x: Tensor, y: Tensor) -> Tensor:
-    """The VRMSE (Eq. 9) of `y` against `x`, both `(B, C, *grid)`, averaged over samples and channels."""
+def vrmse(x: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The VRMSE (Eq. 9) of `y` against `x`, both `(B, C, *grid)`, averaged over samples and channels.
+
+    Means over the grid are of the cells where `valid`, `(B, 1, *grid)`, is True, if it is given.
+    """
     grid = tuple(range(2, x.ndim))
+    if valid is not None:
+        count = valid.sum(dim=grid)
+        error = torch.where(valid, (x - y).square(), 0).sum(dim=grid) / count
+        mean = (torch.where(valid, x, 0).sum(dim=grid) / count).reshape(*x.shape[:2], *[1] * len(grid))
+        variance = torch.where(valid, (x - mean).square(), 0).sum(dim=grid) / count
+        return torch.sqrt(error / (variance + EPSILON)).mean()
     error = (x - y).square().mean(dim=grid)
     variance = (x - x.mean(dim=grid, keepdim=True)).square().mean(dim=grid)
     return torch.sqrt(error / (variance + EPSILON)).mean()
 
 
-LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
+def mse(x: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The mean squared error of `y` against `x`, likewise."""
+    return nn.functional.mse_loss(x, y) if valid is None else valid_mean((x - y).square(), valid)
+
+
+def mae(x: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The mean absolute error of `y` against `x`, likewise."""
+    return nn.functional.l1_loss(x, y) if valid is None else valid_mean((x - y).abs(), valid)
+
+
+LOSSES: dict[Loss, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
     "vrmse": vrmse,
-    "mse": nn.functional.mse_loss,
-    "mae": nn.functional.l1_loss,
+    "mse": mse,
+    "mae": mae,
 }

@@ -15,6 +15,8 @@ Known elements enter without noise: there x_t = sqrt(alpha^2 + sigma^2) x, so th
 Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform by default:
 
     argmin_d  E ||d(x_t) - x||^2 / v
+
+where the norm is over the cells of the domain.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
 from lola.models.diffusion_config import DiffusionConfig
-from lola.models.masks import check_window, draw_mask, unknown_mean
+from lola.models.masks import check_window, draw_mask, unknown_mean, valid_mean
 from lola.models.unrolled import SamplerStep
 from lola.nn.embedding import SineEncoding, mlp
 
@@ -160,7 +162,8 @@ class Diffusion(nn.Module):
         x_t = self.denoiser.present(alpha * x + sigma * eps, t, x, mask)
         q = self.denoiser(x_t, t, label=batch.parameters, mask=mask)
         error = (q.mean - x).square() / q.var
-        return error.mean(), {"unknown_loss": unknown_mean(error.detach(), mask)}
+        diagnostics = {"unknown_loss": unknown_mean(error.detach(), mask, batch.valid)}
+        return valid_mean(error, batch.valid), diagnostics
 
     def bind(
         self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False

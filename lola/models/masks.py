@@ -48,15 +48,34 @@ def context_mask(states: Tensor, known: int, last: bool = False) -> Tensor:
     return mask
 
 
-def unknown_mean(error: Tensor, mask: Tensor) -> Tensor:
+def valid_mean(error: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean over samples of the mean over each one's elements in cells of the domain.
+
+    Arguments:
+        error: A number per element, with shape `(B, ...)`.
+        valid: True in cells of the domain, with a shape that expands to that of `error`; None if all are.
+
+    Returns:
+        A scalar.
+    """
+    if valid is None:
+        return error.mean()
+    inside = valid.expand_as(error).flatten(1)
+    return (torch.where(inside, error.flatten(1), 0).sum(dim=1) / inside.sum(dim=1)).mean()
+
+
+def unknown_mean(error: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor:
     """The mean over samples of the mean over each one's unknown elements.
 
     Arguments:
         error: A number per element, with shape `(B, C, L, *grid)`.
         mask: True where an element is known, with a shape that expands to that of `error`.
+        valid: True in cells of the domain, likewise; others are left out. None if all are.
 
     Returns:
         A scalar.
     """
+    if valid is not None:
+        return valid_mean(error, valid & ~mask)
     unknown = ~mask.expand_as(error).flatten(1)
     return ((error.flatten(1) * unknown).sum(dim=1) / unknown.sum(dim=1)).mean()

@@ -4,6 +4,8 @@ With `x` a window of states, `m` the mask of its known states, `theta` the simul
 network, the objective is mean regression (Eq. 8):
 
     argmin_s  E ||s(x * m, m, theta) - x||^2
+
+where the norm is over the cells of the domain.
 """
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
-from lola.models.masks import check_window, draw_mask, unknown_mean
+from lola.models.masks import check_window, draw_mask, unknown_mean, valid_mean
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.nn.embedding import mlp
 
@@ -58,7 +60,8 @@ class NeuralSolver(nn.Module):
         x = batch.states
         mask = draw_mask(x, generator)
         error = (self(x, mask, batch.parameters).float() - x).square()
-        return error.mean(), {"unknown_mse": unknown_mean(error.detach(), mask)}
+        diagnostics = {"unknown_mse": unknown_mean(error.detach(), mask, batch.valid)}
+        return valid_mean(error, batch.valid), diagnostics
 
     def bind(
         self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False

@@ -27,8 +27,8 @@ class WindowSource(WindowLayout, Protocol):
     def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
         """The windows that begin at indices `at` of a buffer; the keys determine their augmentation."""
 
-    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
-        """One window: its states `(C, L, *grid)` and parameters `(P,)`."""
+    def read(self, index: int, key: Key) -> tuple[Tensor, ...]:
+        """One window: states `(C, L, *grid)`, parameters `(P,)` and, with a mask, cells `(1, 1, *grid)`."""
 
     def describe(self, index: int) -> str:
         """Where a window is from, for people: trajectory, file and states."""
@@ -40,11 +40,11 @@ class StateBuffer:
     def __init__(self, source: WindowSource, windows: np.ndarray) -> None:
         self.source = source
         self.windows = np.unique(windows)
-        trajectory, start = np.divmod(self.windows, source.starts)
+        trajectory, start = source.numbering.locate(self.windows)
         opens = np.ones(len(start), dtype=bool)
-        opens[1:] = (np.diff(trajectory) != 0) | (np.diff(start) > source.span)
+        opens[1:] = (np.diff(trajectory) != 0) | (np.diff(start) > source.numbering.span)
         first, last = np.flatnonzero(opens), np.flatnonzero(np.roll(opens, -1))
-        lengths = start[last] - start[first] + source.span
+        lengths = start[last] - start[first] + source.numbering.span
         offsets = np.cumsum(lengths) - lengths
         run = np.cumsum(opens) - 1
         self.places = offsets[run] + start - start[first][run]

@@ -1,10 +1,10 @@
 r"""The order of training samples: a permutation of every epoch's windows that is read in long runs.
 
-A source holds trajectories of $S$ windows each, one for each start; a window spans $w$ states. The starts of
-a trajectory fall into $K = \lceil S / T \rceil$ time blocks of at most $T$ starts: block $k$ holds the starts
-from $\lfloor k S / K \rfloor$ to $\lfloor (k + 1) S / K \rfloor - 1$. The $T + w - 1$ states
-from a block's first start on contain all of its windows, also those that reach into the next block. Every
-window belongs to one block.
+A source holds trajectories, each of its own number $S$ of windows, one for each start; a window spans $w$
+states. The starts of a trajectory fall into $K = \lceil S / T \rceil$ time blocks of at most $T$ starts:
+block $k$ holds the starts from $\lfloor k S / K \rfloor$ to $\lfloor (k + 1) S / K \rfloor - 1$. The
+$T + w - 1$ states from a block's first start on contain all of its windows, also those that reach into the
+next block. Every window belongs to one block.
 
 Epoch $e$ puts all blocks in an order drawn from (seed, e), and cuts this order into groups of at most $G$
 consecutive blocks. With two groups in memory, the one in use and the next, the states in memory are bounded,
@@ -33,6 +33,7 @@ import numpy as np
 
 from lola.core.config import Config, Count, Within, require
 from lola.core.keys import numpy_generator
+from lola.data.window_numbering import WindowNumbering
 
 GIGABYTE = 1e9
 
@@ -56,15 +57,15 @@ class WindowLayout(Protocol):
     """How a source's windows lie.
 
     Arguments:
-        starts: Windows of each trajectory, `S`; window `t S + j` is the one that starts at state `j`.
-        span: States from a window's first to its last, `w`.
+        numbering: The numbers of the windows.
         state_bytes: Bytes of a state in memory.
         whole_trajectories: Whether a trajectory can only be read as a whole.
     """
 
-    starts: int
-    span: int
     whole_trajectories: bool
+
+    @property
+    def numbering(self) -> WindowNumbering: ...
 
     @property
     def state_bytes(self) -> int: ...
@@ -96,38 +97,36 @@ class SampleOrder:
 
     def __init__(self, geometry: WindowLayout, config: OrderConfig, seed: int, batch_size: int) -> None:
         self.seed, self.batch_size, self.windows = seed, batch_size, len(geometry)
-        starts = geometry.starts
-        per_trajectory = 1 if geometry.whole_trajectories else -(-starts // config.block)
-        self.borders = np.arange(per_trajectory + 1) * starts // per_trajectory
-        self.starts, self.blocks = starts, self.windows // starts * per_trajectory
-        longest = int(np.diff(self.borders).max())
-        block_bytes = (longest + geometry.span - 1) * geometry.state_bytes
+        self.span = geometry.numbering.span
+        self.firsts, self.sizes = _blocks(
+            geometry.numbering, None if geometry.whole_trajectories else config.block
+        )
+        self.blocks = len(self.sizes)
+        longest = int(self.sizes.max()) + self.span - 1
+        block_bytes = longest * geometry.state_bytes
         blocks_in_group = round(config.memory * GIGABYTE) // (2 * block_bytes)
         digit = 10 ** max(0, len(str(2 * block_bytes)) - 2)  # the second one, rounded up
         least = -(-2 * block_bytes // digit) * digit / GIGABYTE
         require(
             blocks_in_group > 0,
-            f"a --memory of {config.memory:g} GB does not hold two blocks of {longest + geometry.span - 1} "
-            f"states; give at least {least:g} or a smaller --block",
+            f"a --memory of {config.memory:g} GB does not hold two blocks of {longest} states; "
+            f"give at least {least:g} or a smaller --block",
         )
         self.groups = -(-self.blocks // blocks_in_group)
-        self.span = geometry.span
         self._epoch = functools.lru_cache(maxsize=2)(self._draw)
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of an epoch's blocks, and where among its windows the groups begin and end."""
         blocks = numpy_generator(self.seed, "epoch", epoch).permutation(self.blocks)
-        sizes = np.diff(self.borders)[blocks % (len(self.borders) - 1)]
-        ends = np.concatenate([[0], np.cumsum(sizes)])
+        ends = np.concatenate([[0], np.cumsum(self.sizes[blocks])])
         return blocks, ends[np.arange(self.groups + 1) * self.blocks // self.groups]
 
     def states(self, lanes: int) -> int:
         """The most states that a number of consecutive lanes needs of any group."""
-        sizes = np.diff(self.borders)
         blocks = -(-self.blocks // self.groups)
-        windows = blocks * int(sizes.max())
+        windows = blocks * int(self.sizes.max())
         share = windows * lanes // self.batch_size + lanes
-        cut = share // int(sizes.min()) + 2  # blocks, of which the first and the last are incomplete
+        cut = share // int(self.sizes.min()) + 2  # blocks, of which the first and the last are incomplete
         return min(windows + blocks * (self.span - 1), share + cut * (self.span - 1))
 
     def at(self, n: int) -> SampleGroup:
@@ -140,10 +139,9 @@ class SampleOrder:
         """A group by its number in an epoch."""
         blocks, edges = self._epoch(epoch)
         blocks = blocks[number * self.blocks // self.groups : (number + 1) * self.blocks // self.groups]
-        trajectory, block = np.divmod(blocks, len(self.borders) - 1)
-        sizes = np.diff(self.borders)[block]
+        sizes = self.sizes[blocks]
         # The windows of all blocks, one after another: each block's first, and how far a window is into it
-        firsts = np.repeat(trajectory * self.starts + self.borders[block], sizes)
+        firsts = np.repeat(self.firsts[blocks], sizes)
         into = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         first = epoch * self.windows + int(edges[number])
         lanes = (first + np.arange(len(firsts))) % self.batch_size
@@ -153,3 +151,18 @@ class SampleOrder:
         windows[by_lane] = (firsts + into)[np.lexsort((keys, lanes[by_lane]))]
         following = (epoch, number + 1) if number + 1 < self.groups else (epoch + 1, 0)
         return SampleGroup(first, windows, following)
+
+
+def _blocks(numbering: WindowNumbering, block: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the first window of every time block, and its number of windows.
+
+    Arguments:
+        numbering: The numbers of the windows.
+        block: The most windows of a block; None for blocks of whole trajectories.
+    """
+    starts = numbering.starts
+    counts = np.minimum(starts, 1) if block is None else -(-starts // block)
+    trajectory = np.repeat(np.arange(len(starts)), counts)
+    number = np.arange(len(trajectory)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first, stop = (k * starts[trajectory] // counts[trajectory] for k in (number, number + 1))
+    return numbering.offsets[trajectory] + first, stop - first

@@ -19,6 +19,7 @@ when workers join or leave.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import threading
 import time
@@ -34,6 +35,8 @@ from lola.core.keys import Key
 from lola.data.state import Batch
 from lola.training.buffers import StateBuffer, WindowSource
 from lola.training.order import OrderConfig, SampleGroup, SampleOrder
+
+PARTS = tuple(field.name for field in dataclasses.fields(Batch))
 
 
 class BatchStream:
@@ -125,10 +128,7 @@ class BatchStream:
         started = time.perf_counter()
         batches = [part.result() for part in parts]
         if len(batches) > 1:
-            states, parameters = (
-                torch.cat([getattr(part, name) for part in batches]) for name in ("states", "parameters")
-            )
-            batch = Batch(states=states, parameters=parameters)
+            batch = Batch.join(batches)
             batches = [batch.pin() if self.pin else batch]  # joining leaves page-locked memory
         self.waited = time.perf_counter() - started
         return batches[0]
@@ -207,6 +207,7 @@ def fixed_batches(
         yield collate([source.read(i, (*key, "augment")) for i, key in zip(indices, keys, strict=True)]), keys
 
 
-def collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
-    states, parameters = zip(*samples, strict=True)
-    return Batch(states=torch.stack(states), parameters=torch.stack(parameters))
+def collate(samples: list[tuple[Tensor, ...]]) -> Batch:
+    """Stack windows into a batch: states, parameters and, if there is a mask, valid cells."""
+    parts = zip(*samples, strict=True)
+    return Batch(**{name: torch.stack(part) for name, part in zip(PARTS, parts, strict=False)})

@@ -230,12 +230,13 @@ def rollout(
         return torch.cat(drawn, dim=2)
 
 
-def score(truth: Tensor, members: Tensor) -> dict[str, Tensor]:
+def score(truth: Tensor, members: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
     """Score an ensemble against the truth, field by field and time by time.
 
     Arguments:
         truth: The true states, in any unit, `(C, L, *grid)`.
         members: The ensemble, in the same, `(M, C, L, *grid)`; for one prediction, `M` is 1.
+        valid: True in the cells that count, `(*grid)`; all do by default.
 
     Returns:
         Scores `(C, L)` by name. Without unit: `vrmse` of the ensemble's mean (1 is the error of the best
@@ -256,7 +257,11 @@ def score(truth: Tensor, members: Tensor) -> dict[str, Tensor]:
     shapes = f"{tuple(truth.shape)} and {tuple(members.shape)}"
     fits = truth.ndim > 2 and members.shape[1:] == truth.shape and len(members) > 0
     require(fits, f"truth and members must have shapes (C, L, *grid) and (M, C, L, *grid), not {shapes}")
-    scores, _ = score_ensemble({"truth": truth}, members, spatial=truth.ndim - 2)
+    require(
+        valid is None or (valid.dtype == torch.bool and valid.shape == truth.shape[2:]),
+        f"valid must be bool with shape {tuple(truth.shape[2:])}",
+    )
+    scores, _ = score_ensemble({"truth": truth}, members, spatial=truth.ndim - 2, valid=valid)
     return scores["truth"].metrics
 
 

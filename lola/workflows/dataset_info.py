@@ -27,11 +27,12 @@ class DatasetInfo:
     Arguments:
         origin: Where this is known from, for people.
         grid: Cells along each grid axis.
-        steps: States of each trajectory.
+        steps: The most states of a trajectory that every split has.
         parameters: The length `P` of a trajectory's parameters.
         trajectories: How many there are in each split.
         fingerprints: The fingerprint of each split; empty while the files do not exist.
         excluded: The number of trajectories that were left out one by one.
+        lengths: The states of each trajectory of each split; empty if all have `steps`.
     """
 
     system: System
@@ -43,6 +44,7 @@ class DatasetInfo:
     files: int = 0
     fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     excluded: int = 0
+    lengths: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_splits(cls, splits: Mapping[str, "WellSplit"], origin: str = "") -> "DatasetInfo":
@@ -60,6 +62,7 @@ class DatasetInfo:
             files=sum(len(simulation_files(split)) for split in splits.values()),
             fingerprints={name: split.fingerprint for name, split in splits.items()},
             excluded=sum(len(split.excluded) for split in splits.values()),
+            lengths={name: split.lengths for name, split in splits.items()},
         )
 
     @classmethod
@@ -124,4 +127,20 @@ class DatasetInfo:
 
     def bytes(self, *splits: str) -> int:
         """Bytes of some splits, of all by default."""
-        return self.state_bytes * self.steps * sum(self.trajectories[name] for name in splits or SHARES)
+        return self.state_bytes * self.states(*splits)
+
+    def states(self, *splits: str) -> int:
+        """States of some splits, of all by default."""
+        return sum(sum(self.lengths_of(name)) for name in splits or SHARES)
+
+    def lengths_of(self, split: str) -> tuple[int, ...]:
+        """The states of each trajectory of a split."""
+        return self.lengths.get(split) or (self.steps,) * self.trajectories[split]
+
+    def longest(self, split: str) -> int:
+        """The most states of a trajectory of a split."""
+        return max(self.lengths_of(split))
+
+    def short(self, split: str, span: int) -> int:
+        """How many trajectories of a split are shorter than a window of `span` states."""
+        return sum(length < span for length in self.lengths_of(split))

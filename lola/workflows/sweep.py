@@ -142,16 +142,17 @@ class SweepConfig(WorkflowConfig):
                 fit_training(self.pixel_training, field_windows(data, span), self.window)
 
     def _fit_evaluations(self, data: DatasetInfo, latent: tuple[int, ...]) -> None:
+        steps = data.longest("test")
         with prefix_options("evaluation."):
-            self.evaluation.check_steps(data.steps)
+            self.evaluation.check_steps(steps)
         start, stride = max(self.evaluation.starts), self.evaluation.stride
         for context in self.contexts:
             require(
-                start + context * stride < data.steps,
-                f"--contexts {context}: trajectories of {data.steps} states end before one is left to "
+                start + context * stride < steps,
+                f"--contexts {context}: trajectories of {steps} states end before one is left to "
                 f"predict after so many from state {start}, {stride} steps apart",
             )
-        states = len(range(min(self.evaluation.starts), data.steps, stride)) - self.evaluation.context
+        states = len(range(min(self.evaluation.starts), steps, stride)) - self.evaluation.context
         values = max(self.latent_channels) * math.prod(latent) * states * self.evaluation.members
         require(
             4 * values <= ENSEMBLE_BYTES,

@@ -11,11 +11,12 @@ import pyarrow as pa
 from rich.table import Table
 
 from lola.core.config import fingerprint
+from lola.data.domain import inside
 from lola.data.hdf5 import open_hdf5
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
 from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import choose_trajectories
+from lola.evaluation.evaluate import blank, choose_parts
 from lola.evaluation.page.figures import Example
 from lola.evaluation.page.film_player import Film, Row, choose_frames, limits_of, select_frames, shrink
 from lola.evaluation.page.frames import simulation_section
@@ -130,6 +131,7 @@ def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
         *_remarks(plan),
         ("Skipped training steps", _skipped(plan)),
         ("Files left out of latent caches", _left_out(plan)),
+        *_short(plan),
         ("Sweep", plan.fingerprint[:8]),
     ]
 
@@ -139,6 +141,27 @@ def _remarks(plan: SweepPlan) -> list[tuple[str, str]]:
     found = [line for stage in plan.first for line in stage.manifest().get("faults", [])]
     more = f"; and {len(found) - SHOWN_REMARKS} more in stats.yaml" if len(found) > SHOWN_REMARKS else ""
     return [("Remarks on the training set", "; ".join(found[:SHOWN_REMARKS]) + more)] if found else []
+
+
+def _short(plan: SweepPlan) -> list[tuple[str, str]]:
+    """How much of which splits and evaluations is left out, where trajectories have different lengths."""
+    config = plan.config
+    span = (config.window - 1) * config.evaluation.stride + 1
+    lengths = sorted({length for split in plan.data.trajectories for length in plan.data.lengths_of(split)})
+    if len(lengths) == 1:
+        return []
+    counts = {f"{name} split": plan.data.short(name, span) for name in ("train", "valid")}
+    windows = [f"{count} of the {name}" for name, count in counts.items() if count]
+    starts = []
+    for stage in (trial.steps[0].stage for trial in plan.evaluations):
+        short = stage.manifest().get("short", {"starts": 0})
+        if short["starts"]:
+            starts.append(f"{stage.what} {short['starts']} of {short['of']}")
+    return [
+        ("States of a trajectory", f"{lengths[0]} to {lengths[-1]}"),
+        ("Trajectories shorter than a window", "; ".join(windows) or "none"),
+        ("Start states that trajectories do not reach", "; ".join(starts) or "none"),
+    ]
 
 
 def _skipped(plan: SweepPlan) -> str:
@@ -181,13 +204,14 @@ class _Truth:
 
 
 def _truth(plan: SweepPlan) -> _Truth:
-    config = plan.config.evaluation
-    index = choose_trajectories(plan.splits["test"], config)[0]
-    truth = plan.splits["test"].read(index, config.starts[0], plan.splits["test"].steps, config.stride)[
-        :, config.context :
-    ]
+    config, split = plan.config.evaluation, plan.splits["test"]
+    index, start = choose_parts(split, config).parts[0]
+    trajectory = split.trajectories[index]
+    truth = split.read(index, start, trajectory.steps, config.stride)[:, config.context :]
+    valid = inside(truth, split.system)
+    truth = blank(truth, None if valid is None else valid[0, 0])
     lead_times = [config.stride * (i + 1) for i in range(truth.shape[1])]
-    return _Truth(plan.splits["test"].trajectories[index].id, _flat(truth.numpy()), lead_times)
+    return _Truth(trajectory.id, _flat(truth.numpy()), lead_times)
 
 
 def _examples(plan: SweepPlan, truth: _Truth) -> list[Example]:
@@ -273,9 +297,10 @@ def _timing(trial: Trial) -> Timing:
 
 def _simulator(plan: SweepPlan) -> list[Timing]:
     """Seconds per emulated state of the simulator, where the files say."""
-    with open_hdf5(plan.splits["test"].trajectories[0].file) as file:
+    first = plan.splits["test"].trajectories[0]
+    with open_hdf5(first.file) as file:
         seconds = file.attrs.get("seconds_per_trajectory")
     if seconds is None:
         return []
-    states = (plan.splits["test"].steps - 1) / plan.config.evaluation.stride
+    states = (first.steps - 1) / plan.config.evaluation.stride
     return [Timing(model="simulator", seconds=float(seconds) / states)]

@@ -33,6 +33,7 @@ def made_up(system, split, grid):
             id=f"{system.datasets[0]}/{split}/a.hdf5#{index}",
             file=Path("a.hdf5"),
             index=index,
+            steps=200,
             scalars=np.ones(1),
             boundary=np.full((system.dimensions, 2), 2),
         )
@@ -42,7 +43,6 @@ def made_up(system, split, grid):
         system=system,
         grid=grid,
         coordinates=tuple(np.arange(size, dtype=np.float64) for size in grid),
-        steps=200,
         constants=("constant",),
         trajectories=trajectories,
         fingerprint=fingerprint("made up", system.name, split),

@@ -19,7 +19,7 @@ from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import Emulator
 from lola.emulation.ensembles import write_ensemble
 from lola.emulation.film import check_film, write_film
-from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory
+from lola.evaluation.evaluate import choose_parts, evaluate_trajectory
 from lola.evaluation.scores.rows import Subject
 from lola.simulate.simulation import simulate_trajectory, simulation_jobs
 from lola.storage.stages import Stage
@@ -88,7 +88,7 @@ def evaluate_briefly(config: Any, well: Path) -> None:
     emulator = Emulator(
         model=model, autoencoder=autoencoder, sampler=evaluation.sampler, inference=evaluation.inference
     )
-    chosen = choose_trajectories(split, evaluation)
+    chosen = choose_parts(split, evaluation).trajectories
     subject = Subject(
         system="euler", dataset="d", fingerprint="f", model="m", space="latent", compression=20.0
     )

@@ -25,7 +25,7 @@ from lola.data.well.writer import create_fields, write_layout
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
 from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import choose_trajectories
+from lola.evaluation.evaluate import choose_parts
 from lola.evaluation.scores.ensemble import RANKS
 from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
 from lola.evaluation.scores.spectra import Binning
@@ -61,7 +61,7 @@ def write_well(root: Path, system: System) -> None:
 
 def fill_well(plan: SweepPlan) -> None:
     """Values in some states of the trajectory that is shown."""
-    index = choose_trajectories(plan.splits["test"], plan.config.evaluation)[0]
+    index = choose_parts(plan.splits["test"], plan.config.evaluation).trajectories[0]
     trajectory = plan.splits["test"].trajectories[index]
     rng = np.random.default_rng(0)
     with h5py.File(trajectory.file, "r+") as file:
@@ -132,7 +132,9 @@ def tables_of(plan: SweepPlan, trial: Trial, rng: np.random.Generator) -> tuple[
 
 def trajectories_of(plan: SweepPlan, config: EvaluationConfig) -> list[str]:
     """The trajectories that are scored."""
-    return [plan.splits["test"].trajectories[i].id for i in choose_trajectories(plan.splits["test"], config)]
+    return [
+        plan.splits["test"].trajectories[i].id for i in choose_parts(plan.splits["test"], config).trajectories
+    ]
 
 
 def keep_states(plan: SweepPlan, trial: Trial) -> None:

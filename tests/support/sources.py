@@ -2,13 +2,18 @@
 
 import numpy as np
 
+from lola.data.window_numbering import WindowNumbering
 from lola.training.stream import collate
 
 
 class Single:
     """Windows that subclasses define by `__len__` and `read`; a state in memory is a window's number."""
 
-    starts, span, state_bytes, whole_trajectories = 1, 1, 8, False
+    state_bytes, whole_trajectories = 8, False
+
+    @property
+    def numbering(self):
+        return WindowNumbering([1] * len(self), 1)
 
     def describe(self, index):
         return f"window {index}"

@@ -47,3 +47,14 @@ def write_dataset(root: Path, splits=("train", "valid", "test"), size=SIZE, step
                 boundary=np.full((2, 2), Boundary[boundary.upper()]),
             )
     return root
+
+
+def write_mixed_dataset(root: Path, steps=(STEPS, 9)) -> Path:
+    """A dataset with two files per split, `b_long.hdf5` and `a_short.hdf5`, of 21 and of 9 states."""
+    for name, count in zip(("b_long", "a_short"), steps, strict=True):
+        part = write_dataset(root / name, steps=count)
+        for file in part.glob("*openBC/data/*/*.hdf5"):
+            target = root / "well" / file.relative_to(part).with_name(f"{name}.hdf5")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+    return root / "well"

@@ -3,6 +3,7 @@ r"""One pass over a trajectory: the moments of its channels, and what is at faul
 Of each state and channel the count, mean, sum of squared deviations and extremes are taken before and after
 the channel's transform, in pieces of `PIECE` values in double precision, and joined over states at the end:
 results do not depend on how many states are read at once. Memory is that of these states, and little more.
+Cells outside of the domain of a mask do not count.
 
 Faults are values that are missing (not finite, fill values, cells never written), outside the domain of their
 transform or outside the system's `bounds`, states that equal the one before, and times that are not
@@ -23,6 +24,7 @@ import pyarrow as pa
 import torch
 
 from lola.data.casting import LARGEST
+from lola.data.domain import inside
 from lola.data.hdf5 import open_cached
 from lola.data.statistics import PARTS
 from lola.data.transforms import BOUND, TRANSFORMS
@@ -109,7 +111,7 @@ class Scan:
 
     def __init__(self, split: WellSplit, index: int, block: int) -> None:
         self.split, self.system, self.source = split, split.system, split.trajectories[index]
-        self.steps, self.faults = split.steps, list[Fault]()
+        self.steps, self.faults = self.source.steps, list[Fault]()
         channels = len(self.system.channels)
         shape = (2, channels, self.steps)
         self.count, self.mean, self.squares = (np.zeros(shape) for _ in range(3))
@@ -120,12 +122,16 @@ class Scan:
         block = min(block, self.steps)
         buffer = np.empty((channels, block, *split.grid), dtype=np.float32)
         digests = []
+        valid: np.ndarray | None = None  # cells inside of the domain
         for start in range(0, self.steps, block):
             x = buffer[:, : min(block, self.steps - start)]
             split.read_into(x, index, start, start + x.shape[1], checked=False)
+            if valid is None and (cells := inside(torch.from_numpy(x), self.system)) is not None:
+                valid = cells[0, 0].numpy()
             digests += [_digest(x[:, t], self.system.evolving) for t in range(x.shape[1])]
             for channel in range(channels):
-                self._channel(channel, x[channel].reshape(x.shape[1], -1), start)
+                values = x[channel] if valid is None else x[channel][:, valid]
+                self._channel(channel, values.reshape(x.shape[1], -1), start)
         self.digests = digests
         self._collect_faults(index)
 
@@ -275,7 +281,7 @@ def unwritten_states(split: WellSplit, index: int) -> Iterator[tuple[str, np.nda
     source = split.trajectories[index]
     for field in split.system.fields:
         array = open_cached(source.file)[location(field)]
-        states = _unwritten(array, source.index, split.steps)
+        states = _unwritten(array, source.index, source.steps)
         if states.any():
             yield field.name, states
 

@@ -23,19 +23,24 @@ class SimulationFile:
     members: tuple[int, ...]  # the numbers of its trajectories in the split
 
     @property
+    def steps(self) -> int:
+        """States of each of the file's trajectories."""
+        return self.split.trajectories[self.members[0]].steps
+
+    @property
     def size(self) -> int:
         """Bytes of all states in memory."""
-        return len(self.members) * self.split.steps * state_bytes(self.split)
+        return len(self.members) * self.steps * state_bytes(self.split)
 
     def rows(self, states: int) -> int:
         """Blocks of a number of states."""
-        return len(self.members) * -(-self.split.steps // states)
+        return len(self.members) * -(-self.steps // states)
 
     def blocks(self, number: int, states: int) -> Iterator[pa.Table]:
         """The file's blocks in order, under the number of the shard."""
         for index in self.members:
-            for start in range(0, self.split.steps, states):
-                count = min(states, self.split.steps - start)
+            for start in range(0, self.steps, states):
+                count = min(states, self.steps - start)
                 x = self.split.read(index, start, start + count).movedim(1, 0)
                 if len(x) < states:
                     x = torch.cat([x, x[-1:].expand(states - len(x), *x.shape[1:])])

@@ -6,11 +6,13 @@ components. Only the slice of the file that is asked for is read.
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from lola.core.config import fingerprint
 from lola.core.errors import ConfigError, DataError, LolaError
 from lola.data.augment import Augmentation, draw_symmetry
 from lola.data.casting import field_error
+from lola.data.domain import fill, outside
 from lola.data.hdf5 import file_name, join, list_files, missing_files_error, missing_filter, open_cached
 from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
@@ -38,6 +41,7 @@ class TrajectoryRef:
     id: str  # `<dataset>/<split>/<file>#<index>`, the same wherever the data are stored
     file: Location  # the HDF5 file, a path or a URL
     index: int  # the number of the trajectory in its file
+    steps: int  # the number `L` of its states
     scalars: np.ndarray  # the constants of the simulation, as stored
     boundary: np.ndarray  # the `Boundary` at both ends of each axis, with shape `(d, 2)`
 
@@ -54,12 +58,21 @@ class WellSplit:
     system: System
     grid: tuple[int, ...]  # the number of cells along each grid axis
     coordinates: tuple[np.ndarray, ...]  # the coordinates of the first file's cells along each grid axis
-    steps: int  # the number `L` of states of every trajectory
     constants: tuple[str, ...]  # the names of the scalar constants, in order
     # the trajectories, in the order of datasets, file names and indices
     trajectories: tuple[TrajectoryRef, ...]
     fingerprint: str  # a hash of the files' names, sizes, headers and samples of their bytes
     excluded: tuple[str, ...] = ()  # the ids of trajectories that were left out one by one
+
+    @functools.cached_property
+    def steps(self) -> int:
+        """The most states of a trajectory; each has its own number."""
+        return max(trajectory.steps for trajectory in self.trajectories)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The number of states of each trajectory."""
+        return tuple(trajectory.steps for trajectory in self.trajectories)
 
     @property
     def parameter_count(self) -> int:
@@ -81,7 +94,8 @@ class WellSplit:
     def read(self, i: int, start: int, stop: int, stride: int = 1, checked: bool = True) -> Tensor:
         """The states `start, start + stride, ...` before `stop` of trajectory `i`, in physical units.
 
-        Fields that are stored once for all trajectories, times or cells of an axis are repeated.
+        Fields that are stored once for all trajectories, times or cells of an axis are repeated. Values
+        outside of the domain are replaced (`lola.data.domain`).
 
         Arguments:
             checked: Whether values that are missing are an error.
@@ -102,16 +116,40 @@ class WellSplit:
         """Read states into an array `(C, T, *grid)`."""
         source, start, stop = self._source(i, states.start, states.stop), states.start, states.stop
         file, channel = open_cached(source.file), 0
+        cells = self._outside(source, file, start)
         for field in self.system.fields:
             with _reading(source, field.name):
                 array = file[location(field)]
                 values = read_field(array, source.index, states, x.shape[1], self.grid)
+            if cells is not None and self.system.filled[channel]:
+                values = fill(values, cells, channel, self.system)
             with np.errstate(over="ignore"):
                 (target := x[channel : channel + len(values)])[:] = values
             if checked and (fault := field_error(values, target)):
                 place = f"{source.id} ({source.file}): {field.name} {fault} in states {start} to {stop - 1}"
                 raise DataError(f"{place}; {source.remedy}")
             channel += len(values)
+
+    def _outside(self, source: TrajectoryRef, file: h5py.File, step: int) -> np.ndarray | None:
+        """Where cells of a trajectory are outside of the domain, if there is a mask.
+
+        Raises:
+            DataError: All are.
+        """
+        mask = self.system.mask
+        if mask is None:
+            return None
+        with _reading(source, mask.field):
+            values = read_field(
+                file[f"t0_fields/{mask.field}"], source.index, slice(step, step + 1), 1, self.grid
+            )
+        cells = outside(values[0, 0], mask)
+        if cells.all():
+            raise DataError(
+                f"{source.id} ({source.file}): {mask.field} is {mask.outside:g} everywhere, which the "
+                f"description of {self.system.name} says of cells outside of the domain; correct mask.outside"
+            )
+        return cells
 
     def read_into(self, out: np.ndarray, i: int, start: int, stop: int, checked: bool = True) -> None:
         """Read the states from `start` to `stop` of trajectory `i`, in physical units, into an array.
@@ -125,7 +163,8 @@ class WellSplit:
         """
         source = self.trajectories[i]
         with _reading(source, f"states {start} to {stop - 1}"):
-            if isinstance(source.file, Path):  # of a remote one, one request gets all states of a field
+            # Of a remote file, one request gets all states of a field
+            if isinstance(source.file, Path) and self.system.mask is None:
                 file = open_cached(source.file)
                 fields = [file[location(field)] for field in self.system.fields]
                 if all(is_contiguous(field, self.grid) for field in fields):
@@ -155,9 +194,10 @@ class WellSplit:
             return read_axis(open_cached(source.file)[f"dimensions/{name}"], source.index)
 
     def _source(self, i: int, start: int, stop: int) -> TrajectoryRef:
-        if not 0 <= start < stop <= self.steps:
-            raise IndexError(f"states {start} to {stop} of a trajectory of {self.steps}")
-        return self.trajectories[i]
+        source = self.trajectories[i]
+        if not 0 <= start < stop <= source.steps:
+            raise IndexError(f"states {start} to {stop} of {source.id}, which has {source.steps}")
+        return source
 
 
 def state_bytes(split: WellSplit) -> int:
@@ -255,7 +295,7 @@ def open_split(
 
 
 def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str] = ()) -> WellSplit:
-    """The trajectories of files but those excluded; the first says what the others must be like.
+    """The trajectories of files but those excluded; the first says what others, of any length, must be like.
 
     Raises:
         DataError: A file is unlike the first, or nothing is left.
@@ -280,7 +320,6 @@ def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str]
         system=system,
         grid=first.grid,
         coordinates=first.coordinates,
-        steps=first.steps,
         constants=first.constants,
         trajectories=trajectories,
         fingerprint=fingerprint(
@@ -309,14 +348,16 @@ def _id(header: Header) -> str:
 
 def _trajectories(header: Header) -> list[TrajectoryRef]:
     return [
-        TrajectoryRef(f"{_id(header)}#{index}", header.path, index, header.scalars[index], header.boundary)
+        TrajectoryRef(
+            f"{_id(header)}#{index}", header.path, index, header.steps, header.scalars[index], header.boundary
+        )
         for index in range(header.count)
     ]
 
 
 def _compare(header: Header, first: Header) -> None:
     """Raise `DataError` unless a file can be used together with the first one."""
-    for name in ("grid", "steps", "constants"):
+    for name in ("grid", "constants"):
         found, expected = getattr(header, name), getattr(first, name)
         if found != expected:
             raise DataError(

@@ -1,7 +1,7 @@
 r"""Windows of The Well's trajectories, augmented and standardised, for training.
 
 A window of length $W$ and stride $s$ that starts at state $t$ holds the states
-$t, t + s, \dots, t + (W - 1) s$, so that a trajectory of $L$ states has $L - (W - 1) s$ windows.
+$t, t + s, \dots, t + (W - 1) s$, so that a trajectory of $L$ states has $L - (W - 1) s$ windows, or none.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,19 @@ from torch import Tensor
 
 from lola.core.errors import DataError
 from lola.core.keys import Key, numpy_generator
+from lola.data.domain import inside
 from lola.data.state import Batch
 from lola.data.systems import Symmetries
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit, state_bytes
+from lola.data.window_numbering import WindowNumbering
 
 
 class WellWindows:
     """All windows of `length` states, `stride` simulation steps apart, augmented by symmetries if given.
 
     Raises:
-        DataError: The trajectories are shorter than one window.
+        DataError: All trajectories are shorter than one window.
     """
 
     def __init__(
@@ -36,18 +38,20 @@ class WellWindows:
         self.split, self.standardise, self.symmetries = split, standardise, symmetries
         self.length, self.stride, self.span = length, stride, (length - 1) * stride + 1
         self.whole_trajectories = False
-        self.starts = split.steps - self.span + 1
-        if self.starts < 1:
+        self.numbering = WindowNumbering(split.lengths, self.span)
+        if not len(self.numbering):
             raise DataError(
-                f"{split.system.name} trajectories of {split.steps} states have no window of {length} states "
-                f"{stride} steps apart; choose a shorter window or a smaller stride"
+                f"{split.system.name} trajectories of at most {split.steps} states have no window of "
+                f"{length} states {stride} steps apart; choose a shorter window or a smaller stride"
             )
 
     def __len__(self) -> int:
-        return len(self.split.trajectories) * self.starts
+        return len(self.numbering)
 
-    def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
+    def read(self, index: int, key: Key) -> tuple[Tensor, ...]:
         """A window's standardised states `(C, L, *grid)` and its simulation's parameters `(P,)`.
+
+        Where the system has a mask, which cells `(1, 1, *grid)` are inside of the domain follows.
 
         Arguments:
             index: The number of the window: starts vary fastest, then trajectories.
@@ -56,14 +60,15 @@ class WellWindows:
         Raises:
             DataError: The file cannot be read, or holds values that no physical field has.
         """
-        i, start = divmod(index, self.starts)
+        i, start = self.numbering.locate(index)
         states = self.split.read(i, start, start + self.span, self.stride)
         states, parameters = self._augment(i, states, key)
-        return self._standardise(states, [i]), parameters
+        valid = inside(states, self.split.system)
+        return self._standardise(states, [i]), parameters, *(() if valid is None else (valid,))
 
     def describe(self, index: int) -> str:
         """Trajectory, file and states of a window, for people."""
-        i, start = divmod(index, self.starts)
+        i, start = self.numbering.locate(index)
         source = self.split.trajectories[i]
         return f"{source.id} ({source.file}), states {start} to {start + self.span - 1}"
 
@@ -92,12 +97,14 @@ class WellWindows:
         shape = (len(windows), len(self.split.system.channels), self.length, *self.split.grid)
         states = torch.from_numpy(np.empty(shape, dtype=np.float32))
         source, parameters = torch.from_numpy(buffer), []
-        trajectories = (windows // self.starts).tolist()
+        trajectories = self.numbering.locate(windows)[0].tolist()
         for row, (place, i, key) in enumerate(zip(at.tolist(), trajectories, keys, strict=True)):
             window = source[:, place : place + self.span : self.stride]
             states[row], augmented = self._augment(i, window, key)
             parameters.append(augmented)
-        return Batch(states=self._standardise(states, trajectories), parameters=torch.stack(parameters))
+        valid = inside(states, self.split.system)
+        states = self._standardise(states, trajectories)
+        return Batch(states=states, parameters=torch.stack(parameters), valid=valid)
 
     def _augment(self, i: int, states: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         """A symmetry of states and parameters of trajectory `i`, if there are any."""

@@ -91,15 +91,20 @@ def states_at_once(steps: int, config: CacheConfig, size: int) -> int:
 
 
 def encoded_blocks(
-    shards: Mapping[int, FaultReportingFile], model: AnyPath, config: CacheConfig, log: Log = print
+    shards: Mapping[int, FaultReportingFile],
+    longest: int,
+    model: AnyPath,
+    config: CacheConfig,
+    log: Log = print,
 ) -> Iterator[EncodedBlock]:
     """The encoded states of some shards: shards, trajectories, blocks and variants in order.
 
     Arguments:
+        longest: The most states of a trajectory of the cache, which all blocks are sized by: numbers must not
+            depend on which shards are left to encode.
         model: The folder of the finished autoencoder.
     """
-    steps = min(shard.split.steps for shard in shards.values())
-    states = states_at_once(steps, config, state_bytes(next(iter(shards.values())).split))
+    states = states_at_once(longest, config, state_bytes(next(iter(shards.values())).split))
     request, title = encoder_request(config), f"encoding by {model.name}"
     tables = (_in_actors if request else _in_process)(shards, states, model, config)
     for table in log_while_waiting(tables, title, request, log) if request else tables:

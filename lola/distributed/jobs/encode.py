@@ -87,7 +87,8 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
     if missing:
         since = time.perf_counter()
         paths = [path for _, path, _ in files]
-        for number, fault in _encode_shards(missing, paths, model, config, event_log.notice):
+        longest = max(shard.steps for _, _, shard in files)
+        for number, fault in _encode_shards(missing, longest, paths, model, config, event_log.notice):
             _, path, shard = files[number]
             if fault:
                 faults[_name(shard)] = fault
@@ -117,18 +118,19 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
 
 def _states(shard: FaultReportingFile, config: CacheConfig) -> int:
     """States of a shard, variants included."""
-    return len(shard.members) * shard.split.steps * variants_of(shard, config)
+    return len(shard.members) * shard.steps * variants_of(shard, config)
 
 
 def _encode_shards(
     missing: dict[int, FaultReportingFile],
+    longest: int,
     paths: list[AnyPath],
     model: AnyPath,
     config: CacheConfig,
     log: Log,
 ) -> Iterator[tuple[int, str]]:
     """Write the missing shards; yields each one's number and, if it was skipped, why."""
-    blocks = encoded_blocks(missing, model, config, log)
+    blocks = encoded_blocks(missing, longest, model, config, log)
     for number, own in itertools.groupby(blocks, key=lambda block: block.shard):
         fault = ""
         try:
@@ -163,8 +165,8 @@ def _trajectories(
             parameters[block.variant] = block.parameters
         for variant, latents in enumerate(parts):
             whole = np.concatenate(latents)
-            if len(whole) != shard.split.steps:
-                raise DataError(f"{len(whole)} states of {shard.split.steps} of {_name(shard)} were encoded")
+            if len(whole) != shard.steps:
+                raise DataError(f"{len(whole)} states of {shard.steps} of {_name(shard)} were encoded")
             yield LatentTrajectory(shard.split.trajectories[index].id, variant, parameters[variant], whole)
             written += 1
     if written != variants * len(shard.members):
@@ -191,8 +193,9 @@ def _describe(
             "skipped": skipped,
             "excluded": list(split.excluded),
         }
-    shape, parameters = shapes(files[0][1])
-    return {"shape": list(shape), "parameters": parameters, "splits": described}
+    (_, *shape), parameters = shapes(files[0][1])
+    longest = max(shard.steps for _, _, shard in files)
+    return {"shape": [longest, *shape], "parameters": parameters, "splits": described}
 
 
 def _name(shard: FaultReportingFile) -> str:

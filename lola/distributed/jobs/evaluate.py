@@ -41,7 +41,7 @@ from lola.distributed.cluster.waits import wait_for_any
 from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory
+from lola.evaluation.evaluate import choose_parts, evaluate_trajectory
 from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
 from lola.evaluation.tables.lead_times import count_diverged, summarise
 from lola.evaluation.tables.stored import read_table
@@ -131,8 +131,13 @@ def run_evaluation(run: EvaluationRun) -> None:
     config = run.config
     system = trained_system(run.emulator) if run.emulator else run.system
     split = run.datasets.open(system, config.split)
-    chosen = choose_trajectories(split, config)
-    parts = [_Part(run.stage.folder, index, start) for index in chosen for start in config.starts]
+    chosen = choose_parts(split, config)
+    parts = [_Part(run.stage.folder, index, start) for index, start in chosen.parts]
+    if chosen.short:
+        EventLog(run.stage.folder).notice(
+            f"left out {chosen.short} of {chosen.short + len(parts)} start states of {run.stage.name}: "
+            "their trajectories end before a state is left to predict"
+        )
     _remove_corrupt(run, parts)
     _score(run, split, parts)
     joined = {}
@@ -151,7 +156,8 @@ def run_evaluation(run: EvaluationRun) -> None:
     further = {f"{config.split}/{name}": value for name, value in further.items()}
     EventLog(run.stage.folder).metrics(0, summary | further)
     run.stage.commit(
-        trajectories=[split.trajectories[index].id for index in chosen],
+        trajectories=[split.trajectories[index].id for index in chosen.trajectories],
+        short={"starts": chosen.short, "of": chosen.short + len(parts)},
         rows={name: table.num_rows for name, table in joined.items()},
         diverged={"rollouts": diverged, "of": len(parts)},
         metrics=null_if_not_finite(summary),

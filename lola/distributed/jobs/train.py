@@ -170,7 +170,13 @@ def _worker(loop_config: dict[str, Any]) -> None:
     tmp_path = store.tmp_path()
     persist = functools.partial(store.persist, context.get_storage())
 
+    short, trajectories = setup.training.numbering.short, len(setup.training.numbering.starts)
     notices: list[str] = []
+    if short:
+        notices.append(
+            f"left out {short} of {trajectories} trajectories of {run.stage.name}: they are shorter than a "
+            f"window, which spans {setup.training.numbering.span} steps"
+        )
 
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         checkpoint = None
@@ -219,7 +225,7 @@ class ModelFlopsUtilization:
     """
 
     def __init__(self, run: TrainingRun, source: WindowSource, device: torch.device, workers: int) -> None:
-        states, parameters = source.read(0, (run.training.seed, "shape"))
+        states, parameters, *_ = source.read(0, (run.training.seed, "shape"))
         build = functools.partial(run.model.build, **run.sizes)  # type: ignore[attr-defined]
         flops = count_step(build, tuple(states.shape), len(parameters), run.training.precision).flops
         self.operations = workers * flops.fixed + run.training.batch_size * flops.per_sample

@@ -67,7 +67,7 @@ def example_states(example: Example) -> Figure:
     """Pictures of states, a row per method and a column per lead time, on the truth's colour scale."""
     rows, columns = len(example.rows), len(example.lead_times)
     truth = example.rows[0][1]
-    low, high = np.quantile(truth, [0.005, 0.995])
+    low, high = np.nanquantile(truth, [0.005, 0.995])  # NaN outside of the domain, which stays blank
     aspect = truth.shape[-1] / truth.shape[-2]
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0, compress=True)
     figure = Figure(figsize=(1.75 * columns + 2.6, 1.75 * rows * aspect + 0.5), layout=layout)

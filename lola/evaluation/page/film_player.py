@@ -2,7 +2,7 @@
 
 A frame is one field at one lead time, 8 bits over the range that holds 99 % of the truth; all frames of a row
 and field are tiles of one WebP picture. The page colours them, so that it can also show differences from the
-truth.
+truth. Points where the first state of the truth is NaN, outside of the domain, stay blank.
 """
 
 import base64
@@ -65,6 +65,8 @@ def pack(film: Film) -> dict[str, Any]:
     frames = choose_frames(len(film.lead_times))
     limits = limits_of(film.rows[0].states) if film.limits is None else film.limits
     width, height = shrink(film.rows[0].states[:1, :1]).shape[-2:]
+    first = shrink(film.rows[0].states[0, 0])
+    blank = np.isnan(first)[None].astype(float)
     rows = []
     for row in film.rows:
         bounds = limits
@@ -84,6 +86,7 @@ def pack(film: Film) -> dict[str, Any]:
         "height": height,
         "columns": COLUMNS,
         "rows": rows,
+        **({"blank": sheet(blank, 0, 1)} if blank.any() else {}),
         "maps": {name: colour_map(name) for name in ("inferno", "RdBu_r")},
     }
 
@@ -127,5 +130,5 @@ def colour_map(name: str) -> str:
 
 
 def limits_of(truth: np.ndarray) -> np.ndarray:
-    """The range that holds 99 % of each field of `(C, L, X, Y)`, shape `(C, 2)`."""
-    return np.array([np.quantile(field, [0.005, 0.995]) for field in truth], float)
+    """The range that holds 99 % of each field of `(C, L, X, Y)`, NaN left out, shape `(C, 2)`."""
+    return np.array([np.nanquantile(field, [0.005, 0.995]) for field in truth], float)

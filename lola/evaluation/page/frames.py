@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from lola.data.domain import inside
 from lola.data.well.splits import WellSplit
 from lola.evaluation.page.figures import STYLE
 from lola.evaluation.page.film_player import shrink
@@ -29,10 +30,13 @@ def trajectory_frames(split: WellSplit) -> Figure:
         StorageError: The file cannot be reached.
     """
     system = split.system
-    shown = np.linspace(0, split.steps - 1, FRAMES).round().astype(int).tolist()
+    shown = np.linspace(0, split.trajectories[0].steps - 1, FRAMES).round().astype(int).tolist()
     names = [field.name for field in system.fields if field.order == 0]
     numbers = [system.channels.index(name) for name in names]
-    states = np.stack([split.read(0, step, step + 1)[numbers, 0].numpy() for step in shown], axis=1)
+    read = [split.read(0, step, step + 1) for step in shown]
+    states = np.stack([x[numbers, 0].numpy() for x in read], axis=1)
+    valid = inside(read[0], system)
+    states = states if valid is None else np.where(valid[0, 0].numpy(), states, np.nan)
     if system.dimensions == 3:
         states = states[..., states.shape[-1] // 2]
     rows = {}
@@ -83,7 +87,7 @@ def _draw(rows: dict[str, np.ndarray], axes: Sequence[np.ndarray], titles: Seque
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(rows), len(titles), squeeze=False, sharex=True, sharey=True)
     for line, (name, values) in zip(grid, rows.items(), strict=True):
-        low, high = np.quantile(values, [0.005, 0.995])
+        low, high = np.nanquantile(values, [0.005, 0.995])
         style: Any = {"vmin": low, "vmax": high, "cmap": "magma", "rasterized": True}
         for panel, state in zip(line, values, strict=True):
             picture = panel.pcolormesh(x, y, state.T, **style)

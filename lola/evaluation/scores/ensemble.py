@@ -14,6 +14,10 @@ If truth and members are exchangeable, skill and spread are equal in expectation
 spread / skill needs no other, and squares are averaged over trajectories before dividing. `distribution`
 defines the CRPS and the rank histogram, `spectra` everything in Fourier space.
 
+With a mask, means over the grid are over the cells of the domain; for everything in Fourier space, the cells
+outside have the mean of those inside, of every member and time its own, so that they add no power but that of
+the domain's edge.
+
 A function per score would read the members from memory once per score. Instead, fields and lead times are
 taken in blocks whose members stay in the processor's cache. Within a block, members are transformed to
 Fourier space once for all targets, and the errors d = v - u are formed and sorted once for all scores of a
@@ -84,7 +88,7 @@ class ScratchBuffers:
 
 
 def score_ensemble(
-    targets: Mapping[str, Tensor], members: Tensor, *, spatial: int
+    targets: Mapping[str, Tensor], members: Tensor, *, spatial: int, valid: Tensor | None = None
 ) -> tuple[dict[str, Scores], MemberStatistics]:
     """Score an ensemble against one or several targets.
 
@@ -94,6 +98,7 @@ def score_ensemble(
     Arguments:
         targets: Fields u by name, each with shape `(C, L, *grid)` or other axes before the grid, in any unit.
         members: The ensemble, with shape `(M, C, L, *grid)`.
+        valid: True in cells of the domain, with shape `(*grid)`; None if all are.
 
     Returns:
         The scores by target, and the statistics of the members.
@@ -107,9 +112,11 @@ def score_ensemble(
 
     def score(block: slice) -> tuple[MemberStatistics, dict[str, Scores]]:
         buffers = scratch.__dict__.setdefault("buffers", ScratchBuffers())
-        transformed, own = _transform(v := members[:, block], spatial, buffers)
+        v = _Field.of(members[:, block], spatial, valid)
+        transformed, own = _transform(v, spatial, buffers)
         return own, {
-            name: _score_target(target[block], v, transformed, buffers) for name, target in rows.items()
+            name: _score_target(_Field.of(target[block], spatial, valid), v.cells, transformed, buffers)
+            for name, target in rows.items()
         }
 
     for own, parts in _map(score, members):
@@ -160,6 +167,23 @@ def _map(
 
 
 @dataclasses.dataclass(frozen=True)
+class _Field:
+    """Fields: the cells of the domain as `(..., *grid)`, or `(..., n)` of a mask, and the whole grid."""
+
+    cells: Tensor
+    whole: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor, spatial: int, valid: Tensor | None) -> "_Field":
+        """Of values `(..., *grid)`."""
+        if valid is None:
+            return cls(values, values)
+        cells = values[..., valid]
+        fill = cells.mean(-1).reshape(*cells.shape[:-1], *[1] * spatial)
+        return cls(cells, torch.where(valid, values, fill))
+
+
+@dataclasses.dataclass(frozen=True)
 class _Transformed:
     """What the scores against every target share: the spread `(N)`, None of a single member; the mean power
     of the members by bin `(N, n)`; and the Fourier coefficients of their mean `(N, *half grid)`."""
@@ -169,27 +193,32 @@ class _Transformed:
     mean: Tensor
 
 
-def _transform(v: Tensor, spatial: int, buffers: ScratchBuffers) -> tuple[_Transformed, MemberStatistics]:
+def _transform(
+    members: _Field, spatial: int, buffers: ScratchBuffers
+) -> tuple[_Transformed, MemberStatistics]:
     """Transform members `(M, N, *grid)` to Fourier space, and take their statistics."""
-    grid, count = tuple(range(-spatial, 0)), len(v)
+    v, whole = members.cells, members.whole
+    grid, count = tuple(range(2 - v.ndim, 0)), len(v)
     mean = v.mean(0)
     spread = None
     if count > 1:
         centred = torch.sub(v, mean, out=buffers.get("errors", v.shape, v))
         variance = torch.linalg.vector_norm(centred, dim=grid).square().mean(0) / mean[0].numel()
         spread = ((count + 1) / (count - 1) * variance).sqrt()
-    modes = torch.view_as_real(fourier(v, spatial))
-    power = Binning.of(v, spatial).mean(modes.square_().mean(0).sum(-1))
+    modes = torch.view_as_real(fourier(whole, spatial))
+    power = Binning.of(whole, spatial).mean(modes.square_().mean(0).sum(-1))
     # Sums along an axis in the members' precision, of these in double: a cast of all would be a copy. Minima
     # and maxima in two passes: torch's aminmax is ten times as slow as both.
     sums = v.sum(-1).double().reshape(*v.shape[:2], -1).sum(-1)
     statistics = MemberStatistics(sums / mean[0].numel(), v.amin(grid), v.amax(grid))
     # The transform is linear: that of the mean is the mean of those of the members
-    return _Transformed(spread, power, fourier(mean, spatial)), statistics
+    mean_of_whole = mean if whole is v else whole.mean(0)
+    return _Transformed(spread, power, fourier(mean_of_whole, spatial)), statistics
 
 
-def _score_target(u: Tensor, v: Tensor, members: _Transformed, buffers: ScratchBuffers) -> Scores:
-    """Score members `(M, N, *grid)` against a target `(N, *grid)`."""
+def _score_target(target: _Field, v: Tensor, members: _Transformed, buffers: ScratchBuffers) -> Scores:
+    """Score cells of members `(M, N, *grid)` against a target `(N, *grid)`."""
+    u, whole = target.cells, target.whole
     spatial, cells = u.ndim - 1, u[0].numel()
     grid = tuple(range(-spatial, 0))
     error = torch.sub(v, u, out=buffers.get("errors", v.shape, v))
@@ -206,8 +235,8 @@ def _score_target(u: Tensor, v: Tensor, members: _Transformed, buffers: ScratchB
         **({} if members.spread is None else {"spread": members.spread}),
         "crps": crps,
     }
-    binning = Binning.of(u, spatial)
-    modes = fourier(u, spatial)
+    binning = Binning.of(whole, whole.ndim - 1)
+    modes = fourier(whole, whole.ndim - 1)
     power = binning.mean(square(modes))
     errors = relative_rmse(power, members.power, binning.edges)
     bands = bands_of(tuple(binning.edges.tolist()))

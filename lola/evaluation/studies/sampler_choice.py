@@ -140,9 +140,11 @@ def _compare_ranges(numerators: list[pd.DataFrame], denominators: list[pd.DataFr
     every = list(range(len(ranges)))
     for name, chosen in ((ALL, every), *((name, [i]) for i, name in enumerate(ranges))):
         one, other = (values[:, chosen].reshape(len(values), -1) for values in (a, b))
+        exists = ~np.isnan(one).all(1)  # others end before the range
+        one, other = one[exists], other[exists]
         ratio, low, high = error_ratio(one, other)
         with np.errstate(over="ignore"):
-            pair = np.stack([np.exp(np.log(values).mean(1)) for values in (one, other)], axis=1)
+            pair = np.stack([np.exp(np.nanmean(np.log(values), 1)) for values in (one, other)], axis=1)
         tested = compare(pair)
         kept = {key: tested[key] for key in ("wins", "trajectories", "p")}
         yield {"range": name, "ratio": ratio, "low": low, "high": high} | kept

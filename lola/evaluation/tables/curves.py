@@ -4,7 +4,8 @@ With the weights w of `lola.evaluation.tables.lead_times`, and for one field f o
 
     x_l = mean_f sum_t w_t x_tfl,    ratio_l = mean_f sqrt( sum_t w_t Spread_tfl^2 / sum_t w_t Skill_tfl^2 ),
 
-so that curves and tables agree where a range is one lead time.
+so that curves and tables agree where a range is one lead time. Trajectories that are too short for l have no
+weight there.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lola.evaluation.tables.cells import METHOD, Cells
-from lola.evaluation.tables.lead_times import bootstrap_weights
+from lola.evaluation.tables.lead_times import bootstrap_weights, weighted_means
 
 MEAN = "mean of all fields"
 
@@ -45,14 +46,19 @@ def curves_of(cells: Sequence[Cells], metric: str, target: str, draws: int = 100
     for method_cells in cells:
         method = dict(zip(METHOD, method_cells.method, strict=True))
         count = len(method_cells.trajectories)
-        parts = np.where(np.isfinite(method_cells.values), method_cells.values, np.nan).swapaxes(1, 2)
-        means = bootstrap_weights(count, draws) @ parts
+        parts = method_cells.values.swapaxes(1, 2)
+        lost = np.isinf(parts)
+        means = weighted_means(bootstrap_weights(count, draws), np.where(lost, 0, parts))
+        means = np.where(lost.any(2, keepdims=True), np.nan, means)
         with np.errstate(divide="ignore", invalid="ignore"):
             estimates = np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]
         estimates = np.concatenate([estimates.mean(0, keepdims=True), estimates])
         interval = np.full((2, len(estimates), len(method_cells.lead_times)), np.nan)
         if count > 1:
-            interval = np.quantile(estimates[:, 1:], [0.025, 0.975], axis=1)
+            # A resampling may have no trajectory that is long enough
+            resampled = np.where(np.isnan(estimates[:, :1]), 0, estimates[:, 1:])
+            interval = np.nanquantile(resampled, [0.025, 0.975], axis=1)
+            interval[:, np.isnan(estimates[:, 0])] = np.nan
         for field, values, low, high in zip([MEAN, *method_cells.fields], estimates, *interval, strict=True):
             # A view would keep all resamplings
             yield Curve(metric, target, method, field, method_cells.lead_times, values[0].copy(), low, high)

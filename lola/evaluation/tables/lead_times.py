@@ -9,6 +9,9 @@ trajectory, a metric x and the spread-skill ratio over a range R of lead times a
 The estimate has w_t = 1 / T. Its 95 % confidence interval is the percentile bootstrap over trajectories, in
 which T w is multinomial: trajectories are independent, fields and lead times of one trajectory are not.
 
+Trajectories that end before a lead time, or before R, have no weight there: the sums are over those that have
+a value, and so are the weights, which sum to one.
+
 A trajectory with a value that is not finite in R is unstable there. It is counted, never left out: the
 method's estimate over R is then infinite.
 """
@@ -90,23 +93,40 @@ def estimate_cells(
 
 
 def values_within(cells: Cells, bounds: Range) -> np.ndarray:
-    """The values in a range of lead times, with shape `(P, T, K)`, of the K cells that any trajectory has."""
+    """The values in a range of lead times, `(P, T, K)`, of the T trajectories and K cells that have any.
+
+    They are NaN where a trajectory lacks a cell.
+    """
     first, last = bounds
     lead = (cells.lead_times >= first) & (cells.lead_times <= (np.inf if last is None else last))
     values = cells.values[..., lead].reshape(*cells.values.shape[:2], -1)
-    return values[..., ~np.isnan(values).all((0, 1))]
+    missing = np.isnan(values)
+    return values[..., ~missing.all((0, 1))][:, ~missing.all((0, 2))]
 
 
 def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
     """The estimate of values with shape `(1, T, K)`, or of the ratio of squares with shape `(2, T, K)`."""
     count = parts.shape[1]
-    unstable = int((~np.isfinite(parts)).any(axis=(0, 2)).sum())
+    unstable = int(np.isinf(parts).any(axis=(0, 2)).sum())
     if unstable:
         return {"value": np.inf, "low": np.nan, "high": np.nan, "trajectories": count, "unstable": unstable}
-    means = bootstrap_weights(count, draws) @ parts
-    estimates = (np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]).mean(axis=1)
+    means = weighted_means(bootstrap_weights(count, draws), parts)
+    # A resampling may have no trajectory that is long enough for a lead time
+    estimates = np.nanmean(np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0], axis=1)
     low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
     return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
+
+
+def weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The means of values with shape `(..., T, K)` by rows of weights `(n, T)`, with shape `(..., n, K)`.
+
+    Values that are NaN do not exist: means are over the others, and NaN if these have no weight.
+    """
+    missing = np.isnan(values)
+    if not missing.any():
+        return weights @ values
+    with np.errstate(invalid="ignore"):
+        return (weights @ np.where(missing, 0, values)) / (weights @ ~missing)
 
 
 def estimate_means(means: np.ndarray, draws: int = 1000) -> dict[str, float]:

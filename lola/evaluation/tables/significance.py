@@ -27,7 +27,7 @@ import pyarrow as pa
 from scipy.stats import wilcoxon
 
 from lola.evaluation.tables.cells import METHOD
-from lola.evaluation.tables.lead_times import Range, bootstrap_weights, name_range, to_frame
+from lola.evaluation.tables.lead_times import Range, bootstrap_weights, name_range, to_frame, weighted_means
 
 ERRORS = [*METHOD, "metric", "range", "trajectory", "value", "cells"]
 COLUMNS = [
@@ -114,18 +114,19 @@ def error_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float
     """J of the errors of two methods on the same trajectories, and its 95 % interval.
 
     Arguments:
-        one, other: Errors a and b, with shape `(T, K)` for K ranges.
+        one, other: Errors a and b, with shape `(T, K)` for K ranges; NaN where a trajectory ends before a
+            range, and infinite where it is not finite.
 
     Returns:
         The ratio, infinite where a is not finite and NaN where b is not; and the ends of its interval, NaN if
         anything is not finite or there is one trajectory.
     """
-    if not np.isfinite(other).all():
+    if np.isinf(other).any():
         return np.nan, np.nan, np.nan
-    if not np.isfinite(one).all():
+    if np.isinf(one).any():
         return np.inf, np.nan, np.nan
     weights = bootstrap_weights(len(one))
-    ratios = np.exp(np.log((weights @ one) / (weights @ other)).mean(axis=1))
+    ratios = np.exp(np.nanmean(np.log(weighted_means(weights, one) / weighted_means(weights, other)), axis=1))
     low, high = np.quantile(ratios[1:], [0.025, 0.975]) if len(one) > 1 else (np.nan, np.nan)
     return float(ratios[0]), float(low), float(high)
 

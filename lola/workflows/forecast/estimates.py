@@ -16,6 +16,7 @@ Every stage starts processes as well, and simulations and the report come before
 """
 
 import math
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -189,8 +190,9 @@ class _Estimator:
 
     def _encoded(self, config: CacheConfig, *splits: str) -> float:
         """States that a cache holds of some splits, of all by default, variants included."""
-        counts, variants = self.data.trajectories, {"train": config.variants}
-        return self.data.steps * sum(counts[name] * variants.get(name, 1) for name in splits or counts)
+        variants = {"train": config.variants}
+        names = splits or self.data.trajectories
+        return sum(self.data.states(name) * variants.get(name, 1) for name in names)
 
     def _encoding(self, stage: Stage, config: CacheConfig, common: dict[str, Any]) -> StageCost:
         hardware, resources = self._device(config.gpus, ENCODER_CPUS if config.gpus else 1)
@@ -209,9 +211,15 @@ class _Estimator:
 
     def _evaluation(self, stage: Stage, config: EvaluationConfig, common: dict[str, Any]) -> StageCost:
         with prefix_options("evaluation."):
-            config.check_steps(self.data.steps)
-        steps = [len(range(start, self.data.steps, config.stride)) for start in config.starts]
-        leads = [count - config.context for count in steps]
+            config.check_steps(self.data.longest(config.split))
+        lengths = self.data.lengths_of(config.split)
+        steps = [
+            statistics.fmean(config.states(length, start) for length in lengths) for start in config.starts
+        ]
+        leads = [
+            statistics.fmean(max(0, config.states(length, start) - config.context) for length in lengths)
+            for start in config.starts
+        ]
         trajectories = min(config.trajectories, self.data.trajectories[config.split])
         members = config.members if config.sampler else 1
         emulation, decoding = (members * operations for operations in self._rollout(stage, config, leads))
@@ -240,7 +248,7 @@ class _Estimator:
             read=trajectories * sum(steps) * state,
         )
 
-    def _rollout(self, stage: Stage, config: EvaluationConfig, leads: list[int]) -> tuple[float, float]:
+    def _rollout(self, stage: Stage, config: EvaluationConfig, leads: list[float]) -> tuple[float, float]:
         """Operations of the emulator's network and of the decoder, for a member from all start states."""
         grid, decoding, emulation = self.data.grid, 0.0, 0.0
         codec, emulator = stage.inputs.get("autoencoder"), stage.inputs.get("emulator")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pandas as pd
 
-from lola.evaluation.evaluate import choose_trajectories
+from lola.evaluation.evaluate import choose_parts
 from lola.evaluation.page.page import Page
 from lola.evaluation.studies.sampler_choice import ratio_table
 from lola.evaluation.studies.sampler_page import Study, findings, sections
@@ -73,7 +73,9 @@ def _levels(plan: SamplerPlan) -> pd.DataFrame:
 
 def _settings(plan: SamplerPlan) -> list[tuple[str, str]]:
     config, scoring = plan.config, plan.config.evaluation
-    scored = {split: len(choose_trajectories(plan.splits[split], scoring)) for split in ("valid", "test")}
+    scored = {
+        split: len(choose_parts(plan.splits[split], scoring).trajectories) for split in ("valid", "test")
+    }
     return [
         ("System", f"{plan.system.name}: {', '.join(plan.system.channels)}"),
         ("Grid", " x ".join(map(str, plan.splits["test"].grid))),
@@ -91,7 +93,7 @@ def _settings(plan: SamplerPlan) -> list[tuple[str, str]]:
 
 
 def _limits(plan: SamplerPlan) -> list[str]:
-    count = len(choose_trajectories(plan.splits["test"], plan.config.evaluation))
+    count = len(choose_parts(plan.splits["test"], plan.config.evaluation).trajectories)
     members = plan.config.evaluation.members
     return [
         f"{count} test trajectories: intervals of a bootstrap over so few are rather too short than too "

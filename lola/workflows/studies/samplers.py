@@ -59,7 +59,7 @@ class SamplerStudyConfig(WorkflowConfig):
 
     def fit(self, data: DatasetInfo) -> None:
         with prefix_options("evaluation."):
-            self.evaluation.check_steps(data.steps)
+            self.evaluation.check_steps(min(data.longest("valid"), data.longest("test")))
 
     @property
     def present(self) -> SamplerConfig:

@@ -19,7 +19,7 @@ def test_any_number_of_states_is_recorded(tmp_path, count):
         config=config,
         members=2,
         steps=4 * np.arange(count),
-        split=SimpleNamespace(system=SimpleNamespace(shown="density")),
+        split=SimpleNamespace(system=SimpleNamespace(shown="density", mask=None)),
     )
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         write_provenance(file, ensemble)

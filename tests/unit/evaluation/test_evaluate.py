@@ -14,7 +14,7 @@ from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import choose_trajectories, evaluate_trajectory
+from lola.evaluation.evaluate import choose_parts, evaluate_trajectory
 from lola.evaluation.scores.rows import Subject
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
@@ -144,10 +144,10 @@ def test_a_deterministic_emulator_has_one_member_and_no_spread(split):
 
 def test_trajectories_are_chosen_once_and_without_repeats(split):
     config = EvaluationConfig(trajectories=3)
-    chosen = choose_trajectories(split, config)
+    chosen = choose_parts(split, config).trajectories
     assert len(set(chosen)) == 3
-    assert chosen == choose_trajectories(split, config.replace(subject="persistence"))
-    assert len(choose_trajectories(split, config.replace(trajectories=99))) == 4
+    assert chosen == choose_parts(split, config.replace(subject="persistence")).trajectories
+    assert len(choose_parts(split, config.replace(trajectories=99)).trajectories) == 4
 
 
 def test_a_context_without_a_future_is_refused(split):

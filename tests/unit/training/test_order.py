@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import itertools
 
 import numpy as np
@@ -7,26 +8,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lola.core.errors import ConfigError
+from lola.data.window_numbering import WindowNumbering
 from lola.training.order import OrderConfig, SampleOrder
 
 
 @dataclasses.dataclass
 class Windows:
-    """Seven trajectories, with windows of 5 states at stride 4."""
+    """Seven trajectories, with windows of 5 states at stride 4; the windows of each."""
 
-    trajectories: int = 7
-    starts: int = 34
+    starts: tuple[int, ...] = (34,) * 7
     span: int = 17
     state_bytes: int = 10
     whole_trajectories: bool = False
 
+    @property
+    def numbering(self):
+        return WindowNumbering(np.array(self.starts) + self.span - 1, self.span)
+
     def __len__(self):
-        return self.trajectories * self.starts
+        return sum(self.starts)
 
 
 def order(windows=None, batch_size=6, seed=0, block=8, blocks=5):
     windows = windows or Windows()
-    longest = windows.starts if windows.whole_trajectories else block
+    longest = max(windows.starts) if windows.whole_trajectories else block
     memory = 2 * blocks * (longest + windows.span - 1) * windows.state_bytes / 1e9
     return SampleOrder(windows, OrderConfig(block=block, memory=memory), seed, batch_size)
 
@@ -39,9 +44,10 @@ def walk(order, samples):
 
 
 @pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("starts", [(34,) * 7, (34, 3, 0, 17, 1, 34, 50)])
 @pytest.mark.parametrize("blocks", [1, 5, 100])
-def test_every_window_of_an_epoch_is_seen_once(blocks, whole):
-    windows = Windows(whole_trajectories=whole)
+def test_every_window_of_an_epoch_is_seen_once(blocks, starts, whole):
+    windows = Windows(starts, whole_trajectories=whole)
     groups = walk(order(windows, blocks=blocks), 3 * len(windows))
     stream = np.concatenate([group.windows for group in groups])
     epochs = stream.reshape(3, len(windows))
@@ -67,7 +73,7 @@ def test_groups_follow_one_another_and_are_found_from_any_sample():
 def test_a_group_keeps_within_its_memory():
     windows = Windows()
     for group in walk(order(windows, blocks=5), 600):
-        trajectory, start = np.divmod(np.unique(group.windows), windows.starts)
+        trajectory, start = windows.numbering.locate(np.unique(group.windows))
         needed = {(t, j + k) for t, j in zip(trajectory, start, strict=True) for k in range(windows.span)}
         assert len(needed) <= 5 * (8 + windows.span - 1)
 
@@ -82,7 +88,7 @@ def test_blocks_are_runs_of_windows():
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_workers_share_out_the_blocks(lanes):
     """However a step is sliced, slices need disjoint blocks of the group, but for those at their borders."""
-    windows, batch_size, world = Windows(trajectories=40), 6, 6 // lanes
+    windows, batch_size, world = Windows((34,) * 40), 6, 6 // lanes
     first = order(windows, batch_size, blocks=24).at(0)
     slot = np.arange(len(first.windows)) % batch_size
     blocks = [set(first.windows[slot // lanes == rank] // 7) for rank in range(world)]
@@ -90,7 +96,15 @@ def test_workers_share_out_the_blocks(lanes):
 
 
 @pytest.mark.parametrize(("batch_size", "world"), [(6, 1), (6, 2), (6, 5), (64, 3), (300, 7)])
-@pytest.mark.parametrize("windows", [Windows(), Windows(starts=9, span=5), Windows(starts=2, span=30)])
+@pytest.mark.parametrize(
+    "windows",
+    [
+        Windows(),
+        Windows((9,) * 7, span=5),
+        Windows((2,) * 7, span=30),
+        Windows((34, 3, 0, 17, 1, 34, 5)),
+    ],
+)
 def test_no_worker_needs_more_memory_than_computed(windows, batch_size, world):
     every = order(windows, batch_size, block=4, blocks=6)
     for group in walk(every, 3 * len(windows)):
@@ -98,17 +112,37 @@ def test_no_worker_needs_more_memory_than_computed(windows, batch_size, world):
         for rank in range(world):
             lanes = range(rank * batch_size // world, (rank + 1) * batch_size // world)
             mine = group.windows[(slot >= lanes.start) & (slot < lanes.stop)]
-            trajectory, start = np.divmod(mine, windows.starts)
+            trajectory, start = windows.numbering.locate(mine)
             states = {(t, j + k) for t, j in zip(trajectory, start, strict=True) for k in range(windows.span)}
             assert len(states) <= every.states(len(lanes)) <= 6 * (4 + windows.span - 1)
 
 
+def test_the_order_of_trajectories_of_one_length_never_changes():
+    """Of finished trainings, and of those that go on: recorded before lengths could differ."""
+    digest = hashlib.sha256()
+    for whole in (False, True):
+        every = order(Windows((34,) * 7, whole_trajectories=whole), seed=3)
+        for group in walk(every, 600):
+            digest.update(group.windows.astype("<i8").tobytes())
+    assert digest.hexdigest()[:16] == "56e4c9ca36e2f6ba"
+
+
+def test_blocks_do_not_cross_trajectories_of_different_lengths():
+    windows = Windows((3, 17, 0, 34))
+    every = order(windows, block=8, blocks=100)
+    assert every.sizes.tolist() == [3, 5, 6, 6, 6, 7, 7, 7, 7]
+    assert every.firsts.tolist() == [0, 3, 8, 14, 20, 26, 33, 40, 47]
+    whole = order(Windows((3, 17, 0, 34), whole_trajectories=True), blocks=100)
+    assert whole.sizes.tolist() == [3, 17, 34]
+    assert windows.numbering.short == 1
+
+
 def test_a_batch_is_spread_over_the_group():
-    windows = Windows(trajectories=40)
+    windows = Windows((34,) * 40)
     group = order(windows, 24, blocks=24).at(0)
     batch = group.windows[:24]
     assert len(set((batch // 7).tolist())) > 18
-    assert len(set((batch // windows.starts).tolist())) > 10
+    assert len(set((batch // 34).tolist())) > 10
 
 
 def test_the_seed_decides():
@@ -126,7 +160,10 @@ def test_too_little_memory_is_refused():
 @settings(max_examples=30, deadline=None)
 @given(
     windows=st.builds(
-        Windows, st.integers(1, 6), st.integers(1, 12), st.integers(1, 6), whole_trajectories=st.booleans()
+        Windows,
+        st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(any),
+        st.integers(1, 6),
+        whole_trajectories=st.booleans(),
     ),
     block=st.integers(1, 8),
     blocks=st.integers(1, 6),

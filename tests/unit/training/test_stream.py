@@ -8,6 +8,7 @@ import torch
 
 from lola.core.errors import DataError
 from lola.data.state import Batch
+from lola.data.window_numbering import WindowNumbering
 from lola.training.order import OrderConfig
 from lola.training.stream import BatchStream, fixed_batches
 
@@ -15,14 +16,14 @@ from lola.training.stream import BatchStream, fixed_batches
 class Numbers:
     """Trajectories whose states are their own numbers, `1000 trajectory + time`; windows of 3 at stride 2."""
 
-    starts, span, state_bytes, whole_trajectories = 11, 5, 8, False
+    state_bytes, whole_trajectories = 8, False
 
     def __init__(self, trajectories=9):
-        self.trajectories = trajectories
+        self.numbering = WindowNumbering([15] * trajectories, 5)
         self.loads, self.buffers = [], []
 
     def __len__(self):
-        return self.trajectories * self.starts
+        return len(self.numbering)
 
     def allocate(self, states):
         self.buffers.append(states)

@@ -104,6 +104,14 @@ def test_scores_are_in_closed_form_those_of_a_shifted_truth():
     torch.testing.assert_close(lola.score(truth, members[:1])["crps"], torch.ones(2, 3))
 
 
+def test_scores_of_some_cells_do_not_see_the_others():
+    truth, valid = torch.randn(2, 3, 8, 8), torch.rand(8, 8) > 0.3
+    members = torch.where(valid, truth + 1, 1e9)[None]
+    torch.testing.assert_close(lola.score(truth, members, valid)["skill"], torch.ones(2, 3))
+    with pytest.raises(ConfigError, match=r"valid must be bool with shape \(8, 8\)"):
+        lola.score(truth, members, valid[1:])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

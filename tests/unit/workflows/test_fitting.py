@@ -94,7 +94,7 @@ def test_impossible_observations_are_refused(observed, message):
 
 
 def test_windows_that_fit_have_an_order():
-    windows = Windows(trajectories=3, steps=10, span=5, state_bytes=100, whole_trajectories=False)
+    windows = Windows(lengths=[10, 10, 10], span=5, state_bytes=100, whole_trajectories=False)
     assert len(windows) == 18
     fit_training(SMOKE.pixel_training, windows, 5)
 

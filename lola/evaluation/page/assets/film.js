@@ -32,7 +32,7 @@
     return sheets.get(source);
   };
 
-  const paint = (canvas, { wide, grey }, truth, frame, map) => {
+  const paint = (canvas, { wide, grey }, truth, blank, frame, map) => {
     const context = canvas.getContext("2d");
     const picture = context.createImageData(width, height);
     const corner = Math.floor(frame / columns) * height * wide + (frame % columns) * width;
@@ -42,7 +42,7 @@
         const value = truth ? Math.min(255, Math.max(0, 128 + grey[at] - truth.grey[at])) : grey[at];
         const to = 4 * (y * width + x);
         for (let c = 0; c < 3; c++) picture.data[to + c] = map[3 * value + c];
-        picture.data[to + 3] = 255;
+        picture.data[to + 3] = blank && blank.grey[y * blank.wide + x] > 127 ? 0 : 255;
       }
     context.putImageData(picture, 0, 0);
   };
@@ -68,12 +68,14 @@
     const lead = film.lead_times[frame];
     const shown = rows();
     const pictures = await Promise.all(shown.map((row) => sheet(row.sheets[channel])));
+    const blank = film.blank ? await sheet(film.blank) : null;
     const stale = frame !== Number(slider.value) || channel !== Number(field.value);
     if (stale || tiles.children.length !== shown.length) return;
     shown.forEach((row, i) => {
       const canvas = tiles.children[i].firstChild;
       const differs = differ.checked && i > 0 && row.scale === "truth";
-      paint(canvas, pictures[i], differs ? pictures[0] : null, frame, maps[differs ? "RdBu_r" : "inferno"]);
+      const map = maps[differs ? "RdBu_r" : "inferno"];
+      paint(canvas, pictures[i], differs ? pictures[0] : null, blank, frame, map);
       if (row.scale === "spread") {
         const [low, high] = film.limits[channel];
         tiles.children[i].lastChild.textContent = `${row.name} (0 to ${Number(((high - low) / 2).toPrecision(2))})`;

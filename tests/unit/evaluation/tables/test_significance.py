@@ -77,6 +77,11 @@ def test_a_ratio_of_what_is_not_finite():
     assert np.isnan(high)
 
 
+def test_a_ratio_leaves_out_ranges_that_a_trajectory_does_not_reach():
+    one, other = np.array([[2.0, 6.0], [2.0, np.nan]]), np.array([[1.0, 2.0], [1.0, np.nan]])
+    assert error_ratio(one, other)[0] == pytest.approx(np.sqrt(2 * 3))
+
+
 def test_holm_multiplies_and_never_decreases():
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.9])) == pytest.approx([1.0, 1.0])

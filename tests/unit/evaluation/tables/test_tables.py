@@ -5,7 +5,8 @@ import pytest
 from tidy_tables import tidy
 
 from lola.evaluation.scores.rows import model_key
-from lola.evaluation.tables.cells import RATIO
+from lola.evaluation.tables.cells import RATIO, CellTable
+from lola.evaluation.tables.curves import curves_of
 from lola.evaluation.tables.formats import markdown
 from lola.evaluation.tables.lead_times import (
     SPECTRUM,
@@ -41,6 +42,25 @@ def test_squares_are_averaged_over_trajectories_before_dividing():
              tidy([[1, 1], [2, 7]], "skill", members=4, lead_times=(4, 8))]  # fmt: skip
     table = lead_time_table(pa.concat_tables(parts), RATIO, [(1, 20)])
     assert values(table)["1-20"] == pytest.approx((np.sqrt(10 / 5) + np.sqrt(25 / 50)) / 2)
+
+
+def test_trajectories_that_end_early_count_where_they_exist():
+    """Means are over the trajectories that have a lead time, and never unstable for it."""
+    parts = [tidy([[1, 2, 6], [3, 4, 8]]), tidy([[8, 3]], lead_times=(4, 20), trajectory="short")]
+    metrics = pa.concat_tables(parts)
+    table = lead_time_table(metrics, "vrmse", RANGES)
+    assert values(table) == {"1-20": pytest.approx((12 / 3 + 9 / 3) / 2), "21-end": 7.0}
+    assert list(table["trajectories"]) == [3, 2]
+    assert list(table["unstable"]) == [0, 0]
+    assert np.isfinite(table[["low", "high"]].to_numpy()).all()
+    long = lead_time_table(tidy([[1, 2, 6], [3, 4, 8]]), "vrmse", [(21, None)])
+    assert table.iloc[1][["low", "high"]].tolist() == long.iloc[0][["low", "high"]].tolist()
+    (whole,) = lead_time_table(metrics, "vrmse", [(1, None)]).itertuples()
+    assert whole.value == pytest.approx((12 / 3 + 9 / 3 + 14 / 2) / 3)
+    assert whole.low < whole.value < whole.high
+    mean, *_ = curves_of(CellTable(metrics).of("vrmse"), "vrmse", "truth")
+    np.testing.assert_allclose(mean.value, [4, 3, 7])
+    assert np.isfinite([mean.low, mean.high]).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
