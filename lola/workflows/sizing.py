@@ -3,6 +3,8 @@
 On `d` grid axes an autoencoder down-samples by a factor `f` along each, and with `n` latent channels of
 states with `C` channels compresses by `C f^d / n`. `f` is the largest power of two up to 16 (32 for planes of
 more than 2^15 cells, 8 for volumes) that divides every axis and leaves 4 cells of it; it is at least 4.
+
+Of fields of which a few states fill the memory, batches, blocks of an order and ensembles are smaller.
 """
 
 import dataclasses
@@ -15,11 +17,14 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.storage.stages import resolve_storage, well_folder
-from lola.workflows.sweep import SweepConfig
+from lola.training.config import TrainingConfig
+from lola.training.order import GIGABYTE
+from lola.workflows.sweep import ENSEMBLE_BYTES, SweepConfig
 
 LARGE_PLANE = 2**15  # cells
 RATES = (10, 40, 160)
 MAX_BLOCK = 51  # states encoded at once
+FLOAT = 4  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +106,33 @@ class DataSizes:
         """States that an autoencoder encodes at once."""
         return min(MAX_BLOCK, -(-self.steps // 2))
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of a state."""
+        return FLOAT * len(self.system.channels) * math.prod(self.grid)
+
+    def field_training(self, training: TrainingConfig) -> TrainingConfig:
+        """A training on single states, two blocks and a batch of which fit in the memory of its order."""
+        held = max(1, round(training.order.memory * GIGABYTE) // self.state_bytes)
+        return training.replace(
+            batch_size=min(training.batch_size, _power_of_two(held)),
+            order=training.order.replace(block=min(training.order.block, max(1, held // 2))),
+        )
+
+    def latent_training(self, training: TrainingConfig, state_bytes: int) -> TrainingConfig:
+        """A training on latent states, whose order holds two whole trajectories."""
+        least = math.ceil(2 * self.steps * state_bytes / GIGABYTE)
+        return training.replace(order=training.order.replace(memory=max(training.order.memory, float(least))))
+
+    def members(self, most: int, state_bytes: int) -> int:
+        """The members of an ensemble of latent trajectories that an evaluation can hold."""
+        return min(most, _power_of_two(max(2, int(ENSEMBLE_BYTES) // (self.steps * state_bytes))))
+
+
+def _power_of_two(most: int) -> int:
+    """The largest that is not above a number."""
+    return 1 << (most.bit_length() - 1)
+
 
 def fitted(config: SweepConfig, data: DataSizes, channels: tuple[int, ...]) -> SweepConfig:
     """A preset with the networks that fit the data, of the widths that it has.
@@ -115,8 +147,13 @@ def fitted(config: SweepConfig, data: DataSizes, channels: tuple[int, ...]) -> S
     network = config.neural_solver.network
     assert isinstance(network, TransformerConfig)
     latent = data.latent_network(network)
+    rates = data.latent_channels()[: len(config.latent_channels)]
+    latent_bytes = FLOAT * max(rates) * math.prod(size // data.factor for size in data.grid)
     return config.replace(
-        latent_channels=data.latent_channels()[: len(config.latent_channels)],
+        latent_channels=rates,
+        autoencoder_training=data.field_training(config.autoencoder_training),
+        emulator_training=data.latent_training(config.emulator_training, latent_bytes),
+        evaluation=config.evaluation.replace(members=data.members(config.evaluation.members, latent_bytes)),
         autoencoder=data.autoencoder(*channels),
         cache=config.cache.replace(block=data.block),
         diffusion=config.diffusion.replace(network=latent),

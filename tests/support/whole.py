@@ -1,0 +1,59 @@
+"""A whole sweep in this process, without a cluster: statistics, trainings, caches, evaluations, report."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import pytest
+from inline import run_inline
+from small_run import train_here
+
+from lola.distributed.jobs import compute_statistics
+from lola.distributed.jobs.compute_statistics import block_moments
+from lola.distributed.jobs.train import run_training
+from lola.distributed.trials import make
+from lola.evaluation.page import page
+from lola.storage.remote import AnyPath
+from lola.workflows import presets
+from lola.workflows.plan import Plan
+from lola.workflows.sweep import SweepConfig
+from lola.workflows.sweep_report import report_sweep
+
+
+def brief_sweep(folder: Path, storage: Path, steps: int = 2) -> SweepConfig:
+    """The smoke preset for the dataset in a folder, with trainings of a few steps."""
+    config = presets.smoke(str(folder), storage=str(storage))
+    brief = {"steps": steps, "report_every": steps, "batch_size": 2, "valid_samples": 2, "warmup": 0}
+    return config.replace(
+        autoencoder_training=config.autoencoder_training.replace(**brief),
+        emulator_training=config.emulator_training.replace(**brief),
+        pixel_training=config.pixel_training.replace(**brief),
+        solver_steps=(2,),
+        evaluation=config.evaluation.replace(trajectories=1, starts=config.evaluation.starts[:1]),
+    )
+
+
+def moments_here(shards, block, *_):
+    """The moments of every block of some files."""
+    return [
+        row
+        for number, shard in shards.items()
+        for table in shard.blocks(number, block)
+        for row in block_moments(table, shards).to_pylist()
+    ]
+
+
+def sweep_here(plan: Plan, monkeypatch: pytest.MonkeyPatch, stills: bool = True) -> AnyPath:
+    """Make all stages of a sweep and its report, with or without pictures of its charts; returns the page."""
+    run_inline(monkeypatch)
+    if not stills:
+        monkeypatch.setattr(page, "save_still", lambda chart, path: [])
+    monkeypatch.setattr(compute_statistics, "_stream", moments_here)
+    monkeypatch.setattr(compute_statistics, "configure_ray_data", lambda: None)
+    for trial in plan.trials:
+        for step in trial.steps:
+            if getattr(step.run, "func", None) is run_training:
+                step = dataclasses.replace(step, run=functools.partial(train_here, *step.run.args))
+            with step.stage.lease():
+                make(step)
+    return report_sweep(plan)
