@@ -7,7 +7,7 @@ from wells import LAYOUTS, SPLITS, write_well
 from whole import brief_sweep, sweep_here
 
 from lola.core.errors import DataError
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 QUICK = ("acoustic_scattering_maze", "MHD_64", "planetswe")
 """Constant fields in 2d, 3d, and a sphere."""
@@ -41,8 +41,8 @@ def test_the_dummy_data_of_the_well(tmp_path, monkeypatch):
     assert [field.role for field in plan.system.fields] == ["state", "constant", "scalar"]
 
 
-def _sweep(folder, tmp_path, monkeypatch, stills) -> Plan:
-    plan = Plan(brief_sweep(folder, tmp_path), tmp_path / "root", folder.parent)
+def _sweep(folder, tmp_path, monkeypatch, stills) -> SweepPlan:
+    plan = SweepPlan(brief_sweep(folder, tmp_path), tmp_path / "root", folder.parent)
     page = sweep_here(plan, monkeypatch, stills)
     assert plan.system.name in page.read_text().replace(" ", "_")
     evolving = {plan.system.channels[number] for number in plan.system.evolving}

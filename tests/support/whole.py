@@ -15,7 +15,7 @@ from lola.distributed.trials import make
 from lola.evaluation.page import page
 from lola.storage.remote import AnyPath
 from lola.workflows import presets
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.sweep_report import report_sweep
 
@@ -33,7 +33,12 @@ def brief_sweep(folder: Path, storage: Path, steps: int = 2) -> SweepConfig:
     )
 
 
-def moments_here(shards, block, *_):
+def statistics_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let statistics be computed in this process."""
+    monkeypatch.setattr(compute_statistics, "_stream", _moments)
+
+
+def _moments(shards, block, *_):
     """The moments of every block of some files."""
     return [
         row
@@ -43,13 +48,12 @@ def moments_here(shards, block, *_):
     ]
 
 
-def sweep_here(plan: Plan, monkeypatch: pytest.MonkeyPatch, stills: bool = True) -> AnyPath:
+def sweep_here(plan: SweepPlan, monkeypatch: pytest.MonkeyPatch, stills: bool = True) -> AnyPath:
     """Make all stages of a sweep and its report, with or without pictures of its charts; returns the page."""
     run_inline(monkeypatch)
     if not stills:
         monkeypatch.setattr(page, "save_still", lambda chart, path: [])
-    monkeypatch.setattr(compute_statistics, "_stream", moments_here)
-    monkeypatch.setattr(compute_statistics, "configure_ray_data", lambda: None)
+    statistics_here(monkeypatch)
     for trial in plan.trials:
         for step in trial.steps:
             if getattr(step.run, "func", None) is run_training:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from well_reader import compare
 from wells import LAYOUTS, write_well
-from whole import moments_here
+from whole import statistics_here
 
 from lola.core.errors import ConfigError
 from lola.data.description import PAPER, described_systems, get_system
@@ -16,7 +16,7 @@ from lola.data.well.find import find_system
 from lola.distributed.jobs import compute_statistics as statistics
 from lola.workflows import presets
 from lola.workflows.dataset_info import DatasetInfo
-from lola.workflows.plan import Plan
+from lola.workflows.plan import SweepPlan
 
 OF_ONE_LENGTH = [name for name, layout in LAYOUTS.items() if len(layout.steps) == 1]
 
@@ -61,8 +61,7 @@ def test_data_sets_open_as_the_well_reads_them(name, tmp_path, monkeypatch):
     assert torch.equal(split.read(1, 2, 5), read.read(1, 2, 5))
     assert torch.isfinite(split.parameters(0)).all()
 
-    monkeypatch.setattr(statistics, "_stream", moments_here)
-    monkeypatch.setattr(statistics, "configure_ray_data", lambda: None)
+    statistics_here(monkeypatch)
     stage = statistics.statistics_stage(tmp_path / "root", system, split.fingerprint)
     statistics.compute_statistics(stage, system, datasets)
     known = with_statistics(system, stage.folder)
@@ -77,7 +76,7 @@ def test_data_sets_open_as_the_well_reads_them(name, tmp_path, monkeypatch):
         assert torch.isfinite(Standardisation(known).forward(symmetry.apply(states))).all()
 
     config = presets.smoke(str(folder), storage=str(tmp_path / "root"))
-    plan = Plan(config, tmp_path / "root", folder.parent)
+    plan = SweepPlan(config, tmp_path / "root", folder.parent)
     assert plan.system == system
     assert plan.trials
     assert all(size % config.autoencoder.patch_size == 0 for size in split.grid)
@@ -99,7 +98,7 @@ def test_published_sizes_are_planned_without_files(name, tmp_path):
     info = DatasetInfo.of_publication(system)
     assert (info.grid, info.steps) == (system.published.grid, system.published.steps)
     config = presets.mini(name, storage=str(tmp_path))
-    plan = Plan(config, tmp_path, tmp_path, info)
+    plan = SweepPlan(config, tmp_path, tmp_path, info)
     rates = [plan.compression(n) for n in config.latent_channels]
     assert 7 <= rates[0] < rates[1] < rates[2] <= 240
 
