@@ -221,13 +221,14 @@ def write_ensemble(
     _check_free_space(ensemble, target)
     split, count = ensemble.split, len(config.trajectories) * ensemble.members
     with atomic_path(target) as tmp_path, writing(tmp_path, "w") as file:
-        axes = dict(zip("xyz", split.coordinates, strict=False))
+        axes = dict(zip(split.axes, split.coordinates, strict=True))
         scalars: dict[str, Any] = {
             name: np.repeat(values, ensemble.members)
             for name, values in zip(split.constants, ensemble.scalars.T, strict=True)
         }
         boundary = split.trajectories[0].boundary
-        write_layout(file, split.system.datasets[0], count, ensemble.times(), axes, scalars, boundary)
+        dataset, times = split.system.datasets[0], ensemble.times()
+        write_layout(file, dataset, count, times, axes, scalars, boundary, split.grid_type)
         orders = {field.name: field.order for field in split.system.fields if field.role != "scalar"}
         create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
         write_provenance(file, ensemble)

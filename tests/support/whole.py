@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ def sweep_here(plan: SweepPlan, monkeypatch: pytest.MonkeyPatch, stills: bool = 
         for step in trial.steps:
             if getattr(step.run, "func", None) is run_training:
                 step = dataclasses.replace(step, run=functools.partial(train_here, *step.run.args))
-            with step.stage.lease():
+            with step.stage.lease(), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Learning rate changed")  # by heavyball, in workers too
                 make(step)
     return report_sweep(plan)

@@ -20,12 +20,13 @@ from lola.core.errors import DataError, LolaError
 from lola.data.casting import cast_checked
 from lola.data.hdf5 import file_name, file_size, missing_filter, open_hdf5
 from lola.data.systems import Boundary, System
-from lola.data.well.attributes import boundary, flag, texts
+from lola.data.well.attributes import boundary, flag, text, texts
 from lola.data.well.fields import NUMBERS, fields_of, location, read_axis, read_row, stored_shape
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
 
+CARTESIAN = "cartesian"
 ROLES = ("state", "constant", "scalar")
 
 
@@ -38,6 +39,8 @@ class Header:
     split: str
     count: int  # the number `N` of trajectories
     steps: int  # the number `L` of states of each
+    grid_type: str  # cartesian, spherical, ...
+    axes: tuple[str, ...]  # the names of the grid axes
     grid: tuple[int, ...]  # the number of cells along each grid axis
     coordinates: tuple[np.ndarray, ...]  # the coordinates of the cells along each grid axis
     constants: tuple[str, ...]  # the names of the constant scalars, in the file's order
@@ -136,6 +139,8 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
         split=split,
         count=count,
         steps=steps,
+        grid_type=text(file.attrs.get("grid_type", CARTESIAN)),
+        axes=tuple(axes),
         grid=grid,
         coordinates=coordinates,
         constants=constants,

@@ -26,7 +26,7 @@ from lola.data.hdf5 import file_name, join, list_files, missing_files_error, mis
 from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
 from lola.data.well.fields import location, read_axis, read_field, varies
-from lola.data.well.header import Header, read_header
+from lola.data.well.header import CARTESIAN, Header, read_header
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
@@ -63,6 +63,8 @@ class WellSplit:
     trajectories: tuple[TrajectoryRef, ...]
     fingerprint: str  # a hash of the files' names, sizes, headers and samples of their bytes
     excluded: tuple[str, ...] = ()  # the ids of trajectories that were left out one by one
+    axes: tuple[str, ...] = ("x", "y", "z")  # the names of the grid axes in the first file
+    grid_type: str = CARTESIAN  # that of the first file
 
     @functools.cached_property
     def steps(self) -> int:
@@ -328,6 +330,8 @@ def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str]
             *([partly] if partly else []),
         ),
         excluded=excluded,
+        axes=first.axes,
+        grid_type=first.grid_type,
     )
 
 

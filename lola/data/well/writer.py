@@ -29,6 +29,7 @@ from lola.data.statistics import Moments
 from lola.data.systems import Boundary
 from lola.data.well.attributes import texts
 from lola.data.well.fields import varies
+from lola.data.well.header import CARTESIAN
 from lola.storage.remote import AnyPath, find_files, translate_fs_errors
 from lola.storage.stages import atomic_path
 
@@ -92,12 +93,13 @@ def write_layout(
     axes: Mapping[str, np.ndarray],
     scalars: Mapping[str, float | np.ndarray],
     boundary: np.ndarray,
+    grid_type: str = CARTESIAN,
 ) -> None:
     """Write all but the fields; scalars are as for `write_well_file`, or one per trajectory, `(N,)`."""
     constants = {name: value for name, value in scalars.items() if np.ndim(value) == 0}
     file.attrs.update(
         dataset_name=dataset,
-        grid_type="cartesian",
+        grid_type=grid_type,
         n_spatial_dims=len(axes),
         n_trajectories=count,
         simulation_parameters=_names(scalars),

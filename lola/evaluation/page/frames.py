@@ -41,10 +41,13 @@ def trajectory_frames(split: WellSplit) -> Figure:
         states = states[..., states.shape[-1] // 2]
     rows = {}
     for name, number, values in zip(names, numbers, states, strict=True):
-        if system.transforms[number] == "identity":
-            rows[name.replace("_", " ")] = values
-        else:
-            rows[f"log10 {name}"] = np.log10(np.maximum(values, 1e-30))
+        match system.transforms[number]:
+            case "identity":
+                rows[name.replace("_", " ")] = values
+            case "arcsinh":  # of both signs
+                rows[f"arcsinh {name}"] = np.arcsinh(values)
+            case _:
+                rows[f"log10 {name}"] = np.log10(np.maximum(values, 1e-30))
     times = split.axis(0, "time")
     rows = {name: shrink(values, SIZE) for name, values in rows.items()}
     axes = [_shrunk(axis, split.grid[:2]) for axis in split.coordinates[:2]]

@@ -2,8 +2,10 @@ import dataclasses
 import functools
 import math
 import re
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -167,6 +169,28 @@ def test_the_well_reads_an_ensemble(tmp_path, config):
         states = torch.cat([sample["input_fields"], sample["output_fields"]])
         assert torch.equal(torch.movedim(states, -1, 0), ours.read(row, 0, 7))
         assert sample["constant_scalars"].item() == pytest.approx(1.5)
+
+
+def test_axes_keep_their_names_and_their_kind(tmp_path, config, initial):
+    """Components of vectors are along them: of a sphere, not along x and y."""
+    sphere = tmp_path / DATASET / "data" / "test" / "sphere.hdf5"
+    sphere.parent.mkdir(parents=True)
+    shutil.copy(initial, sphere)
+    names = {"x": "theta", "y": "phi"}
+    with h5py.File(sphere, "r+") as file:
+        file.attrs["grid_type"] = "equiangular"
+        for old, new in names.items():
+            file["dimensions"].move(old, new)
+        file["dimensions"].attrs["spatial_dims"] = list(names.values())
+        for condition in file["boundary_conditions"].values():
+            condition.attrs["associated_dims"] = [
+                names[str(axis)] for axis in condition.attrs["associated_dims"]
+            ]
+    path = write_ensemble(config(states=2).replace(initial=str(sphere)), tmp_path / "ensemble.hdf5")
+    with h5py.File(path) as file:
+        assert file.attrs["grid_type"] == "equiangular"
+        assert [*file["dimensions"].attrs["spatial_dims"]] == ["theta", "phi"]
+        assert len(file["dimensions/theta"]) == len(open_well_file(initial, EULER).coordinates[0])
 
 
 def test_members_by_other_parameters_differ(tmp_path, config):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import h5py
 import numpy as np
 import pytest
@@ -50,6 +52,21 @@ def test_three_dimensions_are_sliced(medium):
     figure = trajectory_frames(open_split(root, TURBULENCE_GRAVITY_COOLING, "test"))
     picture = np.asarray(figure.axes[FRAMES - 1].collections[0].get_array())
     np.testing.assert_allclose(picture, np.log10(fields["density"][2, :, :, 2]).T, rtol=0, atol=1e-6)
+
+
+def test_fields_of_both_signs_are_not_drawn_as_logarithms(medium):
+    root, _ = medium
+    first, *others = TURBULENCE_GRAVITY_COOLING.fields
+    fields = (dataclasses.replace(first, transform="arcsinh"), *others)
+    system = dataclasses.replace(TURBULENCE_GRAVITY_COOLING, fields=fields)
+    with h5py.File(next((root / system.name / "data" / "test").iterdir()), "r+") as file:
+        file["t0_fields/density"][...] -= 1.5
+        values = np.asarray(file["t0_fields/density"])[0, -1, :, :, 2]
+    figure = trajectory_frames(open_split(root, system, "test"))
+    assert figure.axes[0].get_ylabel() == "arcsinh density"
+    picture = np.asarray(figure.axes[FRAMES - 1].collections[0].get_array())
+    np.testing.assert_allclose(picture, np.arcsinh(values).T, rtol=0, atol=1e-6)
+    assert picture.min() < 0
 
 
 def test_a_page_shows_the_simulation(medium):
