@@ -21,7 +21,7 @@ def _parameter(name: str):
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", map(_parameter, LAYOUTS))
+@pytest.mark.parametrize("name", [_parameter(name) for name in LAYOUTS])
 def test_a_sweep_ends_with_a_report(name, tmp_path, monkeypatch):
     folder = write_well(tmp_path / "well", name)
     _sweep(folder, tmp_path, monkeypatch, stills=name not in QUICK)
