@@ -9,8 +9,10 @@ import pytest
 from inline import run_inline
 from small_run import train_here
 
+from lola.data.well.scan import ScannedFile
+from lola.data.well.simulation_files import simulation_files
 from lola.distributed.jobs import compute_statistics
-from lola.distributed.jobs.compute_statistics import block_moments
+from lola.distributed.jobs.datasource import WellDatasource
 from lola.distributed.jobs.train import run_training
 from lola.distributed.trials import make
 from lola.evaluation.page import page
@@ -36,17 +38,14 @@ def brief_sweep(folder: Path, storage: Path, steps: int = 2) -> SweepConfig:
 
 def statistics_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let statistics be computed in this process."""
-    monkeypatch.setattr(compute_statistics, "_stream", _moments)
+    monkeypatch.setattr(compute_statistics, "_stream", _found)
 
 
-def _moments(shards, block, *_):
-    """The moments of every block of some files."""
-    return [
-        row
-        for number, shard in shards.items()
-        for table in shard.blocks(number, block)
-        for row in block_moments(table, shards).to_pylist()
-    ]
+def _found(split, block, *_):
+    """What is found in each trajectory of a split."""
+    files = {n: ScannedFile(file.split, file.members) for n, file in enumerate(simulation_files(split))}
+    tasks = WellDatasource(files, block).get_read_tasks(parallelism=1)
+    return [row for task in tasks for table in task() for row in table.to_pylist()]
 
 
 def sweep_here(plan: SweepPlan, monkeypatch: pytest.MonkeyPatch, stills: bool = True) -> AnyPath:
