@@ -6,18 +6,15 @@ import pytest
 from wells import LAYOUTS, SPLITS, write_well
 from whole import brief_sweep, sweep_here
 
-from lola.core.errors import DataError
 from lola.workflows.plan import SweepPlan
 
 QUICK = ("acoustic_scattering_maze", "MHD_64", "planetswe")
 """Constant fields in 2d, 3d, and a sphere."""
-LENGTHS = pytest.mark.xfail(raises=DataError, strict=True, reason="trajectories of two lengths")
 
 
 def _parameter(name: str):
     marks = [pytest.mark.slow]
     marks += [pytest.mark.long] if name not in QUICK else []
-    marks += [LENGTHS] if len(LAYOUTS[name].steps) > 1 else []
     return pytest.param(name, marks=marks)
 
 

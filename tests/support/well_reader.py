@@ -51,8 +51,8 @@ def _compare(
     system = system or Datasets(root).infer(dataset, split)
     ours = Datasets(root).open(system, split)
     stop = start + (length - 1) * stride + 1
-    starts = ours.steps - (length - 1) * stride
-    assert len(theirs) == starts * len(ours.trajectories)
+    starts = [each.steps - (length - 1) * stride for each in ours.trajectories]
+    assert len(theirs) == sum(starts)
     names = [name for order in range(3) for name in theirs.metadata.field_names[order]]
     constant = [name for order in range(3) for name in theirs.metadata.constant_field_names[order]]
     expected = (*names, *constant, *theirs.metadata.scalar_names)
@@ -62,7 +62,7 @@ def _compare(
     assert list(ours.constants) == theirs.metadata.constant_scalar_names
     assert ours.grid == theirs.metadata.spatial_resolution
     for i in range(len(ours.trajectories)):
-        sample = theirs[i * starts + start]
+        sample = theirs[sum(starts[:i]) + start]
         window = ours.read(i, start, stop, stride)
         fields = torch.cat([sample["input_fields"], sample["output_fields"]]).movedim(-1, 0)
         torch.testing.assert_close(window[: len(names)], fields, rtol=0, atol=0)
