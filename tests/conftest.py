@@ -1,5 +1,6 @@
 """What several tests need: a small dataset, an object store, and a browser."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ def pytest_xdist_make_scheduler(config, log):
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid):
             file = super()._split_scope(nodeid)
-            return "sweep" if "undisturbed" in (config.rootpath / file).read_text() else file
+            text = (config.rootpath / file).read_text()
+            return "sweep" if re.search(r"\(.*(undisturbed|prometheus)\b.*\):", text) else file
 
     return Scheduling(config, log)
 

@@ -91,9 +91,10 @@ class DataSizes:
         )
 
     def latent_network(self, network: TransformerConfig) -> TransformerConfig:
-        """A transformer of latent states, with at most 8 tokens along the longest axis of a volume."""
-        longest = max(self.grid) // self.factor
-        return network.replace(patch_size=(1, 2, 2, 2)) if len(self.grid) == 3 and longest >= 8 else network
+        """A transformer of latent states, of half as many tokens along the axes of a large volume."""
+        cells = [size // self.factor for size in self.grid]
+        halves = len(cells) == 3 and max(cells) >= 8 and all(size % 2 == 0 for size in cells)
+        return network.replace(patch_size=(1, 2, 2, 2)) if halves else network
 
     def pixel_solver(self, network: TransformerConfig) -> NeuralSolverConfig | None:
         """A neural solver of the fields; None of a volume, whose tokens would be too many."""

@@ -140,6 +140,7 @@ def long_folder(place: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_users_of_a_group_share_a_root_without_homes_or_gpus(place):
     """One trains the autoencoder; another uses it, and goes on; one of no group is refused in a line."""
     alice, bob, carol = as_user(place, ALICE), as_user(place, BOB), as_user(place, CAROL, CAROL)

@@ -45,6 +45,7 @@ def contents(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_lost_files_come_back_the_same(tmp_path, system):
     package, *options = SYSTEMS[system]

