@@ -35,7 +35,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         if cluster.count_pending(self.request):
             return describe_pending("", self.request, lambda: cluster, at_least=0)
         if not cluster.can_run_now(self.request):  # what is taken may be its own already
-            return f"its workers start once {self.request.each} are free"
+            return f"its workers are starting, or waiting for {self.request.each}"
         return "its workers are starting"
 
     def begin(self, *_: Any, **__: Any) -> None:
