@@ -274,8 +274,9 @@ def _check(system: System, source: str) -> None:
         )
     named = {"shown": [system.shown], "bounds": [each.channel for each in system.bounds]}
     named |= {f"conserved.{each.name}.channels": list(each.channels) for each in system.conserved}
-    for reflection in system.reflections:
-        named["symmetries.reflections"] = [n for n, _ in (*reflection.complements, *reflection.tilts)]
+    named["symmetries.reflections"] = [
+        name for each in system.reflections for name, _ in (*each.complements, *each.tilts)
+    ]
     evolving = [system.channels[number] for number in system.evolving]
     for key, names in named.items():
         for name in names:

@@ -52,6 +52,10 @@ def test_a_description_chooses_fields_their_order_and_transforms():
         ("shown: c", "shown names c; the channels are a, u_x, u_y, b, s"),
         ("shown: b", "shown names b, which is given and not emulated"),
         ("symmetries: {flips: [2]}", "symmetries name axis 2; the axes are 0 to 1"),
+        (
+            "symmetries: {reflections: [{axis: 0, tilts: [[c, 1]]}, {axis: 1, complements: [[a, 1]]}]}",
+            "symmetries.reflections names c",
+        ),
         ("bounds: {a: [2, 1]}", r"bounds.a must be \[low, high\]"),
         ("conserved: {mass: {channels: [rho]}}", "conserved.mass.channels names rho"),
         ("conserved: {mass: {channels: [a], boundaries: [closed]}}", "conserved.mass.boundaries.0"),
