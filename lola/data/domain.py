@@ -17,9 +17,13 @@ TOLERANCE = 1e-3
 """How far a value may be from the mask's after standardising and back, relative to the larger of it and 1."""
 
 
+def _tolerance(mask: Mask) -> float:
+    return TOLERANCE * max(1.0, abs(mask.outside))
+
+
 def outside(values: np.ndarray, mask: Mask) -> np.ndarray:
     """Where values of the mask's field say that a cell is outside."""
-    return values.astype(np.float32) == np.float32(mask.outside)
+    return np.abs(values.astype(np.float64) - mask.outside) <= _tolerance(mask)
 
 
 def inside(x: Tensor, system: System) -> Tensor | None:
@@ -36,7 +40,7 @@ def inside(x: Tensor, system: System) -> Tensor | None:
         return None
     cells = x.narrow(-system.dimensions - 2, system.channels.index(system.mask.field), 1)
     cells = cells.narrow(-system.dimensions - 1, 0, 1)
-    return (cells - system.mask.outside).abs() > TOLERANCE * max(1.0, abs(system.mask.outside))
+    return (cells - system.mask.outside).abs() > _tolerance(system.mask)
 
 
 def fill(values: np.ndarray, cells: np.ndarray, first: int, system: System) -> np.ndarray:

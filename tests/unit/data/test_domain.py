@@ -10,7 +10,7 @@ from oceans import DESCRIPTION, GRID, LAND, MEAN, STD, STEPS, fields, system_of,
 
 from lola.core.config import fingerprint
 from lola.core.errors import ConfigError, DataError
-from lola.data.domain import inside
+from lola.data.domain import inside, outside
 from lola.data.faults import merged
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
@@ -58,6 +58,17 @@ def test_a_mask_of_everything_is_an_error(tmp_path):
     root = write_ocean(tmp_path, np.ones(GRID, bool))
     with pytest.raises(DataError, match=r"land is 1 everywhere.*correct mask\.outside"):
         open_split(root, system_of(root), "train").read(0, 0, 1)
+
+
+def test_files_and_states_have_the_same_cells_outside(root, ocean):
+    """Also where the field of the mask has values next to the one outside."""
+    values = np.array([[1, 1 + 5e-4, 0.99, 0]] * 2, dtype=np.float32)
+    x = torch.zeros(4, 1, 2, 4)
+    x[ocean.channels.index("land")] = torch.from_numpy(values)
+    cells = inside(x, ocean)
+    assert cells is not None
+    assert outside(values, ocean.mask)[0].tolist() == [True, True, False, False]
+    assert torch.equal(~cells[0, 0], torch.from_numpy(outside(values, ocean.mask)))
 
 
 def test_statistics_are_of_the_domain(root):
