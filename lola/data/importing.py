@@ -15,8 +15,7 @@ from lola.core.waiting import Log
 from lola.data.array_sources import COMPONENTS, Source, Variable, open_source
 from lola.data.import_config import ImportConfig
 from lola.data.well.dataset_writer import write_well
-
-NUMBERS = "fiub"  # kinds of dtypes
+from lola.data.well.fields import NUMBERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +83,14 @@ def _coordinates(source: Source, axis: str, size: int) -> np.ndarray:
     """Those that a source has of an axis, else 0, 1, ..."""
     variable = source.variables.get(axis)
     return variable.read({}) if variable is not None and variable.dims == (axis,) else np.arange(float(size))
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Whether two values are equal; of coordinates, whether steps between them are, but for rounding."""
+    if not isinstance(one, np.ndarray):
+        return bool(one == other)
+    one, other = (values.astype(np.float64) - values[0] for values in (one, other))
+    return bool(np.allclose(one, other, rtol=0, atol=1e-6 * float(np.ptp(other) or 1.0)))
 
 
 def find_content(source: Source, config: ImportConfig) -> Content:
@@ -198,19 +205,21 @@ class _Inputs:
                 raise DataError(f"{source.name} has no {missing[0]}; it has {', '.join(source.variables)}")
             sizes = [source.variables[name].sizes for name in names]
             counts.append(sizes[0].get(self.config.trajectory, 1))
-            times = _coordinates(source, self.config.time, sizes[0][self.config.time])
-            seen = {
+            seen: dict[str, Any] = {
                 "shapes": [
                     {dim: n for dim, n in each.items() if dim != self.config.trajectory} for each in sizes
                 ],
-                "times": np.round((times - times[0]) / (np.ptp(times) or 1.0), 6).tolist(),
+                **{
+                    f"coordinates of {axis}": _coordinates(source, axis, sizes[0][axis])
+                    for axis in (self.config.time, *content.space)
+                },
             }
             first = first or seen
             for key, value in seen.items():
-                if value != first[key]:
+                if not _is_alike(value, first[key]):
                     raise DataError(
                         f"{source.name} has other {key} than {self.groups[0][0].name}; import files of one "
-                        "length and grid"
+                        "length, times and grid"
                     )
         return counts
 

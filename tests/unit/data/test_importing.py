@@ -177,6 +177,8 @@ FAULTS = {
     "corrupt": ("corrupt.npz", {"fields": ("height",)}, "height in .*corrupt.npz cannot be read: Bad CRC"),
     "two kinds": ("all.npz height.npy", {}, "height.npy is one field"),
     "two lengths": ("all.npz short.npz", {}, "short.npz has other shapes than all.npz"),
+    "other times": ("all.npz slow.npz", {}, "slow.npz has other coordinates of time than all.npz"),
+    "another grid": ("all.npz wide.npz", {}, "wide.npz has other coordinates of y than all.npz"),
     "other variables": ("all.npz height.npz", {}, "height.npz has no"),
     "many values": ("all.npz", {"scalars": ("depth",)}, "depth in all.npz is no single number"),
     "fortran": ("fortran.npz", {}, "height in .*fortran.npz is stored in Fortran order"),
@@ -193,6 +195,8 @@ def files(tmp_path_factory):
     np.savez(folder / "height.npz", height=arrays()["height"])
     np.save(folder / "height.npy", arrays()["height"])
     np.savez(folder / "short.npz", **{k: v[:, :5] if v.ndim > 3 else v for k, v in arrays().items()})
+    np.savez(folder / "slow.npz", **arrays(), **AXES | {"time": 2 * AXES["time"]})
+    np.savez(folder / "wide.npz", **arrays(), **AXES | {"y": 2 * AXES["y"]})
     np.savez(folder / "fortran.npz", height=np.asfortranarray(arrays()["height"]))
     np.savez(folder / "corrupt.npz", height=arrays()["height"])
     data = bytearray((folder / "corrupt.npz").read_bytes())
