@@ -31,7 +31,8 @@ def trajectory_frames(split: WellSplit) -> Figure:
     """
     system = split.system
     shown = np.linspace(0, split.trajectories[0].steps - 1, FRAMES).round().astype(int).tolist()
-    names = [field.name for field in system.fields if field.order == 0]
+    names = [field.name for field in system.fields if field.order == 0 and field.role != "scalar"]
+    names = names or [system.channels[number] for number in system.evolving]
     numbers = [system.channels.index(name) for name in names]
     read = [split.read(0, step, step + 1) for step in shown]
     states = np.stack([x[numbers, 0].numpy() for x in read], axis=1)

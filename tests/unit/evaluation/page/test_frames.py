@@ -69,6 +69,14 @@ def test_fields_of_both_signs_are_not_drawn_as_logarithms(medium):
     assert picture.min() < 0
 
 
+def test_components_are_drawn_where_there_is_no_scalar_field(medium):
+    root, _ = medium
+    system = dataclasses.replace(TURBULENCE_GRAVITY_COOLING, fields=TURBULENCE_GRAVITY_COOLING.fields[-1:])
+    figure = trajectory_frames(open_split(root, system, "test"))
+    labels = [axes.get_ylabel() for axes in figure.axes[: 3 * FRAMES : FRAMES]]
+    assert labels == ["velocity x", "velocity y", "velocity z"]
+
+
 def test_a_page_shows_the_simulation(medium):
     root, _ = medium
     section = simulation_section(open_split(root, TURBULENCE_GRAVITY_COOLING, "test"))
