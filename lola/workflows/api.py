@@ -305,7 +305,8 @@ def run_sweep(preset: str = "mini", system: str = "euler", **options: Any) -> An
 
     Arguments:
         preset: `mini`, `smoke` or `paper`: `lola/workflows/presets.py` has them.
-        system: The physical system.
+        system: The physical system: a name, a dataset of `well`, the folder of a dataset or a description
+            file.
         **options: Fields of `lola.workflows.sweep.SweepConfig`, such as `latent_channels`, `solver_steps`,
             `well` and `storage`.
 
@@ -322,7 +323,8 @@ def run_sweep(preset: str = "mini", system: str = "euler", **options: Any) -> An
     from lola.workflows import presets, run
 
     require(preset in presets.SWEEPS, f"preset must be one of {', '.join(presets.SWEEPS)}, not {preset!r}")
-    return run.run_sweep(presets.SWEEPS[preset](system).replace(**options))
+    places = {name: options[name] for name in ("well", "storage") if name in options}
+    return run.run_sweep(presets.SWEEPS[preset](system, **places).replace(**options))
 
 
 def _is_published(model: str | Path) -> bool:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import h5py
+import layouts
 import numpy as np
 import pytest
 import torch
@@ -72,6 +73,15 @@ def test_run_sweep_runs_a_preset_with_options(monkeypatch):
     assert (seen[0].latent_channels, seen[0].storage, seen[0].well) == ((8, 4), "there", "well-smoke")
     with pytest.raises(ConfigError, match="preset must be one of mini, smoke, paper, not 'large'"):
         lola.run_sweep("large")
+
+
+def test_run_sweep_takes_a_dataset_of_a_folder(monkeypatch, tmp_path):
+    layouts.write_layout(tmp_path / "data sets/mine/data/train/a.hdf5", 2, grid=(32, 16), steps=30)
+    seen = []
+    monkeypatch.setattr(run, "run_sweep", seen.append)
+    lola.run_sweep("smoke", "mine", well=str(tmp_path / "data sets"), storage=str(tmp_path))
+    assert (seen[0].system, seen[0].well) == ("mine", str(tmp_path / "data sets"))
+    assert seen[0].autoencoder.factors(2) == (4, 4)
 
 
 def test_a_published_run_is_rolled_out_like_a_stage(folder):
