@@ -83,9 +83,9 @@ def is_data_file(name: str) -> bool:
 
 
 def exists(location: Location) -> bool:
-    """Whether there is something at a location, or under it."""
+    """Whether there is something at a location, or under it; not in a folder that may not be read."""
     if isinstance(location, Path):
-        return location.exists()
+        return os.path.exists(location)  # `Path.exists` raises PermissionError
     with translate_fs_errors(location):
         system, path = open_filesystem(location)
         return bool(system.exists(path))
@@ -305,5 +305,5 @@ def _content(root: Location) -> str:
 def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:
     """The folders a level above, below or next to one that hold a split of some datasets."""
     places = [root.parent, *root.parents[1:3], *root.parent.glob("*"), *root.glob("*")]
-    found = [place for place in places for dataset in datasets if (place / dataset / "data" / split).is_dir()]
+    found = [place for place in places for dataset in datasets if exists(place / dataset / "data" / split)]
     return sorted({str(place) for place in found if place != root})

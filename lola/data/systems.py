@@ -15,6 +15,8 @@ from lola.core.config import fingerprint
 Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
 Symmetries = Literal["plain", "full", "published"]
 Role = Literal["state", "constant", "scalar"]
+SPLITS = ("train", "valid", "test")
+"""The parts of a dataset: a folder each."""
 
 
 class Boundary(enum.IntEnum):

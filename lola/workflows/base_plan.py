@@ -7,11 +7,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from lola.core.config import fingerprint
 from lola.core.errors import MissingDataError
-from lola.data.systems import System
+from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
 from lola.data.well.splits import WellSplit, check_excluded
-from lola.distributed.jobs.encode import SPLITS
 from lola.distributed.jobs.simulate import needs_simulation
 from lola.distributed.trials import Step, Trial
 from lola.storage.remote import AnyPath

@@ -10,7 +10,7 @@ Of fields of which a few states fill the memory, batches, blocks of an order and
 import dataclasses
 import math
 
-from lola.core.errors import MissingDataError
+from lola.core.errors import DataError, MissingDataError
 from lola.data.description import PAPER, get_system
 from lola.data.systems import System
 from lola.models.autoencoder_config import AutoencoderConfig
@@ -43,7 +43,7 @@ class DataSizes:
 
     @classmethod
     def find(cls, reference: str, well: str, storage: str | None) -> "DataSizes":
-        """Of what `--system`, `--well` and `--storage` name, read from the header of a file.
+        """Of what `--system`, `--well` and `--storage` name, read from the first header that can be read.
 
         Raises:
             LolaError: Nothing has the name, or its description or its files are faulty.
@@ -58,13 +58,20 @@ class DataSizes:
 
         system, datasets = find_system(reference, Datasets(well_folder(resolve_storage(storage), well)))
         try:
-            dataset, path = split_files(datasets.root, system.datasets, "train", (), ())[0]
+            files = split_files(datasets.root, system.datasets, "train", (), ())
         except MissingDataError:
             if system.published is None:
                 raise
             return cls(system, system.published.grid, system.published.steps)
-        header = read_header(path, dataset, "train", system)
-        return cls(system, header.grid, header.steps)
+        faults = []
+        for dataset, path in files:
+            try:
+                header = read_header(path, dataset, "train", system)
+            except DataError as error:  # the file may be one that is excluded
+                faults.append(error)
+            else:
+                return cls(system, header.grid, header.steps)
+        raise faults[0]
 
     @property
     def factor(self) -> int:

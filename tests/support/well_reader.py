@@ -48,7 +48,7 @@ def _compare(
         max_dt_stride=stride,
         normalize_time_grid=False,
     )
-    system = system or Datasets(root).infer(dataset, split)
+    system = system or Datasets(root).infer(dataset)
     ours = Datasets(root).open(system, split)
     stop = start + (length - 1) * stride + 1
     starts = [each.steps - (length - 1) * stride for each in ours.trajectories]

@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from lola.core.errors import DataError, MissingDataError
 from lola.data.statistics import with_statistics
-from lola.data.systems import System
+from lola.data.systems import SPLITS, System
 from lola.data.well.header import infer_system
 from lola.data.well.splits import WellSplit, open_split, split_files
 from lola.storage.remote import AnyPath
@@ -16,9 +17,8 @@ class Datasets:
 
     root: Location  # the folder, a path or a URL
     include: tuple[str, ...] = ()  # only files whose name contains one of these are used, if there are any
-    exclude: tuple[
-        str, ...
-    ] = ()  # files whose name contains one of these are not, nor trajectories `FILE#47`
+    # files whose name contains one of these are not, nor trajectories `FILE#47`
+    exclude: tuple[str, ...] = ()
     # the finished stage that holds the statistics of systems; None for the systems' own
     statistics: AnyPath | None = None
 
@@ -32,11 +32,27 @@ class Datasets:
             system = with_statistics(system, self.statistics)
         return open_split(self.root, system, split, include=self.include, exclude=self.exclude, faults=faults)
 
-    def infer(self, dataset: str, split: str = "train") -> System:
+    def infer(self, dataset: str) -> System:
         """The system of any dataset: all fields of its first file, those that are constant in time last.
 
+        The file is of the training set, or of the next split if there is none. Corrupt ones are passed over:
+        they are named when the split is opened.
+
         Raises:
-            LolaError: There is no such dataset, its files cannot be reached, or they are not of The Well.
+            LolaError: There is no such dataset, its files cannot be reached, or none is of The Well.
         """
-        files = split_files(self.root, (dataset,), split, self.include, self.exclude)
-        return infer_system(files[0][1], dataset)
+        faults: list[DataError] = []
+        for split in SPLITS:
+            try:
+                files = split_files(self.root, (dataset,), split, self.include, self.exclude)
+            except MissingDataError as error:
+                faults.append(error)
+                continue
+            faults.clear()
+            for _, path in files:
+                try:
+                    return infer_system(path, dataset)
+                except DataError as error:
+                    faults.append(error)
+            break
+        raise faults[0]

@@ -9,12 +9,10 @@ from lola.core.errors import ConfigError, MissingDataError
 from lola.core.filesystem import expand
 from lola.data.description import FILE_NAME, build_system, described_systems, get_system, read_description
 from lola.data.hdf5 import SHOWN, exists, file_name, join, list_files
-from lola.data.systems import System
+from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.storage.remote import AnyPath, is_url, remote_path, translate_fs_errors
 from lola.storage.stages import Location
-
-SPLITS = ("train", "valid", "test")
 
 
 def find_system(reference: str, datasets: Datasets) -> tuple[System, Datasets]:

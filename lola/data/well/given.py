@@ -10,9 +10,8 @@ from lola.core.config import require
 from lola.core.errors import DataError
 from lola.core.keys import numpy_generator
 from lola.data.casting import cast_checked
-from lola.data.systems import Boundary
-
-SPLITS = ("train", "valid", "test")
+from lola.data.systems import SPLITS, Boundary
+from lola.data.well.fields import NUMBERS
 
 
 def assign_splits(count: int, splits: Sequence[Any], seed: int) -> tuple[str, ...]:
@@ -82,7 +81,7 @@ def boundary_codes(boundaries: Mapping[str, Any] | str, axes: tuple[str, ...]) -
 
 def check_scalar(name: str, value: Any, count: int) -> float | np.ndarray:
     array = np.asarray(value)
-    fits = array.dtype.kind in "fiub" and array.shape in ((), (count,))
+    fits = array.dtype.kind in NUMBERS and array.shape in ((), (count,))
     require(fits, f"the scalar {name} must be a number or {count} of them, not {value!r}")
     cast_checked(array, np.float32, f"the scalar {name}")
     return array.astype(np.float64) if array.ndim else float(array)
@@ -91,6 +90,6 @@ def check_scalar(name: str, value: Any, count: int) -> float | np.ndarray:
 def checked_values(values: Any, dtype: type, name: str, where: str) -> np.ndarray:
     """Finite real numbers in a dtype, else a `DataError` that names them."""
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in NUMBERS:
         raise DataError(f"{name}{where} is {array.dtype}, not real numbers; convert it first")
     return cast_checked(array, dtype, f"{name}{where}")

@@ -18,7 +18,7 @@ from lola.core.errors import DataError
 from lola.core.waiting import Log
 from lola.data.latent_shards import describe_shards, shapes, shard_error, shard_path, write_shard
 from lola.data.latents import LatentTrajectory
-from lola.data.systems import System
+from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit, check_excluded
@@ -29,8 +29,6 @@ from lola.emulation.encoding import variants_of
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath, find_files
 from lola.storage.stages import Stage
-
-SPLITS = ("train", "valid", "test")
 
 
 def open_splits(

@@ -77,3 +77,12 @@ def test_a_grid_that_no_factor_divides_is_refused_with_what_would(tmp_path):
     )
     with pytest.raises(LolaError, match="30"):
         config.fit(info)
+
+
+def test_sizes_are_those_of_a_file_that_can_be_read(tmp_path):
+    """The others may be excluded, which is not known yet."""
+    folder = tmp_path / "mine" / "data" / "train"
+    layouts.write_layout(folder / "b.hdf5", 2, grid=(32, 16), steps=30)
+    (folder / "a.hdf5").write_text("not data")
+    data = DataSizes.find(str(tmp_path / "mine"), "well", str(tmp_path))
+    assert (data.grid, data.steps) == ((32, 16), 30)

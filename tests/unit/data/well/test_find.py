@@ -1,9 +1,12 @@
 import dataclasses
+import errno
+import os
+import shutil
 
 import layouts
 import pytest
 
-from lola.core.errors import ConfigError, MissingDataError
+from lola.core.errors import ConfigError, DataError, MissingDataError
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
 
@@ -70,3 +73,43 @@ def test_data_a_level_off_or_elsewhere_are_named(root):
     for place in (root / "empty", root / "mine", root / "mine" / "data", root.parent, root / "missing"):
         with pytest.raises(MissingDataError, match=rf"\(it .*\); .* or name {root} with --well"):
             Datasets(place).open(system, "train")
+
+
+def test_a_split_alone_is_a_dataset(root):
+    for split in ("train", "valid"):
+        shutil.rmtree(root / "mine" / "data" / split)
+    system, datasets = find_system("mine", Datasets(root))
+    assert len(datasets.open(system, "test").trajectories) == 3
+
+
+def test_a_corrupt_file_is_named_when_it_is_opened(root):
+    expected, _ = find_system("mine", Datasets(root))
+    (root / "mine" / "data" / "train" / "0.hdf5").write_text("not data")
+    system, datasets = find_system("mine", Datasets(root))
+    assert system == expected
+    with pytest.raises(DataError, match=r"0\.hdf5 cannot be opened as HDF5 .*--exclude 0\.hdf5"):
+        datasets.open(system, "train")
+    (root / "mine" / "data" / "train" / "a.hdf5").unlink()
+    with pytest.raises(DataError, match=r"0\.hdf5 cannot be opened as HDF5"):
+        find_system("mine", Datasets(root))
+
+
+def test_folders_that_may_not_be_read_hold_nothing(root, monkeypatch):
+    """Such as `lost+found`, next to what was looked for in vain."""
+    system, _ = find_system("mine", Datasets(root))
+    (root.parent / "lost+found").mkdir()
+    (root / "lost+found").mkdir()
+    stat = os.stat
+
+    def refuse(path, *arguments, **options):
+        if "lost+found/" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(MissingDataError, match=rf"or name {root} with --well"):
+        Datasets(root.parent).open(system, "train")
+    with pytest.raises(ConfigError, match=r"datasets in .*: mine, other"):
+        find_system("mien", Datasets(root))
+    with pytest.raises(MissingDataError, match=r"it holds lost\+found, mine, other; did you mean"):
+        find_system(str(root), Datasets(root))
