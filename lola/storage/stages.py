@@ -120,6 +120,7 @@ def well_folder(storage: AnyPath, option: str) -> Location:
         return option.rstrip("/")
     refuse_mistyped_url(option, "well")
     option = option.removeprefix("file://")
+    option = str(expand(option)) if option.startswith("~") else option
     if isinstance(storage, UPath) and not Path(option).is_absolute():
         return str(storage / option)
     folder = Path(option) if isinstance(storage, UPath) else storage / option

@@ -72,7 +72,7 @@ def test_an_object_store_holds_the_same_dataset(bucket, well):
 def test_filters_and_inference(bucket):
     datasets = Datasets(bucket, exclude=("openBC",))
     assert len(datasets.open(EULER, "train").trajectories) == 2
-    system = datasets.infer("euler_multi_quadrants_periodicBC", "test")
+    system = datasets.infer("euler_multi_quadrants_periodicBC")
     assert (system.channels, system.mean) == (EULER.channels, ())
 
 
@@ -180,12 +180,15 @@ def test_credentials_in_a_url_are_refused(url, tmp_path):
     assert SECRET not in str(error.value)
 
 
-def test_folders_of_datasets(tmp_path):
+def test_folders_of_datasets(tmp_path, monkeypatch):
     assert well_folder(tmp_path, "well") == tmp_path / "well"
     assert well_folder(tmp_path, f"file://{tmp_path}") == Path(tmp_path)
     assert well_folder(tmp_path, "hf://datasets/polymathic-ai/") == "hf://datasets/polymathic-ai"
     with pytest.raises(StorageError, match="is no folder"):
         well_folder(tmp_path, "/nowhere/well")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    assert well_folder(tmp_path / "storage", "~/mine") == tmp_path / "mine"
 
 
 def test_a_file_is_read_where_it_cannot_be_locked(well, tmp_path):
