@@ -10,7 +10,7 @@ from lola.core.waiting import loading
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Description(Config):
+class Draft(Config):
     """The dataset to describe.
 
     Arguments:
@@ -22,7 +22,7 @@ class Description(Config):
     overwrite: bool = False
 
 
-def main(config: Description) -> None:
+def main(config: Draft) -> None:
     """Read a few states of a dataset and write what they suggest for its description, and why.
 
     The description is used by all commands that are given the folder as --system. Edit it first.
@@ -34,4 +34,4 @@ def main(config: Description) -> None:
 
 
 if __name__ == "__main__":
-    launch_alone(main, Description)
+    launch_alone(main, Draft)

@@ -213,10 +213,10 @@ def _stream(trajectories: Any, count: int | None) -> tuple[Iterator[Mapping[str,
             f"{next(iter(arrays.values())).shape}; the first axis of all arrays counts the trajectories",
         )
     require(count in (None, number), f"count is {count} for {number} trajectories; leave it out")
-    return ({key: Row(value, i) for key, value in arrays.items()} for i in range(number)), number
+    return ({key: _TrajectoryArray(value, i) for key, value in arrays.items()} for i in range(number)), number
 
 
-class Row:
+class _TrajectoryArray:
     """A trajectory of an array of trajectories, `array[index]`, read when states of it are asked for."""
 
     def __init__(self, array: Any, index: int) -> None:
