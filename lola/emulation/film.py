@@ -28,6 +28,7 @@ from lola.core.errors import DataError, StorageError
 from lola.core.waiting import Log, Reminder, describe_progress, progress_reminder
 from lola.data.domain import outside
 from lola.data.hdf5 import open_hdf5
+from lola.data.planes import as_plane, plane_shape
 from lola.data.systems import Mask, System
 from lola.data.well.header import infer_system
 from lola.data.well.splits import WellSplit, open_well_file
@@ -47,7 +48,7 @@ def check_film(config: FilmConfig, ensemble: Ensemble) -> None:
     split = ensemble.split
     with prefix_options("film."):
         config.check_contents(split.system.channels, len(ensemble.config.trajectories))
-        config.frame(split.grid, len(config.columns(ensemble.members, truth=True)))
+        config.frame(plane_shape(split.grid), len(config.columns(ensemble.members, truth=True)))
 
 
 def film_paths(ensemble: AnyPath) -> list[AnyPath]:
@@ -88,7 +89,7 @@ class EnsembleFrames:
             return None
         known = len(self.steps) - 1 if self.file.attrs["lola_backward"] else 0
         values = self.file["t0_fields"][mask.field][self.place * self.members, known]
-        return _flat(outside(values, mask)[None])[0]
+        return as_plane(outside(values, mask), self.system.dimensions)
 
     def _drawn(self, values: np.ndarray) -> np.ndarray:
         """Values `(..., X, Y)`, NaN outside of the domain."""
@@ -102,7 +103,7 @@ class EnsembleFrames:
             if channel < size:
                 values = self.file[f"t{field.order}_fields"][field.name][rows, number]
                 values = values.reshape(*values.shape[: 1 + self.system.dimensions], size)
-                return self._drawn(_flat(values[..., channel]))
+                return self._drawn(as_plane(values[..., channel], self.system.dimensions))
             channel -= size
         raise AssertionError("a channel belongs to a field")
 
@@ -112,7 +113,7 @@ class EnsembleFrames:
         if self.truth is None or not 0 <= step < self.truth.trajectories[self.source].steps:
             return None
         state = self.truth.read(self.source, step, step + 1)[self.system.channels.index(name), 0]
-        return self._drawn(_flat(state.numpy()[None])[0])
+        return self._drawn(as_plane(state.numpy(), self.system.dimensions))
 
     def scales(self, name: str) -> tuple[float, float, float]:
         """The lowest and highest value of a channel, and the largest spread."""
@@ -133,11 +134,6 @@ def _mask(file: h5py.File) -> Mask | None:
     if "lola_mask" not in file.attrs:
         return None
     return Mask(str(file.attrs["lola_mask"]), float(file.attrs["lola_outside"]))
-
-
-def _flat(values: np.ndarray) -> np.ndarray:
-    """Volumes `(M, X, Y, Z)` by their middle slice; planes `(M, X, Y)` as they are."""
-    return values if values.ndim == 3 else values[..., values.shape[-1] // 2]
 
 
 class FrameRenderer:

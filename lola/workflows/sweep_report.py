@@ -13,6 +13,7 @@ from rich.table import Table
 from lola.core.config import fingerprint
 from lola.data.domain import inside
 from lola.data.hdf5 import open_hdf5
+from lola.data.planes import as_plane
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
 from lola.evaluation.config import EvaluationConfig
@@ -211,7 +212,7 @@ def _truth(plan: SweepPlan) -> _Truth:
     valid = inside(truth, split.system)
     truth = blank(truth, None if valid is None else valid[0, 0])
     lead_times = [config.stride * (i + 1) for i in range(truth.shape[1])]
-    return _Truth(trajectory.id, _flat(truth.numpy()), lead_times)
+    return _Truth(trajectory.id, as_plane(truth.numpy(), split.system.dimensions), lead_times)
 
 
 def _examples(plan: SweepPlan, truth: _Truth) -> list[Example]:
@@ -259,17 +260,13 @@ def _rows(plan: SweepPlan, n: int) -> Iterator[Row]:
     yield Row("Neural solver", rate, _states(plan.evaluation("neural_solver", n, config.neural_solver)))
 
 
-def _flat(states: np.ndarray) -> np.ndarray:
-    """States `(C, L, *grid)` in two dimensions: of three, the slice in the middle of the last axis."""
-    return states if states.ndim == 4 else states[..., states.shape[-1] // 2]
-
-
 def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:
     """One of the members, or of the moments, that an evaluation kept of its first trajectory.
 
     They stay on disk, so that only what is shown is read.
     """
-    return _flat(read_array(stage.folder / name)[number])
+    states = read_array(stage.folder / name)[number]
+    return as_plane(states, states.ndim - 2)
 
 
 def _timings(plan: SweepPlan) -> Iterator[Timing]:
@@ -296,11 +293,11 @@ def _timing(trial: Trial) -> Timing:
 
 
 def _simulator(plan: SweepPlan) -> list[Timing]:
-    """Seconds per emulated state of the simulator, where the files say."""
+    """Seconds per emulated state of the simulator, where the files or the description say."""
     first = plan.splits["test"].trajectories[0]
     with open_hdf5(first.file) as file:
         seconds = file.attrs.get("seconds_per_trajectory")
-    if seconds is None:
-        return []
-    states = (first.steps - 1) / plan.config.evaluation.stride
-    return [Timing(model="simulator", seconds=float(seconds) / states)]
+    stride, per_state = plan.config.evaluation.stride, plan.system.seconds_per_state
+    if seconds is not None:
+        return [Timing(model="simulator", seconds=float(seconds) / ((first.steps - 1) / stride))]
+    return [] if per_state is None else [Timing(model="simulator", seconds=stride * per_state)]

@@ -26,6 +26,16 @@ def test_a_sweep_ends_with_a_report(name, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_simulations_on_a_line(tmp_path, monkeypatch):
+    """Without a description."""
+    line = {"axes": ("x",), "grid": (64,), "kinds": ("PERIODIC",), "fields": (("u", "h"), (), ())}
+    folder = write_well(tmp_path / "well", "planetswe", grid_type="cartesian", **line)
+    plan = _sweep(folder.rename(folder.with_name("line")), tmp_path, monkeypatch, stills=False)
+    assert plan.system.dimensions == 1
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_dummy_data_of_the_well(tmp_path, monkeypatch):
     """A constant field, a scalar that varies in time and two constants, without a description."""
     dummy = pytest.importorskip("the_well.utils.dummy_data")

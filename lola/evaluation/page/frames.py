@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lola.data.domain import inside
+from lola.data.planes import as_plane
 from lola.data.well.splits import WellSplit
 from lola.evaluation.page.figures import STYLE
 from lola.evaluation.page.film_player import shrink
@@ -38,8 +39,7 @@ def trajectory_frames(split: WellSplit) -> Figure:
     states = np.stack([x[numbers, 0].numpy() for x in read], axis=1)
     valid = inside(read[0], system)
     states = states if valid is None else np.where(valid[0, 0].numpy(), states, np.nan)
-    if system.dimensions == 3:
-        states = states[..., states.shape[-1] // 2]
+    states = as_plane(states, system.dimensions)
     rows = {}
     for name, number, values in zip(names, numbers, states, strict=True):
         match system.transforms[number]:
