@@ -297,9 +297,14 @@ def _content(root: Location) -> str:
     """What a folder holds instead."""
     if isinstance(root, str):
         return ""
-    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-    return f" (it holds {listed or 'nothing'})" if root.is_dir() else " (it does not exist)"
+    if not root.is_dir():
+        return " (it does not exist)"
+    return f" (it holds {list_names(sorted(path.name for path in root.iterdir()))})"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first of some names, for errors."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") or "nothing"
 
 
 def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:

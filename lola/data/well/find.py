@@ -8,7 +8,7 @@ from pathlib import Path
 from lola.core.errors import ConfigError, MissingDataError
 from lola.core.filesystem import expand
 from lola.data.description import FILE_NAME, build_system, described_systems, get_system, read_description
-from lola.data.hdf5 import SHOWN, exists, file_name, join, list_files
+from lola.data.hdf5 import exists, file_name, join, list_files, list_names
 from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.storage.remote import AnyPath, is_url, remote_path, translate_fs_errors
@@ -100,7 +100,6 @@ def describe_folder(folder: Location) -> str:
         near = _nearest(folder)
         return f"{folder} does not exist; {near or 'name the folder that holds data/train/*.hdf5'}"
     names = _entries(folder)
-    listed = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "") or "nothing"
     inside = [name for name in names if exists(join(folder, name, "data"))]
     path = folder if isinstance(folder, Path) else None
     advice = "a dataset's folder holds data/train, data/valid and data/test with files *.hdf5"
@@ -110,7 +109,7 @@ def describe_folder(folder: Location) -> str:
         advice = f"did you mean {path.parent}?"
     elif path is not None and path.parent.name == "data":
         advice = f"did you mean {path.parents[1]}?"
-    return f"{folder} is no dataset: it holds {listed}; {advice}"
+    return f"{folder} is no dataset: it holds {list_names(names)}; {advice}"
 
 
 def _entries(folder: Location) -> list[str]:
