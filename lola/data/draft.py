@@ -198,7 +198,7 @@ def _bounds(split: WellSplit, found: Survey) -> Iterator[str]:
     """Fields that are never negative."""
     scalars = [field.name for field in split.system.fields if field.order == 0 and field.role == "state"]
     names = [name for name in scalars if found.channels[name].low >= 0]
-    yield "# Physical values, [low, high], null for none; reports count the rollouts that leave them."
+    yield "# Physical values, [low, high], null for none; statistics tell which states leave them."
     yield "bounds:  # not negative in the sample" if names else "bounds: {}"
     for name in names:
         channel = found.channels[name]

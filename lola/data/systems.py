@@ -123,7 +123,7 @@ class System:
         conserved: What the physics conserves.
         bounds: The physical values of channels that have bounds.
         mask: Which cells are outside of the domain, if any.
-        seconds_per_state: Seconds that the simulator takes for a state, if known.
+        seconds_per_state: Seconds that the simulator takes for a step between stored states, if known.
         described: Whether the description is part of the data's fingerprint. That of the paper's systems is
             not: their names stand for them.
     """

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import pytest
@@ -18,6 +19,14 @@ def test_an_emulator_is_timed_once_whatever_the_contexts(sweep, tmp_path, well, 
     emulators = [trial.name for trial in one.evaluations if trial.steps[0].stage.config.subject == "emulator"]
     assert len(emulators) > 1
     assert list(sweep_report._timings(plan)) == ["simulator", *emulators]
+
+
+def test_a_description_says_how_long_the_simulator_takes(sweep, tmp_path, well):
+    plan = SweepPlan(sweep, tmp_path, well)
+    assert sweep_report._simulator(plan) == []
+    plan.system = dataclasses.replace(plan.system, seconds_per_state=0.5)
+    (timing,) = sweep_report._simulator(plan)
+    assert (timing.model, timing.seconds) == ("simulator", 0.5 * plan.config.evaluation.stride)
 
 
 @pytest.mark.parametrize(("skipped", "text"), [(0.0, "none"), (3.0, "autoencoder-f8c16 3 of 40")])
