@@ -65,7 +65,7 @@ def main(config: Autoencoders) -> None:
     if config.plan:
         show_sweep(sweep, choose)
     else:
-        run_stages(sweep, f"autoencoders {sweep.system}", choose)
+        run_stages(sweep, "autoencoders", choose)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def main(config: Emulators) -> None:
     if config.plan:
         show_sweep(config, choose)
     else:
-        run_stages(config, f"{config.model} {config.space} {config.system}", choose)
+        run_stages(config, f"{config.model} {config.space}", choose)
 
 
 if __name__ == "__main__":

@@ -69,13 +69,14 @@ def run_stages(
     """Make some stages of a sweep, and what they need, from wherever an earlier call left them.
 
     Arguments:
+        title: What is made, for MLflow; the name of the system follows.
         choose: Chooses the stages of the sweep's plan.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
     plan, tracker, progress = _prepare(config, SweepPlan, lambda plan: plan.towards(*choose(plan)))
-    _complete(plan, title, tracker, progress)
+    _complete(plan, f"{title} {plan.system.name}", tracker, progress)
     stages = tuple(choose(plan))
     for stage in stages:
         progress.log(f"{stage.what}: {stage.folder}")
