@@ -308,7 +308,13 @@ def list_names(names: Sequence[str]) -> str:
 
 
 def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:
-    """The folders a level above, below or next to one that hold a split of some datasets."""
-    places = [root.parent, *root.parents[1:3], *root.parent.glob("*"), *root.glob("*")]
-    found = [place for place in places for dataset in datasets if exists(place / dataset / "data" / split)]
-    return sorted({str(place) for place in found if place != root})
+    """The folders a level below or above one that hold a split of some datasets, else a few next to it."""
+    for places in ([*root.glob("*"), root.parent, *root.parents[1:3]], [*root.parent.glob("*")]):
+        found = {
+            str(place)
+            for place in places
+            if place != root and any(exists(place / dataset / "data" / split) for dataset in datasets)
+        }
+        if found:
+            return sorted(found)[:SHOWN]
+    return []
