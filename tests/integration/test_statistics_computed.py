@@ -91,7 +91,7 @@ def test_a_dataset_that_does_not_exist_is_one_line(tmp_path, well):
     ("value", "fault"),
     [
         (-3, "density has values where its transform log1p is undefined in state 5"),
-        pytest.param(np.nan, "density ", marks=pytest.mark.long),
+        pytest.param(np.nan, "density is missing (nan", marks=pytest.mark.long),
     ],
 )
 def test_unphysical_values_are_one_line(tmp_path, well, value, fault):

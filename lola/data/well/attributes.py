@@ -4,7 +4,7 @@ A text may be stored as bytes of fixed length, as a string of variable length, o
 of names as an array of either, or as one name alone; a flag as a boolean, a number or a word.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from lola.core.errors import DataError
 from lola.data.systems import Boundary
 
+T = TypeVar("T")
 TRUE, FALSE = ("true", "t", "yes", "y", "1", "on"), ("false", "f", "no", "n", "0", "off", "")
 BOUNDARIES = {
     Boundary.WALL: (
@@ -66,10 +67,7 @@ def text(value: Any) -> str:
     Raises:
         ValueError: It is none.
     """
-    values = texts(value)
-    if len(values) != 1:
-        raise ValueError(f"{value!r} is not one text")
-    return values[0]
+    return _only(texts(value), f"{value!r} is not one text")
 
 
 def texts(value: Any) -> list[str]:
@@ -81,6 +79,12 @@ def texts(value: Any) -> list[str]:
     if isinstance(value, h5py.Empty):
         return []
     return [_decode(each) for each in np.atleast_1d(np.asarray(value)).ravel().tolist()]
+
+
+def _only(values: list[T], fault: str) -> T:
+    if len(values) != 1:
+        raise ValueError(fault)
+    return values[0]
 
 
 def _decode(value: Any) -> str:
@@ -97,10 +101,7 @@ def flag(value: Any) -> bool:
     Raises:
         ValueError: It is neither.
     """
-    values = flags(value)
-    if len(values) != 1:
-        raise ValueError(f"{value!r} is not one flag")
-    return values[0]
+    return _only(flags(value), f"{value!r} is not one flag")
 
 
 def flags(value: Any) -> list[bool]:

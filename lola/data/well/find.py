@@ -7,7 +7,14 @@ from pathlib import Path
 
 from lola.core.errors import ConfigError, MissingDataError
 from lola.core.filesystem import expand
-from lola.data.description import FILE_NAME, build_system, described_systems, get_system, read_description
+from lola.data.description import (
+    FILE_NAME,
+    PAPER,
+    build_system,
+    described_systems,
+    get_system,
+    read_description,
+)
 from lola.data.hdf5 import exists, file_name, join, list_files, list_names
 from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
@@ -28,10 +35,20 @@ def find_system(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
         The system, and the datasets: those of the parent folder of the dataset that was named.
 
     Raises:
-        ConfigError: A description is faulty, or nothing has the name.
+        ConfigError: A description is faulty, nothing has the name, or it is that of a system of the paper.
         DataError: The files of the dataset are not of The Well's layout.
         MissingDataError: The folder has no dataset; the error lists what it has.
     """
+    system, datasets = _find(reference, datasets)
+    if system.described and system.name in PAPER:
+        raise ConfigError(
+            f"--system {reference}: {system.name} is the name of a system of the paper; give this one "
+            f"another, as the key name of its {FILE_NAME}"
+        )
+    return system, datasets
+
+
+def _find(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
     if reference in described_systems():
         return get_system(reference), datasets
     if reference.endswith((".yaml", ".yml")):
@@ -74,8 +91,9 @@ def _of_folder(folder: Location, datasets: Datasets) -> tuple[System, Datasets]:
         path = join(folder, FILE_NAME)
         description = read_description(_text(path), str(path))
         return build_system(description, str(path), datasets.infer(name)), datasets
-    if name in described_systems():
-        return get_system(name), datasets
+    for known in map(get_system, described_systems()):
+        if name in known.datasets:  # of its datasets, the one that was named
+            return dataclasses.replace(known, datasets=(name,)), datasets
     return datasets.infer(name), datasets
 
 

@@ -113,3 +113,23 @@ def test_folders_that_may_not_be_read_hold_nothing(root, monkeypatch):
         find_system("mien", Datasets(root))
     with pytest.raises(MissingDataError, match=r"it holds lost\+found, mine, other; did you mean"):
         find_system(str(root), Datasets(root))
+
+
+def test_a_folder_of_a_described_dataset_has_its_description(tmp_path, well):
+    system, datasets = find_system(str(well / "euler_multi_quadrants_openBC"), Datasets(tmp_path))
+    assert (system.name, system.datasets) == ("euler", ("euler_multi_quadrants_openBC",))
+    assert system.transforms[0] == "log1p"
+    assert datasets.open(system, "train").system == system
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_other_data_may_not_have_the_name_of_a_system_of_the_paper(tmp_path, described):
+    layouts.write_layout(tmp_path / "euler" / "data" / "train" / "a.hdf5", 2)
+    if described:
+        (tmp_path / "euler" / "system.yaml").write_text("stride: 2\n")
+    with pytest.raises(
+        ConfigError, match=r"euler is the name of a system of the paper; give this one another"
+    ):
+        find_system(str(tmp_path / "euler"), Datasets(tmp_path))
+    (tmp_path / "euler" / "system.yaml").write_text("name: mine\n")
+    assert find_system(str(tmp_path / "euler"), Datasets(tmp_path))[0].name == "mine"
