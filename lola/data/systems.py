@@ -172,9 +172,11 @@ class System:
     @property
     def evolving(self) -> tuple[int, ...]:
         """The numbers of the channels that evolve."""
-        return tuple(
-            number for field, channels in self._numbers() for number in channels if field.role == "state"
-        )
+        return self.channels_of("state")
+
+    def channels_of(self, role: Role) -> tuple[int, ...]:
+        """The numbers of the channels of fields of a role."""
+        return tuple(number for field, own in self._numbers() for number in own if field.role == role)
 
     @property
     def filled(self) -> tuple[bool, ...]:

@@ -10,13 +10,11 @@ Backward in time, windows end with what is known instead, as a third of those in
 
     [x_{-L+1} ... x_{-K} | x_{-K+1} ... x_0]
 
-Diffusion models and neural solvers are rolled out in the same way. The noise of a window is drawn from the
-stream named by the row's key and the number of the window, so that a member of an ensemble is a function of
-its key alone, not of the rows that are computed together with it.
+The noise of a window is drawn from the stream named by the row's key and the number of the window, so that a
+member of an ensemble is a function of its key alone, not of the rows that are computed together with it.
 
 A diffusion model's windows may be guided by observations of their physical states (Figure 6), which the
-operator sees through the decoder and the inverse of the standardisation. A window without any is drawn as
-ever.
+operator sees through the decoder and the inverse of the standardisation.
 """
 
 import dataclasses
@@ -197,11 +195,10 @@ class Emulator:
     ) -> Iterator[Tensor]:
         """Emulate the states that follow a context, or those before it.
 
-        In pixel space, cells outside of the domain, of which models learn nothing, keep the value that they
-        have where fields are read: the mean of their channel, which is 0.
+        In pixel space, fields that are constant in time keep their values in the first known state, and cells
+        outside of the domain the mean of their channel, 0. In latent space both are what the model predicts.
 
-        Rows are completed `inference.rows` at once, window by window, so that the states next to the context
-        of all rows come first and at most one window of each row is in memory.
+        Rows are completed `inference.rows` at once, window by window: one window of each row is in memory.
 
         Arguments:
             context: The known states, latent or standardised, with shape `(B, C, K, *grid)`, 1 <= K < L.
@@ -226,7 +223,7 @@ class Emulator:
 
         require(not backward or observations is None, "rollouts back in time cannot be guided")
         rows = [slice(i, i + self.inference.rows) for i in range(0, len(context), self.inference.rows)]
-        outside = self._outside(context)
+        outside, constant = self._outside(context), self._constant(context)
         bound: list[BoundNetwork | None] = []
         bound_to = number = done = 0
         while states > 0:
@@ -251,12 +248,20 @@ class Emulator:
                 ]
             )
             window = window if outside is None else window.masked_fill(outside, 0)
+            for channel, values in constant.items():
+                window[:, channel] = values
             first = length - known - new if backward else known
             yield window[:, :, first : first + new]
             context = window[:, :, :overlap] if backward else window[:, :, length - overlap :]
             states -= new
             done += new
             number += 1
+
+    def _constant(self, context: Tensor) -> dict[int, Tensor]:
+        """The fields that are constant in time, `(B, 1, *grid)`, by channel, in pixel space."""
+        if self.system is None or self.autoencoder is not None:
+            return {}
+        return {channel: context[:, channel, :1] for channel in self.system.channels_of("constant")}
 
     def _outside(self, context: Tensor) -> Tensor | None:
         """Where a context `(B, C, K, *grid)` is filled, with shape `(B, C, 1, *grid)`, if anywhere."""

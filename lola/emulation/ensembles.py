@@ -25,8 +25,15 @@ from lola.core.config import require
 from lola.core.errors import ConfigError, DivergedError
 from lola.core.waiting import PROGRESS_INTERVAL_S, Log, Reminder, describe_progress, reminding
 from lola.data.hdf5 import SUFFIXES, file_name, open_hdf5
+from lola.data.well.fields import location
 from lola.data.well.splits import WellSplit, open_well_file
-from lola.data.well.writer import create_fields, write_layout, writing
+from lola.data.well.writer import (
+    create_constant_field,
+    create_fields,
+    create_varying_scalars,
+    write_layout,
+    writing,
+)
 from lola.emulation.emulator import Emulator, load_emulator, trained_system
 from lola.emulation.ensemble_config import EnsembleConfig
 from lola.storage.registry import find_emulator
@@ -71,6 +78,8 @@ class Ensemble:
     def emulate(self) -> Iterator[tuple[int, int, Tensor]]:
         """The known states, then those emulated, window by window and few samples at a time.
 
+        Fields that are constant in time keep their known values.
+
         Yields:
             The numbers of the first sample and of its first state, and states in physical units, with shape
             `(samples, C, n, *grid)`, on the CPU.
@@ -79,6 +88,8 @@ class Ensemble:
         place = self.states if config.backward else 0
         x = torch.stack([self._known(i) for i in config.trajectories])
         yield 0, place, x.repeat_interleave(self.members, dim=0)
+        constants = list(self.split.system.channels_of("constant"))
+        constant = x[:, constants, :1].repeat_interleave(self.members, dim=0)
         x = x.to(emulator.device)
         z = emulator.encode(emulator.standardisation.forward(x)).repeat_interleave(self.members, dim=0)
         parameters = torch.stack([self._parameters(row) for row in range(len(config.trajectories))])
@@ -100,6 +111,7 @@ class Ensemble:
             count = max(1, emulator.inference.states // part.shape[2])
             for row, rows in zip(itertools.count(step=count), part.split(count), strict=False):
                 states = emulator.standardisation.inverse(emulator.decode(rows)).float().cpu()
+                states[:, constants] = constant[row : row + count]
                 yield row, place, states
             place += 0 if config.backward else part.shape[2]
 
@@ -121,13 +133,13 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     """
     root = resolve_storage(config.storage)
     folder = find_emulator(root, config.emulator)
-    location = to_location(config.initial)
-    with open_hdf5(location):  # a wrong file is found before the model is loaded
+    initial = to_location(config.initial)
+    with open_hdf5(initial):  # a wrong file is found before the model is loaded
         pass
     emulator = load_emulator(folder, config.sampler, config.weights)
     emulator = dataclasses.replace(emulator, inference=config.inference)
     system = trained_system(folder)
-    split = open_well_file(location, system)
+    split = open_well_file(initial, system)
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         emulator.to(device)
@@ -229,8 +241,7 @@ def write_ensemble(
         boundary = split.trajectories[0].boundary
         dataset, times = split.system.datasets[0], ensemble.times()
         write_layout(file, dataset, count, times, axes, scalars, boundary, split.grid_type)
-        orders = {field.name: field.order for field in split.system.fields if field.role != "scalar"}
-        create_fields(file, count, orders, (len(ensemble.steps), *split.grid))
+        _create_fields(file, count, ensemble)
         write_provenance(file, ensemble)
         total, done = count * ensemble.states, 0
         log(f"emulating {ensemble.states} states of {count} samples on {ensemble.emulator.device}")
@@ -265,6 +276,18 @@ def _check_free_space(ensemble: Ensemble, target: AnyPath) -> None:
     )
 
 
+def _create_fields(file: h5py.File, count: int, ensemble: Ensemble) -> None:
+    split, steps = ensemble.split, len(ensemble.steps)
+    by_role = {
+        role: [f for f in split.system.fields if f.role == role] for role in ("state", "constant", "scalar")
+    }
+    create_fields(file, count, {field.name: field.order for field in by_role["state"]}, (steps, *split.grid))
+    d = len(split.grid)
+    for field in by_role["constant"]:
+        create_constant_field(file, field.name, field.order, (count, *split.grid, *[d] * field.order), d)
+    create_varying_scalars(file, (count, steps), [field.name for field in by_role["scalar"]])
+
+
 def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, place: int) -> None:
     """Write states `(rows, C, n, *grid)`: components come last in The Well.
 
@@ -274,9 +297,6 @@ def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, pl
     rows, steps = slice(row, row + len(states)), slice(place, place + states.shape[2])
     system, channel = ensemble.split.system, 0
     for field, size in zip(system.fields, system.sizes, strict=True):
-        if field.role == "scalar":
-            channel += size
-            continue
         values = np.moveaxis(states[:, channel : channel + size], 1, -1)
         shape = values.shape[:-1] + (system.dimensions,) * field.order
         if not np.isfinite(values).all():
@@ -288,7 +308,12 @@ def _write(file: h5py.File, ensemble: Ensemble, states: np.ndarray, row: int, pl
                 f"finite at step {ensemble.steps[place + state]}: the emulator has diverged; emulate fewer "
                 "--states, or choose another emulator"
             )
-        file[f"t{field.order}_fields"][field.name][rows, steps] = values.reshape(shape)
+        if field.role == "scalar":  # networks see it as a uniform field
+            file[location(field)][rows, steps] = values.reshape(*shape[:2], -1).mean(-1, dtype=np.float64)
+        elif field.role == "constant":
+            file[location(field)][rows] = values.reshape(shape)[:, 0]
+        else:
+            file[location(field)][rows, steps] = values.reshape(shape)
         channel += size
 
 

@@ -29,7 +29,9 @@ from lola.core.waiting import Log, Reminder, describe_progress, progress_reminde
 from lola.data.domain import outside
 from lola.data.hdf5 import open_hdf5
 from lola.data.planes import as_plane, plane_shape
-from lola.data.systems import Mask, System
+from lola.data.systems import Field, Mask, System
+from lola.data.well.attributes import texts
+from lola.data.well.fields import location, read_field
 from lola.data.well.header import infer_system
 from lola.data.well.splits import WellSplit, open_well_file
 from lola.emulation.ensembles import Ensemble, read_provenance
@@ -79,6 +81,8 @@ class EnsembleFrames:
         trajectories = read_provenance(file, "trajectories")
         config.check_contents(system.channels, len(trajectories))
         self.source, self.place = trajectories[config.trajectory], config.trajectory
+        dimensions = file["dimensions"]
+        self.grid = tuple(len(dimensions[axis]) for axis in texts(dimensions.attrs["spatial_dims"]))
         self.blank = self._outside()
         self.fields = config.fields or (str(file.attrs.get("lola_shown", system.channels[0])),)
 
@@ -88,8 +92,12 @@ class EnsembleFrames:
         if mask is None:
             return None
         known = len(self.steps) - 1 if self.file.attrs["lola_backward"] else 0
-        values = self.file["t0_fields"][mask.field][self.place * self.members, known]
+        values = self._read(Field(mask.field), self.place * self.members, known)[0]
         return as_plane(outside(values, mask), self.system.dimensions)
+
+    def _read(self, field: Field, row: int, number: int) -> np.ndarray:
+        """The components of a field in a state of a sample, with shape `(d^order, *grid)`."""
+        return read_field(self.file[location(field)], row, slice(number, number + 1), 1, self.grid)[:, 0]
 
     def _drawn(self, values: np.ndarray) -> np.ndarray:
         """Values `(..., X, Y)`, NaN outside of the domain."""
@@ -98,12 +106,12 @@ class EnsembleFrames:
     def ensemble(self, name: str, number: int) -> np.ndarray:
         """All members of a channel in a state, with shape `(M, X, Y)`."""
         channel = self.system.channels.index(name)
-        rows = slice(self.place * self.members, (self.place + 1) * self.members)
+        first = self.place * self.members
         for field, size in zip(self.system.fields, self.system.sizes, strict=True):
             if channel < size:
-                values = self.file[f"t{field.order}_fields"][field.name][rows, number]
-                values = values.reshape(*values.shape[: 1 + self.system.dimensions], size)
-                return self._drawn(as_plane(values[..., channel], self.system.dimensions))
+                rows = range(first, first + self.members)
+                values = np.stack([self._read(field, row, number)[channel] for row in rows])
+                return self._drawn(as_plane(values, self.system.dimensions))
             channel -= size
         raise AssertionError("a channel belongs to a field")
 

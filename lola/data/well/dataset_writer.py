@@ -19,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import h5py
 import numpy as np
 
 from lola.core.config import require
@@ -33,7 +32,15 @@ from lola.data.well.given import (
     checked_values,
 )
 from lola.data.well.new_dataset import new_dataset
-from lola.data.well.writer import BLOCK_STATES, create_fields, write_layout, write_statistics, writing
+from lola.data.well.writer import (
+    BLOCK_STATES,
+    create_constant_field,
+    create_fields,
+    create_varying_scalars,
+    write_layout,
+    write_statistics,
+    writing,
+)
 from lola.storage.remote import is_url
 
 FILE_BYTES = 2**31  # of the fields in a file; a file is what is encoded, and resumed, at once
@@ -320,10 +327,7 @@ class _File:
         create_fields(self.file, self.count, layout.fields, (layout.steps, *dataset.grid))
         for key in dataset.constants:
             self._create_constant(key)
-        for key in layout.varying:
-            scalar = self.file["scalars"].create_dataset(key, (self.count, layout.steps), dtype=np.float64)
-            scalar.attrs.update(sample_varying=True, time_varying=True)
-            _append_name(self.file["scalars"], key)
+        create_varying_scalars(self.file, (self.count, layout.steps), layout.varying)
 
     @property
     def full(self) -> bool:
@@ -333,13 +337,8 @@ class _File:
         values = self.dataset.constants[name]
         sample = not self.dataset.is_shared(name)
         order = cast(int, self.dataset.order(values.shape[sample:]))
-        group = self.file[f"t{order}_fields"]
         shape = (self.count,) * sample + values.shape[sample:]
-        array = group.create_dataset(name, shape, dtype=np.float32)
-        array.attrs.update(
-            dim_varying=[True] * len(self.dataset.grid), sample_varying=sample, time_varying=False
-        )
-        _append_name(group, name)
+        array = create_constant_field(self.file, name, order, shape, len(self.dataset.grid), sample)
         if not sample:
             array[...] = checked_values(values[...], np.float32, name, "")
 
@@ -364,8 +363,3 @@ class _File:
                 group = self.file[f"t{self.dataset.order(value.shape[1:])}_fields"]
                 group[key][self.row] = checked_values(value[index], np.float32, key, where)
         self.row += 1
-
-
-def _append_name(group: h5py.Group, name: str) -> None:
-    names = [*group.attrs["field_names"], name]
-    group.attrs["field_names"] = np.array(names, dtype=h5py.string_dtype())

@@ -224,3 +224,31 @@ def _blocks(file: h5py.File) -> Iterator[tuple[str, int, np.ndarray, int]]:
             for row, start in itertools.product(rows, range(0, field.shape[sample] if time else 1, states)):
                 block = field[(*row, slice(start, start + states + 1))] if time else field[row][None]
                 yield name, order, block.astype(np.float64), states
+
+
+def create_varying_scalars(file: h5py.File, shape: tuple[int, int], names: Iterable[str]) -> None:
+    """Create scalars that vary in time, with shape `(N, L)`, in a file that has its layout."""
+    for name in names:
+        scalar = file["scalars"].create_dataset(name, shape, dtype=np.float64)
+        scalar.attrs.update(sample_varying=True, time_varying=True)
+        _append_name(file["scalars"], name)
+
+
+def create_constant_field(
+    file: h5py.File, name: str, order: int, shape: tuple[int, ...], dimensions: int, sample: bool = True
+) -> h5py.Dataset:
+    """Create a field that is constant in time in a file that has its fields.
+
+    Arguments:
+        shape: `(N, *grid[, d[, d]])`, without `N` unless it is `sample` varying.
+        dimensions: The number of grid axes.
+    """
+    group = file[f"t{order}_fields"]
+    array = group.create_dataset(name, shape, dtype=np.float32)
+    array.attrs.update(dim_varying=[True] * dimensions, sample_varying=sample, time_varying=False)
+    _append_name(group, name)
+    return array
+
+
+def _append_name(group: h5py.Group, name: str) -> None:
+    group.attrs["field_names"] = _names([*texts(group.attrs["field_names"]), name])
