@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo smoke simulators test longtest gputest lint format clean system mpi
 
@@ -42,24 +44,37 @@ clean: ## remove the virtual environment and caches; results stay
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/.demo: pyproject.toml | system $(VENV)/bin/python
-	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable '.[simulate]'
+	@$(call pip_install,.[simulate])
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | system $(VENV)/bin/python
-	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable '.[dev]'
+	@$(call pip_install,.[dev])
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.simulators: pyproject.toml | system mpi $(VENV)/bin/python
-	CC=mpicc FFTW_INCLUDE_PATH=$(FFTW)/include FFTW_LIBRARY_PATH=$(dir $(FFTW_LIBRARY)) \
-	MPI_INCLUDE_PATH=$$(mpicc -showme:incdirs | cut -d' ' -f1) MPI_LIBRARY_PATH=$$(mpicc -showme:libdirs | cut -d' ' -f1) \
-		PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --editable '.[simulate,simulate-rayleigh-benard,simulate-gravity-cooling]'
+	@export CC=mpicc FFTW_INCLUDE_PATH=$(FFTW)/include FFTW_LIBRARY_PATH=$(dir $(FFTW_LIBRARY)) \
+	MPI_INCLUDE_PATH=$$(mpicc -showme:incdirs | cut -d' ' -f1) MPI_LIBRARY_PATH=$$(mpicc -showme:libdirs | cut -d' ' -f1); \
+		$(call pip_install,.[simulate$(comma)simulate-rayleigh-benard$(comma)simulate-gravity-cooling])
 	@touch $@
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11: name a newer one with 'make PYTHON=...'" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "python's venv module is missing: install python3-venv" >&2; exit 1; }
-	$(BIN)/pip install --quiet --upgrade pip
+	@$(BIN)/pip install --quiet --upgrade pip
+
+# Of pip's several hundred lines: downloads of 30 MB and more, what is compiled, and the start and the end of copying.
+PIP_STEPS := \
+	s/^ *(Downloading|Using cached) (.*\/)?([A-Za-z0-9_.]+)-([0-9][^-]*)-[^ ]*whl \((([3-9][0-9]|[0-9]{3,})\.[0-9] MB)\)$$/  \1 \3 \4, \5/p; \
+	s/^ *Building wheel for ([^ ]+) .*: started$$/  compiling \1/p; \
+	s/^Installing collected packages:.*/  copying all packages into $(subst /,\/,$(VENV)), the last step, which takes minutes/p; \
+	s/^Successfully installed .*/  installed/p
+comma := ,
+
+define pip_install
+echo "installing LOLA and what it needs into $(VENV): 7 GB, most of them PyTorch, in 3 to 20 minutes (pip's own lines: $(VENV)/pip.log)"; \
+PYTHONWARNINGS=ignore PYTHONUNBUFFERED=1 $(BIN)/pip install --progress-bar off --log $(VENV)/pip.log --editable '$(1)' | sed -unE '$(PIP_STEPS)'
+endef
 
 # Clawpack is built from source and needs a Fortran compiler; Dedalus needs FFTW and Open MPI.
 FFTW ?= /usr
