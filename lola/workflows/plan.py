@@ -25,7 +25,7 @@ from lola.distributed.jobs.train import TrainingRun, run_training
 from lola.distributed.trials import InputDataset, Step, Trial
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.inference_config import Weights
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
 from lola.models.autoencoder_config import CodecConfig
 from lola.storage.remote import AnyPath

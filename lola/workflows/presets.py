@@ -2,7 +2,7 @@
 
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.sampling_config import SamplerConfig
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig

@@ -10,7 +10,7 @@ from lola.distributed.jobs.evaluate import task_request
 from lola.distributed.jobs.train import workers_request
 from lola.distributed.trials import Trial
 from lola.emulation.cache_config import CacheConfig
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.training.config import TrainingConfig
 from lola.workflows.sweep import Recipe
 

@@ -21,7 +21,7 @@ from lola.emulation.cache_config import CacheConfig
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import SolverSteps
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_autoencoder_config import AnyAutoencoder

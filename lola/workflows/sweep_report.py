@@ -16,8 +16,7 @@ from lola.data.hdf5 import open_hdf5
 from lola.data.planes import as_plane
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
-from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import blank, choose_parts
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.page.figures import Example
 from lola.evaluation.page.film_player import Film, Row, choose_frames, limits_of, select_frames, shrink
 from lola.evaluation.page.frames import simulation_section
@@ -28,6 +27,7 @@ from lola.evaluation.tables.best import best_table
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.speed import Timing
 from lola.evaluation.tables.stored import read_array, read_subject, read_table
+from lola.evaluation.trajectory import blank, choose_parts
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
 from lola.workflows.plan import SweepPlan

@@ -80,9 +80,9 @@ def test_evaluations_are_those_of_the_cpu(well, device, record, subject, guided)
     from lola.data.well.splits import open_split
     from lola.emulation.guidance_config import GuidanceConfig
     from lola.emulation.observation_config import ObservationConfig
-    from lola.evaluation.config import EvaluationConfig
-    from lola.evaluation.evaluate import evaluate_trajectory
+    from lola.evaluation.evaluation_config import EvaluationConfig
     from lola.evaluation.scores.rows import Subject
+    from lola.evaluation.trajectory import evaluate_trajectory
 
     split = open_split(well, EULER, "test")
     config = EvaluationConfig(subject=subject, trajectories=1, members=3, sampler=ADAMS, chunk=8)

@@ -19,8 +19,8 @@ from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import Emulator
 from lola.emulation.ensembles import write_ensemble
 from lola.emulation.film import check_film, write_film
-from lola.evaluation.evaluate import choose_parts, evaluate_trajectory
 from lola.evaluation.scores.rows import Subject
+from lola.evaluation.trajectory import choose_parts, evaluate_trajectory
 from lola.simulate.simulation import simulate_trajectory, simulation_jobs
 from lola.storage.stages import Stage
 from lola.training.loop import train

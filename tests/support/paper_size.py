@@ -24,11 +24,11 @@ from lola.data.systems import System
 from lola.data.well.writer import create_fields, write_layout
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
-from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import choose_parts
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.ensemble import RANKS
 from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
 from lola.evaluation.scores.spectra import Binning
+from lola.evaluation.trajectory import choose_parts
 from lola.workflows import presets
 from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep_report import report_sweep

@@ -43,6 +43,21 @@ def test_a_package_imports_only_packages_below_it(path):
             assert LEVEL[inner.split(".")[0]] < LEVEL[package], f"{path} must not import {name}"
 
 
+def test_scores_and_tables_do_without_the_page():
+    """The packages of `lola/evaluation`, from the bottom up, each of which imports only those before it."""
+    order = ("scores", "tables", "page", "studies")
+    for level, name in enumerate(order):
+        for path in (ROOT / "lola" / "evaluation" / name).rglob("*.py"):
+            above = {f"lola.evaluation.{other}" for other in order[level + 1 :]}
+            assert not {module.rpartition(".")[0] for module in imports(path)} & above, path
+
+
+def test_a_file_s_name_says_what_it_holds():
+    """No two files of the library have one name, but the base of all configurations and that of trainings."""
+    names = [path.name for path in LIBRARY if path.name not in ("__init__.py", "config.py")]
+    assert len(names) == len(set(names))
+
+
 def test_what_imports_ray_is_what_distributed_holds():
     """A module that names Ray, or one of `lola.distributed`, is in that package; no other one is."""
     for path in LIBRARY:

@@ -26,11 +26,11 @@ from lola.emulation.emulator import Emulator
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import METHODS, SamplerConfig
-from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import evaluate_trajectory
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.evaluation.scores.rows import Subject
 from lola.evaluation.scores.stability import share_stable
+from lola.evaluation.trajectory import evaluate_trajectory
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig

@@ -40,8 +40,8 @@ from lola.distributed.cluster.resources import (
 from lola.distributed.cluster.waits import wait_for_any
 from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
-from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import choose_parts, evaluate_trajectory
+from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.evaluation.trajectory import choose_parts, evaluate_trajectory
 from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
 from lola.evaluation.tables.lead_times import count_diverged, summarise
 from lola.evaluation.tables.stored import read_table

@@ -16,6 +16,7 @@ from lola.evaluation.tables.cells import METHOD, RATIO
 from lola.evaluation.tables.curves import MEAN, Curve
 from lola.evaluation.tables.lead_times import EMULATORS, name_method
 from lola.evaluation.tables.paper import printed
+from lola.evaluation.tables.shown_metrics import UNITS
 
 AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
@@ -29,10 +30,6 @@ AXES = {
     "spectrum_rmse_tail": Axis("error of the power beyond the bands", log=True),
     "stability": Axis("share of stable rollouts"),
 }
-PARTS = ("skill", "spread", "rmse")
-"""Metrics that charts leave out: parts of others."""
-UNITS = ("crps",)
-"""Metrics in the unit of a field: their mean over fields is meaningless."""
 TARGETS = {"truth": "the truth", "autoencoded": "the auto-encoded truth"}
 VARIED = {"rate": "compression", **{key: key for key in METHOD[3:8]}}
 """Keys of curves that distinguish methods of one model, and their columns."""
@@ -40,13 +37,6 @@ LABELS = {"target": "against", "range": "lead times", "rate": "compression"}
 MOST_LEAD_TIMES, MOST_BINS = 8, 64
 
 Varying = dict[tuple[str, str], set[str]]
-
-
-def metric_names(found: Iterable[str]) -> list[str]:
-    """The metrics of all these that charts show, known ones first."""
-    found = set(found)
-    known = [name for name in AXES if name in found]
-    return known + sorted(found - set(known) - set(PARTS))
 
 
 def lead_time_chart(

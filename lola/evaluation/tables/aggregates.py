@@ -13,13 +13,13 @@ import pandas as pd
 import pyarrow as pa
 
 from lola.data.systems import System
-from lola.evaluation.page.sweep_charts import UNITS, metric_names
 from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import Curve, curves_of
 from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate_cells, name_range, sort_methods
 from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
 from lola.evaluation.tables.mean_spectra import mean_spectra
 from lola.evaluation.tables.paper import TABLES, paper_ranges, printed_table, printed_values
+from lola.evaluation.tables.shown_metrics import UNITS, metric_names
 from lola.evaluation.tables.significance import ERRORS, trajectory_errors
 
 TARGETS = ("truth", "autoencoded")

@@ -27,7 +27,7 @@ from lola.distributed.jobs.blocks import ENCODER_CPUS
 from lola.distributed.jobs.compute_statistics import StatisticsConfig
 from lola.distributed.trials import Step
 from lola.emulation.cache_config import CacheConfig
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import stored_bytes
 from lola.models.autoencoder_config import CodecConfig
 from lola.storage.stages import Kind, Stage

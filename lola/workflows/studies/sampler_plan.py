@@ -23,7 +23,7 @@ from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.trials import Trial
 from lola.emulation.sampling_config import SamplerConfig
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
 from lola.evaluation.studies.sampler_choice import COMMON, choose, trajectory_scores
 from lola.evaluation.tables.stored import read_table

@@ -4,13 +4,13 @@ from collections import Counter
 
 import pandas as pd
 
-from lola.evaluation.evaluate import choose_parts
 from lola.evaluation.page.page import Page
 from lola.evaluation.studies.sampler_choice import ratio_table
 from lola.evaluation.studies.sampler_page import Study, findings, sections
 from lola.evaluation.tables.cells import RATIO
 from lola.evaluation.tables.lead_times import lead_time_table
 from lola.evaluation.tables.stored import read_table
+from lola.evaluation.trajectory import choose_parts
 from lola.storage.remote import AnyPath
 from lola.workflows.report_stage import commit_report, page_path, report_stage
 from lola.workflows.studies.sampler_plan import SamplerPlan, TrainedModel

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from lola.core.config import Distinct, DistinctOrNone, Within, prefix_options, require, runtime_field
 from lola.emulation.sampling_config import SamplerConfig, SolverSteps
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.workflow_config import WorkflowConfig
 

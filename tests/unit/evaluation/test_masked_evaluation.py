@@ -11,11 +11,11 @@ from lola.data.well.splits import open_split
 from lola.emulation.emulator import Emulator
 from lola.emulation.film import EnsembleFrames
 from lola.emulation.film_config import FilmConfig
-from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import evaluate_trajectory
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.page.film_player import Film, Row, pack
 from lola.evaluation.page.frames import trajectory_frames
 from lola.evaluation.scores.rows import Subject
+from lola.evaluation.trajectory import evaluate_trajectory
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
 

@@ -18,7 +18,7 @@ from lola.distributed.cluster.resources import (
     require_feasible,
 )
 from lola.emulation.cache_config import CacheConfig
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.training.config import TrainingConfig
 from lola.workflows.resource_requests import request_of, requests_by_option
 from lola.workflows.sweep import Recipe

@@ -22,8 +22,8 @@ from lola.data.well.splits import open_split
 from lola.data.well.windows import WellWindows
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import load_autoencoder
-from lola.evaluation.config import EvaluationConfig
-from lola.evaluation.evaluate import choose_parts
+from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.evaluation.trajectory import choose_parts
 from lola.storage.event_log import read_events
 from lola.training.order import OrderConfig
 from lola.training.stream import BatchStream

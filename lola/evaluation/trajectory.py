@@ -24,7 +24,7 @@ from lola.data.domain import inside
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit
 from lola.emulation.emulator import Emulator, map_states
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.conservation import conserved_quantities
 from lola.evaluation.scores.ensemble import (
     MemberStatistics,
