@@ -42,7 +42,12 @@ SHOWN = [
 @pytest.fixture
 def make(tmp_path):
     """Runs `make` for a mark of a virtual environment that has nothing but that pip."""
-    programs = {"venv/bin/pip": PIP, "venv/bin/python": "", "system/gfortran": "", "system/mpicc": "#!/bin/sh\n"}
+    programs = {
+        "venv/bin/pip": PIP,
+        "venv/bin/python": "",
+        "system/gfortran": "",
+        "system/mpicc": "#!/bin/sh\n",
+    }
     for name, text in programs.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +57,15 @@ def make(tmp_path):
 
     def run(mark, **environment):
         variables = {**os.environ, "PATH": f"{tmp_path / 'system'}:{os.environ['PATH']}", **environment}
-        command = ["make", "-C", ROOT, "--no-print-directory", f"VENV={venv}", f"FFTW_LIBRARY={venv}", venv / mark]
+        command = [
+            "make",
+            "-C",
+            ROOT,
+            "--no-print-directory",
+            f"VENV={venv}",
+            f"FFTW_LIBRARY={venv}",
+            venv / mark,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, env=variables)
         return done, venv
 
