@@ -7,6 +7,7 @@ in the order of trajectories, whenever they arrive: the result does not depend o
 """
 
 import dataclasses
+import time
 from typing import Any
 
 import yaml
@@ -71,7 +72,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
         DataError: A file cannot be read, or holds values with which training would be spoilt.
         StorageError: A file cannot be reached.
     """
-    config, log = stage.config, log or EventLog(stage.folder).notice
+    config, log, started = stage.config, log or EventLog(stage.folder).notice, time.perf_counter()
     assert isinstance(config, StatisticsConfig)
     split = dataclasses.replace(datasets, statistics=None).open(system, "train")
     order = {trajectory.id: number for number, trajectory in enumerate(split.trajectories)}
@@ -93,6 +94,7 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
         states=sum(row["states"] for row in rows),
         faults=lines,
         excluded=list(split.excluded),
+        seconds=time.perf_counter() - started,
     )
 
 

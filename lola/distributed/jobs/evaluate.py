@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import io
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,10 @@ from lola.distributed.cluster.waits import wait_for_any
 from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.evaluation.evaluation_config import EvaluationConfig
-from lola.evaluation.trajectory import choose_parts, evaluate_trajectory
 from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
 from lola.evaluation.tables.lead_times import count_diverged, summarise
 from lola.evaluation.tables.stored import read_table
+from lola.evaluation.trajectory import choose_parts, evaluate_trajectory
 from lola.models.autoencoder import Autoencoder
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath, file_exists, find_files, first_line, read_bytes
@@ -128,7 +129,7 @@ def run_evaluation(run: EvaluationRun) -> None:
     Raises:
         LolaError: Parts failed; they are named, and those that did not are kept.
     """
-    config = run.config
+    config, started = run.config, time.perf_counter()
     system = trained_system(run.emulator) if run.emulator else run.system
     split = run.datasets.open(system, config.split)
     chosen = choose_parts(split, config)
@@ -161,6 +162,7 @@ def run_evaluation(run: EvaluationRun) -> None:
         rows={name: table.num_rows for name, table in joined.items()},
         diverged={"rollouts": diverged, "of": len(parts)},
         metrics=null_if_not_finite(summary),
+        seconds=time.perf_counter() - started,
         seconds_per_state=timing,
     )
 

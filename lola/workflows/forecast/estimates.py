@@ -30,6 +30,7 @@ from lola.emulation.cache_config import CacheConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import stored_bytes
 from lola.models.autoencoder_config import CodecConfig
+from lola.storage.integrity import listed_sizes
 from lola.storage.stages import Kind, Stage
 from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
@@ -126,7 +127,14 @@ class _Estimator:
             read = self.data.bytes("train")
             cost = StageCost(**common, seconds=ENCODING_S, resources={"cpu": 1}, read=read)
         if self.data.exists and stage.finished:
-            cost = StageCost(**common, source="finished", resources=cost.resources, stored=cost.stored)
+            manifest = stage.manifest()
+            cost = StageCost(
+                **common,
+                source="finished",
+                resources=cost.resources,
+                stored=sum(listed_sizes(manifest).values()),
+                took=manifest.get("seconds"),
+            )
         self.costs[stage.fingerprint], self.stages[stage.fingerprint] = cost, stage
 
     def _device(self, gpus: float, cpus: float) -> tuple[Hardware, dict[str, float]]:

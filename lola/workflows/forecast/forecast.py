@@ -31,6 +31,7 @@ class StageCost:
         stored: Bytes that are kept.
         read: Bytes that are read.
         scratch: Further bytes while it runs.
+        took: Seconds that it took, if it is finished and its manifest says so.
     """
 
     name: str
@@ -42,6 +43,7 @@ class StageCost:
     stored: float = 0.0
     read: float = 0.0
     scratch: float = 0.0
+    took: float | None = None
 
     def hours(self, resource: str) -> float:
         return self.parts * self.seconds * self.resources.get(resource, 0) / 3600
@@ -97,6 +99,11 @@ class Forecast:
 
     def hours(self, resource: str) -> float:
         return sum(stage.hours(resource) for stage in self.stages)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to make."""
+        return all(stage.source == "finished" for stage in self.stages)
 
     @property
     def stored(self) -> float:

@@ -48,9 +48,12 @@ def show_plan(config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = la
     if found.models:
         console.print(_models(found))
         console.print()
-    console.print(_stages(found))
-    for line in (*_summary(found, plan.data.origin), *([plan.remark] if plan.remark else [])):
+    console.print(_finished_stages(found) if found.finished else _stages(found))
+    lines = _finished_summary(found) if found.finished else _summary(found, plan.data.origin)
+    for line in (*lines, *([plan.remark] if plan.remark else [])):
         console.print(line, highlight=False, markup=False)
+    if found.finished:
+        return
     free = shutil.disk_usage(root).free if isinstance(root, Path) else math.inf
     if cluster.storage or not cluster.gpus:
         found.require_storage(free)
@@ -115,6 +118,29 @@ def _stages(found: Forecast) -> Table:
     return table
 
 
+def _finished_stages(found: Forecast) -> Table:
+    table = _new_table("stage", "took", "CPUs", "GPUs", "GB")
+    for stage in found.stages:
+        table.add_row(
+            stage.name,
+            "" if stage.took is None else format_duration(stage.took),
+            *(f"{stage.resources.get(resource, 0):g}" for resource in ("cpu", "gpu")),
+            _number(stage.stored / 1e9),
+        )
+    return table
+
+
+def _finished_summary(found: Forecast) -> Iterator[str]:
+    """That nothing is left to run, and what the stages took and hold."""
+    recorded = [stage.took for stage in found.stages if stage.took is not None]
+    report = " A run writes the report, if it does not exist." if found.reporting else ""
+    yield f"All {len(found.stages)} stages are finished: nothing is left to run.{report}"
+    if recorded:
+        known = "" if len(recorded) == len(found.stages) else f" ({len(recorded)} have recorded their time)"
+        yield f"They took {format_duration(sum(recorded))}, one after another{known}."
+    yield f"They hold {_bytes(sum(stage.stored for stage in found.stages))} of results."
+
+
 def _details(model: ModelCost) -> Iterator[str]:
     """What the memory and the time of one model consist of."""
     cost, memory, training = model.estimate, model.estimate.memory, model.training
@@ -138,8 +164,11 @@ def _details(model: ModelCost) -> Iterator[str]:
 
 def _summary(found: Forecast, origin: str) -> Iterator[str]:
     cluster, unit = found.cluster, "gpu" if found.capacity["gpu"] else "cpu"
+    finished = sum(stage.source == "finished" for stage in found.stages)
     used, available, wall = found.hours(unit), found.capacity[unit], found.wall()
     yield f"Data: {origin}."
+    if finished:
+        yield f"{finished} of {len(found.stages)} stages are finished and cost nothing."
     if len(found.models) == 1:
         yield from _details(found.models[0])
     misfits = [model.name for model in found.models if model.remedy]

@@ -116,6 +116,34 @@ def test_a_study_is_planned_for_too(smoke, capsys):
         assert f"study-{arm.name}" in text
 
 
+def finish(stage, **counts):
+    stage.folder.mkdir(parents=True)
+    (stage.folder / "result").write_bytes(bytes(500_000))
+    stage.commit(**counts)
+
+
+def test_a_finished_plan_says_so_and_what_it_took(smoke, tmp_path, well, capsys):
+    network = smoke.pixel.network.replace(patch_size=4)
+    config = smoke.replace(well=str(well), pixel=smoke.pixel.replace(network=network))
+    plan = SweepPlan(config, tmp_path, well)
+    first, *others = {step.stage.fingerprint: step.stage for step in plan.steps}.values()
+    finish(first, seconds_per_state=0.5)
+    show_sweep(config)
+    text = capsys.readouterr().out
+    assert f"1 of {1 + len(others)} stages are finished and cost nothing." in text
+    assert "CPU hours" in text
+    for stage in others:
+        finish(stage, seconds=90.0, seconds_per_state=0.5)
+    show_sweep(config.replace(cluster=ClusterConfig(storage=1e-6)))
+    text = capsys.readouterr().out
+    count, known = 1 + len(others), len(others)
+    assert f"All {count} stages are finished: nothing is left to run. A run writes the report" in text
+    assert f"They took {waiting.format_duration(90 * known)}, one after another ({known} have" in text
+    assert f"They hold {count * 5e-4:.3g} GB of results." in text
+    assert text.count("1 min 30 s") == known
+    assert "hours" not in text
+
+
 def test_it_says_how_far_it_is(smoke, tmp_path, monkeypatch):
     clock, logged = iter(range(0, 100, 8)), []
     reminder = functools.partial(waiting.progress_reminder, clock=lambda: next(clock))
