@@ -18,6 +18,7 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 
 from lola.core.errors import DataError, LolaError
+from lola.data.hdf5_check import check_hdf5
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 
@@ -221,6 +222,8 @@ def _open_xarray(path: Path, stack: contextlib.ExitStack) -> tuple[dict[str, Var
     except ImportError as error:
         raise LolaError(f"reading {path} needs xarray; pip install 'lola[import]'") from error
     engine = "zarr" if path.is_dir() else None
+    if engine is None:
+        check_hdf5(path, "write it again")  # NetCDF 4 is HDF5
     dataset = stack.enter_context(
         xarray.open_dataset(path, engine=engine, chunks=None, cache=False, decode_times=False)
     )

@@ -24,6 +24,7 @@ from fsspec.caching import BlockCache, register_cache
 
 from lola.core.errors import DataError, LolaError, MissingDataError, StorageError
 from lola.core.filesystem import describe_os_error
+from lola.data.hdf5_check import check_hdf5, is_ray_worker
 from lola.storage.remote import AnyPath, first_line, open_filesystem, translate_fs_errors
 from lola.storage.stages import Location
 
@@ -132,11 +133,13 @@ def open_hdf5(location: Location | AnyPath) -> h5py.File:
     """Open a file for reading; the caller closes it.
 
     Raises:
-        DataError: The file is missing, truncated or not HDF5.
+        DataError: The file is missing, truncated, not HDF5 or, as far as it is of this machine, crashes HDF5.
         StorageError: The file cannot be reached.
     """
     try:
         if isinstance(location, Path):
+            if not is_ray_worker():
+                check_hdf5(location)
             return open_local_hdf5(location, "r")
         return h5py.File(RemoteFile(str(location)), "r")
     except LolaError:

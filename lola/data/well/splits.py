@@ -23,6 +23,7 @@ from lola.data.augment import Augmentation, draw_symmetry
 from lola.data.casting import field_error
 from lola.data.domain import fill, outside
 from lola.data.hdf5 import file_name, join, list_files, missing_files_error, missing_filter, open_cached
+from lola.data.hdf5_check import check_hdf5
 from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
 from lola.data.well.fields import location, read_axis, read_field, varies
@@ -286,6 +287,8 @@ def open_split(
     headers = []
     for dataset, path in split_files(root, system.datasets, split, include, exclude):
         try:
+            if faults is not None and isinstance(path, Path):  # also in a worker: nobody may have read it
+                check_hdf5(path)
             headers.append(read_header(path, dataset, split, system))
         except DataError as error:
             if faults is None:
