@@ -36,14 +36,14 @@ def main(config: Statistics) -> None:
     with loading():
         from lola.data.well.datasets import Datasets
         from lola.data.well.find import find_system
-        from lola.distributed.cluster.connection import connect
+        from lola.distributed.cluster.connection import connect, stopping_ray
         from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
 
     root = resolve_storage(config.storage)
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     system, datasets = find_system(config.name, datasets)
     stage = statistics_stage(root, system, datasets.open(system, "train").fingerprint, config.block)
-    with stage.logged_lease(print):
+    with stopping_ray(print), stage.logged_lease(print):
         if not stage.finished:
             connect()
             compute_statistics(stage, system, datasets, print)

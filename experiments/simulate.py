@@ -39,9 +39,11 @@ def main(config: Simulations) -> None:
     Presets are the physical systems, in the size of the `mini` sweep. Existing files are kept.
     """
     with loading():
+        from lola.distributed.cluster.connection import stopping_ray
         from lola.distributed.jobs.simulate import simulate
 
-    simulate(config.simulation, well_folder(resolve_storage(config.storage), config.well))
+    with stopping_ray(print):
+        simulate(config.simulation, well_folder(resolve_storage(config.storage), config.well))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from lola.core.errors import DataError, StorageError
 from lola.data.latent_shards import verify
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
-from lola.distributed.cluster.connection import connect
+from lola.distributed.cluster.connection import connect, stopping_ray
 from lola.distributed.jobs.encode import dataset_fingerprint, open_splits
 from lola.distributed.runner.tune import following_stages
 from lola.distributed.trials import Step, Trial, make
@@ -91,9 +91,8 @@ def make_cache(cache: Step, root: AnyPath) -> None:
     tracker.start_sweep(
         f"cache {stage.what}", fingerprint("cache", stage.fingerprint), flatten(config.to_json())
     )
-    if config.actors > 1 or config.gpus:
-        connect(progress.log)
     with (
+        stopping_ray(progress.log),
         tracker.finish_on_error(),
         following_stages([Trial("cache", (cache,))], tracker, progress),
         stage.logged_lease(progress.log),
@@ -105,6 +104,8 @@ def make_cache(cache: Step, root: AnyPath) -> None:
                     progress.log(f"left out {file}: {reason}")
         else:
             progress.log(f"encoding; a sweep reuses this cache if it is given --cache.block {config.block}")
+            if config.actors > 1 or config.gpus:
+                connect(progress.log)
             make(cache)
     tracker.finish_sweep(None, "FINISHED")
     progress.log(f"runs: {tracker.command}")

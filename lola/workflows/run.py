@@ -10,7 +10,13 @@ from lola.core.config import flatten
 from lola.core.errors import LolaError
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
-from lola.distributed.cluster.connection import connect, disconnect, require_shared
+from lola.distributed.cluster.connection import (
+    connect,
+    disconnect,
+    require_shared,
+    stop_ray,
+    stopping_ray,
+)
 from lola.distributed.jobs.simulate import needs_simulation, simulate
 from lola.distributed.runner.tune import concurrency, describe_failures, following_stages, run_trials
 from lola.distributed.trials import Trial
@@ -54,8 +60,10 @@ def run_reported(
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config, kind)
-    page = _complete(plan, f"{kind.title} {plan.system.name}", tracker, progress, report, summarise)
+    progress = Progress(Console())
+    with stopping_ray(progress.log):
+        plan, tracker = _prepare(config, kind, progress)
+        page = _complete(plan, f"{kind.title} {plan.system.name}", tracker, progress, report, summarise)
     assert page is not None
     _log_missing(tracker, progress)
     return page
@@ -75,8 +83,10 @@ def run_stages(
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    plan, tracker, progress = _prepare(config, SweepPlan, lambda plan: plan.towards(*choose(plan)))
-    _complete(plan, f"{title} {plan.system.name}", tracker, progress)
+    progress = Progress(Console())
+    with stopping_ray(progress.log):
+        plan, tracker = _prepare(config, SweepPlan, progress, lambda plan: plan.towards(*choose(plan)))
+        _complete(plan, f"{title} {plan.system.name}", tracker, progress)
     stages = tuple(choose(plan))
     for stage in stages:
         progress.log(f"{stage.what}: {stage.folder}")
@@ -91,10 +101,9 @@ def _log_missing(tracker: Tracker, progress: Progress) -> None:
 
 
 def _prepare(
-    config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = lambda plan: plan
-) -> tuple[P, Tracker, Progress]:
+    config: WorkflowConfig, kind: type[P], progress: Progress, part: Callable[[P], P] = lambda plan: plan
+) -> tuple[P, Tracker]:
     """Open storage and tracking, simulate missing data, and connect to a cluster that sees the storage."""
-    progress = Progress(Console())
     with progress.reporting(lambda: f"opening storage {config.storage or ''} and MLflow"):
         storage = resolve_storage(config.storage)
         well = well_folder(storage, config.well)
@@ -113,7 +122,7 @@ def _prepare(
         require_shared(storage)
     for option in emulated_options(config):
         progress.log(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
-    return plan, tracker, progress
+    return plan, tracker
 
 
 def emulated_options(config: WorkflowConfig) -> list[str]:
@@ -148,6 +157,7 @@ def _complete(
             page = report(plan) if report and not failures else None
     with progress.reporting(lambda: f"copying remaining records to MLflow at {tracker.uri}"):
         tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
+    stop_ray(progress.log)  # before the last lines, after which the program ends at once
     if page and summarise:
         progress.show(summarise(plan))
     if page:

@@ -6,6 +6,7 @@ import os
 import stat
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
@@ -14,7 +15,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lola.core import errors
-from lola.core.waiting import Log
+from lola.core.waiting import Log, reminding
 from lola.distributed.cluster.address import find_cluster
 from lola.distributed.cluster.start import replace_home, start_ray
 from lola.storage.remote import AnyPath
@@ -34,6 +35,10 @@ EMBEDDED_SETTINGS = {
 """For processes of an embedded cluster, which inherit them: one node, never preempted, and short runs.
 
 Processes of a cluster that is running already have the environment of its nodes, and keep it."""
+
+STOPPING_S = 2.0  # after which a line says what takes the time
+
+_connected = False  # by `connect`, not by whoever called it
 
 
 def connect(log: Log = print) -> None:
@@ -57,12 +62,32 @@ def connect(log: Log = print) -> None:
     replace_home(log)
     restrict_token_permissions()
     start_ray(find_cluster(log), log)
+    global _connected
+    _connected = True
     restrict_token_permissions()
 
 
 def disconnect() -> None:
     """Detach from the cluster; an embedded one ends, and its processes release what they hold."""
+    global _connected
+    _connected = False
     ray.shutdown()
+
+
+def stop_ray(log: Log) -> None:
+    """Undo `connect`, if it connected: Ray's own processes take seconds to end, at exit without a word."""
+    if _connected:
+        with reminding(lambda: "stopping Ray", log, first=STOPPING_S):
+            disconnect()
+
+
+@contextlib.contextmanager
+def stopping_ray(log: Log) -> Iterator[None]:
+    """Undo what the block connects, as `stop_ray` does."""
+    try:
+        yield
+    finally:
+        stop_ray(log)
 
 
 def restrict_token_permissions() -> None:

@@ -90,8 +90,9 @@ def fail(stage, event_log):
 
 
 def test_a_sweep_that_ends_well(tmp_path, monkeypatch, fake):
+    monkeypatch.setattr(workflow, "stop_ray", lambda log: log("stopping Ray"))
     output = end(tmp_path, monkeypatch, finish)
-    assert output.splitlines()[-1].endswith("runs: open http://fake")
+    assert [line[7:] for line in output.splitlines()[-2:]] == ["stopping Ray", "runs: open http://fake"]
     assert "finished" in output
     assert statuses(fake) == {"sweep": "FINISHED", "autoencoder": "FINISHED"}
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import stat
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -223,6 +224,35 @@ def test_a_home_that_can_be_written_is_left_alone(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     replace_home(pytest.fail)
     assert not set(start.CACHES) & os.environ.keys()
+
+
+def test_what_was_connected_here_is_stopped_once(monkeypatch):
+    """And nothing else: a notebook's own Ray goes on."""
+    stopped = []
+    monkeypatch.setattr(
+        cluster, "ray", SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: stopped.append(1))
+    )
+    for name in ("replace_home", "start_ray", "find_cluster", "restrict_token_permissions"):
+        monkeypatch.setattr(cluster, name, lambda *_: None)
+    for name in (*cluster.SETTINGS, *cluster.EMBEDDED_SETTINGS):
+        monkeypatch.setenv(name, "kept")
+    monkeypatch.setattr(cluster, "_connected", False)
+    cluster.stop_ray(pytest.fail)
+    assert not stopped
+    with cluster.stopping_ray(pytest.fail):
+        cluster.connect()
+        assert not stopped
+    cluster.stop_ray(pytest.fail)
+    assert stopped == [1]
+
+
+def test_a_slow_stop_is_announced(monkeypatch):
+    logged = []
+    monkeypatch.setattr(cluster, "ray", SimpleNamespace(shutdown=lambda: time.sleep(0.3)))
+    monkeypatch.setattr(cluster, "STOPPING_S", 0.0)
+    monkeypatch.setattr(cluster, "_connected", True)
+    cluster.stop_ray(logged.append)
+    assert logged[0].startswith("stopping Ray")
 
 
 def test_who_is_connected_already_starts_nothing(monkeypatch):
