@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from lola.core.errors import TrackingError
+from lola.core.waiting import reminding
 from lola.storage.event_log import last_status
 from lola.storage.leases import EXPIRY_S
 from lola.storage.remote import AnyPath, is_url
@@ -47,7 +48,8 @@ def _send(root: AnyPath, folder: AnyPath, log: Callable[[str], None]) -> str:
         tracker.resume_sweep(sweep_log, identity["fingerprint"])
         if last_status(folder) == "RUNNING":
             sweep_log.end("KILLED")
-        tracker.flush(wait_s)
+        with reminding(lambda: f"{folder.name}: sending its records to MLflow at {tracker.uri}", log):
+            tracker.flush(wait_s)
     finally:
         sweep_log.release()
     if not tracker.missing:

@@ -6,8 +6,9 @@ from pages import aggregates
 from tidy_tables import curves, tidy
 
 from lola.evaluation.page.sections import conditioning, missing
-from lola.evaluation.page.sweep_charts import lead_time_chart, rate_chart
+from lola.evaluation.page.sweep_charts import AXES, lead_time_chart, rate_chart
 from lola.evaluation.tables.lead_times import lead_time_table
+from lola.evaluation.tables.shown_metrics import KNOWN, metric_names
 
 
 def value(metrics, **keys):
@@ -30,6 +31,11 @@ def metrics():
             )
         ]
     )  # fmt: skip
+
+
+def test_metrics_that_tables_know_have_axes_and_come_first():
+    assert list(AXES) == list(KNOWN)
+    assert metric_names({"crps", "rmse", "energy", "vrmse", "skill"}) == ["vrmse", "crps", "energy"]
 
 
 def test_contexts_and_guidance_have_parts_of_their_own(metrics, sweep):

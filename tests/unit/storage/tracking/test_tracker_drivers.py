@@ -1,5 +1,6 @@
 """Runs of drivers that were killed, run twice or were deleted; the command that sends missing records."""
 
+import contextlib
 import os
 import runpy
 import subprocess
@@ -40,6 +41,23 @@ def test_runs_of_a_killed_driver_are_corrected(tmp_path, fake, how):
     else:
         tracker(tmp_path).copy_events()
     assert run_of(fake).status == "KILLED"
+
+
+def test_a_command_that_sends_for_long_says_so(tmp_path, fake, monkeypatch):
+    each, lines, waits = tracker(tmp_path), [], []
+    record(tmp_path)
+    each._sweep_log.release()
+
+    @contextlib.contextmanager
+    def waiting(describe, log):
+        waits.append(describe())
+        assert log == lines.append
+        yield
+
+    monkeypatch.setattr(sys.modules["lola.storage.tracking.sync"], "reminding", waiting)
+    sync(tmp_path, lines.append)
+    assert waits == ["euler-ffffffff: sending its records to MLflow at http://fake"]
+    assert lines == ["euler-ffffffff: MLflow has everything"]
 
 
 def test_a_stage_that_another_sweep_makes_stays_running(tmp_path, fake):
