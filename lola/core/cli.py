@@ -8,10 +8,12 @@ others. These options are read first.
 """
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
 import inspect
 import io
+import logging
 import os
 import sys
 import typing
@@ -54,6 +56,33 @@ def launch_alone(main: Callable[[C], None], kind: type[C]) -> None:
 
 
 def _run(main: Callable[[C], None], read: Callable[[str], C]) -> None:
+    code: list[int] = []
+    atexit.register(_skip_teardown, main, code)  # before libraries are imported: it is called after theirs
+    try:
+        _execute(main, read)
+    except SystemExit as end:
+        code.append(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+    code.append(0)
+
+
+def _skip_teardown(main: Callable[[C], None], code: list[int]) -> None:
+    """End the process, if it is this program's and ended as intended, with an exit code.
+
+    Python would free all that PyTorch, Ray and MLflow have imported, one object after the other, which takes
+    seconds, and half a minute on a busy machine.
+    """
+    if code and getattr(main, "__globals__", None) is vars(sys.modules["__main__"]):
+        logging.shutdown()
+        try:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                stream.flush()
+        except (OSError, ValueError):
+            return  # Python reports it
+        os._exit(code[0])
+
+
+def _execute(main: Callable[[C], None], read: Callable[[str], C]) -> None:
     program = os.path.basename(sys.argv[0])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # output appears at once, also in a file

@@ -275,3 +275,43 @@ def test_a_closed_pipe_prints_no_traceback():
     )
     assert done.stdout.startswith(b"x")
     assert done.stderr == b""
+
+
+PROGRAM = """
+import atexit, dataclasses, os
+from lola.core.cli import launch_alone
+from lola.core.config import Config
+from lola.core.errors import LolaError
+
+class Slow:
+    def __del__(self, write=os.write):
+        write(1, b"freed")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Config):
+    how: str = "well"
+
+def main(config: Options) -> None:
+    '''End.'''
+    globals()["slow"] = Slow()
+    atexit.register(print, "closed")
+    print("ran", end=" ")
+    if config.how == "refused":
+        raise LolaError("no")
+    if config.how == "interrupted":
+        raise KeyboardInterrupt
+    if config.how == "broken":
+        raise ValueError(config.how)
+
+launch_alone(main, Options)
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("well", 0), ("refused", 1), ("interrupted", 130), ("broken", 1)])
+def test_a_program_ends_without_freeing_what_it_imported(tmp_path, how, code):
+    """That takes seconds; what libraries close at exit is closed. A program with a bug ends as any other."""
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    done = subprocess.run([sys.executable, path, "--how", how], capture_output=True, text=True)
+    printed = "ran closed\n" + "freed" * (how == "broken")
+    assert (done.returncode, done.stdout) == (code, printed), done.stderr
