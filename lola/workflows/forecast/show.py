@@ -132,13 +132,16 @@ def _finished_stages(found: Forecast) -> Table:
 
 def _finished_summary(found: Forecast) -> Iterator[str]:
     """That nothing is left to run, and what the stages took and hold."""
-    recorded = [stage.took for stage in found.stages if stage.took is not None]
+    count, recorded = len(found.stages), [stage.took for stage in found.stages if stage.took is not None]
+    every, they, hold = (
+        (f"All {count} stages are", "They", "hold") if count > 1 else ("The stage is", "It", "holds")
+    )
     report = " A run writes the report, if it does not exist." if found.reporting else ""
-    yield f"All {len(found.stages)} stages are finished: nothing is left to run.{report}"
+    yield f"{every} finished: nothing is left to run.{report}"
     if recorded:
-        known = "" if len(recorded) == len(found.stages) else f" ({len(recorded)} have recorded their time)"
-        yield f"They took {format_duration(sum(recorded))}, one after another{known}."
-    yield f"They hold {_bytes(sum(stage.stored for stage in found.stages))} of results."
+        known = "" if len(recorded) == count else f" ({len(recorded)} have recorded their time)"
+        yield f"{they} took {format_duration(sum(recorded))}{', one after another' * (count > 1)}{known}."
+    yield f"{they} {hold} {_bytes(sum(stage.stored for stage in found.stages))} of results."
 
 
 def _details(model: ModelCost) -> Iterator[str]:

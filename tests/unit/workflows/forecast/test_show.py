@@ -142,6 +142,9 @@ def test_a_finished_plan_says_so_and_what_it_took(smoke, tmp_path, well, capsys)
     assert f"They hold {count * 5e-4:.3g} GB of results." in text
     assert text.count("1 min 30 s") == known
     assert "hours" not in text
+    show_sweep(config, autoencoders)
+    text = capsys.readouterr().out
+    assert "The stage is finished: nothing is left to run.\nIt holds 0.0005 GB of results." in text
 
 
 def test_it_says_how_far_it_is(smoke, tmp_path, monkeypatch):
