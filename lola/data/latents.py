@@ -81,8 +81,7 @@ class LatentSplit:
         if self._paths:
             path = local_copy(self._paths[0])
             with self._reading(path):
-                latents = pq.read_schema(path).field("latents").type
-                self.dtype = np.dtype(latents.value_type.to_pandas_dtype())
+                self.dtype = _latent_dtype(pq.read_schema(path))
 
     @contextlib.contextmanager
     def _reading(self, path: Path) -> Iterator[None]:
@@ -110,6 +109,8 @@ class LatentSplit:
         for path in local_copies(self._paths):
             with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
                 index += [(path, group) for group in range(file.num_row_groups)]
+                if _latent_dtype(file.schema_arrow) != self.dtype:
+                    raise ValueError(f"it holds {_latent_dtype(file.schema_arrow)}, not {self.dtype}")
                 column = file.read(["parameters"]).column("parameters")
                 parameters += [_rows(chunk, (self.parameter_count,)) for chunk in column.chunks]
                 steps, *shape = file.schema_arrow.field("latents").type.shape
@@ -154,6 +155,22 @@ class LatentSplit:
         """Latent states of a trajectory, float32, shape `(C, L, *grid)`."""
         latents = self.latents(index)[start:stop:stride]
         return torch.from_numpy(latents.astype(np.float32)).movedim(0, 1)
+
+
+def _latent_dtype(schema: pa.Schema) -> np.dtype:
+    """The dtype of the latents of a shard; `ValueError` if a column has not the type that it is written with.
+
+    No checksum covers the schema.
+    """
+    for name, expected in (("trajectory", pa.string()), ("variant", pa.int32())):
+        if schema.field(name).type != expected:
+            raise ValueError(f"its column {name} is {schema.field(name).type}, not {expected}")
+    for name, dtypes in (("parameters", (np.float32,)), ("latents", (np.float32, np.float16))):
+        column = schema.field(name).type
+        dtype = np.dtype(column.value_type.to_pandas_dtype())
+        if not isinstance(column, pa.FixedShapeTensorType) or dtype not in dtypes:
+            raise ValueError(f"its column {name} is {column}, not tensors of {np.dtype(dtypes[0])}")
+    return dtype
 
 
 def _rows(chunk: pa.ExtensionArray, shape: tuple[int, ...]) -> np.ndarray:

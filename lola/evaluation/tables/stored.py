@@ -26,6 +26,7 @@ def read_table(path: AnyPath) -> pa.Table:
         unknown = {*table.column_names} - {*METRICS_SCHEMA.names, *SPECTRA_SCHEMA.names, "bin"}
         if unknown:  # no checksum covers the names
             raise ValueError(f"it has a column {min(unknown)!r}")
+        _check_types(table.schema)
         return convert_bins_to_lists(table)
 
 
@@ -37,9 +38,30 @@ def read_subject(path: AnyPath) -> dict[str, Any]:
     """
     columns = [field.name for field in KEYS]
     with _reading(path), path.open("rb") as file:
-        for rows in pq.ParquetFile(file, page_checksum_verification=True).iter_batches(1, columns=columns):
+        table = pq.ParquetFile(file, page_checksum_verification=True)
+        _check_types(table.schema_arrow)
+        for rows in table.iter_batches(1, columns=columns):
             return rows.to_pylist()[0]
         raise ValueError("it has no rows")
+
+
+def _check_types(schema: pa.Schema) -> None:
+    """Raise `ValueError` unless each column has the kind of values that it is written with."""
+    kinds = {field.name: _kind(field.type) for field in (*SPECTRA_SCHEMA, *METRICS_SCHEMA)}
+    for field in schema:
+        expected = kinds.get(field.name, "integer")  # of earlier versions, bins
+        if _kind(field.type) != expected:
+            raise ValueError(f"its column {field.name} is {field.type}, not {expected}")
+
+
+def _kind(column: pa.DataType) -> str:
+    """What a column holds, in whatever width and encoding."""
+    if pa.types.is_dictionary(column):
+        return _kind(column.value_type)
+    if pa.types.is_list(column):
+        return f"list of {_kind(column.value_type)}"
+    tests = {"string": pa.types.is_string, "integer": pa.types.is_integer, "float": pa.types.is_floating}
+    return next((name for name, holds in tests.items() if holds(column)), str(column))
 
 
 def read_array(path: AnyPath) -> np.ndarray:

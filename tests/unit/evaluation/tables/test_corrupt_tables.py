@@ -2,9 +2,10 @@
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from corruption import damaged_copies
 
-from lola.core.errors import LolaError
+from lola.core.errors import DataError, LolaError
 from lola.evaluation.scores.rows import METRICS_SCHEMA, PARQUET
 from lola.evaluation.tables.stored import read_subject, read_table
 
@@ -34,3 +35,12 @@ def test_a_damaged_table_is_an_error_or_as_written(tmp_path):
         except LolaError:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize(("name", "values"), [("field", [b"a"]), ("value", ["1"]), ("members", [0.5])])
+def test_a_column_of_another_type_is_refused(tmp_path, name, values):
+    table, path = rows(1), tmp_path / "metrics.parquet"
+    pq.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), path)
+    for read in (read_table, read_subject):
+        with pytest.raises(DataError, match=rf"its column {name} is (binary|string|double), not "):
+            read(path)
