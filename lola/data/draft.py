@@ -28,6 +28,7 @@ CHANGE = 0.2  # deviations between the states of a window
 MIN_STATES = 12  # of a trajectory, after the stride
 ISOTROPY = 0.2  # relative difference of axes that may be exchanged
 CONSERVED = 1e-3  # deviations
+SHOWN = 5  # trajectories that a comment lists
 YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
@@ -78,8 +79,10 @@ def draft(split: WellSplit, found: Survey, dataset: str) -> str:
     for field in split.system.fields:
         transform, why = suggest_transform(field, split.system, found)
         value = f"transform: {transform}" if transform != "identity" else ""
-        lines.append(f"  {_quote(field.name)}: {{{value}}}  # {why}")
-    for part in (_parameters, _symmetries, _times, _shown, _bounds, _conserved):
+        missing = max(each.missing for each in _surveys(field, split.system, found))
+        gaps = f"; {missing:.2g} of its values are missing" if missing else ""
+        lines.append(f"  {_quote(field.name)}: {{{value}}}  # {why}{gaps}")
+    for part in (_mask, _parameters, _symmetries, _times, _shown, _bounds, _conserved):
         lines += ["", *part(split, found)]
     return "\n".join(lines) + "\n"
 
@@ -99,7 +102,9 @@ def _surveys(field: Field, system: System, found: Survey) -> list[ChannelSurvey]
 
 def suggest_transform(field: Field, system: System, found: Survey) -> tuple[str, str]:
     """The transform of a field, and why."""
-    channels = _surveys(field, system, found)
+    channels = [each for each in _surveys(field, system, found) if each.missing < 1]
+    if not channels:
+        return "identity", "remove it"
     low, high = min(each.low for each in channels), max(each.high for each in channels)
     role = "" if field.role == "state" else f"{field.role}, "
     span = f"{role}{low:.3g} to {high:.3g}"
@@ -121,6 +126,29 @@ def suggest_transform(field: Field, system: System, found: Survey) -> tuple[str,
             f"{span}: heavy tails (kurtosis {kurtosis:.0f}), but too small for arcsinh to matter",
         )
     return "identity", span
+
+
+def _mask(split: WellSplit, found: Survey) -> Iterator[str]:
+    """What to do about missing values: a mask, if they are always in the same cells."""
+    if not found.gaps:
+        yield "# No value of the sample is missing. Where a domain has land or solids, a mask says so:"
+        yield "# mask: {field: NAME, outside: 1}  # a scalar field that is constant in time, and 1 there"
+        return
+    channels = [name for name in split.system.channels if any(name in own for own in found.gaps.values())]
+    moving = [name for name in channels if not all(own.get(name, True) for own in found.gaps.values())]
+    yield f"# Values are missing (nan, infinite or a fill value) of {', '.join(channels)},"
+    yield f"# in {len(found.gaps)} of {found.trajectories} trajectories: {' '.join(list(found.gaps)[:SHOWN])}"
+    if moving:
+        yield f"# In cells that change with time: {', '.join(moving)}."
+        yield "# Remove the field above, or leave the trajectories out with --exclude."
+    elif found.masks:
+        (name, value), *_ = found.masks.items()
+        yield f"# Always in the same cells, where {name} is {value:g}: outside of the domain, to be left out."
+        yield f"mask: {{field: {_quote(name)}, outside: {value!r}}}"
+    else:
+        yield "# Always in the same cells, such as land: store a scalar field that is constant in time, 1"
+        yield "# there and 0 elsewhere, in all files, and name it here; or leave the trajectories out."
+        yield "# mask: {field: NAME, outside: 1}"
 
 
 def _parameters(split: WellSplit, found: Survey) -> Iterator[str]:
@@ -197,7 +225,8 @@ def _shown(split: WellSplit, found: Survey) -> Iterator[str]:
 def _bounds(split: WellSplit, found: Survey) -> Iterator[str]:
     """Fields that are never negative."""
     scalars = [field.name for field in split.system.fields if field.order == 0 and field.role == "state"]
-    names = [name for name in scalars if found.channels[name].low >= 0]
+    known = [name for name in scalars if found.channels[name].missing < 1]
+    names = [name for name in known if found.channels[name].low >= 0]
     yield "# Physical values, [low, high], null for none; statistics tell which states leave them."
     yield "bounds:  # not negative in the sample" if names else "bounds: {}"
     for name in names:

@@ -118,7 +118,7 @@ class Scan:
         self.low, self.high = np.full(shape, np.inf), np.full(shape, -np.inf)
         self.missing = np.zeros((channels, self.steps), dtype=np.int64)
         self.outside = np.zeros((channels, self.steps), dtype=np.int64)  # of the transform's domain
-        self.fills = _fill_values(split, index)
+        self.fills = fill_values(split, index)
         block = min(block, self.steps)
         buffer = np.empty((channels, block, *split.grid), dtype=np.float32)
         digests = []
@@ -223,16 +223,10 @@ class Scan:
         for bounds in self.system.bounds:
             channel = channels.index(bounds.channel)
             low, high = self.low[0, channel], self.high[0, channel]
-            allowed = 1e-6 * max(abs(low.min()), abs(high.max()))  # rounding of what touches a bound
-            outside = np.zeros(self.steps, dtype=bool)
-            if bounds.low is not None:
-                outside |= low < bounds.low - allowed
-            if bounds.high is not None:
-                outside |= high > bounds.high + allowed
+            outside = ~bounds.contain(low, high) & (self.count[0, channel] > 0)
             if outside.any():
                 lowest, highest = low[outside].min(), high[outside].max()
-                limits = f"[{bounds.low}, {bounds.high}]".replace("None", "-")
-                text = f"is from {lowest:g} to {highest:g}, outside its bounds {limits},"
+                text = f"is from {lowest:g} to {highest:g}, outside its bounds {bounds.limits},"
                 self._add_fault("bounds", bounds.channel, outside, text, False)
         same = [False, *(a == b for a, b in itertools.pairwise(self.digests))]
         self._add_fault("repeated", "", np.array(same), "repeats the state before", False)
@@ -263,7 +257,7 @@ def _digest(state: np.ndarray, channels: Sequence[int]) -> bytes:
     return digest.digest()
 
 
-def _fill_values(split: WellSplit, index: int) -> list[list[float]]:
+def fill_values(split: WellSplit, index: int) -> list[list[float]]:
     """For each channel, the values that its file declares to be none."""
     file, found = open_cached(split.trajectories[index].file), list[list[float]]()
     for field, size in zip(split.system.fields, split.system.sizes, strict=True):

@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -187,3 +188,76 @@ def test_what_is_no_dataset_is_refused_in_one_line(tmp_path):
     with pytest.raises(DataError, match="cannot be opened as HDF5"):
         describe_dataset(str(path), False, print)
     assert not (path / "system.yaml").exists()
+
+
+def gaps(path, change):
+    """Set values of a dataset's field `u`, and describe it."""
+    for file in sorted((path / "data").rglob("*.hdf5")):
+        with h5py.File(file, "r+") as opened:
+            values = opened["t0_fields/u"][()]
+            change(values)
+            opened["t0_fields/u"][...] = values
+    text = describe_dataset(str(path), False, lambda _: None).read_text()
+    return yaml.safe_load(text), text
+
+
+def sea(folder, **options):
+    return lola.write_well(
+        folder,
+        "sea",
+        {"u": 5 + waves(COUNT, 0.05), "v": waves(COUNT, 0.05)},
+        axes={"x": AXIS, "y": AXIS},
+        boundaries="periodic",
+        **options,
+    )
+
+
+LAND = np.zeros((CELLS, CELLS), bool)
+LAND[2:6, 3:7] = True
+
+
+def dry(values):
+    values[:, :, LAND] = np.nan
+
+
+def test_a_constant_field_that_says_where_values_are_missing_is_the_mask(tmp_path):
+    depth = np.where(LAND, 0, 1 + AXIS)
+    path = sea(tmp_path, constants={"depth": depth, "coast": np.roll(LAND, 1) * 1.0})
+    values, text = gaps(path, dry)
+    assert values["mask"] == {"field": "depth", "outside": 0}
+    assert "u: {}  # 3 to 7; 0.062 of its values are missing" in text.replace("3.0", "3").replace("7.0", "7")
+    assert (
+        "Values are missing (nan, infinite or a fill value) of u,\n# in 2 of 2 trajectories: sea/train/"
+        in text
+    )
+    assert values["bounds"] == {"u": [0, None]}
+    split = lola.open_well(tmp_path, "sea", "train")
+    assert split.read(0, 0, 5).isfinite().all()
+
+
+def test_a_mask_is_asked_for_where_no_field_says_where_values_are_missing(tmp_path):
+    values, text = gaps(sea(tmp_path), dry)
+    assert "mask" not in values
+    assert "Always in the same cells, such as land: store a scalar field" in text
+
+
+def test_values_that_are_missing_in_cells_that_change_are_named_with_their_trajectory(tmp_path):
+    def drop(values):
+        values[0, 0, 2, 3] = 9.97e36
+
+    path = sea(tmp_path, constants={"depth": np.where(LAND, 0, 1 + AXIS)}, splits=["train"] * COUNT)
+    values, text = gaps(path, drop)
+    assert "mask" not in values
+    name = next((path / "data" / "train").iterdir()).name
+    assert f"in 1 of {COUNT} trajectories: sea/train/{name}#0\n" in text
+    assert "In cells that change with time: u.\n# Remove the field above, or leave the traj" in text
+
+
+def test_a_field_without_any_value_is_to_be_removed(tmp_path):
+    def clear(values):
+        values[:] = np.nan
+
+    values, text = gaps(sea(tmp_path), clear)
+    assert "u: {}  # remove it; 1 of its values are missing" in text
+    assert values["shown"] == "v"
+    assert values["bounds"] == {}
