@@ -1,13 +1,11 @@
 """Measure how fast the platform is on this machine."""
 
 import json
-from pathlib import Path
 
 from benchmarks import configs
-from benchmarks.measure import measure
+from benchmarks.measure import measure, new_folder, result_files
 
 from lola.core.cli import launch
-from lola.core.config import Config
 from lola.workflows import presets
 
 
@@ -33,9 +31,9 @@ def emulation() -> configs.EmulationBenchmark:
     return configs.EmulationBenchmark(autoencoder=codec, **networks, simulation=config.simulation)
 
 
-def main(config: Config) -> None:
+def main(config: configs.Benchmark | configs.SchedulingBenchmark) -> None:
     """Time training, emulation, scoring or reading data and compare it with a plain implementation."""
-    (folder := Path(config.output)).mkdir(parents=True, exist_ok=True)
+    folder = new_folder(config.output, result_files(config), config.overwrite)
     result, text = measure(config, folder)
     (folder / f"{result['kind']}.json").write_text(json.dumps(result, indent=1, allow_nan=False))
     (folder / f"{result['kind']}.md").write_text(text + "\n")

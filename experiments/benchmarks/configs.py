@@ -27,11 +27,13 @@ class Benchmark(Config):
         rounds: Number of timings of each variant.
         threads: Threads of torch; 0 leaves its choice.
         output: The folder where the result is written, as JSON and as a table.
+        overwrite: Replace the files of an earlier result.
     """
 
     rounds: Rounds = 5
     threads: Threads = 0
     output: str = "experiments/results/benchmark"
+    overwrite: bool = False
 
 
 Network = Literal["autoencoder-2d", "autoencoder-3d", "transformer"]
@@ -229,11 +231,13 @@ class SchedulingBenchmark(Config):
         trials: Trials of the sweep.
         nodes: Nodes of 8 GPUs and 192 CPUs that the cluster says it has; each runs one trial at a time.
         output: The folder where results are written.
+        overwrite: Replace the files of earlier results.
     """
 
     trials: Annotated[int, Within("[1, 100000]")] = 10000
     nodes: Size = 4
     output: str = "experiments/results/benchmark"
+    overwrite: bool = False
 
 
 Scenario = Literal["worker killed", "node lost", "node gained", "node preempted"]
@@ -250,6 +254,7 @@ class DisturbanceConfig(Config):
         pace: Minimum seconds per step.
         notice: Seconds between a preemption's notice and the loss of the node.
         output: The folder where results are written.
+        overwrite: Replace the files of earlier results.
     """
 
     scenarios: Distinct[Scenario] = ("worker killed", "node lost", "node gained", "node preempted")
@@ -258,6 +263,7 @@ class DisturbanceConfig(Config):
     pace: Annotated[float, Within("[0, 3600]")] = 0.1
     notice: Annotated[int, Within("[1, 3600]")] = 15
     output: str = "experiments/results/elastic"
+    overwrite: bool = False
 
 
 Seconds = Annotated[float, Within("[0, 86400]")]

@@ -2,13 +2,16 @@
 
 import functools
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import configs
 
 from lola.core.config import Config
+from lola.core.filesystem import expand
 from lola.core.waiting import loading
+from lola.storage.remote import require_new
 
 BENCHMARKS: dict[type, tuple[str, str, str]] = {
     configs.TrainingBenchmark: ("training", "run_training_benchmark", "training_table"),
@@ -17,6 +20,36 @@ BENCHMARKS: dict[type, tuple[str, str, str]] = {
     configs.SchedulingBenchmark: ("scheduling", "run_scheduling_benchmark", "scheduling_table"),
 }
 """The module of each benchmark, the function that runs it, and the one that formats its result."""
+KINDS: dict[type, str] = {
+    configs.TrainingBenchmark: "training",
+    configs.EmulationBenchmark: "emulation",
+    configs.MetricsBenchmark: "metrics",
+    configs.SchedulingBenchmark: "scheduling",
+}
+"""What the results of each are called."""
+
+
+def result_files(config: Config) -> list[str]:
+    """The names of the files that a benchmark writes."""
+    if isinstance(config, configs.DataBenchmark):
+        kind = "data-memory" if config.memory else "data"
+    else:
+        kind = KINDS[type(config)]
+    figures = ["csv", "png"] if kind == "data-memory" else []
+    return [f"{kind}.{end}" for end in ("json", "md", *figures)]
+
+
+def new_folder(output: str, names: Sequence[str], overwrite: bool) -> Path:
+    """A folder for results, made if it does not exist.
+
+    Raises:
+        ConfigError: It has files of these names, which are not to be replaced.
+    """
+    folder = expand(output)
+    for name in names:
+        require_new(folder / name, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def measure(config: Config, folder: Path) -> tuple[dict[str, Any], str]:

@@ -73,7 +73,7 @@ SMALLER = (
     (r"127\.0\.0\.1:8265", "127.0.0.1:{ray_port}"),
     (r"--folder /tmp/soak", "--folder {storage}/soak --kills 1"),
     (r"elastic\.py", "elastic.py --scenarios 'worker killed' --steps 60 --report-every 20"),
-    (r"benchmark\.py scheduling.*", "benchmark.py scheduling --trials 20 --nodes 1"),
+    (r"benchmark\.py scheduling( --trials \d+)?", "benchmark.py scheduling --trials 20 --nodes 1"),
     (r"benchmark\.py data", "benchmark.py data --gigabytes 0.02 --cells 32 --steps 20 --rounds 1"),
     (r"benchmark\.py metrics", "benchmark.py metrics --lead-times 2 --cells 16 --rounds 1"),
     (
