@@ -26,7 +26,7 @@ class ObservationConfig(Config):
         factor: Of subsample, the distance between points; of block_mean, the size of blocks; of mask, the
             grid's size over the window's.
         count: The number of sensors.
-        fields: The channels observed, by name; with none, all.
+        fields: The channels observed, by name; with none, all that evolve.
         every: Every so many emulated states one is observed.
         until: The last emulated state that may be observed; 0 for the end.
         noise: Deviation of the noise, relative to that of each observed field over the trajectory.
@@ -54,25 +54,44 @@ class ObservationConfig(Config):
         )
         return f"{self.operator}{size}{rest}"
 
-    def build(self, channels: Sequence[str], grid: Sequence[int]) -> "Operator":
-        """The operator on states of these channels on a grid."""
-        from lola.emulation.observations import of_fields
+    def build(
+        self,
+        channels: Sequence[str],
+        grid: Sequence[int],
+        given: Sequence[str] = (),
+        valid: "Tensor | None" = None,
+    ) -> "Operator":
+        """The operator on states of these channels on a grid.
+
+        Arguments:
+            given: The channels that are given and not emulated, which cannot be observed.
+            valid: True in the cells of the domain, with shape `(*grid)`; all are by default.
+
+        Raises:
+            ConfigError: There is no such field, or there are too few cells.
+        """
+        from lola.emulation.observations import of_domain, of_fields
 
         unknown = [name for name in self.fields if name not in channels]
         require(
             not unknown,
             f"--fields: there is no field {', '.join(unknown)} to observe; there are {', '.join(channels)}",
         )
-        operator = self._operator(tuple(grid))
-        if not self.fields:
-            return operator
-        return of_fields(operator, [channels.index(name) for name in self.fields])
+        constant = [name for name in self.fields if name in given]
+        require(not constant, f"--fields: {', '.join(constant)} is given and not emulated; leave it out")
+        operator = self._operator(tuple(grid), valid)
+        fields = self.fields or [name for name in channels if name not in given]
+        if len(fields) < len(channels) or self.fields:
+            operator = of_fields(operator, [channels.index(name) for name in fields])
+        return operator if valid is None else of_domain(operator, valid, len(channels))
 
-    def check(self, channels: Sequence[str], grid: Sequence[int], states: int) -> None:
+    def check(
+        self, channels: Sequence[str], grid: Sequence[int], states: int, given: Sequence[str] = ()
+    ) -> None:
         """Raise `ConfigError` unless some of `states` emulated states of these channels can be observed."""
         import torch
 
-        operator = self.build(channels, grid)
+        operator = self.build(channels, grid, given)
         try:
             operator(torch.zeros(1, len(channels), *grid))
         except DataError as error:
@@ -88,7 +107,7 @@ class ObservationConfig(Config):
             f"--every {self.every}: none of the {last} states that may be observed is; choose a smaller one",
         )
 
-    def _operator(self, grid: tuple[int, ...]) -> "Operator":
+    def _operator(self, grid: tuple[int, ...], valid: "Tensor | None") -> "Operator":
         import torch
 
         from lola.emulation.observations import block_mean, masked, sensors, subsample
@@ -100,12 +119,13 @@ class ObservationConfig(Config):
             case "block_mean":
                 return block_mean(self.factor)
             case "sensors":
-                points = math.prod(grid)
+                points = torch.from_numpy(places.permutation(math.prod(grid)))
+                points = points if valid is None else points[valid.cpu().flatten()[points]]
                 require(
-                    self.count <= points,
-                    f"--count {self.count} sensors do not fit on {points} points",
+                    self.count <= len(points),
+                    f"--count {self.count} sensors do not fit on {len(points)} points",
                 )
-                chosen = torch.from_numpy(places.permutation(points)[: self.count])
+                chosen = points[: self.count]
                 return sensors(torch.stack(torch.unravel_index(chosen, grid), dim=-1))
             case "mask":
                 mask = torch.ones(grid, dtype=torch.bool)
@@ -116,20 +136,29 @@ class ObservationConfig(Config):
                     mask &= inside.reshape(-1, *[1] * (len(grid) - axis - 1))
                 return masked(mask)
 
-    def observe(self, truth: "Tensor", channels: Sequence[str], trajectory: str) -> "Observations":
+    def observe(
+        self,
+        truth: "Tensor",
+        channels: Sequence[str],
+        trajectory: str,
+        given: Sequence[str] = (),
+        valid: "Tensor | None" = None,
+    ) -> "Observations":
         """Observe a trajectory.
 
         Arguments:
             truth: The states after the context in physical units, with shape `(C, L, *grid)`.
             trajectory: Names the noise.
+            given, valid: As for `build`.
         """
         from lola.core.seeding import SampleGenerator
         from lola.emulation.observations import Observations
 
-        operator = self.build(channels, truth.shape[2:])
+        operator = self.build(channels, truth.shape[2:], given, valid)
         states = truth.transpose(0, 1)
         # The scale of each field, put where its observations are
-        deviation = truth.flatten(1).std(dim=1).clamp_min(1e-6).reshape(1, -1, *[1] * (states.ndim - 2))
+        deviation = (truth if valid is None else truth[..., valid]).flatten(1).std(dim=1)
+        deviation = deviation.clamp_min(1e-6).reshape(1, -1, *[1] * (states.ndim - 2))
         noise = self.noise * operator(deviation.expand(1, *states.shape[1:]))
         last = min(self.until or len(states), len(states))
         values = {}

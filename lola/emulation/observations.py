@@ -9,7 +9,8 @@ with `x^i` the state at step `i` of a rollout in physical units, all fields of o
     sensors       `count` points, the same for all fields, drawn once
     mask          a share `1 / factor` of the points along each axis, drawn once, as a block somewhere
 
-or any function of states that works row by row.
+or any function of states that works row by row. Cells outside of the domain of a mask are not observed, and
+means are of those inside.
 """
 
 import dataclasses
@@ -68,6 +69,31 @@ def masked(mask: Tensor) -> Operator:
 def of_fields(operator: Operator, channels: Sequence[int]) -> Operator:
     """An operator that sees some of the channels only."""
     return lambda x: operator(x[:, list(channels)])
+
+
+def of_domain(operator: Operator, valid: Tensor, channels: int) -> Operator:
+    """A linear operator of points or means that sees the cells of the domain alone, whatever others hold.
+
+    Arguments:
+        valid: True in the cells of the domain, with shape `(*grid)`.
+        channels: The number of channels of states.
+
+    Returns:
+        From states `(B, C, *grid)` to those observations, `(B, n)`, that depend on a cell of the domain.
+
+    Raises:
+        ConfigError: None does.
+    """
+    # The share of each observation that is inside of the domain: 0 or 1 of points
+    share = operator(valid.expand(1, channels, *valid.shape).float()).flatten()
+    seen = share > 0
+    require(bool(seen.any()), "no observation is of cells in the domain of the mask; observe more of them")
+
+    def operate(x: Tensor) -> Tensor:
+        y = operator(torch.where(valid.to(x.device), x, 0)).flatten(1)
+        return y[:, seen.to(x.device)] / share[seen].to(x)
+
+    return operate
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

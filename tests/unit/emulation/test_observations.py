@@ -3,7 +3,15 @@ import torch
 
 from lola.core.errors import ConfigError, DataError
 from lola.emulation.observation_config import ObservationConfig
-from lola.emulation.observations import Observations, Observed, block_mean, masked, sensors, subsample
+from lola.emulation.observations import (
+    Observations,
+    Observed,
+    block_mean,
+    masked,
+    of_domain,
+    sensors,
+    subsample,
+)
 
 CHANNELS = ("a", "b", "c")
 GRID = (8, 12)
@@ -122,3 +130,62 @@ def test_observations_meet_windows_on_the_device_of_these():
     observed = Observed(observations=observations, numbers=[1], places=[1])
     window = torch.empty(2, 3, 5, 8, 8, device="meta")
     assert observed.of_window(window, lambda x: x).device == window.device
+
+
+@pytest.mark.parametrize("operator", ["subsample", "block_mean", "sensors", "mask"])
+@pytest.mark.parametrize("fields", [(), ("c",)])
+def test_cells_outside_of_the_domain_are_not_observed(states, operator, fields):
+    """Neither what they hold changes observations, nor do these push on them."""
+    valid = torch.ones(GRID, dtype=torch.bool)
+    valid[:5, :7] = False
+    config = ObservationConfig(operator=operator, factor=2, count=20, fields=fields)
+    observe = config.build(CHANNELS, GRID, valid=valid)
+    land = torch.where(valid, 0, torch.nan)
+    x, y = states, observe(states)
+    assert torch.equal(observe(x + land), y)
+    assert 0 < y.shape[1] < config.build(CHANNELS, GRID)(x).flatten(1).shape[1] or operator == "sensors"
+    _, adjoint = torch.func.vjp(observe, x)
+    assert not adjoint(torch.ones_like(y))[0][..., ~valid].any()
+    if operator == "sensors":
+        assert y.shape[1] == 20 * (len(fields) or 3)  # as many as were asked for
+    deviation = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+    uniform = observe(deviation.expand(1, 3, *GRID))
+    assert set(uniform.flatten().tolist()) == ({3.0} if fields else {1.0, 2.0, 3.0})
+
+
+def test_means_of_blocks_are_of_the_cells_inside(states):
+    valid = torch.ones(GRID, dtype=torch.bool)
+    valid[0, 1:4] = valid[:4, 4:8] = False
+    seen = of_domain(block_mean(4), valid, 3)(states).reshape(2, 3, -1)
+    assert seen.shape[2] == 5
+    corner = states[:, :, :4, :4][:, :, valid[:4, :4]]
+    torch.testing.assert_close(seen[:, :, 0], corner.mean(-1))
+    torch.testing.assert_close(seen[:, :, 1], states[:, :, :4, 8:].mean((2, 3)))
+
+
+def test_noise_has_the_scale_of_the_domain(states):
+    truth = torch.stack([states[0], states[1]], 1)
+    valid = torch.ones(GRID, dtype=torch.bool)
+    valid[2:6] = False
+    filled = torch.where(valid, truth, 1e9)
+    config = ObservationConfig(operator="subsample", factor=1)
+    observed, other = (config.observe(x, CHANNELS, "t", valid=valid) for x in (filled, truth))
+    assert torch.equal(observed.noise, other.noise)
+    assert torch.equal(observed.values[1], other.values[1])
+    deviation = truth[..., valid].flatten(1).std(1)
+    assert torch.allclose(observed.noise.reshape(3, -1)[:, 0], 0.05 * deviation)
+
+
+def test_what_is_given_is_not_observed(states):
+    operator = ObservationConfig(factor=2).build(CHANNELS, GRID, given=("b",))
+    assert torch.equal(operator(states), subsample(2)(states[:, [0, 2]]))
+    with pytest.raises(ConfigError, match="--fields: b is given and not emulated"):
+        ObservationConfig(factor=2, fields=("b",)).check(CHANNELS, GRID, 3, ("b",))
+
+
+def test_a_mask_without_points_to_observe_is_refused():
+    nothing = torch.zeros(GRID, dtype=torch.bool)
+    with pytest.raises(ConfigError, match="no observation is of cells in the domain"):
+        ObservationConfig(factor=2).build(CHANNELS, GRID, valid=nothing)
+    with pytest.raises(ConfigError, match="--count 16 sensors do not fit on 0 points"):
+        ObservationConfig(operator="sensors").build(CHANNELS, GRID, valid=nothing)

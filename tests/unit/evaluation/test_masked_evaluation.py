@@ -11,11 +11,15 @@ from lola.data.well.splits import open_split
 from lola.emulation.emulator import Emulator
 from lola.emulation.film import EnsembleFrames
 from lola.emulation.film_config import FilmConfig
+from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.observation_config import ObservationConfig
+from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.page.film_player import Film, Row, pack
 from lola.evaluation.page.frames import trajectory_frames
 from lola.evaluation.scores.rows import Subject
 from lola.evaluation.trajectory import evaluate_trajectory
+from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
 
@@ -87,3 +91,31 @@ def test_films_of_ensembles_leave_the_land_blank(split, tmp_path):
         frames = EnsembleFrames(file, system, config, split)
         assert np.array_equal(np.isnan(frames.ensemble("height", 1)), np.broadcast_to(LAND, (2, *GRID)))
         assert np.array_equal(np.isnan(frames.true("height", 1)), LAND)
+
+
+def test_guidance_sees_neither_the_land_nor_what_is_given(split, monkeypatch):
+    """A guided rollout whose land holds anything is the same where the sea is, and observes the sea alone."""
+    seen = []
+    genuine = ObservationConfig.observe
+
+    def observe(self, truth, *arguments):
+        seen.append(found := genuine(self, truth, *arguments))
+        return found
+
+    monkeypatch.setattr(ObservationConfig, "observe", observe)
+    torch.manual_seed(0)
+    model = DiffusionConfig(network=NETWORK).build(4, split.parameter_count, 2, 3).eval()
+    config = EvaluationConfig(
+        sampler=SamplerConfig(steps=1),
+        members=1,
+        observed=ObservationConfig(operator="subsample", factor=1),
+        guidance=GuidanceConfig(iterations=1),
+    )
+    emulator = Emulator(model=model, sampler=config.sampler, system=split.system)
+    scores = evaluate_trajectory(config, SUBJECT, split, 1, 0, autoencoder=None, emulator=emulator)
+    (observations,) = seen
+    truth = split.read(1, 1, 2)[:, 0]
+    sea = truth[:3][:, torch.from_numpy(~LAND)].flatten()
+    assert observations.values[1].shape == (1, len(sea))
+    assert (observations.values[1][0] - sea).abs().max() < 6 * float(observations.noise.max())
+    assert all(np.isfinite(row["value"]) for row in scores.metrics.to_pylist())
