@@ -29,4 +29,4 @@ def main(config: SweepConfig) -> None:
 
 if __name__ == "__main__":
     sweeps = {name: configure(preset) for name, preset in presets.SWEEPS.items()}
-    launch(main, sweeps, default="mini", given=("system", "well", "storage"))
+    launch(main, sweeps, default="mini", given=presets.GIVEN)

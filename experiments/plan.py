@@ -20,4 +20,4 @@ def main(config: SweepConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, presets.SWEEPS, "paper", ("system", "well", "storage"))
+    launch(main, presets.SWEEPS, "paper", presets.GIVEN)

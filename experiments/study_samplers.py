@@ -23,4 +23,4 @@ def main(config: SamplerStudyConfig) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, presets.SAMPLERS, default="mini", given=("system", "well", "storage"))
+    launch(main, presets.SAMPLERS, default="mini", given=presets.GIVEN)

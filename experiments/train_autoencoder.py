@@ -73,5 +73,5 @@ if __name__ == "__main__":
         main,
         {name: configure(preset) for name, preset in presets.SWEEPS.items()},
         "mini",
-        ("system", "well", "storage"),
+        presets.GIVEN,
     )

@@ -34,7 +34,7 @@ def launch(
     main: Callable[[C], None],
     presets: Mapping[str, Callable[..., C]],
     default: str,
-    given: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
 ) -> None:
     """Run a program on the configuration that the command line describes; the exit code is 0 if it succeeds.
 
@@ -42,7 +42,8 @@ def launch(
         main: The program; its docstring is the description in `--help`.
         presets: Complete configurations by name.
         default: The preset used when none is named.
-        given: Options, as Python names, that presets take as keyword arguments when they are given.
+        given: Options, as Python names, that presets take as keyword arguments when they are given, and their
+            defaults: one that is a tuple takes several values.
     """
     _run(main, lambda program: parse(sys.argv[1:], program, main.__doc__ or "", presets, default, given))
 
@@ -112,7 +113,7 @@ def parse(
     description: str,
     presets: Mapping[str, Callable[..., C]],
     default: str,
-    given: Sequence[str] = (),
+    given: Mapping[str, Any] | None = None,
 ) -> C:
     """The configuration of a command line.
 
@@ -127,7 +128,7 @@ def parse(
     names = ", ".join(f"{other} (default)" if other == default else other for other in presets)
     usage = f"{program} [PRESET] [OPTIONS]\n\nPresets: {names}. Defaults below are those of {name}."
     try:
-        preset = presets[name](**_read(arguments, given))
+        preset = presets[name](**_read(arguments, given or {}))
         with deferred_validation():  # options that follow may yet make the kinds' defaults fit
             preset, arguments = choose_kinds(preset, arguments)
     except LolaError as error:
@@ -191,13 +192,15 @@ def _parse(
         _refuse(program, text)
 
 
-def _read(arguments: list[str], names: Sequence[str]) -> dict[str, str]:
+def _read(arguments: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of these names, among others; one without a value is left for the complete parser."""
     reader = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in names:
-        reader.add_argument("--" + name.replace("_", "-"), "--" + name, dest=name, nargs="?")
+    for name, default in given.items():
+        values: Any = "*" if isinstance(default, tuple) else "?"
+        reader.add_argument("--" + name.replace("_", "-"), "--" + name, dest=name, nargs=values)
     known, _ = reader.parse_known_args(arguments)
-    return {name: value for name, value in vars(known).items() if value is not None}
+    found = {name: value for name, value in vars(known).items() if value is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
 def choose_kinds(config: C, arguments: Sequence[str]) -> tuple[C, list[str]]:

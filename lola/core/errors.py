@@ -1,5 +1,14 @@
 """Errors that a user can fix: one line that names the thing at fault and the remedy."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """The end of an error about a name that does not exist: those that are most alike, if any is."""
+    near = difflib.get_close_matches(name, list(known), most)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
 
 class LolaError(Exception):
     """Base of every error caused by what the user gave: options, files, storage or servers."""

@@ -14,21 +14,28 @@ files say. All keys are optional where there are files:
     mask                    `field`, a constant field, and `outside`, its value outside of the domain: in land
                             or solids, which losses, statistics and scores leave out
     conserved, bounds       what the physics conserves, and the physical values of channels
+    geometry                the kinds of grid axes by name, where coordinates do not say them: `uniform`,
+                            `nonuniform`, `log`, `chebyshev`, `radius`, `log_radius`, `colatitude`,
+                            `latitude`, `longitude` (see `lola.data.geometry`)
     seconds_per_state       of the simulator, for the table of speeds
     mean, std, published    statistics and size of a published training set
+
+Trainings depend on fields, `log_parameters`, `symmetries` and `mask`; the other keys change what is scored or
+shown, and what presets configure, and nothing that is trained is made again for them.
 """
 
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 import yaml
 
-from lola.core.errors import ConfigError
+from lola.core.errors import ConfigError, did_you_mean
+from lola.data.geometry import AxisKind
 from lola.data.systems import (
     Boundary,
     Bounds,
@@ -108,10 +115,22 @@ class Description(_Part):
     mask: _Mask | None = None
     conserved: dict[str, _Invariant] = {}
     bounds: dict[str, tuple[float | None, float | None]] = {}
+    geometry: dict[str, AxisKind] = {}
     seconds_per_state: pydantic.PositiveFloat | None = None
     mean: list[float] = []
     std: list[pydantic.PositiveFloat] = []
     published: _EnsembleSize | None = None
+
+
+_PARTS: dict[tuple[type[_Part], str], type[_Part]] = {
+    (Description, "fields"): _Field,
+    (Description, "symmetries"): _Symmetries,
+    (_Symmetries, "reflections"): _Reflection,
+    (Description, "conserved"): _Invariant,
+    (Description, "mask"): _Mask,
+    (Description, "published"): _EnsembleSize,
+}
+"""What the keys of a part hold."""
 
 
 def read_description(text: str, source: str) -> Description:
@@ -162,15 +181,17 @@ def _as_tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 def _describe_fault(error: pydantic.ValidationError) -> str:
     """The first fault, with its key, the value seen, and what there may be instead."""
-    first = error.errors()[0]
+    faults = error.errors()
+    # A misspelt key may also be missed under its right name
+    first = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        owner: Any = Description
+        owner: type[_Part] = Description
         for part in first["loc"][:-1]:
-            parts = {"fields": _Field, "symmetries": _Symmetries, "conserved": _Invariant, "mask": _Mask}
-            owner = parts.get(str(part), owner)
-        known = ", ".join(owner.model_fields)
-        return f"{key} is no key of a description; known are {known}"
+            owner = _PARTS.get((owner, str(part)), owner)
+        known = owner.model_fields
+        meant = did_you_mean(str(first["loc"][-1]), known)
+        return f"{key} is no key of a description; known are {', '.join(known)}{meant}"
     return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
 
 
@@ -226,12 +247,39 @@ def build_system(description: Description, source: str, inferred: System | None 
         published=_published(description.published),
         described=True,
         mask=None if description.mask is None else Mask(**description.mask.model_dump()),
+        geometry=tuple((dict(inferred.geometry if inferred else ()) | description.geometry).items()),
+        axes=inferred.axes if inferred else (),
+        constants=inferred.constants if inferred else (),
     )
     if not system.shown:
         state = next((system.channels[n] for n in system.evolving), system.channels[0])
         system = dataclasses.replace(system, shown=state)
+    if inferred is not None:
+        _require_known(description.geometry, inferred.axes, f"{source}: geometry", "grid axes")
+        _check_constants(system, source)
     _check(system, source)
     return system
+
+
+def _require_known(names: Iterable[str], known: Iterable[str], key: str, kind: str) -> None:
+    """Raise `ConfigError` unless what a key names exists; says what does, and which is most alike."""
+    for name in names:
+        if name not in (there := list(known)):
+            listed = ", ".join(there) or "none"
+            raise ConfigError(f"{key} names {name}; the {kind} are {listed}{did_you_mean(name, there)}")
+
+
+def _check_constants(system: System, source: str) -> None:
+    varying = [field.name for field in system.fields if field.role == "scalar"]
+    for name in system.log_parameters:
+        if name in varying:
+            raise ConfigError(
+                f"{source}: log_parameters names {name}, which varies in time; give it the transform log "
+                "under the key fields"
+            )
+    _require_known(
+        system.log_parameters, system.constants, f"{source}: log_parameters", "constants of the simulations"
+    )
 
 
 def _published(size: _EnsembleSize | None) -> EnsembleSize | None:
@@ -251,6 +299,7 @@ def _fields(description: Description, source: str, inferred: System | None) -> t
         if inferred is not None and stored is None:
             raise ConfigError(
                 f"{source}: fields.{name} is no field of the data; they have {', '.join(known)}"
+                f"{did_you_mean(name, known)}"
             )
         if stored is not None and given.order not in (None, stored.order):
             raise ConfigError(
@@ -265,13 +314,10 @@ def _fields(description: Description, source: str, inferred: System | None) -> t
 
 def _check(system: System, source: str) -> None:
     """Raise `ConfigError` unless what a description names exists."""
-    channels = ", ".join(system.channels)
     constant = [field.name for field in system.fields if field.role == "constant" and not field.order]
-    if system.mask is not None and system.mask.field not in constant:
-        raise ConfigError(
-            f"{source}: mask.field names {system.mask.field}; the scalar fields that are constant in time "
-            f"are {', '.join(constant) or 'none'}"
-        )
+    if system.mask is not None:
+        kind = "scalar fields that are constant in time"
+        _require_known([system.mask.field], constant, f"{source}: mask.field", kind)
     named = {"shown": [system.shown], "bounds": [each.channel for each in system.bounds]}
     named |= {f"conserved.{each.name}.channels": list(each.channels) for each in system.conserved}
     named["symmetries.reflections"] = [
@@ -279,9 +325,8 @@ def _check(system: System, source: str) -> None:
     ]
     evolving = [system.channels[number] for number in system.evolving]
     for key, names in named.items():
+        _require_known(names, system.channels, f"{source}: {key}", "channels")
         for name in names:
-            if name not in system.channels:
-                raise ConfigError(f"{source}: {key} names {name}; the channels are {channels}")
             if name not in evolving and key != "bounds":
                 raise ConfigError(
                     f"{source}: {key} names {name}, which is given and not emulated; choose from "
@@ -302,7 +347,8 @@ def _check(system: System, source: str) -> None:
         values: tuple[float, ...] = getattr(system, key)
         if len(values) not in (0, len(system.channels)):
             raise ConfigError(
-                f"{source}: {key} has {len(values)} numbers for {len(system.channels)} channels ({channels})"
+                f"{source}: {key} has {len(values)} numbers for {len(system.channels)} channels "
+                f"({', '.join(system.channels)})"
             )
 
 

@@ -8,15 +8,27 @@ import enum
 import itertools
 from typing import Any, Literal, Self
 
+import numpy as np
 import pydantic
 
 from lola.core.config import fingerprint
+from lola.data.geometry import AxisKind
 
 Transform = Literal["identity", "log", "log1p", "log_eps", "arcsinh"]
 Symmetries = Literal["plain", "full", "published"]
 Role = Literal["state", "constant", "scalar"]
 SPLITS = ("train", "valid", "test")
 """The parts of a dataset: a folder each."""
+SCORED = ("ranges", "spectrum_ranges", "conserved", "bounds")
+"""What of a system changes scores, and nothing that is trained."""
+REPORTED = ("shown", "seconds_per_state")
+"""What of a system changes reports alone."""
+UNTRAINED = (
+    *("mean", "std", "starts", "stride", "published", "axes", "constants", "geometry"),
+    *SCORED,
+    *REPORTED,
+)
+"""What of a system no data and no training depend on, but by configurations or by stages of their own."""
 
 
 class Boundary(enum.IntEnum):
@@ -85,6 +97,20 @@ class Bounds:
     low: float | None
     high: float | None
 
+    @property
+    def limits(self) -> str:
+        return f"[{self.low}, {self.high}]".replace("None", "-")
+
+    def contain(self, low: Any, high: Any) -> Any:
+        """Whether values from `low` to `high`, numbers or arrays, are within the bounds, up to rounding."""
+        rounding = 1e-6 * np.maximum(np.abs(low), np.abs(high))
+        inside = np.isfinite(low) & np.isfinite(high)
+        if self.low is not None:
+            inside &= low >= self.low - rounding
+        if self.high is not None:
+            inside &= high <= self.high + rounding
+        return inside
+
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
@@ -123,6 +149,8 @@ class System:
         conserved: What the physics conserves.
         bounds: The physical values of channels that have bounds.
         mask: Which cells are outside of the domain, if any.
+        geometry: The kinds of grid axes by name (`lola.data.geometry`), as files or a description say.
+        axes, constants: The names of the grid axes and of the constants of simulations, as files say.
         seconds_per_state: Seconds that the simulator takes for a step between stored states, if known.
         described: Whether the description is part of the data's fingerprint. That of the paper's systems is
             not: their names stand for them.
@@ -150,6 +178,9 @@ class System:
     seconds_per_state: float | None = None
     described: bool = False
     mask: Mask | None = None
+    geometry: tuple[tuple[str, AxisKind], ...] = ()
+    axes: tuple[str, ...] = ()
+    constants: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -162,12 +193,27 @@ class System:
 
     @property
     def identity(self) -> str:
-        """A fingerprint of the description but its statistics; empty if the name stands for it."""
-        if not self.described:
-            return ""
-        unnamed = dataclasses.replace(self, mean=(), std=(), seconds_per_state=None)
-        # A key that came later does not change what has none
-        return fingerprint({k: v for k, v in unnamed.to_json().items() if k != "mask" or v is not None})
+        """A fingerprint of what trainings depend on; empty if the name stands for it."""
+        values = {key: value for key, value in self.to_json().items() if key not in UNTRAINED}
+        return fingerprint(values) if self.described else ""
+
+    @property
+    def scoring(self) -> dict[str, str]:
+        """The fingerprint of what scores alone depend on, as an input of stages; the paper's have none."""
+        return self._input("scoring", SCORED)
+
+    @property
+    def reporting(self) -> dict[str, str]:
+        """Likewise of what reports alone depend on."""
+        return self._input("reporting", REPORTED)
+
+    def _input(self, name: str, keys: tuple[str, ...]) -> dict[str, str]:
+        values = self.to_json()
+        return {name: fingerprint({key: values[key] for key in keys})} if self.described else {}
+
+    def scored_as(self, other: Self) -> Self:
+        """This system, scored and shown as another description of it says."""
+        return dataclasses.replace(self, **{key: getattr(other, key) for key in (*SCORED, *REPORTED)})
 
     @property
     def evolving(self) -> tuple[int, ...]:
@@ -177,6 +223,11 @@ class System:
     def channels_of(self, role: Role) -> tuple[int, ...]:
         """The numbers of the channels of fields of a role."""
         return tuple(number for field, own in self._numbers() for number in own if field.role == role)
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The names of the channels that do not evolve."""
+        return tuple(name for n, name in enumerate(self.channels) if n not in self.evolving)
 
     @property
     def filled(self) -> tuple[bool, ...]:

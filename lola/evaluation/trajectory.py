@@ -34,7 +34,7 @@ from lola.evaluation.scores.ensemble import (
     score_ensemble,
 )
 from lola.evaluation.scores.rows import Subject, drifts, tabulate
-from lola.evaluation.scores.stability import share_stable
+from lola.evaluation.scores.stability import share_out_of_bounds, share_stable
 from lola.evaluation.tables.speed import clock
 from lola.models.autoencoder import Autoencoder
 
@@ -163,6 +163,7 @@ def evaluate_trajectory(
     }
     invariants = conserved_quantities(split.system, trajectory.boundary)
     rollouts |= drifts(invariants, channels, known[evolving], scored.statistics)
+    rollouts |= share_out_of_bounds(split.system.bounds, channels, scored.statistics)
     tables = [
         tabulate(
             dataclasses.replace(subject, target=name),
@@ -254,7 +255,14 @@ def _roll_out(
         # What is observed is in the units that this split is scored in
         emulator = dataclasses.replace(emulator, guidance=config.guidance, system=split.system)
         after = truth[:, config.context :]
-        observations = config.observed.observe(after, split.system.channels, identity)
+        valid = inside(truth, split.system)
+        observations = config.observed.observe(
+            after,
+            split.system.channels,
+            identity,
+            split.system.given,
+            None if valid is None else valid[0, 0],
+        )
     windows: Iterator[Tensor] = emulator.rollout(
         context,
         parameters,

@@ -48,7 +48,8 @@ def open_well(
             of any dataset of the folder, whose fields are taken as its `system.yaml` or its files describe
             them; or the path of a description.
         split: `train`, `valid` or `test`.
-        include, exclude: Parts of the names of files that are used alone, or not.
+        include, exclude: Parts of the names of files that are used alone, or not; trajectories FILE#NUMBER
+            that are not.
 
     Raises:
         DataError: There is no such file, or one is corrupt or unlike the others.
@@ -63,6 +64,7 @@ def open_well(
     """
     datasets = Datasets(to_location(folder), tuple(include), tuple(exclude))
     system, datasets = find_system(dataset, datasets)
+    datasets.check(system)
     return datasets.open(system, split)
 
 
@@ -323,7 +325,7 @@ def run_sweep(preset: str = "mini", system: str = "euler", **options: Any) -> An
     from lola.workflows import presets, run
 
     require(preset in presets.SWEEPS, f"preset must be one of {', '.join(presets.SWEEPS)}, not {preset!r}")
-    places = {name: options[name] for name in ("well", "storage") if name in options}
+    places = {name: options[name] for name in ("well", "storage", "include", "exclude") if name in options}
     return run.run_sweep(presets.SWEEPS[preset](system, **places).replace(**options))
 
 

@@ -10,7 +10,7 @@ from lola.core.errors import MissingDataError
 from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
-from lola.data.well.splits import WellSplit, check_excluded
+from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.simulate import needs_simulation
 from lola.distributed.trials import Step, Trial
 from lola.storage.remote import AnyPath
@@ -57,9 +57,8 @@ class BasePlan(abc.ABC, Generic[C]):
     def splits(self) -> dict[str, WellSplit]:
         """The splits of the dataset, as their files describe them."""
         datasets = Datasets(self.datasets.root, self.config.include, self.config.exclude)
-        splits = {name: datasets.open(self.system, name) for name in SPLITS}
-        check_excluded(splits.values(), self.config.exclude)
-        return splits
+        datasets.check(self.system)
+        return {name: datasets.open(self.system, name) for name in SPLITS}
 
     @property
     def fingerprint(self) -> str:

@@ -107,6 +107,8 @@ class SweepPlan(BasePlan[SweepConfig]):
             inputs["statistics"] = self.first[0]
         fingerprints = {role: stage.fingerprint for role, stage in inputs.items()}
         fingerprints = {"dataset": self.data.fingerprint} | fingerprints
+        if kind == "evaluations":
+            fingerprints |= self.system.scoring
         return Stage(
             root=self.root, kind=kind, system=self.system.name, what=what, config=config, inputs=fingerprints
         )

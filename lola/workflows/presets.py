@@ -19,6 +19,15 @@ from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.studies.samplers import SamplerStudyConfig
 from lola.workflows.sweep import SweepConfig
 
+GIVEN: dict[str, str | tuple[str, ...]] = {
+    "system": "euler",
+    "well": "",
+    "storage": "",
+    "include": (),
+    "exclude": (),
+}
+"""The options that presets take (`lola.core.cli.launch`)."""
+
 SIMULATIONS: dict[str, Simulation] = {
     "euler": EulerConfig(resolution=64, train=8, valid=1, test=1),
     "rayleigh_benard": RayleighBenardConfig(
@@ -48,13 +57,15 @@ TINY_SIMULATIONS: dict[str, Simulation] = {
 }
 
 
-def mini(system: str = "euler", well: str = "well", storage: str | None = None) -> SweepConfig:
+def mini(
+    system: str = "euler", well: str = "well", storage: str | None = None, **files: tuple[str, ...]
+) -> SweepConfig:
     """Euler at 64 x 64, three rates 16x apart, in 15 to 30 minutes on two cores.
 
-    Of a system that is not the paper's, `system`, `well` and `storage` say where the data are, whose sizes
-    decide those of the networks; likewise for `smoke` and `paper`.
+    Of a system that is not the paper's, `system`, `well`, `storage` and `files` (`include`, `exclude`) say
+    where the data are, whose sizes decide those of the networks; likewise for `smoke` and `paper`.
     """
-    data = DataSizes.find(system, well, storage)
+    data = DataSizes.find(system, well, storage, **files)
     physics = data.system
     transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
     training = TrainingConfig(
@@ -94,9 +105,11 @@ def mini(system: str = "euler", well: str = "well", storage: str | None = None) 
     return fitted(config, data, (64, 96, 128))
 
 
-def smoke(system: str = "euler", well: str = "well-smoke", storage: str | None = None) -> SweepConfig:
+def smoke(
+    system: str = "euler", well: str = "well-smoke", storage: str | None = None, **files: tuple[str, ...]
+) -> SweepConfig:
     """The same stages in 2 to 4 minutes on two cores: what they compute means nothing."""
-    config = mini(system, well, storage)
+    config = mini(system, well, storage, **files)
     transformer = TransformerConfig(features=16, blocks=1, heads=2, modulation=16, dropout=0.0)
     training = TrainingConfig(steps=20, batch_size=4, valid_samples=8, report_every=5)
     pixel = NeuralSolverConfig(network=transformer.replace(patch_size=(1, 8, 8)))
@@ -115,15 +128,17 @@ def smoke(system: str = "euler", well: str = "well-smoke", storage: str | None =
         evaluation=config.evaluation.replace(members=2, trajectories=2),
         well="well-smoke",
     )
-    return fitted(config, DataSizes.find(system, well, storage), (8, 12, 16))
+    return fitted(config, DataSizes.find(system, well, storage, **files), (8, 12, 16))
 
 
-def paper(system: str = "euler", well: str = "well-paper", storage: str | None = None) -> SweepConfig:
+def paper(
+    system: str = "euler", well: str = "well-paper", storage: str | None = None, **files: tuple[str, ...]
+) -> SweepConfig:
     """What the authors trained (Tables 3 and 5), on The Well's data and 8 GPUs; in pixel space on 16.
 
     They do not state the precision of the arithmetic; here it is bfloat16, with weights in float32.
     """
-    physics = DataSizes.find(system, well, storage).system
+    physics = DataSizes.find(system, well, storage, **files).system
     levels = {1: (64, 128, 256, 512), 2: (64, 128, 256, 512, 768, 1024), 3: (64, 256, 512, 1024)}[
         physics.dimensions
     ]
@@ -217,7 +232,7 @@ STUDIES = {"mini": study_mini, "smoke": study_smoke}
 
 
 def samplers_mini(
-    system: str = "euler", well: str = "well", storage: str | None = None
+    system: str = "euler", well: str = "well", storage: str | None = None, **files: tuple[str, ...]
 ) -> SamplerStudyConfig:
     """Four methods of several steps at four spacings, on the models of the `mini` sweep.
 
@@ -232,16 +247,16 @@ def samplers_mini(
             "exponential_data",
             "exponential_rosenbrock",
         ),
-        evaluation=mini(system, well, storage).evaluation.replace(members=8),
+        evaluation=mini(system, well, storage, **files).evaluation.replace(members=8),
     )
 
 
 def samplers_smoke(
-    system: str = "euler", well: str = "well-smoke", storage: str | None = None
+    system: str = "euler", well: str = "well-smoke", storage: str | None = None, **files: tuple[str, ...]
 ) -> SamplerStudyConfig:
     """The same study in miniature on the models of the `smoke` sweep: what it computes means nothing."""
-    sweep = smoke(system, well, storage)
-    return samplers_mini(system, well, storage).replace(
+    sweep = smoke(system, well, storage, **files)
+    return samplers_mini(system, well, storage, **files).replace(
         samplers=("adams_bashforth", "exponential_data"),
         spacings=("time", "log_snr"),
         steps=(2, 4),
@@ -252,10 +267,10 @@ def samplers_smoke(
 
 
 def samplers_paper(
-    system: str = "euler", well: str = "well-paper", storage: str | None = None
+    system: str = "euler", well: str = "well-paper", storage: str | None = None, **files: tuple[str, ...]
 ) -> SamplerStudyConfig:
     """More methods and orders on models of the `paper` preset, scored as there; four tasks share a GPU."""
-    study = samplers_mini(system, well, storage)
+    study = samplers_mini(system, well, storage, **files)
     return study.replace(
         samplers=(
             *study.samplers,
@@ -267,7 +282,7 @@ def samplers_paper(
             "heun",
             "euler",
         ),
-        evaluation=paper(system, well, storage).evaluation.replace(gpus=0.25),
+        evaluation=paper(system, well, storage, **files).evaluation.replace(gpus=0.25),
         cluster=ClusterConfig(gpus=16),
     )
 

@@ -9,6 +9,7 @@ Of fields of which a few states fill the memory, batches, blocks of an order and
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from lola.core.errors import DataError, MissingDataError
 from lola.data.description import PAPER, get_system
@@ -42,8 +43,15 @@ class DataSizes:
     steps: int = 0
 
     @classmethod
-    def find(cls, reference: str, well: str, storage: str | None) -> "DataSizes":
-        """Of what `--system`, `--well` and `--storage` name, read from the first header that can be read.
+    def find(
+        cls,
+        reference: str,
+        well: str,
+        storage: str | None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+    ) -> "DataSizes":
+        """Of what these options name, read from the first header that can be read of the files in use.
 
         Raises:
             LolaError: Nothing has the name, or its description or its files are faulty.
@@ -54,11 +62,12 @@ class DataSizes:
         from lola.data.well.datasets import Datasets
         from lola.data.well.find import find_system
         from lola.data.well.header import read_header
-        from lola.data.well.splits import split_files
+        from lola.data.well.selection import is_excluded, split_files
 
-        system, datasets = find_system(reference, Datasets(well_folder(resolve_storage(storage), well)))
+        datasets = Datasets(well_folder(resolve_storage(storage), well), tuple(include), tuple(exclude))
+        system, datasets = find_system(reference, datasets)
         try:
-            files = split_files(datasets.root, system.datasets, "train", (), ())
+            files = split_files(datasets.root, system.datasets, "train", include, exclude)
         except MissingDataError:
             if system.published is None:
                 raise
@@ -67,10 +76,13 @@ class DataSizes:
         for dataset, path in files:
             try:
                 header = read_header(path, dataset, "train", system)
-            except DataError as error:  # the file may be one that is excluded
+            except DataError as error:  # named when the split is opened
                 faults.append(error)
-            else:
+                continue
+            if not all(is_excluded(name, exclude) for name in header.trajectory_ids):
                 return cls(system, header.grid, header.steps)
+        if not faults:
+            raise DataError(f"--exclude {' '.join(exclude)} leaves out all trajectories; leave out fewer")
         raise faults[0]
 
     @property

@@ -161,7 +161,7 @@ class SweepConfig(WorkflowConfig):
         )
         if self.observed is not None:
             with prefix_options("observed."):
-                self.observed.check(data.system.channels, data.grid, states)
+                self.observed.check(data.system.channels, data.grid, states, data.system.given)
 
     def guided_evaluation(self) -> EvaluationConfig:
         """The evaluation with the observations of the sweep, if it has any."""

@@ -39,14 +39,19 @@ SHOWN = 6  # lead times that the example states are pictured at
 PICTURE = 256  # points along the longest side of each; finer grids are averaged over blocks
 
 
+def sweep_report_stage(plan: SweepPlan) -> Stage:
+    """The stage of the report of a sweep."""
+    evaluations = {trial.name: trial.steps[0].stage.fingerprint for trial in plan.evaluations}
+    inputs = {"evaluations": fingerprint(evaluations)} | plan.system.reporting
+    return report_stage(plan.root, plan.system.name, "sweep", inputs)
+
+
 def report_sweep(plan: SweepPlan) -> AnyPath:
     """Write the report of a sweep whose trials are all finished, unless it exists; returns the page.
 
     Evaluations are read one after the other: memory keeps what the page shows, and rows go to files.
     """
-    evaluations = {trial.name: trial.steps[0].stage.fingerprint for trial in plan.evaluations}
-    inputs = {"evaluations": fingerprint(evaluations)}
-    stage = report_stage(plan.root, plan.system.name, "sweep", inputs)
+    stage = sweep_report_stage(plan)
     if not stage.finished:
         rows: dict[str, int] = {}
         with report_folder(stage) as folder:

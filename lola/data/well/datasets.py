@@ -6,7 +6,8 @@ from lola.core.errors import DataError, MissingDataError
 from lola.data.statistics import with_statistics
 from lola.data.systems import SPLITS, System
 from lola.data.well.header import infer_system
-from lola.data.well.splits import WellSplit, open_split, split_files
+from lola.data.well.selection import check_selection, split_files
+from lola.data.well.splits import WellSplit, open_split
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location
 
@@ -31,6 +32,10 @@ class Datasets:
         if self.statistics is not None:
             system = with_statistics(system, self.statistics)
         return open_split(self.root, system, split, include=self.include, exclude=self.exclude, faults=faults)
+
+    def check(self, system: System) -> None:
+        """Raise `ConfigError` if `include` or `exclude` names what none of a system's splits has."""
+        check_selection(self.root, system.datasets, self.include, self.exclude)
 
     def infer(self, dataset: str) -> System:
         """The system of any dataset: all fields of its first file, those that are constant in time last.

@@ -5,11 +5,12 @@ import difflib
 import posixpath
 from pathlib import Path
 
-from lola.core.errors import ConfigError, MissingDataError
+from lola.core.errors import ConfigError, MissingDataError, did_you_mean
 from lola.core.filesystem import expand
 from lola.data.description import (
     FILE_NAME,
     PAPER,
+    Description,
     build_system,
     described_systems,
     get_system,
@@ -72,9 +73,11 @@ def _of_file(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
     description = read_description(_text(location), str(location))
     if exists(join(folder, "data")):
         datasets = dataclasses.replace(datasets, root=_parent(folder))
+        _require_datasets(description, location, datasets.root)
         return build_system(description, str(location), datasets.infer(file_name(folder))), datasets
     for dataset in description.datasets or ():
         if exists(join(datasets.root, dataset, "data")):
+            _require_datasets(description, location, datasets.root)
             inferred = datasets.infer(dataset)
             inferred = dataclasses.replace(inferred, datasets=tuple(description.datasets or ()))
             return build_system(description, str(location), inferred), datasets
@@ -90,11 +93,22 @@ def _of_folder(folder: Location, datasets: Datasets) -> tuple[System, Datasets]:
     if exists(join(folder, FILE_NAME)):
         path = join(folder, FILE_NAME)
         description = read_description(_text(path), str(path))
+        _require_datasets(description, path, datasets.root)
         return build_system(description, str(path), datasets.infer(name)), datasets
     for known in map(get_system, described_systems()):
         if name in known.datasets:  # of its datasets, the one that was named
             return dataclasses.replace(known, datasets=(name,)), datasets
     return datasets.infer(name), datasets
+
+
+def _require_datasets(description: Description, source: Location, root: Location) -> None:
+    """Raise `ConfigError` unless a folder has all datasets that a description names."""
+    for name in description.datasets or ():
+        if not exists(join(root, name, "data")):
+            raise ConfigError(
+                f"{source}: datasets names {name}, which {root} does not hold"
+                f"{did_you_mean(name, _entries(root)) or f'; it holds {list_names(_entries(root))}'}"
+            )
 
 
 def _parent(folder: Location) -> Location:
@@ -147,8 +161,7 @@ def _nearest(folder: Location) -> str:
 def _unknown(name: str, root: Location) -> str:
     """The error that nothing has a name."""
     there = [entry for entry in _entries(root) if exists(join(root, entry, "data"))] if exists(root) else []
-    near = difflib.get_close_matches(name, [*described_systems(), *there], 1)
-    meant = f"; did you mean {near[0]}?" if near else ""
+    meant = did_you_mean(name, [*described_systems(), *there])
     found = f", or of the datasets in {root}: {', '.join(there)}" if there else ""
     return (
         f"--system {name} is no dataset's folder, no description file, and none of the known systems "

@@ -18,10 +18,11 @@ import numpy as np
 from lola.core.config import fingerprint
 from lola.core.errors import DataError, LolaError
 from lola.data.casting import cast_checked
+from lola.data.geometry import infer_axis
 from lola.data.hdf5 import file_name, file_size, missing_filter, open_hdf5
 from lola.data.systems import Boundary, System
 from lola.data.well.attributes import boundary, flag, text, texts
-from lola.data.well.fields import NUMBERS, fields_of, location, read_axis, read_row, stored_shape
+from lola.data.well.fields import NUMBERS, fields_of, location, read_axis, read_row, stored_shape, varies
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
@@ -48,6 +49,16 @@ class Header:
     varying: tuple[str, ...]  # the names of the scalars that vary in time, in the file's order
     boundary: np.ndarray  # the `Boundary` at both ends of each axis, with shape `(d, 2)`
     fingerprint: str  # a hash of name, size, header and a small sample of bytes of each array
+
+    @property
+    def id(self) -> str:
+        """The file's id: `<dataset>/<split>/<file>`."""
+        return f"{self.dataset}/{self.split}/{file_name(self.path)}"
+
+    @property
+    def trajectory_ids(self) -> list[str]:
+        """The ids of its trajectories."""
+        return [f"{self.id}#{index}" for index in range(self.count)]
 
 
 def read_header(path: Location, dataset: str, split: str, system: System) -> Header:
@@ -80,14 +91,24 @@ def infer_system(path: Location, dataset: str) -> System:
                 f"{path} ({dataset}) has no field that varies in time; there is nothing to emulate"
             )
         steps = int(file["dimensions"]["time"].shape[-1])
+        axes = texts(file["dimensions"].attrs["spatial_dims"])
+        grid_type = text(file.attrs.get("grid_type", CARTESIAN))
+        scalars = file["scalars"]
         ends = max(1, steps // 5), max(2, 3 * steps // 5)
         system = System(
             name=re.sub(r"[^A-Za-z0-9_.]", "_", dataset),
             datasets=(dataset,),
-            dimensions=len(texts(file["dimensions"].attrs["spatial_dims"])),
+            dimensions=len(axes),
             fields=tuple(fields),
             ranges=((1, ends[0]), (ends[0] + 1, ends[1]), (ends[1] + 1, None)),
             described=True,
+            geometry=tuple(
+                (axis, infer_axis(axis, read_axis(file["dimensions"][axis], 0), grid_type)) for axis in axes
+            ),
+            axes=tuple(axes),
+            constants=tuple(
+                name for name in texts(scalars.attrs["field_names"]) if not varies(scalars[name])[1]
+            ),
         )
         return dataclasses.replace(system, shown=system.channels[0])
 

@@ -8,8 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -18,16 +17,18 @@ import torch
 from torch import Tensor
 
 from lola.core.config import fingerprint
-from lola.core.errors import ConfigError, DataError, LolaError
+from lola.core.errors import DataError, LolaError
 from lola.data.augment import Augmentation, draw_symmetry
 from lola.data.casting import field_error
 from lola.data.domain import fill, outside
-from lola.data.hdf5 import file_name, join, list_files, missing_files_error, missing_filter, open_cached
+from lola.data.geometry import AxisKind, infer_axis
+from lola.data.hdf5 import file_name, missing_filter, open_cached
 from lola.data.hdf5_check import check_hdf5
 from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
 from lola.data.well.fields import location, read_axis, read_field, varies
 from lola.data.well.header import CARTESIAN, Header, read_header
+from lola.data.well.selection import is_excluded, names_trajectory, split_files
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
@@ -76,6 +77,13 @@ class WellSplit:
     def lengths(self) -> tuple[int, ...]:
         """The number of states of each trajectory."""
         return tuple(trajectory.steps for trajectory in self.trajectories)
+
+    @property
+    def geometry(self) -> tuple[AxisKind, ...]:
+        """The kind of each grid axis: as the description says, else by the coordinates."""
+        stated = dict(self.system.geometry)
+        axes = zip(self.axes, self.coordinates, strict=False)
+        return tuple(stated.get(name) or infer_axis(name, x, self.grid_type) for name, x in axes)
 
     @property
     def parameter_count(self) -> int:
@@ -224,41 +232,6 @@ def _reading(source: TrajectoryRef, name: str) -> Iterator[None]:
         ) from error
 
 
-def names_trajectory(part: str) -> bool:
-    """Whether an entry of `exclude` names one trajectory, `FILE#47`, and not files."""
-    return re.search(r"#\d+$", part) is not None
-
-
-def _is_excluded(name: str, exclude: Sequence[str]) -> bool:
-    """Whether a trajectory is excluded, by its id or the last parts of it, with or without a suffix."""
-    file, _, index = name.rpartition("#")
-    names = name, f"{file.rpartition('.')[0]}#{index}"
-    return any(f"/{each}".endswith(f"/{part}") for each in names for part in exclude)
-
-
-def split_files(
-    root: Location, datasets: Sequence[str], split: str, include: Sequence[str], exclude: Sequence[str]
-) -> list[tuple[str, Location]]:
-    """The files of a split that pass the filters, each with its dataset; at least one.
-
-    Raises:
-        DataError: There is none.
-        StorageError: The folder cannot be reached.
-    """
-    root = root if "://" in str(root) else Path(root)
-    exclude = [part for part in exclude if not names_trajectory(part)]
-    files = [
-        (dataset, path)
-        for dataset in datasets
-        for path in list_files(join(root, dataset, "data", split))
-        if (not include or any(part in file_name(path) for part in include))
-        and not any(part in file_name(path) for part in exclude)
-    ]
-    if not files:
-        raise missing_files_error(root, datasets, split, bool(include or exclude))
-    return files
-
-
 def open_split(
     root: Location,
     system: System,
@@ -308,7 +281,7 @@ def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str]
     exclude = [part for part in exclude if names_trajectory(part)]
     found = {header: _trajectories(header) for header in headers}
     kept = {
-        header: [each for each in own if not _is_excluded(each.id, exclude)] for header, own in found.items()
+        header: [each for each in own if not is_excluded(each.id, exclude)] for header, own in found.items()
     }
     headers = [header for header in headers if kept[header]]
     if not headers:
@@ -319,7 +292,7 @@ def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str]
     trajectories = tuple(each for header in headers for each in kept[header])
     left = {each.id for each in trajectories}
     excluded = tuple(each.id for own in found.values() for each in own if each.id not in left)
-    partly = [name for name in excluded if any(name.startswith(f"{_id(header)}#") for header in headers)]
+    partly = [name for name in excluded if any(name.startswith(f"{header.id}#") for header in headers)]
     _check_logarithms(trajectories, first.constants, system)
     return WellSplit(
         system=system,
@@ -338,27 +311,10 @@ def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str]
     )
 
 
-def check_excluded(splits: Iterable[WellSplit], exclude: Sequence[str]) -> None:
-    """Raise `ConfigError` if no split has a trajectory that is to be left out."""
-    found = [name for split in splits for name in split.excluded]
-    for part in exclude:
-        if names_trajectory(part) and not any(_is_excluded(name, [part]) for name in found):
-            raise ConfigError(
-                f"--exclude {part} names no trajectory; name a file and a number that counts from 0, such as "
-                "run_3.hdf5#0"
-            )
-
-
-def _id(header: Header) -> str:
-    return f"{header.dataset}/{header.split}/{file_name(header.path)}"
-
-
 def _trajectories(header: Header) -> list[TrajectoryRef]:
     return [
-        TrajectoryRef(
-            f"{_id(header)}#{index}", header.path, index, header.steps, header.scalars[index], header.boundary
-        )
-        for index in range(header.count)
+        TrajectoryRef(name, header.path, index, header.steps, header.scalars[index], header.boundary)
+        for index, name in enumerate(header.trajectory_ids)
     ]
 
 

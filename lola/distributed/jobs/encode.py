@@ -21,7 +21,7 @@ from lola.data.latents import LatentTrajectory
 from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
-from lola.data.well.splits import WellSplit, check_excluded
+from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.blocks import EncodedBlock, FaultReportingFile, encoded_blocks
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import trained_system
@@ -41,9 +41,8 @@ def open_splits(
     """
     faults: dict[str, str] = {}
     left_out = faults if config.skip_bad_shards else None
-    splits = {name: datasets.open(system, name, left_out) for name in SPLITS}
-    check_excluded(splits.values(), datasets.exclude)
-    return splits, faults
+    datasets.check(system)
+    return {name: datasets.open(system, name, left_out) for name in SPLITS}, faults
 
 
 def dataset_fingerprint(splits: dict[str, WellSplit]) -> str:

@@ -62,7 +62,7 @@ class EvaluationRun:
 
     Arguments:
         subject: The key columns of its rows.
-        system: The physical system, where no emulator says it.
+        system: The physical system: how it is scored and, where no emulator says it, what it is.
         autoencoder, emulator: Folders of the finished models it needs.
     """
 
@@ -131,6 +131,8 @@ def run_evaluation(run: EvaluationRun) -> None:
     """
     config, started = run.config, time.perf_counter()
     system = trained_system(run.emulator) if run.emulator else run.system
+    if run.system.described:  # it may have been scored in another way when the emulator was trained
+        system = system.scored_as(run.system)
     split = run.datasets.open(system, config.split)
     chosen = choose_parts(split, config)
     parts = [_Part(run.stage.folder, index, start) for index, start in chosen.parts]

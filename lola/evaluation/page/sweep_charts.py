@@ -29,6 +29,7 @@ AXES = {
     "spectrum_rmse_high": Axis("error of the power at high wavenumbers", log=True),
     "spectrum_rmse_tail": Axis("error of the power beyond the bands", log=True),
     "stability": Axis("share of stable rollouts"),
+    "out_of_bounds": Axis("share of rollouts out of bounds"),
 }
 TARGETS = {"truth": "the truth", "autoencoded": "the auto-encoded truth"}
 VARIED = {"rate": "compression", **{key: key for key in METHOD[3:8]}}

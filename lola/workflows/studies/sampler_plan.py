@@ -251,7 +251,7 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
                 system=self.system.name,
                 what=f"{title}-s{sampler.steps}",
                 config=scoring.replace(sampler=sampler, split=split),
-                inputs=model.inputs(self.data.fingerprint),
+                inputs=model.inputs(self.data.fingerprint) | self.system.scoring,
             )
             steps.append(
                 evaluation_step(

@@ -18,7 +18,8 @@ from lola.workflows.studies.sampler_plan import SamplerPlan, TrainedModel
 
 def report_samplers(plan: SamplerPlan) -> AnyPath:
     """Write the report of a study whose trials are all finished, unless it exists; returns the page."""
-    stage = report_stage(plan.root, plan.system.name, "samplers", {"study": plan.fingerprint})
+    inputs = {"study": plan.fingerprint} | plan.system.scoring
+    stage = report_stage(plan.root, plan.system.name, "samplers", inputs)
     if stage.finished:
         return page_path(stage)
     study = make_study(plan)

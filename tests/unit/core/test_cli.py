@@ -133,7 +133,7 @@ def test_presets_are_functions_of_what_is_given():
         return Program(training=Training(steps=10 * int(steps)), sizes=(int(sizes),))
 
     def read_given(*arguments):
-        return parse(list(arguments), "program.py", "", {"small": preset}, "small", given=("sizes",))
+        return parse(list(arguments), "program.py", "", {"small": preset}, "small", given={"sizes": ""})
 
     assert read_given() == Program(sizes=(1,), training=Training(steps=30))
     assert read_given("--sizes=7", "--training.steps", "2").training.steps == 2
@@ -141,9 +141,21 @@ def test_presets_are_functions_of_what_is_given():
         assert read_given(*option) == Program(sizes=(7,), training=Training(steps=30))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "steps"),
+    [([], 30), (["--sizes", "3", "4"], 7), (["--sizes", "3", "4", "--training.seed", "1"], 7)],
+)
+def test_presets_are_given_several_values_where_the_default_has_several(arguments, steps):
+    def preset(sizes=()):
+        return Program(training=Training(steps=sum(map(int, sizes)) or 30))
+
+    found = parse(arguments, "program.py", "", {"small": preset}, "small", given={"sizes": ()})
+    assert found.training.steps == steps
+
+
 def test_a_given_option_without_a_value_is_refused(capsys):
     with pytest.raises(SystemExit) as end:
-        parse(["--steps"], "program.py", "", {"small": lambda steps="3": Training()}, "small", ("steps",))
+        parse(["--steps"], "program.py", "", {"small": lambda steps="3": Training()}, "small", {"steps": ""})
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "--steps" in line

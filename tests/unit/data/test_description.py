@@ -11,6 +11,9 @@ STORED = System(
     datasets=("stored",),
     dimensions=2,
     fields=(Field("a"), Field("u", order=1), Field("b", role="constant"), Field("s", role="scalar")),
+    geometry=(("x", "uniform"), ("y", "nonuniform")),
+    axes=("x", "y"),
+    constants=("Reynolds", "Prandtl"),
 )
 
 
@@ -61,6 +64,27 @@ def test_a_description_chooses_fields_their_order_and_transforms():
         ("conserved: {mass: {channels: [a], boundaries: [closed]}}", "conserved.mass.boundaries.0"),
         ("mean: [1, 2]", "mean has 2 numbers for 5 channels"),
         ("name: a/b", "name is 'a/b'; use letters"),
+        (
+            "log_parameters: [Prandtl, reynolds]",
+            "log_parameters names reynolds; the constants of the simulations are Reynolds, Prandtl; did you "
+            "mean Reynolds",
+        ),
+        ("log_parameters: [s]", "log_parameters names s, which varies in time; give it the transform log"),
+        ("geometry: {yy: log}", "geometry names yy; the grid axes are x, y; did you mean y"),
+        ("geometry: {y: curved}", "geometry.y: input should be 'uniform', 'nonuniform'"),
+        ("mask: {field: bb, outside: 1}", "mask.field names bb; the scalar .* are b; did you mean b"),
+        ("shown: u_z", r"shown names u_z; the channels are a, u_x, u_y, b, s; did you mean u_[xy]"),
+        ("bounds: {u_z: [0, 1]}", "bounds names u_z; the channels are"),
+        ("fields: {uu: {}}", "fields.uu is no field of the data; they have a, u, b, s; did you mean u"),
+        (
+            "fields: {mask: {tranform: log}}",
+            "fields.mask.tranform is no .* known are order, transform, role; did",
+        ),
+        (
+            "symmetries: {reflections: [{axes: 0}]}",
+            "reflections.0.ax.*known are axis, complements, tilts; did",
+        ),
+        ("symmetry: {}", "symmetry is no key of a description; .*; did you mean symmetries"),
     ],
 )
 def test_a_faulty_description_is_one_line_that_names_file_and_key(text, message):
@@ -76,10 +100,34 @@ def test_without_files_a_description_must_be_complete():
 
 
 def test_the_description_is_part_of_the_identity_and_statistics_are_not():
-    names = ["", "stride: 2", "fields: {a: {}}", "bounds: {a: [0, null]}", "mean: [0, 0, 0, 0, 0]"]
-    identities = [build(text).identity for text in names]
-    assert identities[0] == identities[4]
-    assert len(set(identities)) == 4
+    names = ["", "log_parameters: [Prandtl]", "fields: {a: {}}", "symmetries: {flips: [0]}", "name: mine"]
+    assert len({build(text).identity for text in names}) == len(names)
+    assert build("mean: [0, 0, 0, 0, 0]\nstd: [1, 1, 1, 1, 1]").identity == build("").identity
+
+
+@pytest.mark.parametrize(
+    ("text", "scoring", "reporting"),
+    [
+        ("shown: u_y", False, True),
+        ("seconds_per_state: 3", False, True),
+        ("ranges: [[1, 7]]", True, False),
+        ("spectrum_ranges: [[1, 7]]", True, False),
+        ("bounds: {a: [0, null]}", True, False),
+        ("conserved: {mass: {channels: [a]}}", True, False),
+        ("geometry: {y: chebyshev}", False, False),
+        ("starts: [3]", False, False),  # of the configurations of evaluations
+        ("stride: 2", False, False),  # likewise, and of emulators
+    ],
+)
+def test_keys_that_no_training_depends_on_change_other_fingerprints_alone(text, scoring, reporting):
+    before, after = build(""), build(text)
+    assert before != after
+    assert before.identity == after.identity
+    assert (before.scoring != after.scoring, before.reporting != after.reporting) == (scoring, reporting)
+
+
+def test_a_description_completes_the_kinds_of_axes():
+    assert build("geometry: {y: chebyshev}").geometry == (("x", "uniform"), ("y", "chebyshev"))
 
 
 def test_a_system_survives_json():
@@ -88,6 +136,6 @@ def test_a_system_survives_json():
 
 
 def test_the_names_of_the_papers_systems_stand_for_them():
-    assert all(not system.identity for system in SYSTEMS.values())
+    assert not any(system.identity or system.scoring or system.reporting for system in SYSTEMS.values())
     with pytest.raises(ConfigError, match=r"no system is called 'weather'.*euler"):
         get_system("weather")

@@ -1,9 +1,11 @@
 import layouts
 import pytest
+from readme import parse_options
 
+import lola
 from lola.core.errors import LolaError
 from lola.data.systems import Field, System
-from lola.workflows import presets
+from lola.workflows import presets, run
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.sizing import RATES, DataSizes
 
@@ -79,8 +81,51 @@ def test_a_grid_that_no_factor_divides_is_refused_with_what_would(tmp_path):
         config.fit(info)
 
 
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder whose first file is of another grid than the second."""
+    for split in ("train", "valid", "test"):
+        folder = tmp_path / "mine" / "data" / split
+        layouts.write_layout(folder / "a.hdf5", 2, grid=(32, 16), steps=30)
+        layouts.write_layout(folder / "b.hdf5", 2, grid=(128, 64), steps=50)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"include": ("b",)},
+        {"exclude": ("a.hdf5",)},
+        {"exclude": tuple(f"a#{i}" for i in range(layouts.COUNT))},
+    ],
+)
+def test_sizes_are_those_of_the_files_in_use(mixed, option, monkeypatch):
+    place = str(mixed / "mine"), "well", str(mixed)
+    assert DataSizes.find(*place).grid == (32, 16)
+    data = DataSizes.find(*place, **option)
+    assert (data.grid, data.steps) == ((128, 64), 50)
+    config = presets.mini(*place, **option)
+    assert config.autoencoder == data.autoencoder(64, 96, 128) != presets.mini(*place).autoencoder
+    ((name, values),) = option.items()
+    arguments = ["--system", place[0], "--storage", place[2], f"--{name}", *values]
+    for program in ("sweep_compression.py", "train_autoencoder.py", "guide.py", "plan.py"):
+        parsed = parse_options(program, ["mini", *arguments], monkeypatch)
+        assert parsed.autoencoder == config.autoencoder
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "run_sweep", lambda config: config)
+        assert lola.run_sweep("mini", place[0], storage=place[2], **option).autoencoder == config.autoencoder
+
+
+def test_sizes_of_no_trajectory_are_refused(mixed):
+    every = tuple(f"{name}#{i}" for name in "ab" for i in range(layouts.COUNT))
+    with pytest.raises(LolaError, match="leaves out all trajectories"):
+        DataSizes.find(str(mixed / "mine"), "well", str(mixed), exclude=every)
+    with pytest.raises(LolaError, match=r"--include c matches no file .*; the nearest are .*a.hdf5"):
+        DataSizes.find(str(mixed / "mine"), "well", str(mixed), include=("c",))
+
+
 def test_sizes_are_those_of_a_file_that_can_be_read(tmp_path):
-    """The others may be excluded, which is not known yet."""
+    """The others are named when the training set is opened."""
     folder = tmp_path / "mine" / "data" / "train"
     layouts.write_layout(folder / "b.hdf5", 2, grid=(32, 16), steps=30)
     (folder / "a.hdf5").write_text("not data")

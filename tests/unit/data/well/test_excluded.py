@@ -1,15 +1,25 @@
 """Single trajectories that are left out, and values that no physical field has."""
 
+import runpy
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import torch
 from layouts import COUNT, write_layout
 
+import lola
 from lola.core.errors import ConfigError, DataError
 from lola.data.well.datasets import Datasets
 from lola.data.well.simulation_files import simulation_files
-from lola.data.well.splits import check_excluded
+from lola.distributed.jobs.encode import open_splits
+from lola.emulation.cache_config import CacheConfig
+from lola.workflows import presets
+from lola.workflows.plan import SweepPlan
+
+EXPERIMENTS = Path(__file__).parents[4] / "experiments"
 
 
 @pytest.fixture
@@ -34,7 +44,7 @@ def test_a_trajectory_is_left_out_by_any_of_its_names(root, name):
     assert torch.equal(split.read(1, 0, 3), every.read(2, 0, 3))
     assert [len(file.members) for file in simulation_files(split)] == [COUNT - 1, COUNT, COUNT]
     assert split.fingerprint != every.fingerprint
-    check_excluded([split], [name])
+    Datasets(root, exclude=(name,)).check(split.system)
 
 
 def test_fingerprints_are_of_what_is_left(root):
@@ -49,13 +59,56 @@ def test_fingerprints_are_of_what_is_left(root):
     assert len(whole.excluded) == COUNT
 
 
-def test_names_that_are_of_nothing(root):
-    for name in ("a#17", "c#0", "hdf5#0"):
-        split = opened(root, name)
-        assert split.excluded == ()
-        with pytest.raises(ConfigError, match=rf"--exclude {name} names no trajectory"):
-            check_excluded([split], [name])
-    check_excluded([opened(root)], ["files are named by parts"])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            {"exclude": ("a#17",)},
+            "--exclude a#17 names no trajectory: anything/train/a.hdf5 has 3; they count f",
+        ),
+        (
+            {"exclude": ("c#0",)},
+            "--exclude c#0 names no trajectory: no file is called c; the nearest are .*a.hdf5",
+        ),
+        ({"exclude": ("hdf5#0",)}, "--exclude hdf5#0 names no trajectory"),
+        ({"exclude": ("b", "d.hdf5")}, "--exclude d.hdf5 matches no file in .*; the nearest are .*a.hdf5"),
+        ({"include": ("a", "bb")}, "--include bb matches no file in .*; the nearest are .*ba.hdf5"),
+        ({"include": ("a#0",)}, "--include a#0 matches no file"),
+    ],
+)
+def test_names_that_are_of_nothing(root, option, message):
+    system = Datasets(root).infer("anything")
+    with pytest.raises(ConfigError, match=message) as error:
+        Datasets(root, **option).check(system)
+    assert "\n" not in str(error.value)
+    for split in ("valid", "test"):  # what one split has not, another one may have
+        write_layout(root / "anything" / "data" / split / "c.hdf5", 1, 0)
+        write_layout(root / "anything" / "data" / split / "dd.hdf5", 1, 0)
+    Datasets(root, ("c.hdf5",), ("c#0", "dd")).check(system)
+
+
+def test_every_command_refuses_names_that_are_of_nothing(root, monkeypatch):
+    for split in ("valid", "test"):
+        write_layout(root / "anything" / "data" / split / "a.hdf5", 1, 0)
+    folder = str(root / "anything")
+    for option in ({"exclude": ("c.hdf5",)}, {"exclude": ("c#0",)}, {"include": ("a", "c.hdf5")}):
+        datasets = Datasets(root, **option)
+        config = presets.smoke(folder, storage=str(root)).replace(**option)
+        command = [f"--{name}={value}" for name, values in option.items() for value in values[-1:]]
+        arguments = ["compute_statistics.py", folder, "--storage", str(root), *command]
+        monkeypatch.setattr(sys, "argv", arguments)
+        for run in (
+            lambda config=config: SweepPlan(config, root, root),
+            lambda datasets=datasets: open_splits(datasets, datasets.infer("anything"), CacheConfig()),
+            lambda option=option: lola.open_well(root, "anything", **option),
+        ):
+            with pytest.raises(ConfigError, match=r"--(exclude|include) c(.hdf5)?.* (matches|names) no "):
+                run()
+        with pytest.raises(SystemExit, match=r"error: --(exclude|include) c(.hdf5)?.* (matches|names) no "):
+            runpy.run_path(str(EXPERIMENTS / "compute_statistics.py"), run_name="__main__")
+
+
+def test_no_trajectory_is_left(root):
     with pytest.raises(DataError, match="leaves out all trajectories"):
         opened(root, "b", *(f"a#{index}" for index in range(COUNT)))
 

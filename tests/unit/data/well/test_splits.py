@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lola.core.errors import DataError
+from lola.core.errors import ConfigError, DataError
 from lola.data.description import EULER, RAYLEIGH_BENARD
 from lola.data.systems import Boundary
 from lola.data.transforms import Standardisation
@@ -103,7 +103,7 @@ def test_only_the_slice_is_read(root, monkeypatch):
 def test_filters(root):
     assert len(open_split(root, EULER, "train", include=["b."]).trajectories) == 1
     assert len(open_split(root, EULER, "train", exclude=["a."]).trajectories) == 1
-    with pytest.raises(DataError, match="match the filters"):
+    with pytest.raises(ConfigError, match="--include gamma matches no file"):
         open_split(root, EULER, "train", include=["gamma"])
 
 
