@@ -37,17 +37,24 @@ def main(config: Statistics) -> None:
         from lola.data.well.datasets import Datasets
         from lola.data.well.find import find_system
         from lola.distributed.cluster.connection import connect, stopping_ray
-        from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
+        from lola.distributed.jobs.compute_statistics import (
+            compute_statistics,
+            left_bounds,
+            statistics_stage,
+        )
 
     root = resolve_storage(config.storage)
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     system, datasets = find_system(config.name, datasets)
+    datasets.check(system)
     stage = statistics_stage(root, system, datasets.open(system, "train").fingerprint, config.block)
     with stopping_ray(print), stage.logged_lease(print):
         if not stage.finished:
             connect()
             compute_statistics(stage, system, datasets, print)
     print((stage.folder / "stats.yaml").read_text().rstrip())
+    for line in left_bounds(stage, system):
+        print(line)
     print(f"statistics: {stage.folder / 'stats.yaml'}")
 
 

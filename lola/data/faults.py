@@ -1,4 +1,4 @@
-r"""Values that stand out in a training set, and what is said of all faults.
+r"""Values that stand out of a training set, and what is said of all faults.
 
 Let $m_i$ and $v_i$ be the medians over the states of trajectory $i$ of the mean and of the variance of a
 channel, after its transform. With medians over trajectories, $m = \mathrm{med}\, m_i$ is its centre and
@@ -9,6 +9,9 @@ its spread; neither depends on a few values, however large. A trajectory stands 
 `MAX_DEVIATIONS` $s$ from $m$, and `MAX_POOLED_DEVIATIONS` standard deviations of all values from their mean.
 Where more than half do, the field is like this, and a transform may help. Where the deviation of all is
 more than `SPOILT` times that of the others, networks would see little of these, and training is spoilt.
+
+Trajectories for validation and tests are compared with the training set, of which they change no number: if
+the deviation of one is more than `SPOILT` times that of the training set, its scores are spoilt.
 """
 
 import json
@@ -33,20 +36,28 @@ Row = Mapping[str, Any]
 """What `lola.data.well.scan.ScannedFile` gives of a trajectory."""
 
 
-def find_faults(rows: Sequence[Row], pooled: Moments, system: System) -> list[Fault]:
-    """The faults of trajectories, those that spoil training first.
+def find_faults(
+    rows: Sequence[Row], pooled: Moments, system: System, others: Sequence[Row] = ()
+) -> list[Fault]:
+    """The faults of trajectories, those that spoil training or scores first.
 
     Arguments:
-        rows: What was found in each trajectory.
-        pooled: The moments of all values after their transforms.
+        rows: What was found in each trajectory of the training set.
+        pooled: The moments of all its values after their transforms.
         system: The physical system.
+        others: What was found in each trajectory for validation and tests.
     """
-    faults = [Fault(**fault) for row in rows for fault in json.loads(row["faults"])]
+    faults = [Fault(**fault) for row in (*rows, *others) for fault in json.loads(row["faults"])]
     sound = [row for row in rows if not is_spoilt(row)]
     if sound:
-        faults += _far(sound, pooled, system)
+        centre, spread = _centre(sound)
+        faults += _far(sound, centre, spread, pooled, system)
+        usual = {fault.field for fault in faults if fault.kind == "far" and not fault.states}
+        narrow = [c for c in system.evolving if system.channels[c] not in usual]
+        compared = [row for row in others if not is_spoilt(row)]
+        faults += _far_others(compared, narrow, centre, spread, pooled, system)
         faults += _constant(pooled, system)
-    faults += _equal(rows)
+    faults += _equal((*rows, *others))
     return sorted(faults, key=lambda fault: not fault.spoils)
 
 
@@ -62,17 +73,29 @@ def _columns(rows: Sequence[Row], name: str, half: int = 0) -> np.ndarray:
     return values[:, half * channels : (half + 1) * channels]
 
 
-def _far(rows: Sequence[Row], pooled: Moments, system: System) -> list[Fault]:
+def _centre(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """The centre `m` and the spread `s` of each channel."""
     means = _columns(rows, "typical_mean")
     centre = np.median(means, 0)
-    spread = np.sqrt(
-        np.median(_columns(rows, "typical_variance"), 0)
-        + np.square(1.4826 * np.median(np.abs(means - centre), 0))
-    )
+    variance = np.median(_columns(rows, "typical_variance"), 0)
+    return centre, np.sqrt(variance + np.square(1.4826 * np.median(np.abs(means - centre), 0)))
+
+
+def _stands_out(
+    rows: Sequence[Row], centre: np.ndarray, spread: np.ndarray, pooled: Moments
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest distances of values from the centre, and which are too large, with shape `(rows, C)`."""
     low, high = _columns(rows, "minimum", 1), _columns(rows, "maximum", 1)
     reach = np.maximum(high - centre, centre - low)
     wide = np.maximum(high - pooled.mean, pooled.mean - low) > MAX_POOLED_DEVIATIONS * pooled.std
-    stands_out = (reach > MAX_DEVIATIONS * spread) & wide & (spread > 0)
+    return reach, (reach > MAX_DEVIATIONS * spread) & wide & (spread > 0)
+
+
+def _far(
+    rows: Sequence[Row], centre: np.ndarray, spread: np.ndarray, pooled: Moments, system: System
+) -> list[Fault]:
+    """Values of the training set that stand out of it."""
+    reach, stands_out = _stands_out(rows, centre, spread, pooled)
     faults = []
     for channel in system.evolving:
         name, who = system.channels[channel], np.flatnonzero(stands_out[:, channel]).tolist()
@@ -86,14 +109,47 @@ def _far(rows: Sequence[Row], pooled: Moments, system: System) -> list[Fault]:
         others = Moments()
         for number in set(range(len(rows))) - set(who):
             others.merge(_moments(rows[number], 1))
+        spoils = bool(pooled.std[channel] > SPOILT * others.std[channel])
         for i in who:
-            above = high[i, channel] - centre[channel] >= centre[channel] - low[i, channel]
-            state = rows[i]["highest_state" if above else "lowest_state"][channel]
-            value = _columns(rows, "maximum" if above else "minimum")[i, channel]
-            text = f"is {value:g}, {reach[i, channel] / spread[channel]:.3g} deviations from its mean,"
-            spoils = bool(pooled.std[channel] > SPOILT * others.std[channel])
-            faults.append(Fault("far", rows[i]["trajectory"], name, [state], 1, text, spoils))
+            distance = reach[i, channel] / spread[channel]
+            faults.append(_far_fault(rows[i], channel, name, centre[channel], distance, spoils, "its"))
     return faults
+
+
+def _far_others(
+    rows: Sequence[Row],
+    channels: Sequence[int],
+    centre: np.ndarray,
+    spread: np.ndarray,
+    pooled: Moments,
+    system: System,
+) -> list[Fault]:
+    """Values of some channels of other trajectories that stand out of the training set."""
+    if not rows:
+        return []
+    reach, stands_out = _stands_out(rows, centre, spread, pooled)
+    faults = []
+    for i, channel in np.argwhere(stands_out).tolist():
+        if channel in channels:
+            spoils = bool(_moments(rows[i], 1).std[channel] > SPOILT * pooled.std[channel])
+            distance = reach[i, channel] / spread[channel]
+            name = system.channels[channel]
+            faults.append(
+                _far_fault(rows[i], channel, name, centre[channel], distance, spoils, "the training set's")
+            )
+    return faults
+
+
+def _far_fault(
+    row: Row, channel: int, name: str, centre: float, distance: float, spoils: bool, whose: str
+) -> Fault:
+    """The fault of a trajectory's value that is farthest from the centre, and so many spreads."""
+    low, high = (_columns([row], part, 1)[0, channel] for part in ("minimum", "maximum"))
+    above = high - centre >= centre - low
+    state = row["highest_state" if above else "lowest_state"][channel]
+    value = _columns([row], "maximum" if above else "minimum")[0, channel]
+    text = f"is {value:g}, {distance:.3g} deviations from {whose} mean,"
+    return Fault("far", row["trajectory"], name, [state], 1, text, spoils)
 
 
 def _constant(pooled: Moments, system: System) -> list[Fault]:
@@ -151,7 +207,7 @@ def describe_faults(faults: Sequence[Fault]) -> list[str]:
 
 
 def require_sound(faults: Sequence[Fault], trajectories: int) -> None:
-    """Raise `DataError` if training would be spoilt; names the first fault, and what to leave out.
+    """Raise `DataError` if training or scores would be spoilt; names the first fault, and what to leave out.
 
     Arguments:
         faults: All faults.
@@ -171,4 +227,6 @@ def require_sound(faults: Sequence[Fault], trajectories: int) -> None:
     else:
         listed = " ".join(names[:EXCLUDED]) + (" ..." if len(names) > EXCLUDED else "")
         remedy = f"leave out with --exclude {listed}"
-    raise DataError(f"training would be spoilt: {spoilt[0]}{more}; {remedy}")
+    trained = any(name.split("/")[1:2] == ["train"] for name in names)
+    what = "training" if trained else "scores"
+    raise DataError(f"{what} would be spoilt: {spoilt[0]}{more}; {remedy}")

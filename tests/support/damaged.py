@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ class Scored:
         return self.results[index, start]
 
 
-def _stream(split: WellSplit, block: int, log: Any) -> list[dict]:
-    files = (ScannedFile(split, file.members) for file in simulation_files(split))
+def _stream(splits: Sequence[WellSplit], block: int, log: Any) -> list[dict]:
+    files = (ScannedFile(split, file.members) for split in splits for file in simulation_files(split))
     return [row for file in files for table in file.blocks(0, block) for row in table.to_pylist()]
 
 

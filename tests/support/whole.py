@@ -41,9 +41,10 @@ def statistics_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compute_statistics, "_stream", _found)
 
 
-def _found(split, block, *_):
-    """What is found in each trajectory of a split."""
-    files = {n: ScannedFile(file.split, file.members) for n, file in enumerate(simulation_files(split))}
+def _found(splits, block, *_):
+    """What is found in each trajectory of some splits."""
+    shards = [file for split in splits for file in simulation_files(split)]
+    files = {n: ScannedFile(file.split, file.members) for n, file in enumerate(shards)}
     tasks = WellDatasource(files, block).get_read_tasks(parallelism=1)
     return [row for task in tasks for table in task() for row in table.to_pylist()]
 

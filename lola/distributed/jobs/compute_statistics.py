@@ -1,22 +1,29 @@
 """Statistics of a training set as a stage: read once, trajectory by trajectory, by Ray Data.
 
+The other splits are read as well, for their faults alone: no number of theirs enters statistics.
+
     WellDatasource --a pass over each trajectory--> its moments and faults --> merged in order
 
 A read task takes the moments where it reads, so that no state leaves it. They are a few numbers, and merged
 in the order of trajectories, whenever they arrive: the result does not depend on workers.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import yaml
 
 from lola.core.config import Config, NonNegativeInt, runtime_field
+from lola.core.errors import MissingDataError
 from lola.core.waiting import Log
 from lola.data.faults import describe_faults, find_faults, merged, require_sound
 from lola.data.statistics import statistics_table
-from lola.data.systems import System
+from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.data.well.scan import ScannedFile
 from lola.data.well.simulation_files import simulation_files
@@ -65,24 +72,28 @@ def statistics_stage(root: AnyPath, system: System, dataset: str, block: int = 0
 def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Log | None = None) -> None:
     """Take the statistics of a system's training set, write them to `stats.yaml` and commit the stage.
 
+    Splits for validation and tests are searched for faults, if they exist.
+
     Arguments:
         log: Takes lines about waits; default: the stage's event log.
 
     Raises:
-        DataError: A file cannot be read, or holds values with which training would be spoilt.
+        DataError: A file cannot be read, or holds values with which training or scores would be spoilt.
         StorageError: A file cannot be reached.
     """
     config, log, started = stage.config, log or EventLog(stage.folder).notice, time.perf_counter()
     assert isinstance(config, StatisticsConfig)
-    split = dataclasses.replace(datasets, statistics=None).open(system, "train")
-    order = {trajectory.id: number for number, trajectory in enumerate(split.trajectories)}
-    rows = sorted(_stream(split, config.block, log), key=lambda row: order[row["trajectory"]])
+    datasets = dataclasses.replace(datasets, statistics=None)
+    split = datasets.open(system, "train")
+    splits = [split, *_others(datasets, system)]
+    found = {row["trajectory"]: row for row in _stream(splits, config.block, log)}
+    rows, *others = ([found[each.id] for each in own.trajectories] for own in splits)
     physical, transformed = merged(rows)
-    faults = find_faults(rows, transformed, system)
+    faults = find_faults(rows, transformed, system, [*itertools.chain(*others)])
     lines = describe_faults(faults)
     for line in lines:
         log(line)
-    require_sound(faults, len(rows))
+    require_sound(faults, len(found))
     table = statistics_table(physical, transformed, system)
     table |= {"faults": lines, "excluded": list(split.excluded)}
     with atomic_path(stage.folder / "stats.yaml") as tmp_path:
@@ -98,13 +109,40 @@ def compute_statistics(stage: Stage, system: System, datasets: Datasets, log: Lo
     )
 
 
-def _stream(split: WellSplit, block: int, log: Log) -> list[dict[str, Any]]:
+def left_bounds(stage: Stage, system: System) -> list[str]:
+    """Channels that leave the bounds of a system, which statistics that are finished may not know."""
+    table = yaml.safe_load((stage.folder / "stats.yaml").read_text())
+    low, high = (
+        dict(
+            zip(
+                system.channels,
+                np.concatenate([np.ravel(table[key][f.name]) for f in system.fields]),
+                strict=True,
+            )
+        )
+        for key in ("min", "max")
+    )
+    return [
+        f"{each.channel} is from {low[each.channel]:g} to {high[each.channel]:g} in the training set, "
+        f"outside its bounds {each.limits}"
+        for each in system.bounds
+        if not each.contain(low[each.channel], high[each.channel]).all()
+    ]
+
+
+def _others(datasets: Datasets, system: System) -> Iterator[WellSplit]:
+    """The splits for validation and tests that exist."""
+    for name in SPLITS[1:]:
+        with contextlib.suppress(MissingDataError):
+            yield datasets.open(system, name)
+
+
+def _stream(splits: Sequence[WellSplit], block: int, log: Log) -> list[dict[str, Any]]:
     """What is found in each trajectory, in whatever order."""
-    files = {
-        number: ScannedFile(file.split, file.members) for number, file in enumerate(simulation_files(split))
-    }
-    large = state_bytes(split) * min(split.steps, max(1, block))
+    shards = [shard for split in splits for shard in simulation_files(split)]
+    files = {number: ScannedFile(shard.split, shard.members) for number, shard in enumerate(shards)}
+    large = max(state_bytes(split) * min(split.steps, max(1, block)) for split in splits)
     batches = iterate_tables(read_blocks(files, block, 2 * large if large > SMALL_STATE else None))
-    logged = log_while_waiting(batches, "the reading of the training set", READING_REQUEST, log)
+    logged = log_while_waiting(batches, "the reading of the datasets", READING_REQUEST, log)
     with unwrap_errors():
         return [row for batch in logged for row in batch.to_pylist()]

@@ -13,6 +13,7 @@ from lola.core.errors import DataError
 from lola.data.description import EULER, SYSTEMS
 from lola.data.faults import merged
 from lola.data.statistics import with_statistics
+from lola.data.systems import Bounds
 from lola.data.transforms import Standardisation
 from lola.data.well import find
 from lola.data.well.datasets import Datasets
@@ -50,7 +51,9 @@ def test_blocks_of_any_size_give_the_same(well):
 @pytest.fixture
 def here(monkeypatch):
     """Let the stage read in this process."""
-    monkeypatch.setattr(statistics, "_stream", lambda split, block, log: rows(split, block)[::-1])
+    monkeypatch.setattr(
+        statistics, "_stream", lambda splits, block, log: [r for s in splits for r in rows(s, block)][::-1]
+    )
 
 
 def test_the_manifest_counts_what_was_read_and_left_out(tmp_path, well, here):
@@ -86,6 +89,67 @@ def test_faults_are_listed_and_training_is_not_spoilt(tmp_path, well, here):
     assert any("time is not evenly spaced" in line or "time does not increase" in line for line in log)
     assert not stage.finished
     assert not (stage.folder / "stats.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "value", "fault"),
+    [
+        ("test", np.nan, r"pressure is missing .* in state 5; leave out with --exclude"),
+        ("valid", 9.96921e36, r"pressure is missing .* in state 5; leave out with --exclude"),
+        (
+            "test",
+            1e20,
+            r"pressure is 1e\+20, .* deviations from the training set's mean, in state 5; leave out",
+        ),
+    ],
+)
+def test_faults_of_other_splits_are_found_and_change_no_statistics(tmp_path, well, here, split, value, fault):
+    sound = statistics_stage(tmp_path, EULER, Datasets(well).open(EULER, "train").fingerprint)
+    statistics.compute_statistics(sound, EULER, Datasets(well), lambda _: None)
+    datasets = Datasets(shutil.copytree(well, tmp_path / "well"))
+    spoilt = datasets.open(EULER, split).trajectories[0]
+    with h5py.File(spoilt.file, "r+") as file:
+        file["t0_fields/pressure"][0, 5, 2, 2] = value
+    stage = statistics_stage(tmp_path / "other", EULER, datasets.open(EULER, "train").fingerprint)
+    with pytest.raises(DataError, match=rf"^scores would be spoilt: {spoilt.id}: {fault}") as error:
+        statistics.compute_statistics(stage, EULER, datasets, lambda _: None)
+    assert str(error.value).endswith(f"--exclude {spoilt.id}")
+    assert not stage.finished
+    left = dataclasses.replace(datasets, exclude=(spoilt.id,))
+    statistics.compute_statistics(stage, EULER, left, lambda _: None)
+    assert stage.fingerprint == sound.fingerprint
+    same = ("mean", "std", "trajectories", "states")
+    assert {key: stage.manifest()[key] for key in same} == {key: sound.manifest()[key] for key in same}
+
+
+def test_bounds_that_are_stated_later_are_compared_with_the_extremes(tmp_path, well, here):
+    stage = statistics_stage(tmp_path, EULER, Datasets(well).open(EULER, "train").fingerprint)
+    statistics.compute_statistics(stage, EULER, Datasets(well), lambda _: None)
+    values = yaml.safe_load((stage.folder / "stats.yaml").read_text())
+    low, high = values["min"]["momentum"][1], values["max"]["momentum"][1]
+    for bounds, found in (((low, high), 0), ((None, high - 1), 1), ((low + 1, None), 1), ((None, None), 0)):
+        system = dataclasses.replace(EULER, bounds=(Bounds("momentum_y", *bounds),))
+        lines = statistics.left_bounds(stage, system)
+        assert len(lines) == found
+        assert all(line.startswith(f"momentum_y is from {low:g} to {high:g}") for line in lines)
+
+
+def test_splits_that_do_not_exist_are_not_read(tmp_path, well, here):
+    datasets = shutil.copytree(well, tmp_path / "well")
+    for name in EULER.datasets:
+        shutil.rmtree(datasets / name / "data" / "test", ignore_errors=True)
+    stage = statistics_stage(tmp_path, EULER, Datasets(datasets).open(EULER, "train").fingerprint)
+    statistics.compute_statistics(stage, EULER, Datasets(datasets), lambda _: None)
+    assert stage.finished
+
+
+def test_a_test_trajectory_that_was_trained_on_is_named(tmp_path, well, here):
+    datasets = Datasets(shutil.copytree(well, tmp_path / "well"))
+    trained, test = (datasets.open(EULER, name).trajectories[0] for name in ("train", "test"))
+    shutil.copy(trained.file, test.file)
+    stage, log = statistics_stage(tmp_path, EULER, datasets.open(EULER, "train").fingerprint), []
+    statistics.compute_statistics(stage, EULER, datasets, log.append)
+    assert f"{test.id}: has the states of {trained.id}" in "\n".join(log)
 
 
 def finish(stage, mean, std):
