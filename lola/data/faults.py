@@ -10,8 +10,9 @@ its spread; neither depends on a few values, however large. A trajectory stands 
 Where more than half do, the field is like this, and a transform may help. Where the deviation of all is
 more than `SPOILT` times that of the others, networks would see little of these, and training is spoilt.
 
-Trajectories for validation and tests are compared with the training set, of which they change no number: if
-the deviation of one is more than `SPOILT` times that of the training set, its scores are spoilt.
+Trajectories for validation and tests are compared with the training set, of which they change no number.
+Where the deviation of one is more than `SPOILT` times that of the training set, before or after the
+transform, its scores are spoilt.
 """
 
 import json
@@ -55,7 +56,8 @@ def find_faults(
         usual = {fault.field for fault in faults if fault.kind == "far" and not fault.states}
         narrow = [c for c in system.evolving if system.channels[c] not in usual]
         compared = [row for row in others if not is_spoilt(row)]
-        faults += _far_others(compared, narrow, centre, spread, pooled, system)
+        both = merged(rows)[0], pooled
+        faults += _far_others(compared, narrow, centre, spread, both, system)
         faults += _constant(pooled, system)
     faults += _equal((*rows, *others))
     return sorted(faults, key=lambda fault: not fault.spoils)
@@ -121,17 +123,20 @@ def _far_others(
     channels: Sequence[int],
     centre: np.ndarray,
     spread: np.ndarray,
-    pooled: Moments,
+    pooled: tuple[Moments, Moments],
     system: System,
 ) -> list[Fault]:
     """Values of some channels of other trajectories that stand out of the training set."""
     if not rows:
         return []
-    reach, stands_out = _stands_out(rows, centre, spread, pooled)
+    reach, stands_out = _stands_out(rows, centre, spread, pooled[1])
     faults = []
     for i, channel in np.argwhere(stands_out).tolist():
         if channel in channels:
-            spoils = bool(_moments(rows[i], 1).std[channel] > SPOILT * pooled.std[channel])
+            spoils = any(
+                _moments(rows[i], half).std[channel] > SPOILT * moments.std[channel]
+                for half, moments in enumerate(pooled)
+            )
             distance = reach[i, channel] / spread[channel]
             name = system.channels[channel]
             faults.append(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lola.core.config import Config, fingerprint
-from lola.data.description import SYSTEMS
+from lola.data.description import SYSTEMS, described_systems, get_system
 from lola.data.well.datasets import Datasets
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.workflows import presets
@@ -83,6 +83,13 @@ def test_sweeps(preset, system, tmp_path, data_of):
     config = presets.SWEEPS[preset](system)
     data_of(config)
     check(f"sweep {preset} {system}", found_by(SweepPlan(config, tmp_path, WELL)))
+
+
+def test_described_systems():
+    """What their data's fingerprints take of the descriptions that come with this package."""
+    described = {name: get_system(name) for name in described_systems() if name not in SYSTEMS}
+    check("identities of described systems", {name: each.identity for name, each in described.items()})
+    check("scoring of described systems", {name: each.scoring["scoring"] for name, each in described.items()})
 
 
 def test_options_that_add_stages(tmp_path, data_of):

@@ -143,7 +143,7 @@ def test_presets_are_functions_of_what_is_given():
 
 @pytest.mark.parametrize(
     ("arguments", "steps"),
-    [([], 30), (["--sizes", "3", "4"], 7), (["--sizes", "3", "4", "--training.seed", "1"], 7)],
+    [([], 30), (["--sizes", "3", "4"], 7), (["small", "--sizes", "3", "4"], 7)],
 )
 def test_presets_are_given_several_values_where_the_default_has_several(arguments, steps):
     def preset(sizes=()):

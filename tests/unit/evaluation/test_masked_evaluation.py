@@ -108,6 +108,7 @@ def test_guidance_sees_neither_the_land_nor_what_is_given(split, monkeypatch):
     config = EvaluationConfig(
         sampler=SamplerConfig(steps=1),
         members=1,
+        stride=1,
         observed=ObservationConfig(operator="subsample", factor=1),
         guidance=GuidanceConfig(iterations=1),
     )

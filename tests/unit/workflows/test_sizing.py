@@ -109,7 +109,8 @@ def test_sizes_are_those_of_the_files_in_use(mixed, option, monkeypatch):
     ((name, values),) = option.items()
     arguments = ["--system", place[0], "--storage", place[2], f"--{name}", *values]
     for program in ("sweep_compression.py", "train_autoencoder.py", "guide.py", "plan.py"):
-        parsed = parse_options(program, ["mini", *arguments], monkeypatch)
+        with monkeypatch.context() as patch:
+            parsed = parse_options(program, ["mini", *arguments], patch)
         assert parsed.autoencoder == config.autoencoder
     with monkeypatch.context() as patch:
         patch.setattr(run, "run_sweep", lambda config: config)

@@ -47,8 +47,19 @@ def test_a_known_system_needs_no_files(tmp_path):
 
 def test_the_description_is_part_of_the_fingerprint(root):
     before = Datasets(root).open(find_system("mine", Datasets(root))[0], "train").fingerprint
-    (root / "mine" / "system.yaml").write_text("stride: 2\n")
+    (root / "mine" / "system.yaml").write_text("log_parameters: []\nsymmetries: {flips: [0]}\n")
     assert Datasets(root).open(find_system("mine", Datasets(root))[0], "train").fingerprint != before
+
+
+@pytest.mark.parametrize("place", ["mine", "mine/system.yaml", "both.yaml"])
+def test_datasets_that_a_description_names_must_exist(root, place):
+    for name in ("mine/system.yaml", "both.yaml"):
+        (root / name).write_text("name: mine\ndatasets: [mine, othr]\n")
+    reference = place if place == "mine" else str(root / place)
+    with pytest.raises(
+        ConfigError, match=r"yaml: datasets names othr, which \S+ does not hold; did you mean other\?$"
+    ):
+        find_system(reference, Datasets(root))
 
 
 @pytest.mark.parametrize(
