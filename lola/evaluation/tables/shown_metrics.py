@@ -15,6 +15,7 @@ KNOWN = (
     "spectrum_rmse_high",
     "spectrum_rmse_tail",
     "stability",
+    "out_of_bounds",
 )
 PARTS = ("skill", "spread", "rmse")
 """Metrics that are left out: parts of others."""

@@ -9,7 +9,7 @@ from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
 from lola.distributed.jobs import evaluate
 from lola.distributed.jobs.evaluate import EvaluationRun, run_evaluation
-from lola.evaluation.config import EvaluationConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import Subject
 from lola.workflows import presets
 from lola.workflows.plan import SweepPlan
