@@ -82,7 +82,7 @@ def draft(split: WellSplit, found: Survey, dataset: str) -> str:
         missing = max(each.missing for each in _surveys(field, split.system, found))
         gaps = f"; {missing:.2g} of its values are missing" if missing else ""
         lines.append(f"  {_quote(field.name)}: {{{value}}}  # {why}{gaps}")
-    for part in (_mask, _parameters, _symmetries, _times, _shown, _bounds, _conserved):
+    for part in (_mask, _geometry, _parameters, _symmetries, _times, _shown, _bounds, _conserved):
         lines += ["", *part(split, found)]
     return "\n".join(lines) + "\n"
 
@@ -149,6 +149,15 @@ def _mask(split: WellSplit, found: Survey) -> Iterator[str]:
         yield "# Always in the same cells, such as land: store a scalar field that is constant in time, 1"
         yield "# there and 0 elsewhere, in all files, and name it here; or leave the trajectories out."
         yield "# mask: {field: NAME, outside: 1}"
+
+
+def _geometry(split: WellSplit, found: Survey) -> Iterator[str]:
+    """The kinds of axes, as a comment."""
+    kinds = ", ".join(
+        f"{_quote(name)}: {kind}" for name, kind in zip(split.axes, split.geometry, strict=True)
+    )
+    yield "# Kinds of the grid axes, as their names and coordinates say; state those that are others."
+    yield f"# geometry: {{{kinds}}}"
 
 
 def _parameters(split: WellSplit, found: Survey) -> Iterator[str]:

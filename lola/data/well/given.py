@@ -92,4 +92,9 @@ def checked_values(values: Any, dtype: type, name: str, where: str) -> np.ndarra
     array = np.asarray(values)
     if array.dtype.kind not in NUMBERS:
         raise DataError(f"{name}{where} is {array.dtype}, not real numbers; convert it first")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise DataError(
+            f"{name}{where} is not finite; of cells in land or solids, give any number, and a constant field "
+            "that says where they are, which the key mask of system.yaml then names"
+        )
     return cast_checked(array, dtype, f"{name}{where}")

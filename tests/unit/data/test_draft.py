@@ -80,6 +80,7 @@ def test_axes_and_totals(tmp_path):
     values, text = write(tmp_path, {"u": wave, "growing": wave * np.linspace(1, 2, STEPS)[:, None, None] + 1})
     assert values["symmetries"] == {"roll": True, "permute": True}
     assert "# flips: [0, 1]" in text
+    assert '# geometry: {x: uniform, "y": uniform}\n' in text
     assert "conserved" not in values
     assert "#   u: {channels: [u], boundaries: [periodic]}" in text
     uncommented = text[text.index("# conserved:") :].replace("# conserved", "conserved").replace("#   ", "  ")

@@ -149,7 +149,7 @@ def without(name):
 
 
 FAULTS = {
-    "not finite": ({"density": damaged(4)}, {}, "density of trajectory 4, states 0 to 4 is not finite"),
+    "not finite": ({"density": damaged(4)}, {}, "states 0 to 4 is not finite; of cells in land .* mask"),
     "too large": ({"feed": np.full(COUNT, 1e300)}, {"scalars": {"a": 1e300}}, "scalar a holds 1e.300"),
     "complex": ({"density": arrays()["density"] * 1j}, {}, "is complex128, not real numbers"),
     "other grid": (
