@@ -7,8 +7,10 @@ from typing import Literal
 from lola.core.cli import launch
 from lola.core.config import require
 from lola.core.waiting import loading
+from lola.models.emulator_config import EmulatorConfig
+from lola.models.kinds import KINDS, KindOption, require_kind
 from lola.workflows import presets
-from lola.workflows.sweep import EmulatorModel, SweepConfig
+from lola.workflows.sweep import SweepConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class Emulators(SweepConfig):
         space: latent (one emulator per number of latent channels) or pixel (the fields themselves).
     """
 
-    model: Literal["diffusion", "neural-solver"] = "diffusion"
+    model: KindOption = "diffusion"
     space: Literal["latent", "pixel"] = "latent"
 
     def validate(self) -> None:
@@ -31,14 +33,21 @@ class Emulators(SweepConfig):
                 f"this preset has no emulator of {self.system} in pixel space: a window in three dimensions "
                 "has too many patches for a transformer; use --space latent",
             )
-            require(self.model == "neural-solver", "--space pixel needs --model neural-solver")
+            assert self.pixel is not None
+            pixel = require_kind(self.pixel).option
+            require(self.model == pixel, f"--space pixel needs --model {pixel}")
 
-    def chosen(self) -> list[tuple[EmulatorModel, int | None]]:
+    def complete(self) -> "Emulators":
+        """This configuration with the chosen kind among those of its plan."""
+        name = self.model.replace("-", "_")
+        return self if name in self.emulators else self.replace(emulators=(*self.emulators, name))
+
+    def chosen(self) -> list[tuple[EmulatorConfig, int | None]]:
         """The emulators, each with its latent channels."""
         if self.space == "pixel":
             assert self.pixel is not None
             return [(self.pixel, None)]
-        model = self.diffusion if self.model == "diffusion" else self.neural_solver
+        model = self.emulator(KINDS[self.model.replace("-", "_")])
         return [(model, n) for n in self.latent_channels]
 
 
@@ -52,6 +61,7 @@ def main(config: Emulators) -> None:
 
     Autoencoders and latent caches that they need are trained and encoded first.
     """
+    config = config.complete()
     with loading():
         from lola.workflows.forecast.show import show_sweep
         from lola.workflows.run import run_stages

@@ -10,16 +10,18 @@ Backward in time, windows end with what is known instead, as a third of those in
 
     [x_{-L+1} ... x_{-K} | x_{-K+1} ... x_0]
 
-The noise of a window is drawn from the stream named by the row's key and the number of the window, so that a
-member of an ensemble is a function of its key alone, not of the rows that are computed together with it.
+Emulators of all kinds are rolled out in the same way. The noise of a window is drawn from the stream named by
+the row's key and the number of the window, so that a member of an ensemble is a function of its key alone, not
+of the rows that are computed together with it.
 
-A diffusion model's windows may be guided by observations of their physical states (Figure 6), which the
-operator sees through the decoder and the inverse of the standardisation.
+The windows of a kind that has sampler steps, such as a diffusion model, may be guided by observations of
+their physical states (Figure 6), which the operator sees through the decoder and the inverse of the
+standardisation.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -29,7 +31,7 @@ from azula.sample import Sampler
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lola.core.config import require
+from lola.core.config import Config, require
 from lola.core.errors import ConfigError, DataError
 from lola.core.keys import Key
 from lola.core.seeding import SampleGenerator
@@ -44,13 +46,10 @@ from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.observations import Observations, Observed
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder import Autoencoder
-from lola.models.autoencoder_config import AutoencoderConfig, CodecConfig
+from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.binding import BoundNetwork
-from lola.models.diffusion import Diffusion
-from lola.models.diffusion_config import DiffusionConfig
+from lola.models.kinds import KINDS, EmulatorKind, kind_of
 from lola.models.masks import context_mask
-from lola.models.neural_solver import NeuralSolver
-from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.unrolled import SamplerStep, unroll
 from lola.nn.compiling import compiled
@@ -68,12 +67,12 @@ class Emulator:
     Arguments:
         model: Completes windows, in latent space if there is an autoencoder, else in pixel space.
         autoencoder: Maps states to latent states and back.
-        sampler: How a diffusion model draws; a neural solver has no use for it.
+        sampler: How a model that has sampler steps draws; others have no use for it.
         system: The physical system, with the statistics that the model was trained on, where it is known.
         guidance: How a rollout with observations is guided by them.
     """
 
-    model: Diffusion | NeuralSolver
+    model: Any  # an `EmulatorModel` and `nn.Module`
     autoencoder: Autoencoder | None = None
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     system: System | None = None
@@ -101,7 +100,16 @@ class Emulator:
     @property
     def stochastic(self) -> bool:
         """Whether members of an ensemble differ."""
-        return isinstance(self.model, Diffusion)
+        return self.kind is not None and self.kind.stochastic
+
+    @property
+    def kind(self) -> EmulatorKind | None:
+        """The kind of its model; None of a model that is of no kind."""
+        return kind_of(getattr(self.model, "config", None))
+
+    @property
+    def _sampled(self) -> bool:
+        return self.kind is not None and self.kind.sampler_steps
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -114,7 +122,7 @@ class Emulator:
 
     def bind(self, mask: Tensor, parameters: Tensor) -> BoundNetwork | None:
         """The model's network with what stays the same during a rollout computed once, as for `window`."""
-        if not isinstance(self.model, Diffusion | NeuralSolver):
+        if self.kind is None:
             return None
         with self._precision():
             how = self.inference
@@ -144,13 +152,13 @@ class Emulator:
             Windows with known elements untouched, with shape `(B, C, L, *grid)`.
 
         Raises:
-            ConfigError: A neural solver cannot be guided by observations.
+            ConfigError: A model without sampler steps cannot be guided by observations.
         """
         if observed is not None:
             return self._guided(known, mask, parameters, generator, observed)
         options = {} if bound is None else {"bound": bound}
         with self._precision():
-            if isinstance(self.model, Diffusion):
+            if self._sampled:
                 if bound is not None and bound.unknown is not None and not self.sampler.stochastic:
                     steps = _steps(self.sampler, self.model.denoiser.schedule)
                     return self.model.draw(known, generator, bound, steps)
@@ -161,8 +169,8 @@ class Emulator:
     def _guided(
         self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator, observed: Observed
     ) -> Tensor:
-        require(isinstance(self.model, Diffusion), "only diffusion models can be guided by observations")
-        assert isinstance(self.model, Diffusion)
+        guidable = ", ".join(kind.title for kind in KINDS.values() if kind.sampler_steps)
+        require(self._sampled, f"only models with sampler steps can be guided by observations: {guidable}")
 
         def physical(z: Tensor) -> Tensor:
             # Attention's fused kernels have no derivative along a direction
@@ -326,7 +334,8 @@ def load_autoencoder(folder: AnyPath, weights: Weights = "raw") -> Autoencoder:
         StorageError: The folder is no finished stage.
         DataError: Its weights are corrupt or of another network.
     """
-    model = _load_model(folder, weights, AutoencoderConfig, TransformerAutoencoderConfig)
+    kinds = {kind.__name__: kind for kind in (AutoencoderConfig, TransformerAutoencoderConfig)}
+    model = _load_model(folder, weights, kinds)
     assert isinstance(model, Autoencoder)
     return model
 
@@ -347,10 +356,9 @@ def load_emulator(
     """
     manifest = read_manifest(folder)
     name = manifest["autoencoder"]
-    model = _load_model(folder, weights, DiffusionConfig, NeuralSolverConfig)
-    assert isinstance(model, Diffusion | NeuralSolver)
+    kinds = {kind.config.__name__: kind.config for kind in KINDS.values()}
     return Emulator(
-        model=model,
+        model=_load_model(folder, weights, kinds),
         autoencoder=load_autoencoder(folder.parents[1] / "autoencoders" / name) if name else None,
         sampler=sampler or SamplerConfig(),
         system=_system(folder, manifest),
@@ -383,18 +391,14 @@ def _system(folder: AnyPath, manifest: dict[str, Any]) -> System | None:
     return with_statistics(system, statistics_folder(folder.parents[1], system.name, computed))
 
 
-def _load_model(
-    folder: AnyPath, weights: Weights, *kinds: type[CodecConfig | DiffusionConfig | NeuralSolverConfig]
-) -> nn.Module:
+def _load_model(folder: AnyPath, weights: Weights, kinds: Mapping[str, type[Config]]) -> nn.Module:
+    """The trained model of a stage's folder, of one of some classes of configurations by name."""
     manifest = read_manifest(folder)
-    kind = {config.__name__: config for config in kinds}.get(manifest["model"]["type"])
+    kind: Any = kinds.get(manifest["model"]["type"])
     if kind is None:
-        raise DataError(
-            f"{folder} is a model of {manifest['model']['type']}, "
-            f"not of {' or '.join(config.__name__ for config in kinds)}"
-        )
+        raise DataError(f"{folder} is a model of {manifest['model']['type']}, not of {' or '.join(kinds)}")
     if weights == "ema" and not (folder / EMA_WEIGHTS).exists():
         raise DataError(f"{folder} has no averaged weights: its training had ema 0")
-    model = kind.from_json(manifest["model"]).build(**manifest["sizes"])
+    model: nn.Module = kind.from_json(manifest["model"]).build(**manifest["sizes"])
     load_weights(local_copy(folder / FILES[weights]), model)
     return model.eval()

@@ -29,8 +29,8 @@ class EvaluationConfig(Config):
     Arguments:
         subject: What makes the predictions.
         weights: The subject's weights: those trained, or their moving average.
-        sampler: How a diffusion model is sampled.
-        members: Size of the ensemble of a diffusion model; deterministic predictions have one member.
+        sampler: How an emulator that has sampler steps, such as a diffusion model, is sampled.
+        members: Size of the ensemble of a stochastic emulator; deterministic predictions have one member.
         trajectories: Trajectories of the split, drawn without repeats.
         starts: First states of the context; the trajectory is emulated once from each after which it goes on.
         context: Known states.
@@ -40,6 +40,7 @@ class EvaluationConfig(Config):
         observed: What is observed of the trajectories after the context, if anything is.
         guidance: How a diffusion model is guided by it.
         split: Which trajectories: choices are made on `valid`, and results are those of `test`.
+        stochastic: Whether an emulator without a sampler is stochastic; a sweep decides it by the kind.
         precision: The type of the products of the emulator's network; autoencoders decode in float32.
         compile: Whether the emulator's network is compiled, by every worker: for many trajectories.
         chunk: States decoded and scored at once.
@@ -62,6 +63,7 @@ class EvaluationConfig(Config):
     guidance: GuidanceConfig | None = added_field(None)
     split: Literal["test", "valid"] = added_field("test")
     precision: Precision = added_field("float32")
+    stochastic: bool = added_field(False)
     compile: bool = runtime_field(False)
     chunk: Count = runtime_field(64)
     gpus: Annotated[float, Within("[-1, 1024]")] = runtime_field(-1.0)
@@ -78,8 +80,8 @@ class EvaluationConfig(Config):
 
     @property
     def random(self) -> bool:
-        """Whether members are drawn: those of a diffusion model are."""
-        return self.sampler is not None
+        """Whether members are drawn: those of a stochastic emulator are."""
+        return self.sampler is not None or self.stochastic
 
     @property
     def inference(self) -> InferenceConfig:

@@ -30,8 +30,8 @@ class BoundNetwork:
         mask: True where an element is known, `(B, 1, L, *grid)`; axes of size 1 stand for any size.
         parameters: Parameters of the simulations, with shape `(B, P)`.
         embed: The embedding of parameters, if there are any.
-        modulate: The modulation of noise levels `(B)` or `(1)` and embedded parameters; without it, that of
-            the embedded parameters alone.
+        modulate: The modulation of noise levels `(B)` or `(1)`, or of noise `(B, N)`, and embedded
+            parameters; without it, that of the embedded parameters alone.
         compiled: Whether the network is compiled.
         graphs: Whether GPUs replay the compiled network as a CUDA graph.
     """
@@ -63,7 +63,7 @@ class BoundNetwork:
 
         Arguments:
             x: The fields, with shape `(B, C, L, *grid)`.
-            noise: The noise level, `()`, `(1)` or `(B)`, if there are any.
+            noise: The noise level, `()`, `(1)` or `(B)`, or vectors of noise `(B, N)`, if there are any.
             states: Which of the L states to return, if not all.
         """
         if not isinstance(self.network, Transformer):
@@ -109,7 +109,7 @@ class BoundNetwork:
 
     def _weights(self, prepared: PreparedTransformer, noise: Tensor | float | None, rows: int) -> Any:
         with torch.autocast(prepared.device.type, enabled=False):
-            if isinstance(noise, Tensor) and noise.numel() > 1:
+            if isinstance(noise, Tensor) and (noise.ndim == 2 or noise.numel() > 1):
                 return prepared.modulate(self._modulation(noise, rows))
             level = noise.item() if isinstance(noise, Tensor) else noise
             if level not in self.cache:
@@ -124,7 +124,7 @@ class BoundNetwork:
         if self.modulate is None:
             return self.embedded if self.embedded is None else self._rows(self.embedded, rows)
         assert noise is not None
-        return self._rows(self.modulate(noise.flatten(), self.embedded), rows)
+        return self._rows(self.modulate(noise if noise.ndim == 2 else noise.flatten(), self.embedded), rows)
 
     def _rows(self, modulation: Tensor, rows: int) -> Tensor:
         return modulation.expand(rows, -1) if len(modulation) == 1 else modulation

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lola.storage.stages import EMA_WEIGHTS, WEIGHTS
 CHECKSUM = "sha256"  # of the values, in the metadata of weights
 OPTIMIZER = "optimizer.pt"
 POSITION = "position.json"
+NAMED = 4  # parameters that a line names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +149,8 @@ def _checksum_of_values(state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Load weights of exactly this module, in place.
-
-    Raises:
-        DataError: A tensor is missing, surplus or of another shape, or the file is corrupt; names the first.
-    """
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file by name; `DataError` if it cannot be read or is corrupt."""
     try:
         weights = load_file(path)
         with safe_open(path, "pt") as file:
@@ -163,6 +161,75 @@ def load_weights(path: Path, model: nn.Module) -> None:
         ) from error
     if checksum is not None and checksum != _checksum_of_values(weights):
         raise DataError(f"{path} is corrupt (another checksum); remove it, and run what trained it again")
+    return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Which parameters and buffers of a network come from another one of the same names.
+
+    Arguments:
+        copied: Those of both.
+        new: Those that the other one lacks; they keep their initial values.
+        unused: Those that only the other one has.
+        conflict: The first one that has another shape there, with both shapes; empty if there is none.
+    """
+
+    copied: tuple[str, ...]
+    new: tuple[str, ...]
+    unused: tuple[str, ...]
+    conflict: str
+
+    @classmethod
+    def between(cls, source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> "Transfer":
+        copied = tuple(name for name in target if name in source)
+        conflicts = (
+            f"{name} has shape {tuple(source[name].shape)} there, not {tuple(target[name].shape)}"
+            for name in copied
+            if source[name].shape != target[name].shape
+        )
+        return cls(
+            copied,
+            tuple(name for name in target if name not in source),
+            tuple(name for name in source if name not in target),
+            next(conflicts, "" if copied else "no parameter has the same name"),
+        )
+
+    def describe(self, source: str) -> str:
+        """What was copied of a source and what was not, in one line."""
+        parts = [f"starts from {len(self.copied)} parameters of {source}"]
+        for names, text in ((self.new, "new"), (self.unused, "unused")):
+            if names:
+                more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+                parts.append(f"{len(names)} {text} ({', '.join(names[:NAMED])}{more})")
+        return "; ".join(parts)
+
+
+@torch.no_grad()
+def copy_weights(path: Path, model: nn.Module) -> Transfer:
+    """Copy the weights of a file to the parameters and buffers of the same names, in place.
+
+    Raises:
+        DataError: A tensor has another shape there, none has the same name, or the file is corrupt.
+    """
+    weights, own = _read_weights(path), model.state_dict()
+    transfer = Transfer.between(weights, own)
+    if transfer.conflict:
+        raise DataError(
+            f"a network cannot start from {path}: {transfer.conflict}; choose another --warm-start"
+        )
+    for name in transfer.copied:
+        own[name].copy_(weights[name])
+    return transfer
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load weights of exactly this module, in place.
+
+    Raises:
+        DataError: A tensor is missing, surplus or of another shape, or the file is corrupt; names the first.
+    """
+    weights = _read_weights(path)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):

@@ -1,8 +1,8 @@
 """The plan of a sweep: which stages there are, what each needs, and what each does.
 
-    dataset -> autoencoder -> latent cache -> diffusion, neural solver -> evaluation (per solver steps)
-    dataset -> pixel-space neural solver ----------------------------> evaluation
-    dataset -> persistence ------------------------------------------> evaluation
+    dataset -> autoencoder -> latent cache -> emulators of every kind -> evaluation (per solver steps)
+    dataset -> pixel-space emulator --------------------------------> evaluation
+    dataset -> persistence -----------------------------------------> evaluation
 
 Fingerprints depend on configurations and inputs alone, so that the whole plan is known before anything runs.
 A trial needs only stages of trials before it.
@@ -11,7 +11,6 @@ A trial needs only stages of trials before it.
 import copy
 import dataclasses
 import functools
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -28,6 +27,8 @@ from lola.emulation.inference_config import Weights
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
 from lola.models.autoencoder_config import CodecConfig
+from lola.models.emulator_config import EmulatorConfig
+from lola.models.kinds import KINDS, require_kind
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Kind, Location, Stage
 from lola.training.config import TrainingConfig
@@ -35,7 +36,8 @@ from lola.workflows.base_plan import BasePlan, stage_tags
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.model_shape import ModelShape
 from lola.workflows.setups import field_setup, latent_setup
-from lola.workflows.sweep import EmulatorModel, Recipe, SweepConfig, kind_of
+from lola.workflows.sweep import Recipe, SweepConfig
+from lola.workflows.warm_start import Source
 
 
 class SweepPlan(BasePlan[SweepConfig]):
@@ -52,6 +54,7 @@ class SweepPlan(BasePlan[SweepConfig]):
             self.first = (statistics_stage(root, self.system, self._split("train")),)
             self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
         self._goal: tuple[Stage, ...] = ()
+        self._found: dict[str, Source] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -73,17 +76,21 @@ class SweepPlan(BasePlan[SweepConfig]):
     def trials(self) -> tuple[Trial, ...]:
         """All trials: autoencoders and the pixel-space emulator, latent emulators, evaluations."""
         config = self.config
-        emulators: list[tuple[EmulatorModel, int | None]] = []
-        if config.pixel is not None:
-            emulators.append((config.pixel, None))
-        for n in config.latent_channels:
-            emulators += [(config.diffusion, n), (config.neural_solver, n)]
         return (
             *map(self._statistics, self.first),
             *map(self._compression, config.latent_channels),
-            *itertools.starmap(self._emulation, emulators),
+            *(self._emulation(model, n) for model, n in self.emulators),
             *self.evaluations,
         )
+
+    @property
+    def emulators(self) -> Iterator[tuple[EmulatorConfig, int | None]]:
+        """The emulators, each with its latent channels, or None in pixel space, which is first."""
+        if self.config.pixel is not None:
+            yield self.config.pixel, None
+        for n in self.config.latent_channels:
+            for _, model in self.config.latent_emulators:
+                yield model, n
 
     @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
@@ -102,7 +109,7 @@ class SweepPlan(BasePlan[SweepConfig]):
         config = self.config.autoencoder.replace(latent_channels=latent_channels)
         return config.compression(len(self.system.channels), self.system.dimensions)
 
-    def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage) -> Stage:
+    def _stage(self, kind: Kind, what: str, config: Config, **inputs: Stage | Source) -> Stage:
         if self.first:
             inputs["statistics"] = self.first[0]
         fingerprints = {role: stage.fingerprint for role, stage in inputs.items()}
@@ -132,23 +139,45 @@ class SweepPlan(BasePlan[SweepConfig]):
             "latents", f"latents-{self.rate(n)}", self.config.cache, autoencoder=self.autoencoder(n)
         )
 
-    def emulator(self, model: EmulatorModel, n: int | None) -> Stage:
+    def emulator(self, model: EmulatorConfig, n: int | None) -> Stage:
         """The stage of an emulator, in latent space or (`n` None) in pixel space."""
+        source = self._source(model, n)
         recipe = Recipe(
-            model=model,
+            model=model.replace(warm_start=None),  # the stage is an input, whatever its name
             training=self.config.pixel_training if n is None else self.config.emulator_training,
             window=self.config.window,
             stride=self.config.evaluation.stride,
             symmetries=self.config.symmetries if n is None else "plain",
         )
-        inputs = {} if n is None else {"latents": self.cache(n)}
-        return self._stage("emulators", f"{kind_of(model)}-{self.rate(n)}", recipe, **inputs)
+        inputs: dict[str, Stage | Source] = {} if n is None else {"latents": self.cache(n)}
+        inputs |= {} if source is None else {"warm_start": source}
+        return self._stage("emulators", f"{require_kind(model).name}-{self.rate(n)}", recipe, **inputs)
+
+    def _source(self, model: EmulatorConfig, n: int | None) -> Source | None:
+        """The stage that an emulator starts from, if any: of the kind that it names, or a finished one."""
+        name = model.warm_start
+        if name is None:
+            return None
+        if name in KINDS and n is not None:
+            other = self.config.emulator(KINDS[name])
+            stage, sizes = self.emulator(other, n), self._shape(other, n).sizes
+            return Source(stage.folder, stage.fingerprint, other, sizes, stage)
+        if name not in self._found:
+            self._found[name] = Source.find(self.root, name)
+        return self._found[name]
+
+    def _shape(self, model: EmulatorConfig, n: int | None) -> ModelShape:
+        """An emulator's model on latent states, or (`n` None) on fields."""
+        if n is None:
+            return ModelShape.of_emulator(model, self.data, self.config.window)
+        codec = self.config.autoencoder.replace(latent_channels=n)
+        return ModelShape.of_emulator(model, self.data, self.config.window, codec, self.config.cache)
 
     def evaluation(
         self,
         subject: str,
         n: int | None,
-        model: EmulatorModel | None = None,
+        model: EmulatorConfig | None = None,
         solver_steps: int | None = None,
         weights: Weights = "raw",
         guided: bool = False,
@@ -160,18 +189,21 @@ class SweepPlan(BasePlan[SweepConfig]):
         inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
         if model is not None:
             inputs["emulator"] = self.emulator(model, n)
-        config = self._scoring(subject, solver_steps, guided).replace(weights=weights)
+        config = self._scoring(subject, model, solver_steps, guided).replace(weights=weights)
         config = config.replace(context=context) if context else config
         return self._stage("evaluations", what, config, **inputs)
 
-    def _scoring(self, subject: str, solver_steps: int | None, guided: bool) -> EvaluationConfig:
+    def _scoring(
+        self, subject: str, model: EmulatorConfig | None, solver_steps: int | None, guided: bool
+    ) -> EvaluationConfig:
         config = self.config.guided_evaluation() if guided else self.config.evaluation
         if solver_steps is not None:
             assert config.sampler is not None
-            return config.replace(sampler=config.sampler.replace(steps=solver_steps))
+            return config.replace(sampler=config.sampler.replace(steps=solver_steps), stochastic=False)
         known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
         precision = config.precision if known == "emulator" else "float32"
-        return config.replace(sampler=None, subject=known, precision=precision)
+        stochastic = model is not None and require_kind(model).stochastic
+        return config.replace(sampler=None, subject=known, precision=precision, stochastic=stochastic)
 
     def _statistics(self, stage: Stage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
@@ -194,27 +226,30 @@ class SweepPlan(BasePlan[SweepConfig]):
             f"autoencoder {self.rate(n)}", self.config.autoencoder_training, *steps, needs=self.first
         )
 
-    def _emulation(self, model: EmulatorModel, n: int | None) -> Trial:
+    def _emulation(self, model: EmulatorConfig, n: int | None) -> Trial:
         stage = self.emulator(model, n)
-        recipe = cast(Recipe, stage.config)
+        recipe, kind = cast(Recipe, stage.config), require_kind(model)
+        sizes, source = self._shape(model, n).sizes, self._source(model, n)
+        start = None if source is None else source.folder
         if n is None:
-            shape = ModelShape.of_emulator(model, self.data, recipe.window)
             setup = functools.partial(
-                field_setup, recipe, self.datasets, self.system, shape.sizes, recipe.window, recipe.stride
+                field_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride, start
             )
             reads, needs = InputDataset.of_well(stage, self.datasets, "training"), self.first
         else:
-            codec = self.config.autoencoder.replace(latent_channels=n)
             cache = self.cache(n)
-            shape = ModelShape.of_emulator(model, self.data, recipe.window, codec, self.config.cache)
-            setup = functools.partial(latent_setup, recipe, cache.folder, shape.sizes)
+            setup = functools.partial(latent_setup, recipe, cache.folder, sizes, start)
             reads = InputDataset(cache.name, cache.fingerprint, "training", cache.folder)
             needs = (self.autoencoder(n), cache)
         details: dict[str, Any] = {"autoencoder": None if n is None else self.autoencoder(n).name}
-        run = TrainingRun(stage, recipe.training, setup, model, shape.sizes, details | recorded(self.system))
-        tags = self._tags("emulator", kind_of(model), n)
+        if source is not None:
+            source.check(model, sizes, f"--{'pixel' if n is None else kind.option}.warm-start")
+            details["warm_start"] = source.folder.name
+            needs += () if source.stage is None else (source.stage,)
+        run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes, details | recorded(self.system))
+        tags = self._tags("emulator", kind.name, n)
         step = Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=(reads,))
-        return training_trial(f"{kind_of(model)} {self.rate(n)}", recipe.training, step, needs=needs)
+        return training_trial(f"{kind.name} {self.rate(n)}", recipe.training, step, needs=needs)
 
     def _evaluations(self) -> Iterator[Trial]:
         config = self.config
@@ -224,23 +259,22 @@ class SweepPlan(BasePlan[SweepConfig]):
                 yield self._evaluate("autoencoder", n, weights=weights)
         # What predicts nothing has one context: further ones are of emulators.
         for context in (None, *config.contexts):
-            evaluate = functools.partial(self._evaluate, context=context)
-            for weights in weights_of(config.pixel_training) if config.pixel is not None else ():
-                yield evaluate("neural_solver", None, config.pixel, weights=weights)
-            for n in config.latent_channels:
-                for weights in weights_of(config.emulator_training):
-                    yield evaluate("neural_solver", n, config.neural_solver, weights=weights)
-                    for steps in config.solver_steps:
-                        yield evaluate("diffusion", n, config.diffusion, steps, weights)
-        for n in config.latent_channels if config.guidance is not None else ():
-            steps = max(config.solver_steps)
-            yield self._evaluate("diffusion", n, config.diffusion, steps, guided=True)
+            for model, n in self.emulators:
+                kind = require_kind(model)
+                training = config.pixel_training if n is None else config.emulator_training
+                for weights in weights_of(training):
+                    for steps in config.solver_steps if kind.sampler_steps else (None,):
+                        yield self._evaluate(kind.name, n, model, steps, weights, context=context)
+        for model, n in self.emulators if config.guidance is not None else ():
+            kind = require_kind(model)
+            if kind.sampler_steps and n is not None:
+                yield self._evaluate(kind.name, n, model, max(config.solver_steps), guided=True)
 
     def _evaluate(
         self,
         subject: str,
         n: int | None,
-        model: EmulatorModel | None = None,
+        model: EmulatorConfig | None = None,
         steps: int | None = None,
         weights: Weights = "raw",
         **options: Any,

@@ -4,7 +4,6 @@ from lola.emulation.cache_config import CacheConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.models.autoencoder_config import AutoencoderConfig
-from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.simulate.euler import EulerConfig
@@ -17,7 +16,7 @@ from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.sizing import DataSizes, fitted
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.studies.samplers import SamplerStudyConfig
-from lola.workflows.sweep import SweepConfig
+from lola.workflows.sweep import SweepConfig, emulator_options
 
 GIVEN: dict[str, str | tuple[str, ...]] = {
     "system": "euler",
@@ -89,8 +88,7 @@ def mini(
             report_every=75,
         ),
         cache=CacheConfig(block=51),
-        diffusion=DiffusionConfig(network=transformer),
-        neural_solver=NeuralSolverConfig(network=transformer),
+        **emulator_options(transformer),
         emulator_training=training,
         pixel=NeuralSolverConfig(network=pixel) if physics.dimensions == 2 else None,
         pixel_training=training,
@@ -119,8 +117,7 @@ def smoke(
         autoencoder=AutoencoderConfig(channels=(8, 16), blocks=(1, 1), patch_size=4, dropout=0.0),
         autoencoder_training=training.replace(optimizer=OptimizerConfig(name="psgd", learning_rate=1e-3)),
         cache=CacheConfig(block=16),
-        diffusion=DiffusionConfig(network=transformer),
-        neural_solver=NeuralSolverConfig(network=transformer),
+        **emulator_options(transformer),
         emulator_training=training,
         pixel=pixel if config.pixel else None,
         pixel_training=training,
@@ -167,8 +164,7 @@ def paper(
         autoencoder=AutoencoderConfig(channels=levels, blocks=(3,) * len(levels)),
         autoencoder_training=autoencoder,
         cache=CacheConfig(variants=4 if system == "rayleigh_benard" else 1, actors=8, gpus=1),
-        diffusion=DiffusionConfig(),
-        neural_solver=NeuralSolverConfig(),
+        **emulator_options(TransformerConfig()),
         # The whole share of a GPU would fill its 80 GB, or not fit; recomputing blocks instead costs a third
         emulator_training=emulator.replace(accumulate=1 if physics.dimensions == 2 else 2),
         pixel=NeuralSolverConfig(network=pixel) if physics.dimensions == 2 else None,

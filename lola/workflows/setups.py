@@ -1,12 +1,17 @@
 """What the workers of a sweep's trainings build: a model, and where its windows are read from."""
 
+from collections.abc import Sequence
+
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.windows import WellWindows
 from lola.distributed.jobs.train import Setup
-from lola.storage.remote import AnyPath
+from lola.storage.remote import AnyPath, local_copy
+from lola.storage.stages import WEIGHTS
+from lola.training.buffers import WindowSource
+from lola.training.checkpoint import copy_weights
 from lola.workflows.sweep import Recipe
 
 
@@ -17,19 +22,32 @@ def field_setup(
     sizes: dict[str, int],
     length: int,
     stride: int,
+    start: AnyPath | None = None,
 ) -> Setup:
-    """A model trained on windows of fields, read from HDF5."""
+    """A model trained on windows of fields, read from HDF5; it may start from a finished stage's folder."""
     splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
     sources = [
         WellWindows(split, Standardisation(split.system), length, stride, symmetries)
         for split, symmetries in splits
     ]
-    return Setup(recipe.model.build(**sizes), *sources)
+    return _setup(recipe, sizes, sources, start)
 
 
-def latent_setup(recipe: Recipe, cache: AnyPath, sizes: dict[str, int]) -> Setup:
-    """A model trained on windows of latents, read from the cache."""
+def latent_setup(
+    recipe: Recipe, cache: AnyPath, sizes: dict[str, int], start: AnyPath | None = None
+) -> Setup:
+    """A model trained on windows of latents, read from the cache; it may start from a finished stage."""
     sources = [
         LatentWindows(LatentSplit(cache, split), recipe.window, recipe.stride) for split in ("train", "valid")
     ]
-    return Setup(recipe.model.build(**sizes), *sources)
+    return _setup(recipe, sizes, sources, start)
+
+
+def _setup(
+    recipe: Recipe, sizes: dict[str, int], sources: Sequence[WindowSource], start: AnyPath | None
+) -> Setup:
+    model = recipe.model.build(**sizes)
+    if start is None:
+        return Setup(model, *sources)
+    transfer = copy_weights(local_copy(start / WEIGHTS), model)
+    return Setup(model, *sources, notices=(transfer.describe(start.name),))

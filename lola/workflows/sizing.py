@@ -15,6 +15,7 @@ from lola.core.errors import DataError, MissingDataError
 from lola.data.description import PAPER, get_system
 from lola.data.systems import System
 from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.kinds import KINDS
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.storage.stages import resolve_storage, well_folder
@@ -176,7 +177,10 @@ def fitted(config: SweepConfig, data: DataSizes, channels: tuple[int, ...]) -> S
         evaluation=config.evaluation.replace(members=data.members(config.evaluation.members, latent_bytes)),
         autoencoder=data.autoencoder(*channels),
         cache=config.cache.replace(block=data.block),
-        diffusion=config.diffusion.replace(network=latent),
-        neural_solver=config.neural_solver.replace(network=latent),
+        **{
+            kind.name: config.emulator(kind).replace(network=latent)
+            for kind in KINDS.values()
+            if getattr(config, kind.name, None) is not None
+        },
         pixel=data.pixel_solver(network),
     )

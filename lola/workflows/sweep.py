@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from lola.core.config import (
     Size,
     Within,
     added_field,
+    option_name,
     prefix_options,
     require,
 )
@@ -22,7 +23,11 @@ from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import SolverSteps
 from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
+from lola.models.emulator_config import EmulatorConfig
+from lola.models.kinds import KINDS, EmulatorKind
+from lola.models.network import NetworkConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_autoencoder_config import AnyAutoencoder
 from lola.simulate.simulators import Simulation
@@ -30,7 +35,6 @@ from lola.training.config import TrainingConfig
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.workflow_config import WorkflowConfig
 
-EmulatorModel = DiffusionConfig | NeuralSolverConfig
 ENSEMBLE_BYTES = 32e9  # of the members of a trajectory, which an evaluation holds
 Statistics = Literal["configured", "computed"]
 
@@ -45,14 +49,16 @@ class SweepConfig(WorkflowConfig):
         autoencoder: The autoencoder; its latent channels are set by --latent-channels.
         autoencoder_training: How autoencoders are trained.
         cache: Options of the latent caches.
-        diffusion: The latent diffusion model, if any.
-        neural_solver: The latent neural solver, if any.
+        emulators: The kinds of latent emulators.
+        diffusion: The latent diffusion model.
+        neural_solver: The latent neural solver.
+        crps_ensemble: The latent ensemble that is trained with the CRPS.
         emulator_training: How latent emulators are trained.
-        pixel: The pixel-space neural solver, if any.
-        pixel_training: How the pixel-space neural solver is trained.
+        pixel: The pixel-space emulator, if any.
+        pixel_training: How the pixel-space emulator is trained.
         window: Number of states in an emulator's window.
         symmetries: Augmentation of training on fields; `published` flips gravity, as the paper's does.
-        solver_steps: Sampler steps at which diffusion models are evaluated.
+        solver_steps: Sampler steps at which emulators that have any, such as diffusion models, are evaluated.
         contexts: Numbers of context states to evaluate emulators with, in addition to that of `evaluation`.
         evaluation: Options of the evaluations.
         observed: Observations of test trajectories; if given, diffusion models are also evaluated guided.
@@ -68,10 +74,12 @@ class SweepConfig(WorkflowConfig):
     autoencoder: AnyAutoencoder
     autoencoder_training: TrainingConfig
     cache: CacheConfig
+    emulators: Distinct[str] = added_field(("neural_solver", "diffusion"))
     diffusion: DiffusionConfig
     neural_solver: NeuralSolverConfig
+    crps_ensemble: CRPSEnsembleConfig | None = added_field(None)
     emulator_training: TrainingConfig
-    pixel: NeuralSolverConfig | None = None
+    pixel: NeuralSolverConfig | CRPSEnsembleConfig | None = None
     pixel_training: TrainingConfig
     window: Annotated[int, Within("[2, 65536]")] = 5
     symmetries: Symmetries = "plain"
@@ -84,6 +92,13 @@ class SweepConfig(WorkflowConfig):
 
     def validate(self) -> None:
         check_simulation(self.system, self.simulation)
+        for name in self.emulators:
+            require(name in KINDS, f"--emulators: unknown kind {name!r}; choose from {', '.join(KINDS)}")
+            self._started_from(KINDS[name])
+        require(
+            self.pixel is None or self.pixel.warm_start not in KINDS,
+            "--pixel.warm-start must name a finished stage: a sweep has one emulator in pixel space",
+        )
         context = self.evaluation.context
         require(
             context not in self.contexts,
@@ -128,8 +143,8 @@ class SweepConfig(WorkflowConfig):
         )
         latent = latent_grid(codec, data.grid)
         self._fit_evaluations(data, latent)
-        for name, model in (("diffusion", self.diffusion), ("neural_solver", self.neural_solver)):
-            ModelShape.of_emulator(model, data, self.window, codec, self.cache).fit(name)
+        for kind, model in self.latent_emulators:
+            ModelShape.of_emulator(model, data, self.window, codec, self.cache).fit(kind.name)
         item = np.dtype(self.cache.dtype).itemsize
         windows = latent_windows(data, latent, codec.latent_channels, item, span, self.cache.variants)
         with prefix_options("emulator_training."):
@@ -163,6 +178,35 @@ class SweepConfig(WorkflowConfig):
             with prefix_options("observed."):
                 self.observed.check(data.system.channels, data.grid, states, data.system.given)
 
+    def emulator(self, kind: EmulatorKind) -> EmulatorConfig:
+        """The latent emulator of a kind: as configured, else as a kind has it, with the solver's network."""
+        configured: EmulatorConfig | None = getattr(self, kind.name, None)
+        return configured or kind.config(network=self.neural_solver.network)
+
+    @property
+    def latent_emulators(self) -> tuple[tuple[EmulatorKind, EmulatorConfig], ...]:
+        """The chosen kinds with their configurations, each after the one that it starts from."""
+        chosen = [kind for kind in KINDS.values() if kind.name in self.emulators]
+        chosen.sort(key=lambda kind: len(self._started_from(kind)))
+        return tuple((kind, self.emulator(kind)) for kind in chosen)
+
+    def _started_from(self, kind: EmulatorKind) -> list[str]:
+        """The kinds whose weights a kind starts from, the nearest first."""
+        chain = [kind.name]
+        while (name := self.emulator(KINDS[chain[-1]]).warm_start) in KINDS:
+            assert name is not None
+            option = f"{option_name(chain[-1])}.warm-start {name}"
+            require(name not in chain, f"{option}: an emulator cannot start from itself")
+            require(name in self.emulators, f"{option} needs {name} among --emulators {self.emulators}")
+            chain.append(name)
+        return chain[1:]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fingerprinted fields, without kinds that were added later and are not chosen."""
+        added = {field.name for field in dataclasses.fields(self) if field.metadata.get("added")}
+        unused = added & KINDS.keys() - set(self.emulators)
+        return {name: value for name, value in super().to_json().items() if name not in unused}
+
     def guided_evaluation(self) -> EvaluationConfig:
         """The evaluation with the observations of the sweep, if it has any."""
         return self.evaluation.replace(observed=self.observed, guidance=self.guidance)
@@ -175,7 +219,7 @@ class Recipe(Config):
     Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
     """
 
-    model: AnyAutoencoder | DiffusionConfig | NeuralSolverConfig
+    model: AnyAutoencoder | EmulatorConfig
     training: TrainingConfig
     window: int = 1
     stride: int = 1
@@ -190,6 +234,7 @@ def check_simulation(system: str, simulation: Simulation | None) -> None:
     )
 
 
-def kind_of(model: EmulatorModel) -> str:
-    """The name of a kind of emulator in tables and folders."""
-    return "diffusion" if isinstance(model, DiffusionConfig) else "neural_solver"
+def emulator_options(network: NetworkConfig) -> dict[str, Any]:
+    """The fields of a `SweepConfig` for every kind that has one, with the same network."""
+    fields = {field.name for field in dataclasses.fields(SweepConfig)}
+    return {kind.name: kind.config(network=network) for kind in KINDS.values() if kind.name in fields}

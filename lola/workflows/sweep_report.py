@@ -28,6 +28,8 @@ from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.speed import Timing
 from lola.evaluation.tables.stored import read_array, read_subject, read_table
 from lola.evaluation.trajectory import blank, choose_parts
+from lola.models.emulator_config import EmulatorConfig
+from lola.models.kinds import require_kind
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
 from lola.workflows.plan import SweepPlan
@@ -241,8 +243,7 @@ def _film(plan: SweepPlan, truth: _Truth) -> Film:
     """The same trajectory at all lead times, for every field."""
     rows = [select_frames(Row("Truth", None, truth.states))]
     if plan.config.pixel is not None:
-        stage = plan.evaluation("neural_solver", None, plan.config.pixel)
-        rows.append(select_frames(Row("Neural solver in pixel space", None, _states(stage))))
+        rows += map(select_frames, _rows_of(plan, plan.config.pixel, None))
     for n in plan.config.latent_channels:
         rows += map(select_frames, _rows(plan, n))
     times = [truth.lead_times[i] for i in choose_frames(len(truth.lead_times))]
@@ -251,18 +252,29 @@ def _film(plan: SweepPlan, truth: _Truth) -> Film:
 
 
 def _rows(plan: SweepPlan, n: int) -> Iterator[Row]:
-    """What every method at a rate makes of the trajectory, diffusion with the most solver steps."""
-    rate, config = plan.compression(n), plan.config
-    diffusion = plan.evaluation("diffusion", n, config.diffusion, max(config.solver_steps))
-    yield Row("Reconstruction", rate, _states(plan.evaluation("autoencoder", n)))
-    kept = (diffusion.folder / MOMENTS).exists()  # earlier evaluations kept members alone
+    """What every method at a rate makes of the trajectory: ensembles first, then what has one member."""
+    yield Row("Reconstruction", plan.compression(n), _states(plan.evaluation("autoencoder", n)))
+    for _, model in sorted(plan.config.latent_emulators, key=lambda pair: not pair[0].stochastic):
+        yield from _rows_of(plan, model, n)
+
+
+def _rows_of(plan: SweepPlan, model: EmulatorConfig, n: int | None) -> Iterator[Row]:
+    """What an emulator makes of the trajectory, with the most solver steps: mean, members, deviation."""
+    kind = require_kind(model)
+    steps = max(plan.config.solver_steps) if kind.sampler_steps else None
+    stage = plan.evaluation(kind.name, n, model, steps)
+    rate = None if n is None else plan.compression(n)
+    title = kind.title + (" in pixel space" if n is None else "")
+    if not kind.stochastic:
+        yield Row(title, rate, _states(stage))
+        return
+    kept = (stage.folder / MOMENTS).exists()  # earlier evaluations kept members alone
     if kept:
-        yield Row("Diffusion, mean", rate, _states(diffusion, MOMENTS))
-    for i in range(len(read_array(diffusion.folder / EXAMPLE))):
-        yield Row(f"Diffusion, member {i + 1}", rate, _states(diffusion, number=i))
+        yield Row(f"{title}, mean", rate, _states(stage, MOMENTS))
+    for i in range(len(read_array(stage.folder / EXAMPLE))):
+        yield Row(f"{title}, member {i + 1}", rate, _states(stage, number=i))
     if kept:
-        yield Row("Diffusion, deviation of members", rate, _states(diffusion, MOMENTS, 1), scale="spread")
-    yield Row("Neural solver", rate, _states(plan.evaluation("neural_solver", n, config.neural_solver)))
+        yield Row(f"{title}, deviation of members", rate, _states(stage, MOMENTS, 1), scale="spread")
 
 
 def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:

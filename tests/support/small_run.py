@@ -74,6 +74,9 @@ def train_here(run: TrainingRun) -> None:
     seed_process(run.training.seed, "weights")
     setup, event_log = run.setup(), EventLog(run.stage.folder)
 
+    for line in setup.notices:
+        event_log.notice(line)
+
     def report(step, metrics, save):
         event_log.metrics(step, {name: value for name, value in metrics.items() if "/" in name})
 

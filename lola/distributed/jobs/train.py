@@ -51,11 +51,13 @@ class Setup:
     Arguments:
         model: The module, on the CPU.
         training, validation: Where windows are read from.
+        notices: What the record says of the model as it is built.
     """
 
     model: nn.Module
     training: WindowSource
     validation: WindowSource
+    notices: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +173,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
     persist = functools.partial(store.persist, context.get_storage())
 
     short, trajectories = setup.training.numbering.short, len(setup.training.numbering.starts)
-    notices: list[str] = []
+    last = ray.train.get_checkpoint()
+    notices = [] if last else list(setup.notices)
     if short:
         notices.append(
             f"left out {short} of {trajectories} trajectories of {run.stage.name}: they are shorter than a "
@@ -199,7 +202,6 @@ def _worker(loop_config: dict[str, Any]) -> None:
         )
         notices.clear()
 
-    last = ray.train.get_checkpoint()
     with last.as_directory() if last else contextlib.nullcontext() as folder:
         train(
             setup.model.to(device),

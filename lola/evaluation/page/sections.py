@@ -23,6 +23,7 @@ from lola.evaluation.tables.cells import RATIO
 from lola.evaluation.tables.contexts import context_table
 from lola.evaluation.tables.lead_times import SPECTRUM
 from lola.evaluation.tables.significance import paired_table
+from lola.models.kinds import KINDS
 
 SURVEYED = ("vrmse", *SPECTRUM, RATIO)
 
@@ -84,18 +85,18 @@ def compression(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
 
 
 def significance(scores: Aggregates) -> Iterator[Section]:
-    """Diffusion against the neural solver, trajectory by trajectory."""
+    """Emulators of every kind against those before it in the tables, trajectory by trajectory."""
     table = paired_table(scores.main.errors, "vrmse", scores.system.ranges)
     if not len(table):
         return
     yield Section(
         "significance",
-        "Diffusion against the neural solver",
-        "Differences in VRMSE between the two on the same trajectories, with diffusion at its largest number "
-        "of solver steps: negative where diffusion is better.",
+        "Emulators compared by trajectory",
+        "Differences in VRMSE between a method and its rival on the same trajectories, each at its largest "
+        "number of solver steps: negative where the method is better.",
         plain=_paired(table),
         note="Difference: the mean over trajectories with its 95 % paired bootstrap interval. Relative: as "
-        "a share of the neural solver's error. Better on: trajectories on which diffusion is better. p: "
+        "a share of the rival's error. Better on: trajectories on which the method is better. p: "
         "Wilcoxon's signed-rank test (SciPy), corrected for the number of rows by Holm's method.",
     )
 
@@ -111,6 +112,7 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
     relative = table["relative"].map(lambda value: "–" if pd.isna(value) else f"{100 * value:+.0f} %")
     return pd.DataFrame(
         {
+            "method": table["model"].map(lambda name: KINDS[name].title),
             "rival": table["rival"],
             "rate": rate,
             "lead times": table["range"].str.replace("-", "–"),
@@ -180,8 +182,8 @@ def sampling(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
         yield Section(
             "solver_steps",
             "Accuracy against solver steps",
-            "Each step of the sampler is one evaluation of the network. Dashed lines are the neural solvers, "
-            "which take one evaluation.",
+            "Each step of the sampler is one evaluation of the network. Dashed lines are emulators without a "
+            "sampler, which take one evaluation.",
             chart=steps_chart(tables),
         )
 
@@ -202,10 +204,11 @@ def conditioning(scores: Aggregates) -> Iterator[Section]:
         )
     observed = with_observations(scores)
     if len(observed):
+        sampled = _sampled()
         rates = set(observed.loc[observed["guidance"] != "", "compression"])
         ours = scores.where(
             lambda method: (
-                method["model"] == "diffusion"
+                method["model"] in sampled
                 and method["solver_steps"] in (0, steps)
                 and method["compression"] in rates
             )
@@ -213,24 +216,30 @@ def conditioning(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "guidance",
             "Emulation with observations",
-            "Diffusion models whose samples are guided by partial, noisy observations of the test "
+            "Emulators whose samples are guided by partial, noisy observations of the test "
             "trajectory, and the same models without. The error is over all points, observed or not.",
             table=observed,
             chart=lead_time_chart(ours.curves, ours.metrics),
         )
 
 
+def _sampled() -> list[str]:
+    """The kinds that have sampler steps, which alone can be guided."""
+    return [kind.name for kind in KINDS.values() if kind.sampler_steps]
+
+
 def with_observations(scores: Aggregates) -> pd.DataFrame:
-    """Estimates of the diffusion models, guided and as many solver steps without; empty if none is."""
+    """Estimates of what is guided, and of as many solver steps without; empty if nothing is."""
     table = scores.estimated("vrmse", scores.system.ranges)
     guided = table[table["guidance"] != ""]
-    return table[(table["model"] == "diffusion") & table["solver_steps"].isin(guided["solver_steps"])]
+    return table[table["model"].isin(_sampled()) & table["solver_steps"].isin(guided["solver_steps"])]
 
 
 def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
     """Names of what the paper shows and these tables lack, each with what would produce it."""
     binned = set(scores.spectra["metric"])
     models = set(scores.estimates["model"])
+    stochastic = {kind.name for kind in KINDS.values() if kind.stochastic}
     known = scores.estimates["context"].nunique() > 1
     guided = scores.estimates["guidance"].nunique() > 1
     lacks = (
@@ -246,7 +255,7 @@ def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
             "Guidance (Figure 6)",
             "python experiments/guide.py with the same options; nothing is trained again.",
         ),
-        ("diffusion" not in models, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
+        (not models & stochastic, "Ensembles (Figures 8 and 9)", "a sweep with a diffusion model."),
         ("rank_histogram" not in binned, "Rank histograms", "ensembles of two members or more."),
     )
     return [(name, remedy) for lack, name, remedy in lacks if lack]

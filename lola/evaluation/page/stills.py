@@ -14,6 +14,7 @@ import numpy as np
 import vl_convert
 
 from lola.evaluation.page.charts import Axis, Chart, Series, rounded
+from lola.models.kinds import kind_colours
 from lola.storage.stages import atomic_path
 
 ASSETS = importlib.resources.files("lola.evaluation.page") / "assets"
@@ -132,11 +133,16 @@ def _dash(curve: Series) -> list[int]:
     return [int(length) for length in dash.split()]
 
 
-@functools.cache
 def palette() -> dict[str, str]:
     """The colours of the page on white by name."""
-    light = (ASSETS / "style.css").read_text("utf-8").split("@media")[0]
-    return dict(re.findall(r"--c-([\w-]+): (#\w+)", light))
+    light = _style().split("@media")[0]
+    kinds = {name: colour.light for name, colour in kind_colours().items()}
+    return dict(re.findall(r"--c-([\w-]+): (#\w+)", light)) | kinds
+
+
+@functools.cache
+def _style() -> str:
+    return (ASSETS / "style.css").read_text("utf-8")
 
 
 def _layers(

@@ -14,9 +14,10 @@ from lola.evaluation.page.charts import Axis, Chart, Choice, Series
 from lola.evaluation.scores.spectra import BANDS, band_limits
 from lola.evaluation.tables.cells import METHOD, RATIO
 from lola.evaluation.tables.curves import MEAN, Curve
-from lola.evaluation.tables.lead_times import EMULATORS, name_method
+from lola.evaluation.tables.lead_times import name_method
 from lola.evaluation.tables.paper import printed
 from lola.evaluation.tables.shown_metrics import UNITS
+from lola.models.kinds import kind_titles
 
 AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
@@ -134,8 +135,8 @@ def rate_chart(tables: pd.DataFrame, system: str) -> Chart:
 
 
 def steps_chart(tables: pd.DataFrame) -> Chart:
-    """Metrics of diffusion against solver steps, and of the neural solvers; `tables` as for `rate_chart`."""
-    latent = tables[(tables["space"] == "latent") & tables["model"].isin(EMULATORS)]
+    """Metrics against solver steps, and of emulators without any; `tables` as for `rate_chart`."""
+    latent = tables[(tables["space"] == "latent") & tables["model"].isin(kind_titles())]
     varying = _varying(latent)
     rates = sorted(latent["compression"].unique())
     span = latent.loc[latent["solver_steps"] > 0, "solver_steps"].agg(["min", "max"]).to_numpy()
@@ -150,7 +151,7 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
         else:
             series.append(Series(**line | {"dash": "6 4"}, x=span, y=rows["value"].to_numpy().repeat(2)))
     return Chart(
-        "Metrics of diffusion models against solver steps; dashed lines are the neural solvers",
+        "Metrics against solver steps; dashed lines are emulators that take one evaluation of their network",
         Axis("solver steps", log=True),
         _axes(list(dict.fromkeys(tables["metric"]))),
         series,
@@ -256,7 +257,7 @@ def _line(
     own = {key: f"{method[column]:.4g}" if key == "rate" else str(method[column])
            for key, column in VARIED.items() if key in keys}  # fmt: skip
     guided = f", guided by {method['guidance']}" if method["guidance"] else ""
-    emulator = method["space"] == "pixel" and model in EMULATORS
+    emulator = method["space"] == "pixel" and model in kind_titles()
     colour = "guided" if guided else f"{base}-pixel" if emulator else base
     dash = {"persistence": "2 4", "autoencoder": "8 4"}.get(base, "5 3" if model != base else "")
     label = name_method(pd.Series(dict(method))) + guided

@@ -14,9 +14,10 @@ from lola.evaluation.page.film_player import Film
 from lola.evaluation.page.page import Page, Section
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cells import RATIO
-from lola.evaluation.tables.lead_times import EMULATORS, beats_persistence, name_method
+from lola.evaluation.tables.lead_times import beats_persistence, name_method
 from lola.evaluation.tables.significance import paired_table
 from lola.evaluation.tables.speed import Timing, speed_table
+from lola.models.kinds import KINDS, kind_titles
 
 
 def make_page(
@@ -129,7 +130,7 @@ def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
     """The most accurate emulator of each range, and persistence."""
     for name, rows in table.groupby("range", sort=False):
         held = rows.loc[rows["model"] == "persistence", "value"].min()
-        rows = rows[rows["model"].isin(EMULATORS) & (rows["unstable"] == 0)]
+        rows = rows[rows["model"].isin(kind_titles()) & (rows["unstable"] == 0)]
         if len(rows):
             best = rows.loc[rows["value"].idxmin()]
             rate = f" at {best['compression']:.4g}×" if best["space"] == "latent" else ""
@@ -141,24 +142,23 @@ def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
 
 
 def _paired(main: Aggregates) -> Iterator[str]:
-    """Diffusion against the neural solver of its rate, over all lead times."""
+    """Every kind against others of its rate, over all lead times."""
     table = paired_table(main.errors, "vrmse", [WHOLE])
-    table = table[table["rival"] == "neural solver"]
-    if not len(table):
-        return
-    sure = table[table["p_holm"] < 0.05]
-    better = int((2 * sure["wins"] > sure["trajectories"]).sum())
-    counts = {
-        "significantly more accurate": better,
-        "significantly less accurate": len(sure) - better,
-        "no significant difference": len(table) - len(sure),
-    }
-    results = ", ".join(f"{result} at {count}" for result, count in counts.items() if count)
-    yield (
-        f"Diffusion against the neural solver over all lead times, of {len(table)} "
-        f"{'rate' if len(table) == 1 else 'rates'}: {results} "
-        "(paired by trajectory, Wilcoxon's test, corrected p < 0.05)."
-    )
+    table = table[~table["rival"].str.endswith("in pixel space")]
+    for (model, rival), rows in table.groupby(["model", "rival"], sort=False):
+        sure = rows[rows["p_holm"] < 0.05]
+        better = int((2 * sure["wins"] > sure["trajectories"]).sum())
+        counts = {
+            "significantly more accurate": better,
+            "significantly less accurate": len(sure) - better,
+            "no significant difference": len(rows) - len(sure),
+        }
+        results = ", ".join(f"{result} at {count}" for result, count in counts.items() if count)
+        yield (
+            f"{KINDS[str(model)].title} against the {rival} over all lead times, of {len(rows)} "
+            f"{'rate' if len(rows) == 1 else 'rates'}: {results} "
+            "(paired by trajectory, Wilcoxon's test, corrected p < 0.05)."
+        )
 
 
 def demo_limits(

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from lola.evaluation.tables.lead_times import EMULATORS, NAMES, beats_persistence
+from lola.evaluation.tables.lead_times import REFERENCES, beats_persistence
+from lola.models.kinds import KINDS, kind_titles
 
 
 def best_table(table: pd.DataFrame) -> Table:
@@ -29,13 +30,13 @@ def best_table(table: pd.DataFrame) -> Table:
     for name in ("", *ranges):
         shown.add_column(name.replace("-", "–"), no_wrap=True)
     table = table.assign(beats=beats_persistence(table), kind=table["model"].str.removesuffix("_ema"))
-    for (kind, space), rows in table[table["model"].isin(EMULATORS)].groupby(["kind", "space"]):
+    for (kind, space), rows in table[table["model"].isin(kind_titles())].groupby(["kind", "space"]):
         best = rows.loc[rows.groupby("range")["value"].idxmin()].set_index("range")
         where = " in pixel space" if space == "pixel" else ""
-        shown.add_row(NAMES[kind] + where, *(_cell(best.loc[name]) for name in ranges))
+        shown.add_row(KINDS[kind].title + where, *(_cell(best.loc[name]) for name in ranges))
     persistence = table[table["model"] == "persistence"].set_index("range")["value"]
     if len(persistence):
-        shown.add_row(NAMES["persistence"], *(f"{persistence[name]:.3f}" for name in ranges))
+        shown.add_row(REFERENCES["persistence"], *(f"{persistence[name]:.3f}" for name in ranges))
     return shown
 
 

@@ -5,22 +5,23 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lola.evaluation.tables.cells import METHOD
-from lola.evaluation.tables.lead_times import NAMES, Range, estimate_means, name_range, sort_methods
+from lola.evaluation.tables.lead_times import Range, estimate_means, name_range, sort_methods
 from lola.evaluation.tables.paper import printed
+from lola.models.kinds import KINDS
 
 
 def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) -> pd.DataFrame:
     """VRMSE of the emulators in latent space by context, averaged over rates, with the paper's figures.
 
     Arguments:
-        errors: `trajectory_errors` of one system, of each diffusion model at one number of solver steps.
+        errors: `trajectory_errors` of one system, of each emulator at one number of solver steps.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
         system: The system's name, for the paper's figures.
 
     Returns:
         Rows of strings: `method`, `context`, a column per range (with its 95 % interval) and the paper's.
     """
-    rows = errors[errors["model"].isin(["diffusion", "neural_solver"]) & (errors["space"] == "latent")]
+    rows = errors[errors["model"].isin(KINDS) & (errors["space"] == "latent")]
     rows = rows[(rows["guidance"] == "") & (rows["metric"] == "vrmse")]
     # What has one rate for all is averaged over it: a trajectory is resampled with all its rates.
     keys = [key for key in METHOD if key != "compression"]
@@ -41,7 +42,7 @@ def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) ->
     known = figures[figures["context"].notna()].set_index(["model", "context", "first"])["value"].to_dict()
     shown = []
     for (model, context), group in table.groupby(["model", "context"], sort=False):
-        row = {"method": NAMES[str(model)], "context": str(context)}
+        row = {"method": KINDS[str(model)].title, "context": str(context)}
         for _, cell in group.iterrows():
             interval = "" if pd.isna(cell["low"]) else f" ({cell['low']:.3f}–{cell['high']:.3f})"
             row[str(cell["range"]).replace("-", "–")] = f"{cell['value']:.3f}{interval}"

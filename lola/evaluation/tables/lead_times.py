@@ -28,23 +28,24 @@ import pyarrow.compute as pc
 
 from lola.core.keys import numpy_generator
 from lola.evaluation.tables.cells import METHOD, RATIO, Cells, CellTable
+from lola.models.kinds import kind_titles
 
 Range = tuple[int, int | None]
 
-NAMES = {
+REFERENCES = {
     "persistence": "Persistence",
     "autoencoder": "Autoencoder alone",
     "autoencoder_ema": "Autoencoder alone (EMA)",
-    "neural_solver": "Neural solver",
-    "neural_solver_ema": "Neural solver (EMA)",
-    "diffusion": "Diffusion",
-    "diffusion_ema": "Diffusion (EMA)",
 }
-MODELS = tuple(NAMES)
-EMULATORS = ("neural_solver", "neural_solver_ema", "diffusion", "diffusion_ema")
+"""What emulators are compared with, by the `model` column."""
 SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
 _CELL = ["target", "metric", "field", "lead_time", "trajectory"]
 COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
+
+
+def model_titles() -> dict[str, str]:
+    """The names for people of all values of the `model` column, in the order of tables."""
+    return REFERENCES | kind_titles()
 
 
 def name_range(lead_times: Range) -> str:
@@ -148,7 +149,9 @@ def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
 
 def sort_methods(table: pd.DataFrame) -> pd.DataFrame:
     """Persistence, the autoencoders, then emulators: pixel space first, by rate and solver steps."""
-    order = table.assign(model=table["model"].map(MODELS.index), space=table["space"] == "latent")
+    order = table.assign(
+        model=table["model"].map(list(model_titles()).index), space=table["space"] == "latent"
+    )
     index = order.sort_values(METHOD, kind="stable").index
     return table.loc[index].reset_index(drop=True)
 
@@ -160,7 +163,7 @@ def beats_persistence(table: pd.DataFrame) -> pd.Series:
     """
     persistence = table[table["model"] == "persistence"].groupby("range")["value"].min()
     bound = table["range"].map(persistence)
-    emulator = table["model"].isin(EMULATORS) & bound.notna()
+    emulator = table["model"].isin(kind_titles()) & bound.notna()
     return (table["value"] < bound).astype("boolean").where(emulator)
 
 
@@ -239,11 +242,11 @@ def layout(table: pd.DataFrame) -> Layout:
 
 def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
     """A method's name for people, with the keys in which it differs from others of its model."""
-    emulator = row["model"] in EMULATORS
+    emulator = row["model"] in kind_titles()
     where = " in pixel space" if emulator and row["space"] == "pixel" else ""
     words = {"guidance": "guided by"}
     differing = [f", {words.get(key, key)} {row[key]}" for key in keys if emulator and row[key] != ""]
-    return NAMES[row["model"]] + where + "".join(differing)
+    return model_titles()[row["model"]] + where + "".join(differing)
 
 
 def name_metric(metric: str) -> str:
@@ -259,7 +262,7 @@ def _flags(table: pd.DataFrame) -> pd.Series:
 
 def _best(table: pd.DataFrame) -> pd.Series:
     """The best emulator of each column: the least error, or the ratio nearest to 1 as a factor."""
-    finite = table["value"].where(np.isfinite(table["value"]) & table["model"].isin(EMULATORS))
+    finite = table["value"].where(np.isfinite(table["value"]) & table["model"].isin(kind_titles()))
     badness = finite.where(table["metric"] != RATIO, np.log(finite).abs())
     return badness == badness.groupby([table["metric"], table["range"]]).transform("min")
 

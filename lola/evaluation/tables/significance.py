@@ -1,9 +1,9 @@
-r"""Comparisons paired by trajectory, such as of diffusion with the neural solver.
+r"""Comparisons paired by trajectory, such as of diffusion with the neural solver, a rival.
 
 Both predict the same trajectories t = 1 ... T, so that what makes a trajectory hard cancels in the
 differences
 
-    d_t = mean_{f, l in R} x_t(diffusion) - mean_{f, l in R} x_t(rival)
+    d_t = mean_{f, l in R} x_t(method) - mean_{f, l in R} x_t(rival)
 
 of a metric x over a range R of lead times. Their mean has a 95 % interval by the bootstrap over trajectories,
 and Wilcoxon's signed-rank test asks whether they are symmetric about zero. Its p-values are corrected for the
@@ -28,10 +28,11 @@ from scipy.stats import wilcoxon
 
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.lead_times import Range, bootstrap_weights, name_range, to_frame, weighted_means
+from lola.models.kinds import KINDS
 
 ERRORS = [*METHOD, "metric", "range", "trajectory", "value", "cells"]
 COLUMNS = [
-    *("space", "compression", "solver_steps", "rival", "metric", "range"),
+    *("model", "space", "compression", "solver_steps", "rival", "metric", "range"),
     *("difference", "low", "high", "relative", "wins", "trajectories", "p", "p_holm"),
 ]
 
@@ -60,29 +61,31 @@ def trajectory_errors(metrics: pa.Table, names: Sequence[str], ranges: Sequence[
 
 
 def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
-    """Diffusion at its most solver steps against the neural solver of its rate, and that in pixel space.
+    """Emulators against those of kinds before theirs, of the same rate or in pixel space.
+
+    Those with sampler steps are taken at their most.
 
     Arguments:
         errors: `trajectory_errors` of one context, without guidance; less of the metric is better.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
 
     Returns:
-        A row per diffusion model, rival (`neural_solver`, `neural_solver in pixel space`) and range with
-        `difference, low, high` (negative where diffusion is better), `relative` to the rival's mean, `wins`
-        of diffusion over `trajectories`, and the test's `p` and `p_holm` over all rows.
+        A row per emulator, rival (such as `neural solver`, `neural solver in pixel space`) and range with
+        `difference, low, high` (negative where the emulator is better), `relative` to the rival's mean,
+        `wins` of the emulator over `trajectories`, and the test's `p` and `p_holm` over all rows.
     """
     errors = errors[errors["metric"] == metric]
     scores: dict[tuple, dict[str, pd.Series]] = {}
-    for (*method, where), group in errors.groupby([*METHOD, "range"]):
-        scores.setdefault(tuple(method), {})[str(where)] = group.set_index("trajectory")["value"]
+    for (*key, where), group in errors.groupby([*METHOD, "range"]):
+        scores.setdefault(tuple(key), {})[str(where)] = group.set_index("trajectory")["value"]
     rows = []
-    for diffusion, rival, name in _pairs(scores):
+    for method, rival, name in _pairs(scores):
         for where in (name_range(bounds) for bounds in ranges):
-            if where in scores[diffusion] and where in scores[rival]:
-                pair = pd.concat([scores[diffusion][where], scores[rival][where]], axis=1, join="inner")
-                key = dict(zip(METHOD, diffusion, strict=True))
+            if where in scores[method] and where in scores[rival]:
+                pair = pd.concat([scores[method][where], scores[rival][where]], axis=1, join="inner")
+                names = dict(zip(METHOD, method, strict=True))
                 place = {"rival": name, "metric": metric, "range": where}
-                rows.append(key | place | compare(pair.to_numpy()))
+                rows.append(names | place | compare(pair.to_numpy()))
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "p_holm"])
     return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)))
 
@@ -141,19 +144,23 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, tuple, str]]:
-    """Every diffusion model at its most solver steps, with its rivals and their names."""
-    methods = [dict(zip(METHOD, method, strict=True)) | {"key": method} for method in scores]
-    for method in methods:
-        alike = [other for other in methods if _same(method, other, "model", "space", "compression")]
-        if method["model"] != "diffusion" or method is not max(
-            alike, key=lambda other: other["solver_steps"]
-        ):
-            continue
-        for other in methods:
-            if other["model"] == "neural_solver" and _same(method, other, "space", "compression"):
-                yield method["key"], other["key"], "neural solver"
-            elif other["model"] == "neural_solver" and other["space"] == "pixel":
-                yield method["key"], other["key"], "neural solver in pixel space"
+    """Every emulator at its most solver steps, with its rivals and their names."""
+    order = list(KINDS)
+    every = [dict(zip(METHOD, key, strict=True)) | {"key": key} for key in scores]
+    best: dict[tuple, dict] = {}
+    for method in every:
+        place = (method["model"], method["space"], method["compression"])
+        if method["model"] in order and method["solver_steps"] >= best.get(place, method)["solver_steps"]:
+            best[place] = method
+    for method in best.values():
+        for other in best.values():
+            name = KINDS[other["model"]].title.lower()
+            if order.index(other["model"]) >= order.index(method["model"]):
+                continue
+            if _same(method, other, "space", "compression"):
+                yield method["key"], other["key"], name
+            elif other["space"] == "pixel":
+                yield method["key"], other["key"], f"{name} in pixel space"
 
 
 def _same(one: dict, other: dict, *keys: str) -> bool:

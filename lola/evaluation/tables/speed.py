@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import torch
 
-from lola.evaluation.tables.lead_times import NAMES
+from lola.evaluation.tables.lead_times import model_titles
 from lola.evaluation.tables.paper import SECONDS
 
 
@@ -41,7 +41,7 @@ def speed_table(timings: Sequence[Timing], system: str) -> pd.DataFrame:
     printed = SECONDS if system == "euler" else {}
     return pd.DataFrame(
         {
-            "method": NAMES.get(timing.model, timing.model.capitalize())
+            "method": model_titles().get(timing.model, timing.model.capitalize())
             + (", guided" if timing.guided else ""),
             "space": timing.space,
             "rate": f"{timing.compression:.4g}" if timing.compression else "–",

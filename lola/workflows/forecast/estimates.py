@@ -229,7 +229,7 @@ class _Estimator:
             for start in config.starts
         ]
         trajectories = min(config.trajectories, self.data.trajectories[config.split])
-        members = config.members if config.sampler else 1
+        members = config.members if config.random else 1
         emulation, decoding = (members * operations for operations in self._rollout(stage, config, leads))
         automatic = float(bool(self.cluster.gpus and emulation + decoding))
         gpus = automatic if config.gpus < 0 else config.gpus

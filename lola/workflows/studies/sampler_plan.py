@@ -28,7 +28,7 @@ from lola.evaluation.scores.rows import model_key
 from lola.evaluation.studies.sampler_choice import COMMON, choose, trajectory_scores
 from lola.evaluation.tables.stored import read_table
 from lola.models.autoencoder_config import CodecConfig
-from lola.models.diffusion_config import DiffusionConfig
+from lola.models.kinds import sampled_kind
 from lola.storage.registry import find_emulator
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, Stage, read_manifest, read_manifests
@@ -38,7 +38,6 @@ from lola.workflows.model_shape import read_model_config
 from lola.workflows.studies.samplers import SamplerStudyConfig
 
 Split = Literal["valid", "test"]
-DIFFUSION = DiffusionConfig.__name__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +92,7 @@ class TrainedModel:
         manifest, sizes, scoring = self.manifest, self.manifest["sizes"], config.evaluation
         system = split.system.name
         require(
-            manifest["model"]["type"] == DIFFUSION,
+            sampled_kind(manifest["model"]) is not None,
             f"{self.name} is no diffusion model: only they have samplers",
         )
         require(
@@ -156,10 +155,7 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
         """The finished diffusion models of the storage root that were trained on these data."""
         for folder, manifest in read_manifests(self.root, "emulators"):
             trained = manifest["system"], manifest["inputs"].get("dataset")
-            if (
-                trained == (self.system.name, self.data.fingerprint)
-                and manifest["model"]["type"] == DIFFUSION
-            ):
+            if trained == (self.system.name, self.data.fingerprint) and sampled_kind(manifest["model"]):
                 yield TrainedModel.of(folder)
 
     @property
@@ -239,8 +235,9 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
     def _trial(self, model: TrainedModel, split: Split, samplers: list[SamplerConfig]) -> Trial:
         """A model drawn with a sampler, at one or several numbers of steps, on a split."""
         manifest, scoring = model.manifest, self.config.evaluation
-        kind = model_key("diffusion", scoring.weights)
-        what = manifest["what"].replace("diffusion", kind, 1)
+        name = sampled_kind(manifest["model"]).name  # type: ignore[union-attr]  # `check` has been there
+        kind = model_key(name, scoring.weights)
+        what = manifest["what"].replace(name, kind, 1)
         steps = []
         for sampler in samplers:
             # What a sweep may share has its name
