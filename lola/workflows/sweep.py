@@ -197,7 +197,9 @@ class SweepConfig(WorkflowConfig):
             assert name is not None
             option = f"{option_name(chain[-1])}.warm-start {name}"
             require(name not in chain, f"{option}: an emulator cannot start from itself")
-            require(name in self.emulators, f"{option} needs {name} among --emulators {self.emulators}")
+            require(
+                name in self.emulators, f"{option} needs {name} among --emulators {' '.join(self.emulators)}"
+            )
             chain.append(name)
         return chain[1:]
 

@@ -14,7 +14,7 @@ from lola.evaluation.page.film_player import Film
 from lola.evaluation.page.page import Page, Section
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cells import RATIO
-from lola.evaluation.tables.lead_times import beats_persistence, name_method
+from lola.evaluation.tables.lead_times import beats_persistence, in_sentence, name_method
 from lola.evaluation.tables.significance import paired_table
 from lola.evaluation.tables.speed import Timing, speed_table
 from lola.models.kinds import KINDS, kind_titles
@@ -137,7 +137,7 @@ def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
             steps = f", {best['solver_steps']} solver steps" if best["solver_steps"] else ""
             against = "" if pd.isna(held) else f", persistence {held:.3f}"
             where = str(name).replace("-", "–")
-            method = name_method(best).lower()
+            method = in_sentence(name_method(best))
             yield f"Lead times {where}: {method}{rate}{steps} is best, VRMSE {best['value']:.3f}{against}."
 
 

@@ -249,6 +249,11 @@ def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
     return model_titles()[row["model"]] + where + "".join(differing)
 
 
+def in_sentence(name: str) -> str:
+    """A name for people within a sentence: small letters, but for acronyms."""
+    return " ".join(word if word.isupper() else word.lower() for word in name.split(" "))
+
+
 def name_metric(metric: str) -> str:
     names = {"vrmse": "VRMSE", "crps": "CRPS", RATIO: "spread/skill"}
     return names.get(metric, metric.replace("spectrum_rmse", "power,").replace("_", " "))

@@ -27,7 +27,14 @@ import pyarrow as pa
 from scipy.stats import wilcoxon
 
 from lola.evaluation.tables.cells import METHOD
-from lola.evaluation.tables.lead_times import Range, bootstrap_weights, name_range, to_frame, weighted_means
+from lola.evaluation.tables.lead_times import (
+    Range,
+    bootstrap_weights,
+    in_sentence,
+    name_range,
+    to_frame,
+    weighted_means,
+)
 from lola.models.kinds import KINDS
 
 ERRORS = [*METHOD, "metric", "range", "trajectory", "value", "cells"]
@@ -154,7 +161,7 @@ def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, t
             best[place] = method
     for method in best.values():
         for other in best.values():
-            name = KINDS[other["model"]].title.lower()
+            name = in_sentence(KINDS[other["model"]].title)
             if order.index(other["model"]) >= order.index(method["model"]):
                 continue
             if _same(method, other, "space", "compression"):

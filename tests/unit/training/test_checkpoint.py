@@ -12,6 +12,7 @@ from lola.core.errors import DataError, StorageError
 from lola.training import checkpoint
 from lola.training.checkpoint import (
     Position,
+    copy_weights,
     load_checkpoint,
     load_weights,
     read_position,
@@ -128,3 +129,30 @@ def test_weights_with_other_values_are_corrupt(tmp_path):
         load_weights(path, model)
     save_file(model.state_dict(), path)  # as earlier versions, and others, write them
     load_weights(path, model)
+
+
+def test_weights_of_the_same_names_are_copied_and_others_are_listed(tmp_path):
+    source = nn.ModuleDict({"a": nn.Linear(2, 3), "b": nn.Linear(3, 1)})
+    target = nn.ModuleDict({"a": nn.Linear(2, 3), "c": nn.Linear(3, 1)})
+    kept = {name: value.clone() for name, value in target.state_dict().items()}
+    save_weights(tmp_path / "model.safetensors", source)
+    transfer = copy_weights(tmp_path / "model.safetensors", target)
+    assert (transfer.copied, transfer.new) == (("a.weight", "a.bias"), ("c.weight", "c.bias"))
+    assert set(transfer.unused) == {"b.weight", "b.bias"}
+    assert torch.equal(target["a"].weight, source["a"].weight)
+    assert torch.equal(target["c"].weight, kept["c.weight"])
+    line = transfer.describe("solver")
+    assert line.startswith("starts from 2 parameters of solver; 2 new (c.weight, c.bias); 2 unused (b.")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [(nn.Linear(2, 4), r"weight has shape \(3, 2\) there, not \(4, 2\)"),
+     (nn.ModuleDict({"c": nn.Linear(2, 3)}), "no parameter has the same name")],
+)  # fmt: skip
+def test_weights_of_another_network_are_not_copied(tmp_path, target, message):
+    save_weights(tmp_path / "model.safetensors", nn.Linear(2, 3))
+    kept = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(DataError, match=message):
+        copy_weights(tmp_path / "model.safetensors", target)
+    assert all(torch.equal(value, kept[name]) for name, value in target.state_dict().items())

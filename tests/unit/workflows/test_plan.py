@@ -9,7 +9,7 @@ from lola.data.well.splits import open_split
 from lola.distributed.jobs.datasource import WellDatasource
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
-from lola.evaluation.tables.lead_times import MODELS
+from lola.evaluation.tables.lead_times import model_titles
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.schedule_config import TimePriorConfig
@@ -98,7 +98,7 @@ def test_averaged_weights_are_scored_in_addition_to_the_others(config, tmp_path,
         assert (stage.config.weights == "ema") == ("_ema" in trial.name)
         assert trial.steps[0].tags["model"].endswith("_ema") == ("_ema" in trial.name)
         run = trial.steps[0].run.args[0]
-        assert run.subject.model in MODELS
+        assert run.subject.model in model_titles()
         assert run.subject.model.endswith("_ema") == ("_ema" in trial.name)
 
 
