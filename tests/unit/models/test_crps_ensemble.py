@@ -125,7 +125,7 @@ def test_loss_of_a_batch_is_the_weighted_mean_of_its_slices(model, batch):
 
 
 def test_cells_outside_of_the_domain_are_left_out(model, batch):
-    valid = torch.ones(1, 1, 1, 4, 6, dtype=torch.bool)
+    valid = torch.ones(5, 1, 1, 4, 6, dtype=torch.bool)
     valid[..., :2] = False
     other = torch.where(valid, batch.states, batch.states + 1e3)
     mask = draw_mask(batch.states, SampleGenerator(KEYS))
@@ -199,7 +199,7 @@ def test_training_makes_a_gaussian_ensemble_calibrated():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert np.mean(losses[-30:]) < 0.6 * np.mean(losses[:5])
     test, members = gaussian_batch(1000, generator).states, 16
     mask = context_mask(test[:1], 1)

@@ -80,6 +80,9 @@ def test_an_unknown_kind_is_refused(sweep):
         sweep.replace(emulators=("oracle",))
 
 
+@pytest.mark.slow
+# heavyball warns of its own treatment of learning rates
+@pytest.mark.filterwarnings("ignore:Learning rate changed")
 def test_a_kind_of_ten_lines_is_trained_scored_and_reported(tmp_path, well, noisy, monkeypatch):
     run_inline(monkeypatch)
     config = plan_of(tmp_path, well).config

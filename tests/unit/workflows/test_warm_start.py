@@ -96,6 +96,8 @@ def test_another_network_is_refused_before_anything_runs(warm, tmp_path, well):
         SweepPlan(warm.replace(crps_ensemble=wider), tmp_path, well).trials  # noqa: B018
 
 
+# heavyball warns of its own treatment of learning rates
+@pytest.mark.filterwarnings("ignore:Learning rate changed")
 def test_an_ensemble_starts_with_the_weights_of_the_solver(warm, tmp_path, well):
     small = plan_of(tmp_path, well).config
     names = ("autoencoder_training", "emulator_training", "evaluation")

@@ -113,3 +113,24 @@ def test_pairs_are_of_one_rate_and_the_finest_solver():
 def test_without_a_rival_there_is_an_empty_table():
     errors = trajectory_errors(tidy([[1, 2, 3]], model="neural_solver"), ["vrmse"], [(1, 20)])
     assert len(paired_table(errors, "vrmse", [(1, 20)])) == 0
+
+
+def test_every_kind_is_compared_with_those_before_it_in_the_table():
+    base = np.arange(1.0, 7.0)[:, None] * np.ones((1, 3))
+    parts = [
+        tidy(base, model="neural_solver"),
+        tidy(base, model="neural_solver_ema"),
+        tidy(base + 1, model="neural_solver", compression=1.0, space="pixel"),
+        tidy(base + 9, model="diffusion", solver_steps=4),
+        tidy(base - 0.1, model="diffusion", solver_steps=8),
+        tidy(base - 0.2, model="crps_ensemble"),
+    ]
+    errors = trajectory_errors(pa.concat_tables(parts), ["vrmse"], [(1, 20)])
+    table = paired_table(errors, "vrmse", [(1, 20)]).set_index(["model", "rival"])
+    assert table["difference"].round(6).to_dict() == {
+        ("diffusion", "neural solver"): -0.1,
+        ("diffusion", "neural solver in pixel space"): -1.1,
+        ("crps_ensemble", "neural solver"): -0.2,
+        ("crps_ensemble", "neural solver in pixel space"): -1.2,
+        ("crps_ensemble", "diffusion"): -0.1,
+    }
