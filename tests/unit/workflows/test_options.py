@@ -34,6 +34,7 @@ ACCEPTED: dict[str, tuple[object, ...]] = {
     "AutoencoderConfig.latent_noise": (0.0,),
     "AutoencoderConfig.patch_size": ((2, 2),),
     "AutoencoderConfig.stride": ((2, 2),),
+    "CRPSEnsembleConfig.alpha": (0.0,),
     "CacheConfig.block": (MILLION,),
     "CacheConfig.gpus": (0.0,),
     "CacheConfig.seed": SEEDS,
