@@ -198,6 +198,7 @@ def test_training_makes_a_gaussian_ensemble_calibrated():
         loss, _ = model.loss(batch, SampleGenerator([(step, i) for i in range(64)]))
         optimizer.zero_grad()
         loss.backward()
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / 200)
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-30:]) < 0.6 * np.mean(losses[:5]), losses
