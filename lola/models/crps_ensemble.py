@@ -12,9 +12,8 @@ CRPS (Lang et al., 2024, arXiv 2412.15832) of every unknown element,
     L = 1/M sum_j |x_j - x|  -  (1 - (1 - alpha) / M) / (2 M (M - 1)) sum_jk |x_j - x_k|
 
 whose expectation, for alpha = 1, is that of the CRPS of the distribution that members are drawn from; below 1
-it also keeps a lone member from being free. With the members sorted, x_(1) <= ... <= x_(M),
-
-    1/2 sum_jk |x_j - x_k| = sum_j (2 j - M - 1) x_(j)
+it also keeps a lone member from being free. Equal members have no gradient of their distance, so that on every
+device an untrained ensemble starts alike.
 """
 
 import torch
@@ -153,7 +152,7 @@ def almost_fair_crps(ensemble: Tensor, x: Tensor, alpha: float) -> Tensor:
     """
     members = ensemble.shape[1]
     error = (ensemble - x[:, None]).abs().mean(dim=1)
-    ranks = torch.arange(1 - members, members, 2, dtype=ensemble.dtype, device=ensemble.device)
-    ranks = ranks.reshape(-1, *[1] * (x.ndim - 1))
-    spread = (ensemble.sort(dim=1).values * ranks).sum(dim=1)
-    return error - (1 - (1 - alpha) / members) / (members * (members - 1)) * spread
+    distance = torch.stack(
+        [(ensemble[:, k:] - ensemble[:, :-k]).abs().sum(dim=1) for k in range(1, members)]
+    ).sum(dim=0)  # of every pair once
+    return error - (1 - (1 - alpha) / members) / (members * (members - 1)) * distance

@@ -146,7 +146,7 @@ def require_kind(config: EmulatorConfig) -> EmulatorKind:
 
 def kind_titles() -> dict[str, str]:
     """The title of every kind by name, with averaged weights as further entries, in the order of tables."""
-    titles = {}
+    titles: dict[str, str] = {}
     for kind in KINDS.values():
         titles |= {kind.name: kind.title, f"{kind.name}_ema": f"{kind.title} (EMA)"}
     return titles

@@ -254,9 +254,9 @@ class SweepPlan(BasePlan[SweepConfig]):
     def _evaluations(self) -> Iterator[Trial]:
         config = self.config
         yield self._evaluate("persistence", None)
-        for n in config.latent_channels:
+        for channels in config.latent_channels:
             for weights in weights_of(config.autoencoder_training):
-                yield self._evaluate("autoencoder", n, weights=weights)
+                yield self._evaluate("autoencoder", channels, weights=weights)
         # What predicts nothing has one context: further ones are of emulators.
         for context in (None, *config.contexts):
             for model, n in self.emulators:

@@ -1,6 +1,6 @@
 """What the workers of a sweep's trainings build: a model, and where its windows are read from."""
 
-from collections.abc import Sequence
+import dataclasses
 
 from lola.data.latents import LatentSplit, LatentWindows
 from lola.data.systems import System
@@ -26,28 +26,32 @@ def field_setup(
 ) -> Setup:
     """A model trained on windows of fields, read from HDF5; it may start from a finished stage's folder."""
     splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
-    sources = [
+    training, validation = (
         WellWindows(split, Standardisation(split.system), length, stride, symmetries)
         for split, symmetries in splits
-    ]
-    return _setup(recipe, sizes, sources, start)
+    )
+    return _setup(recipe, sizes, training, validation, start)
 
 
 def latent_setup(
     recipe: Recipe, cache: AnyPath, sizes: dict[str, int], start: AnyPath | None = None
 ) -> Setup:
     """A model trained on windows of latents, read from the cache; it may start from a finished stage."""
-    sources = [
+    training, validation = (
         LatentWindows(LatentSplit(cache, split), recipe.window, recipe.stride) for split in ("train", "valid")
-    ]
-    return _setup(recipe, sizes, sources, start)
+    )
+    return _setup(recipe, sizes, training, validation, start)
 
 
 def _setup(
-    recipe: Recipe, sizes: dict[str, int], sources: Sequence[WindowSource], start: AnyPath | None
+    recipe: Recipe,
+    sizes: dict[str, int],
+    training: WindowSource,
+    validation: WindowSource,
+    start: AnyPath | None,
 ) -> Setup:
-    model = recipe.model.build(**sizes)
+    setup = Setup(recipe.model.build(**sizes), training, validation)
     if start is None:
-        return Setup(model, *sources)
-    transfer = copy_weights(local_copy(start / WEIGHTS), model)
-    return Setup(model, *sources, notices=(transfer.describe(start.name),))
+        return setup
+    transfer = copy_weights(local_copy(start / WEIGHTS), setup.model)
+    return dataclasses.replace(setup, notices=(transfer.describe(start.name),))

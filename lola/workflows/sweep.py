@@ -27,9 +27,10 @@ from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.emulator_config import EmulatorConfig
 from lola.models.kinds import KINDS, EmulatorKind
-from lola.models.network import NetworkConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_autoencoder_config import AnyAutoencoder
+from lola.models.transformer_config import TransformerConfig
+from lola.models.unet_config import UNetConfig
 from lola.simulate.simulators import Simulation
 from lola.training.config import TrainingConfig
 from lola.workflows.dataset_info import DatasetInfo
@@ -236,7 +237,7 @@ def check_simulation(system: str, simulation: Simulation | None) -> None:
     )
 
 
-def emulator_options(network: NetworkConfig) -> dict[str, Any]:
+def emulator_options(network: TransformerConfig | UNetConfig) -> dict[str, Any]:
     """The fields of a `SweepConfig` for every kind that has one, with the same network."""
     fields = {field.name for field in dataclasses.fields(SweepConfig)}
     return {kind.name: kind.config(network=network) for kind in KINDS.values() if kind.name in fields}

@@ -15,6 +15,7 @@ from lola.emulation.emulator import Emulator
 from lola.emulation.inference_config import InferenceConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.schedule_config import ScheduleConfig
@@ -124,6 +125,7 @@ CASES = {
     ),
     "diffusion": Case(DiffusionConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
     "neural_solver": Case(NeuralSolverConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
+    "crps_ensemble": Case(CRPSEnsembleConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
 }
 OTHERS = {
     "autoencoder-variational": Case(
@@ -161,6 +163,7 @@ EMULATORS = {
     "diffusion-ddpm": (DiffusionConfig(network=SMALL), DDPM),
     "diffusion-unet": (DiffusionConfig(network=UNET), ADAMS),
     "neural_solver": (NeuralSolverConfig(network=SMALL), ADAMS),
+    "crps_ensemble": (CRPSEnsembleConfig(network=SMALL), ADAMS),
     "mild": (MILD, ADAMS),
     "mild-ddpm": (MILD, DDPM),
 }

@@ -7,7 +7,9 @@ import dataclasses
 from typing import Any
 
 from lola.data.description import SYSTEMS
+from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
+from lola.models.emulator_config import EmulatorConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.training.config import TrainingConfig
 from lola.workflows import presets
@@ -47,7 +49,7 @@ def autoencoder(name: str, latents: int) -> Trained:
     )
 
 
-def emulator(name: str, model: DiffusionConfig | NeuralSolverConfig, latents: int | None) -> Trained:
+def emulator(name: str, model: EmulatorConfig, latents: int | None) -> Trained:
     """An emulator in the latent space of so many channels, or (None) in pixel space."""
     config, system = presets.paper(name), SYSTEMS[name]
     channels, grid, training = len(system.channels), system.published.grid, config.pixel_training
@@ -70,6 +72,7 @@ MODELS = {
     "euler autoencoder f32c64": autoencoder("euler", 64),
     "turbulence_gravity_cooling autoencoder f8c64": autoencoder("turbulence_gravity_cooling", 64),
     "euler neural_solver f32c64": emulator("euler", NeuralSolverConfig(), 64),
+    "euler crps_ensemble f32c64": emulator("euler", CRPSEnsembleConfig(), 64),
     "turbulence_gravity_cooling diffusion f8c64": emulator(
         "turbulence_gravity_cooling", DiffusionConfig(), 64
     ),

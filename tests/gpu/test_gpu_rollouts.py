@@ -38,7 +38,7 @@ def test_eager_rollouts_are_those_of_the_cpu(device, record, name):
     record.near(f"rollout {name} float32 eager", found, expected(name), TOLERANCE["float32"])
 
 
-@pytest.mark.parametrize("name", ["diffusion", "neural_solver"])
+@pytest.mark.parametrize("name", ["diffusion", "neural_solver", "crps_ensemble"])
 def test_eager_rollouts_in_bfloat16_are_near(device, record, name):
     found = roll(emulator(name, device, precision="bfloat16"), *context())
     record.near(f"rollout {name} bfloat16 eager", found, expected(name), TOLERANCE["bfloat16"])
@@ -53,7 +53,7 @@ def test_rollouts_back_in_time_and_with_overlaps(device, record):
 @pytest.mark.parametrize("graphs", [False, True], ids=["compiled", "graphs"])
 @pytest.mark.parametrize(("name", "precision"), [
     ("diffusion", "float32"), ("diffusion", "bfloat16"), ("neural_solver", "float32"),
-    ("diffusion-unet", "float32"),
+    ("diffusion-unet", "float32"), ("crps_ensemble", "float32"),
 ])  # fmt: skip
 def test_compiled_rollouts_are_those_of_the_cpu(device, record, name, precision, graphs):
     how = {"compile": True, "graphs": graphs, "precision": precision}

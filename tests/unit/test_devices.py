@@ -32,6 +32,7 @@ from lola.evaluation.scores.rows import Subject
 from lola.evaluation.scores.stability import share_stable
 from lola.evaluation.trajectory import evaluate_trajectory
 from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.schedule_config import TimePriorConfig
@@ -65,6 +66,8 @@ MODELS = {
     "neural solver": (NeuralSolverConfig(network=TRANSFORMER), 2),
     "neural solver, 3d": (NeuralSolverConfig(network=TRANSFORMER.replace(patch_size=(1, 2, 2, 2))), 3),
     "neural solver by a U-Net": (NeuralSolverConfig(network=UNET), 2),
+    "CRPS ensemble": (CRPSEnsembleConfig(network=TRANSFORMER), 2),
+    "CRPS ensemble by a U-Net": (CRPSEnsembleConfig(network=UNET, members=2), 2),
 }
 EMULATORS = [name for name in MODELS if "autoencoder" not in name]
 

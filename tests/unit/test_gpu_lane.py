@@ -113,6 +113,7 @@ def test_the_presets_of_the_lane_are_those_of_the_paper(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(LANE))
     import paper
 
+    from lola.models.kinds import KINDS
     from lola.workflows import presets
     from lola.workflows.base_plan import open_plan
     from lola.workflows.model_shape import latent_grid
@@ -120,7 +121,8 @@ def test_the_presets_of_the_lane_are_those_of_the_paper(monkeypatch, tmp_path):
 
     known = {}
     for system in ("euler", "rayleigh_benard", "turbulence_gravity_cooling"):
-        plan = open_plan(SweepPlan, presets.paper(system), tmp_path, tmp_path / "nothing")
+        config = presets.paper(system).replace(emulators=tuple(KINDS))
+        plan = open_plan(SweepPlan, config, tmp_path, tmp_path / "nothing")
         for step in plan.steps:
             if step.stage.kind in ("autoencoders", "emulators"):
                 run, latent = step.run.args[0], "latents" in step.stage.inputs
