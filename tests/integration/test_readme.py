@@ -51,18 +51,18 @@ class Shell:
         found = dict(self.ports, storage=self.storage, well=self.storage / "well-smoke")
         if "{file}" in command:
             found["file"] = next(iter(sorted(self.storage.glob("well-smoke/*open*/data/test/*gamma_1.4*"))))
-        for stage in ("autoencoder", "emulator"):
-            if f"{{{stage}_run}}" in command:
-                found[f"{stage}_run"] = self.run_of(stage)
+        runs = {"autoencoder": "autoencoder", "emulator": "diffusion", "ensemble": "crps_ensemble"}
+        for name, model in runs.items():
+            if f"{{{name}_run}}" in command:
+                found[f"{name}_run"] = self.run_of(model)
         return command.format(**found)
 
-    def run_of(self, stage: str) -> str:
-        """`runs:/ID` of an autoencoder or of a diffusion model in MLflow."""
+    def run_of(self, model: str) -> str:
+        """`runs:/ID` of the training of a model in MLflow."""
         client = MlflowClient(f"sqlite:///{self.storage}/mlflow/mlflow.db")
         experiment = client.get_experiment_by_name("lola/euler")
-        query = f"tags.`lola.stage` = '{stage}'" + (
-            " and tags.`lola.model` = 'diffusion'" if stage == "emulator" else ""
-        )
+        stage = "autoencoder" if model == "autoencoder" else "emulator"
+        query = f"tags.`lola.stage` = '{stage}' and tags.`lola.model` = '{model}'"
         return f"runs:/{client.search_runs([experiment.experiment_id], query)[-1].info.run_id}"
 
     def newest(self, kind: str, file: str) -> str:

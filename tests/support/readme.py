@@ -63,6 +63,8 @@ SMALLER = (
     (r"\.\.\./test/\S+gamma_1\.4\.hdf5|\.\.\./gamma_1\.4\.hdf5", "{file}"),
     (r"(cache_latents\.py) \.\.\.", r"\1 euler-autoencoder-f8c16"),
     (r"(cache_latents\.py) runs:/\w+", r"\1 {autoencoder_run}"),
+    (r"(--crps-ensemble\.warm-start) runs:/\w+", r"\1 {ensemble_run}"),
+    (r"(--autoencoder\.warm-start) runs:/\w+", r"\1 {autoencoder_run}"),
     (r"(emulate\.py|--emulators .*) runs:/\w+", r"\1 {emulator_run}"),
     (r"--well /data/the_well/datasets", "--well {well}"),
     (r"shear_flow --well hf://datasets/polymathic-ai", "euler_multi_quadrants_openBC"),
