@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from lola.core.config import Channels, Config, NonEmpty, Size, Within, option_name, require
+from lola.core.config import Channels, Config, NonEmpty, Size, Within, added_field, option_name, require
 from lola.core.errors import ConfigError
 from lola.models.levels import Blocks, LevelsConfig
 from lola.models.network import Sizes
@@ -31,6 +31,8 @@ class CodecConfig(Config, abc.ABC):
         kl_weight: Weight of the divergence of latents from a standard normal; above 0 the autoencoder is
             variational.
         latent_noise: Deviation of the noise that latents are given in training.
+        warm_start: The finished autoencoder whose weights it starts from: a stage's folder, name or
+            fingerprint, of this system or another one. By default none.
     """
 
     latent_channels: Size = 64
@@ -38,9 +40,11 @@ class CodecConfig(Config, abc.ABC):
     loss: Loss = "vrmse"
     kl_weight: Annotated[float, Within("[0, 1e6]")] = 0.0
     latent_noise: Annotated[float, Within("[0, 1e6]")] = 0.0
+    warm_start: str | None = added_field(None)
 
     def validate(self) -> None:
         super().validate()
+        require(self.warm_start != "", "--warm-start must name a finished autoencoder")
         require(self.saturation in get_args(Saturation), f"no saturation is called {self.saturation!r}")
         require(self.loss in get_args(Loss), f"no loss is called {self.loss!r}")
 

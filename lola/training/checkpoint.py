@@ -171,34 +171,45 @@ class Transfer:
     Arguments:
         copied: Those of both.
         new: Those that the other one lacks; they keep their initial values.
+        misshapen: Those that have another shape there, such as the maps of other channels; likewise.
         unused: Those that only the other one has.
-        conflict: The first one that has another shape there, with both shapes; empty if there is none.
+        conflict: Why the networks are too different; empty if they are not.
     """
 
     copied: tuple[str, ...]
     new: tuple[str, ...]
+    misshapen: tuple[str, ...]
     unused: tuple[str, ...]
     conflict: str
 
     @classmethod
     def between(cls, source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> "Transfer":
-        copied = tuple(name for name in target if name in source)
-        conflicts = (
-            f"{name} has shape {tuple(source[name].shape)} there, not {tuple(target[name].shape)}"
-            for name in copied
-            if source[name].shape != target[name].shape
-        )
+        """What two networks have in common: more numbers must be copied than cannot be for their shapes."""
+        alike = {name: source[name].shape == target[name].shape for name in target if name in source}
+        copied = tuple(name for name, same in alike.items() if same)
+        misshapen = tuple(name for name, same in alike.items() if not same)
+        numbers, lost = (sum(target[name].numel() for name in names) for names in (copied, misshapen))
+        conflict = "" if copied else "no parameter has the same name"
+        if misshapen and lost >= numbers:
+            first = misshapen[0]
+            shapes = tuple(source[first].shape), tuple(target[first].shape)
+            conflict = f"{first} has shape {shapes[0]} there, not {shapes[1]}"
         return cls(
             copied,
             tuple(name for name in target if name not in source),
+            misshapen,
             tuple(name for name in source if name not in target),
-            next(conflicts, "" if copied else "no parameter has the same name"),
+            conflict,
         )
 
     def describe(self, source: str) -> str:
         """What was copied of a source and what was not, in one line."""
         parts = [f"starts from {len(self.copied)} parameters of {source}"]
-        for names, text in ((self.new, "new"), (self.unused, "unused")):
+        for names, text in (
+            (self.new, "new"),
+            (self.misshapen, "new, of another shape there"),
+            (self.unused, "unused"),
+        ):
             if names:
                 more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
                 parts.append(f"{len(names)} {text} ({', '.join(names[:NAMED])}{more})")
@@ -210,7 +221,7 @@ def copy_weights(path: Path, model: nn.Module) -> Transfer:
     """Copy the weights of a file to the parameters and buffers of the same names, in place.
 
     Raises:
-        DataError: A tensor has another shape there, none has the same name, or the file is corrupt.
+        DataError: No tensor has the same name, most have another shape there, or the file is corrupt.
     """
     weights, own = _read_weights(path), model.state_dict()
     transfer = Transfer.between(weights, own)

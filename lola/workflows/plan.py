@@ -54,7 +54,7 @@ class SweepPlan(BasePlan[SweepConfig]):
             self.first = (statistics_stage(root, self.system, self._split("train")),)
             self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
         self._goal: tuple[Stage, ...] = ()
-        self._found: dict[str, Source] = {}
+        self._found: dict[tuple[str, str], Source] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -126,12 +126,20 @@ class SweepPlan(BasePlan[SweepConfig]):
 
     def autoencoder(self, n: int) -> Stage:
         """The stage of the autoencoder with `n` latent channels."""
+        source = self._codec_source
         recipe = Recipe(
-            model=self.config.autoencoder.replace(latent_channels=n),
+            model=self.config.autoencoder.replace(latent_channels=n, warm_start=None),
             training=self.config.autoencoder_training,
             symmetries=self.config.symmetries,
         )
-        return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe)
+        inputs = {} if source is None else {"warm_start": source}
+        return self._stage("autoencoders", f"autoencoder-{self.rate(n)}", recipe, **inputs)
+
+    @functools.cached_property
+    def _codec_source(self) -> Source | None:
+        """The finished autoencoder that those of this plan start from, if any."""
+        name = self.config.autoencoder.warm_start
+        return None if name is None else Source.find(self.root, name, "autoencoders", "--autoencoder")
 
     def cache(self, n: int) -> Stage:
         """The stage of the latent cache of that autoencoder."""
@@ -158,13 +166,14 @@ class SweepPlan(BasePlan[SweepConfig]):
         name = model.warm_start
         if name is None:
             return None
+        option = f"--{'pixel' if n is None else require_kind(model).option}"
         if name in KINDS and n is not None:
             other = self.config.emulator(KINDS[name])
             stage, sizes = self.emulator(other, n), self._shape(other, n).sizes
-            return Source(stage.folder, stage.fingerprint, other, sizes, stage)
-        if name not in self._found:
-            self._found[name] = Source.find(self.root, name)
-        return self._found[name]
+            return Source(option, stage.folder, stage.fingerprint, other, sizes, stage)
+        if (option, name) not in self._found:
+            self._found[option, name] = Source.find(self.root, name, "emulators", option)
+        return self._found[option, name]
 
     def _shape(self, model: EmulatorConfig, n: int | None) -> ModelShape:
         """An emulator's model on latent states, or (`n` None) on fields."""
@@ -216,7 +225,11 @@ class SweepPlan(BasePlan[SweepConfig]):
     def _compression(self, n: int) -> Trial:
         stage, cache = self.autoencoder(n), self.cache(n)
         training = autoencoder_step(
-            stage, self.data, self.datasets, self._tags("autoencoder", "autoencoder", n)
+            stage,
+            self.data,
+            self.datasets,
+            self._tags("autoencoder", "autoencoder", n),
+            self._codec_source,
         )
         cached = cache_step(
             cache, stage.folder, self.datasets, self._tags("latents", "autoencoder", n), self.data.files
@@ -232,21 +245,19 @@ class SweepPlan(BasePlan[SweepConfig]):
         sizes, source = self._shape(model, n).sizes, self._source(model, n)
         start = None if source is None else source.folder
         if n is None:
-            setup = functools.partial(
-                field_setup, recipe, self.datasets, self.system, sizes, recipe.window, recipe.stride, start
-            )
+            setup = functools.partial(field_setup, recipe, self.datasets, self.system, sizes, start)
             reads, needs = InputDataset.of_well(stage, self.datasets, "training"), self.first
         else:
             cache = self.cache(n)
             setup = functools.partial(latent_setup, recipe, cache.folder, sizes, start)
             reads = InputDataset(cache.name, cache.fingerprint, "training", cache.folder)
             needs = (self.autoencoder(n), cache)
-        details: dict[str, Any] = {"autoencoder": None if n is None else self.autoencoder(n).name}
         if source is not None:
-            source.check(model, sizes, f"--{'pixel' if n is None else kind.option}.warm-start")
-            details["warm_start"] = source.folder.name
+            source.check(model, sizes)
             needs += () if source.stage is None else (source.stage,)
-        run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes, details | recorded(self.system))
+        details: dict[str, Any] = {"autoencoder": None if n is None else self.autoencoder(n).name}
+        details |= started_from(source) | recorded(self.system)
+        run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes, details)
         tags = self._tags("emulator", kind.name, n)
         step = Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=(reads,))
         return training_trial(f"{kind.name} {self.rate(n)}", recipe.training, step, needs=needs)
@@ -307,12 +318,22 @@ def cache_step(stage: Stage, model: AnyPath, datasets: Datasets, tags: dict[str,
     return Step(stage, run, tags, files, reads=(InputDataset.of_well(stage, datasets, "encoding"),))
 
 
-def autoencoder_step(stage: Stage, data: DatasetInfo, datasets: Datasets, tags: dict[str, Any]) -> Step:
-    """The training of an autoencoder, whose stage is configured by a `Recipe`."""
+def autoencoder_step(
+    stage: Stage,
+    data: DatasetInfo,
+    datasets: Datasets,
+    tags: dict[str, Any],
+    source: Source | None = None,
+) -> Step:
+    """The training of an autoencoder, whose stage is configured by a `Recipe`, perhaps from a source."""
     recipe = cast(Recipe, stage.config)
     shape = ModelShape.of_autoencoder(cast(CodecConfig, recipe.model), data)
-    setup = functools.partial(field_setup, recipe, datasets, data.system, shape.sizes, 1, 1)
-    run = TrainingRun(stage, recipe.training, setup, recipe.model, shape.sizes, recorded(data.system))
+    if source is not None:
+        source.check(recipe.model, shape.sizes)
+    start = None if source is None else source.folder
+    setup = functools.partial(field_setup, recipe, datasets, data.system, shape.sizes, start)
+    details = recorded(data.system) | started_from(source)
+    run = TrainingRun(stage, recipe.training, setup, recipe.model, shape.sizes, details)
     reads = (InputDataset.of_well(stage, datasets, "training"),)
     return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
 
@@ -320,6 +341,11 @@ def autoencoder_step(stage: Stage, data: DatasetInfo, datasets: Datasets, tags: 
 def recorded(system: System) -> dict[str, Any]:
     """What the manifest of a model says of a system for which its name does not stand."""
     return {"data": system.to_json()} if system.described else {}
+
+
+def started_from(source: Source | None) -> dict[str, Any]:
+    """What the manifest of a model says of the stage that it started from."""
+    return {} if source is None else {"warm_start": source.folder.name}
 
 
 def training_trial(name: str, training: TrainingConfig, *steps: Step, needs: tuple[Stage, ...] = ()) -> Trial:

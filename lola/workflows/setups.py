@@ -20,14 +20,12 @@ def field_setup(
     datasets: Datasets,
     system: System,
     sizes: dict[str, int],
-    length: int,
-    stride: int,
     start: AnyPath | None = None,
 ) -> Setup:
     """A model trained on windows of fields, read from HDF5; it may start from a finished stage's folder."""
     splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
     training, validation = (
-        WellWindows(split, Standardisation(split.system), length, stride, symmetries)
+        WellWindows(split, Standardisation(split.system), recipe.states, recipe.stride, symmetries)
         for split, symmetries in splits
     )
     return _setup(recipe, sizes, training, validation, start)
@@ -38,7 +36,7 @@ def latent_setup(
 ) -> Setup:
     """A model trained on windows of latents, read from the cache; it may start from a finished stage."""
     training, validation = (
-        LatentWindows(LatentSplit(cache, split), recipe.window, recipe.stride) for split in ("train", "valid")
+        LatentWindows(LatentSplit(cache, split), recipe.states, recipe.stride) for split in ("train", "valid")
     )
     return _setup(recipe, sizes, training, validation, start)
 

@@ -1,21 +1,24 @@
-"""Emulators that start from the weights of a finished stage, of the same sweep or of an earlier one.
+"""Models that start from the weights of a finished stage, of the same sweep or of an earlier one.
 
 The stage is an input: a model that starts from other weights is another stage. Parameters are copied by name;
-those that only one of the networks has are listed in the record of the training.
+those that only one of the networks has, or that have other shapes in both, are listed in the record of the
+training.
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import torch
 
 from lola.core.config import require
-from lola.models.emulator_config import EmulatorConfig
-from lola.storage.registry import find_emulator
-from lola.storage.remote import AnyPath
+from lola.storage.registry import ModelKind, find_stage
+from lola.storage.remote import AnyPath, to_path
 from lola.storage.stages import Stage, read_manifest
 from lola.training.checkpoint import Transfer
 from lola.workflows.model_shape import read_model_config
+
+VERSIONED = r"runs:/.+|models:/[^/@]+/\d+"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +26,12 @@ class Source:
     """A stage that a model starts from.
 
     Arguments:
+        option: The options of the model that starts from it, such as `--diffusion`.
         model, sizes: Its model's configuration, and the arguments of its `build`.
         stage: The stage, if it is one of the same plan.
     """
 
+    option: str
     folder: AnyPath
     fingerprint: str
     model: Any
@@ -34,15 +39,29 @@ class Source:
     stage: Stage | None = None
 
     @classmethod
-    def find(cls, root: AnyPath, reference: str) -> "Source":
-        """A finished emulator; references and errors are those of `find_emulator`."""
-        folder = find_emulator(root, reference)
-        manifest = read_manifest(folder)
-        return cls(folder, manifest["fingerprint"], read_model_config(manifest), manifest["sizes"])
+    def find(cls, root: AnyPath, reference: str, kind: ModelKind, option: str) -> "Source":
+        """A finished stage; references and errors are those of `find_stage`.
 
-    def check(self, model: EmulatorConfig, sizes: dict[str, int], option: str) -> None:
-        """Raise `ConfigError`, naming the option, unless a model can start from it."""
+        Raises:
+            ConfigError: The reference is to whichever model of a name is the newest, which changes.
+        """
+        folder = find_stage(root, reference, kind)
+        manifest = read_manifest(folder)
+        fingerprint = manifest["fingerprint"]
+        require(
+            reference == folder.name
+            or fingerprint.startswith(reference)
+            or (to_path(reference) / "manifest.json").exists()
+            or bool(re.fullmatch(VERSIONED, reference)),
+            f"{option}.warm-start {reference} is the newest model of that name, another one after the next "
+            f"training; name {folder.name}",
+        )
+        return cls(option, folder, fingerprint, read_model_config(manifest), manifest["sizes"])
+
+    def check(self, model: Any, sizes: dict[str, int]) -> None:
+        """Raise `ConfigError` unless a model, by its configuration and sizes, can start from it."""
         with torch.device("meta"):
             source, target = self.model.build(**self.sizes), model.build(**sizes)
         conflict = Transfer.between(source.state_dict(), target.state_dict()).conflict
-        require(not conflict, f"{option} {self.folder.name} is of another network: {conflict}")
+        name = self.folder.name
+        require(not conflict, f"{self.option}.warm-start {name} is of another network: {conflict}")

@@ -59,5 +59,9 @@ class OptimizerStudyConfig(WorkflowConfig):
 
     def validate(self) -> None:
         check_simulation(self.system, self.simulation)
+        require(
+            self.autoencoder.warm_start is None,
+            "--autoencoder.warm-start: a study of optimisers trains from new weights; leave it out",
+        )
         names = [arm.name for arm in self.arms]
         require(len(set(names)) == len(names), f"--arms: optimisers {', '.join(names)} contains duplicates")

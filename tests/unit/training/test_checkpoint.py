@@ -145,6 +145,21 @@ def test_weights_of_the_same_names_are_copied_and_others_are_listed(tmp_path):
     assert line.startswith("starts from 2 parameters of solver; 2 new (c.weight, c.bias); 2 unused (b.")
 
 
+def test_a_few_weights_may_have_other_shapes(tmp_path):
+    """Such as the maps of other fields, of a model of another system."""
+    source = nn.ModuleDict({"in": nn.Linear(2, 8), "body": nn.Linear(8, 8)})
+    target = nn.ModuleDict({"in": nn.Linear(3, 8), "body": nn.Linear(8, 8)})
+    kept = target["in"].weight.clone()
+    save_weights(tmp_path / "model.safetensors", source)
+    transfer = copy_weights(tmp_path / "model.safetensors", target)
+    assert transfer.misshapen == ("in.weight",)
+    assert torch.equal(target["in"].weight, kept)
+    assert torch.equal(target["in"].bias, source["in"].bias)
+    assert torch.equal(target["body"].weight, source["body"].weight)
+    line = transfer.describe("euler")
+    assert line == "starts from 3 parameters of euler; 1 new, of another shape there (in.weight)"
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [(nn.Linear(2, 4), r"weight has shape \(3, 2\) there, not \(4, 2\)"),

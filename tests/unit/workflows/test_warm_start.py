@@ -5,15 +5,17 @@ import functools
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_run import plan_of, train_here
-from stages import finish_diffusion
+from stages import finish_autoencoder, finish_diffusion
 
-from lola.core.errors import ConfigError
+from lola.core.errors import ConfigError, DataError
 from lola.distributed.jobs.train import run_training
 from lola.distributed.trials import make
 from lola.storage.event_log import read_events
 from lola.storage.stages import WEIGHTS
 from lola.training.checkpoint import load_weights
+from lola.workflows import presets, warm_start
 from lola.workflows.plan import SweepPlan
 
 KINDS = ("neural_solver", "crps_ensemble")
@@ -71,6 +73,58 @@ def test_a_finished_emulator_is_named_by_its_folder_name_or_fingerprint(sweep, t
     assert plans[0]["diffusion"].inputs["warm_start"] == stage.fingerprint
 
 
+def test_the_newest_model_of_a_name_is_refused(sweep, tmp_path, well, monkeypatch):
+    """The emulator would start from itself when it is planned again."""
+    stage = finish_diffusion(tmp_path, well)
+    monkeypatch.setattr(warm_start, "find_stage", lambda *_: stage.folder)
+    config = sweep.replace(diffusion=sweep.diffusion.replace(warm_start="euler-diffusion-f8c16"))
+    message = f"--diffusion.warm-start euler-diffusion-f8c16 is the newest .*; name {stage.name}$"
+    with pytest.raises(ConfigError, match=message):
+        SweepPlan(config, tmp_path, well).trials  # noqa: B018
+    for name in ("models:/euler-diffusion-f8c16/2", "runs:/0123abcd"):
+        diffusion = sweep.diffusion.replace(warm_start=name)
+        plan = SweepPlan(sweep.replace(diffusion=diffusion), tmp_path, well)
+        assert emulators(plan)["diffusion"].inputs["warm_start"] == stage.fingerprint
+
+
+def test_a_stage_of_another_kind_of_model_is_refused(sweep, tmp_path, well):
+    stage = finish_autoencoder(tmp_path, well)
+    config = sweep.replace(diffusion=sweep.diffusion.replace(warm_start=str(stage.folder)))
+    with pytest.raises(DataError, match=f"{stage.name} is one of autoencoders, not an emulator"):
+        SweepPlan(config, tmp_path, well).trials  # noqa: B018
+
+
+def test_autoencoders_of_all_rates_start_from_a_finished_one(sweep, tmp_path, well):
+    stage = finish_autoencoder(tmp_path, well)
+    scratch = sweep.replace(latent_channels=(16, 8))
+    config = scratch.replace(autoencoder=sweep.autoencoder.replace(warm_start=stage.name))
+    cold, hot = (SweepPlan(each, tmp_path, well) for each in (scratch, config))
+    trained = {step.stage.fingerprint: step for step in hot.steps if step.tags["stage"] == "autoencoder"}
+    weights = load_file(stage.folder / WEIGHTS)
+    for n, misshapen in ((16, False), (8, True)):
+        assert hot.autoencoder(n).fingerprint != cold.autoencoder(n).fingerprint
+        assert hot.autoencoder(n).inputs["warm_start"] == stage.fingerprint
+        run = trained[hot.autoencoder(n).fingerprint].run.args[0]
+        assert run.details["warm_start"] == stage.name
+        setup = run.setup()
+        own = setup.model.state_dict()
+        same = [name for name, value in own.items() if value.shape == weights[name].shape]
+        assert all(torch.equal(own[name], weights[name]) for name in same)
+        assert (len(same) < len(own)) == misshapen
+        (line,) = setup.notices
+        assert line.startswith(f"starts from {len(same)} parameters of {stage.name}")
+        assert ("of another shape there" in line) == misshapen
+    other = sweep.autoencoder.replace(warm_start=stage.name, channels=(16, 32))
+    with pytest.raises(ConfigError, match=f"--autoencoder.warm-start {stage.name} is of another network"):
+        SweepPlan(sweep.replace(autoencoder=other), tmp_path, well).trials  # noqa: B018
+
+
+def test_a_study_of_optimisers_starts_from_nothing():
+    study = next(iter(presets.STUDIES.values()))()
+    with pytest.raises(ConfigError, match="a study of optimisers"):
+        study.replace(autoencoder=study.autoencoder.replace(warm_start="euler-autoencoder-f8c16"))
+
+
 @pytest.mark.parametrize(
     ("sources", "message"),
     [
@@ -100,6 +154,11 @@ def test_another_network_is_refused_before_anything_runs(warm, tmp_path, well):
 @pytest.mark.filterwarnings("ignore:Learning rate changed")
 def test_an_ensemble_starts_with_the_weights_of_the_solver(warm, tmp_path, well):
     small = plan_of(tmp_path, well).config
+    ensemble = warm.crps_ensemble.replace(rollout_windows=2, masks="forward", energy=0.5)
+    message = r"--crps-ensemble.rollout-windows 2 of a --window of 5 .* spans 33 steps; .* have 21"
+    with pytest.raises(ConfigError, match=message):
+        SweepPlan(warm.replace(crps_ensemble=ensemble), tmp_path, well)
+    warm = warm.replace(crps_ensemble=ensemble, window=3)
     names = ("autoencoder_training", "emulator_training", "evaluation")
     plan = SweepPlan(warm.replace(**{name: getattr(small, name) for name in names}), tmp_path, well)
     for step in plan.towards(emulators(plan)["crps_ensemble"]).steps:
@@ -108,6 +167,7 @@ def test_an_ensemble_starts_with_the_weights_of_the_solver(warm, tmp_path, well)
         if step.tags["model"] == "crps_ensemble":
             setup = step.run.args[0].setup()
         make(dataclasses.replace(step, run=run))
+    assert setup.training.length == setup.validation.length == 2 * warm.window - 1
     solver = warm.neural_solver.build(**step.run.args[0].sizes)
     stages = emulators(plan)
     load_weights(stages["neural_solver"].folder / WEIGHTS, solver)
