@@ -7,13 +7,9 @@ noise of member `j`, N standard normal numbers, and `s` the network,
 
 The noise enters through the modulation, like the parameters; the last layer of its embedding starts at zero,
 so that an ensemble starts as the deterministic solver of the same weights. The objective is the almost fair
-CRPS (Lang et al., 2024, arXiv 2412.15832) of every unknown element,
-
-    L = 1/M sum_j |x_j - x|  -  (1 - (1 - alpha) / M) / (2 M (M - 1)) sum_jk |x_j - x_k|
-
-whose expectation, for alpha = 1, is that of the CRPS of the distribution that members are drawn from; below 1
-it also keeps a lone member from being free. Equal members have no gradient of their distance, so that on every
-device an untrained ensemble starts alike.
+CRPS of every unknown element and, with a weight, the energy score of blocks of the grid
+(`lola.models.ensemble_scores`). It may be over several windows that follow each other
+(`lola.models.rollout_loss`), of which each member continues its own.
 """
 
 import torch
@@ -23,7 +19,9 @@ from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
+from lola.models.ensemble_scores import almost_fair_crps, energy_scores, weighted_mean
 from lola.models.masks import check_window, draw_mask, unknown_mean
+from lola.models.rollout_loss import complete_windows
 from lola.nn.embedding import mlp
 
 
@@ -82,25 +80,32 @@ class CRPSEnsemble(nn.Module):
         Members of a sample share its mask. The diagnostics are the mean squared error of the ensemble's mean,
         and the variance of its members: a calibrated ensemble has a ratio of 1 + 1/M.
         """
-        x, members = batch.states, self.config.members
-        mask = draw_mask(x, generator)
-        noise = generator.normal(members, self.config.noise)
-        ensemble = self(
-            x.repeat_interleave(members, dim=0),
-            mask.repeat_interleave(members, dim=0),
-            batch.parameters.repeat_interleave(members, dim=0),
-            noise.flatten(0, 1),
-        )
-        ensemble = ensemble.float().unflatten(0, (-1, members))
-        score = almost_fair_crps(ensemble, x, self.config.alpha)
-        with torch.no_grad():
-            error = (ensemble.mean(dim=1) - x).square()
-            variance = ensemble.var(dim=1)
-            diagnostics = {
-                "unknown_mse": unknown_mean(error, mask, batch.valid),
-                "unknown_variance": unknown_mean(variance, mask, batch.valid),
-            }
-        return unknown_mean(score, mask, batch.valid), diagnostics
+        members, config = self.config.members, self.config
+        mask = draw_mask(batch.states[:, :, : self.window], generator, config.masks)
+        label = batch.parameters.repeat_interleave(members, dim=0)
+        noise = [generator.normal(members, config.noise).flatten(0, 1) for _ in range(config.rollout_windows)]
+
+        def complete(known: Tensor, mask: Tensor, number: int) -> Tensor:
+            return self(known, mask, label, noise[number]).float()
+
+        losses, diagnostics = [], []
+        for window in complete_windows(complete, batch, mask, config, members):
+            ensemble = window.estimate.unflatten(0, (-1, members))
+            score = almost_fair_crps(ensemble, window.truth, config.alpha)
+            losses.append(unknown_mean(score, window.mask, batch.valid))
+            if config.energy:
+                score, sizes = energy_scores(
+                    ensemble, window.truth, config.alpha, config.energy_block, batch.valid
+                )
+                weights = sizes * ~window.mask
+                losses[-1] = losses[-1] + config.energy * weighted_mean(score, weights)
+            with torch.no_grad():
+                error = (ensemble.mean(dim=1) - window.truth).square()
+                moments = (error, ensemble.var(dim=1))
+                diagnostics.append([unknown_mean(each, window.mask, batch.valid) for each in moments])
+        names = ("unknown_mse", "unknown_variance")
+        means = (torch.stack(each).mean() for each in zip(*diagnostics, strict=True))
+        return torch.stack(losses).mean(), dict(zip(names, means, strict=True))
 
     def bind(
         self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False
@@ -137,22 +142,3 @@ class CRPSEnsemble(nn.Module):
         else:
             member = bound(torch.where(mask, known, 0.0), noise)
         return torch.where(mask, known, member.to(known))
-
-
-def almost_fair_crps(ensemble: Tensor, x: Tensor, alpha: float) -> Tensor:
-    """L of every element.
-
-    Arguments:
-        ensemble: Members with shape `(B, M, *)`, M >= 2.
-        x: What they predict, with shape `(B, *)`.
-        alpha: 1 for the fair CRPS, 0 for that of the ensemble's own distribution.
-
-    Returns:
-        The scores, with shape `(B, *)`; those of fair ensembles may be negative.
-    """
-    members = ensemble.shape[1]
-    error = (ensemble - x[:, None]).abs().mean(dim=1)
-    distance = torch.stack(
-        [(ensemble[:, k:] - ensemble[:, :-k]).abs().sum(dim=1) for k in range(1, members)]
-    ).sum(dim=0)  # of every pair once
-    return error - (1 - (1 - alpha) / members) / (members * (members - 1)) * distance

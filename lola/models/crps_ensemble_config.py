@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING, Annotated
 
-from lola.core.config import Within
+from lola.core.config import NotNegative, Size, Within
 from lola.models.emulator_config import EmulatorConfig
 
 if TYPE_CHECKING:
@@ -16,15 +16,23 @@ class CRPSEnsembleConfig(EmulatorConfig):
 
     Arguments:
         network: The network.
-        warm_start: As in `EmulatorConfig`.
+        warm_start, masks, rollout_windows, rollout_gradient: As in `EmulatorConfig`.
         members: Members of a training sample, M.
         alpha: The weight of the fair CRPS; 1 - alpha is that of the CRPS of the finite ensemble.
         noise: Random numbers of a member's window, N.
+        energy: The weight of the energy score of blocks of the grid, which is added to the CRPS.
+        energy_block: Cells of such a block along each grid axis.
     """
 
     members: Annotated[int, Within("[2, 8]")] = 4
     alpha: Annotated[float, Within("[0, 1]")] = 0.95
     noise: Annotated[int, Within("[1, 4096]")] = 32
+    energy: NotNegative = 0.0
+    energy_block: Size = 4
+
+    @property
+    def training_passes(self) -> int:
+        return self.members * super().training_passes
 
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "CRPSEnsemble":
         from lola.models.crps_ensemble import CRPSEnsemble

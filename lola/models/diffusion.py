@@ -16,7 +16,7 @@ Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform by defa
 
     argmin_d  E ||d(x_t) - x||^2 / v
 
-where the norm is over the cells of the domain.
+where the norm is over the cells of the domain, or over those of the unknown states alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -155,7 +155,7 @@ class Diffusion(nn.Module):
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective (Eq. 7) over a batch, and the same over its unknown elements."""
         x = batch.states
-        mask = draw_mask(x, generator)
+        mask = draw_mask(x, generator, self.config.masks)
         t = self.config.times.draw(generator)
         eps = generator.normal(*x.shape[1:])
         alpha, sigma = _trailing(self.denoiser.schedule(t), x.ndim)
@@ -163,6 +163,8 @@ class Diffusion(nn.Module):
         q = self.denoiser(x_t, t, label=batch.parameters, mask=mask)
         error = (q.mean - x).square() / q.var
         diagnostics = {"unknown_loss": unknown_mean(error.detach(), mask, batch.valid)}
+        if self.config.loss_states == "unknown":
+            return unknown_mean(error, mask, batch.valid), diagnostics
         return valid_mean(error, batch.valid), diagnostics
 
     def bind(

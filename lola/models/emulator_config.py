@@ -2,11 +2,14 @@
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from lola.core.config import Config, added_field, require
+from lola.core.config import Config, Within, added_field, require
 from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig
+
+Masks = Literal["published", "forward"]
+LossStates = Literal["published", "unknown"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,18 +20,41 @@ class EmulatorConfig(Config, abc.ABC):
         network: The network.
         warm_start: The emulator whose weights it starts from: in a sweep another kind, whose emulator at the
             same rate is meant; else a finished stage's folder, name or fingerprint. By default none.
+        masks: Which states are known in training: the first or the last of a window (published), or the first
+            alone (forward).
+        rollout_windows: Windows that a training sample has, each continued from the one before it.
+        rollout_gradient: Whether gradients go through all of these windows, or the last one alone counts.
     """
 
     warm_start: str | None = added_field(None)
+    masks: Masks = added_field("published")
+    rollout_windows: Annotated[int, Within("[1, 8]")] = added_field(1)
+    rollout_gradient: Literal["all", "last"] = added_field("all")
     network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
 
     def validate(self) -> None:
         require(self.warm_start != "", "--warm-start must name a kind of emulator or a finished stage")
+        require(
+            self.rollout_windows > 1 or self.rollout_gradient == "all",
+            f"--rollout-gradient {self.rollout_gradient} needs --rollout-windows above 1",
+        )
 
     @property
     def random(self) -> bool:
         """Masks are drawn, and perhaps times and noise."""
         return True
+
+    @property
+    def training_passes(self) -> int:
+        """What a training sample costs in forward passes of the network on one window; a backward pass costs
+        two, and windows before the last one are computed again for it."""
+        if self.rollout_gradient == "last":
+            return self.rollout_windows + 2
+        return 4 * self.rollout_windows - 1
+
+    def training_states(self, window: int) -> int:
+        """The states of a training sample, of windows of `window` states."""
+        return self.rollout_windows * (window - 1) + 1
 
     @abc.abstractmethod
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> Any:

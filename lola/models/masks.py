@@ -4,6 +4,8 @@ The number of known states is `c = 1 + (n mod (L - 1))` with `n ~ Poisson(1)`, s
 and at least one is not. They open the window with probability `rho = 0.66`, else they close it:
 
     m = (1, ..., 1, 0, ..., 0)  or  (0, ..., 0, 1, ..., 1)
+
+Forward masks are always of the first form, with the same numbers of known states.
 """
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 
 from lola.core.config import require
 from lola.core.seeding import SampleGenerator
+from lola.models.emulator_config import Masks
 
 RHO = 0.66
 
@@ -20,12 +23,13 @@ def check_window(window: int) -> None:
     require(window >= 2, f"a window needs at least 2 states, one known and one not; this one has {window}")
 
 
-def draw_mask(states: Tensor, generator: SampleGenerator) -> Tensor:
+def draw_mask(states: Tensor, generator: SampleGenerator, masks: Masks = "published") -> Tensor:
     """Draw which states are known.
 
     Arguments:
         states: Windows of L states, with shape `(B, C, L, *grid)`.
         generator: One random stream per window.
+        masks: The law of the masks; the streams go on alike after each.
 
     Returns:
         A mask that is True where a state is known, with shape `(B, 1, L, 1, ...)`.
@@ -33,7 +37,7 @@ def draw_mask(states: Tensor, generator: SampleGenerator) -> Tensor:
     window = states.shape[2]
     check_window(window)
     known = 1 + generator.poisson(1.0, 1) % (window - 1)
-    forward = generator.uniform(1) < RHO
+    forward = generator.uniform(1) < (RHO if masks == "published" else 1.0)
     position = torch.arange(window, device=known.device)
     mask = torch.where(forward, position < known, position >= window - known)
     return mask.reshape(len(mask), 1, window, *[1] * (states.ndim - 3))

@@ -5,7 +5,9 @@ network, the objective is mean regression (Eq. 8):
 
     argmin_s  E ||s(x * m, m, theta) - x||^2
 
-where the norm is over the cells of the domain.
+where the norm is over the cells of the domain. It may be over the unknown states alone, and over several
+windows that follow each other (`lola.models.rollout_loss`), of which those after the first count with their
+unknown states.
 """
 
 import torch
@@ -16,6 +18,7 @@ from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
 from lola.models.masks import check_window, draw_mask, unknown_mean, valid_mean
 from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.rollout_loss import complete_windows
 from lola.nn.embedding import mlp
 
 
@@ -57,11 +60,20 @@ class NeuralSolver(nn.Module):
 
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective (Eq. 8) over a batch, and the mean squared error of its unknown elements."""
-        x = batch.states
-        mask = draw_mask(x, generator)
-        error = (self(x, mask, batch.parameters).float() - x).square()
-        diagnostics = {"unknown_mse": unknown_mean(error.detach(), mask, batch.valid)}
-        return valid_mean(error, batch.valid), diagnostics
+        mask = draw_mask(batch.states[:, :, : self.window], generator, self.config.masks)
+
+        def complete(known: Tensor, mask: Tensor, number: int) -> Tensor:
+            return self(known, mask, batch.parameters).float()
+
+        losses, unknown = [], []
+        for window in complete_windows(complete, batch, mask, self.config):
+            error = (window.estimate - window.truth).square()
+            unknown.append(unknown_mean(error.detach(), window.mask, batch.valid))
+            if window.first and self.config.loss_states == "published":
+                losses.append(valid_mean(error, batch.valid))
+            else:
+                losses.append(unknown_mean(error, window.mask, batch.valid))
+        return torch.stack(losses).mean(), {"unknown_mse": torch.stack(unknown).mean()}
 
     def bind(
         self, mask: Tensor, parameters: Tensor, compiled: bool = False, graphs: bool = False

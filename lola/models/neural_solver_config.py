@@ -3,7 +3,8 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from lola.models.emulator_config import EmulatorConfig
+from lola.core.config import added_field
+from lola.models.emulator_config import EmulatorConfig, LossStates
 
 if TYPE_CHECKING:
     from lola.models.neural_solver import NeuralSolver
@@ -15,8 +16,11 @@ class NeuralSolverConfig(EmulatorConfig):
 
     Arguments:
         network: The network.
-        warm_start: As in `EmulatorConfig`.
+        warm_start, masks, rollout_windows, rollout_gradient: As in `EmulatorConfig`.
+        loss_states: Whether the loss is over all states of a window (published) or its unknown ones alone.
     """
+
+    loss_states: LossStates = added_field("published")
 
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "NeuralSolver":
         from lola.models.neural_solver import NeuralSolver

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.autograd.graph import _engine_run_backward, saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -96,10 +96,12 @@ def _step(
     """Operations, saved bytes and saved bytes with recomputed blocks, of one batch."""
     batch = _batch(samples, states, parameters)
     saved = _Saved(model)
-    with _Operations() as counter:
-        with saved.watch(), _Autocast(precision):
+    with _Operations() as counter, _Autocast(precision):
+        with saved.watch():
             loss, _ = cast(Any, model).loss(batch, _Shapes(samples))
-        loss.backward()
+        # As `loss.backward()`, which would suspend the casts where windows are computed again
+        engine = {"allow_unreachable": True, "accumulate_grad": True}
+        _engine_run_backward((loss,), (torch.ones_like(loss),), False, False, (), **engine)
     model.zero_grad(set_to_none=True)
     return counter.total, saved.bytes, saved.recomputed
 

@@ -69,8 +69,10 @@ class ModelShape:
 
     @property
     def states(self) -> tuple[int, ...]:
-        """The shape `(C, L, *grid)` of a sample."""
-        return (self.sizes["channels"], self.sizes.get("window", 1), *self.grid)
+        """The shape `(C, S, *grid)` of a training sample."""
+        window = self.sizes.get("window")
+        states = 1 if window is None else self.model.training_states(window)
+        return (self.sizes["channels"], states, *self.grid)
 
     @property
     def sample_bytes(self) -> int:

@@ -136,26 +136,39 @@ class SweepConfig(WorkflowConfig):
 
         codec = self.autoencoder.replace(latent_channels=max(self.latent_channels))
         ModelShape.of_autoencoder(codec, data).fit("autoencoder")
-        span = (self.window - 1) * self.evaluation.stride + 1
-        require(
-            span <= data.steps,
-            f"a --window of {self.window} states at an --evaluation.stride of {self.evaluation.stride} spans "
-            f"{span} steps; the trajectories have {data.steps}",
-        )
+        emulators = [(kind.option, model) for kind, model in self.latent_emulators]
+        emulators += [] if self.pixel is None else [("pixel", self.pixel)]
+        spans = {option: self._span(model, option, data.steps) for option, model in emulators}
         latent = latent_grid(codec, data.grid)
         self._fit_evaluations(data, latent)
         for kind, model in self.latent_emulators:
             ModelShape.of_emulator(model, data, self.window, codec, self.cache).fit(kind.name)
         item = np.dtype(self.cache.dtype).itemsize
-        windows = latent_windows(data, latent, codec.latent_channels, item, span, self.cache.variants)
-        with prefix_options("emulator_training."):
-            fit_training(self.emulator_training, windows, self.window)
+        for kind, model in self.latent_emulators:
+            windows = latent_windows(
+                data, latent, codec.latent_channels, item, spans[kind.option], self.cache.variants
+            )
+            with prefix_options("emulator_training."):
+                fit_training(self.emulator_training, windows, model.training_states(self.window))
         with prefix_options("autoencoder_training."):
             fit_training(self.autoencoder_training, field_windows(data, 1), 1)
         if self.pixel is not None:
             ModelShape.of_emulator(self.pixel, data, self.window).fit("pixel")
             with prefix_options("pixel_training."):
-                fit_training(self.pixel_training, field_windows(data, span), self.window)
+                states = self.pixel.training_states(self.window)
+                fit_training(self.pixel_training, field_windows(data, spans["pixel"]), states)
+
+    def _span(self, model: EmulatorConfig, option: str, steps: int) -> int:
+        """The steps that a training sample of an emulator spans, of trajectories of so many."""
+        span = (model.training_states(self.window) - 1) * self.evaluation.stride + 1
+        windows = model.rollout_windows
+        chained = f"--{option}.rollout-windows {windows} of " if windows > 1 else ""
+        require(
+            span <= steps,
+            f"{chained}a --window of {self.window} states at an --evaluation.stride of "
+            f"{self.evaluation.stride} spans {span} steps; the trajectories have {steps}",
+        )
+        return span
 
     def _fit_evaluations(self, data: DatasetInfo, latent: tuple[int, ...]) -> None:
         steps = data.longest("test")
@@ -220,6 +233,9 @@ class Recipe(Config):
     """What a trained stage is: a model, how it was trained, and the windows it was trained on.
 
     Latent windows are augmented when they are encoded, so that `symmetries` says nothing of them.
+
+    Attributes:
+        states: The states of a training sample: those of a window, or of several that follow each other.
     """
 
     model: AnyAutoencoder | EmulatorConfig
@@ -227,6 +243,11 @@ class Recipe(Config):
     window: int = 1
     stride: int = 1
     symmetries: Symmetries = "plain"
+
+    @property
+    def states(self) -> int:
+        model = self.model
+        return model.training_states(self.window) if isinstance(model, EmulatorConfig) else self.window
 
 
 def check_simulation(system: str, simulation: Simulation | None) -> None:

@@ -128,6 +128,9 @@ CASES = {
     "crps_ensemble": Case(CRPSEnsembleConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
 }
 OTHERS = {
+    "crps_ensemble-rollout": Case(
+        CRPSEnsembleConfig(network=TRANSFORMER, rollout_windows=2, energy=0.5), WINDOW, (8, 9, 8, 8)
+    ),
     "autoencoder-variational": Case(
         AutoencoderConfig(latent_channels=4, kl_weight=1e-3, latent_noise=0.1, **PLAIN),
         {"channels": 5, "spatial": 2},

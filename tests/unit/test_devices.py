@@ -68,6 +68,10 @@ MODELS = {
     "neural solver by a U-Net": (NeuralSolverConfig(network=UNET), 2),
     "CRPS ensemble": (CRPSEnsembleConfig(network=TRANSFORMER), 2),
     "CRPS ensemble by a U-Net": (CRPSEnsembleConfig(network=UNET, members=2), 2),
+    "CRPS ensemble on rollouts": (
+        CRPSEnsembleConfig(network=TRANSFORMER, members=2, rollout_windows=2, energy=0.5),
+        2,
+    ),
 }
 EMULATORS = [name for name in MODELS if "autoencoder" not in name]
 
@@ -90,7 +94,8 @@ def build(name):
     config, spatial = MODELS[name]
     seed_process(0, "weights")
     if name in EMULATORS:
-        return config.build(channels=2, parameters=3, spatial=spatial, window=WINDOW)
+        window = (WINDOW - 1) // config.rollout_windows + 1
+        return config.build(channels=2, parameters=3, spatial=spatial, window=window)
     return config.build(channels=2, spatial=spatial)
 
 

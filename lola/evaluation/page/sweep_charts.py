@@ -17,8 +17,9 @@ from lola.evaluation.tables.curves import MEAN, Curve
 from lola.evaluation.tables.lead_times import name_method
 from lola.evaluation.tables.paper import printed
 from lola.evaluation.tables.shown_metrics import UNITS
-from lola.models.kinds import kind_titles
+from lola.models.kinds import KINDS, kind_titles
 
+DASHES = ("6 4", "2 3", "10 3 2 3")  # of kinds that take one evaluation of their network
 AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
     "vrmse_member": Axis("VRMSE of single members", log=True),
@@ -140,6 +141,7 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
     varying = _varying(latent)
     rates = sorted(latent["compression"].unique())
     span = latent.loc[latent["solver_steps"] > 0, "solver_steps"].agg(["min", "max"]).to_numpy()
+    single = [kind.name for kind in KINDS.values() if not kind.sampler_steps]
     series = []
     for place, rows in _groups(latent, "solver_steps"):
         row = rows.iloc[0]
@@ -149,7 +151,9 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
         if row["solver_steps"]:
             series.append(Series(**line, **_points(rows, "solver_steps")))
         else:
-            series.append(Series(**line | {"dash": "6 4"}, x=span, y=rows["value"].to_numpy().repeat(2)))
+            kind = str(row["model"]).removesuffix("_ema")
+            dash = DASHES[single.index(kind) % len(DASHES)]
+            series.append(Series(**line | {"dash": dash}, x=span, y=rows["value"].to_numpy().repeat(2)))
     return Chart(
         "Metrics against solver steps; dashed lines are emulators that take one evaluation of their network",
         Axis("solver steps", log=True),

@@ -155,7 +155,7 @@ def _paired(main: Aggregates) -> Iterator[str]:
         }
         results = ", ".join(f"{result} at {count}" for result, count in counts.items() if count)
         yield (
-            f"{KINDS[str(model)].title} against the {rival} over all lead times, of {len(rows)} "
+            f"{KINDS[str(model)].title} against {rival} over all lead times, of {len(rows)} "
             f"{'rate' if len(rows) == 1 else 'rates'}: {results} "
             "(paired by trajectory, Wilcoxon's test, corrected p < 0.05)."
         )

@@ -265,12 +265,14 @@ class _Estimator:
             decoding = self.operations[codec] / 6
         decoded = decoding * sum(leads)
         if emulator is not None:
-            window = self._shape("emulators", emulator, grid).sizes["window"]
+            shape = self._shape("emulators", emulator, grid)
+            window = shape.sizes["window"]
             first, more = window - config.context, window - config.overlap
             windows = sum(1 + max(0, math.ceil((lead - first) / more)) for lead in leads)
             evaluations = windows * (config.sampler.steps if config.sampler else 1)
             iterations = config.guidance.options.get("iterations", 0) if config.guidance else 0
             guided = GUIDED * (1 + iterations) if config.guidance else 0
-            emulation = evaluations * self.operations[emulator] / 3 * (1 + guided)
+            forward = self.operations[emulator] / shape.model.training_passes
+            emulation = evaluations * forward * (1 + guided)
             decoded += evaluations * decoding * guided * window
         return emulation, decoded

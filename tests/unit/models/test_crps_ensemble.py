@@ -10,8 +10,8 @@ from scipy.stats import norm
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.emulation.emulator import Emulator
-from lola.models.crps_ensemble import almost_fair_crps
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
+from lola.models.ensemble_scores import almost_fair_crps
 from lola.models.masks import context_mask, draw_mask, unknown_mean
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig

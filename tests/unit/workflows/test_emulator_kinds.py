@@ -14,15 +14,15 @@ from lola.distributed.trials import make
 from lola.evaluation.page.stills import palette
 from lola.evaluation.tables.stored import read_table
 from lola.models import kinds
-from lola.models.emulator_config import EmulatorConfig
 from lola.models.kinds import KINDS, Colour, EmulatorKind
 from lola.models.neural_solver import NeuralSolver
+from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.workflows import sweep_report
 from lola.workflows.plan import SweepPlan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NoisySolverConfig(EmulatorConfig):
+class NoisySolverConfig(NeuralSolverConfig):
     def build(self, channels, parameters, spatial, window):
         return NoisySolver(self, channels, parameters, spatial, window)
 
@@ -100,7 +100,7 @@ def test_a_kind_of_ten_lines_is_trained_scored_and_reported(tmp_path, well, nois
     shown = sweep_report.summarise_sweep(plan)
     assert "Noisy solver" in list(shown.columns[0].cells)
     page = sweep_report.report_sweep(plan).read_text()
-    for text in ("Noisy solver, mean", "Noisy solver against the neural solver", "--c-noisy_solver: #112233"):
+    for text in ("Noisy solver, mean", "Noisy solver against neural solver", "--c-noisy_solver: #112233"):
         assert text in page
     assert palette()["noisy_solver-pixel"] == "#112244"
 

@@ -35,6 +35,7 @@ ACCEPTED: dict[str, tuple[object, ...]] = {
     "AutoencoderConfig.patch_size": ((2, 2),),
     "AutoencoderConfig.stride": ((2, 2),),
     "CRPSEnsembleConfig.alpha": (0.0,),
+    "CRPSEnsembleConfig.energy": (0.0,),
     "CacheConfig.block": (MILLION,),
     "CacheConfig.gpus": (0.0,),
     "CacheConfig.seed": SEEDS,

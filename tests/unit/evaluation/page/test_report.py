@@ -118,7 +118,7 @@ def test_findings_are_honest(sweep):
     assert any("diffusion at 16×, 8 solver steps is best" in sentence for sentence in sentences)
     good = pa.concat_tables([only(sweep[0], model="persistence"), only(sweep[0], model="diffusion")])
     first = findings(report((good, sweep[1]))["scores"])[0]
-    paired = "Diffusion against the neural solver over all lead times, of 1 rate: "
+    paired = "Diffusion against neural solver over all lead times, of 1 rate: "
     assert any(sentence.startswith(paired) for sentence in sentences)
     assert first == "Every emulator beats persistence at all ranges of lead times (6 of 6)."
 
