@@ -10,18 +10,16 @@ Backward in time, windows end with what is known instead, as a third of those in
 
     [x_{-L+1} ... x_{-K} | x_{-K+1} ... x_0]
 
-Emulators of all kinds are rolled out in the same way. The noise of a window is drawn from the stream named by
-the row's key and the number of the window, so that a member of an ensemble is a function of its key alone, not
-of the rows that are computed together with it.
+The noise of a window is drawn from the stream named by the row's key and the number of the window, so that a
+member of an ensemble is a function of its key alone, not of the rows that are computed together with it.
 
-The windows of a kind that has sampler steps, such as a diffusion model, may be guided by observations of
-their physical states (Figure 6), which the operator sees through the decoder and the inverse of the
-standardisation.
+Windows of kinds that have sampler steps may be guided by observations of their physical states (Figure 6),
+which the operator sees through the decoder and the inverse of the standardisation.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -169,8 +167,7 @@ class Emulator:
     def _guided(
         self, known: Tensor, mask: Tensor, parameters: Tensor, generator: SampleGenerator, observed: Observed
     ) -> Tensor:
-        guidable = ", ".join(kind.title for kind in KINDS.values() if kind.sampler_steps)
-        require(self._sampled, f"only models with sampler steps can be guided by observations: {guidable}")
+        require(self._sampled, "only models with sampler steps, diffusion models, can be guided")
 
         def physical(z: Tensor) -> Tensor:
             # Attention's fused kernels have no derivative along a direction
@@ -334,8 +331,7 @@ def load_autoencoder(folder: AnyPath, weights: Weights = "raw") -> Autoencoder:
         StorageError: The folder is no finished stage.
         DataError: Its weights are corrupt or of another network.
     """
-    kinds = {kind.__name__: kind for kind in (AutoencoderConfig, TransformerAutoencoderConfig)}
-    model = _load_model(folder, weights, kinds)
+    model = _load_model(folder, weights, (AutoencoderConfig, TransformerAutoencoderConfig))
     assert isinstance(model, Autoencoder)
     return model
 
@@ -356,9 +352,8 @@ def load_emulator(
     """
     manifest = read_manifest(folder)
     name = manifest["autoencoder"]
-    kinds = {kind.config.__name__: kind.config for kind in KINDS.values()}
     return Emulator(
-        model=_load_model(folder, weights, kinds),
+        model=_load_model(folder, weights, [kind.config for kind in KINDS.values()]),
         autoencoder=load_autoencoder(folder.parents[1] / "autoencoders" / name) if name else None,
         sampler=sampler or SamplerConfig(),
         system=_system(folder, manifest),
@@ -391,8 +386,8 @@ def _system(folder: AnyPath, manifest: dict[str, Any]) -> System | None:
     return with_statistics(system, statistics_folder(folder.parents[1], system.name, computed))
 
 
-def _load_model(folder: AnyPath, weights: Weights, kinds: Mapping[str, type[Config]]) -> nn.Module:
-    """The trained model of a stage's folder, of one of some classes of configurations by name."""
+def _load_model(folder: AnyPath, weights: Weights, configs: Iterable[type[Config]]) -> nn.Module:
+    kinds = {config.__name__: config for config in configs}
     manifest = read_manifest(folder)
     kind: Any = kinds.get(manifest["model"]["type"])
     if kind is None:

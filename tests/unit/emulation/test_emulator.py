@@ -322,9 +322,7 @@ def test_guidance_of_a_row_does_not_depend_on_other_rows(prior):
 
 def test_a_neural_solver_cannot_be_guided():
     model = NeuralSolverConfig(network=TRANSFORMER).build(2, 3, 2, WINDOW)
-    with pytest.raises(
-        ConfigError, match="only models with sampler steps can be guided by observations: Diffusion"
-    ):
+    with pytest.raises(ConfigError, match="only models with sampler steps, diffusion models, can be guided"):
         roll(
             Emulator(model=model),
             torch.zeros(1, 2, 1, 4, 4),
