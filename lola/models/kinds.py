@@ -112,8 +112,8 @@ KINDS: dict[str, EmulatorKind] = {
             config=CRPSEnsembleConfig,
             stochastic=True,
             sampler_steps=False,
-            colour=Colour("#8a6d00", "#d8b21c"),
-            pixel_colour=Colour("#b59a3a", "#ecd57a"),
+            colour=Colour("#b0123b", "#ff6f91"),
+            pixel_colour=Colour("#d98aa0", "#ffc2d0"),
         ),
     )
 }

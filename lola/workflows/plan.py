@@ -139,7 +139,7 @@ class SweepPlan(BasePlan[SweepConfig]):
     def _codec_source(self) -> Source | None:
         """The finished autoencoder that those of this plan start from, if any."""
         name = self.config.autoencoder.warm_start
-        return None if name is None else Source.find(self.root, name, "autoencoders", "--autoencoder")
+        return None if name is None else Source.find(self.root, name, "autoencoders", "autoencoder")
 
     def cache(self, n: int) -> Stage:
         """The stage of the latent cache of that autoencoder."""
@@ -166,7 +166,7 @@ class SweepPlan(BasePlan[SweepConfig]):
         name = model.warm_start
         if name is None:
             return None
-        option = f"--{'pixel' if n is None else require_kind(model).option}"
+        option = "pixel" if n is None else require_kind(model).option
         if name in KINDS and n is not None:
             other = self.config.emulator(KINDS[name])
             stage, sizes = self.emulator(other, n), self._shape(other, n).sizes

@@ -26,7 +26,7 @@ class Source:
     """A stage that a model starts from.
 
     Arguments:
-        option: The options of the model that starts from it, such as `--diffusion`.
+        option: The options of the model that starts from it, such as `diffusion`.
         model, sizes: Its model's configuration, and the arguments of its `build`.
         stage: The stage, if it is one of the same plan.
     """
@@ -53,7 +53,7 @@ class Source:
             or fingerprint.startswith(reference)
             or (to_path(reference) / "manifest.json").exists()
             or bool(re.fullmatch(VERSIONED, reference)),
-            f"{option}.warm-start {reference} is the newest model of that name, another one after the next "
+            f"--{option}.warm-start {reference} is the newest model of that name, another one after the next "
             f"training; name {folder.name}",
         )
         return cls(option, folder, fingerprint, read_model_config(manifest), manifest["sizes"])
@@ -64,4 +64,4 @@ class Source:
             source, target = self.model.build(**self.sizes), model.build(**sizes)
         conflict = Transfer.between(source.state_dict(), target.state_dict()).conflict
         name = self.folder.name
-        require(not conflict, f"{self.option}.warm-start {name} is of another network: {conflict}")
+        require(not conflict, f"--{self.option}.warm-start {name} is of another network: {conflict}")

@@ -95,7 +95,8 @@ def write_page(folder: Path, page: Page) -> Path:
         system=page.system.name.replace("_", " "),
         parts=parts,
         heading=heading,
-        style=_asset("style.css") + _kind_style(),
+        style=_asset("style.css"),
+        colours=kind_colours(),
         scripts=[_asset("charts.js"), _asset("film.js")],
         charts=charts_json(
             {part.name: part.chart for part in page.sections if part.chart and not part.folded}
@@ -104,14 +105,6 @@ def write_page(folder: Path, page: Page) -> Path:
         film_data=script_json(film),
     )
     return _write_text(folder / "report.html", html)
-
-
-def _kind_style() -> str:
-    """The colours of the kinds of emulators, on white and on black."""
-    colours = kind_colours().items()
-    light = "".join(f" --c-{name}: {colour.light};" for name, colour in colours)
-    dark = "".join(f" --c-{name}: {colour.dark};" for name, colour in colours)
-    return f":root {{{light} }}\n@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}\n"
 
 
 def _part(folder: Path, section: Section) -> dict[str, Any]:
