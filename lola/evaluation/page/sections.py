@@ -120,7 +120,7 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
             "relative": relative,
             "better on": [f"{row.wins} of {row.trajectories}" for row in table.itertuples()],
             "p": table["p"].map("{:.2g}".format),
-            "p, corrected": table["p_holm"].map("{:.2g}".format),
+            "p (Holm)": table["p_holm"].map("{:.2g}".format),
         }
     )
 

@@ -159,8 +159,9 @@ def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, t
         place = (method["model"], method["space"], method["compression"])
         if method["model"] in order and method["solver_steps"] >= best.get(place, method)["solver_steps"]:
             best[place] = method
-    for method in best.values():
-        for other in best.values():
+    ranked = sorted(best.values(), key=lambda method: order.index(method["model"]))
+    for method in ranked:
+        for other in ranked:
             name = in_sentence(KINDS[other["model"]].title)
             if order.index(other["model"]) >= order.index(method["model"]):
                 continue
