@@ -235,3 +235,18 @@ def test_contexts_starts_and_guidance_are_counted(tmp_path, well, steady):
     name = f"evaluation diffusion-f8c16-s{max(config.solver_steps)}"
     assert before[name] < after[name] < 2 * before[name]
     assert after[f"{name}-guided"] > 5 * after[name]
+
+
+def test_evaluations_cost_the_same_however_many_members_and_windows_a_sample_has(tmp_path, well, steady):
+    config = local(presets.smoke(), well).replace(emulators=("crps_ensemble",), window=3)
+    found = {}
+    for members, windows in ((2, 1), (8, 1), (2, 2)):
+        ensemble = config.crps_ensemble.replace(members=members, rollout_windows=windows)
+        stages = {
+            stage.name: stage for stage in price(config.replace(crps_ensemble=ensemble), tmp_path).stages
+        }
+        training, evaluation = stages["crps_ensemble-f8c16"], stages["evaluation crps_ensemble-f8c16"]
+        found[members, windows] = training.seconds - TRAINING_S, evaluation.seconds - EVALUATION_S
+    for key, ratio in (((8, 1), 4.0), ((2, 2), 7 / 3)):
+        assert found[key][0] / found[2, 1][0] == pytest.approx(ratio, rel=0.1)
+        assert found[key][1] == pytest.approx(found[2, 1][1], rel=0.1)
