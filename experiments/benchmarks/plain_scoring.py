@@ -29,6 +29,11 @@ def plain_score(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
     below, ties = (v < u).sum(0), (v == u).sum(0)
     ranks = [(((below <= r) & (r <= below + ties)) / (ties + 1)).mean() for r in range(count + 1)]
     found = {
+        "variance": u.var(ddof=1),
+        "correlation": np.corrcoef(u.ravel(), mean.ravel())[0, 1],
+        "variogram": _variogram(u, v),
+        "energy": _energy(u, v),
+        "energy_block": np.mean([_energy(u[block], v[:, *block]) for block in _blocks(u.shape)]),
         "vrmse": np.sqrt(((mean - u) ** 2).mean() / variance),
         "vrmse_member": np.mean([np.sqrt(((member - u) ** 2).mean() / variance) for member in v]),
         "nrmse": np.sqrt(((mean - u) ** 2).mean() / ((u**2).mean() + EPS)),
@@ -38,7 +43,60 @@ def plain_score(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
     if count > 1:
         found["spread"] = np.sqrt((count + 1) / (count - 1) * v.var(0).mean())
         found["rank_histogram"] = np.array(ranks)
+        found |= _coverages(ranks) | _intervals(u, v) | _bins(u, v)
     return found | _spectral(u, v)
+
+
+def _energy(u: np.ndarray, v: np.ndarray) -> float:
+    count = len(v)
+    pairs = sum(np.sqrt(((v[i] - v[j]) ** 2).mean()) for i in range(count) for j in range(i))
+    return np.mean([np.sqrt(((member - u) ** 2).mean()) for member in v]) - pairs / (count * max(1, count - 1))
+
+
+def _blocks(grid: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    axes = [[slice(i, i + min(8, n)) for i in range(0, n - min(8, n) + 1, min(8, n))] for n in grid]
+    return list(itertools.product(*axes))
+
+
+def _variogram(u: np.ndarray, v: np.ndarray) -> float:
+    squares = []
+    for axis, size in enumerate(u.shape):
+        for lag in (1, 4):
+            for i in range(size - lag):
+                first, second = np.take(v, i, axis + 1), np.take(v, i + lag, axis + 1)
+                true = np.abs(np.take(u, i, axis) - np.take(u, i + lag, axis)) ** 0.5
+                squares.append((true - (np.abs(first - second) ** 0.5).mean(0)) ** 2)
+    return float(np.concatenate([np.ravel(each) for each in squares]).mean())
+
+
+def _coverages(ranks: list[float]) -> dict[str, float]:
+    """From the distribution function of the ranks, interpolated."""
+    below = np.cumsum([0, *ranks])
+    found = {}
+    for name, tail in (("50", 0.25), ("90", 0.05)):
+        place = max(1, tail * len(ranks))
+        low, high = np.interp([place, len(ranks) - place], range(len(below)), below)
+        found[f"coverage_{name}"] = high - low
+    return found
+
+
+def _intervals(u: np.ndarray, v: np.ndarray) -> dict[str, float]:
+    found = {}
+    for name, alpha in (("50", 0.5), ("90", 0.1)):
+        low, high = np.quantile(v, [alpha / 2, 1 - alpha / 2], axis=0, method="weibull")
+        missed = np.maximum(0, low - u) + np.maximum(0, u - high)
+        found[f"interval_{name}"] = (high - low + 2 / alpha * missed).mean()
+    return found
+
+
+def _bins(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray]:
+    spread = (len(v) + 1) / (len(v) - 1) * v.var(0).ravel()
+    error = (v.mean(0) - u).ravel() ** 2
+    bins = np.array_split(np.argsort(spread), 8)
+    return {
+        "binned_skill": np.array([np.sqrt(error[cells].mean()) for cells in bins]),
+        "binned_spread": np.array([np.sqrt(spread[cells].mean()) for cells in bins]),
+    }
 
 
 def _spectral(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
@@ -64,4 +122,10 @@ def _spectral(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
     for i, name in enumerate(BANDS):
         if (band == i).any():
             found[f"spectrum_rmse_{name}"] = np.sqrt(error[band == i].mean())
+            modes = np.any([mask for mask, own in zip(masks, band == i, strict=True) if own], axis=0)
+            mean = np.mean(drawn, axis=0)
+            found[f"skill_{name}"] = np.sqrt((np.abs(mean - truth)[modes] ** 2).mean())
+            if len(v) > 1:
+                spread = np.mean([np.abs(member - mean)[modes] ** 2 for member in drawn])
+                found[f"spread_{name}"] = np.sqrt((len(v) + 1) / (len(v) - 1) * spread)
     return found

@@ -19,18 +19,20 @@ breaking ties at random gives on average, without the randomness.
 import torch
 from torch import Tensor
 
+from lola.evaluation.scores.intervals import interval_scores
 from lola.evaluation.scores.sorting import sort_rows
 
 EXACT = 2**24
 """Integers up to here are exact in single precision."""
 
 
-def crps_and_ranks(
+def score_order_statistics(
     errors: Tensor, spatial: int, buffer: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The fair score and the rank histogram, given the errors d = v - u, which are overwritten.
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The fair score, the scores of intervals and the rank histogram, given the errors d = v - u, which are
+    overwritten.
 
-    One sort serves both: unless a truth equals a member, a cell has a rank of m or more if d_(m) < 0, so that
+    One sort serves all: unless a truth equals a member, a cell has a rank of m or more if d_(m) < 0, so that
     the histogram follows from the number of cells where that is so.
 
     Arguments:
@@ -38,26 +40,28 @@ def crps_and_ranks(
         buffer: Where errors are sorted, with shape `(M + 1, ..., *grid)`; allocated if None.
 
     Returns:
-        The score averaged over the grid, in the unit of the field, with shape `(...)`; that of one member is
-        the mean absolute error. And the share of cells by rank, with shape `(..., M + 1)`, which add up to 1,
+        The score `crps` averaged over the grid, in the unit of the field, with shape `(...)`, and for two
+        members or more what `interval_scores` gives; that of one member is the mean absolute error. And the
+        share of cells by rank, with shape `(..., M + 1)`, which add up to 1,
         all NaN where a value is not finite; None of a single member.
     """
     grid, count = tuple(range(-spatial, 0)), len(errors)
     if count == 1:
-        return errors.abs_().mean((0, *grid)), None
+        return {"crps": errors.abs_().mean((0, *grid))}, None
     rows, order = sort_rows(errors, buffer)
+    scores = interval_scores(rows, order, grid)
     magnitude = errors.abs_()
     ordered = rows.mean(grid)[list(order)]
     weights = 2 * torch.arange(1, count + 1, device=errors.device) - count - 1
     gaps = torch.einsum("m,m...->...", weights.to(errors) / (count * (count - 1)), ordered)
-    score = magnitude.mean((0, *grid)) - gaps
-    cells = errors[0].numel() // score.numel()
+    scores["crps"] = magnitude.mean((0, *grid)) - gaps
+    cells = errors[0].numel() // gaps.numel()
     without_ties = bool((magnitude.amin() > 0) & ordered.isfinite().all())
     if not without_ties or cells > EXACT:
-        return score, _count_ranks(rows[list(order)], spatial)
+        return scores, _count_ranks(rows[list(order)], spatial)
     signs = rows.sign_().sum(grid)[list(order)].double()
     reached = torch.cat([torch.ones_like(signs[:1]), (1 - signs / cells) / 2, torch.zeros_like(signs[:1])])
-    return score, (reached[:-1] - reached[1:]).movedim(0, -1)
+    return scores, (reached[:-1] - reached[1:]).movedim(0, -1)
 
 
 def _count_ranks(errors: Tensor, spatial: int) -> Tensor:

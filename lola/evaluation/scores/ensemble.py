@@ -8,11 +8,18 @@ over the grid with Bessel's correction,
     nrmse         sqrt( <(u - v)^2> / (<u^2> + eps) )
     skill         sqrt <(u - v)^2>                                                                       (11)
     spread        sqrt( (M + 1) / (M - 1) ) sqrt < 1/M sum_m (v_m - v)^2 >                                (12)
+    variance      Var[u], by which tables normalise what they have averaged
+    correlation   of the anomalies of u and v from their means over the grid
+
+and `skill_low` ... `spread_tail` are skill and spread with <.> the mean over the modes of a band of wavenumbers
+instead (Parseval). The eps of the paper is 1e-6 in the squared unit of the field; evaluations take it relative
+to the variance of the training data by default, so that scores do not depend on units.
 
 If truth and members are exchangeable, skill and spread are equal in expectation of their squares (Eqs. 10 and
 13). The factor (M + 1) / (M - 1), which corrects for the finite ensemble, is applied here, once: the ratio
 spread / skill needs no other, and squares are averaged over trajectories before dividing. `distribution`
-defines the CRPS and the rank histogram, `spectra` everything in Fourier space.
+defines the CRPS and the rank histogram, `intervals` their coverage, `multivariate` the scores of whole fields,
+and `spectra` everything in Fourier space.
 
 With a mask, means over the grid are over the cells of the domain; for everything in Fourier space, the cells
 outside have the mean of those inside, of every member and time its own, so that they add no power but that of
@@ -34,7 +41,14 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from lola.evaluation.scores.distribution import crps_and_ranks
+from lola.evaluation.scores.distribution import score_order_statistics
+from lola.evaluation.scores.intervals import BINNED, coverages, mean_by_bin, sort_into_bins
+from lola.evaluation.scores.multivariate import (
+    block_energy_score,
+    member_distances,
+    variogram,
+    variogram_score,
+)
 from lola.evaluation.scores.spectra import Binning, bands_of, cross, fourier, relative_rmse, square
 
 EPS = 1e-6
@@ -50,7 +64,7 @@ class Scores:
     Arguments:
         metrics: Scores by name, with the leading axes of the target, such as `(C, L)`.
         spectra: Values by name with a bin as the last axis, `(C, L, n)`: `power_truth`, `power_prediction`,
-            `coherence`, and for two members or more `rank_histogram`.
+            `coherence`, and for two members or more `rank_histogram`, `binned_skill` and `binned_spread`.
         edges: The upper edges of the bins of spectra in cycles per pixel, with shape `(n,)`.
     """
 
@@ -88,7 +102,12 @@ class ScratchBuffers:
 
 
 def score_ensemble(
-    targets: Mapping[str, Tensor], members: Tensor, *, spatial: int, valid: Tensor | None = None
+    targets: Mapping[str, Tensor],
+    members: Tensor,
+    *,
+    spatial: int,
+    valid: Tensor | None = None,
+    eps: Tensor | float = EPS,
 ) -> tuple[dict[str, Scores], MemberStatistics]:
     """Score an ensemble against one or several targets.
 
@@ -99,6 +118,8 @@ def score_ensemble(
         targets: Fields u by name, each with shape `(C, L, *grid)` or other axes before the grid, in any unit.
         members: The ensemble, with shape `(M, C, L, *grid)`.
         valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+        eps: What is added to variances and power before dividing, in squared units, for all fields or with
+            the shape of the axes before the grid, or one that expands to it.
 
     Returns:
         The scores by target, and the statistics of the members.
@@ -106,6 +127,7 @@ def score_ensemble(
     leading, grid = members.shape[1 : members.ndim - spatial], members.shape[members.ndim - spatial :]
     members = members.reshape(len(members), -1, *grid)
     rows = {name: target.reshape(-1, *grid) for name, target in targets.items()}
+    regularisers = torch.as_tensor(eps, dtype=members.dtype, device=members.device).expand(leading).reshape(-1)
     scores: dict[str, list[Scores]] = {name: [] for name in targets}
     statistics: list[MemberStatistics] = []
     scratch = threading.local()
@@ -115,7 +137,9 @@ def score_ensemble(
         v = _Field.of(members[:, block], spatial, valid)
         transformed, own = _transform(v, spatial, buffers)
         return own, {
-            name: _score_target(_Field.of(target[block], spatial, valid), v.cells, transformed, buffers)
+            name: _score_target(
+                _Field.of(target[block], spatial, valid), v, transformed, regularisers[block], buffers
+            )
             for name, target in rows.items()
         }
 
@@ -168,29 +192,45 @@ def _map(
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """Fields: the cells of the domain as `(..., *grid)`, or `(..., n)` of a mask, and the whole grid."""
+    """Fields: the cells of the domain as `(..., *grid)`, or `(..., n)` of a mask, the whole grid, and the
+    mask."""
 
     cells: Tensor
     whole: Tensor
+    valid: Tensor | None
 
     @classmethod
     def of(cls, values: Tensor, spatial: int, valid: Tensor | None) -> "_Field":
         """Of values `(..., *grid)`."""
         if valid is None:
-            return cls(values, values)
+            return cls(values, values, None)
         cells = values[..., valid]
         fill = cells.mean(-1).reshape(*cells.shape[:-1], *[1] * spatial)
-        return cls(cells, torch.where(valid, values, fill))
+        return cls(cells, torch.where(valid, values, fill), valid)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Transformed:
-    """What the scores against every target share: the spread `(N)`, None of a single member; the mean power
-    of the members by bin `(N, n)`; and the Fourier coefficients of their mean `(N, *half grid)`."""
+    """What the scores against every target share.
 
-    spread: Tensor | None
-    power: Tensor
+    Arguments:
+        mean: The mean of the members, `(N, *grid)`, or `(N, n)` of a mask.
+        variance: The squared spread of cells, likewise; None of a single member.
+        power, spread_power: The mean power of the members and of their deviations by bin, `(N, bins)`.
+        modes: The Fourier coefficients of their mean, `(N, *half grid)`.
+        distances: Half the mean distance of two members, of whole fields and of blocks.
+        variogram: The members' variogram.
+        order: The cells by their spread.
+    """
+
     mean: Tensor
+    variance: Tensor | None
+    power: Tensor
+    spread_power: Tensor
+    modes: Tensor
+    distances: tuple[Tensor, Tensor] | None
+    variogram: list[Tensor]
+    order: Tensor | None
 
 
 def _transform(
@@ -199,56 +239,96 @@ def _transform(
     """Transform members `(M, N, *grid)` to Fourier space, and take their statistics."""
     v, whole = members.cells, members.whole
     grid, count = tuple(range(2 - v.ndim, 0)), len(v)
-    mean = v.mean(0)
-    spread = None
-    if count > 1:
-        centred = torch.sub(v, mean, out=buffers.get("errors", v.shape, v))
-        variance = torch.linalg.vector_norm(centred, dim=grid).square().mean(0) / mean[0].numel()
-        spread = ((count + 1) / (count - 1) * variance).sqrt()
-    modes = torch.view_as_real(fourier(whole, spatial))
-    power = Binning.of(whole, spatial).mean(modes.square_().mean(0).sum(-1))
     # Sums along an axis in the members' precision, of these in double: a cast of all would be a copy. Minima
     # and maxima in two passes: torch's aminmax is ten times as slow as both.
     sums = v.sum(-1).double().reshape(*v.shape[:2], -1).sum(-1)
-    statistics = MemberStatistics(sums / mean[0].numel(), v.amin(grid), v.amax(grid))
-    # The transform is linear: that of the mean is the mean of those of the members
+    statistics = MemberStatistics(sums / v[0, 0].numel(), v.amin(grid), v.amax(grid))
+    mean = v.mean(0)
     mean_of_whole = mean if whole is v else whole.mean(0)
-    return _Transformed(spread, power, fourier(mean_of_whole, spatial)), statistics
+    centred = torch.sub(whole, mean_of_whole, out=buffers.get("errors", whole.shape, v))
+    # The transform is linear: that of a member is the sum of those of the mean and of its deviation
+    binning, modes = Binning.of(whole, spatial), fourier(mean_of_whole, spatial)
+    deviations = torch.view_as_real(fourier(centred, spatial))
+    spread_power = binning.mean(deviations.square_().mean(0).sum(-1))
+    variance = distances = order = None
+    if count > 1:
+        if members.valid is not None:
+            centred = centred * members.valid
+        squares = torch.mul(centred, centred, out=buffers.get("squares", centred.shape, v))
+        squares = squares.sum(0).mul_((count + 1) / (count - 1) / count)
+        variance = squares if members.valid is None else squares[..., members.valid]
+        distances = member_distances(centred, spatial, members.valid)
+        order = sort_into_bins(variance.flatten(1))
+    power = spread_power + binning.mean(square(modes))
+    spread_power = spread_power * ((count + 1) / max(1, count - 1))
+    drawn = variogram(whole, spatial)
+    return _Transformed(mean, variance, power, spread_power, modes, distances, drawn, order), statistics
 
 
-def _score_target(target: _Field, v: Tensor, members: _Transformed, buffers: ScratchBuffers) -> Scores:
-    """Score cells of members `(M, N, *grid)` against a target `(N, *grid)`."""
-    u, whole = target.cells, target.whole
-    spatial, cells = u.ndim - 1, u[0].numel()
-    grid = tuple(range(-spatial, 0))
+def _score_target(
+    target: _Field, members: _Field, known: _Transformed, eps: Tensor, buffers: ScratchBuffers
+) -> Scores:
+    """Score members `(M, N, *grid)` against a target `(N, *grid)`."""
+    u, v, spatial = target.cells, members.cells, target.whole.ndim - 1
+    grid, cells = tuple(range(1 - u.ndim, 0)), u[0].numel()
     error = torch.sub(v, u, out=buffers.get("errors", v.shape, v))
-    of_mean = error.mean(0).square_().mean(grid)
-    of_members = torch.linalg.vector_norm(error, dim=grid).square() / cells
-    variance = (u - u.mean(grid, keepdim=True)).square_().sum(grid) / (cells - 1) + EPS
-    sorted_errors = buffers.get("sorted", (len(v) + 1, *u.shape), v)
-    crps, ranks = crps_and_ranks(error, spatial, sorted_errors)
+    whole = error if target.valid is None else (members.whole - target.whole) * target.valid
+    squares = torch.mul(whole, whole, out=buffers.get("squares", whole.shape, v))
+    of_members = squares.flatten(2).sum(2) / cells
+    whole_field, blocks = known.distances or (torch.zeros_like(of_members[0]), None)
+    squared = error.mean(0).square_()
+    of_mean = squared.mean(grid)
+    anomaly, of_prediction = (x - x.mean(grid, keepdim=True) for x in (u, known.mean))
+    lengths = torch.linalg.vector_norm(anomaly, dim=grid) * torch.linalg.vector_norm(of_prediction, dim=grid)
+    variance = anomaly.square().sum(grid) / (cells - 1)
     metrics = {
-        "vrmse": (of_mean / variance).sqrt(),
-        "vrmse_member": (of_members / variance).sqrt().mean(0),
-        "nrmse": (of_mean / (u.square().mean(grid) + EPS)).sqrt(),
+        "vrmse": (of_mean / (variance + eps)).sqrt(),
+        "vrmse_member": (of_members / (variance + eps)).sqrt().mean(0),
+        "nrmse": (of_mean / (u.square().mean(grid) + eps)).sqrt(),
         "skill": of_mean.sqrt(),
-        **({} if members.spread is None else {"spread": members.spread}),
-        "crps": crps,
+        "variance": variance,
+        "correlation": (anomaly * of_prediction).sum(grid) / lengths,
+        "energy": of_members.sqrt().mean(0) - whole_field,
+        "energy_block": block_energy_score(squares, blocks, spatial, target.valid),
+        "variogram": variogram_score(target.whole, known.variogram, spatial, target.valid),
     }
-    binning = Binning.of(whole, whole.ndim - 1)
-    modes = fourier(whole, whole.ndim - 1)
+    spectral, spectra, edges = _score_spectra(target.whole, known, eps, spatial)
+    metrics |= spectral
+    if known.variance is not None:
+        metrics["spread"] = known.variance.mean(grid).sqrt()
+    if known.variance is not None and known.order is not None:
+        for name, values in zip(BINNED, (squared, known.variance), strict=True):
+            spectra[name] = mean_by_bin(values.flatten(1), known.order).sqrt()
+    sorted_errors = buffers.get("sorted", (len(v) + 1, *u.shape), v)
+    of_cells, ranks = score_order_statistics(error, u.ndim - 1, sorted_errors)
+    if ranks is not None:
+        spectra[RANKS] = ranks
+        of_cells |= coverages(ranks)
+    return Scores(metrics | of_cells, spectra, edges)
+
+
+def _score_spectra(
+    u: Tensor, members: _Transformed, eps: Tensor, spatial: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Metrics and spectra of a target `(N, *grid)` in Fourier space, and the edges of the bins."""
+    binning = Binning.of(u, spatial)
+    modes = fourier(u, spatial)
     power = binning.mean(square(modes))
-    errors = relative_rmse(power, members.power, binning.edges)
-    bands = bands_of(tuple(binning.edges.tolist()))
-    metrics |= {f"spectrum_rmse_{name}": value for name, value in errors.items() if bands[name]}
+    errors = relative_rmse(power, members.power, binning.edges, eps)
+    error_power = binning.mean(square(members.modes - modes))
+    metrics = {}
+    for name, bins in bands_of(tuple(binning.edges.tolist())).items():
+        if bins:
+            metrics[f"spectrum_rmse_{name}"] = errors[name]
+            metrics[f"skill_{name}"] = binning.band_mean(error_power, bins).sqrt()
+            if members.variance is not None:
+                metrics[f"spread_{name}"] = binning.band_mean(members.spread_power, bins).sqrt()
     spectra = {
         "power_truth": power,
         "power_prediction": members.power,
-        "coherence": cross(binning, modes, members.mean) / (power * members.power).sqrt(),
+        "coherence": cross(binning, modes, members.modes) / (power * members.power).sqrt(),
     }
-    if ranks is not None:
-        spectra[RANKS] = ranks
-    return Scores(metrics, spectra, binning.edges)
+    return metrics, spectra, binning.edges
 
 
 def _unflatten(scores: Scores, leading: torch.Size) -> Scores:

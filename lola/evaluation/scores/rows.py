@@ -14,6 +14,7 @@ from lola.data.systems import Invariant
 from lola.emulation.inference_config import Weights
 from lola.evaluation.scores.conservation import drift
 from lola.evaluation.scores.ensemble import RANKS, MemberStatistics, Scores, score_ensemble
+from lola.evaluation.scores.intervals import BINNED
 from lola.evaluation.scores.stability import share_stable
 
 
@@ -60,7 +61,7 @@ _TYPES = {str: pa.dictionary(pa.int32(), pa.string()), int: pa.int32(), float: p
 KEYS = [pa.field(field.name, _TYPES[field.type]) for field in dataclasses.fields(Subject)]  # type: ignore[index]
 PLACE = [("field", _TYPES[str]), ("lead_time", pa.int32()), ("metric", _TYPES[str])]
 METRICS_SCHEMA = pa.schema([*KEYS, *PLACE, ("value", pa.float64())])
-# The i-th value belongs to the bin at `coordinate + i step`: a wavenumber, or a rank.
+# The i-th value belongs to the bin at `coordinate + i step`: a wavenumber, a rank, or the number of a bin.
 _BINS = [("coordinate", pa.float64()), ("step", pa.float64()), ("values", pa.list_(pa.float32()))]
 SPECTRA_SCHEMA = pa.schema([*KEYS, *PLACE, *_BINS])
 PARQUET: Any = {
@@ -139,7 +140,8 @@ def tabulate(
     edges = scores.edges.double()
     spectra = []
     for metric, values in scores.spectra.items():
-        first, step = (0.0, 1.0) if metric == RANKS else (float(edges[0]), float(edges[-1] / len(edges)))
+        numbered = metric in (RANKS, *BINNED)
+        first, step = (0.0, 1.0) if numbered else (float(edges[0]), float(edges[-1] / len(edges)))
         rows, bins = values.shape[:-1].numel(), values.shape[-1]
         offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * bins)
         lists = pa.ListArray.from_arrays(offsets, _flat(values).astype(np.float32))

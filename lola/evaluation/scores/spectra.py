@@ -51,17 +51,21 @@ def square(coefficients: Tensor) -> Tensor:
     return torch.view_as_real(coefficients).square().sum(-1)
 
 
-def relative_rmse(truth: Tensor, prediction: Tensor, edges: Tensor) -> dict[str, Tensor]:
+def relative_rmse(
+    truth: Tensor, prediction: Tensor, edges: Tensor, eps: Tensor | float = EPS
+) -> dict[str, Tensor]:
     """The root mean square of the relative error of a spectrum, by band.
 
     Arguments:
         truth, prediction: Power with shape `(..., n)`.
         edges: The bins' upper edges in cycles per pixel, with shape `(n,)`.
+        eps: What is added to the power, with shape `(...)` or `()`.
 
     Returns:
         The error with shape `(...)` for each of low, mid, high and tail.
     """
-    error = ((prediction + EPS) / (truth + EPS) - 1).square()
+    eps = torch.as_tensor(eps).to(truth).unsqueeze(-1)
+    error = ((prediction + eps) / (truth + eps) - 1).square()
     return {name: error[..., bins].mean(-1).sqrt() for name, bins in bands_of(tuple(edges.tolist())).items()}
 
 
@@ -87,12 +91,14 @@ class Binning:
         weights: The weight of every mode in the mean of its bin; modes that stand for themselves and their
             conjugate count twice.
         edges: The bins' upper edges in cycles per pixel, with shape `(n,)`.
+        counts: The number of modes of every bin, with shape `(n,)`.
     """
 
     spatial: int
     bins: Tensor
     weights: Tensor
     edges: Tensor
+    counts: Tensor
 
     @classmethod
     def of(cls, field: Tensor, spatial: int) -> "Binning":
@@ -104,6 +110,11 @@ class Binning:
         weighted = modes.flatten(-self.spatial) * self.weights
         means = weighted.new_zeros(*weighted.shape[:-1], len(self.edges) + 1)
         return means.scatter_add_(-1, self.bins.expand_as(weighted), weighted)[..., 1:]
+
+    def band_mean(self, power: Tensor, bins: list[int]) -> Tensor:
+        """The mean over the modes of some bins, given means `(..., n)` over the modes of each."""
+        counts = self.counts[bins]
+        return power[..., bins] @ (counts / counts.sum())
 
 
 @functools.cache
@@ -126,4 +137,5 @@ def _binning(grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
         bins.to(device),
         (count / total[bins]).to(device, dtype),
         edges.to(device, dtype),
+        total[1:].to(device, dtype),
     )

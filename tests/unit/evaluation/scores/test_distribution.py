@@ -4,7 +4,7 @@ import scoringrules
 import torch
 from scipy.stats import norm, rankdata
 
-from lola.evaluation.scores.distribution import crps_and_ranks
+from lola.evaluation.scores.distribution import score_order_statistics
 from lola.evaluation.scores.sorting import sort_rows
 
 
@@ -34,7 +34,7 @@ def test_crps_is_the_integral_of_its_definition(scores_of):
     y = np.arange(-2, 3, 1e-5) + 5e-6
     share = (v.numpy() <= y).mean(0)
     expected = ((share - (y >= 0.4)) ** 2 - share * (1 - share) / 3).sum() * 1e-5
-    assert crps_and_ranks(v - u, spatial=1)[0].item() == pytest.approx(expected, abs=1e-4)
+    assert score_order_statistics(v - u, spatial=1)[0]["crps"].item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_fair_crps_of_a_gaussian_does_not_depend_on_the_members():
@@ -42,8 +42,8 @@ def test_fair_crps_of_a_gaussian_does_not_depend_on_the_members():
     u, v = torch.full((300_000,), 1.2).double(), torch.from_numpy(draws.T)
     z = (1.2 - 0.3) / 1.7
     closed = 1.7 * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
-    assert crps_and_ranks(v - u, spatial=1)[0].item() == pytest.approx(closed, rel=0.01)
-    assert crps_and_ranks(v[:2] - u, spatial=1)[0].item() == pytest.approx(closed, rel=0.01)
+    assert score_order_statistics(v - u, spatial=1)[0]["crps"].item() == pytest.approx(closed, rel=0.01)
+    assert score_order_statistics(v[:2] - u, spatial=1)[0]["crps"].item() == pytest.approx(closed, rel=0.01)
 
 
 def test_crps_keeps_its_precision_on_a_large_offset(scores_of):

@@ -1,0 +1,141 @@
+r"""Proper scores of whole fields, which see whether members have the structure of the truth.
+
+For an ensemble v_1, ..., v_M of a truth u, ||.|| the root of the mean square over cells, the fair energy score
+(Gneiting and Raftery, 2007, Eq. 22; fair as in Ferro, 2014) is
+
+    energy = 1/M sum_m ||v_m - u|| - 1/(2 M (M - 1)) sum_{m,n} ||v_m - v_n||,
+
+of the whole grid, and of blocks of `BLOCK` cells along each axis, averaged over those that fit into the grid:
+the score of whole fields hardly sees small scales. The variogram score of order 1/2 (Scheuerer and Hamill,
+2015) is the mean over pairs (i, j) of cells that are `LAGS` cells apart along an axis, no pair across the
+grid's ends, of
+
+    ( |u_i - u_j|^(1/2) - 1/M sum_m |v_mi - v_mj|^(1/2) )^2.
+
+All are in the unit of the field. With a mask, means are over cells of the domain, and blocks without one and
+pairs that are not inside are left out.
+"""
+
+import torch
+from torch import Tensor
+
+BLOCK = 8  # cells along each axis
+LAGS = (1, 4)  # cells
+
+
+def member_distances(centred: Tensor, spatial: int, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Half the mean distance of two different members, of whole fields and by block.
+
+    Arguments:
+        centred: Members less their mean, which is more precise, with shape `(M, N, *grid)`; 0 outside.
+        valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+
+    Returns:
+        Distances with shapes `(N)` and `(N, blocks)`.
+    """
+    grid = centred.shape[-spatial:]
+    cells = centred.new_ones(grid) if valid is None else valid.to(centred)
+    blocks = _block_sums(cells, spatial)
+    whole = _half_mean_distance(centred.flatten(-spatial)) / cells.sum().sqrt()
+    return whole, _half_mean_distance(_split_blocks(centred, spatial)) / blocks.sqrt()
+
+
+def _half_mean_distance(values: Tensor) -> Tensor:
+    """Half the mean distance of two different members, given `(M, ..., cells)`."""
+    count = len(values)
+    rows = values.movedim(0, -2)
+    gram = rows @ rows.mT
+    squares = gram.diagonal(dim1=-2, dim2=-1)
+    distances = (squares.unsqueeze(-1) + squares.unsqueeze(-2) - 2 * gram).clamp_(min=0).sqrt_()
+    # Rounding leaves the distance of a member to itself above zero
+    own = torch.eye(count, dtype=torch.bool, device=values.device)
+    return distances.masked_fill_(own, 0).sum((-2, -1)) / (2 * count * (count - 1))
+
+
+def block_energy_score(
+    squares: Tensor, distances: Tensor | None, spatial: int, valid: Tensor | None
+) -> Tensor:
+    """The fair energy score of blocks, averaged over those that have cells of the domain.
+
+    Arguments:
+        squares: (v - u)^2, with shape `(M, N, *grid)`; 0 outside of the domain.
+        distances: Half the mean distance of two members by block, `(N, blocks)`; None of a single member.
+        valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+
+    Returns:
+        The score with shape `(N)`.
+    """
+    cells = _block_sums(torch.ones_like(squares[0, 0]) if valid is None else valid.to(squares), spatial)
+    scores = (_block_sums(squares, spatial) / cells).sqrt_().mean(0)
+    scores = scores if distances is None else scores - distances
+    return scores.mean(-1) if valid is None else scores[..., cells > 0].mean(-1)
+
+
+def _block_sums(values: Tensor, spatial: int) -> Tensor:
+    """The sums `(..., blocks)` of values `(..., *grid)`."""
+    for axis in range(-spatial, 0):
+        size, count = _blocks_of(values.shape[axis])
+        values = values.narrow(axis, 0, size * count).unflatten(axis, (count, size)).sum(axis)
+    return values.flatten(-spatial)
+
+
+def _split_blocks(values: Tensor, spatial: int) -> Tensor:
+    """The cells `(..., blocks, cells)` of blocks of values `(..., *grid)`."""
+    axis = -spatial  # of the next grid axis: of those before, the cells within blocks are at the end
+    for _ in range(spatial):
+        size, count = _blocks_of(values.shape[axis])
+        values = values.narrow(axis, 0, size * count).unflatten(axis, (count, size)).movedim(axis, -1)
+    return values.flatten(-2 * spatial, -spatial - 1).flatten(-spatial)
+
+
+def _blocks_of(size: int) -> tuple[int, int]:
+    """The cells of a block along an axis, and the number of blocks; cells at its end that fill none are left."""
+    block = min(BLOCK, size)
+    return block, size // block
+
+
+def variogram(v: Tensor, spatial: int) -> list[Tensor]:
+    """|v_i - v_j|^(1/2) by axis and lag, averaged over members.
+
+    Arguments:
+        v: Members with shape `(M, N, *grid)`.
+
+    Returns:
+        Pairs with shape `(N, *grid)`, but for the axis, which is shorter by the lag.
+    """
+    return [
+        torch.sub(*_pairs(v, axis, lag)).abs_().sqrt_().mean(0) for axis, lag in _steps(v.shape[-spatial:])
+    ]
+
+
+def variogram_score(u: Tensor, drawn: list[Tensor], spatial: int, valid: Tensor | None) -> Tensor:
+    """The variogram score of order 1/2.
+
+    Arguments:
+        u: The truth, with shape `(N, *grid)`.
+        drawn: The variogram of the members.
+        valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+
+    Returns:
+        The score with shape `(N)`; NaN if no pair of cells is inside.
+    """
+    total, count = u.new_zeros(len(u)), 0
+    for (axis, lag), pairs in zip(_steps(u.shape[1:]), drawn, strict=True):
+        squares = torch.sub(*_pairs(u, axis, lag)).abs_().sqrt_().sub_(pairs).square_()
+        if valid is None:
+            count += squares[0].numel()
+        else:
+            first, second = _pairs(valid, axis, lag)
+            squares, count = squares * (first & second), count + int((first & second).sum())
+        total += squares.flatten(1).sum(1)
+    return total / count if count else total.fill_(torch.nan)
+
+
+def _steps(grid: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Axes, from the end, and lags."""
+    return [(axis, lag) for axis in range(-len(grid), 0) for lag in LAGS if lag < grid[axis]]
+
+
+def _pairs(x: Tensor, axis: int, lag: int) -> tuple[Tensor, Tensor]:
+    count = x.shape[axis] - lag
+    return x.narrow(axis, lag, count), x.narrow(axis, 0, count)
