@@ -50,7 +50,9 @@ def plain_score(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
 def _energy(u: np.ndarray, v: np.ndarray) -> float:
     count = len(v)
     pairs = sum(np.sqrt(((v[i] - v[j]) ** 2).mean()) for i in range(count) for j in range(i))
-    return np.mean([np.sqrt(((member - u) ** 2).mean()) for member in v]) - pairs / (count * max(1, count - 1))
+    return np.mean([np.sqrt(((member - u) ** 2).mean()) for member in v]) - pairs / (
+        count * max(1, count - 1)
+    )
 
 
 def _blocks(grid: tuple[int, ...]) -> list[tuple[slice, ...]]:

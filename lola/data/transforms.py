@@ -26,6 +26,7 @@ from lola.data.casting import cast_checked
 from lola.data.systems import System, Transform
 
 EPSILON = 1e-6
+QUADRATURE_NODES = 32
 BOUND = {"log": 0.0, "log1p": -1.0, "log_eps": -EPSILON}
 
 
@@ -102,6 +103,17 @@ class Standardisation:
         mean, std = self._statistics(y, axis)
         channels = zip((mean + std * y).unbind(axis), self.system.transforms, strict=True)
         return torch.stack([TRANSFORMS[kind][1](channel) for channel, kind in channels], dim=axis)
+
+    def variances(self) -> Tensor:
+        """Variances of the channels in squared physical units, with shape `(C,)`.
+
+        Those that a Gaussian distribution of the transformed values with their statistics would have, by
+        Gauss-Hermite quadrature: exact for the identity, of the right order for other transforms.
+        """
+        nodes, weights = np.polynomial.hermite_e.hermegauss(QUADRATURE_NODES)
+        values = self.inverse(torch.tensor(nodes).expand(len(self.system.mean), -1), axis=0)
+        shares = torch.tensor(weights / weights.sum())
+        return (values - (values @ shares).unsqueeze(1)).square() @ shares
 
     def _statistics(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """The mean and deviation of each channel, shaped to broadcast along the axis."""

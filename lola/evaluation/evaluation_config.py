@@ -39,6 +39,8 @@ class EvaluationConfig(Config):
         seed: Seeds the choice of trajectories and the members.
         observed: What is observed of the trajectories after the context, if anything is.
         guidance: How a diffusion model is guided by it.
+        eps: What keeps ratios finite where the truth does not vary: 1e-6 of the variance of the training data
+            (`relative`), or in the squared unit of the field, as in the paper (`published`).
         split: Which trajectories: choices are made on `valid`, and results are those of `test`.
         stochastic: Whether an emulator without a sampler is stochastic; a sweep decides it by the kind.
         precision: The type of the products of the emulator's network; autoencoders decode in float32.
@@ -49,7 +51,7 @@ class EvaluationConfig(Config):
 
     common = ("members", "trajectories", "stride")
 
-    subject: Literal["emulator", "autoencoder", "persistence"] = "emulator"
+    subject: Literal["emulator", "autoencoder", "persistence", "climatology"] = "emulator"
     weights: Weights = "raw"
     sampler: SamplerConfig | None = None
     members: Size = 16
@@ -64,6 +66,7 @@ class EvaluationConfig(Config):
     split: Literal["test", "valid"] = added_field("test")
     precision: Precision = added_field("float32")
     stochastic: bool = added_field(False)
+    eps: Literal["relative", "published"] = "relative"
     compile: bool = runtime_field(False)
     chunk: Count = runtime_field(64)
     gpus: Annotated[float, Within("[-1, 1024]")] = runtime_field(-1.0)

@@ -2,16 +2,17 @@ r"""Evaluation of one trajectory, of the test split or of the validation split.
 
 From the states `x^1 ... x^K` of the context an emulator draws `M` members of `x^{K+1} ... x^L`, which are
 decoded and scored in physical units, field by field, at lead times of simulation steps since `x^K`, against
-the truth and against the auto-encoded truth `D(E(x))`. The autoencoder alone and persistence, which holds
-`x^K`, are scored in the same way. Neither fields that are given, such as constants, nor cells outside of the
-domain are scored.
+the truth and against the auto-encoded truth `D(E(x))`. Baselines are scored in the same way: the autoencoder
+alone; persistence, which holds `x^K`, or with an autoencoder `D(E(x^K))`; and climatology, an ensemble of
+trajectories of the training data at the same times. Neither fields that are given, such as constants, nor
+cells outside of the domain are scored.
 
 Members are kept as the emulator draws them, latent; only as many states as are decoded at once are in memory
 in physical units, and these are scored before the next are decoded.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +23,19 @@ from lola.core.errors import DataError, DivergedError
 from lola.core.keys import numpy_generator
 from lola.data.domain import inside
 from lola.data.transforms import Standardisation
-from lola.data.well.splits import WellSplit
+from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.emulation.emulator import Emulator, map_states
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.conservation import conserved_quantities
 from lola.evaluation.scores.ensemble import (
+    EPS,
     MemberStatistics,
     Scores,
     join_scores,
     join_statistics,
     score_ensemble,
 )
+from lola.evaluation.scores.increments import increment_scores
 from lola.evaluation.scores.rows import Subject, drifts, tabulate
 from lola.evaluation.scores.stability import share_out_of_bounds, share_stable
 from lola.evaluation.tables.speed import clock
@@ -112,6 +115,7 @@ def evaluate_trajectory(
     *,
     autoencoder: Autoencoder | None,
     emulator: Emulator | None,
+    training: WellSplit | None = None,
 ) -> Evaluation:
     """Predict one trajectory from one start state and score it.
 
@@ -121,9 +125,10 @@ def evaluate_trajectory(
         index: The trajectory's number in the split.
         autoencoder: The latent space, if there is one.
         emulator: The emulator that makes the predictions, if any; on the device of the autoencoder.
+        training: The training split, of climatology.
 
     Raises:
-        DataError: No state is left after the context.
+        DataError: No state is left after the context, or no trajectory of the training data is as long.
         DivergedError: The autoencoder makes latents that are not finite. Rollouts may: their scores are not
             finite either, and count as lost.
     """
@@ -140,12 +145,12 @@ def evaluate_trajectory(
             "diverged, or a value of the trajectory is far out of range"
         )
     began = clock(space.device)
-    if emulator is not None:
-        drawn = _roll_out(config, split, index, truth, z, emulator)
-    elif config.subject == "autoencoder":
-        drawn = z[:, :, config.context :]
+    if config.subject == "climatology":
+        assert training is not None
+        predicted = _climatology(config, training, trajectory, start, future.shape[1])
     else:
-        drawn = z[:, :, config.context - 1 : config.context].expand(1, -1, future.shape[1], *split.grid)
+        drawn = _predict(config, split, index, truth, z, emulator)
+        predicted = _Predicted(len(drawn), lambda times: space.decode(drawn[:, :, times]), space.device)
     seconds = clock(space.device) - began
     twice = autoencoder is not None and emulator is not None
     target = space.decode(z[:, :, config.context :])[0] if twice else None
@@ -153,10 +158,19 @@ def evaluate_trajectory(
     targets = {"truth": future} | ({} if target is None else {"autoencoded": target})
     valid = inside(truth, split.system)
     valid = None if valid is None else valid[0, 0]
-    scored = _score(space, drawn, {name: each[evolving] for name, each in targets.items()}, evolving, valid)
+    eps = EPS * (space.standardise.variances() if config.eps == "relative" else torch.ones(len(truth)))
+    scored = _score(
+        predicted,
+        known[evolving],
+        {name: each[evolving] for name, each in targets.items()},
+        evolving,
+        valid,
+        eps[evolving],
+        max(1, config.chunk // predicted.members),
+    )
     if valid is not None:  # from here on, of the domain's cells alone
         future, known = future[..., valid], known[..., valid]
-    subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=len(drawn))
+    subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=predicted.members)
     channels = [split.system.channels[number] for number in evolving]
     rollouts: dict[str, tuple[Sequence[str], Tensor]] = {
         "stability": (channels, share_stable(future[evolving], scored.statistics))
@@ -179,7 +193,7 @@ def evaluate_trajectory(
         spectra=pa.concat_tables([spectra for _, spectra in tables]),
         example=scored.example.numpy(),
         moments=None if scored.moments is None else scored.moments.numpy(),
-        seconds=(seconds + scored.seconds) / (len(drawn) * future.shape[1]),
+        seconds=(seconds + scored.seconds) / (predicted.members * future.shape[1]),
     )
 
 
@@ -194,46 +208,105 @@ class _Scored:
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class _Predicted:
+    """How many members there are, a function of lead times that gives their states `(M, C, l, *grid)` in
+    physical units, and the device that makes them."""
+
+    members: int
+    states: Callable[[slice], Tensor]
+    device: torch.device
+
+
 def _score(
-    space: "_Space",
-    drawn: Tensor,
+    predicted: _Predicted,
+    known: Tensor,
     targets: dict[str, Tensor],
     evolving: Sequence[int],
     valid: Tensor | None,
+    eps: Tensor,
+    step: int,
 ) -> _Scored:
-    """Decode all members and score their channels that evolve, which targets have alone, in valid cells.
-
-    Scored at once are `space.chunk` states, or all members of one lead time.
-    """
-    seconds = 0.0
+    """Score the channels of all members that evolve, which targets have alone, in valid cells, `step` lead
+    times at once."""
+    seconds, length, last = 0.0, targets["truth"].shape[1], None
     parts: dict[str, list[Scores]] = {name: [] for name in targets}
     statistics, examples, moments = [], [], []
-    step = max(1, space.chunk // len(drawn))
-    for first in range(0, drawn.shape[2], step):
+    for first in range(0, length, step):
         times = slice(first, first + step)
-        began = clock(space.device)
+        began = clock(predicted.device)
         with np.errstate(over="ignore"):  # a rollout that has blown up
-            members = space.decode(drawn[:, :, times])
+            members = predicted.states(times)
         examples.append(blank(members[:2].cpu(), valid))
         ensemble = torch.stack([members.mean(0), members.std(0, correction=0)])
         moments.append(blank(ensemble.cpu(), valid))
-        seconds += clock(space.device) - began
+        seconds += clock(predicted.device) - began
         states = {name: target[:, times].to(members) for name, target in targets.items()}
         if len(evolving) < members.shape[1]:
             members = members[:, evolving]
         cells = None if valid is None else valid.to(members.device)
-        scores, own = score_ensemble(states, members, spatial=members.ndim - 3, valid=cells)
+        spatial = members.ndim - 3
+        scores, own = score_ensemble(states, members, spatial=spatial, valid=cells, eps=eps[:, None])
         statistics.append(own)
+        before = known[:, None].to(members) if last is None else last
+        last = members[:, :, -1:]
         for name, part in scores.items():
-            parts[name].append(part)
+            if first == 0:
+                start = known[:, None].to(members)
+            else:
+                start = targets[name][:, first - 1 : first].to(members)
+            u = torch.cat([start, states[name]], 1)
+            v = torch.cat([before.expand_as(last), members], 2)
+            of_cells = [x.flatten(-spatial) if cells is None else x[..., cells] for x in (u, v)]
+            parts[name].append(dataclasses.replace(part, metrics=part.metrics | increment_scores(*of_cells)))
     joined = {name: join_scores(part, 1) for name, part in parts.items()}
-    both = torch.cat(moments, 2) if len(drawn) > 1 else None
+    both = torch.cat(moments, 2) if predicted.members > 1 else None
     return _Scored(joined, join_statistics(statistics), torch.cat(examples, 2), both, seconds)
 
 
 def blank(states: Tensor, valid: Tensor | None) -> Tensor:
     """States `(..., *grid)` as pictures show them: NaN where `valid`, `(*grid)`, is False, if it is given."""
     return states if valid is None else torch.where(valid, states, torch.nan)
+
+
+def _predict(
+    config: EvaluationConfig,
+    split: WellSplit,
+    index: int,
+    truth: Tensor,
+    z: Tensor,
+    emulator: Emulator | None,
+) -> Tensor:
+    """All members of a trajectory after the context in the emulator's space, shape `(M, C, L - K, *grid)`."""
+    if emulator is not None:
+        return _roll_out(config, split, index, truth, z, emulator)
+    if config.subject == "autoencoder":
+        return z[:, :, config.context :]
+    length = z.shape[2] - config.context
+    return z[:, :, config.context - 1 : config.context].expand(-1, -1, length, *z.shape[3:])
+
+
+def _climatology(
+    config: EvaluationConfig, training: WellSplit, trajectory: TrajectoryRef, start: int, length: int
+) -> _Predicted:
+    """Trajectories of the training data, drawn by the seed and the trajectory, at the same times."""
+    first = start + config.context * config.stride
+    stop = first + (length - 1) * config.stride + 1
+    long_enough = [i for i, each in enumerate(training.trajectories) if each.steps >= stop]
+    if not long_enough:
+        raise DataError(
+            f"no trajectory of the training data of {training.system.name} has {stop} states, as "
+            f"{trajectory.id} has, so that it has no climatology; evaluate without it"
+        )
+    order = numpy_generator(config.seed, "climatology", trajectory.id).permutation(long_enough)
+    chosen = [int(index) for index in order[: config.members]]
+
+    def states(times: slice) -> Tensor:
+        begin, end, _ = times.indices(length)
+        low, high = first + begin * config.stride, first + (end - 1) * config.stride + 1
+        return torch.stack([training.read(index, low, high, config.stride) for index in chosen])
+
+    return _Predicted(len(chosen), states, torch.device("cpu"))
 
 
 def _roll_out(

@@ -98,10 +98,9 @@ class Progress:
         self._print(escape(text))
 
     def show(self, table: RenderableType) -> None:
-        """Print a table as it is; rich takes a log for 80 columns wide."""
-        self.console.print(
-            table, width=None if self.console.is_terminal else TABLE_WIDTH, crop=False, no_wrap=True
-        )
+        """Print a table as it is; rich takes a log for 80 columns wide, and prints none that is wider."""
+        wide = self.console if self.console.is_terminal else Console(file=self.console.file, width=TABLE_WIDTH)
+        wide.print(table, crop=False, no_wrap=True)
 
     def _print(self, markup: str) -> None:
         self.logged_at = self.clock()

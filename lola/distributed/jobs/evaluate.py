@@ -53,6 +53,7 @@ from lola.storage.stages import Stage, atomic_path, read_manifest
 
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
 COMPLETION_FILE = "seconds"  # written last: a part that has it is complete
+TURN_S = 60.0  # seconds without a task, once one has run, before it is logged: evaluations take turns
 TASKS_PER_WORKER = 4  # so that workers end at about the same time, and a lost task loses little
 
 
@@ -241,6 +242,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     reminder = Reminder(lambda: describe_pending("", request, at_least=len(tasks)), event_log.notice)
     while tasks:
         finished = wait_for_any(ray.wait, tasks, reminder)
+        reminder.first = TURN_S
         reminder.restart()
         mine = tasks.pop(finished)
         try:

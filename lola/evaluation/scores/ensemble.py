@@ -11,15 +11,15 @@ over the grid with Bessel's correction,
     variance      Var[u], by which tables normalise what they have averaged
     correlation   of the anomalies of u and v from their means over the grid
 
-and `skill_low` ... `spread_tail` are skill and spread with <.> the mean over the modes of a band of wavenumbers
-instead (Parseval). The eps of the paper is 1e-6 in the squared unit of the field; evaluations take it relative
-to the variance of the training data by default, so that scores do not depend on units.
+and `skill_low` ... `spread_tail` are skill and spread with <.> the mean over the modes of a band of
+wavenumbers instead (Parseval). The eps of the paper is 1e-6 in the squared unit of the field; evaluations
+take it relative to the variance of the training data by default, so that scores do not depend on units.
 
 If truth and members are exchangeable, skill and spread are equal in expectation of their squares (Eqs. 10 and
 13). The factor (M + 1) / (M - 1), which corrects for the finite ensemble, is applied here, once: the ratio
 spread / skill needs no other, and squares are averaged over trajectories before dividing. `distribution`
-defines the CRPS and the rank histogram, `intervals` their coverage, `multivariate` the scores of whole fields,
-and `spectra` everything in Fourier space.
+defines the CRPS and the rank histogram, `intervals` their coverage, `multivariate` the scores of whole
+fields, and `spectra` everything in Fourier space.
 
 With a mask, means over the grid are over the cells of the domain; for everything in Fourier space, the cells
 outside have the mean of those inside, of every member and time its own, so that they add no power but that of
@@ -127,7 +127,9 @@ def score_ensemble(
     leading, grid = members.shape[1 : members.ndim - spatial], members.shape[members.ndim - spatial :]
     members = members.reshape(len(members), -1, *grid)
     rows = {name: target.reshape(-1, *grid) for name, target in targets.items()}
-    regularisers = torch.as_tensor(eps, dtype=members.dtype, device=members.device).expand(leading).reshape(-1)
+    regularisers = (
+        torch.as_tensor(eps, dtype=members.dtype, device=members.device).expand(leading).reshape(-1)
+    )
     scores: dict[str, list[Scores]] = {name: [] for name in targets}
     statistics: list[MemberStatistics] = []
     scratch = threading.local()

@@ -1,9 +1,9 @@
 r"""Central intervals of an ensemble, and its error by its spread, cell by cell.
 
-The quantile q of an ensemble of M members with order statistics v_(1) <= ... <= v_(M) is interpolated linearly
-at the position q (M + 1), as an exchangeable truth is below v_(i) with probability i / (M + 1); positions
-beyond 1 and M are those of the smallest and the largest member. An interval [l, u] of coverage 1 - alpha has
-the interval score (Winkler, 1972; Gneiting and Raftery, 2007, Eq. 43)
+The quantile q of an ensemble of M members with order statistics v_(1) <= ... <= v_(M) is interpolated
+linearly at the position q (M + 1), as an exchangeable truth is below v_(i) with probability i / (M + 1);
+positions beyond 1 and M are those of the smallest and the largest member. An interval [l, u] of coverage
+1 - alpha has the interval score (Winkler, 1972; Gneiting and Raftery, 2007, Eq. 43)
 
     (u - l) + 2 / alpha (l - x)_+ + 2 / alpha (x - u)_+
 

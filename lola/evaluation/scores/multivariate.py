@@ -1,7 +1,7 @@
 r"""Proper scores of whole fields, which see whether members have the structure of the truth.
 
-For an ensemble v_1, ..., v_M of a truth u, ||.|| the root of the mean square over cells, the fair energy score
-(Gneiting and Raftery, 2007, Eq. 22; fair as in Ferro, 2014) is
+For an ensemble v_1, ..., v_M of a truth u, ||.|| the root of the mean square over cells, the fair energy
+score (Gneiting and Raftery, 2007, Eq. 22; fair as in Ferro, 2014) is
 
     energy = 1/M sum_m ||v_m - u|| - 1/(2 M (M - 1)) sum_{m,n} ||v_m - v_n||,
 
@@ -89,7 +89,7 @@ def _split_blocks(values: Tensor, spatial: int) -> Tensor:
 
 
 def _blocks_of(size: int) -> tuple[int, int]:
-    """The cells of a block along an axis, and the number of blocks; cells at its end that fill none are left."""
+    """The cells of a block along an axis, and the number of blocks that fit."""
     block = min(BLOCK, size)
     return block, size // block
 

@@ -91,3 +91,12 @@ def test_a_momentum_may_have_any_sign():
 def test_statistics_that_float32_cannot_hold_are_refused(std, message):
     with pytest.raises(DataError, match=message):
         Standardisation(dataclasses.replace(EULER, std=(std, *EULER.std[1:])))
+
+
+def test_variances_of_gaussian_channels_in_physical_units():
+    system = dataclasses.replace(EULER, mean=(0.2,) * 5, std=(0.6,) * 5)
+    found = Standardisation(system).variances()
+    lognormal = (math.exp(0.36) - 1) * math.exp(0.4 + 0.36)
+    transforms = {"identity": 0.36, "log1p": lognormal}
+    expected = [transforms[name] for name in system.transforms]
+    torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-6, atol=0)

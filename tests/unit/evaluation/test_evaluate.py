@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 
 import numpy as np
 import pandas as pd
@@ -8,8 +9,9 @@ import torch
 from lola.core.config import fingerprint
 from lola.core.errors import ConfigError, DataError, DivergedError
 from lola.data.description import EULER
+from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_split
-from lola.emulation.emulator import Emulator
+from lola.emulation.emulator import Emulator, map_states
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import SamplerConfig
@@ -52,6 +54,74 @@ def test_persistence_holds_the_last_known_state(split):
         state = u[1 + lead // 4]
         expected = np.sqrt(np.mean((u[1] - state) ** 2) / (state.var(ddof=1) + 1e-6))
         assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_persistence_with_an_autoencoder_holds_the_last_known_state_as_decoded(split, autoencoder):
+    config = EvaluationConfig(subject="persistence", trajectories=1, context=2, stride=4, eps="published")
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, 1, autoencoder=autoencoder, emulator=None)
+    scale = Standardisation(EULER)
+    known = split.read(0, 5, 6)
+    held = scale.inverse(
+        map_states(autoencoder.decode, map_states(autoencoder.encode, scale.forward(known[None]), 1), 1)
+    )
+    for (field, lead), value in column(scores.metrics, metric="skill", target="truth").items():
+        channel = EULER.channels.index(field)
+        error = split.read(0, 5 + lead, 6 + lead)[channel] - held[0, channel]
+        assert value == pytest.approx(error.square().mean().sqrt().item(), rel=1e-4)
+
+
+def test_climatology_is_of_training_trajectories_at_the_same_times(well, split):
+    config = EvaluationConfig(subject="climatology", trajectories=1, members=3, stride=4, chunk=6)
+    training = open_split(well, EULER, "train")
+    options = {"autoencoder": None, "emulator": None, "training": training}
+    scores = evaluate_trajectory(config, SUBJECT, split, 1, 2, **options)
+    assert set(scores.metrics["members"].to_pylist()) == {min(3, len(training.trajectories))}
+    means = [
+        np.mean([training.read(i, 2 + lead, 3 + lead)[0].numpy() for i in order], axis=0)
+        for lead, order in ((4, range(len(training.trajectories))),)
+    ]
+    if len(training.trajectories) <= 3:
+        np.testing.assert_allclose(scores.moments[0][0, :1], means[0], rtol=1e-5)
+    again = evaluate_trajectory(config.replace(chunk=64), SUBJECT, split, 1, 2, **options)
+    assert scores.metrics.equals(again.metrics)
+    other = evaluate_trajectory(config, SUBJECT, split, 0, 2, **options)
+    assert len(column(other.metrics, metric="crps")) == len(column(scores.metrics, metric="crps"))
+
+
+def test_a_training_split_that_is_too_short_has_no_climatology(well, split):
+    training = open_split(well, EULER, "train")
+    short = [dataclasses.replace(each, steps=5) for each in training.trajectories]
+    config = EvaluationConfig(subject="climatology", members=2)
+    with pytest.raises(DataError, match="no trajectory of the training data of euler has 21 states"):
+        evaluate_trajectory(
+            config,
+            SUBJECT,
+            split,
+            0,
+            0,
+            autoencoder=None,
+            emulator=None,
+            training=dataclasses.replace(training, trajectories=tuple(short)),
+        )
+
+
+def test_increments_are_those_between_successive_states_whatever_the_chunks(split):
+    config = EvaluationConfig(subject="persistence", stride=4)
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, 0, autoencoder=None, emulator=None)
+    chunked = evaluate_trajectory(
+        config.replace(chunk=2), SUBJECT, split, 0, 0, autoencoder=None, emulator=None
+    )
+    assert scores.metrics.num_rows == chunked.metrics.num_rows
+    truth = split.read(0, 0, 21, 4).double().numpy()
+    for each in (scores, chunked):
+        for (field, lead), value in column(each.metrics, metric="increments").items():
+            u = truth[EULER.channels.index(field)]
+            change = u[lead // 4] - u[lead // 4 - 1]
+            assert value == pytest.approx(np.abs(change).mean() / change.std(ddof=1), rel=1e-3)
+        for (field, lead), value in column(each.metrics, metric="autocorrelation").items():
+            u = truth[EULER.channels.index(field)]
+            expected = 1 - np.corrcoef(u[lead // 4].ravel(), u[lead // 4 - 1].ravel())[0, 1]
+            assert value == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_autoencoder_is_scored_on_the_states_that_emulators_predict(split, autoencoder):

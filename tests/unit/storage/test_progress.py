@@ -4,6 +4,7 @@ import time
 from types import SimpleNamespace
 
 from rich.console import Console
+from rich.table import Table
 
 import lola.core.waiting
 import lola.storage.progress
@@ -192,3 +193,12 @@ def test_sixty_files_are_few_lines(tmp_path, monkeypatch):
     lines = sweep.run(61, encode)
     assert len(lines) == 2 * 5  # the start, three lines and the end of each
     assert "latents  17/60  about 40 s left" in lines
+
+
+def test_tables_are_whole_where_the_console_is_no_terminal():
+    output = io.StringIO()
+    table = Table(*(f"column {i}" for i in range(5)), box=None)
+    table.add_row(*(f"0.{i} (160x, 16 steps, and more)" for i in range(5)))
+    Progress(Console(file=output, width=80)).show(table)
+    assert "0.4 (160x, 16 steps, and more)" in output.getvalue()
+    assert "…" not in output.getvalue()
