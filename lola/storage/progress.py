@@ -99,7 +99,9 @@ class Progress:
 
     def show(self, table: RenderableType) -> None:
         """Print a table as it is; rich takes a log for 80 columns wide, and prints none that is wider."""
-        wide = self.console if self.console.is_terminal else Console(file=self.console.file, width=TABLE_WIDTH)
+        wide = (
+            self.console if self.console.is_terminal else Console(file=self.console.file, width=TABLE_WIDTH)
+        )
         wide.print(table, crop=False, no_wrap=True)
 
     def _print(self, markup: str) -> None:

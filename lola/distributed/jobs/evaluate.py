@@ -233,7 +233,8 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     left = [part for part in parts if part.name not in committed]
     gpus = run.config.gpus if run.config.gpus >= 0 else gpus_per_task(run, cluster)
     size = parts_per_task(len(left), gpus, cluster)
-    run_ref = ray.put((run, split, parts[0]))
+    training = run.datasets.open(split.system, "train") if run.config.subject == "climatology" else None
+    run_ref = ray.put((run, split, training, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(run_ref, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     event_log, failures, first = EventLog(run.stage.folder), [], None
@@ -289,15 +290,22 @@ def parts_per_task(parts: int, gpus: float, cluster: ClusterResources) -> int:
 
 
 @ray.remote(num_cpus=1, max_retries=3)
-def _evaluate(shared: tuple[EvaluationRun, WellSplit, _Part], parts: list[_Part]) -> None:
+def _evaluate(shared: tuple[EvaluationRun, WellSplit, WellSplit | None, _Part], parts: list[_Part]) -> None:
     """Score parts, each into a temporary folder that is renamed; the first keeps its states."""
-    run, split, first = shared
+    run, split, training, first = shared
     models = _load(run.autoencoder, run.emulator, run.config)
     for part in parts:
         if part.committed:
             continue
         result = evaluate_trajectory(
-            run.config, run.subject, split, part.index, part.start, autoencoder=models[0], emulator=models[1]
+            run.config,
+            run.subject,
+            split,
+            part.index,
+            part.start,
+            autoencoder=models[0],
+            emulator=models[1],
+            training=training,
         )
         with atomic_path(part.folder, COMPLETION_FILE) as tmp_path:
             tmp_path.mkdir()
