@@ -19,8 +19,8 @@ from lola.evaluation.page.sweep_charts import (
     steps_chart,
 )
 from lola.evaluation.tables.aggregates import Aggregates
-from lola.evaluation.tables.cells import RATIO
 from lola.evaluation.tables.contexts import context_table
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import SPECTRUM
 from lola.evaluation.tables.significance import paired_table
 from lola.models.kinds import KINDS

@@ -12,8 +12,9 @@ import pandas as pd
 
 from lola.evaluation.page.charts import Axis, Chart, Choice, Series
 from lola.evaluation.scores.spectra import BANDS, band_limits
-from lola.evaluation.tables.cells import METHOD, RATIO
+from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.curves import MEAN, Curve
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import name_method
 from lola.evaluation.tables.paper import printed
 from lola.evaluation.tables.shown_metrics import UNITS
@@ -23,7 +24,13 @@ DASHES = ("6 4", "2 3", "10 3 2 3")  # of kinds that take one evaluation of thei
 AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
     "vrmse_member": Axis("VRMSE of single members", log=True),
+    "vrmse_pooled": Axis("pooled VRMSE of the ensemble's mean", log=True),
+    "crps_relative": Axis("CRPS over the deviation of the truth", log=True),
     RATIO: Axis("spread / skill", marks=[(1, "")]),
+    "coverage_90": Axis("coverage of the 90 % interval", marks=[(0.9, "")]),
+    "energy_block_relative": Axis("energy score of blocks over the deviation of the truth", log=True),
+    "correlation": Axis("correlation of the ensemble's mean with the truth"),
+    "increments": Axis("distance of the increments in time"),
     "crps": Axis("CRPS (unit of the field)", log=True),
     "nrmse": Axis("NRMSE of the ensemble's mean", log=True),
     "spectrum_rmse_low": Axis("error of the power at low wavenumbers", log=True),

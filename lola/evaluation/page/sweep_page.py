@@ -13,7 +13,7 @@ from lola.evaluation.page.figures import Example, example_states
 from lola.evaluation.page.film_player import Film
 from lola.evaluation.page.page import Page, Section
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
-from lola.evaluation.tables.cells import RATIO
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import beats_persistence, in_sentence, name_method
 from lola.evaluation.tables.significance import paired_table
 from lola.evaluation.tables.speed import Timing, speed_table

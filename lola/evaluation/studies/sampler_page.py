@@ -18,7 +18,7 @@ from lola.evaluation.studies.sampler_choice import (
     fewest_steps,
     log_errors,
 )
-from lola.evaluation.tables.cells import RATIO
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import name_metric
 
 CHOICES = {OWN: "this model", SHARED: "all models", PRESENT: "in use"}

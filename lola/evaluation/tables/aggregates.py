@@ -19,7 +19,7 @@ from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate_cells, na
 from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
 from lola.evaluation.tables.mean_spectra import mean_spectra
 from lola.evaluation.tables.paper import TABLES, paper_ranges, printed_table, printed_values
-from lola.evaluation.tables.shown_metrics import UNITS, metric_names
+from lola.evaluation.tables.shown_metrics import UNITS, charted, metric_names
 from lola.evaluation.tables.significance import ERRORS, trajectory_errors
 
 TARGETS = ("truth", "autoencoded")
@@ -59,7 +59,7 @@ class Aggregates:
                     found = cells.of(metric, target)
                     rows = estimate_cells(found, metric, _ranges(system, metric))
                     estimates.append(rows.assign(target=target))
-                    curves += curves_of(found, metric, target)
+                    curves += curves_of(found, metric, target) if charted([metric]) else ()
             errors.append(trajectory_errors(pair[0], [PAIRED], _ranges(system, PAIRED)))
             spectra.append(mean_spectra(pair[1]))
             del pair, cells  # before the next are read
@@ -100,7 +100,7 @@ class Aggregates:
     @property
     def metrics(self) -> list[str]:
         """The metrics that charts show."""
-        return metric_names(self.estimates["metric"])
+        return charted(self.estimates["metric"])
 
     def estimated(self, metric: str, ranges: Sequence[Range], target: str = "truth") -> pd.DataFrame:
         """The `lead_time_table` of a metric, which has its ranges."""
@@ -118,7 +118,7 @@ class Aggregates:
         """The estimates of every metric that charts show, against both targets."""
         parts = [
             self.table(metric, target).assign(target=target)
-            for metric in self.metrics
+            for metric in metric_names(self.estimates["metric"])
             if metric not in UNITS
             for target in TARGETS
         ]

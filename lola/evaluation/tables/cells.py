@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from lola.evaluation.tables.derived import DERIVED, SQUARED, Derived
+
 METHOD = [
     "model", "space", "compression", "sampler", "solver_steps", "members", "context", "overlap", "guidance"
 ]  # fmt: skip
-RATIO = "spread_skill_ratio"
-PARTS_OF_RATIO = ("spread", "skill")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Cells:
     Arguments:
         method: The values of the columns `METHOD`.
         trajectories, fields, lead_times: What the axes are; fields in order of appearance, others sorted.
-        values: With shape `(P, T, F, L)`: `P` is 1, or 2 for the squares of spread and skill.
+        values: With shape `(P, T, F, L)`: `P` is 1, or the number of statistics of a derived metric.
     """
 
     method: tuple
@@ -45,32 +45,44 @@ class CellTable:
 
     def __init__(self, metrics: pa.Table) -> None:
         self.found: dict[tuple[str, str], list[Cells]] = {}
+        squares: dict[tuple[str, str], list[Cells]] = {}
         metrics = metrics.unify_dictionaries()
         values = metrics["value"].to_numpy()
         values = np.where(np.isfinite(values), values, np.inf)
         place = [encode_column(metrics, name) for name in ("trajectory", "field", "lead_time")]
-        squares: dict[tuple, dict[str, Cells]] = {}
         for (target, metric, *key), rows in group_rows(metrics, ["target", "metric", *METHOD]):
             method = tuple(key)
             axes = [(numbers[rows], names) for numbers, names in place]
             self.found.setdefault((metric, target), []).append(_cells(method, axes, values[rows]))
-            if metric in PARTS_OF_RATIO and method[METHOD.index("members")] > 1:
+            if metric in SQUARED:
                 part = _cells(method, axes, values[rows] ** 2)
-                squares.setdefault((target, method), {})[metric] = part
-        for (target, _), parts in squares.items():
-            if len(parts) == len(PARTS_OF_RATIO):
-                spread, skill = (parts[name] for name in PARTS_OF_RATIO)
-                both = np.concatenate([spread.values, skill.values])
-                self.found.setdefault((RATIO, target), []).append(dataclasses.replace(spread, values=both))
+                squares.setdefault((metric, target), []).append(part)
+        self.parts = self.found | squares
+        for target in dict.fromkeys(target for _, target in self.found):
+            for metric, derived in DERIVED.items():
+                self._derive(metric, derived, target)
+
+    def _derive(self, metric: str, derived: Derived, target: str) -> None:
+        """Add the cells of a derived metric of the methods that have all its parts."""
+        found = [self.parts.get((name, target), []) for name in derived.parts]
+        parts = [{cells.method: cells for cells in part} for part in found]
+        for method, first in parts[0].items():
+            members = method[METHOD.index("members")]
+            if all(method in part for part in parts) and (members > 1 or not derived.ensemble):
+                values = [part[method].values for part in parts]
+                lost = np.any([np.isinf(value) for value in values], axis=0)
+                statistics = [np.where(lost, np.inf, each) for each in derived.statistics(values, members)]
+                cells = dataclasses.replace(first, values=np.concatenate(statistics))
+                self.found.setdefault((metric, target), []).append(cells)
 
     def of(self, metric: str, target: str = "truth") -> list[Cells]:
-        """The cells of every method that has a metric, or `spread_skill_ratio`, in order of the methods."""
+        """The cells of every method that has a metric, or a derived one, in order of the methods."""
         return self.found.get((metric, target), [])
 
     def metrics(self, target: str) -> list[str]:
-        """The metrics against a target, sorted, with `spread_skill_ratio` last."""
+        """The metrics against a target, sorted, with derived ones last."""
         found = [metric for metric, other in self.found if other == target]
-        return sorted(found, key=lambda metric: (metric == RATIO, metric))
+        return sorted(found, key=lambda metric: (metric in DERIVED, metric))
 
 
 def encode_column(table: pa.Table, name: str) -> tuple[np.ndarray, list]:

@@ -4,8 +4,8 @@ With the weights w of `lola.evaluation.tables.lead_times`, and for one field f o
 
     x_l = mean_f sum_t w_t x_tfl,    ratio_l = mean_f sqrt( sum_t w_t Spread_tfl^2 / sum_t w_t Skill_tfl^2 ),
 
-so that curves and tables agree where a range is one lead time. Trajectories that are too short for l have no
-weight there.
+and likewise other metrics of means, so that curves and tables agree where a range is one lead time.
+Trajectories that are too short for l have no weight there.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lola.evaluation.tables.cells import METHOD, Cells
+from lola.evaluation.tables.derived import combine
 from lola.evaluation.tables.lead_times import bootstrap_weights, weighted_means
 
 MEAN = "mean of all fields"
@@ -50,8 +51,7 @@ def curves_of(cells: Sequence[Cells], metric: str, target: str, draws: int = 100
         lost = np.isinf(parts)
         means = weighted_means(bootstrap_weights(count, draws), np.where(lost, 0, parts))
         means = np.where(lost.any(2, keepdims=True), np.nan, means)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            estimates = np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0]
+        estimates = combine(metric, means)
         estimates = np.concatenate([estimates.mean(0, keepdims=True), estimates])
         interval = np.full((2, len(estimates), len(method_cells.lead_times)), np.nan)
         if count > 1:

@@ -1,7 +1,8 @@
 r"""Tables of the tidy metrics by lead-time range, as the paper's Tables 6 to 10.
 
 A method is scored on trajectories t = 1 ... T, fields f and lead times l. With w_t the weight of a
-trajectory, a metric x and the spread-skill ratio over a range R of lead times are
+trajectory, a metric x and one that `derived` makes of means, such as the spread-skill ratio, are over a range
+R of lead times
 
     x_R     = mean_{f, l in R} sum_t w_t x_tfl,
     ratio_R = mean_{f, l in R} sqrt( sum_t w_t Spread_tfl^2 / sum_t w_t Skill_tfl^2 ).
@@ -27,7 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lola.core.keys import numpy_generator
-from lola.evaluation.tables.cells import METHOD, RATIO, Cells, CellTable
+from lola.evaluation.tables.cells import METHOD, Cells, CellTable
+from lola.evaluation.tables.derived import RATIO, combine
 from lola.models.kinds import kind_titles
 
 Range = tuple[int, int | None]
@@ -68,7 +70,7 @@ def lead_time_table(
 
     Arguments:
         metrics: Tidy rows of one system.
-        metric: The name of a metric of the rows, or `spread_skill_ratio`.
+        metric: The name of a metric of the rows, or of a derived one.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
         target: What was scored against, `truth` or `autoencoded`.
 
@@ -89,7 +91,7 @@ def estimate_cells(
         values = values_within(part, bounds)
         if values.size:
             key = dict(zip(METHOD, part.method, strict=True)) | {"metric": metric}
-            rows.append(key | {"range": name_range(bounds)} | _estimate(values, draws))
+            rows.append(key | {"range": name_range(bounds)} | _estimate(values, metric, draws))
     return sort_methods(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
 
 
@@ -105,16 +107,17 @@ def values_within(cells: Cells, bounds: Range) -> np.ndarray:
     return values[..., ~missing.all((0, 1))][:, ~missing.all((0, 2))]
 
 
-def _estimate(parts: np.ndarray, draws: int) -> dict[str, float]:
-    """The estimate of values with shape `(1, T, K)`, or of the ratio of squares with shape `(2, T, K)`."""
+def _estimate(parts: np.ndarray, metric: str, draws: int) -> dict[str, float]:
+    """The estimate of a metric of statistics with shape `(P, T, K)`."""
     count = parts.shape[1]
     unstable = int(np.isinf(parts).any(axis=(0, 2)).sum())
     if unstable:
         return {"value": np.inf, "low": np.nan, "high": np.nan, "trajectories": count, "unstable": unstable}
     means = weighted_means(bootstrap_weights(count, draws), parts)
     # A resampling may have no trajectory that is long enough for a lead time
-    estimates = np.nanmean(np.sqrt(means[0] / means[1]) if len(means) == 2 else means[0], axis=1)
-    low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
+    estimates = np.nanmean(combine(metric, means), axis=1)
+    with np.errstate(invalid="ignore"):  # resampled trajectories of a constant truth have no ratio
+        low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
     return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
 
 
@@ -132,7 +135,7 @@ def weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def estimate_means(means: np.ndarray, draws: int = 1000) -> dict[str, float]:
     """The estimate, with its interval, of means over lead times and fields, with shape `(T,)`."""
-    return _estimate(means[None, :, None], draws)
+    return _estimate(means[None, :, None], "", draws)
 
 
 @functools.lru_cache(maxsize=16)

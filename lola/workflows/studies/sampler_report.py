@@ -7,7 +7,7 @@ import pandas as pd
 from lola.evaluation.page.page import Page
 from lola.evaluation.studies.sampler_choice import ratio_table
 from lola.evaluation.studies.sampler_page import Study, findings, sections
-from lola.evaluation.tables.cells import RATIO
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import lead_time_table
 from lola.evaluation.tables.stored import read_table
 from lola.evaluation.trajectory import choose_parts

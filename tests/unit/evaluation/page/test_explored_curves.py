@@ -4,9 +4,10 @@ import pyarrow as pa
 import pytest
 from tidy_tables import curves, tidy
 
-from lola.evaluation.tables.cells import METHOD, RATIO
+from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.contexts import context_table
 from lola.evaluation.tables.curves import MEAN
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import lead_time_table
 from lola.evaluation.tables.significance import trajectory_errors
 

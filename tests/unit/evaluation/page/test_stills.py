@@ -9,7 +9,7 @@ from pages import aggregates
 from lola.evaluation.page.charts import Axis, Chart, Choice, Series
 from lola.evaluation.page.stills import palette, save_still, vega_lite
 from lola.evaluation.page.sweep_charts import lead_time_chart, spectrum_chart, steps_chart
-from lola.evaluation.tables.cells import RATIO
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import lead_time_table
 
 

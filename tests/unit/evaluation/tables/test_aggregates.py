@@ -10,8 +10,9 @@ import pytest
 from lola.data.description import TURBULENCE_GRAVITY_COOLING as SYSTEM
 from lola.evaluation.scores.rows import METRICS_SCHEMA, SPECTRA_SCHEMA
 from lola.evaluation.tables.aggregates import Aggregates
-from lola.evaluation.tables.cells import METHOD, RATIO, CellTable
+from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import MEAN
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import bootstrap_weights, name_range
 
 FIELDS, TRAJECTORIES, BINS = ("density", "pressure"), [f"t{i}" for i in range(5)], 7

@@ -5,8 +5,9 @@ import pytest
 from tidy_tables import tidy
 
 from lola.evaluation.scores.rows import model_key
-from lola.evaluation.tables.cells import RATIO, CellTable
+from lola.evaluation.tables.cells import CellTable
 from lola.evaluation.tables.curves import curves_of
+from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.formats import markdown
 from lola.evaluation.tables.lead_times import (
     SPECTRUM,
