@@ -22,6 +22,7 @@ from torch import Tensor
 from lola.core.errors import DataError, DivergedError
 from lola.core.keys import numpy_generator
 from lola.data.domain import inside
+from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.emulation.emulator import Emulator, map_states
@@ -172,12 +173,9 @@ def evaluate_trajectory(
         future, known = future[..., valid], known[..., valid]
     subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=predicted.members)
     channels = [split.system.channels[number] for number in evolving]
-    rollouts: dict[str, tuple[Sequence[str], Tensor]] = {
-        "stability": (channels, share_stable(future[evolving], scored.statistics))
-    }
-    invariants = conserved_quantities(split.system, trajectory.boundary)
-    rollouts |= drifts(invariants, channels, known[evolving], scored.statistics)
-    rollouts |= share_out_of_bounds(split.system.bounds, channels, scored.statistics)
+    rollouts = _of_rollouts(
+        split.system, trajectory, channels, known[evolving], future[evolving], scored.statistics
+    )
     tables = [
         tabulate(
             dataclasses.replace(subject, target=name),
@@ -195,6 +193,23 @@ def evaluate_trajectory(
         moments=None if scored.moments is None else scored.moments.numpy(),
         seconds=(seconds + scored.seconds) / (predicted.members * future.shape[1]),
     )
+
+
+def _of_rollouts(
+    system: System,
+    trajectory: TrajectoryRef,
+    channels: Sequence[str],
+    known: Tensor,
+    future: Tensor,
+    members: MemberStatistics,
+) -> dict[str, tuple[Sequence[str], Tensor]]:
+    """Stability, conservation and bounds: names of fields, and values `(fields, L)`."""
+    invariants = conserved_quantities(system, trajectory.boundary)
+    return {
+        "stability": (channels, share_stable(future, members)),
+        **drifts(invariants, channels, known, members),
+        **share_out_of_bounds(system.bounds, channels, members),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
