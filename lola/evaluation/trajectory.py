@@ -139,12 +139,7 @@ def evaluate_trajectory(
     space = _Space(split, autoencoder, config.chunk, _device(autoencoder, emulator))
     truth = split.read(index, start, trajectory.steps, config.stride)
     known, future = truth[:, config.context - 1], truth[:, config.context :]
-    z = space.encode(truth[None])
-    if not z.isfinite().all():
-        raise DivergedError(
-            f"{trajectory.id} ({trajectory.file}): its latents are not finite; the autoencoder has "
-            "diverged, or a value of the trajectory is far out of range"
-        )
+    z = _encode(space, trajectory, truth)
     began = clock(space.device)
     if config.subject == "climatology":
         assert training is not None
@@ -176,13 +171,14 @@ def evaluate_trajectory(
     rollouts = _of_rollouts(
         split.system, trajectory, channels, known[evolving], future[evolving], scored.statistics
     )
+    lead_times = config.stride * np.arange(1, future.shape[1] + 1)
     tables = [
         tabulate(
             dataclasses.replace(subject, target=name),
             scores,
             rollouts,
             channels=channels,
-            lead_times=config.stride * np.arange(1, future.shape[1] + 1),
+            lead_times=lead_times,
         )
         for name, scores in scored.scores.items()
     ]
@@ -193,6 +189,17 @@ def evaluate_trajectory(
         moments=None if scored.moments is None else scored.moments.numpy(),
         seconds=(seconds + scored.seconds) / (predicted.members * future.shape[1]),
     )
+
+
+def _encode(space: "_Space", trajectory: TrajectoryRef, truth: Tensor) -> Tensor:
+    """The latents of true states, with shape `(1, C', L, *grid')`."""
+    z = space.encode(truth[None])
+    if not z.isfinite().all():
+        raise DivergedError(
+            f"{trajectory.id} ({trajectory.file}): its latents are not finite; the autoencoder has "
+            "diverged, or a value of the trajectory is far out of range"
+        )
+    return z
 
 
 def _of_rollouts(
