@@ -12,7 +12,7 @@ in physical units, and these are scored before the next are decoded.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from lola.data.transforms import Standardisation
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.emulation.emulator import Emulator, map_states
 from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.evaluation.predicted import Predicted, climatology
 from lola.evaluation.scores.conservation import conserved_quantities
 from lola.evaluation.scores.ensemble import (
     EPS,
@@ -129,7 +130,7 @@ def evaluate_trajectory(
         training: The training split, of climatology.
 
     Raises:
-        DataError: No state is left after the context, or no trajectory of the training data is as long.
+        DataError: No state is left after the context.
         DivergedError: The autoencoder makes latents that are not finite. Rollouts may: their scores are not
             finite either, and count as lost.
     """
@@ -143,10 +144,10 @@ def evaluate_trajectory(
     began = clock(space.device)
     if config.subject == "climatology":
         assert training is not None
-        predicted = _climatology(config, training, trajectory, start, future.shape[1])
+        predicted = climatology(config, training, trajectory, start, future.shape[1])
     else:
         drawn = _predict(config, split, index, truth, z, emulator)
-        predicted = _Predicted(len(drawn), lambda times: space.decode(drawn[:, :, times]), space.device)
+        predicted = Predicted(len(drawn), lambda times: space.decode(drawn[:, :, times]), space.device)
     seconds = clock(space.device) - began
     twice = autoencoder is not None and emulator is not None
     target = space.decode(z[:, :, config.context :])[0] if twice else None
@@ -230,18 +231,8 @@ class _Scored:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class _Predicted:
-    """How many members there are, a function of lead times that gives their states `(M, C, l, *grid)` in
-    physical units, and the device that makes them."""
-
-    members: int
-    states: Callable[[slice], Tensor]
-    device: torch.device
-
-
 def _score(
-    predicted: _Predicted,
+    predicted: Predicted,
     known: Tensor,
     targets: dict[str, Tensor],
     evolving: Sequence[int],
@@ -306,29 +297,6 @@ def _predict(
         return z[:, :, config.context :]
     length = z.shape[2] - config.context
     return z[:, :, config.context - 1 : config.context].expand(-1, -1, length, *z.shape[3:])
-
-
-def _climatology(
-    config: EvaluationConfig, training: WellSplit, trajectory: TrajectoryRef, start: int, length: int
-) -> _Predicted:
-    """Trajectories of the training data, drawn by the seed and the trajectory, at the same times."""
-    first = start + config.context * config.stride
-    stop = first + (length - 1) * config.stride + 1
-    long_enough = [i for i, each in enumerate(training.trajectories) if each.steps >= stop]
-    if not long_enough:
-        raise DataError(
-            f"no trajectory of the training data of {training.system.name} has {stop} states, as "
-            f"{trajectory.id} has, so that it has no climatology; evaluate without it"
-        )
-    order = numpy_generator(config.seed, "climatology", trajectory.id).permutation(long_enough)
-    chosen = [int(index) for index in order[: config.members]]
-
-    def states(times: slice) -> Tensor:
-        begin, end, _ = times.indices(length)
-        low, high = first + begin * config.stride, first + (end - 1) * config.stride + 1
-        return torch.stack([training.read(index, low, high, config.stride) for index in chosen])
-
-    return _Predicted(len(chosen), states, torch.device("cpu"))
 
 
 def _roll_out(

@@ -209,7 +209,8 @@ class SweepPlan(BasePlan[SweepConfig]):
         if solver_steps is not None:
             assert config.sampler is not None
             return config.replace(sampler=config.sampler.replace(steps=solver_steps), stochastic=False)
-        known = {"autoencoder": "autoencoder", "persistence": "persistence"}.get(subject, "emulator")
+        baselines = {name: name for name in ("autoencoder", "persistence", "climatology")}
+        known = (baselines | {"autoencoded_persistence": "persistence"}).get(subject, "emulator")
         precision = config.precision if known == "emulator" else "float32"
         stochastic = model is not None and require_kind(model).stochastic
         return config.replace(sampler=None, subject=known, precision=precision, stochastic=stochastic)
@@ -264,10 +265,12 @@ class SweepPlan(BasePlan[SweepConfig]):
 
     def _evaluations(self) -> Iterator[Trial]:
         config = self.config
+        yield self._evaluate("climatology", None)
         yield self._evaluate("persistence", None)
         for channels in config.latent_channels:
             for weights in weights_of(config.autoencoder_training):
                 yield self._evaluate("autoencoder", channels, weights=weights)
+            yield self._evaluate("autoencoded_persistence", channels)
         # What predicts nothing has one context: further ones are of emulators.
         for context in (None, *config.contexts):
             for model, n in self.emulators:

@@ -21,7 +21,7 @@ from lola.evaluation.page.sweep_charts import (
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.contexts import context_table
 from lola.evaluation.tables.derived import RATIO
-from lola.evaluation.tables.lead_times import SPECTRUM
+from lola.evaluation.tables.lead_times import SPECTRUM, skill_scores
 from lola.evaluation.tables.significance import paired_table
 from lola.models.kinds import KINDS
 
@@ -122,6 +122,24 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
             "p": table["p"].map("{:.2g}".format),
             "p (Holm)": table["p_holm"].map("{:.2g}".format),
         }
+    )
+
+
+def proper(scores: Aggregates) -> Iterator[Section]:
+    """Scores of ensembles and single predictions that none can improve on by hedging."""
+    main = scores.main
+    table = main.table("crps_relative")
+    if not len(table):
+        return
+    yield Section(
+        "crps",
+        "Proper scores",
+        "CRPS over the deviation of the true field, both averaged over trajectories before dividing. Of a "
+        "single prediction it is the mean absolute error. The skill compares it to climatology, an ensemble "
+        "of training trajectories at the same times: 1 is perfect, 0 no better. The energy score is of "
+        "blocks of 8 cells, and sees whether members have the structure of the truth.",
+        table=pd.concat([table, skill_scores(table)], ignore_index=True),
+        chart=lead_time_chart(main.curves, ["crps_relative", "energy_block_relative", "vrmse_pooled"]),
     )
 
 

@@ -23,23 +23,31 @@ from lola.models.kinds import KINDS, kind_titles
 DASHES = ("6 4", "2 3", "10 3 2 3")  # of kinds that take one evaluation of their network
 AXES = {
     "vrmse": Axis("VRMSE of the ensemble's mean", log=True),
-    "vrmse_member": Axis("VRMSE of single members", log=True),
     "vrmse_pooled": Axis("pooled VRMSE of the ensemble's mean", log=True),
+    "vrmse_member": Axis("VRMSE of single members", log=True),
     "crps_relative": Axis("CRPS over the deviation of the truth", log=True),
     RATIO: Axis("spread / skill", marks=[(1, "")]),
     "coverage_90": Axis("coverage of the 90 % interval", marks=[(0.9, "")]),
     "energy_block_relative": Axis("energy score of blocks over the deviation of the truth", log=True),
     "correlation": Axis("correlation of the ensemble's mean with the truth"),
-    "increments": Axis("distance of the increments in time"),
-    "crps": Axis("CRPS (unit of the field)", log=True),
     "nrmse": Axis("NRMSE of the ensemble's mean", log=True),
     "spectrum_rmse_low": Axis("error of the power at low wavenumbers", log=True),
     "spectrum_rmse_mid": Axis("error of the power at middle wavenumbers", log=True),
     "spectrum_rmse_high": Axis("error of the power at high wavenumbers", log=True),
     "spectrum_rmse_tail": Axis("error of the power beyond the bands", log=True),
+    "increments": Axis("distance of the increments in time"),
     "stability": Axis("share of stable rollouts"),
     "out_of_bounds": Axis("share of rollouts out of bounds"),
+    "crps": Axis("CRPS (unit of the field)", log=True),
 }
+REFERENCE_DASHES = {
+    "climatology": "1 3",
+    "persistence": "2 4",
+    "autoencoded_persistence": "4 2 1 2",
+    "autoencoder": "8 4",
+}
+UNSEEN = ("climatology", "persistence", "autoencoded_persistence")
+"""What spectra are not shown of."""
 TARGETS = {"truth": "the truth", "autoencoded": "the auto-encoded truth"}
 VARIED = {"rate": "compression", **{key: key for key in METHOD[3:8]}}
 """Keys of curves that distinguish methods of one model, and their columns."""
@@ -174,7 +182,7 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
 def spectrum_chart(spectra: pd.DataFrame, shown: str) -> Chart:
     """The power spectrum of truth and methods, by field (one is shown first), lead time and rate."""
     rows = spectra[spectra["metric"].isin(["power_truth", "power_prediction"])]
-    rows = _thinned(rows[(rows["target"] == "truth") & (rows["model"] != "persistence")])
+    rows = _thinned(rows[(rows["target"] == "truth") & ~rows["model"].isin(UNSEEN)])
     varying = _varying(rows)
     series = []
     for (field, time), group in rows.groupby(["field", "lead_time"], sort=False):
@@ -270,7 +278,7 @@ def _line(
     guided = f", guided by {method['guidance']}" if method["guidance"] else ""
     emulator = method["space"] == "pixel" and model in kind_titles()
     colour = "guided" if guided else f"{base}-pixel" if emulator else base
-    dash = {"persistence": "2 4", "autoencoder": "8 4"}.get(base, "5 3" if model != base else "")
+    dash = REFERENCE_DASHES.get(base, "5 3" if model != base else "")
     label = name_method(pd.Series(dict(method))) + guided
     return {"label": label, "colour": colour, "keys": place | own, "dash": dash}
 

@@ -59,6 +59,7 @@ def _sections(
     yield from _example_sections(examples, film is not None)
     yield from sections.compression(scores, tables)
     yield from sections.significance(scores)
+    yield from sections.proper(scores)
     yield from sections.calibration(scores)
     yield from sections.spectra(scores)
     yield from sections.sampling(scores, tables)

@@ -1,4 +1,4 @@
-"""The most accurate emulator of each kind against persistence, as the last lines of a sweep."""
+"""The most accurate emulator of each kind against persistence and climatology: a sweep's last lines."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from lola.models.kinds import KINDS, kind_titles
 
 
 def best_table(table: pd.DataFrame) -> Table:
-    """For the console: kinds of emulators and persistence down, ranges of lead times across.
+    """For the console: kinds of emulators, persistence and climatology down, ranges of lead times across.
 
     A kind has the least VRMSE of its emulators in a space, chosen over each range as the report does, with
     raw or averaged weights.
@@ -34,9 +34,10 @@ def best_table(table: pd.DataFrame) -> Table:
         best = rows.loc[rows.groupby("range")["value"].idxmin()].set_index("range")
         where = " in pixel space" if space == "pixel" else ""
         shown.add_row(KINDS[kind].title + where, *(_cell(best.loc[name]) for name in ranges))
-    persistence = table[table["model"] == "persistence"].set_index("range")["value"]
-    if len(persistence):
-        shown.add_row(REFERENCES["persistence"], *(f"{persistence[name]:.3f}" for name in ranges))
+    for name in ("persistence", "climatology"):
+        values = table[table["model"] == name].set_index("range")["value"]
+        if len(values):
+            shown.add_row(REFERENCES[name], *(f"{values[each]:.3f}" for each in ranges))
     return shown
 
 

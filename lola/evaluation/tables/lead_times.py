@@ -35,11 +35,14 @@ from lola.models.kinds import kind_titles
 Range = tuple[int, int | None]
 
 REFERENCES = {
+    "climatology": "Climatology",
     "persistence": "Persistence",
+    "autoencoded_persistence": "Persistence, auto-encoded",
     "autoencoder": "Autoencoder alone",
     "autoencoder_ema": "Autoencoder alone (EMA)",
 }
 """What emulators are compared with, by the `model` column."""
+SKILL = "crps_skill"
 SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
 _CELL = ["target", "metric", "field", "lead_time", "trajectory"]
 COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
@@ -151,7 +154,7 @@ def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
 
 
 def sort_methods(table: pd.DataFrame) -> pd.DataFrame:
-    """Persistence, the autoencoders, then emulators: pixel space first, by rate and solver steps."""
+    """What emulators are compared with, then emulators: pixel space first, by rate and solver steps."""
     order = table.assign(
         model=table["model"].map(list(model_titles()).index), space=table["space"] == "latent"
     )
@@ -168,6 +171,25 @@ def beats_persistence(table: pd.DataFrame) -> pd.Series:
     bound = table["range"].map(persistence)
     emulator = table["model"].isin(kind_titles()) & bound.notna()
     return (table["value"] < bound).astype("boolean").where(emulator)
+
+
+def skill_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """One less the ratio of a score to climatology's over the same range, as the metric `crps_skill`.
+
+    Intervals are those of the score: climatology's estimate is taken as it is. Without climatology, no rows.
+
+    Arguments:
+        table: The `lead_time_table` of `crps_relative`.
+    """
+    climatology = table[table["model"] == "climatology"].set_index("range")["value"]
+    bound = table["range"].map(climatology[~climatology.index.duplicated()])
+    kept = bound.notna() & (table["model"] != "climatology")
+    skill = {
+        "value": 1 - table["value"] / bound,
+        "low": 1 - table["high"] / bound,
+        "high": 1 - table["low"] / bound,
+    }
+    return table.assign(metric=SKILL, **skill)[kept].drop(columns="paper", errors="ignore")
 
 
 def summarise(
@@ -271,7 +293,8 @@ def _flags(table: pd.DataFrame) -> pd.Series:
 def _best(table: pd.DataFrame) -> pd.Series:
     """The best emulator of each column: the least error, or the ratio nearest to 1 as a factor."""
     finite = table["value"].where(np.isfinite(table["value"]) & table["model"].isin(kind_titles()))
-    badness = finite.where(table["metric"] != RATIO, np.log(finite).abs())
+    badness = finite.where(table["metric"] != RATIO, np.log(finite.where(table["metric"] == RATIO)).abs())
+    badness = badness.where(table["metric"] != SKILL, -finite)
     return badness == badness.groupby([table["metric"], table["range"]]).transform("min")
 
 
@@ -288,5 +311,6 @@ def _cell(row: pd.Series) -> Cell:
 def heading(column: tuple[str, str]) -> str:
     """A column's heading for people, such as `1–20`, or `low 1–20` for a band of the spectrum."""
     metric, lead_times = column
-    band = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
-    return band + lead_times.replace("-", "–")
+    prefix = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
+    prefix = "skill " if metric == SKILL else prefix
+    return prefix + lead_times.replace("-", "–")

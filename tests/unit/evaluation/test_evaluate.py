@@ -88,21 +88,19 @@ def test_climatology_is_of_training_trajectories_at_the_same_times(well, split):
     assert len(column(other.metrics, metric="crps")) == len(column(scores.metrics, metric="crps"))
 
 
-def test_a_training_split_that_is_too_short_has_no_climatology(well, split):
+def test_climatology_of_shorter_trajectories_stays_in_their_last_states(well, split):
     training = open_split(well, EULER, "train")
-    short = [dataclasses.replace(each, steps=5) for each in training.trajectories]
-    config = EvaluationConfig(subject="climatology", members=2)
-    with pytest.raises(DataError, match="no trajectory of the training data of euler has 21 states"):
-        evaluate_trajectory(
-            config,
-            SUBJECT,
-            split,
-            0,
-            0,
-            autoencoder=None,
-            emulator=None,
-            training=dataclasses.replace(training, trajectories=tuple(short)),
-        )
+    short = dataclasses.replace(
+        training, trajectories=tuple(dataclasses.replace(each, steps=10) for each in training.trajectories)
+    )
+    config = EvaluationConfig(subject="climatology", members=1, stride=4)
+    options = {"autoencoder": None, "emulator": None}
+    scores = evaluate_trajectory(config, SUBJECT, split, 0, 0, **options, training=short)
+    whole = evaluate_trajectory(config, SUBJECT, split, 0, 0, **options, training=training)
+    np.testing.assert_array_equal(scores.example[0][:, :2], whole.example[0][:, :2])  # steps 4 and 8
+    last = scores.example[0][:, 2]
+    assert any(np.array_equal(last, training.read(i, 9, 10)[:, 0]) for i in range(len(training.trajectories)))
+    np.testing.assert_array_equal(scores.example[0][:, 3:], np.broadcast_to(last[:, None], (5, 2, 16, 16)))
 
 
 def test_increments_are_those_between_successive_states_whatever_the_chunks(split):

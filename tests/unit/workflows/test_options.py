@@ -255,7 +255,7 @@ def accepted_by_ray(training):
 def test_a_command_line_is_refused_in_one_line(arguments, message, capsys):
     presets = {"smoke": miniature.presets.smoke}
     with pytest.raises(SystemExit) as end:
-        parse(arguments, "sweep_compression.py", "Sweep.", presets, "smoke", ("system",))
+        parse(arguments, "sweep_compression.py", "Sweep.", presets, "smoke", {"system": "euler"})
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
@@ -264,5 +264,5 @@ def test_a_command_line_is_refused_in_one_line(arguments, message, capsys):
 def test_what_a_kind_lacks_may_be_given_after_it():
     presets = {"smoke": miniature.presets.smoke}
     options = ["--autoencoder.type", "TransformerAutoencoderConfig", "--autoencoder.patch-size", "8"]
-    config = parse(options, "sweep_compression.py", "Sweep.", presets, "smoke", ("system",))
+    config = parse(options, "sweep_compression.py", "Sweep.", presets, "smoke", {"system": "euler"})
     assert config.autoencoder.patch_size == 8

@@ -46,7 +46,7 @@ def test_every_stage_has_a_folder_of_its_own(config, tmp_path, well):
     folders = [
         step.stage.folder for trial in SweepPlan(config, tmp_path, well).trials for step in trial.steps
     ]
-    assert len(set(folders)) == len(folders) == 2 * 2 + 1 + 4 + 2 + 2 * 3 + 2
+    assert len(set(folders)) == len(folders) == 2 * 2 + 1 + 4 + 4 + 2 * 4 + 1
 
 
 def test_observations_add_evaluations_and_change_no_other_stage(config, tmp_path, well):
@@ -148,7 +148,8 @@ def test_other_architectures_have_stages_of_their_own(config, tmp_path, well):
     assert type(other).from_json(other.to_json()).to_json() == other.to_json()
     before, after = fingerprints(config, tmp_path, well), fingerprints(other, tmp_path, well)
     assert before.keys() == after.keys()
-    assert {name for name in before if before[name] == after[name]} == {"evaluation persistence-pixel"}
+    baselines = {"evaluation persistence-pixel", "evaluation climatology-pixel"}
+    assert {name for name in before if before[name] == after[name]} == baselines
     assert SweepPlan(other, tmp_path, well).compression(16) == 5 * 64 / 16
 
 

@@ -76,7 +76,7 @@ def test_data_of_charts_and_film_are_json_without_markup(written):
         assert "<" not in data
         assert json.loads(data)
     charts = json.loads(text.split('id="charts">')[1].split("</script>")[0])
-    shown = {"vrmse", "spread_skill", "rates", "reconstruction", "spectra", "coherence", "ranks"}
+    shown = {"vrmse", "spread_skill", "rates", "reconstruction", "spectra", "coherence", "ranks", "crps"}
     assert set(charts) == shown | {"solver_steps"}
 
 

@@ -14,6 +14,7 @@ from lola.evaluation.tables.lead_times import (
     beats_persistence,
     layout,
     lead_time_table,
+    skill_scores,
     summarise,
 )
 
@@ -213,3 +214,20 @@ def test_guided_methods_tell_what_guides_them_and_others_nothing():
     parts = [tidy([[1, 1, 1]], model="diffusion", guidance=name) for name in ("", "mmps subsample8")]
     rows = layout(lead_time_table(pa.concat_tables(parts), "vrmse", RANGES)).rows
     assert {row[0] for row in rows} == {"Diffusion", "Diffusion, guided by mmps subsample8"}
+
+
+def test_the_skill_is_against_climatology_over_the_same_range():
+    parts = [
+        tidy([[score] * 3] * 2, name, model=model, members=4)
+        for model, crps in (("climatology", 0.5), ("diffusion", 0.2), ("persistence", 0.75))
+        for name, score in (("crps", crps), ("variance", 1.0))
+    ]
+    table = lead_time_table(pa.concat_tables(parts), "crps_relative", RANGES)
+    skill = skill_scores(table)
+    assert dict(zip(skill["model"], skill["value"], strict=True)) == pytest.approx(
+        {"diffusion": 0.6, "persistence": -0.5}
+    )
+    assert not len(skill_scores(table[table["model"] != "climatology"]))
+    text = markdown(pd.concat([table, skill], ignore_index=True))
+    assert "skill 1–20" in text
+    assert "**0.600**" in text

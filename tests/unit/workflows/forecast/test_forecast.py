@@ -169,11 +169,11 @@ def test_what_is_printed_is_complete(tmp_path, well, capsys):
 
 def test_options_reach_the_sweep_and_its_results_keep_their_names():
     config = parse(
-        ["smoke", "--plan", "--cluster.gpus", "4"], "sweep", "", presets.SWEEPS, "mini", ("system",)
+        ["smoke", "--plan", "--cluster.gpus", "4"], "sweep", "", presets.SWEEPS, "mini", presets.GIVEN
     )
     assert (config.plan, config.cluster.gpus) == (True, 4)
     assert config.to_json() == presets.smoke().to_json()
-    chosen = parse(["--cluster.kind", "a100-80gb"], "plan", "", presets.SWEEPS, "paper", ("system",))
+    chosen = parse(["--cluster.kind", "a100-80gb"], "plan", "", presets.SWEEPS, "paper", {"system": "euler"})
     assert (chosen.cluster.kind, chosen.cluster.gpus) == ("a100-80gb", 16)
 
 

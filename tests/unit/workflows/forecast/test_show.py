@@ -24,7 +24,7 @@ from lola.workflows.studies.optimizer_plan import OptimizerPlan
 
 def command(module, *arguments):
     sweeps = {name: module.configure(preset) for name, preset in presets.SWEEPS.items()}
-    return parse(list(arguments), module.__name__, "", sweeps, "mini", ("system",))
+    return parse(list(arguments), module.__name__, "", sweeps, "mini", {"system": "euler"})
 
 
 def test_samples_are_those_of_the_data():
