@@ -13,6 +13,7 @@ in physical units, and these are scored before the next are decoded.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -142,8 +143,7 @@ def evaluate_trajectory(
     known, future = truth[:, config.context - 1], truth[:, config.context :]
     z = _encode(space, trajectory, truth)
     began = clock(space.device)
-    if config.subject == "climatology":
-        assert training is not None
+    if training is not None and config.subject == "climatology":
         predicted = climatology(config, training, trajectory, start, future.shape[1])
     else:
         drawn = _predict(config, split, index, truth, z, emulator)
@@ -172,20 +172,18 @@ def evaluate_trajectory(
     rollouts = _of_rollouts(
         split.system, trajectory, channels, known[evolving], future[evolving], scored.statistics
     )
-    lead_times = config.stride * np.arange(1, future.shape[1] + 1)
+    place: dict[str, Any] = {
+        "channels": channels,
+        "lead_times": config.stride * np.arange(1, future.shape[1] + 1),
+    }
     tables = [
-        tabulate(
-            dataclasses.replace(subject, target=name),
-            scores,
-            rollouts,
-            channels=channels,
-            lead_times=lead_times,
-        )
+        tabulate(dataclasses.replace(subject, target=name), scores, rollouts, **place)
         for name, scores in scored.scores.items()
     ]
+    metrics, spectra = map(pa.concat_tables, zip(*tables, strict=True))
     return Evaluation(
-        metrics=pa.concat_tables([metrics for metrics, _ in tables]),
-        spectra=pa.concat_tables([spectra for _, spectra in tables]),
+        metrics=metrics,
+        spectra=spectra,
         example=scored.example.numpy(),
         moments=None if scored.moments is None else scored.moments.numpy(),
         seconds=(seconds + scored.seconds) / (predicted.members * future.shape[1]),

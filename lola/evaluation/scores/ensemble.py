@@ -9,7 +9,7 @@ over the grid with Bessel's correction,
     skill         sqrt <(u - v)^2>                                                                       (11)
     spread        sqrt( (M + 1) / (M - 1) ) sqrt < 1/M sum_m (v_m - v)^2 >                                (12)
     variance      Var[u], by which tables normalise what they have averaged
-    correlation   of the anomalies of u and v from their means over the grid
+    correlation   of the anomalies of u and v from their means over the grid; 0 of a uniform field
 
 and `skill_low` ... `spread_tail` are skill and spread with <.> the mean over the modes of a band of
 wavenumbers instead (Parseval). The eps of the paper is 1e-6 in the squared unit of the field; evaluations
@@ -52,6 +52,8 @@ from lola.evaluation.scores.multivariate import (
 from lola.evaluation.scores.spectra import Binning, bands_of, cross, fourier, relative_rmse, square
 
 EPS = 1e-6
+TINY = torch.finfo(torch.float32).tiny
+"""Keeps correlations with uniform fields at 0."""
 RANKS = "rank_histogram"
 BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 """Members that are scored at once."""
@@ -289,7 +291,7 @@ def _score_target(
         "nrmse": (of_mean / (u.square().mean(grid) + eps)).sqrt(),
         "skill": of_mean.sqrt(),
         "variance": variance,
-        "correlation": (anomaly * of_prediction).sum(grid) / lengths,
+        "correlation": (anomaly * of_prediction).sum(grid) / lengths.clamp(min=TINY),
         "energy": of_members.sqrt().mean(0) - whole_field,
         "energy_block": block_energy_score(squares, blocks, spatial, target.valid),
         "variogram": variogram_score(target.whole, known.variogram, spatial, target.valid),

@@ -13,6 +13,8 @@ truth. The state before the first lead time is the last known one for all.
 import torch
 from torch import Tensor
 
+from lola.evaluation.scores.ensemble import TINY
+
 MEMBERS = 4
 """Members whose increments are sorted, which takes longer than all other scores of as many."""
 CELLS = 2**14
@@ -27,13 +29,13 @@ def increment_scores(u: Tensor, v: Tensor) -> dict[str, Tensor]:
 
     Returns:
         The scores with shape `(C, L)`. NaN or infinite where a value is not finite, or where the truth does
-        not change.
+        not change and members do.
     """
     step = -(-u.shape[-1] // CELLS)
     of_truth, of_members = (x[..., ::step].diff(dim=-2) for x in (u, v[:MEMBERS]))
     distance = (of_members.sort(-1).values - of_truth.sort(-1).values).abs_().mean((0, -1))
     change = _correlation(v).mean(0) - _correlation(u)
-    return {"increments": distance / of_truth.std(-1), "autocorrelation": change}
+    return {"increments": distance / of_truth.std(-1).clamp(min=TINY), "autocorrelation": change}
 
 
 def _correlation(x: Tensor) -> Tensor:
@@ -41,4 +43,4 @@ def _correlation(x: Tensor) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
     products = (centred[..., 1:, :] * centred[..., :-1, :]).sum(-1)
     lengths = torch.linalg.vector_norm(centred, dim=-1)
-    return products / (lengths[..., 1:] * lengths[..., :-1])
+    return products / (lengths[..., 1:] * lengths[..., :-1]).clamp(min=TINY)

@@ -118,7 +118,10 @@ def _estimate(parts: np.ndarray, metric: str, draws: int) -> dict[str, float]:
         return {"value": np.inf, "low": np.nan, "high": np.nan, "trajectories": count, "unstable": unstable}
     means = weighted_means(bootstrap_weights(count, draws), parts)
     # A resampling may have no trajectory that is long enough for a lead time
-    estimates = np.nanmean(combine(metric, means), axis=1)
+    cells = combine(metric, means)
+    existing = ~np.isnan(cells)
+    with np.errstate(invalid="ignore"):
+        estimates = np.where(existing, cells, 0).sum(1) / existing.sum(1)
     with np.errstate(invalid="ignore"):  # resampled trajectories of a constant truth have no ratio
         low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
     return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
