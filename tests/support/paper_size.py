@@ -7,6 +7,7 @@ The simulations' files and the kept states are sparse: of each there are a few s
 """
 
 import dataclasses
+import functools
 import json
 import resource
 import sys
@@ -25,7 +26,8 @@ from lola.data.well.writer import create_fields, write_layout
 from lola.distributed.jobs.evaluate import EXAMPLE, MOMENTS
 from lola.distributed.trials import Trial
 from lola.evaluation.evaluation_config import EvaluationConfig
-from lola.evaluation.scores.ensemble import RANKS
+from lola.evaluation.scores.ensemble import RANKS, score_ensemble
+from lola.evaluation.scores.intervals import BINNED, SPREAD_BINS
 from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
 from lola.evaluation.scores.spectra import Binning
 from lola.evaluation.trajectory import choose_parts
@@ -34,12 +36,9 @@ from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep_report import report_sweep
 
 SPECTRA = ("power_truth", "power_prediction", "coherence")
-METRICS = (
-    *("vrmse", "vrmse_member", "nrmse", "skill", "crps", "stability"),
-    *(f"spectrum_rmse_{band}" for band in ("low", "mid", "high", "tail")),
-)
 CONSTANTS = {"euler": ("gamma",), "rayleigh_benard": ("Rayleigh", "Prandtl")}
 TARGETS = ("truth", "autoencoded")
+ENSEMBLES = ("diffusion", "climatology")
 
 
 def write_well(root: Path, system: System) -> None:
@@ -78,6 +77,15 @@ def lead_times(plan: SweepPlan, config: EvaluationConfig, start: int) -> np.ndar
     return config.stride * np.arange(1, count + 1)
 
 
+@functools.cache
+def metrics_of(ensemble: bool) -> tuple[str, ...]:
+    """The metrics that an evaluation of an ensemble, or of a single member, has."""
+    found, _ = score_ensemble(
+        {"u": torch.rand(1, 1, 16, 16)}, torch.rand(1 + ensemble, 1, 1, 16, 16), spatial=2
+    )
+    return (*found["u"].metrics, "increments", "autocorrelation", "stability")
+
+
 def rows_of(keys: dict, axes: dict[str, list]) -> dict[str, np.ndarray | pa.Array]:
     """Key columns of rows, one for each combination along some axes."""
     numbers = np.indices([len(values) for values in axes.values()], np.int32).reshape(len(axes), -1)
@@ -97,7 +105,7 @@ def tables_of(plan: SweepPlan, trial: Trial, rng: np.random.Generator) -> tuple[
     """Metrics and spectra of an evaluation, of as many rows and bins as it would have."""
     step = trial.steps[0]
     config, tags = step.stage.config, step.tags
-    members = config.members if tags["model"] == "diffusion" else 1
+    members = config.members if tags["model"] in ENSEMBLES else 1
     keys = {
         "system": plan.system.name,
         "dataset": plan.data.fingerprint,
@@ -113,13 +121,14 @@ def tables_of(plan: SweepPlan, trial: Trial, rng: np.random.Generator) -> tuple[
     for start in config.starts:
         axes = {"target": targets, "trajectory": names, "field": plan.system.channels}
         axes |= {"lead_time": lead_times(plan, config, start)}
-        scalar = rows_of(keys | {"start": start}, axes | {"metric": (*METRICS, *["spread"] * (members > 1))})
+        scalar = rows_of(keys | {"start": start}, axes | {"metric": metrics_of(members > 1)})
         scalar["value"] = rng.lognormal(-1, 0.5, len(scalar["start"]))
         metrics.append(pa.table(scalar, schema=METRICS_SCHEMA))
-        for metric in (*SPECTRA, *[RANKS] * (members > 1)):
-            bins, first, width = (
-                (members + 1, 0.0, 1.0) if metric == RANKS else (len(edges), edges[0], edges[0])
-            )
+        of_ensembles = {RANKS: members + 1} | dict.fromkeys(BINNED, SPREAD_BINS)
+        for metric in (*SPECTRA, *(of_ensembles if members > 1 else ())):
+            bins, first, width = len(edges), edges[0], edges[0]
+            if metric in of_ensembles:
+                bins, first, width = of_ensembles[metric], 0.0, 1.0
             rows = rows_of(keys | {"start": start}, axes | {"metric": [metric]})
             count = len(rows["start"])
             values = rng.random(count * bins, np.float32) + 0.1
@@ -140,7 +149,7 @@ def trajectories_of(plan: SweepPlan, config: EvaluationConfig) -> list[str]:
 def keep_states(plan: SweepPlan, trial: Trial) -> None:
     """The states of the first trajectory, sparse."""
     stage, config = trial.steps[0].stage, trial.steps[0].stage.config
-    ensemble = trial.steps[0].tags["model"] == "diffusion"
+    ensemble = trial.steps[0].tags["model"] in ENSEMBLES
     states = (
         len(plan.system.channels),
         len(lead_times(plan, config, config.starts[0])),
