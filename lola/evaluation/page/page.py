@@ -16,7 +16,7 @@ from lola.evaluation.page.figures import save_figure
 from lola.evaluation.page.film_player import Film, pack
 from lola.evaluation.page.stills import ASSETS, save_still
 from lola.evaluation.tables.formats import latex, markdown, plain_latex, plain_markdown
-from lola.evaluation.tables.lead_times import Layout, heading, layout
+from lola.evaluation.tables.lead_times import SPECTRUM, Layout, heading, layout, name_metric
 from lola.models.kinds import kind_colours
 from lola.storage.stages import atomic_path
 
@@ -148,5 +148,6 @@ def _groups(table: Layout | None) -> list[tuple[str, int]]:
     """Headings of metrics, each with its number of columns; none for a single metric."""
     metrics = [metric for metric, _ in table.columns] if table else []
     names = list(dict.fromkeys(metrics))
-    spans = [(name.removeprefix("spectrum_rmse_"), metrics.count(name)) for name in names]
+    titles = {name: name.removeprefix("spectrum_rmse_") for name in SPECTRUM}
+    spans = [(titles.get(name, name_metric(name)), metrics.count(name)) for name in names]
     return spans if len(names) > 1 else []

@@ -283,7 +283,8 @@ def in_sentence(name: str) -> str:
 
 
 def name_metric(metric: str) -> str:
-    names = {"vrmse": "VRMSE", "crps": "CRPS", RATIO: "spread/skill"}
+    names = {"vrmse": "VRMSE", "crps": "CRPS", "crps_relative": "CRPS / deviation", SKILL: "CRPS skill"}
+    names[RATIO] = "spread/skill"
     return names.get(metric, metric.replace("spectrum_rmse", "power,").replace("_", " "))
 
 
