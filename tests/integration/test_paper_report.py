@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parents[1] / "support" / "paper_size.py"
-EVALUATIONS = {"euler": 25, "rayleigh_benard": 25, "turbulence_gravity_cooling": 22}
+EVALUATIONS = {"euler": 29, "rayleigh_benard": 29, "turbulence_gravity_cooling": 26}
 NUMBERS = {"euler": 350e6, "rayleigh_benard": 200e6, "turbulence_gravity_cooling": 200e6}
 
 

@@ -57,7 +57,9 @@ def curves_of(cells: Sequence[Cells], metric: str, target: str, draws: int = 100
         if count > 1:
             # A resampling may have no trajectory that is long enough
             resampled = np.where(np.isnan(estimates[:, :1]), 0, estimates[:, 1:])
-            interval = np.nanquantile(resampled, [0.025, 0.975], axis=1)
+            # NumPy's quantiles with NaN take one column after the other
+            quantile = np.nanquantile if np.isnan(resampled).any() else np.quantile
+            interval = quantile(resampled, [0.025, 0.975], axis=1)
             interval[:, np.isnan(estimates[:, 0])] = np.nan
         for field, values, low, high in zip([MEAN, *method_cells.fields], estimates, *interval, strict=True):
             # A view would keep all resamplings
