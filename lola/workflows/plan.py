@@ -265,8 +265,8 @@ class SweepPlan(BasePlan[SweepConfig]):
 
     def _evaluations(self) -> Iterator[Trial]:
         config = self.config
-        yield self._evaluate("climatology", None)
         yield self._evaluate("persistence", None)
+        yield self._evaluate("climatology", None)
         for channels in config.latent_channels:
             for weights in weights_of(config.autoencoder_training):
                 yield self._evaluate("autoencoder", channels, weights=weights)
