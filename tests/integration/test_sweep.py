@@ -26,7 +26,7 @@ def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):
         "autoencoders": 1,
         "latents": 1,
         "emulators": 3,
-        "evaluations": 6,
+        "evaluations": 8,
         "reports": 1,
     }.items():
         manifests = list((storage / kind).glob("*/manifest.json"))
@@ -36,7 +36,8 @@ def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):
     assert "data:image/png;base64," in text
     assert 'src="http' not in text
     models = {key[3] for key in metrics(storage)}
-    assert models == {"persistence", "autoencoder", "diffusion", "neural_solver"}
+    references = {"persistence", "autoencoded_persistence", "climatology", "autoencoder"}
+    assert models == references | {"diffusion", "neural_solver"}
     assert unknown_files(storage) == [], "files are left behind that no manifest knows"
 
 
@@ -48,7 +49,7 @@ def test_mlflow_shows_a_parent_with_a_child_per_stage(undisturbed):
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     (parent,) = [run for run in runs if run.data.tags["lola.stage"] == "sweep"]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == len(runs) - 1 == 11
+    assert len(children) == len(runs) - 1 == 13
     assert {run.info.status for run in runs} == {"FINISHED"}
     scored = [
         run
