@@ -24,7 +24,7 @@ def main(config: Sync) -> None:
     with loading():
         from lola.storage.tracking import sync
 
-    sync(resolve_storage(config.storage), lambda text: print(text, flush=True))
+    sync(resolve_storage(config.storage, create=False), lambda text: print(text, flush=True))
 
 
 if __name__ == "__main__":

@@ -83,8 +83,8 @@ class EvaluationConfig(Config):
 
     @property
     def random(self) -> bool:
-        """Whether members are drawn: those of a stochastic emulator are."""
-        return self.sampler is not None or self.stochastic
+        """Whether members are drawn: those of a stochastic emulator and of climatology are."""
+        return self.sampler is not None or self.stochastic or self.subject == "climatology"
 
     @property
     def inference(self) -> InferenceConfig:

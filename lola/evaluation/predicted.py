@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lola.core.errors import DataError
 from lola.core.keys import numpy_generator
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.evaluation.evaluation_config import EvaluationConfig
@@ -22,12 +23,17 @@ class Predicted:
 
 
 def climatology(
-    config: EvaluationConfig, training: WellSplit, trajectory: TrajectoryRef, start: int, length: int
+    config: EvaluationConfig, training: WellSplit | None, trajectory: TrajectoryRef, start: int, length: int
 ) -> Predicted:
     """Trajectories of the training data, drawn by the seed and the trajectory, at the same times.
 
     They are those that last as long, or the longest, which then stay in their last states.
+
+    Raises:
+        DataError: There are no training data.
     """
+    if training is None:
+        raise DataError(f"climatology at {trajectory.id} needs the training data, which were not opened")
     first = start + config.context * config.stride
     stop = first + (length - 1) * config.stride + 1
     needed = min(stop, max(each.steps for each in training.trajectories))

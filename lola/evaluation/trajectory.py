@@ -143,7 +143,7 @@ def evaluate_trajectory(
     known, future = truth[:, config.context - 1], truth[:, config.context :]
     z = _encode(space, trajectory, truth)
     began = clock(space.device)
-    if training is not None and config.subject == "climatology":
+    if config.subject == "climatology":
         predicted = climatology(config, training, trajectory, start, future.shape[1])
     else:
         drawn = _predict(config, split, index, truth, z, emulator)

@@ -55,7 +55,7 @@ def clean(config: CleanConfig, log: Log) -> None:
         ConfigError: A path that is named is no unknown file or folder of such.
         StorageError: Another process holds the lease of what should be deleted; the rest is deleted.
     """
-    root = resolve_storage(config.storage)
+    root = resolve_storage(config.storage, create=False)
     found = Unneeded(root, config.interrupted)
     stages = found.stages if config.unused else []
     named = found.named(config.paths)

@@ -70,11 +70,14 @@ Location = Path | str
 """A local path, or a URL of any filesystem that fsspec knows."""
 
 
-def resolve_storage(option: str | None) -> AnyPath:
+def resolve_storage(option: str | None, *, create: bool = True) -> AnyPath:
     """The storage root: the option, else `LOLA_STORAGE`, else `~/lola-storage`, absolute and writable.
 
+    Arguments:
+        create: Whether a folder that does not exist is made.
+
     Raises:
-        StorageError: The root cannot be written, or its URL holds credentials.
+        StorageError: The root cannot be written, its URL holds credentials, or it does not exist.
     """
     root = option or os.environ.get("LOLA_STORAGE")
     if not root:
@@ -88,6 +91,8 @@ def resolve_storage(option: str | None) -> AnyPath:
         return open_root(root)
     refuse_mistyped_url(root, "storage")
     path = expand(root.removeprefix("file://"))
+    if not create and not path.exists():
+        raise StorageError(f"storage: {path} does not exist; give another --storage")
     probe = path / f".probe-{uuid.uuid4().hex}"
     try:
         make_folder(path)

@@ -14,6 +14,7 @@ from lola.data.systems import Invariant
 from lola.emulation.inference_config import Weights
 from lola.evaluation.scores.conservation import drift
 from lola.evaluation.scores.ensemble import RANKS, MemberStatistics, Scores, score_ensemble
+from lola.evaluation.scores.increments import increment_scores
 from lola.evaluation.scores.intervals import BINNED
 from lola.evaluation.scores.stability import share_stable
 
@@ -89,7 +90,10 @@ def stored_bytes(channels: tuple[str, ...], grid: tuple[int, ...], members: int)
     truth, ensemble = torch.zeros(1, 1, *grid), torch.zeros(few, 1, 1, *grid)
     subject = Subject(system="", dataset="", fingerprint="", model="", space="", compression=1.0)
     scores, statistics = score_ensemble({"truth": truth}, ensemble, spatial=len(grid))
-    rollouts = {"stability": (channels[:1], share_stable(truth, statistics))}
+    two = truth.flatten(2).expand(-1, 2, -1)
+    changes = increment_scores(two, ensemble.flatten(3).expand(-1, -1, 2, -1))
+    rollouts = {name: (channels[:1], values) for name, values in changes.items()}
+    rollouts["stability"] = (channels[:1], share_stable(truth, statistics))
     place: dict[str, Any] = {"channels": channels[:1], "lead_times": np.ones(1, np.int32)}
     metrics, spectra = tabulate(subject, scores["truth"], rollouts, **place)
     values = len(spectra["values"].combine_chunks().flatten()) + members - few

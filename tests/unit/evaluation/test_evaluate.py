@@ -103,6 +103,13 @@ def test_climatology_of_shorter_trajectories_stays_in_their_last_states(well, sp
     np.testing.assert_array_equal(scores.example[0][:, 3:], np.broadcast_to(last[:, None], (5, 2, 16, 16)))
 
 
+def test_climatology_without_training_data_is_an_error(split):
+    config = EvaluationConfig(subject="climatology")
+    assert config.random
+    with pytest.raises(DataError, match=r"climatology at .* needs the training data"):
+        evaluate_trajectory(config, SUBJECT, split, 0, 0, autoencoder=None, emulator=None)
+
+
 def test_increments_are_those_between_successive_states_whatever_the_chunks(split):
     config = EvaluationConfig(subject="persistence", stride=4)
     scores = evaluate_trajectory(config, SUBJECT, split, 0, 0, autoencoder=None, emulator=None)

@@ -8,6 +8,7 @@ import pytest
 from any_stage import stage
 
 from lola.core.errors import StorageError
+from lola.storage.cleaning import CleanConfig, clean
 from lola.storage.remote import redact_url
 from lola.storage.stages import atomic_path, read_manifest, resolve_storage, well_folder
 
@@ -68,6 +69,14 @@ def test_the_storage_root_is_absolute(tmp_path, monkeypatch):
     monkeypatch.setenv("LOLA_STORAGE", str(tmp_path / "other"))
     assert resolve_storage(None) == tmp_path / "other"
     assert stat.S_ISDIR(os.stat(tmp_path / "other").st_mode)
+
+
+def test_a_root_that_only_something_is_looked_for_in_is_not_made(tmp_path):
+    with pytest.raises(StorageError, match="mistyped does not exist; give another --storage"):
+        resolve_storage(str(tmp_path / "mistyped"), create=False)
+    with pytest.raises(StorageError, match="does not exist"):
+        clean(CleanConfig(storage=str(tmp_path / "mistyped")), print)
+    assert not list(tmp_path.iterdir())
 
 
 def hold(root, held):
