@@ -1,16 +1,19 @@
 """Train emulators, and the autoencoders and caches that they need, as stages that a sweep reuses."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
 
 from lola.core.cli import launch
 from lola.core.config import require
 from lola.core.waiting import loading
-from lola.models.emulator_config import EmulatorConfig
-from lola.models.kinds import KINDS, KindOption, require_kind
+from lola.models.kinds import KindOption, require_kind
 from lola.workflows import presets
 from lola.workflows.sweep import SweepConfig
+
+if TYPE_CHECKING:
+    from lola.workflows.emulators import PlannedEmulator
+    from lola.workflows.plan import SweepPlan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,13 +45,12 @@ class Emulators(SweepConfig):
         name = self.model.replace("-", "_")
         return self if name in self.emulators else self.replace(emulators=(*self.emulators, name))
 
-    def chosen(self) -> list[tuple[EmulatorConfig, int | None]]:
-        """The emulators, each with its latent channels."""
-        if self.space == "pixel":
-            assert self.pixel is not None
-            return [(self.pixel, None)]
-        model = self.emulator(KINDS[self.model.replace("-", "_")])
-        return [(model, n) for n in self.latent_channels]
+    def chosen(self, plan: "SweepPlan") -> Iterator["PlannedEmulator"]:
+        """The emulators, one for each number of latent channels and seed."""
+        name = self.model.replace("-", "_")
+        for one in plan.emulators:
+            if one.name == name and (one.latent_channels is None) == (self.space == "pixel"):
+                yield one
 
 
 def configure(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
@@ -66,7 +68,7 @@ def main(config: Emulators) -> None:
         from lola.workflows.forecast.show import show_sweep
         from lola.workflows.run import run_stages
 
-    choose = lambda plan: [plan.emulator(*choice) for choice in config.chosen()]  # noqa: E731
+    choose = lambda plan: map(plan.emulator, config.chosen(plan))  # noqa: E731
     if config.plan:
         show_sweep(config, choose)
     else:

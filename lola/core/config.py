@@ -107,13 +107,13 @@ class Config:
         Raises:
             ConfigError: Values are impossible; options have their whole names.
         """
-        for name, part in self._parts():
+        for name, part in self.parts():
             part.check_options(f"{path}{name}.")
         with prefix_options(path):
             self._check_values()
             self.validate()
 
-    def _parts(self) -> Iterator[tuple[str, "Config"]]:
+    def parts(self) -> Iterator[tuple[str, "Config"]]:
         """The configurations directly within this one, by their names on the command line."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

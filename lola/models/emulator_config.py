@@ -18,8 +18,8 @@ class EmulatorConfig(Config, abc.ABC):
 
     Arguments:
         network: The network.
-        warm_start: The emulator whose weights it starts from: in a sweep another kind, whose emulator at the
-            same rate is meant; else a finished stage's folder, name or fingerprint. By default none.
+        warm_start: The emulator whose weights it starts from: in a sweep another kind or arm, whose emulator
+            at the same rate is meant; else a finished stage's folder, name or fingerprint. By default none.
         masks: Which states are known in training: the first or the last of a window (published), or the first
             alone (forward).
         rollout_windows: Windows that a training sample has, each continued from the one before it.

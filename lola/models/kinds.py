@@ -5,7 +5,10 @@ both here in `lola.models`; a sweep with `--emulators ... NAME` then trains, eva
 options are on the command line if `SweepConfig` has a field of its name.
 """
 
+import contextlib
+import contextvars
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lola.core.config import require
@@ -119,6 +122,18 @@ KINDS: dict[str, EmulatorKind] = {
 }
 """All kinds by name, in the order of tables."""
 
+ARM_COLOURS = (
+    Colour("#00798c", "#45c4d8"),
+    Colour("#6a4c93", "#b79ae0"),
+    Colour("#7a6a00", "#d3bf3a"),
+    Colour("#3f7d20", "#8fce6a"),
+    Colour("#9c4f2e", "#e0a182"),
+    Colour("#2f4b7c", "#8ea6dd"),
+    Colour("#b0006d", "#f06bbd"),
+    Colour("#5c5c3d", "#b9b98a"),
+)
+"""The colours of arms, in their order; more arms share them."""
+
 if TYPE_CHECKING:
     KindOption = str
 else:
@@ -144,18 +159,48 @@ def require_kind(config: EmulatorConfig) -> EmulatorKind:
     return kind
 
 
+def arm_kind(kind: EmulatorKind, name: str, title: str, number: int) -> EmulatorKind:
+    """What tables and charts show of an arm of a sweep, an emulator of a kind under a name of its own.
+
+    Arguments:
+        title: Its name for people; if empty, the kind's with its name.
+        number: Its place among the arms, which decides its colour.
+    """
+    colour = ARM_COLOURS[number % len(ARM_COLOURS)]
+    title = title or f"{kind.title} ({name})"
+    return dataclasses.replace(kind, name=name, title=title, colour=colour, pixel_colour=colour)
+
+
+_arms: contextvars.ContextVar[tuple[EmulatorKind, ...]] = contextvars.ContextVar("_arms", default=())
+
+
+@contextlib.contextmanager
+def shown_with(arms: Iterable[EmulatorKind]) -> Iterator[None]:
+    """Let tables and charts know the names in the `model` column that are a sweep's arms (`arm_kind`)."""
+    token = _arms.set(tuple(arms))
+    try:
+        yield
+    finally:
+        _arms.reset(token)
+
+
+def shown_kinds() -> dict[str, EmulatorKind]:
+    """What the `model` column may name of emulators, in the order of tables: all kinds, then arms."""
+    return KINDS | {arm.name: arm for arm in _arms.get()}
+
+
 def kind_titles() -> dict[str, str]:
-    """The title of every kind by name, with averaged weights as further entries, in the order of tables."""
+    """The title of every emulator by name (see `shown_kinds`), averaged weights as further entries."""
     titles: dict[str, str] = {}
-    for kind in KINDS.values():
+    for kind in shown_kinds().values():
         titles |= {kind.name: kind.title, f"{kind.name}_ema": f"{kind.title} (EMA)"}
     return titles
 
 
 def kind_colours() -> dict[str, Colour]:
-    """The colours of charts by name: that of a kind, and `<kind>-pixel`."""
+    """The colours of charts by name: those of a kind or arm, and `<name>-pixel`."""
     found: dict[str, Colour] = {}
-    for kind in KINDS.values():
+    for kind in shown_kinds().values():
         found |= {kind.name: kind.colour, f"{kind.name}-pixel": kind.pixel_colour}
     return found
 

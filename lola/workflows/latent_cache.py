@@ -25,7 +25,7 @@ from lola.storage.stages import Stage, manifests, read_manifest
 from lola.storage.tracking import Tracker
 from lola.workflows.base_plan import stage_tags
 from lola.workflows.model_shape import read_model_config
-from lola.workflows.plan import cache_step
+from lola.workflows.steps import cache_step
 
 
 def plan_cache(

@@ -11,31 +11,34 @@ A trial needs only stages of trials before it.
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 from lola.core.config import Config, fingerprint
-from lola.data.systems import System
-from lola.data.well.datasets import Datasets
+from lola.core.errors import ConfigError
 from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
-from lola.distributed.jobs.encode import encode
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.jobs.train import TrainingRun, run_training
 from lola.distributed.trials import InputDataset, Step, Trial
-from lola.emulation.cache_config import CacheConfig
 from lola.emulation.inference_config import Weights
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
-from lola.models.autoencoder_config import CodecConfig
-from lola.models.emulator_config import EmulatorConfig
-from lola.models.kinds import KINDS, require_kind
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Kind, Location, Stage
-from lola.training.config import TrainingConfig
 from lola.workflows.base_plan import BasePlan, stage_tags
 from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.emulators import PlannedEmulator, plan_emulators
 from lola.workflows.model_shape import ModelShape
 from lola.workflows.setups import field_setup, latent_setup
+from lola.workflows.steps import (
+    autoencoder_step,
+    cache_step,
+    needed_trials,
+    recorded,
+    started_from,
+    training_trial,
+    weights_of,
+)
 from lola.workflows.sweep import Recipe, SweepConfig
 from lola.workflows.warm_start import Source
 
@@ -65,7 +68,7 @@ class SweepPlan(BasePlan[SweepConfig]):
         """The part of the plan that makes some stages: no trial and no step that they do not need."""
         part = copy.copy(self)
         part._goal, part.reported = goal, False
-        part.trials = _needed(self.trials, goal)
+        part.trials = needed_trials(self.trials, goal)
         return part
 
     def _split(self, name: str) -> str:
@@ -79,18 +82,29 @@ class SweepPlan(BasePlan[SweepConfig]):
         return (
             *map(self._statistics, self.first),
             *map(self._compression, config.latent_channels),
-            *(self._emulation(model, n) for model, n in self.emulators),
+            *map(self._emulation, self.emulators),
             *self.evaluations,
         )
 
-    @property
-    def emulators(self) -> Iterator[tuple[EmulatorConfig, int | None]]:
-        """The emulators, each with its latent channels, or None in pixel space, which is first."""
-        if self.config.pixel is not None:
-            yield self.config.pixel, None
-        for n in self.config.latent_channels:
-            for _, model in self.config.latent_emulators:
-                yield model, n
+    @functools.cached_property
+    def emulators(self) -> tuple[PlannedEmulator, ...]:
+        """The emulators, pixel space first, each after the one that it starts from."""
+        return tuple(plan_emulators(self.config))
+
+    def planned(self, name: str, n: int | None, seed: int | None = None) -> PlannedEmulator:
+        """The emulator of a kind or an arm, in latent space or (`n` None) in pixel space.
+
+        Arguments:
+            seed: Its training seed; by default the first of those that it is trained with.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        for one in self.emulators:
+            if (one.name, one.latent_channels) == (name, n) and seed in (None, one.seed):
+                return one
+        with_seed = "" if seed is None else f" with seed {seed}"
+        raise ConfigError(f"the sweep has no emulator {name} of {self.rate(n)}{with_seed}")
 
     @functools.cached_property
     def evaluations(self) -> tuple[Trial, ...]:
@@ -147,73 +161,83 @@ class SweepPlan(BasePlan[SweepConfig]):
             "latents", f"latents-{self.rate(n)}", self.config.cache, autoencoder=self.autoencoder(n)
         )
 
-    def emulator(self, model: EmulatorConfig, n: int | None) -> Stage:
-        """The stage of an emulator, in latent space or (`n` None) in pixel space."""
-        source = self._source(model, n)
+    def emulator(self, one: PlannedEmulator) -> Stage:
+        """The stage of an emulator."""
+        source, n = self._source(one), one.latent_channels
         recipe = Recipe(
-            model=model.replace(warm_start=None),  # the stage is an input, whatever its name
-            training=self.config.pixel_training if n is None else self.config.emulator_training,
+            model=one.model.replace(warm_start=None),  # the stage is an input, whatever its name
+            training=one.training,
             window=self.config.window,
             stride=self.config.evaluation.stride,
             symmetries=self.config.symmetries if n is None else "plain",
         )
         inputs: dict[str, Stage | Source] = {} if n is None else {"latents": self.cache(n)}
         inputs |= {} if source is None else {"warm_start": source}
-        return self._stage("emulators", f"{require_kind(model).name}-{self.rate(n)}", recipe, **inputs)
+        return self._stage("emulators", f"{one.name}-{self.rate(n)}{one.suffix}", recipe, **inputs)
 
-    def _source(self, model: EmulatorConfig, n: int | None) -> Source | None:
-        """The stage that an emulator starts from, if any: of the kind that it names, or a finished one."""
-        name = model.warm_start
+    def _source(self, one: PlannedEmulator) -> Source | None:
+        """The stage that an emulator starts from, if any: of its rate and seed, or a finished one."""
+        name, option = one.model.warm_start, one.candidate.option
         if name is None:
             return None
-        option = "pixel" if n is None else require_kind(model).option
-        if name in KINDS and n is not None:
-            other = self.config.emulator(KINDS[name])
-            stage, sizes = self.emulator(other, n), self._shape(other, n).sizes
-            return Source(option, stage.folder, stage.fingerprint, other, sizes, stage)
+        if (start := one.candidate.source) is not None:
+            other = self.planned(start.name, one.latent_channels, one.seed if self.config.seeds else None)
+            stage, sizes = self.emulator(other), self._shape(other).sizes
+            return Source(option, stage.folder, stage.fingerprint, other.model, sizes, stage)
         if (option, name) not in self._found:
             self._found[option, name] = Source.find(self.root, name, "emulators", option)
         return self._found[option, name]
 
-    def _shape(self, model: EmulatorConfig, n: int | None) -> ModelShape:
-        """An emulator's model on latent states, or (`n` None) on fields."""
-        if n is None:
-            return ModelShape.of_emulator(model, self.data, self.config.window)
-        codec = self.config.autoencoder.replace(latent_channels=n)
-        return ModelShape.of_emulator(model, self.data, self.config.window, codec, self.config.cache)
+    def _shape(self, one: PlannedEmulator) -> ModelShape:
+        """An emulator's model on latent states or on fields."""
+        if one.latent_channels is None:
+            return ModelShape.of_emulator(one.model, self.data, self.config.window)
+        codec = self.config.autoencoder.replace(latent_channels=one.latent_channels)
+        return ModelShape.of_emulator(one.model, self.data, self.config.window, codec, self.config.cache)
 
     def evaluation(
         self,
-        subject: str,
-        n: int | None,
-        model: EmulatorConfig | None = None,
+        subject: str | PlannedEmulator,
+        n: int | None = None,
         solver_steps: int | None = None,
         weights: Weights = "raw",
         guided: bool = False,
         context: int | None = None,
     ) -> Stage:
-        """The stage of an evaluation, of weights or their average, guided or not, at a further context."""
-        what = f"{model_key(subject, weights)}-{self.rate(n)}" + (f"-s{solver_steps}" if solver_steps else "")
+        """The stage of an evaluation, of weights or their average, guided or not, at a further context.
+
+        Arguments:
+            subject: An emulator, or the name of what else is scored.
+            n: The latent channels of what else is scored.
+        """
+        if isinstance(subject, str):
+            name, n, suffix, inputs = subject, n, "", {}
+        else:
+            name, n, suffix = subject.name, subject.latent_channels, subject.suffix
+            inputs = {"emulator": self.emulator(subject)}
+        what = f"{model_key(name, weights)}-{self.rate(n)}{suffix}"
+        what += f"-s{solver_steps}" if solver_steps else ""
         what += ("-guided" if guided else "") + (f"-k{context}" if context else "")
-        inputs = {} if n is None else {"autoencoder": self.autoencoder(n)}
-        if model is not None:
-            inputs["emulator"] = self.emulator(model, n)
-        config = self._scoring(subject, model, solver_steps, guided).replace(weights=weights)
+        if n is not None:
+            inputs["autoencoder"] = self.autoencoder(n)
+        config = self._scoring(subject, solver_steps, guided).replace(weights=weights)
         config = config.replace(context=context) if context else config
         return self._stage("evaluations", what, config, **inputs)
 
     def _scoring(
-        self, subject: str, model: EmulatorConfig | None, solver_steps: int | None, guided: bool
+        self, subject: str | PlannedEmulator, solver_steps: int | None, guided: bool
     ) -> EvaluationConfig:
         config = self.config.guided_evaluation() if guided else self.config.evaluation
         if solver_steps is not None:
             assert config.sampler is not None
             return config.replace(sampler=config.sampler.replace(steps=solver_steps), stochastic=False)
-        baselines = {name: name for name in ("autoencoder", "persistence", "climatology")}
-        known = (baselines | {"autoencoded_persistence": "persistence"}).get(subject, "emulator")
-        precision = config.precision if known == "emulator" else "float32"
-        stochastic = model is not None and require_kind(model).stochastic
-        return config.replace(sampler=None, subject=known, precision=precision, stochastic=stochastic)
+        if isinstance(subject, str):
+            scored = "persistence" if subject == "autoencoded_persistence" else subject
+            return config.replace(sampler=None, subject=scored, precision="float32", stochastic=False)
+        stochastic = subject.kind.stochastic
+        return config.replace(
+            sampler=None, subject="emulator", precision=config.precision, stochastic=stochastic
+        )
 
     def _statistics(self, stage: Stage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
@@ -240,10 +264,10 @@ class SweepPlan(BasePlan[SweepConfig]):
             f"autoencoder {self.rate(n)}", self.config.autoencoder_training, *steps, needs=self.first
         )
 
-    def _emulation(self, model: EmulatorConfig, n: int | None) -> Trial:
-        stage = self.emulator(model, n)
-        recipe, kind = cast(Recipe, stage.config), require_kind(model)
-        sizes, source = self._shape(model, n).sizes, self._source(model, n)
+    def _emulation(self, one: PlannedEmulator) -> Trial:
+        stage, n = self.emulator(one), one.latent_channels
+        recipe = cast(Recipe, stage.config)
+        sizes, source = self._shape(one).sizes, self._source(one)
         start = None if source is None else source.folder
         if n is None:
             setup = functools.partial(field_setup, recipe, self.datasets, self.system, sizes, start)
@@ -254,14 +278,14 @@ class SweepPlan(BasePlan[SweepConfig]):
             reads = InputDataset(cache.name, cache.fingerprint, "training", cache.folder)
             needs = (self.autoencoder(n), cache)
         if source is not None:
-            source.check(model, sizes)
+            source.check(one.model, sizes)
             needs += () if source.stage is None else (source.stage,)
         details: dict[str, Any] = {"autoencoder": None if n is None else self.autoencoder(n).name}
-        details |= started_from(source) | recorded(self.system)
+        details |= started_from(source) | recorded(self.system) | one.candidate.described
         run = TrainingRun(stage, recipe.training, setup, recipe.model, sizes, details)
-        tags = self._tags("emulator", kind.name, n)
+        tags = self._tags("emulator", one.name, n) | {"training_seed": one.seed}
         step = Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=(reads,))
-        return training_trial(f"{kind.name} {self.rate(n)}", recipe.training, step, needs=needs)
+        return training_trial(f"{one.name} {self.rate(n)}{one.suffix}", recipe.training, step, needs=needs)
 
     def _evaluations(self) -> Iterator[Trial]:
         config = self.config
@@ -273,104 +297,41 @@ class SweepPlan(BasePlan[SweepConfig]):
             yield self._evaluate("autoencoded_persistence", channels)
         # What predicts nothing has one context: further ones are of emulators.
         for context in (None, *config.contexts):
-            for model, n in self.emulators:
-                kind = require_kind(model)
-                training = config.pixel_training if n is None else config.emulator_training
-                for weights in weights_of(training):
-                    for steps in config.solver_steps if kind.sampler_steps else (None,):
-                        yield self._evaluate(kind.name, n, model, steps, weights, context=context)
-        for model, n in self.emulators if config.guidance is not None else ():
-            kind = require_kind(model)
-            if kind.sampler_steps and n is not None:
-                yield self._evaluate(kind.name, n, model, max(config.solver_steps), guided=True)
+            for one in self.emulators:
+                for weights in weights_of(one.training):
+                    for steps in config.solver_steps if one.kind.sampler_steps else (None,):
+                        yield self._evaluate(one, None, steps, weights, context=context)
+        for one in self.emulators if config.guidance is not None else ():
+            if one.kind.sampler_steps and one.latent_channels is not None:
+                yield self._evaluate(one, None, max(config.solver_steps), guided=True)
 
     def _evaluate(
         self,
-        subject: str,
+        subject: str | PlannedEmulator,
         n: int | None,
-        model: EmulatorConfig | None = None,
         steps: int | None = None,
         weights: Weights = "raw",
         **options: Any,
     ) -> Trial:
-        stage = self.evaluation(subject, n, model, steps, weights, **options)
-        subject = model_key(subject, weights)
+        stage = self.evaluation(subject, n, steps, weights, **options)
+        if isinstance(subject, str):
+            name, emulator = subject, None
+            seed = 0 if n is None else self.config.autoencoder_training.seed
+        else:
+            name, n, seed = subject.name, subject.latent_channels, subject.seed
+            emulator = self.emulator(subject)
         autoencoder = None if n is None else self.autoencoder(n)
-        emulator = None if model is None else self.emulator(model, n)
-        training = self.config.pixel_training if n is None else self.config.emulator_training
         step = evaluation_step(
             stage,
             self.system,
             self.datasets,
             dataset=self._split("test"),
             trajectories=self.data.trajectories["test"],
-            model=subject,
+            model=model_key(name, weights),
             compression=None if n is None else self.compression(n),
-            training_seed=training.seed,
+            training_seed=seed,
             autoencoder=autoencoder.folder if autoencoder else None,
             emulator=emulator.folder if emulator else None,
         )
         needs = self.first + tuple(stage for stage in (autoencoder, emulator) if stage is not None)
         return Trial(f"evaluation {stage.what}", (step,), needs)
-
-
-def cache_step(stage: Stage, model: AnyPath, datasets: Datasets, tags: dict[str, Any], files: int) -> Step:
-    """The encoding of a latent cache, whose stage is configured by a `CacheConfig`, of simulation files."""
-    assert isinstance(stage.config, CacheConfig)
-    run = functools.partial(encode, stage, model, datasets, stage.config)
-    return Step(stage, run, tags, files, reads=(InputDataset.of_well(stage, datasets, "encoding"),))
-
-
-def autoencoder_step(
-    stage: Stage,
-    data: DatasetInfo,
-    datasets: Datasets,
-    tags: dict[str, Any],
-    source: Source | None = None,
-) -> Step:
-    """The training of an autoencoder, whose stage is configured by a `Recipe`, perhaps from a source."""
-    recipe = cast(Recipe, stage.config)
-    shape = ModelShape.of_autoencoder(cast(CodecConfig, recipe.model), data)
-    if source is not None:
-        source.check(recipe.model, shape.sizes)
-    start = None if source is None else source.folder
-    setup = functools.partial(field_setup, recipe, datasets, data.system, shape.sizes, start)
-    details = recorded(data.system) | started_from(source)
-    run = TrainingRun(stage, recipe.training, setup, recipe.model, shape.sizes, details)
-    reads = (InputDataset.of_well(stage, datasets, "training"),)
-    return Step(stage, functools.partial(run_training, run), tags, recipe.training.steps, reads=reads)
-
-
-def recorded(system: System) -> dict[str, Any]:
-    """What the manifest of a model says of a system for which its name does not stand."""
-    return {"data": system.to_json()} if system.described else {}
-
-
-def started_from(source: Source | None) -> dict[str, Any]:
-    """What the manifest of a model says of the stage that it started from."""
-    return {} if source is None else {"warm_start": source.folder.name}
-
-
-def training_trial(name: str, training: TrainingConfig, *steps: Step, needs: tuple[Stage, ...] = ()) -> Trial:
-    """A trial that occupies the resources of all workers of a training."""
-    workers = training.most_workers
-    return Trial(name, steps, needs, cpus=training.cpus * workers, gpus=training.gpus * workers)
-
-
-def weights_of(training: TrainingConfig) -> tuple[Weights, ...]:
-    """Which weights of a model are evaluated."""
-    return ("raw", "ema") if training.ema else ("raw",)
-
-
-def _needed(trials: tuple[Trial, ...], goal: Iterable[Stage]) -> tuple[Trial, ...]:
-    """The trials that lead to some stages, each up to the last step that is needed."""
-    wanted = {stage.fingerprint for stage in goal}
-    kept: list[Trial] = []
-    for trial in reversed(trials):
-        steps = list(trial.steps)
-        while steps and steps[-1].stage.fingerprint not in wanted:
-            steps.pop()
-        if steps:
-            kept.insert(0, dataclasses.replace(trial, steps=tuple(steps)))
-            wanted |= {stage.fingerprint for stage in trial.needs}
-    return tuple(kept)

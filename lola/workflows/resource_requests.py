@@ -1,6 +1,6 @@
 """What the stages of a sweep or a study take of a cluster at the same time, at least."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from lola.core.config import Config, option_name
 from lola.distributed.cluster.resources import ResourceRequest, cluster_resources, require_feasible
@@ -33,9 +33,19 @@ def request_of(config: Config) -> ResourceRequest | None:
 def requests_by_option(config: object, stages: Iterable[Config]) -> dict[str, ResourceRequest]:
     """What the parts of a workflow's configuration that stages have take, by the options that hold them."""
     needed = {request_of(stage) for stage in stages}
-    parts = {option_name(name): value for name, value in vars(config).items() if isinstance(value, Config)}
-    requests = {name: request_of(part) for name, part in parts.items()}
+    requests = {option_name(name): request_of(part) for name, part in parts_of(config)}
     return {name: request for name, request in requests.items() if request is not None and request in needed}
+
+
+def parts_of(config: object) -> Iterator[tuple[str, Config]]:
+    """The parts of a workflow's configuration, and those of its arms, by their names on the command line."""
+    for name, value in vars(config).items():
+        if isinstance(value, Config):
+            yield name, value
+        elif isinstance(value, tuple):
+            for number, arm in enumerate(value):
+                if isinstance(arm, Config):
+                    yield from ((f"{name}.{number}.{option}", part) for option, part in arm.parts())
 
 
 def check_resources(config: object, trials: Iterable[Trial]) -> None:

@@ -28,7 +28,7 @@ from lola.training.peak import emulates_bfloat16
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.plan import SweepPlan
-from lola.workflows.resource_requests import check_resources
+from lola.workflows.resource_requests import check_resources, parts_of
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.sweep_report import report_sweep, summarise_sweep
 from lola.workflows.workflow_config import WorkflowConfig
@@ -127,7 +127,7 @@ def _prepare(
 
 def emulated_options(config: WorkflowConfig) -> list[str]:
     """The options that ask a processor for bfloat16, if this one emulates it."""
-    stages = {name: value for name, value in vars(config).items() if hasattr(value, "precision")}
+    stages = {name: value for name, value in parts_of(config) if hasattr(value, "precision")}
     chosen = [name for name, value in stages.items() if value.precision == "bfloat16" and not value.gpus]
     return (
         [f"--{name.replace('_', '-')}.precision" for name in chosen] if chosen and emulates_bfloat16() else []

@@ -10,10 +10,11 @@ from lola.core.config import (
     Config,
     Distinct,
     DistinctOrNone,
+    ListRule,
+    NonNegativeInt,
     Size,
     Within,
     added_field,
-    option_name,
     prefix_options,
     require,
 )
@@ -34,6 +35,7 @@ from lola.models.unet_config import UNetConfig
 from lola.simulate.simulators import Simulation
 from lola.training.config import TrainingConfig
 from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.emulators import EmulatorArmConfig, find_candidates
 from lola.workflows.workflow_config import WorkflowConfig
 
 ENSEMBLE_BYTES = 32e9  # of the members of a trajectory, which an evaluation holds
@@ -51,6 +53,11 @@ class SweepConfig(WorkflowConfig):
         autoencoder_training: How autoencoders are trained.
         cache: Options of the latent caches.
         emulators: The kinds of latent emulators.
+        arms: Further emulators, each with a name, to compare with those of the kinds.
+        seeds: Training seeds of every emulator; autoencoders, which emulators share, keep that of their
+            training. Default: the seed of each training.
+        seeds_at: Latent channels at which emulators are trained with all seeds; elsewhere, also in pixel
+            space, with the first one alone. Default: everywhere.
         diffusion: The latent diffusion model.
         neural_solver: The latent neural solver.
         crps_ensemble: The latent ensemble that is trained with the CRPS.
@@ -76,6 +83,9 @@ class SweepConfig(WorkflowConfig):
     autoencoder_training: TrainingConfig
     cache: CacheConfig
     emulators: Distinct[str] = added_field(("neural_solver", "diffusion"))
+    arms: Annotated[tuple[EmulatorArmConfig, ...], ListRule(empty=True, repeats=True)] = added_field(())
+    seeds: DistinctOrNone[NonNegativeInt] = added_field(())
+    seeds_at: DistinctOrNone[Size] = added_field(())
     diffusion: DiffusionConfig
     neural_solver: NeuralSolverConfig
     crps_ensemble: CRPSEnsembleConfig | None = added_field(None)
@@ -95,11 +105,12 @@ class SweepConfig(WorkflowConfig):
         check_simulation(self.system, self.simulation)
         for name in self.emulators:
             require(name in KINDS, f"--emulators: unknown kind {name!r}; choose from {', '.join(KINDS)}")
-            self._started_from(KINDS[name])
-        require(
-            self.pixel is None or self.pixel.warm_start not in KINDS,
-            "--pixel.warm-start must name a finished stage: a sweep has one emulator in pixel space",
-        )
+        find_candidates(self)
+        for n in self.seeds_at:
+            require(
+                n in self.latent_channels and len(self.seeds) > 1,
+                f"--seeds-at {n} needs several --seeds, and {n} among --latent-channels",
+            )
         context = self.evaluation.context
         require(
             context not in self.contexts,
@@ -136,27 +147,24 @@ class SweepConfig(WorkflowConfig):
 
         codec = self.autoencoder.replace(latent_channels=max(self.latent_channels))
         ModelShape.of_autoencoder(codec, data).fit("autoencoder")
-        emulators = [(kind.option, model) for kind, model in self.latent_emulators]
-        emulators += [] if self.pixel is None else [("pixel", self.pixel)]
-        spans = {option: self._span(model, option, data.steps) for option, model in emulators}
+        candidates = find_candidates(self)
+        spans = [self._span(one.model, one.option, data.steps) for one in candidates]
         latent = latent_grid(codec, data.grid)
         self._fit_evaluations(data, latent)
-        for kind, model in self.latent_emulators:
-            ModelShape.of_emulator(model, data, self.window, codec, self.cache).fit(kind.name)
         item = np.dtype(self.cache.dtype).itemsize
-        for kind, model in self.latent_emulators:
-            windows = latent_windows(
-                data, latent, codec.latent_channels, item, spans[kind.option], self.cache.variants
+        for one in candidates:
+            read = () if one.pixel else (codec.replace(latent_channels=one.most_channels), self.cache)
+            ModelShape.of_emulator(one.model, data, self.window, *read).fit(one.option)
+        for one, span in zip(candidates, spans, strict=True):
+            windows = (
+                field_windows(data, span)
+                if one.pixel
+                else latent_windows(data, latent, one.most_channels, item, span, self.cache.variants)
             )
-            with prefix_options("emulator_training."):
-                fit_training(self.emulator_training, windows, model.training_states(self.window))
+            with prefix_options(f"{one.training_option}."):
+                fit_training(one.training, windows, one.model.training_states(self.window))
         with prefix_options("autoencoder_training."):
             fit_training(self.autoencoder_training, field_windows(data, 1), 1)
-        if self.pixel is not None:
-            ModelShape.of_emulator(self.pixel, data, self.window).fit("pixel")
-            with prefix_options("pixel_training."):
-                states = self.pixel.training_states(self.window)
-                fit_training(self.pixel_training, field_windows(data, spans["pixel"]), states)
 
     def _span(self, model: EmulatorConfig, option: str, steps: int) -> int:
         """The steps that a training sample of an emulator spans, of trajectories of so many."""
@@ -196,26 +204,6 @@ class SweepConfig(WorkflowConfig):
         """The latent emulator of a kind: as configured, else as a kind has it, with the solver's network."""
         configured: EmulatorConfig | None = getattr(self, kind.name, None)
         return configured or kind.config(network=self.neural_solver.network)
-
-    @property
-    def latent_emulators(self) -> tuple[tuple[EmulatorKind, EmulatorConfig], ...]:
-        """The chosen kinds with their configurations, each after the one that it starts from."""
-        chosen = [kind for kind in KINDS.values() if kind.name in self.emulators]
-        chosen.sort(key=lambda kind: len(self._started_from(kind)))
-        return tuple((kind, self.emulator(kind)) for kind in chosen)
-
-    def _started_from(self, kind: EmulatorKind) -> list[str]:
-        """The kinds whose weights a kind starts from, the nearest first."""
-        chain = [kind.name]
-        while (name := self.emulator(KINDS[chain[-1]]).warm_start) in KINDS:
-            assert name is not None
-            option = f"{option_name(chain[-1])}.warm-start {name}"
-            require(name not in chain, f"{option}: an emulator cannot start from itself")
-            require(
-                name in self.emulators, f"{option} needs {name} among --emulators {' '.join(self.emulators)}"
-            )
-            chain.append(name)
-        return chain[1:]
 
     def to_json(self) -> dict[str, Any]:
         """The fingerprinted fields, without kinds that were added later and are not chosen."""

@@ -25,13 +25,14 @@ from lola.evaluation.page.sweep_page import demo_limits, make_page
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.best import best_table
 from lola.evaluation.tables.cells import METHOD
+from lola.evaluation.tables.lead_times import in_sentence
 from lola.evaluation.tables.speed import Timing
 from lola.evaluation.tables.stored import read_array, read_subject, read_table
 from lola.evaluation.trajectory import blank, choose_parts
-from lola.models.emulator_config import EmulatorConfig
-from lola.models.kinds import require_kind
+from lola.models.kinds import KINDS, EmulatorKind, require_kind, shown_with
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
+from lola.workflows.emulators import PlannedEmulator
 from lola.workflows.plan import SweepPlan
 from lola.workflows.report_stage import TABLES, page_path, report_folder, report_stage, write_passing_tables
 from lola.workflows.sweep import Recipe
@@ -45,6 +46,8 @@ def sweep_report_stage(plan: SweepPlan) -> Stage:
     """The stage of the report of a sweep."""
     evaluations = {trial.name: trial.steps[0].stage.fingerprint for trial in plan.evaluations}
     inputs = {"evaluations": fingerprint(evaluations)} | plan.system.reporting
+    if arms := [(arm.name, arm.title) for arm in _arms(plan)]:
+        inputs["arms"] = fingerprint(arms)
     return report_stage(plan.root, plan.system.name, "sweep", inputs)
 
 
@@ -56,15 +59,24 @@ def report_sweep(plan: SweepPlan) -> AnyPath:
     stage = sweep_report_stage(plan)
     if not stage.finished:
         rows: dict[str, int] = {}
-        with report_folder(stage) as folder:
+        with report_folder(stage) as folder, shown_with(_arms(plan)):
             tables = write_passing_tables(_tables(plan), folder, rows)
             write_page(folder, _page(plan, Aggregates.of(plan.system, tables)))
         stage.commit(sweep=plan.fingerprint, rows=rows)
     return page_path(stage)
 
 
+def _arms(plan: SweepPlan) -> list[EmulatorKind]:
+    """What tables and charts show of the sweep's arms."""
+    kinds = {one.name: one.kind for one in plan.emulators if one.name not in KINDS}
+    return [kinds[arm.name] for arm in plan.config.arms]
+
+
 def summarise_sweep(plan: SweepPlan) -> Table:
-    """The best emulator of each kind of a finished sweep, at its least context and without observations."""
+    """The best emulator of each kind and arm of a finished sweep, at its least context, without observations.
+
+    Of several training seeds it shows the mean.
+    """
     rows = []
     for trial in plan.evaluations:
         (step,) = trial.steps
@@ -78,7 +90,13 @@ def summarise_sweep(plan: SweepPlan) -> Table:
             if name.startswith(f"{config.split}/vrmse/"):
                 value = math.inf if value is None else value  # a rollout that did not stay finite
                 rows.append({**key, "range": name.rsplit("/", 1)[1], "value": value})
-    return best_table(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    means = table.groupby([*table.columns.drop("value")], sort=False, as_index=False)["value"].mean()
+    with shown_with(_arms(plan)):
+        shown = best_table(means)
+    if len(means) < len(table):
+        shown.title = f"{shown.title}, means over training seeds"
+    return shown
 
 
 def _page(plan: SweepPlan, scores: Aggregates) -> Page:
@@ -96,6 +114,7 @@ def _page(plan: SweepPlan, scores: Aggregates) -> Page:
             test_trajectories=_scored(plan),
             grid=plan.data.grid,
             training_steps=config.emulator_training.steps,
+            seeds=len(config.seeds) or 1,
         ),
     )
 
@@ -136,12 +155,27 @@ def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
         ("Ensemble", f"{config.evaluation.members} members"),
         ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
         ("Emulator training", f"{config.emulator_training.steps} steps"),
+        *_compared(plan),
         *_remarks(plan),
         ("Skipped training steps", _skipped(plan)),
         ("Files left out of latent caches", _left_out(plan)),
         *_short(plan),
         ("Sweep", plan.fingerprint[:8]),
     ]
+
+
+def _compared(plan: SweepPlan) -> Iterator[tuple[str, str]]:
+    """The arms, each with its kind and training, and the training seeds."""
+    for arm, kind in zip(plan.config.arms, _arms(plan), strict=True):
+        one = next(each for each in plan.emulators if each.name == arm.name)
+        start = f", starts from {one.model.warm_start}" if one.model.warm_start else ""
+        own_kind = in_sentence(require_kind(one.model).title)
+        yield kind.title, f"{arm.name}, a {own_kind}: {one.training.steps} steps{start}"
+    seeds = plan.config.seeds
+    if len(seeds) > 1:
+        where = [f"{plan.compression(n):g}" for n in plan.config.seeds_at]
+        at = f"; at other rates than {' and '.join(where)} only {seeds[0]}" if where else ""
+        yield "Training seeds", f"{', '.join(map(str, seeds))}{at}; pictures and times are of {seeds[0]}"
 
 
 def _remarks(plan: SweepPlan) -> list[tuple[str, str]]:
@@ -242,8 +276,7 @@ def _examples(plan: SweepPlan, truth: _Truth) -> list[Example]:
 def _film(plan: SweepPlan, truth: _Truth) -> Film:
     """The same trajectory at all lead times, for every field."""
     rows = [select_frames(Row("Truth", None, truth.states))]
-    if plan.config.pixel is not None:
-        rows += map(select_frames, _rows_of(plan, plan.config.pixel, None))
+    rows += map(select_frames, _rows_of(plan, None))
     for n in plan.config.latent_channels:
         rows += map(select_frames, _rows(plan, n))
     times = [truth.lead_times[i] for i in choose_frames(len(truth.lead_times))]
@@ -254,15 +287,26 @@ def _film(plan: SweepPlan, truth: _Truth) -> Film:
 def _rows(plan: SweepPlan, n: int) -> Iterator[Row]:
     """What every method at a rate makes of the trajectory: ensembles first, then what has one member."""
     yield Row("Reconstruction", plan.compression(n), _states(plan.evaluation("autoencoder", n)))
-    for _, model in sorted(plan.config.latent_emulators, key=lambda pair: not pair[0].stochastic):
-        yield from _rows_of(plan, model, n)
+    yield from _rows_of(plan, n)
 
 
-def _rows_of(plan: SweepPlan, model: EmulatorConfig, n: int | None) -> Iterator[Row]:
+def _rows_of(plan: SweepPlan, n: int | None) -> Iterator[Row]:
+    """What every emulator of a space, with its first seed, makes of the trajectory."""
+    for one in sorted(_first_seeds(plan), key=lambda one: not one.kind.stochastic):
+        if one.latent_channels == n:
+            yield from _rows_of_one(plan, one)
+
+
+def _first_seeds(plan: SweepPlan) -> list[PlannedEmulator]:
+    """The emulators of a sweep with the first of their training seeds."""
+    return list({(one.name, one.latent_channels): one for one in reversed(plan.emulators)}.values())[::-1]
+
+
+def _rows_of_one(plan: SweepPlan, one: PlannedEmulator) -> Iterator[Row]:
     """What an emulator makes of the trajectory, with the most solver steps: mean, members, deviation."""
-    kind = require_kind(model)
+    kind, n = one.kind, one.latent_channels
     steps = max(plan.config.solver_steps) if kind.sampler_steps else None
-    stage = plan.evaluation(kind.name, n, model, steps)
+    stage = plan.evaluation(one, solver_steps=steps)
     rate = None if n is None else plan.compression(n)
     title = kind.title + (" in pixel space" if n is None else "")
     if not kind.stochastic:
@@ -287,12 +331,15 @@ def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:
 
 
 def _timings(plan: SweepPlan) -> Iterator[Timing]:
-    """Of the simulator, and of emulators with the sweep's own context: with others they take as long."""
+    """Of the simulator, and of emulators with the sweep's own context and the first seed: with others they
+    take as long."""
     yield from _simulator(plan)
+    first = {plan.emulator(one).fingerprint for one in _first_seeds(plan)}
     for trial in plan.evaluations:
-        config = trial.steps[0].stage.config
-        assert isinstance(config, EvaluationConfig)
-        if config.subject == "emulator" and config.context == plan.config.evaluation.context:
+        stage = trial.steps[0].stage
+        assert isinstance(stage.config, EvaluationConfig)
+        own_context = stage.config.context == plan.config.evaluation.context
+        if own_context and stage.inputs.get("emulator") in first:
             yield _timing(trial)
 
 

@@ -118,7 +118,7 @@ def test_studies_of_samplers(preset, tmp_path, data_of):
     data_of(sweep)
     plan = SweepPlan(sweep, tmp_path, WELL)
     rate = sweep.latent_channels[0]
-    emulator, autoencoder = plan.emulator(sweep.diffusion, rate), plan.autoencoder(rate)
+    emulator, autoencoder = plan.emulator(plan.planned("diffusion", rate)), plan.autoencoder(rate)
     codec = autoencoder.config.model
     autoencoder.commit(model=as_json(codec), sizes={"channels": 5, "spatial": 2})
     emulator.commit(

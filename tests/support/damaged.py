@@ -99,7 +99,7 @@ class Root:
     def __init__(self, root: Path, well: Path) -> None:
         self.root, self.well, config = root, well, tiny_sweep()
         plan = SweepPlan(config, root, well)
-        goal = plan.evaluation("diffusion", 16, config.diffusion, 2)
+        goal = plan.evaluation(plan.planned("diffusion", 16), solver_steps=2)
         self.plan = plan.towards(plan.cache(16), goal)
         steps = [step for trial in self.plan.trials for step in trial.steps]
         self.steps: dict[str, Step] = {step.stage.kind: step for step in steps}

@@ -150,8 +150,10 @@ def _lists(inner: tuple[Any, ...], value: tuple[Any, ...]) -> Iterator[tuple[Any
             for bad in _hostile(each, whole[place]):
                 yield (*whole[:place], bad, *whole[place + 1 :])
         return
-    some = value or (_some(inner[0]),)
     yield ()
+    if not value and isinstance(inner[0], type) and issubclass(inner[0], Config):
+        return
+    some = value or (_some(inner[0]),)
     yield (*some, some[0])
     yield from ((bad, *some[1:]) for bad in _hostile(inner[0], some[0]))
 

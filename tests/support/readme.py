@@ -31,6 +31,7 @@ SMALLER = (
     ),
     (r"\.py paper(?!.*(--plan|plan\.py))(.*) --well \S+", r".py smoke\2"),
     (r"--system rayleigh_benard --space pixel", "--space pixel"),
+    (r"--seeds-at 32", "--seeds-at 16"),
     (r"--latent-channels 64", "--latent-channels 16"),
     (r"--latent-channels 32 8", "--latent-channels 16 8"),
     (r"-f16c32-0123abcd", "-f16c32"),

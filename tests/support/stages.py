@@ -25,7 +25,7 @@ def finish_diffusion(root: AnyPath, well: Path, seed: int = 0, channels: int = 1
     config = small_sweep().replace(latent_channels=(channels,))
     training = config.emulator_training.replace(seed=seed)
     plan = SweepPlan(config.replace(emulator_training=training), root, well)
-    stages = plan.autoencoder(channels), plan.emulator(config.diffusion, channels)
+    stages = plan.autoencoder(channels), plan.emulator(plan.planned("diffusion", channels))
     runs = {step.stage.fingerprint: step.run.args[0] for step in plan.steps}
     for stage in stages:
         sizes = runs[stage.fingerprint].sizes

@@ -119,6 +119,8 @@ def evaluation_step(
     run = EvaluationRun(stage, config, subject, system, datasets, autoencoder, emulator)
     tags = {"system": stage.system, "stage": "evaluation", "compression": f"{subject.compression:g}", **key}
     tags["split"] = config.split
+    if autoencoder or emulator:
+        tags["training_seed"] = training_seed
     reads = InputDataset(f"{stage.system}/{config.split}", dataset, "evaluation", datasets.root)
     total = min(config.trajectories, trajectories)
     return Step(stage, functools.partial(run_evaluation, run), tags, total, reads=(reads,))

@@ -23,7 +23,7 @@ from lola.evaluation.tables.contexts import context_table
 from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import SPECTRUM, skill_scores
 from lola.evaluation.tables.significance import paired_table
-from lola.models.kinds import KINDS
+from lola.models.kinds import shown_kinds
 
 SURVEYED = ("vrmse", *SPECTRUM, RATIO)
 
@@ -112,7 +112,7 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
     relative = table["relative"].map(lambda value: "–" if pd.isna(value) else f"{100 * value:+.0f} %")
     return pd.DataFrame(
         {
-            "method": table["model"].map(lambda name: KINDS[name].title),
+            "method": table["model"].map(lambda name: shown_kinds()[name].title),
             "rival": table["rival"],
             "rate": rate,
             "lead times": table["range"].str.replace("-", "–"),
@@ -243,7 +243,7 @@ def conditioning(scores: Aggregates) -> Iterator[Section]:
 
 def _sampled() -> list[str]:
     """The kinds that have sampler steps, which alone can be guided."""
-    return [kind.name for kind in KINDS.values() if kind.sampler_steps]
+    return [kind.name for kind in shown_kinds().values() if kind.sampler_steps]
 
 
 def with_observations(scores: Aggregates) -> pd.DataFrame:
@@ -257,7 +257,7 @@ def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
     """Names of what the paper shows and these tables lack, each with what would produce it."""
     binned = set(scores.spectra["metric"])
     models = set(scores.estimates["model"])
-    stochastic = {kind.name for kind in KINDS.values() if kind.stochastic}
+    stochastic = {kind.name for kind in shown_kinds().values() if kind.stochastic}
     known = scores.estimates["context"].nunique() > 1
     guided = scores.estimates["guidance"].nunique() > 1
     lacks = (

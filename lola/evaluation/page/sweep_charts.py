@@ -18,7 +18,7 @@ from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import name_method
 from lola.evaluation.tables.paper import printed
 from lola.evaluation.tables.shown_metrics import UNITS
-from lola.models.kinds import KINDS, kind_titles
+from lola.models.kinds import kind_titles, shown_kinds
 
 DASHES = ("6 4", "2 3", "10 3 2 3")  # of kinds that take one evaluation of their network
 AXES = {
@@ -156,7 +156,7 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
     varying = _varying(latent)
     rates = sorted(latent["compression"].unique())
     span = latent.loc[latent["solver_steps"] > 0, "solver_steps"].agg(["min", "max"]).to_numpy()
-    single = [kind.name for kind in KINDS.values() if not kind.sampler_steps]
+    single = [kind.name for kind in shown_kinds().values() if not kind.sampler_steps]
     series = []
     for place, rows in _groups(latent, "solver_steps"):
         row = rows.iloc[0]

@@ -17,7 +17,7 @@ from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import beats_persistence, in_sentence, name_method
 from lola.evaluation.tables.significance import paired_table
 from lola.evaluation.tables.speed import Timing, speed_table
-from lola.models.kinds import KINDS, kind_titles
+from lola.models.kinds import kind_titles, shown_kinds
 
 
 def make_page(
@@ -156,7 +156,7 @@ def _paired(main: Aggregates) -> Iterator[str]:
         }
         results = ", ".join(f"{result} at {count}" for result, count in counts.items() if count)
         yield (
-            f"{KINDS[str(model)].title} against {rival} over all lead times, of {len(rows)} "
+            f"{shown_kinds()[str(model)].title} against {rival} over all lead times, of {len(rows)} "
             f"{'rate' if len(rows) == 1 else 'rates'}: {results} "
             "(paired by trajectory, Wilcoxon's test, corrected p < 0.05)."
         )
@@ -168,6 +168,7 @@ def demo_limits(
     test_trajectories: int,
     grid: Sequence[int],
     training_steps: int,
+    seeds: int = 1,
 ) -> list[str]:
     """What a run of this size cannot show, compared with the paper's.
 
@@ -175,16 +176,23 @@ def demo_limits(
         train_trajectories, test_trajectories: Numbers of simulations for training and for scoring.
         grid: Points along each axis.
         training_steps: Optimiser steps of an emulator.
+        seeds: Training seeds of an emulator.
     """
     size = " × ".join(map(str, grid))
+    trainings = (
+        "1 training per configuration: differences between seeds are unknown, and a difference between "
+        "methods may be no larger."
+        if seeds == 1
+        else f"{seeds} trainings per emulator, on one training of each autoencoder: differences between "
+        "methods may be no larger than those between other seeds."
+    )
     return [
         f"{train_trajectories:,} training trajectories on a grid of {size} are few. The published study "
         "trained on terabytes, and its finding that compression hardly harms emulation is about that regime. "
         "With little data emulators overfit, more so in a strongly compressed space.",
         f"{test_trajectories:,} test trajectories were scored. The intervals are bootstraps over them: they "
         "show how much other test trajectories would change a number, not how much another training would.",
-        "1 training per configuration: differences between seeds are unknown, and a difference between "
-        "methods may be no larger.",
+        trainings,
         f"{training_steps:,} optimiser steps per emulator; the study took 262,144. The ranking of methods "
         "may change with more training.",
         "A coarse grid has few fine scales. The same compression rate loses less detail on a larger grid, "

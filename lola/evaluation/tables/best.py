@@ -7,7 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from lola.evaluation.tables.lead_times import REFERENCES, beats_persistence
-from lola.models.kinds import KINDS, kind_titles
+from lola.models.kinds import kind_titles, shown_kinds
 
 
 def best_table(table: pd.DataFrame) -> Table:
@@ -33,7 +33,7 @@ def best_table(table: pd.DataFrame) -> Table:
     for (kind, space), rows in table[table["model"].isin(kind_titles())].groupby(["kind", "space"]):
         best = rows.loc[rows.groupby("range")["value"].idxmin()].set_index("range")
         where = " in pixel space" if space == "pixel" else ""
-        shown.add_row(KINDS[kind].title + where, *(_cell(best.loc[name]) for name in ranges))
+        shown.add_row(shown_kinds()[kind].title + where, *(_cell(best.loc[name]) for name in ranges))
     for name in ("persistence", "climatology"):
         values = table[table["model"] == name].set_index("range")["value"]
         if len(values):

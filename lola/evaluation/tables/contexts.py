@@ -7,7 +7,7 @@ import pandas as pd
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.lead_times import Range, estimate_means, name_range, sort_methods
 from lola.evaluation.tables.paper import printed
-from lola.models.kinds import KINDS
+from lola.models.kinds import shown_kinds
 
 
 def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) -> pd.DataFrame:
@@ -21,7 +21,7 @@ def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) ->
     Returns:
         Rows of strings: `method`, `context`, a column per range (with its 95 % interval) and the paper's.
     """
-    rows = errors[errors["model"].isin(KINDS) & (errors["space"] == "latent")]
+    rows = errors[errors["model"].isin(shown_kinds()) & (errors["space"] == "latent")]
     rows = rows[(rows["guidance"] == "") & (rows["metric"] == "vrmse")]
     # What has one rate for all is averaged over it: a trajectory is resampled with all its rates.
     keys = [key for key in METHOD if key != "compression"]
@@ -42,7 +42,7 @@ def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) ->
     known = figures[figures["context"].notna()].set_index(["model", "context", "first"])["value"].to_dict()
     shown = []
     for (model, context), group in table.groupby(["model", "context"], sort=False):
-        row = {"method": KINDS[str(model)].title, "context": str(context)}
+        row = {"method": shown_kinds()[str(model)].title, "context": str(context)}
         for _, cell in group.iterrows():
             interval = "" if pd.isna(cell["low"]) else f" ({cell['low']:.3f}–{cell['high']:.3f})"
             row[str(cell["range"]).replace("-", "–")] = f"{cell['value']:.3f}{interval}"

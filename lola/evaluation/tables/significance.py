@@ -35,7 +35,7 @@ from lola.evaluation.tables.lead_times import (
     to_frame,
     weighted_means,
 )
-from lola.models.kinds import KINDS
+from lola.models.kinds import shown_kinds
 
 ERRORS = [*METHOD, "metric", "range", "trajectory", "value", "cells"]
 COLUMNS = [
@@ -152,7 +152,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, tuple, str]]:
     """Every emulator at its most solver steps, with its rivals and their names."""
-    order = list(KINDS)
+    order = list(shown_kinds())
     every = [dict(zip(METHOD, key, strict=True)) | {"key": key} for key in scores]
     best: dict[tuple, dict] = {}
     for method in every:
@@ -162,7 +162,7 @@ def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, t
     ranked = sorted(best.values(), key=lambda method: order.index(method["model"]))
     for method in ranked:
         for other in ranked:
-            name = in_sentence(KINDS[other["model"]].title)
+            name = in_sentence(shown_kinds()[other["model"]].title)
             if order.index(other["model"]) >= order.index(method["model"]):
                 continue
             if _same(method, other, "space", "compression"):

@@ -1,5 +1,6 @@
 """How fast finished stages were: times that a forecast goes by, rather than by peak figures."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,8 +50,13 @@ class MeasuredSpeeds:
         return min(filter(None, found), default=None)
 
     def evaluation(self, what: str) -> float:
-        """Seconds per state and member of an evaluation of this name on CPUs; 0 if there is none."""
-        found = [m["seconds_per_state"] for m in self._manifests("evaluations") if m["what"] == what]
+        """Seconds per state and member of an evaluation of this name on CPUs; 0 if there is none.
+
+        Trainings with other seeds give models that take as long.
+        """
+        own = _without_seed(what)
+        evaluations = self._manifests("evaluations")
+        found = [m["seconds_per_state"] for m in evaluations if _without_seed(m["what"]) == own]
         return min(found, default=0.0)
 
     def manifest(self, kind: Kind, fingerprint: str) -> dict[str, Any]:
@@ -73,3 +79,8 @@ class MeasuredSpeeds:
         if kind not in self.read:
             self.read[kind] = [manifest for _, manifest in read_manifests(self.root, kind)]
         return self.read[kind]
+
+
+def _without_seed(what: str) -> str:
+    """The name of a stage without its training seed."""
+    return re.sub(r"-seed\d+", "", what)

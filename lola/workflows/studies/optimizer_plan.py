@@ -15,7 +15,7 @@ from lola.distributed.trials import Step, Trial
 from lola.storage.event_log import EventLog
 from lola.storage.stages import Stage
 from lola.workflows.base_plan import BasePlan, stage_tags
-from lola.workflows.plan import autoencoder_step, training_trial
+from lola.workflows.steps import autoencoder_step, training_trial
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.sweep import Recipe
 

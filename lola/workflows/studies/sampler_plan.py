@@ -235,9 +235,11 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
     def _trial(self, model: TrainedModel, split: Split, samplers: list[SamplerConfig]) -> Trial:
         """A model drawn with a sampler, at one or several numbers of steps, on a split."""
         manifest, scoring = model.manifest, self.config.evaluation
-        name = sampled_kind(manifest["model"]).name  # type: ignore[union-attr]  # `check` has been there
-        kind = model_key(name, scoring.weights)
-        what = manifest["what"].replace(name, kind, 1)
+        kind = sampled_kind(manifest["model"])
+        assert kind is not None  # `check` has been there
+        name = manifest.get("arm", {"name": kind.name})["name"]
+        model_name = model_key(name, scoring.weights)
+        what = manifest["what"].replace(name, model_name, 1)
         steps = []
         for sampler in samplers:
             # What a sweep may share has its name
@@ -257,7 +259,7 @@ class SamplerPlan(BasePlan[SamplerStudyConfig]):
                     self.datasets,
                     dataset=self.data.fingerprints[split],
                     trajectories=self.data.trajectories[split],
-                    model=kind,
+                    model=model_name,
                     compression=model.compression,
                     training_seed=manifest["config"].get("training", {}).get("seed", 0),
                     autoencoder=model.autoencoder,

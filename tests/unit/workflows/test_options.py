@@ -124,6 +124,8 @@ WORK: dict[str, tuple[object, ...]] = {
     "Emulation.states": (MILLION,),
     "OptimizerStudyConfig.seeds": ((0, 1), (-1, 1), (MILLION, 1), (HUGE, 1)),
     "SamplerStudyConfig.emulators": ((),),
+    **{f"{kind}.{field}": ((),) for kind in SWEEPS for field in ("arms", "seeds_at")},
+    **{f"{kind}.seeds": ((), (0,), (MILLION,)) for kind in SWEEPS},
     "SoakConfig.between": ((0.0, 40.0),),
     "SoakConfig.kills": (MILLION,),
     "SoakConfig.seed": (*SEEDS, *MORE_SEEDS),

@@ -118,9 +118,9 @@ def test_a_part_of_a_plan_makes_its_goal_and_what_that_needs(config, tmp_path, w
 
     alone = plan.towards(plan.autoencoder(1))
     assert steps(alone) == [["autoencoder-f8c1"]]
-    emulator = plan.towards(plan.emulator(config.diffusion, 16))
+    emulator = plan.towards(plan.emulator(plan.planned("diffusion", 16)))
     assert steps(emulator) == [["autoencoder-f8c16", "latents-f8c16"], ["diffusion-f8c16"]]
-    pixel = plan.towards(plan.emulator(config.pixel, None))
+    pixel = plan.towards(plan.emulator(plan.planned("neural_solver", None)))
     assert steps(pixel) == [["neural_solver-pixel"]]
     both = plan.towards(plan.autoencoder(16), plan.autoencoder(1))
     assert steps(both) == [["autoencoder-f8c16"], ["autoencoder-f8c1"]]

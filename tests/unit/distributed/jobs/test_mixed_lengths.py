@@ -131,7 +131,8 @@ def test_trainings_say_how_many_trajectories_are_too_short(mixed, tmp_path, monk
     train_here(monkeypatch)
     config = small_sweep()
     config = config.replace(pixel_training=config.pixel_training.replace(steps=1, report_every=1, warmup=0))
-    stage = SweepPlan(config, tmp_path, mixed).emulator(config.pixel, None)
+    plan = SweepPlan(config, tmp_path, mixed)
+    stage = plan.emulator(plan.planned("neural_solver", None))
     for trial in SweepPlan(config, tmp_path, mixed).towards(stage).trials:
         for step in trial.steps:
             step.run()

@@ -123,12 +123,12 @@ def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp
     whole = SweepPlan(config, tmp_path, well)
     before = {stage.name: stage for stage in price(config, tmp_path).stages}
     assert {stage.source for stage in before.values()} == {"peak"}
-    stage = whole.emulator(config.diffusion, 16)
+    stage = whole.emulator(whole.planned("diffusion", 16))
     model = {"type": "DiffusionConfig", **config.diffusion.to_json()}
     sizes = {"channels": 16, "parameters": 5, "spatial": 2, "window": 5}
     speed = {"seconds_per_step": 3.0, "workers": 1, "device": "cpu"}
     commit(stage, model=model, sizes=sizes, speed=speed)
-    commit(whole.evaluation("diffusion", 16, config.diffusion, 2), seconds_per_state=0.5)
+    commit(whole.evaluation(whole.planned("diffusion", 16), solver_steps=2), seconds_per_state=0.5)
     longer = config.replace(emulator_training=config.emulator_training.replace(steps=70))
     found = {stage.name: stage for stage in price(longer, tmp_path).stages}
     assert found["diffusion-f8c16"].source == "measured"

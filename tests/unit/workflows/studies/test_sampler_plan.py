@@ -119,7 +119,8 @@ def test_only_states_of_the_test_split_are_kept(finished):
 
 def test_evaluations_are_those_of_a_sweep(tmp_path, well, models):
     sweep = small_sweep()
-    known = SweepPlan(sweep, tmp_path, well).evaluation("diffusion", 16, sweep.diffusion, 4)
+    swept = SweepPlan(sweep, tmp_path, well)
+    known = swept.evaluation(swept.planned("diffusion", 16), solver_steps=4)
     plan = SamplerPlan(CONFIG.replace(emulators=(models[0].name,)), tmp_path, well)
     trial = plan._trial(plan.models[0], "test", [SamplerConfig(steps=4)])
     stage = trial.steps[0].stage
