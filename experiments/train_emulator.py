@@ -12,7 +12,7 @@ from lola.workflows import presets
 from lola.workflows.sweep import SweepConfig
 
 if TYPE_CHECKING:
-    from lola.workflows.emulators import PlannedEmulator
+    from lola.workflows.arms import PlannedEmulator
     from lola.workflows.plan import SweepPlan
 
 

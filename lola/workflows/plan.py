@@ -25,9 +25,9 @@ from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Kind, Location, Stage
+from lola.workflows.arms import PlannedEmulator, plan_emulators
 from lola.workflows.base_plan import BasePlan, stage_tags
 from lola.workflows.dataset_info import DatasetInfo
-from lola.workflows.emulators import PlannedEmulator, plan_emulators
 from lola.workflows.model_shape import ModelShape
 from lola.workflows.setups import field_setup, latent_setup
 from lola.workflows.steps import (
@@ -210,11 +210,12 @@ class SweepPlan(BasePlan[SweepConfig]):
             subject: An emulator, or the name of what else is scored.
             n: The latent channels of what else is scored.
         """
+        inputs: dict[str, Stage | Source] = {}
         if isinstance(subject, str):
-            name, n, suffix, inputs = subject, n, "", {}
+            name, suffix = subject, ""
         else:
             name, n, suffix = subject.name, subject.latent_channels, subject.suffix
-            inputs = {"emulator": self.emulator(subject)}
+            inputs["emulator"] = self.emulator(subject)
         what = f"{model_key(name, weights)}-{self.rate(n)}{suffix}"
         what += f"-s{solver_steps}" if solver_steps else ""
         what += ("-guided" if guided else "") + (f"-k{context}" if context else "")

@@ -34,8 +34,8 @@ from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig
 from lola.simulate.simulators import Simulation
 from lola.training.config import TrainingConfig
+from lola.workflows.arms import EmulatorArmConfig, find_candidates
 from lola.workflows.dataset_info import DatasetInfo
-from lola.workflows.emulators import EmulatorArmConfig, find_candidates
 from lola.workflows.workflow_config import WorkflowConfig
 
 ENSEMBLE_BYTES = 32e9  # of the members of a trajectory, which an evaluation holds

@@ -32,7 +32,7 @@ from lola.evaluation.trajectory import blank, choose_parts
 from lola.models.kinds import KINDS, EmulatorKind, require_kind, shown_with
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
-from lola.workflows.emulators import PlannedEmulator
+from lola.workflows.arms import PlannedEmulator
 from lola.workflows.plan import SweepPlan
 from lola.workflows.report_stage import TABLES, page_path, report_folder, report_stage, write_passing_tables
 from lola.workflows.sweep import Recipe

@@ -157,10 +157,13 @@ def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
 
 
 def sort_methods(table: pd.DataFrame) -> pd.DataFrame:
-    """What emulators are compared with, then emulators: pixel space first, by rate and solver steps."""
-    order = table.assign(
-        model=table["model"].map(list(model_titles()).index), space=table["space"] == "latent"
-    )
+    """What emulators are compared with, then emulators: pixel space first, by rate and solver steps.
+
+    Names that no title is known of (`lola.models.kinds.shown_with`) are last.
+    """
+    known = model_titles()
+    names = [*known, *sorted(set(table["model"]) - known.keys())]
+    order = table.assign(model=table["model"].map(names.index), space=table["space"] == "latent")
     index = order.sort_values(METHOD, kind="stable").index
     return table.loc[index].reset_index(drop=True)
 
@@ -274,7 +277,7 @@ def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
     where = " in pixel space" if emulator and row["space"] == "pixel" else ""
     words = {"guidance": "guided by"}
     differing = [f", {words.get(key, key)} {row[key]}" for key in keys if emulator and row[key] != ""]
-    return model_titles()[row["model"]] + where + "".join(differing)
+    return model_titles().get(row["model"], row["model"]) + where + "".join(differing)
 
 
 def in_sentence(name: str) -> str:

@@ -15,7 +15,7 @@ from lola.evaluation.tables.lead_times import REFERENCES, model_titles
 from lola.evaluation.tables.stored import read_table
 from lola.models.kinds import ARM_COLOURS, KINDS, kind_colours, shown_with
 from lola.workflows import resource_requests, run, sweep_report
-from lola.workflows.emulators import TAKEN, EmulatorArmConfig
+from lola.workflows.arms import TAKEN, EmulatorArmConfig
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.forecast import Forecast
 from lola.workflows.forecast.measured import MeasuredSpeeds
@@ -148,6 +148,9 @@ def test_pixel_space_has_arms(base, tmp_path, well):
     steps = trained(SweepPlan(base.replace(arms=(two, one, three)), tmp_path, well))
     assert list(steps)[:4] == [f"{name}-pixel" for name in ("neural_solver", "fields", "longer", "third")]
     assert steps["longer-pixel"].stage.inputs["warm_start"] == steps["fields-pixel"].stage.fingerprint
+    two = one.replace(model=base.pixel.replace(warm_start="crps_ensemble"))
+    with pytest.raises(ConfigError, match="warm-start crps_ensemble: --pixel is no crps_ensemble"):
+        base.replace(arms=(two,))
     with pytest.raises(ConfigError, match="the sweep has no emulator fields of pixel with seed 4"):
         SweepPlan(base.replace(arms=(one,)), tmp_path, well).planned("fields", None, 4)
     assert steps["third-pixel"].stage.inputs["warm_start"] == steps["neural_solver-pixel"].stage.fingerprint
@@ -172,7 +175,7 @@ def test_pixel_space_has_arms(base, tmp_path, well):
         ({"pixel": True, "latent_channels": (4,)}, "ours is of pixel space, which has none"),
         (
             {"warm_start": "tuned", "latent_channels": (4,)},
-            "--arms.0.model.warm-start tuned: an emulator cannot start",
+            "--arms.1.model.warm-start ours: an emulator cannot start",
         ),
         ({"warm_start": "ours"}, "--arms.0.model.warm-start ours: an emulator cannot start from itself"),
         ({"warm_start": "diffusion"}, "warm-start diffusion needs diffusion among --emulators neural_solver"),

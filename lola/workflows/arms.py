@@ -218,13 +218,14 @@ def _find_source(one: Candidate, found: Sequence[Candidate], config: "SweepConfi
     name, option = one.model.warm_start, f"{option_name(one.option)}.warm-start"
     if name is None:
         return None
+    require(
+        one.option != "pixel" or name not in KINDS,
+        f"{option} must name a finished stage or an arm: pixel space has one emulator of a kind",
+    )
     for other in found:
         if other.name == name and other.pixel == one.pixel:
             return other
-    require(
-        not one.pixel or name not in KINDS,
-        f"{option} must name a finished stage: a sweep has one emulator in pixel space",
-    )
+    require(not one.pixel or name not in KINDS, f"{option} {name}: --pixel is no {name}")
     require(name not in KINDS, f"{option} {name} needs {name} among --emulators {' '.join(config.emulators)}")
     require(
         all(other.name != name for other in found),
