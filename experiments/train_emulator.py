@@ -40,6 +40,12 @@ class Emulators(SweepConfig):
             pixel = require_kind(self.pixel).option
             require(self.model == pixel, f"--space pixel needs --model {pixel}")
 
+    @property
+    def unused(self) -> dict[str, str]:
+        return {
+            name: reason for name, reason in super().unused.items() if name != self.model.replace("-", "_")
+        }
+
     def complete(self) -> "Emulators":
         """This configuration with the chosen kind among those of its plan."""
         name = self.model.replace("-", "_")

@@ -15,6 +15,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -150,6 +151,15 @@ def _refuse_superseded(program: str, arguments: Sequence[str], kind: type[Config
             _refuse(program, f"{option_name(path)} is set by {option_name(name)}; use that instead")
 
 
+def _refuse_unused(program: str, arguments: Sequence[str], config: Config) -> None:
+    """Refuse options of parts that have no effect."""
+    for argument in arguments:
+        option = argument.partition("=")[0].replace("_", "-")
+        for name, reason in config.unused.items():
+            if option.startswith(f"{option_name(name)}."):
+                _refuse(program, f"{option} has no effect: {reason}")
+
+
 def _parse(
     arguments: list[str],
     program: str,
@@ -179,7 +189,6 @@ def _parse(
             )
         config = typing.cast(C, parsed)
         config.check_options()
-        return config
     except LolaError as error:
         _refuse(program, str(error))
     except SystemExit as error:
@@ -190,6 +199,8 @@ def _parse(
         if missing and text.startswith("Missing"):
             text = f"give {' '.join(missing)}; see --help"
         _refuse(program, text)
+    _refuse_unused(program, arguments, config)
+    return config
 
 
 def _read(arguments: list[str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,5 +282,11 @@ def _one_line(box: str) -> str:
     lines = [
         line for line in lines if line and set(line) != {"-"} and not line.startswith("For full helptext")
     ]
-    text = " ".join(lines[1:] or lines)
-    return text.split(" Argument helptext:")[0] + " (see --help)"
+    text = " ".join(lines[1:] or lines).split(" Argument helptext:")[0]
+    if text.startswith("Unrecognized"):
+        named, _, near = text.partition("Perhaps you meant")
+        unknown = re.findall(r"--[^\s,]+", named)
+        meant = re.findall(r"--[\w.-]+", near)[:1] if len(unknown) == 1 else []
+        hint = f"; did you mean {meant[0]}?" if meant else ""
+        text = f"unknown option {', '.join(unknown)}{hint}" if unknown else text
+    return f"{text} (see --help)"

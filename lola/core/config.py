@@ -98,6 +98,11 @@ class Config:
     def validate(self) -> None:
         """Raise `ConfigError` when the values are impossible together; each is in the range of its type."""
 
+    @property
+    def unused(self) -> dict[str, str]:
+        """Parts that have no effect, by their fields, each with the reason; their options are refused."""
+        return {}
+
     def check_options(self, path: str = "") -> None:
         """Validate this configuration and all within it.
 

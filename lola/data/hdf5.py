@@ -114,7 +114,7 @@ def open_cached(location: Location) -> h5py.File:
         try:
             status = os.stat(location)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"{location} is missing; check --well") from error
+            raise DataError(f"{location} does not exist; check its path") from error
         except OSError as error:
             raise StorageError(describe_os_error(error, location, "read") or str(error)) from error
         version = (status.st_ino, status.st_mtime_ns)
@@ -154,7 +154,7 @@ def _opening_error(location: Location | AnyPath, error: OSError) -> str:
     """Why a file cannot be opened; only one whose bytes are wrong is to be replaced."""
     reason, name = first_line(error), posixpath.basename(str(location))
     if isinstance(location, Path) and not location.exists():
-        return f"{location} is missing; check --well"
+        return f"{location} does not exist; check its path"
     if "already open for write" in reason or "consistency flags" in reason:
         return (
             f"{location} is being written, or its writer ended without closing it; wait until it is closed, "

@@ -24,6 +24,8 @@ class CRPSEnsembleConfig(EmulatorConfig):
         energy_block: Cells of such a block along each grid axis.
     """
 
+    kind_name = "crps-ensemble"
+
     members: Annotated[int, Within("[2, 8]")] = 4
     alpha: Annotated[float, Within("[0, 1]")] = 0.95
     noise: Annotated[int, Within("[1, 4096]")] = 32

@@ -23,6 +23,8 @@ class DiffusionConfig(EmulatorConfig):
         times: How the times of the objective are distributed.
     """
 
+    kind_name = "diffusion"
+
     loss_states: LossStates = added_field("published")
 
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)

@@ -20,6 +20,8 @@ class NeuralSolverConfig(EmulatorConfig):
         loss_states: Whether the loss is over all states of a window (published) or its unknown ones alone.
     """
 
+    kind_name = "neural-solver"
+
     loss_states: LossStates = added_field("published")
 
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "NeuralSolver":

@@ -68,6 +68,9 @@ def clean(config: CleanConfig, log: Log) -> None:
             (name, "" if name in named else "kept unless --paths names it") for name in found.unknown
         ],
     }
+    if not config.unused:
+        del lists["unused stages"]
+        log("unused stages: not searched for; --unused lists them")
     for title, entries in lists.items():
         log(f"{title}: {len(entries)}, {_gigabytes(found.size(name for name, _ in entries))}")
         for name, reason in entries:

@@ -16,7 +16,7 @@ from lola.distributed.trials import Step, Trial
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location
 from lola.workflows.dataset_info import DatasetInfo
-from lola.workflows.workflow_config import WorkflowConfig
+from lola.workflows.workflow_config import OWN_FOLDERS, WorkflowConfig
 
 C = TypeVar("C", bound=WorkflowConfig)
 P = TypeVar("P", bound="BasePlan")
@@ -86,13 +86,17 @@ def open_plan(kind: type[P], config: WorkflowConfig, root: AnyPath, well: Locati
     """A plan also where data do not exist: they are taken to be as simulated, else as published.
 
     Raises:
-        LolaError: Files are faulty, nothing is known of them, or options do not fit them.
+        LolaError: Files are faulty, nothing is known of them, options do not fit them, or there are none in
+            the folder that `--well` names.
     """
     simulation = config.simulation if config.simulates else None
     if simulation is not None and needs_simulation(simulation, well):
-        return kind(config, root, well, DatasetInfo.of_simulation(simulation))
+        data = DatasetInfo.of_simulation(simulation, config.include, config.exclude)
+        return kind(config, root, well, data)
     try:
         return kind(config, root, well)
-    except MissingDataError:
+    except MissingDataError as error:
+        if config.well not in OWN_FOLDERS:
+            raise MissingDataError(f"{error}; a plan without --well takes sizes of published data") from error
         system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
         return kind(config, root, well, DatasetInfo.of_publication(system))

@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from lola.core.config import fingerprint, require
 from lola.core.errors import ConfigError
 from lola.data.description import get_system
 from lola.data.systems import System
+from lola.data.well.selection import is_excluded, is_selected, names_trajectory
 from lola.simulate.simulation import simulation_jobs
 from lola.simulate.simulators import Simulation
 
@@ -66,18 +67,37 @@ class DatasetInfo:
         )
 
     @classmethod
-    def of_simulation(cls, simulation: Simulation) -> "DatasetInfo":
-        """Of what a simulation will write.
+    def of_simulation(
+        cls, simulation: Simulation, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> "DatasetInfo":
+        """Of what a simulation will write, as far as it will be used.
 
         Raises:
-            ConfigError: A split has no trajectories.
+            ConfigError: A split has no trajectories, or a part of a name matches none of the files.
         """
         counts: Counter[str] = Counter()
-        for job in simulation_jobs(simulation):
-            counts[job.split] += job.trajectories
+        jobs = simulation_jobs(simulation)
+        names = list(dict.fromkeys(job.path.name for job in jobs))
+        for option, parts in (("--include", include), ("--exclude", exclude)):
+            for part in parts:
+                file = part.rpartition("#")[0] if names_trajectory(part) else part
+                require(
+                    any(file.rpartition("/")[2] in name for name in names),
+                    f"{option} {part} matches none of the files that will be simulated: {', '.join(names)}",
+                )
+        chosen = [job for job in jobs if is_selected(job.path.name, include, exclude)]
+        for job in chosen:
+            ids = (f"{job.path}#{number}" for number in range(job.trajectories))
+            counts[job.split] += sum(not is_excluded(name, exclude) for name in ids)
         for split in SHARES:
             require(
-                counts[split] > 0, f"--simulation.{split} must be at least 1: there is a use for each split"
+                any(job.split == split for job in jobs),
+                f"--simulation.{split} must be at least 1: there is a use for each split",
+            )
+            require(
+                counts[split] > 0,
+                f"--include and --exclude leave nothing of the {split} split, whose files will be called "
+                f"{', '.join(job.path.name for job in jobs if job.split == split)}",
             )
         grid, scalars = simulation.grid, simulation.cases()[0].scalars
         return cls(
@@ -87,7 +107,8 @@ class DatasetInfo:
             steps=simulation.outputs + 1,
             parameters=len(scalars) + 2 * len(grid),
             trajectories=counts,
-            files=len(simulation_jobs(simulation)),
+            files=len(chosen),
+            excluded=sum(job.trajectories for job in chosen) - counts.total(),
         )
 
     @classmethod

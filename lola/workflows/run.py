@@ -110,7 +110,8 @@ def _prepare(
         simulation = config.simulation if config.simulates else None
         expected: tuple[Trial, ...] = ()
         if simulation is not None and needs_simulation(simulation, well):
-            expected = part(kind(config, storage, well, DatasetInfo.of_simulation(simulation))).trials
+            data = DatasetInfo.of_simulation(simulation, config.include, config.exclude)
+            expected = part(kind(config, storage, well, data)).trials
         system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
         tracker = Tracker(storage, system.name, progress.log)
     if simulation is not None:

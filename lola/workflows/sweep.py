@@ -141,6 +141,13 @@ class SweepConfig(WorkflowConfig):
         )
         self.guided_evaluation()
 
+    @property
+    def unused(self) -> dict[str, str]:
+        chosen = " ".join(self.emulators)
+        return {
+            name: f"--emulators {chosen} does not name {name}" for name in KINDS if name not in self.emulators
+        }
+
     def fit(self, data: DatasetInfo) -> None:
         from lola.workflows.fitting import field_windows, fit_training, latent_windows
         from lola.workflows.model_shape import ModelShape, latent_grid

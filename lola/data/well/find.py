@@ -163,7 +163,9 @@ def _unknown(name: str, root: Location) -> str:
     there = [entry for entry in _entries(root) if exists(join(root, entry, "data"))] if exists(root) else []
     meant = did_you_mean(name, [*described_systems(), *there])
     found = f", or of the datasets in {root}: {', '.join(there)}" if there else ""
+    if meant:
+        return f"--system {name} is no known system, dataset's folder or description file{meant}"
     return (
         f"--system {name} is no dataset's folder, no description file, and none of the known systems "
-        f"{', '.join(described_systems())}{found}{meant}"
+        f"{', '.join(described_systems())}{found}"
     )

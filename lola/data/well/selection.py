@@ -26,6 +26,14 @@ def is_excluded(name: str, exclude: Sequence[str]) -> bool:
     return any(f"/{each}".endswith(f"/{part}") for each in names for part in exclude)
 
 
+def is_selected(file: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a file, by its name, passes the filters."""
+    left_out = (part for part in exclude if not names_trajectory(part))
+    return (not include or any(part in file for part in include)) and not any(
+        part in file for part in left_out
+    )
+
+
 def split_files(
     root: Location, datasets: Sequence[str], split: str, include: Sequence[str], exclude: Sequence[str]
 ) -> list[tuple[str, Location]]:
@@ -36,13 +44,11 @@ def split_files(
         StorageError: The folder cannot be reached.
     """
     root = root if "://" in str(root) else Path(root)
-    left_out = [part for part in exclude if not names_trajectory(part)]
     files = [
         (dataset, path)
         for dataset in datasets
         for path in list_files(join(root, dataset, "data", split))
-        if (not include or any(part in file_name(path) for part in include))
-        and not any(part in file_name(path) for part in left_out)
+        if is_selected(file_name(path), include, exclude)
     ]
     if not files:
         check_selection(root, datasets, include, exclude)

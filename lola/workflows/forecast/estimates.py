@@ -236,7 +236,7 @@ class _Estimator:
         hardware, resources = self._device(gpus, 1)
         precisions: tuple[Precision, ...] = (config.precision, "float32")
         rates = [hardware.utilisation * hardware.peak_flops(precision) for precision in precisions]
-        measured = 0.0 if gpus else self.measured.evaluation(stage.what) * members * sum(leads)
+        measured = 0.0 if gpus else self._measured(stage, config, leads, rates) * members * sum(leads)
         available = self.capacity["gpu"] / gpus if gpus else self.capacity["cpu"]
         parts = max(1, min(trajectories, int(available)))
         targets = 2 if {"autoencoder", "emulator"} <= stage.inputs.keys() else 1
@@ -255,6 +255,23 @@ class _Estimator:
             stored=scores + 2 * pictures * leads[0] * state,
             read=trajectories * sum(steps) * state,
         )
+
+    def _measured(
+        self, stage: Stage, config: EvaluationConfig, leads: list[float], rates: list[float]
+    ) -> float:
+        """Measured seconds per state and member on CPUs; 0 if there are none.
+
+        Those of a guided evaluation may follow from the same one without guidance, by the operations of both.
+        """
+        seconds, unguided = self.measured.evaluation(stage.what), stage.what.removesuffix("-guided")
+        if seconds or unguided == stage.what:
+            return seconds
+        plain = config.replace(guidance=None, observed=None)
+        guided, base = (
+            sum(each / rate for each, rate in zip(self._rollout(stage, one, leads), rates, strict=True))
+            for one in (config, plain)
+        )
+        return self.measured.evaluation(unguided) * guided / base
 
     def _rollout(self, stage: Stage, config: EvaluationConfig, leads: list[float]) -> tuple[float, float]:
         """Operations of the emulator's network and of the decoder, for a member from all start states."""

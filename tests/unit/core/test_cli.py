@@ -109,7 +109,11 @@ def test_a_kind_is_chosen_by_its_name():
     ("arguments", "message"),
     [
         (["huge"], "unknown preset 'huge'; choose from small, large"),
-        (["--bogus", "3"], "--bogus"),
+        (["--bogus", "3"], "error: unknown option --bogus (see --help)"),
+        (
+            ["--training.step", "3"],
+            "unknown option --training.step; did you mean --training.steps? (see --help)",
+        ),
         (["--sizes", "many"], "--sizes"),
         (["--training.steps", "0"], "error: --training.steps must be positive"),
         (["--training.steps"], "--training.steps"),

@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 
-from lola.core.errors import ConfigError, DataError, LolaError
+from lola.core.errors import ConfigError, DataError, LolaError, MissingDataError
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.simulate.euler import EulerConfig
+from lola.simulate.simulation import simulation_jobs
 from lola.workflows import presets, run
 from lola.workflows.base_plan import open_plan
 from lola.workflows.dataset_info import DatasetInfo
@@ -44,6 +45,30 @@ def test_a_simulation_tells_its_data():
 def test_every_split_needs_trajectories(split):
     with pytest.raises(ConfigError, match=f"--simulation.{split} must be at least 1"):
         DatasetInfo.of_simulation(EulerConfig(**{split: 0}))
+
+
+def test_a_simulation_is_expected_without_what_is_left_out():
+    simulation = SMOKE.simulation
+    fewer = DatasetInfo.of_simulation(simulation, include=("gamma_1.4",))
+    assert fewer.trajectories == {name: count // 2 for name, count in DATA.trajectories.items()}
+    assert fewer.files == DATA.files // 2
+    one = simulation_jobs(simulation)[-1].path
+    without = DatasetInfo.of_simulation(simulation, exclude=(f"train/{one.name}#1",))
+    assert without.trajectories == DATA.trajectories | {"train": 7}
+    assert without.excluded == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"include": ("gama",)}, "--include gama matches none of the files that will be simulated: euler"),
+        ({"exclude": ("nothing#3",)}, "--exclude nothing#3 matches none of the files"),
+        ({"exclude": ("gamma",)}, "--include and --exclude leave nothing of the train split"),
+    ],
+)
+def test_what_is_left_out_of_a_simulation_must_exist_and_leave_something(options, message):
+    with pytest.raises(ConfigError, match=message):
+        DatasetInfo.of_simulation(SMOKE.simulation, **options)
 
 
 @pytest.mark.parametrize(
@@ -135,4 +160,11 @@ def test_files_that_are_faulty_are_not_taken_for_missing_ones(tmp_path, well):
     config = SMOKE.replace(simulation=None, well=str(folder))
     with pytest.raises(DataError):
         open_plan(SweepPlan, config, tmp_path, folder)
-    assert not open_plan(SweepPlan, config.replace(pixel=None), tmp_path, tmp_path / "nothing").data.exists
+    assert not open_plan(SweepPlan, config.replace(well="well"), tmp_path, tmp_path / "nothing").data.exists
+
+
+def test_published_sizes_do_not_stand_for_a_folder_that_was_named(tmp_path):
+    config = presets.paper("euler")
+    assert open_plan(SweepPlan, config, tmp_path, tmp_path / config.well).data.origin.startswith("The Well's")
+    with pytest.raises(MissingDataError, match="a plan without --well takes sizes of published data"):
+        open_plan(SweepPlan, config.replace(well="typo"), tmp_path, tmp_path / "typo")

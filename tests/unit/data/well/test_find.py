@@ -65,7 +65,11 @@ def test_datasets_that_a_description_names_must_exist(root, place):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("mien", "--system mien is no dataset's folder.*datasets in .*: mine, other; did you mean mine?"),
+        (
+            "mien",
+            r"--system mien is no known system, dataset's folder or description file; did you mean mine\?",
+        ),
+        ("zzz", r"--system zzz is no .* known systems euler, .*, or of the datasets in \S+: mine, other$"),
         ("{root}/mien", "mien does not exist; did you mean .*/mine?"),
         ("{root}", r"is no dataset: it holds mine, other; did you mean \S+/mine or \S+/other"),
         ("{root}/mine/data", r"is no dataset: it holds test, train, valid; did you mean \S+/mine\?"),

@@ -237,6 +237,21 @@ def test_contexts_starts_and_guidance_are_counted(tmp_path, well, steady):
     assert after[f"{name}-guided"] > 5 * after[name]
 
 
+def test_guidance_goes_by_the_measured_speed_without_it(tmp_path, well, steady):
+    config = local(presets.smoke(), well)
+    config = config.replace(observed=ObservationConfig(), guidance=GuidanceConfig())
+    steps = max(config.solver_steps)
+    name = f"evaluation diffusion-f8c16-s{steps}"
+    before = scoring_seconds(price(config, tmp_path))
+    plan = SweepPlan(config, tmp_path, well)
+    commit(plan.evaluation("diffusion", 16, config.diffusion, steps), seconds_per_state=0.5)
+    found = price(config.replace(evaluation=config.evaluation.replace(seed=9)), tmp_path)
+    after = scoring_seconds(found)
+    assert after[name] == pytest.approx(0.5 * 2 * 5)
+    assert after[f"{name}-guided"] / after[name] == pytest.approx(before[f"{name}-guided"] / before[name])
+    assert {stage.source for stage in found.stages if stage.name.endswith("guided")} == {"measured"}
+
+
 def test_evaluations_cost_the_same_however_many_members_and_windows_a_sample_has(tmp_path, well, steady):
     config = local(presets.smoke(), well).replace(emulators=("crps_ensemble",), window=3)
     found = {}

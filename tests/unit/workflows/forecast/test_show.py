@@ -9,6 +9,7 @@ import train_emulator
 from lola.core import waiting
 from lola.core.cli import parse
 from lola.data.description import EULER, RAYLEIGH_BENARD
+from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.workflows import presets
@@ -178,6 +179,10 @@ def test_options_reach_the_sweep():
     assert config.chosen() == [(presets.paper().diffusion, 4)]
     config = command(train_emulator, "paper", "--space", "pixel", "--model", "neural-solver")
     assert config.chosen() == [(presets.paper().pixel, None)]
+    config = command(train_emulator, "--model", "crps-ensemble", "--crps-ensemble.members", "3")
+    assert [model.members for model, _ in config.chosen()] == [3, 3, 3]
+    config = command(train_emulator, "--pixel.type", "crps-ensemble")
+    assert config.pixel == CRPSEnsembleConfig()
 
 
 @pytest.mark.parametrize(
@@ -190,6 +195,7 @@ def test_options_reach_the_sweep():
         ),
         (train_emulator, ["--space", "pixel"], "--space pixel needs --model neural-solver"),
         (train_emulator, ["--model", "unet"], "--model"),
+        (train_emulator, ["--crps_ensemble.members=3"], "--crps-ensemble.members has no effect: --emulators"),
         (train_emulator, ["--system", "weather"], "--system weather is no dataset"),
         (train_autoencoder, ["--system", "weather"], "--system weather is no dataset"),
         (train_autoencoder, ["--model", "diffusion"], "--model"),
