@@ -42,9 +42,8 @@ class Emulators(SweepConfig):
 
     @property
     def unused(self) -> dict[str, str]:
-        return {
-            name: reason for name, reason in super().unused.items() if name != self.model.replace("-", "_")
-        }
+        chosen = self.model.replace("-", "_")
+        return {name: reason for name, reason in super().unused.items() if name != chosen}
 
     def complete(self) -> "Emulators":
         """This configuration with the chosen kind among those of its plan."""
@@ -60,7 +59,6 @@ class Emulators(SweepConfig):
 
 
 def configure(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:
-    """The diffusion models of a sweep's preset."""
     return lambda **given: Emulators(**vars(preset(**given)))
 
 
@@ -75,10 +73,8 @@ def main(config: Emulators) -> None:
         from lola.workflows.run import run_stages
 
     choose = lambda plan: map(plan.emulator, config.chosen(plan))  # noqa: E731
-    if config.plan:
-        show_sweep(config, choose)
-    else:
-        run_stages(config, f"{config.model} {config.space}", choose)
+    what = f"{config.model} {config.space}"
+    show_sweep(config, choose) if config.plan else run_stages(config, what, choose)
 
 
 if __name__ == "__main__":
