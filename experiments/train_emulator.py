@@ -52,10 +52,8 @@ class Emulators(SweepConfig):
 
     def chosen(self, plan: "SweepPlan") -> Iterator["PlannedEmulator"]:
         """The emulators, one for each number of latent channels and seed."""
-        name = self.model.replace("-", "_")
-        for one in plan.emulators:
-            if one.name == name and (one.latent_channels is None) == (self.space == "pixel"):
-                yield one
+        wanted = self.model.replace("-", "_"), self.space == "pixel"
+        return (one for one in plan.emulators if (one.name, one.latent_channels is None) == wanted)
 
 
 def configure(preset: Callable[..., SweepConfig]) -> Callable[..., Emulators]:

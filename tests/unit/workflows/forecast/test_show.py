@@ -1,6 +1,7 @@
 """What `--plan` shows of models and stages, and options of the commands that train them."""
 
 import functools
+import types
 
 import pytest
 import train_autoencoder
@@ -13,6 +14,7 @@ from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.workflows import presets
+from lola.workflows.arms import plan_emulators
 from lola.workflows.base_plan import open_plan
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.forecast import estimates
@@ -157,6 +159,11 @@ def test_it_says_how_far_it_is(smoke, tmp_path, monkeypatch):
     assert logged == ["estimated 2 of 2 stages"]
 
 
+def chosen(config):
+    plan = types.SimpleNamespace(emulators=plan_emulators(config))
+    return [(one.model, one.latent_channels) for one in config.chosen(plan)]
+
+
 def test_options_reach_the_sweep():
     config = command(
         train_autoencoder, "paper", "--system", "rayleigh_benard", "--latent-channels", "64", "16"
@@ -176,11 +183,11 @@ def test_options_reach_the_sweep():
         "model",
         "space",
     }
-    assert config.chosen() == [(presets.paper().diffusion, 4)]
+    assert chosen(config) == [(presets.paper().diffusion, 4)]
     config = command(train_emulator, "paper", "--space", "pixel", "--model", "neural-solver")
-    assert config.chosen() == [(presets.paper().pixel, None)]
+    assert chosen(config) == [(presets.paper().pixel, None)]
     config = command(train_emulator, "--model", "crps-ensemble", "--crps-ensemble.members", "3")
-    assert [model.members for model, _ in config.chosen()] == [3, 3, 3]
+    assert config.crps_ensemble.members == 3
     config = command(train_emulator, "--pixel.type", "crps-ensemble")
     assert config.pixel == CRPSEnsembleConfig()
 
