@@ -220,9 +220,11 @@ def fingerprint(*parts: Any) -> str:
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration values with dotted names."""
+    """Nested configuration values with dotted names, such as `arms.0.name` of the first of several."""
     result: dict[str, Any] = {}
     for key, value in values.items():
+        if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, dict):
             result |= flatten(value, f"{prefix}{key}.")
         else:

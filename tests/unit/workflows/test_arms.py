@@ -3,23 +3,27 @@
 import dataclasses
 import functools
 
+import guide
 import pytest
 from inline import run_inline
 from small_run import plan_of, train_here
 
 from lola.core.cli import parse
+from lola.core.config import flatten
 from lola.core.errors import ConfigError
 from lola.distributed.jobs.train import run_training
 from lola.distributed.trials import make
+from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.tables.lead_times import REFERENCES, model_titles
 from lola.evaluation.tables.stored import read_table
 from lola.models.kinds import ARM_COLOURS, KINDS, kind_colours, shown_with
-from lola.workflows import resource_requests, run, sweep_report
+from lola.workflows import presets, resource_requests, run, sweep_report
 from lola.workflows.arms import TAKEN, EmulatorArmConfig
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.forecast import Forecast
 from lola.workflows.forecast.measured import MeasuredSpeeds
 from lola.workflows.plan import SweepPlan
+from lola.workflows.studies.sampler_plan import SamplerPlan
 
 
 def arm(sweep, name, kind="neural_solver", **options):
@@ -120,7 +124,6 @@ def test_a_kind_starts_from_an_arm_which_is_made_before_it(base, tmp_path, well)
 
 
 def test_averaged_weights_solver_steps_contexts_and_guidance_are_of_arms_too(base, tmp_path, well):
-    import guide
 
     from lola.workflows import presets
 
@@ -236,6 +239,34 @@ def test_a_forecast_has_the_stages_of_arms_and_seeds(base, tmp_path, well):
     found: Forecast = forecast(plan, base.cluster, 2, lambda line: None)
     assert {stage.name for stage in found.stages} == {step.title for step in plan.steps}
     assert {"ours-f8c4-seed1", "tuned-f8c4"} <= {model.name for model in found.models}
+
+
+def test_a_study_of_samplers_has_the_evaluations_of_an_arm_with_a_seed(base, tmp_path, well):
+    few = arm(base, "few", "diffusion", masks="forward", latent_channels=(16,))
+    plan = SweepPlan(base.replace(arms=(few,), seeds=(0, 5)), tmp_path, well)
+    one = plan.planned("few", 16, 5)
+    runs = {step.stage.fingerprint: step.run.args[0] for step in plan.steps}
+    for stage in (plan.autoencoder(16), plan.emulator(one)):
+        model, made = stage.config.model, runs[stage.fingerprint]
+        stage.folder.mkdir(parents=True)
+        stage.commit(
+            model={"type": type(model).__name__, **model.to_json()}, sizes=made.sizes, **made.details
+        )
+    for weights, name in (("raw", "few"), ("ema", "few_ema")):
+        config = presets.samplers_smoke()
+        config = config.replace(evaluation=config.evaluation.replace(weights=weights))
+        study = SamplerPlan(config, tmp_path, well)
+        (step,) = study._trial(study.models[0], "test", [SamplerConfig(steps=4)]).steps
+        assert step.stage.folder == plan.evaluation(one, solver_steps=4, weights=weights).folder
+        subject = step.run.args[0].subject
+        assert (subject.model, subject.training_seed) == (name, 5)
+
+
+def test_mlflow_has_the_options_of_arms_by_name(base):
+    parameters = flatten(base.to_json())
+    assert parameters["arms.1.name"] == "tuned"
+    assert parameters["arms.0.model.loss_states"] == "unknown"
+    assert parameters["latent_channels"] == [16, 4]
 
 
 def test_another_seed_is_expected_to_take_as_long(tmp_path, monkeypatch):
