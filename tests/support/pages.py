@@ -37,7 +37,9 @@ def report(sweep, **changes):
         "simulations": [Section("simulation_euler", "Simulation: euler", "its states", Figure())],
         "timings": [Timing(model="simulator", seconds=2.0),
                     Timing(model="diffusion", seconds=0.016, space="latent", compression=16.0,
-                           solver_steps=8)],
+                           solver_steps=8, members=4, training=1200.0, autoencoder=90.0),
+                    Timing(model="neural_solver", seconds=0.008, space="latent", compression=16.0,
+                           training=600.0)],
         "limits": demo_limits(
             train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
         ),

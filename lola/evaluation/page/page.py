@@ -95,6 +95,7 @@ def write_page(folder: Path, page: Page) -> Path:
         system=page.system.name.replace("_", " "),
         parts=parts,
         heading=heading,
+        explained=any(section.name == "terms" for section in page.sections),
         style=_asset("style.css"),
         colours=kind_colours(),
         scripts=[_asset("charts.js"), _asset("film.js")],

@@ -5,6 +5,7 @@ guidance; contexts and guidance have parts of their own.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
@@ -19,10 +20,12 @@ from lola.evaluation.page.sweep_charts import (
     steps_chart,
 )
 from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.contexts import context_table
 from lola.evaluation.tables.derived import RATIO
-from lola.evaluation.tables.lead_times import SPECTRUM, skill_scores
-from lola.evaluation.tables.significance import paired_table
+from lola.evaluation.tables.lead_times import SPECTRUM, UNTRAINED, name_method, skill_scores
+from lola.evaluation.tables.medians import median_table
+from lola.evaluation.tables.significance import SIGNIFICANT, paired_table, trajectories_needed
 from lola.models.kinds import shown_kinds
 
 SURVEYED = ("vrmse", *SPECTRUM, RATIO)
@@ -43,6 +46,7 @@ def accuracy(scores: Aggregates) -> Iterator[Section]:
         chart=lead_time_chart(main.curves, main.metrics),
         printed=scores.printed("vrmse", ["vrmse"]),
     )
+    yield from _averages(main)
     autoencoded = main.table("vrmse", "autoencoded")
     if len(autoencoded):
         yield Section(
@@ -54,6 +58,24 @@ def accuracy(scores: Aggregates) -> Iterator[Section]:
             chart=lead_time_chart(main.curves, SURVEYED, "autoencoded", rows="metric"),
             folded=True,
         )
+
+
+def _averages(main: Aggregates) -> Iterator[Section]:
+    """The VRMSE beside averages of it that single trajectories do not dominate."""
+    ranges = main.system.ranges
+    parts = [main.estimated("vrmse_pooled", ranges), median_table(main.errors, "vrmse", ranges)]
+    if not len(parts[0]):
+        return
+    yield Section(
+        "averages",
+        "Pooled and median errors",
+        "The headline is the mean over trajectories of ratios, since the published tables list it. It "
+        "explodes where the variance of a true field vanishes, as at late times behind open boundaries. The "
+        "pooled VRMSE divides the mean squared error by the mean variance; the median is that of the "
+        "trajectories' errors. Where they rank methods differently from the mean, single trajectories decide "
+        "it.",
+        table=pd.concat([main.estimated("vrmse", ranges), *parts], ignore_index=True),
+    )
 
 
 def compression(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
@@ -84,20 +106,49 @@ def compression(scores: Aggregates, tables: pd.DataFrame) -> Iterator[Section]:
     )
 
 
+COMPARED = {
+    "vrmse": ("significance", "Emulators compared by trajectory", "VRMSE"),
+    "crps_relative": ("significance_crps", "", "CRPS over the deviation of the true field"),
+    "energy_block_relative": ("significance_energy", "", "energy score of blocks over that deviation"),
+}
+
+
 def significance(scores: Aggregates) -> Iterator[Section]:
     """Emulators of every kind against those before it in the tables, trajectory by trajectory."""
-    table = paired_table(scores.main.errors, "vrmse", scores.system.ranges)
-    if not len(table):
-        return
-    yield Section(
-        "significance",
-        "Emulators compared by trajectory",
-        "Differences in VRMSE between a method and its rival on the same trajectories, each at its largest "
-        "number of solver steps: negative where the method is better.",
-        plain=_paired(table),
-        note="Difference: the mean over trajectories with its 95 % paired bootstrap interval. Relative: as "
-        "a share of the rival's error. Better on: trajectories on which the method is better. p: "
-        "Wilcoxon's signed-rank test (SciPy), corrected for the number of rows by Holm's method.",
+    for metric, (name, title, what) in COMPARED.items():
+        table = paired_table(scores.main.errors, metric, scores.system.ranges)
+        if not len(table):
+            continue
+        about = (
+            f"Differences in {what} between a method and its rival on the same trajectories, each at its "
+            "largest number of solver steps: negative where the method is better."
+        )
+        if metric == "crps_relative":
+            about += " Of a deterministic model the CRPS is the absolute error."
+        yield Section(
+            name,
+            title,
+            about + _unattainable(table),
+            plain=_paired(table),
+            note=""
+            if not title
+            else "Difference: the mean over trajectories with its 95 % paired bootstrap "
+            "interval, over trajectories and, of several training seeds, over these. Relative: as a share of "
+            "the rival's error. Better on: trajectories on which the method, averaged over its seeds, is "
+            "better. p: Wilcoxon's signed-rank test over trajectories (SciPy), of the models at hand, "
+            "corrected for the number of rows by Holm's method.",
+        )
+
+
+def _unattainable(table: pd.DataFrame) -> str:
+    """A sentence on rows that cannot be significant, if there are any."""
+    rows = table[table["attainable"] >= SIGNIFICANT]
+    if not len(rows):
+        return ""
+    return (
+        f" {rows['trajectories'].max()} trajectories are too few to say whether a difference is chance: with "
+        f"{len(table)} tests no corrected p below {rows['attainable'].min():.2g} can be reached, however "
+        f"large the difference is. It takes {trajectories_needed(len(table))} trajectories."
     )
 
 
@@ -119,6 +170,10 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
             "difference": difference,
             "relative": relative,
             "better on": [f"{row.wins} of {row.trajectories}" for row in table.itertuples()],
+            "seeds": [
+                str(row.seeds) if row.seeds == row.rival_seeds else f"{row.seeds}, rival {row.rival_seeds}"
+                for row in table.itertuples()
+            ],
             "p": table["p"].map("{:.2g}".format),
             "p (Holm)": table["p_holm"].map("{:.2g}".format),
         }
@@ -161,12 +216,43 @@ def calibration(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "ranks",
             "Ranks",
-            "How often the truth has each rank among the members, point by point. With a calibrated ensemble "
-            "all ranks are equally frequent; an overconfident one has peaks at both ends.",
+            "How often the truth has each rank among the members, point by point, on all trajectories and of "
+            "all training seeds. With a calibrated ensemble "
+            "all ranks are equally frequent; an overconfident one has peaks at both ends. The reliability "
+            "index is the sum of the differences from equal shares, averaged over fields: 0 at best, and of "
+            "a calibrated ensemble scored on so few trajectories what stands in parentheses.",
+            plain=_reliability(main.reliability),
             chart=binned_chart(
                 main.spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown
             ),
         )
+
+
+def _reliability(table: pd.DataFrame) -> pd.DataFrame:
+    """The reliability index, methods down and ranges of lead times across."""
+    ranges = list(dict.fromkeys(table["range"]))
+    shown = []
+    for _, rows in table.groupby(METHOD, sort=False):
+        row = rows.iloc[0]
+        cells = {each.range: each for each in rows.itertuples()}
+        shown.append(
+            {
+                "method": name_method(row),
+                "rate": f"{row['compression']:.4g}" if row["space"] == "latent" else "–",
+                "steps": str(row["solver_steps"] or "–"),
+                "members": str(row["members"]),
+                "seeds": "–" if row["model"] in UNTRAINED else str(row["seeds"]),
+                **{name.replace("-", "–"): _index(cells.get(name)) for name in ranges},
+            }
+        )
+    return pd.DataFrame(shown)
+
+
+def _index(cell: Any) -> str:
+    if cell is None:
+        return "–"
+    chance = "" if pd.isna(cell.by_chance) else f" ({cell.by_chance:.2f})"
+    return "not finite" if pd.isna(cell.value) else f"{cell.value:.2f}{chance}"
 
 
 def spectra(scores: Aggregates) -> Iterator[Section]:
@@ -176,8 +262,12 @@ def spectra(scores: Aggregates) -> Iterator[Section]:
     yield Section(
         "spectra",
         "Power spectra",
-        "Isotropic power over wavenumber. The table lists the relative error of the power in three bands of "
-        "wavenumbers, over all fields: 0 if the power is right, 1 if all of it is lost.",
+        "Isotropic power over wavenumber, averaged over trajectories and training seeds. The table lists the "
+        "relative error of the power in three bands of wavenumbers, over all fields: 0 if the power is "
+        "right, 1 if all of it is lost.",
+        note="Above 1 there is too much power: at 3 it may be four times the truth's. Lost power alone never "
+        "exceeds 1. It is common at high wavenumbers, where the truth has so little power that noise of the "
+        "decoder or of the sampler exceeds it.",
         table=pd.concat([main.table(metric) for metric in SPECTRUM], ignore_index=True),
         chart=spectrum_chart(tables, shown),
         printed=scores.printed("spectra", list(SPECTRUM)),
@@ -186,8 +276,8 @@ def spectra(scores: Aggregates) -> Iterator[Section]:
         yield Section(
             "coherence",
             "Coherence",
-            "Agreement in phase with the truth, by wavenumber: 1 if structures are where the truth has "
-            "them, 0 if their places are random.",
+            "Agreement in phase with the truth, by wavenumber, averaged likewise: 1 if structures are where "
+            "the truth has them, 0 if their places are random.",
             chart=binned_chart(
                 tables, "coherence", Axis("wavenumber (cycles per pixel)", log=True), Axis("coherence"), shown
             ),

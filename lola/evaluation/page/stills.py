@@ -39,6 +39,8 @@ CONFIG: dict[str, Any] = {
     "text": {"color": "#6a727c", "align": "left", "baseline": "top", "dx": 3},
 }
 
+WHISKER: dict[str, Any] = {"type": "rule", "strokeDash": [1, 0], "strokeWidth": 1.5}
+
 
 def save_still(chart: Chart, path: Path) -> list[Path]:
     """Write a chart as an SVG and a PNG file at a path without suffix; none if no curve can be drawn."""
@@ -159,7 +161,8 @@ def _layers(
     band = along | {"y": along["y"] | {"field": "low"}, "y2": {"field": "high"}}
     few = [one for one in curves if len(one.x) <= FEW and not (len(one.x) > 1 and np.ptp(one.y) == 0)]
     marks: tuple[tuple[dict[str, Any], dict[str, Any], list[Series]], ...] = (
-        ({"type": "area"}, band, [one for one in curves if one.low is not None]),
+        ({"type": "area"}, band, [one for one in curves if one.low is not None and len(one.x) > 1]),
+        (WHISKER, band, [one for one in curves if one.low is not None and len(one.x) == 1]),
         ({"type": "line"}, along, [one for one in curves if not one.points]),
         ({"type": "point", "filled": True}, along, [one for one in few if not one.points]),
         ({"type": "point"}, along, [one for one in curves if one.points]),
@@ -167,7 +170,7 @@ def _layers(
     for mark, encoding, drawn in marks:
         rows = [row for one in drawn for row in _rows(one, y.log)]
         if rows:
-            shown = {"color": looks["color"]} if mark["type"] == "point" else looks
+            shown = {"color": looks["color"]} if mark["type"] in ("point", "rule") else looks
             layers.append(
                 {"data": {"values": rows}, "mark": mark | {"clip": True}, "encoding": encoding | shown}
             )

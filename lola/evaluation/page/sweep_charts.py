@@ -76,9 +76,10 @@ def lead_time_chart(
     for curve in found:
         place = {"metric": curve.metric, "field": curve.field, "target": curve.target}
         line = _line(curve.method, varying, place)
+        line["label"] += count_seeds([curve.seeds])
         series.append(Series(**line, x=curve.lead_times, y=curve.value, low=curve.low, high=curve.high))
     return Chart(
-        "Metrics of every method over lead time, with 95 % intervals over trajectories",
+        "Metrics of every method over lead time, with 95 % intervals over trajectories and training seeds",
         Axis("lead time (simulation steps)"),
         _axes(names),
         series,
@@ -135,9 +136,12 @@ def rate_chart(tables: pd.DataFrame, system: str) -> Chart:
     span = np.array([rates.min(), rates.max()])
     series = []
     for place, rows in _groups(tables[latent], "compression"):
-        series.append(Series(**_line(rows.iloc[0], varying, place, "rate"), **_points(rows, "compression")))
+        line = _line(rows.iloc[0], varying, place, "rate")
+        line["label"] += count_seeds(rows["seeds"])
+        series.append(Series(**line, **_points(rows, "compression")))
     for place, rows in _groups(tables[~latent], "compression"):
         line = _line(rows.iloc[0], varying, place) | {"dash": "2 4"}
+        line["label"] += count_seeds(rows["seeds"])
         series.append(Series(**line, x=span, y=rows["value"].to_numpy().repeat(2)))
     series += paper
     return Chart(
@@ -161,7 +165,7 @@ def steps_chart(tables: pd.DataFrame) -> Chart:
     for place, rows in _groups(latent, "solver_steps"):
         row = rows.iloc[0]
         line = _line(row, varying, place, "rate", "solver_steps")
-        line["label"] += f" {row['compression']:.4g}×"
+        line["label"] += f" {row['compression']:.4g}×{count_seeds(rows['seeds'])}"
         line["colour"] = f"shade-{rates.index(row['compression']) % 6}"
         if row["solver_steps"]:
             series.append(Series(**line, **_points(rows, "solver_steps")))
@@ -281,6 +285,12 @@ def _line(
     dash = REFERENCE_DASHES.get(base, "5 3" if model != base else "")
     label = name_method(pd.Series(dict(method))) + guided
     return {"label": label, "colour": colour, "keys": place | own, "dash": dash}
+
+
+def count_seeds(counts: Iterable[int]) -> str:
+    """What a label says of the numbers of training seeds that its points are means of: nothing of one."""
+    low, high = min(counts), max(counts)
+    return "" if high == 1 else f", {high} seeds" if low == high else f", {low} to {high} seeds"
 
 
 def _points(rows: pd.DataFrame, x: str) -> dict[str, Any]:

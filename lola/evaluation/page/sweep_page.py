@@ -6,18 +6,15 @@ Every sentence with a number is computed from the tidy tables; limits of the num
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pandas as pd
-
 from lola.evaluation.page import sections
+from lola.evaluation.page.cost_charts import cost_sections
 from lola.evaluation.page.figures import Example, example_states
 from lola.evaluation.page.film_player import Film
+from lola.evaluation.page.findings import findings
 from lola.evaluation.page.page import Page, Section
-from lola.evaluation.tables.aggregates import WHOLE, Aggregates
-from lola.evaluation.tables.derived import RATIO
-from lola.evaluation.tables.lead_times import beats_persistence, in_sentence, name_method
-from lola.evaluation.tables.significance import paired_table
+from lola.evaluation.page.terms import terms
+from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.speed import Timing, speed_table
-from lola.models.kinds import kind_titles, shown_kinds
 
 
 def make_page(
@@ -53,6 +50,7 @@ def _sections(
 ) -> Iterator[Section]:
     tables = scores.main.tables()
     yield from sections.accuracy(scores)
+    yield from cost_sections(scores, timings)
     if film is not None:
         text = f"{film.title}: every field as every method sees it, on the truth's colours."
         yield Section("film", "Film", text, film=film)
@@ -68,10 +66,13 @@ def _sections(
         yield Section(
             "speed",
             "Speed",
-            "Seconds per emulated state of one member, with encoding and decoding, on the machine of this "
-            "run.",
+            "Seconds per emulated state, with encoding and decoding, on the machine of this run. All members "
+            "of an ensemble are predicted in one batch: compare with a single prediction the time of all "
+            "members. That of one member is its share of the batch, and less than it would take alone. Gain: "
+            "the simulator's time over the method's.",
             plain=speed_table(timings, scores.system.name),
         )
+    yield terms()
 
 
 def _guided(scores: Aggregates) -> Iterator[str]:
@@ -91,75 +92,6 @@ def _example_sections(examples: Sequence[Example], folded: bool) -> Iterator[Sec
         name = "states" if len(examples) == 1 else f"states_{i + 1}"
         title = "Example states" if i == 0 and not folded else ""
         yield Section(name, title, example.title, example_states(example), folded=folded)
-
-
-def findings(scores: Aggregates) -> list[str]:
-    main = scores.main
-    ranges = main.system.ranges
-    table = main.estimated("vrmse", ranges)
-    sentences = [*_against_persistence(table), *_best_emulators(table), *_paired(main)]
-    whole = main.estimated("vrmse", [WHOLE])
-    alone = whole[whole["model"] == "autoencoder"]
-    if len(alone):
-        pairs = zip(alone["value"], alone["compression"], strict=True)
-        losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for value, rate in pairs)
-        sentences.append(f"Compression alone costs a VRMSE of {losses}.")
-    ratio = main.estimated(RATIO, ranges)
-    ratio = ratio[ratio["unstable"] == 0]
-    if len(ratio):
-        low, high = ratio["value"].min(), ratio["value"].max()
-        sentences.append(
-            f"Spread over skill is between {low:.2f} and {high:.2f}; a calibrated ensemble has 1."
-        )
-    return sentences
-
-
-def _against_persistence(table: pd.DataFrame) -> Iterator[str]:
-    """How many table entries beat persistence, and how many are unstable."""
-    beats = beats_persistence(table).dropna()
-    lost = int((~beats).sum())
-    if len(beats) and not lost:
-        yield f"Every emulator beats persistence at all ranges of lead times ({len(beats)} of {len(beats)})."
-    elif len(beats):
-        yield f"In {lost} of {len(beats)} table entries, marked ▲, an emulator is no better than persistence."
-    unstable = table[table["unstable"] > 0]
-    if len(unstable):
-        yield f"In {len(unstable)} table entries, marked unstable, some rollouts became infinite or NaN."
-
-
-def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
-    """The most accurate emulator of each range, and persistence."""
-    for name, rows in table.groupby("range", sort=False):
-        held = rows.loc[rows["model"] == "persistence", "value"].min()
-        rows = rows[rows["model"].isin(kind_titles()) & (rows["unstable"] == 0)]
-        if len(rows):
-            best = rows.loc[rows["value"].idxmin()]
-            rate = f" at {best['compression']:.4g}×" if best["space"] == "latent" else ""
-            steps = f", {best['solver_steps']} solver steps" if best["solver_steps"] else ""
-            against = "" if pd.isna(held) else f", persistence {held:.3f}"
-            where = str(name).replace("-", "–")
-            method = in_sentence(name_method(best))
-            yield f"Lead times {where}: {method}{rate}{steps} is best, VRMSE {best['value']:.3f}{against}."
-
-
-def _paired(main: Aggregates) -> Iterator[str]:
-    """Every kind against others of its rate, over all lead times."""
-    table = paired_table(main.errors, "vrmse", [WHOLE])
-    table = table[~table["rival"].str.endswith("in pixel space")]
-    for (model, rival), rows in table.groupby(["model", "rival"], sort=False):
-        sure = rows[rows["p_holm"] < 0.05]
-        better = int((2 * sure["wins"] > sure["trajectories"]).sum())
-        counts = {
-            "significantly more accurate": better,
-            "significantly less accurate": len(sure) - better,
-            "no significant difference": len(rows) - len(sure),
-        }
-        results = ", ".join(f"{result} at {count}" for result, count in counts.items() if count)
-        yield (
-            f"{shown_kinds()[str(model)].title} against {rival} over all lead times, of {len(rows)} "
-            f"{'rate' if len(rows) == 1 else 'rates'}: {results} "
-            "(paired by trajectory, Wilcoxon's test, corrected p < 0.05)."
-        )
 
 
 def demo_limits(

@@ -144,8 +144,7 @@ def _compare_ranges(numerators: list[pd.DataFrame], denominators: list[pd.DataFr
         one, other = one[exists], other[exists]
         ratio, low, high = error_ratio(one, other)
         with np.errstate(over="ignore"):
-            pair = np.stack([np.exp(np.nanmean(np.log(values), 1)) for values in (one, other)], axis=1)
-        tested = compare(pair)
+            tested = compare(*(np.exp(np.nanmean(np.log(values), 1)) for values in (one, other)))
         kept = {key: tested[key] for key in ("wins", "trajectories", "p")}
         yield {"range": name, "ratio": ratio, "low": low, "high": high} | kept
 

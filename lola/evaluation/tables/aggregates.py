@@ -19,13 +19,15 @@ from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate_cells, na
 from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
 from lola.evaluation.tables.mean_spectra import mean_spectra
 from lola.evaluation.tables.paper import TABLES, paper_ranges, printed_table, printed_values
+from lola.evaluation.tables.reliability import COLUMNS as RELIABILITY
+from lola.evaluation.tables.reliability import reliability_table
 from lola.evaluation.tables.shown_metrics import UNITS, charted, metric_names
-from lola.evaluation.tables.significance import ERRORS, trajectory_errors
+from lola.evaluation.tables.significance import ERRORS, cell_errors
 
 TARGETS = ("truth", "autoencoded")
 WHOLE: Range = (1, None)
-PAIRED = "vrmse"
-"""The metric whose errors are kept by trajectory."""
+PAIRED = ("vrmse", "crps_relative", "energy_block_relative")
+"""The metrics whose errors are kept by trajectory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +36,11 @@ class Aggregates:
 
     Arguments:
         estimates: Rows of `lead_time_table`s of every metric that is shown, with a column `target`, over
-            the paper's ranges of the metric and, of the VRMSE, over all lead times.
+            the paper's ranges of the metric and, of those of `errors`, over all lead times.
         curves: The curves of every metric that is shown, against both targets.
-        errors: `trajectory_errors` of the VRMSE over the same ranges.
+        errors: `trajectory_errors` of a few metrics over the same ranges.
         spectra: `mean_spectra`.
+        reliability: `reliability_table` over the system's ranges.
     """
 
     system: System
@@ -45,13 +48,14 @@ class Aggregates:
     curves: Sequence[Curve]
     errors: pd.DataFrame
     spectra: pd.DataFrame
+    reliability: pd.DataFrame
 
     @classmethod
     def of(cls, system: System, tables: Iterable[tuple[pa.Table, pa.Table]]) -> "Aggregates":
         """Reduce pairs of tables of metrics and spectra; all rows of a method are in one pair."""
         estimates: list[pd.DataFrame] = []
         curves: list[Curve] = []
-        errors, spectra = [], []
+        errors, spectra, reliability = [], [], []
         for pair in tables:
             cells = CellTable(pair[0])
             for target in TARGETS:
@@ -60,8 +64,10 @@ class Aggregates:
                     rows = estimate_cells(found, metric, _ranges(system, metric))
                     estimates.append(rows.assign(target=target))
                     curves += curves_of(found, metric, target) if charted([metric]) else ()
-            errors.append(trajectory_errors(pair[0], [PAIRED], _ranges(system, PAIRED)))
+            for metric in PAIRED:
+                errors.append(cell_errors(cells.of(metric), metric, _ranges(system, metric)))
             spectra.append(mean_spectra(pair[1]))
+            reliability.append(reliability_table(pair[1], system.ranges))
             del pair, cells  # before the next are read
         return cls(
             system,
@@ -69,6 +75,7 @@ class Aggregates:
             sorted(curves, key=lambda curve: tuple(curve.method.values())),
             _joined(errors, ERRORS).sort_values(METHOD, kind="stable"),
             sort_methods(_joined(spectra, SPECTRA)),
+            sort_methods(_joined(reliability, RELIABILITY)),
         )
 
     @functools.cached_property
@@ -87,10 +94,10 @@ class Aggregates:
 
         frames = [
             frame[np.array([kept(*key) for key in frame[METHOD].itertuples(index=False, name=None)], bool)]
-            for frame in (self.estimates, self.errors, self.spectra)
+            for frame in (self.estimates, self.errors, self.spectra, self.reliability)
         ]
         curves = [curve for curve in self.curves if kept(*curve.method.values())]
-        return Aggregates(self.system, frames[0], curves, frames[1], frames[2])
+        return Aggregates(self.system, frames[0], curves, *frames[1:])
 
     @property
     def rates(self) -> list[float]:
@@ -131,7 +138,7 @@ class Aggregates:
 
 
 def _ranges(system: System, metric: str) -> list[Range]:
-    whole = (WHOLE,) if metric == PAIRED else ()
+    whole = (WHOLE,) if metric in PAIRED else ()
     return list(dict.fromkeys((*paper_ranges(system, metric), *whole)))
 
 

@@ -1,9 +1,9 @@
 r"""Rows of the metrics table as arrays: of every method, target and metric the values
 
-    x_tfl = mean over starts and training seeds,
+    x_stfl = mean over starts,
 
-of trajectory t, field f and lead time l: the trajectory is what is drawn independently. A value that is not
-finite, or null, is infinite; a cell without a row is NaN.
+of training seed s, trajectory t, field f and lead time l: seeds and trajectories are what is drawn
+independently. A value that is not finite, or null, is infinite; a cell without a row is NaN.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from lola.evaluation.tables.derived import DERIVED, SQUARED, Derived
 METHOD = [
     "model", "space", "compression", "sampler", "solver_steps", "members", "context", "overlap", "guidance"
 ]  # fmt: skip
+PLACE = ["training_seed", "trajectory", "field", "lead_time"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +26,13 @@ class Cells:
 
     Arguments:
         method: The values of the columns `METHOD`.
-        trajectories, fields, lead_times: What the axes are; fields in order of appearance, others sorted.
-        values: With shape `(P, T, F, L)`: `P` is 1, or the number of statistics of a derived metric.
+        seeds, trajectories, fields, lead_times: What the axes are; fields in order of appearance, others
+            sorted.
+        values: With shape `(P, S, T, F, L)`: `P` is 1, or the number of statistics of a derived metric.
     """
 
     method: tuple
+    seeds: list[int]
     trajectories: list[str]
     fields: list[str]
     lead_times: np.ndarray
@@ -49,7 +52,7 @@ class CellTable:
         metrics = metrics.unify_dictionaries()
         values = metrics["value"].to_numpy()
         values = np.where(np.isfinite(values), values, np.inf)
-        place = [encode_column(metrics, name) for name in ("trajectory", "field", "lead_time")]
+        place = [encode_column(metrics, name) for name in PLACE]
         for (target, metric, *key), rows in group_rows(metrics, ["target", "metric", *METHOD]):
             method = tuple(key)
             axes = [(numbers[rows], names) for numbers, names in place]
@@ -122,12 +125,12 @@ def group_rows(table: pa.Table, names: Sequence[str]) -> list[tuple[tuple, np.nd
 
 
 def _cells(method: tuple, axes: Sequence[tuple[np.ndarray, list]], values: np.ndarray) -> Cells:
-    """The means of rows with numbers along three axes, of which only what has rows is kept."""
+    """The means of rows with numbers along the axes `PLACE`, of which only what has rows is kept."""
     names, places = [], []
-    for i, (numbers, known) in enumerate(axes):
+    for axis, (numbers, known) in zip(PLACE, axes, strict=True):
         present, place = _renumbered(numbers)
         own = [known[number] for number in present]
-        if i != 1:  # fields stay in order of appearance
+        if axis != "field":  # fields stay in order of appearance
             order = sorted(range(len(own)), key=own.__getitem__)
             place = np.argsort(order)[place]
             own = [own[j] for j in order]
@@ -138,4 +141,5 @@ def _cells(method: tuple, axes: Sequence[tuple[np.ndarray, list]], values: np.nd
     count = np.bincount(flat, minlength=np.prod(shape))
     with np.errstate(invalid="ignore"):
         means = np.bincount(flat, values, minlength=len(count)) / count
-    return Cells(method, names[0], names[1], np.array(names[2]), means.reshape(1, *shape))
+    seeds, trajectories, fields, lead_times = names
+    return Cells(method, seeds, trajectories, fields, np.array(lead_times), means.reshape(1, *shape))

@@ -29,7 +29,9 @@ def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) ->
     found = [
         dict(zip([*keys, "range"], key, strict=True))
         | {"compression": 0.0}
-        | estimate_means(group.groupby("trajectory")["cells"].mean().to_numpy())
+        | estimate_means(
+            group.pivot_table("value", "training_seed", "trajectory", dropna=False).to_numpy(dtype=float)
+        )
         for key, group in rows.groupby([*keys, "range"])
         if key[-1] in names
     ]

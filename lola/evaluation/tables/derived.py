@@ -24,7 +24,7 @@ RATIO = "spread_skill_ratio"
 SCORES = ("crps", "energy", "energy_block", "variogram", "interval_50", "interval_90")
 """Scores in the unit of a field."""
 SQUARED = {f"{part}{band}" for part in ("skill", "spread") for band in ("", *(f"_{name}" for name in BANDS))}
-"""Metrics whose squares are averaged: over trajectories, and over the starts and training seeds of each."""
+"""Metrics whose squares are averaged: over training seeds, trajectories and the starts of each."""
 
 
 @dataclasses.dataclass(frozen=True)

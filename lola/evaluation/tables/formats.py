@@ -48,7 +48,7 @@ def _strings(table: pd.DataFrame, write: Callable[[Cell], str]) -> pd.DataFrame:
     """A table to print, with every cell written."""
     shown = layout(table)
     rows = [[*map(write, (*map(Cell, words), *cells))] for *words, cells in shown.rows]
-    return pd.DataFrame(rows, columns=["method", "rate", "steps", *map(heading, shown.columns)])
+    return pd.DataFrame(rows, columns=["method", "rate", "steps", "seeds", *map(heading, shown.columns)])
 
 
 def _latex(table: pd.DataFrame) -> str:

@@ -1,24 +1,24 @@
 r"""Tables of the tidy metrics by lead-time range, as the paper's Tables 6 to 10.
 
-A method is scored on trajectories t = 1 ... T, fields f and lead times l. With w_t the weight of a
-trajectory, a metric x and one that `derived` makes of means, such as the spread-skill ratio, are over a range
-R of lead times
+A method is scored for training seeds s = 1 ... S, on trajectories t = 1 ... T, fields f and lead times l.
+With v_s and w_t the weights of a seed and of a trajectory, a metric x and one that `derived` makes of means,
+such as the spread-skill ratio, are over a range R of lead times
 
-    x_R     = mean_{f, l in R} sum_t w_t x_tfl,
-    ratio_R = mean_{f, l in R} sqrt( sum_t w_t Spread_tfl^2 / sum_t w_t Skill_tfl^2 ).
+    x_R     = mean_{f, l in R} sum_st v_s w_t x_stfl,
+    ratio_R = mean_{f, l in R} sqrt( sum_st v_s w_t Spread_stfl^2 / sum_st v_s w_t Skill_stfl^2 ).
 
-The estimate has w_t = 1 / T. Its 95 % confidence interval is the percentile bootstrap over trajectories, in
-which T w is multinomial: trajectories are independent, fields and lead times of one trajectory are not.
+The estimate has v_s = 1 / S and w_t = 1 / T. Its 95 % confidence interval is that of `bootstrap`, in which
+S v and T w are multinomial: seeds and trajectories are independent, fields and lead times of one are not.
+With one seed the interval is over trajectories alone.
 
 Trajectories that end before a lead time, or before R, have no weight there: the sums are over those that have
 a value, and so are the weights, which sum to one.
 
-A trajectory with a value that is not finite in R is unstable there. It is counted, never left out: the
-method's estimate over R is then infinite.
+A trajectory with a value that is not finite in R, of any seed, is unstable there. It is counted, never left
+out: the method's estimate over R is then infinite.
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
 
@@ -27,7 +27,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lola.core.keys import numpy_generator
+from lola.evaluation.tables.bootstrap import (
+    DRAWS,
+    LEVELS,
+    bootstrap_weights,
+    resample_seeds,
+    weighted_means,
+)
 from lola.evaluation.tables.cells import METHOD, Cells, CellTable
 from lola.evaluation.tables.derived import RATIO, combine
 from lola.models.kinds import kind_titles
@@ -42,10 +48,11 @@ REFERENCES = {
     "autoencoder_ema": "Autoencoder alone (EMA)",
 }
 """What emulators are compared with, by the `model` column."""
+UNTRAINED = ("climatology", "persistence")
 SKILL = "crps_skill"
 SPECTRUM = ("spectrum_rmse_low", "spectrum_rmse_mid", "spectrum_rmse_high")
 _CELL = ["target", "metric", "field", "lead_time", "trajectory"]
-COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "trajectories", "unstable"]
+COLUMNS = [*METHOD, "metric", "range", "value", "low", "high", "seeds", "trajectories", "unstable"]
 
 
 def model_titles() -> dict[str, str]:
@@ -59,15 +66,8 @@ def name_range(lead_times: Range) -> str:
     return f"{first}-{'end' if last is None else last}"
 
 
-def to_frame(table: pa.Table, target: str, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of some metrics against one target, strings as plain columns."""
-    chosen = pc.and_(pc.equal(table["target"], target), pc.is_in(table["metric"], pa.array(names)))
-    frame = table.filter(chosen).to_pandas()
-    return frame.astype(dict.fromkeys(frame.select_dtypes("category").columns, "str"))
-
-
 def lead_time_table(
-    metrics: pa.Table, metric: str, ranges: Sequence[Range], *, target: str = "truth", draws: int = 1000
+    metrics: pa.Table, metric: str, ranges: Sequence[Range], *, target: str = "truth", draws: int = DRAWS
 ) -> pd.DataFrame:
     """Estimates of a metric by method and lead-time range.
 
@@ -79,14 +79,15 @@ def lead_time_table(
 
     Returns:
         One row per method and range, in the order of the paper's tables: the columns of `METHOD`,
-        `metric`, `range`, `value`, `low`, `high` (the interval, NaN for one trajectory), `trajectories`
-        and `unstable` (how many of these are). Methods that lack the metric have no rows.
+        `metric`, `range`, `value`, `low`, `high` (the interval, NaN for one trajectory), `seeds` (how many
+        trainings the value is the mean of), `trajectories` and `unstable` (how many of these are). Methods
+        that lack the metric have no rows.
     """
     return estimate_cells(CellTable(metrics).of(metric, target), metric, ranges, draws)
 
 
 def estimate_cells(
-    cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = 1000
+    cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = DRAWS
 ) -> pd.DataFrame:
     """The `lead_time_table` of cells of one metric."""
     rows = []
@@ -99,61 +100,41 @@ def estimate_cells(
 
 
 def values_within(cells: Cells, bounds: Range) -> np.ndarray:
-    """The values in a range of lead times, `(P, T, K)`, of the T trajectories and K cells that have any.
+    """The values in a range of lead times, `(P, S, T, K)`, of the T trajectories and K cells that have any.
 
     They are NaN where a trajectory lacks a cell.
     """
     first, last = bounds
     lead = (cells.lead_times >= first) & (cells.lead_times <= (np.inf if last is None else last))
-    values = cells.values[..., lead].reshape(*cells.values.shape[:2], -1)
+    values = cells.values[..., lead].reshape(*cells.values.shape[:3], -1)
     missing = np.isnan(values)
-    return values[..., ~missing.all((0, 1))][:, ~missing.all((0, 2))]
+    return values[..., ~missing.all((0, 1, 2))][:, :, ~missing.all((0, 1, 3))]
 
 
 def _estimate(parts: np.ndarray, metric: str, draws: int) -> dict[str, float]:
-    """The estimate of a metric of statistics with shape `(P, T, K)`."""
-    count = parts.shape[1]
-    unstable = int(np.isinf(parts).any(axis=(0, 2)).sum())
+    """The estimate of a metric of statistics with shape `(P, S, T, K)`."""
+    seeds, count = parts.shape[1:3]
+    unstable = int(np.isinf(parts).any(axis=(0, 1, 3)).sum())
+    numbers = {"seeds": seeds, "trajectories": count, "unstable": unstable}
     if unstable:
-        return {"value": np.inf, "low": np.nan, "high": np.nan, "trajectories": count, "unstable": unstable}
-    means = weighted_means(bootstrap_weights(count, draws), parts)
-    # A resampling may have no trajectory that is long enough for a lead time
-    cells = combine(metric, means)
-    existing = ~np.isnan(cells)
-    with np.errstate(invalid="ignore"):
-        estimates = np.where(existing, cells, 0).sum(1) / existing.sum(1)
+        return {"value": np.inf, "low": np.nan, "high": np.nan, **numbers}
+
+    def estimate(means: np.ndarray) -> np.ndarray:
+        # A resampling may have no trajectory that is long enough for a lead time
+        cells = combine(metric, means)
+        existing = ~np.isnan(cells)
+        with np.errstate(invalid="ignore"):
+            return np.where(existing, cells, 0).sum(1) / existing.sum(1)
+
+    estimates = resample_seeds(weighted_means(bootstrap_weights(count, draws), parts), estimate)
     with np.errstate(invalid="ignore"):  # resampled trajectories of a constant truth have no ratio
-        low, high = np.quantile(estimates[1:], [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
-    return {"value": estimates[0], "low": low, "high": high, "trajectories": count, "unstable": 0}
+        low, high = np.quantile(estimates[1:], LEVELS) if count > 1 else (np.nan, np.nan)
+    return {"value": estimates[0], "low": low, "high": high, **numbers}
 
 
-def weighted_means(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The means of values with shape `(..., T, K)` by rows of weights `(n, T)`, with shape `(..., n, K)`.
-
-    Values that are NaN do not exist: means are over the others, and NaN if these have no weight.
-    """
-    missing = np.isnan(values)
-    if not missing.any():
-        return weights @ values
-    with np.errstate(invalid="ignore"):
-        return (weights @ np.where(missing, 0, values)) / (weights @ ~missing)
-
-
-def estimate_means(means: np.ndarray, draws: int = 1000) -> dict[str, float]:
-    """The estimate, with its interval, of means over lead times and fields, with shape `(T,)`."""
-    return _estimate(means[None, :, None], "", draws)
-
-
-@functools.lru_cache(maxsize=16)
-def bootstrap_weights(count: int, draws: int = 1000) -> np.ndarray:
-    """The weights w of trajectories: of the estimate, then of every resampling, shape `(1 + draws, count)`.
-
-    They depend on the count alone: methods scored on the same trajectories have the same resamplings.
-    """
-    resampled = numpy_generator("bootstrap", count).multinomial(count, np.full(count, 1 / count), size=draws)
-    weights = np.concatenate([np.ones((1, count)), resampled]) / count
-    weights.flags.writeable = False  # the cache returns the same array to all callers
-    return weights
+def estimate_means(means: np.ndarray, draws: int = DRAWS) -> dict[str, float]:
+    """The estimate, with its interval, of means over lead times and fields, with shape `(S, T)`."""
+    return _estimate(means[None, ..., None], "", draws)
 
 
 def sort_methods(table: pd.DataFrame) -> pd.DataFrame:
@@ -242,10 +223,10 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A table to print: columns are pairs of metric and range; a row is method, rate, steps and cells."""
+    """A table to print: columns are pairs of metric and range, rows method, rate, steps, seeds and cells."""
 
     columns: list[tuple[str, str]]
-    rows: list[tuple[str, str, str, list[Cell]]]
+    rows: list[tuple[str, str, str, str, list[Cell]]]
 
 
 def layout(table: pd.DataFrame) -> Layout:
@@ -265,9 +246,9 @@ def layout(table: pd.DataFrame) -> Layout:
         cells = {(cell["metric"], cell["range"]): _cell(cell) for _, cell in group.iterrows()}
         rate = f"{row['compression']:.4g}" if row["space"] == "latent" else "–"
         steps = str(row["solver_steps"]) if row["solver_steps"] else "–"
-        rows.append(
-            (name_method(row, varying), rate, steps, [cells.get(column, Cell("–")) for column in columns])
-        )
+        seeds = "–" if row["model"] in UNTRAINED else str(row["seeds"])
+        shown = [cells.get(column, Cell("–")) for column in columns]
+        rows.append((name_method(row, varying), rate, steps, seeds, shown))
     return Layout(columns, rows)
 
 
@@ -287,7 +268,8 @@ def in_sentence(name: str) -> str:
 
 def name_metric(metric: str) -> str:
     names = {"vrmse": "VRMSE", "crps": "CRPS", "crps_relative": "CRPS / deviation", SKILL: "CRPS skill"}
-    names[RATIO] = "spread/skill"
+    names |= {RATIO: "spread/skill", "vrmse_pooled": "pooled VRMSE", "vrmse_median": "median VRMSE"}
+    names |= {"energy_block_relative": "energy score"}
     return names.get(metric, metric.replace("spectrum_rmse", "power,").replace("_", " "))
 
 
@@ -319,5 +301,5 @@ def heading(column: tuple[str, str]) -> str:
     """A column's heading for people, such as `1–20`, or `low 1–20` for a band of the spectrum."""
     metric, lead_times = column
     prefix = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
-    prefix = "skill " if metric == SKILL else prefix
+    prefix = {SKILL: "skill ", "vrmse_pooled": "pooled ", "vrmse_median": "median "}.get(metric, prefix)
     return prefix + lead_times.replace("-", "–")

@@ -3,11 +3,18 @@ r"""Comparisons paired by trajectory, such as of diffusion with the neural solve
 Both predict the same trajectories t = 1 ... T, so that what makes a trajectory hard cancels in the
 differences
 
-    d_t = mean_{f, l in R} x_t(method) - mean_{f, l in R} x_t(rival)
+    d_st = mean_{f, l in R} x_stfl(method) - mean_{f, l in R} x_stfl(rival)
 
-of a metric x over a range R of lead times. Their mean has a 95 % interval by the bootstrap over trajectories,
-and Wilcoxon's signed-rank test asks whether they are symmetric about zero. Its p-values are corrected for the
-number of comparisons by Holm's method: p_(i) of m sorted ones becomes max_{j <= i} min(1, (m - j + 1) p_(j)).
+of a metric x over a range R of lead times. A metric that `derived` makes of a score in the unit of a field is
+the score over the deviation of the true field, sqrt( mean_t Var_tfl ), which is the same for all methods: the
+mean of such errors over trajectories is the metric. Of a single prediction the CRPS is the absolute error.
+
+Wilcoxon's signed-rank test asks whether the means of d_st over training seeds s, if there are several, are
+symmetric about zero: it is about the models at hand. The mean difference has the 95 % interval of
+`bootstrap`, over trajectories, and over seeds where method and rival have the same ones. P-values are
+corrected for the number of comparisons by Holm's method: p_(i) of m sorted ones becomes
+max_{j <= i} min(1, (m - j + 1) p_(j)). No p-value of T <= 50 trajectories is below 2^(1 - T): few of them and
+many comparisons cannot give a significant one, however large the differences are.
 
 A trajectory on which a method is not finite counts as won by the other, by more than any finite difference;
 the mean and its interval are then undefined.
@@ -16,9 +23,11 @@ Any two methods a, b are also compared by the ratio of their errors, over one ra
 
     J = exp mean_R log( sum_t w_t a_tR / sum_t w_t b_tR ),
 
-with the weights w of `lola.evaluation.tables.lead_times` for both alike: trajectories are resampled in pairs.
+with the weights w of `bootstrap` for both alike: trajectories are resampled in pairs.
 """
 
+import functools
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,45 +35,66 @@ import pandas as pd
 import pyarrow as pa
 from scipy.stats import wilcoxon
 
-from lola.evaluation.tables.cells import METHOD
-from lola.evaluation.tables.lead_times import (
-    Range,
-    bootstrap_weights,
-    in_sentence,
-    name_range,
-    to_frame,
-    weighted_means,
-)
+from lola.evaluation.tables.bootstrap import LEVELS, bootstrap_weights, resample_seeds, weighted_means
+from lola.evaluation.tables.cells import METHOD, Cells, CellTable
+from lola.evaluation.tables.lead_times import Range, in_sentence, name_range
 from lola.models.kinds import shown_kinds
 
-ERRORS = [*METHOD, "metric", "range", "trajectory", "value", "cells"]
+ERRORS = [*METHOD, "metric", "range", "training_seed", "trajectory", "value"]
 COLUMNS = [
     *("model", "space", "compression", "solver_steps", "rival", "metric", "range"),
-    *("difference", "low", "high", "relative", "wins", "trajectories", "p", "p_holm"),
+    *("difference", "low", "high", "relative", "wins", "trajectories", "seeds", "rival_seeds", "p"),
+    *("p_holm", "attainable"),
 ]
+SIGNIFICANT = 0.05
 
 
 def trajectory_errors(metrics: pa.Table, names: Sequence[str], ranges: Sequence[Range]) -> pd.DataFrame:
-    """Errors by method and trajectory over ranges of lead times; starts and training seeds are averaged.
+    """Errors by method, training seed and trajectory over ranges of lead times, from tidy rows of one system.
 
     Arguments:
-        metrics: Tidy rows of one system.
+        names: Metrics of the rows, or scores over the deviation of the true field.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
 
     Returns:
-        The columns `METHOD`, `metric, range, trajectory`; `value`, the mean over rows; and `cells`, the mean
-        over fields and lead times of means over starts and seeds. What is not finite is infinite.
+        The columns `METHOD`, `metric, range, training_seed, trajectory` and `value`, the mean over fields and
+        lead times of means over starts. What is not finite is infinite.
     """
-    rows = to_frame(metrics, "truth", names)
-    rows = rows.assign(value=rows["value"].where(np.isfinite(rows["value"]), np.inf))
-    keys = [*METHOD, "metric", "trajectory"]
+    table = CellTable(metrics)
+    found = [cell_errors(table.of(name), name, ranges) for name in names]
+    return pd.concat([part for part in found if len(part)] or found, ignore_index=True)
+
+
+def cell_errors(cells: Sequence[Cells], metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
+    """The `trajectory_errors` of cells of one metric."""
     parts = []
-    for first, last in ranges:
-        within = rows[rows["lead_time"].between(first, np.inf if last is None else last)]
-        cells = within.groupby([*keys, "field", "lead_time"])["value"].mean()
-        means = within.groupby(keys)["value"].mean().to_frame().assign(cells=cells.groupby(keys).mean())
-        parts.append(means.reset_index().assign(range=name_range((first, last))))
-    return pd.concat(parts, ignore_index=True)[ERRORS]
+    for each in cells:
+        method = dict(zip(METHOD, each.method, strict=True))
+        errors = _over_deviation(each)
+        for first, last in ranges:
+            within = (each.lead_times >= first) & (each.lead_times <= (np.inf if last is None else last))
+            values = errors[..., within]
+            exists = ~np.isnan(values)
+            with np.errstate(invalid="ignore"):
+                means = np.where(exists, values, 0).sum((2, 3)) / exists.sum((2, 3))
+            seed, trajectory = np.nonzero(~np.isnan(means))
+            place = {"metric": metric, "range": name_range((first, last))}
+            place |= {"training_seed": np.array(each.seeds)[seed]}
+            place |= {"trajectory": np.array(each.trajectories)[trajectory]}
+            parts.append(pd.DataFrame(method | place | {"value": means[seed, trajectory]}))
+    parts = [part for part in parts if len(part)]
+    return pd.concat(parts, ignore_index=True)[ERRORS] if parts else pd.DataFrame(columns=ERRORS)
+
+
+def _over_deviation(cells: Cells) -> np.ndarray:
+    """Values `(S, T, F, L)`, over the deviation of the true field if that is the second statistic."""
+    if len(cells.values) == 1:
+        return cells.values[0]
+    score, variance = cells.values
+    exists = np.isfinite(variance)  # all statistics of what is lost are infinite
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = np.sqrt(np.where(exists, variance, 0).sum((0, 1)) / exists.sum((0, 1)))
+        return np.where(np.isinf(score), np.inf, score / deviation)
 
 
 def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
@@ -79,45 +109,63 @@ def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> 
     Returns:
         A row per emulator, rival (such as `neural solver`, `neural solver in pixel space`) and range with
         `difference, low, high` (negative where the emulator is better), `relative` to the rival's mean,
-        `wins` of the emulator over `trajectories`, and the test's `p` and `p_holm` over all rows.
+        `wins` of the emulator over `trajectories`, the numbers of `seeds` that both are means of, and the
+        test's `p`, `p_holm` over all rows, and `attainable`, the least that `p_holm` can be.
     """
     errors = errors[errors["metric"] == metric]
-    scores: dict[tuple, dict[str, pd.Series]] = {}
+    scores: dict[tuple, dict[str, pd.DataFrame]] = {}
     for (*key, where), group in errors.groupby([*METHOD, "range"]):
-        scores.setdefault(tuple(key), {})[str(where)] = group.set_index("trajectory")["value"]
+        by_seed = group.pivot(index="trajectory", columns="training_seed", values="value")
+        scores.setdefault(tuple(key), {})[str(where)] = by_seed
     rows = []
     for method, rival, name in _pairs(scores):
         for where in (name_range(bounds) for bounds in ranges):
             if where in scores[method] and where in scores[rival]:
-                pair = pd.concat([scores[method][where], scores[rival][where]], axis=1, join="inner")
+                one, other = scores[method][where].align(scores[rival][where], join="inner", axis=0)
                 names = dict(zip(METHOD, method, strict=True))
                 place = {"rival": name, "metric": metric, "range": where}
-                rows.append(names | place | compare(pair.to_numpy()))
-    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "p_holm"])
-    return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)))
+                rows.append(names | place | compare(one.to_numpy().T, other.to_numpy().T))
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("p_holm", "attainable")])
+    least = np.array([least_p(count) for count in table["trajectories"]], dtype=float)
+    return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)), attainable=holm(least))
 
 
-def compare(pair: np.ndarray) -> dict[str, float]:
-    """Compare the two columns of values with shape `(T, 2)`; see `paired_table` for what is returned."""
-    finite = np.isfinite(pair)
-    count = len(pair)
-    values = np.where(finite, pair, 0)
-    difference = values[:, 0] - values[:, 1]
-    beyond = 2 * np.abs(difference).max() + 1
-    ranked = np.where(
-        finite.all(1), difference, beyond * (finite[:, 1].astype(int) - finite[:, 0].astype(int))
-    )
+def compare(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """Compare errors with shape `(T,)`, or `(S, T)` of several seeds; see `paired_table` for the result."""
+    one, other = np.atleast_2d(one), np.atleast_2d(other)
+    seeds = len(one), len(other)
+    if seeds[0] != seeds[1]:  # a difference of means over seeds
+        one, other = one.mean(0, keepdims=True), other.mean(0, keepdims=True)
+    finite = np.stack([np.isfinite(values).all(0) for values in (one, other)])
+    a, b = (np.where(np.isfinite(values), values, 0) for values in (one, other))
+    difference = a - b
+    means = difference.mean(0)
+    beyond = 2 * np.abs(means).max() + 1
+    ranked = np.where(finite.all(0), means, beyond * (finite[1].astype(int) - finite[0].astype(int)))
+    count = one.shape[1]
     result = {
         "difference": np.nan, "low": np.nan, "high": np.nan, "relative": np.nan,
-        "wins": int((ranked < 0).sum()), "trajectories": count,
+        "wins": int((ranked < 0).sum()), "trajectories": count, "seeds": seeds[0], "rival_seeds": seeds[1],
         "p": float(wilcoxon(ranked).pvalue) if ranked.any() else 1.0,
     }  # fmt: skip
     if finite.all():
-        means = bootstrap_weights(count) @ difference
-        result |= {"difference": means[0], "relative": means[0] / values[:, 1].mean()}
+        by_seed = bootstrap_weights(count) @ difference[..., None]
+        draws = resample_seeds(by_seed[None, ..., 0], lambda means: means[0])
+        result |= {"difference": means.mean(), "relative": means.mean() / b.mean()}
         if count > 1:
-            result |= dict(zip(("low", "high"), np.quantile(means[1:], [0.025, 0.975]), strict=True))
+            result |= dict(zip(("low", "high"), np.quantile(draws[1:], LEVELS), strict=True))
     return result
+
+
+@functools.cache
+def least_p(count: int) -> float:
+    """The least p-value of the test of so many trajectories: all differences have the same sign."""
+    return float(wilcoxon(np.arange(1.0, count + 1)).pvalue)
+
+
+def trajectories_needed(tests: int) -> int:
+    """The fewest trajectories of which the least p-value, corrected for so many tests, is significant."""
+    return next(count for count in itertools.count(1) if tests * least_p(count) < SIGNIFICANT)
 
 
 def error_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
@@ -137,7 +185,7 @@ def error_ratio(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float
         return np.inf, np.nan, np.nan
     weights = bootstrap_weights(len(one))
     ratios = np.exp(np.nanmean(np.log(weighted_means(weights, one) / weighted_means(weights, other)), axis=1))
-    low, high = np.quantile(ratios[1:], [0.025, 0.975]) if len(one) > 1 else (np.nan, np.nan)
+    low, high = np.quantile(ratios[1:], LEVELS) if len(one) > 1 else (np.nan, np.nan)
     return float(ratios[0]), float(low), float(high)
 
 
@@ -150,7 +198,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def _pairs(scores: dict[tuple, dict[str, pd.Series]]) -> Iterator[tuple[tuple, tuple, str]]:
+def _pairs(scores: dict[tuple, dict[str, pd.DataFrame]]) -> Iterator[tuple[tuple, tuple, str]]:
     """Every emulator at its most solver steps, with its rivals and their names."""
     order = list(shown_kinds())
     every = [dict(zip(METHOD, key, strict=True)) | {"key": key} for key in scores]

@@ -189,6 +189,9 @@
           const back = [...banded].reverse().map((i) => point(i, series.low));
           const d = `M${banded.map((i) => point(i, series.high)).join("L")}L${back.join("L")}Z`;
           svg("path", { d, fill: colour, class: "band" }, this.inside);
+        } else if (banded.length === 1 && xs.length === 1) {
+          const d = `M${point(banded[0], series.low)}L${point(banded[0], series.high)}`;
+          svg("path", { d, stroke: colour, class: "whisker" }, this.inside);
         }
         if (!series.points) {
           const d = `M${run.map((i) => point(i, series.y)).join("L")}`;

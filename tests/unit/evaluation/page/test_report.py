@@ -10,8 +10,9 @@ import pytest
 from pages import report
 
 from lola.data.description import EULER
+from lola.evaluation.page.findings import findings
 from lola.evaluation.page.page import write_page
-from lola.evaluation.page.sweep_page import findings, make_page
+from lola.evaluation.page.sweep_page import make_page
 from lola.evaluation.tables.lead_times import lead_time_table
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -77,7 +78,7 @@ def test_data_of_charts_and_film_are_json_without_markup(written):
         assert json.loads(data)
     charts = json.loads(text.split('id="charts">')[1].split("</script>")[0])
     shown = {"vrmse", "spread_skill", "rates", "reconstruction", "spectra", "coherence", "ranks", "crps"}
-    assert set(charts) == shown | {"solver_steps"}
+    assert set(charts) == shown | {"solver_steps", "cost", "cost_training"}
 
 
 def test_page_holds_the_tables_numbers_and_flags(written, sweep):
@@ -86,9 +87,11 @@ def test_page_holds_the_tables_numbers_and_flags(written, sweep):
     for value in lead_time_table(sweep[0], "vrmse", EULER.ranges)["value"]:
         assert f"{value:.3f}" in words
     lost = [attributes for tag, attributes in page.elements if attributes.get("class") == "lost"]
-    assert len(lost) == 3  # the pixel-space solver at every range
-    assert "16 ms" in words
+    assert len(lost) == 2 * 3  # the pixel-space solver at every range, in two tables
+    assert "16 ms" in words  # of a member
+    assert "64 ms" in words  # of four
     assert "125×" in words
+    assert "31.2×" in words
     assert "1,280 training trajectories on a grid of 16 × 16" in words
     assert "3,000 optimiser steps" in words
 
@@ -116,10 +119,14 @@ def test_findings_are_honest(sweep):
     sentences = findings(report(sweep)["scores"])
     assert sentences[0] == "In 3 of 12 table entries, marked ▲, an emulator is no better than persistence."
     assert any("diffusion at 16×, 8 solver steps is best" in sentence for sentence in sentences)
+    worse = "In 3 of 12 table entries an emulator is no better than a constant field"
+    assert any(sentence.startswith(worse) for sentence in sentences)
     good = pa.concat_tables([only(sweep[0], model="persistence"), only(sweep[0], model="diffusion")])
     first = findings(report((good, sweep[1]))["scores"])[0]
-    paired = "Diffusion against neural solver over all lead times, of 1 rate: "
-    assert any(sentence.startswith(paired) for sentence in sentences)
+    few = "3 trajectories are too few for 2 tests, whose corrected p is 0.5 or more"
+    for score in ("VRMSE", "CRPS"):
+        paired = f"Diffusion against neural solver, {score} over all lead times: {few}"
+        assert any(sentence.startswith(paired) for sentence in sentences)
     assert first == "Every emulator beats persistence at all ranges of lead times (6 of 6)."
 
 

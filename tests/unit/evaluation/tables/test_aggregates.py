@@ -10,10 +10,11 @@ import pytest
 from lola.data.description import TURBULENCE_GRAVITY_COOLING as SYSTEM
 from lola.evaluation.scores.rows import METRICS_SCHEMA, SPECTRA_SCHEMA
 from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.bootstrap import bootstrap_weights, stretch
 from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import MEAN
 from lola.evaluation.tables.derived import RATIO
-from lola.evaluation.tables.lead_times import bootstrap_weights, name_range
+from lola.evaluation.tables.lead_times import name_range
 
 FIELDS, TRAJECTORIES, BINS = ("density", "pressure"), [f"t{i}" for i in range(5)], 7
 STARTS = {0: np.arange(1, 50, 6), 4: np.arange(1, 40, 6)}
@@ -81,14 +82,22 @@ def rows(tables):
 def plain_draws(rows, metric):
     """Estimates of a method in the sample and in 1000 resamplings, a column per field and lead time."""
     names = ["spread", "skill"] if metric == RATIO else [metric]
-    sums = []
+    seeds = sorted(rows["training_seed"].unique())
+    drawn = bootstrap_weights(len(seeds), of="seeds")
+    kept, both = [], []
     for name in names:
         values = rows[rows["metric"] == name].assign(
             value=lambda part: part["value"] ** (2 if metric == RATIO else 1)
         )
-        cells = values.groupby(["trajectory", "field", "lead_time"])["value"].mean().unstack("trajectory")
-        sums.append(cells @ bootstrap_weights(len(TRAJECTORIES)).T)
-    return (np.sqrt(sums[0] / sums[1]) if metric == RATIO else sums[0]).T
+        sums = []
+        for seed in seeds:
+            own = values[values["training_seed"] == seed]
+            cells = own.groupby(["trajectory", "field", "lead_time"])["value"].mean().unstack("trajectory")
+            sums.append(cells @ bootstrap_weights(len(TRAJECTORIES)).T)
+        kept.append(sum(sums) / len(seeds))
+        both.append(sum(part * drawn[:, i] for i, part in enumerate(sums)))
+    kept, both = ((np.sqrt(x[0] / x[1]) if metric == RATIO else x[0]).T for x in (kept, both))
+    return kept if len(seeds) == 1 else kept + stretch(len(seeds)) * (both - kept)
 
 
 def the(method):
@@ -115,8 +124,10 @@ def test_estimates_are_those_of_all_rows(reduced, rows):
                 low, high = np.quantile(expected[1:], [0.025, 0.975])
                 found = row[["value", "low", "high"]].to_numpy(float)[0]
                 np.testing.assert_allclose(found, [expected.iloc[0], low, high], rtol=1e-10)
+                assert row["seeds"].item() == group["training_seed"].nunique()
                 checked += 1
     assert checked == len(reduced.estimates)
+    assert set(reduced.estimates["seeds"]) == {1, 2}
 
 
 def test_curves_are_those_of_all_rows(reduced, rows):
@@ -144,11 +155,10 @@ def test_errors_by_trajectory_are_those_of_all_rows(reduced, rows):
     for first, last in SYSTEM.ranges:
         inside = chosen[chosen["lead_time"].between(first, last)]
         mine = reduced.errors[reduced.errors["range"] == name_range((first, last))]
-        keys = [*METHOD, "trajectory"]
+        keys = [*METHOD, "training_seed", "trajectory"]
         found = mine.set_index(keys).sort_index()
-        np.testing.assert_allclose(found["value"], inside.groupby(keys)["value"].mean(), rtol=1e-12)
         cells = inside.groupby([*keys, "field", "lead_time"])["value"].mean().groupby(keys).mean()
-        np.testing.assert_allclose(found["cells"], cells, rtol=1e-12)
+        np.testing.assert_allclose(found["value"].astype(float), cells, rtol=1e-12)
 
 
 def test_spectra_are_means_of_all_rows(reduced, tables):
@@ -229,4 +239,4 @@ def test_cells_keep_fields_in_order_and_know_what_is_absent(tables):
     )
     (cells,) = CellTable(metrics.filter(pa.array(keep))).of("vrmse")
     assert np.isnan(cells.values).sum() == len(cells.lead_times)
-    assert np.isnan(cells.values[0, 1, 1]).all()
+    assert np.isnan(cells.values[0, 0, 1, 1]).all()

@@ -8,10 +8,10 @@ from lola.evaluation.tables.lead_times import lead_time_table
 def test_latex_has_a_row_per_method_and_marks_the_best():
     table = lead_time_table(tidy([[1, 2, 3], [1, 2, 5]], model="diffusion"), "vrmse", [(1, 20), (21, None)])
     lines = latex(table).splitlines()
-    assert lines[0] == r"\begin{tabular}{lrrrr}"
-    assert lines[2] == r"method & rate & steps & 1--20 & 21--end \\"
+    assert lines[0] == r"\begin{tabular}{lrrrrr}"
+    assert lines[2] == r"method & rate & steps & seeds & 1--20 & 21--end \\"
     assert lines[4].startswith(
-        r"Diffusion & 16 & -- & \textbf{1.500} {\scriptsize (1.500--1.500)} & \textbf{4.000}"
+        r"Diffusion & 16 & -- & 1 & \textbf{1.500} {\scriptsize (1.500--1.500)} & \textbf{4.000}"
     )
     assert lines[-1] == r"\end{tabular}"
 

@@ -19,7 +19,7 @@ def exact_p(differences):
 
 def test_p_is_that_of_all_signs():
     pair = np.random.default_rng(0).normal(size=(9, 2)) + np.array([0.0, 0.7])
-    found = compare(pair)
+    found = compare(*pair.T)
     assert found["p"] == pytest.approx(exact_p(pair[:, 0] - pair[:, 1]))
     assert found["difference"] == pytest.approx((pair[:, 0] - pair[:, 1]).mean())
     assert found["wins"] == (pair[:, 0] < pair[:, 1]).sum()
@@ -28,7 +28,7 @@ def test_p_is_that_of_all_signs():
 def test_interval_is_of_differences_not_of_levels():
     rng = np.random.default_rng(0)
     hardness, noise = 10 * rng.random((400, 1)), rng.normal(0, 0.1, size=(400, 2))
-    found = compare(hardness + noise + np.array([0.0, 0.05]))
+    found = compare(*(hardness + noise + np.array([0.0, 0.05])).T)
     half = 1.96 * (noise[:, 0] - noise[:, 1]).std() / 20
     assert found["high"] - found["low"] == pytest.approx(2 * half, rel=0.15)
     assert found["high"] < 0
@@ -36,16 +36,16 @@ def test_interval_is_of_differences_not_of_levels():
 
 def test_what_is_not_finite_loses():
     pair = np.array([[1, np.inf], [1, np.inf], [2, 3], [2, 2.5], [1, 1.1], [1, 1.2]])
-    found = compare(pair)
+    found = compare(*pair.T)
     assert found["wins"] == 6
     assert found["p"] == pytest.approx(2 / 2**6, rel=0.5)
     assert np.isnan(found["difference"])
-    assert compare(pair[:, ::-1])["wins"] == 0
-    assert compare(np.full((4, 2), np.inf))["p"] == 1.0
+    assert compare(*pair[:, ::-1].T)["wins"] == 0
+    assert compare(*np.full((2, 4), np.inf))["p"] == 1.0
 
 
 def test_equal_methods_are_not_told_apart():
-    assert compare(np.ones((5, 2)))["p"] == 1.0
+    assert compare(*np.ones((2, 5)))["p"] == 1.0
 
 
 def test_a_ratio_is_of_means_and_its_interval_of_pairs():

@@ -117,17 +117,17 @@ def test_beating_persistence_is_by_range():
 
 def test_layout_marks_the_best_and_the_lost(sweep):
     shown = layout(lead_time_table(sweep[0], "vrmse", RANGES))
-    assert [row[:3] for row in shown.rows] == [
-        ("Persistence", "–", "–"),
-        ("Autoencoder alone", "16", "–"),
-        ("Neural solver in pixel space", "–", "–"),
-        ("Neural solver", "16", "–"),
-        ("Diffusion", "16", "4"),
-        ("Diffusion", "16", "8"),
+    assert [row[:4] for row in shown.rows] == [
+        ("Persistence", "–", "–", "–"),
+        ("Autoencoder alone", "16", "–", "1"),
+        ("Neural solver in pixel space", "–", "–", "1"),
+        ("Neural solver", "16", "–", "1"),
+        ("Diffusion", "16", "4", "1"),
+        ("Diffusion", "16", "8", "1"),
     ]
-    assert [[cell.best for cell in row[3]] for row in shown.rows][:4] == [[False] * 2] * 4
-    assert [cell.best for cell in shown.rows[5][3]] == [True, True]
-    assert [row[0] for row in shown.rows if any(cell.flagged for cell in row[3])] == [
+    assert [[cell.best for cell in row[4]] for row in shown.rows][:4] == [[False] * 2] * 4
+    assert [cell.best for cell in shown.rows[5][4]] == [True, True]
+    assert [row[0] for row in shown.rows if any(cell.flagged for cell in row[4])] == [
         "Neural solver in pixel space"
     ]
 
@@ -138,7 +138,7 @@ def test_best_ratio_is_the_nearest_to_one():
         for steps, spread in ((4, 0.5), (8, 1.5), (16, 1.9))
     ] + [tidy([[1]] * 2, "skill", members=4, lead_times=(4,), solver_steps=steps) for steps in (4, 8, 16)]
     table = lead_time_table(pa.concat_tables(parts), RATIO, [(1, 20)])
-    assert {row[2]: row[3][0].best for row in layout(table).rows} == {"4": False, "8": True, "16": False}
+    assert {row[2]: row[4][0].best for row in layout(table).rows} == {"4": False, "8": True, "16": False}
 
 
 def test_methods_that_differ_elsewhere_stay_apart():
@@ -151,10 +151,11 @@ def test_markdown_of_the_spectrum(sweep):
     table = pd.concat([lead_time_table(sweep[0], metric, RANGES) for metric in SPECTRUM])
     lines = markdown(table).splitlines()
     assert lines[0] == (
-        "| method | rate | steps | low 1–20 | low 21–end | mid 1–20 | mid 21–end | high 1–20 | high 21–end |"
+        "| method | rate | steps | seeds "
+        "| low 1–20 | low 21–end | mid 1–20 | mid 21–end | high 1–20 | high 21–end |"
     )
     assert len(lines) == 2 + 6
-    assert {line.count("|") for line in lines} == {10}
+    assert {line.count("|") for line in lines} == {11}
 
 
 def test_summary_of_one_method(sweep):
@@ -207,7 +208,7 @@ def test_averaged_weights_are_a_model_of_their_own():
         "Persistence", "Autoencoder alone", "Autoencoder alone (EMA)", "Neural solver", "Neural solver (EMA)",
         "Diffusion", "Diffusion (EMA)",
     ]  # fmt: skip
-    assert [row[3][0].flagged for row in rows] == [False] * 3 + [True] * 4
+    assert [row[4][0].flagged for row in rows] == [False] * 3 + [True] * 4
 
 
 def test_guided_methods_tell_what_guides_them_and_others_nothing():
