@@ -36,6 +36,7 @@ from lola.workflows.arms import PlannedEmulator
 from lola.workflows.plan import SweepPlan
 from lola.workflows.report_stage import TABLES, page_path, report_folder, report_stage, write_passing_tables
 from lola.workflows.sweep import Recipe
+from lola.workflows.training_time import training_seconds
 
 SHOWN_REMARKS = 5  # on the training set; stats.yaml has more
 SHOWN = 6  # lead times that the example states are pictured at
@@ -346,6 +347,7 @@ def _timings(plan: SweepPlan) -> Iterator[Timing]:
 def _timing(trial: Trial) -> Timing:
     stage = trial.steps[0].stage
     key = read_subject(stage.folder / "metrics.parquet")
+    models = {need.kind: need.folder for need in trial.needs}
     return Timing(
         model=key["model"],
         guided=bool(key["guidance"]),
@@ -353,6 +355,9 @@ def _timing(trial: Trial) -> Timing:
         space=key["space"],
         compression=key["compression"] if key["space"] == "latent" else None,
         solver_steps=key["solver_steps"],
+        members=key["members"],
+        training=training_seconds(models["emulators"]),
+        autoencoder=training_seconds(models["autoencoders"]) if "autoencoders" in models else None,
     )
 
 

@@ -4,10 +4,12 @@ import io
 import pytest
 from rich.console import Console
 
+from lola.storage.event_log import EventLog
 from lola.storage.progress import Progress
 from lola.storage.stages import SCHEMA_VERSION, write_json
 from lola.workflows import sweep_report
 from lola.workflows.plan import SweepPlan
+from lola.workflows.training_time import PER_STEP
 
 
 @pytest.mark.parametrize("contexts", [(), (2, 3)])
@@ -19,6 +21,21 @@ def test_an_emulator_is_timed_once_whatever_the_contexts(sweep, tmp_path, well, 
     emulators = [trial.name for trial in one.evaluations if trial.steps[0].stage.config.subject == "emulator"]
     assert len(emulators) > 1
     assert list(sweep_report._timings(plan)) == ["simulator", *emulators]
+
+
+def test_a_timing_has_its_members_and_how_long_its_models_were_trained(sweep, tmp_path, well, monkeypatch):
+    plan = SweepPlan(sweep, tmp_path, well)
+    trial = next(one for one in plan.evaluations if "emulators" in {stage.kind for stage in one.needs})
+    for stage in (trial.steps[0].stage, *trial.needs):
+        stage.folder.mkdir(parents=True)
+        EventLog(stage.folder).metrics(10, {PER_STEP: 2.0 if stage.kind == "emulators" else 1.0})
+        stage.commit(seconds_per_state=0.5)
+    key = {"model": "diffusion", "guidance": "", "space": "latent", "compression": 4.0, "solver_steps": 8}
+    monkeypatch.setattr(sweep_report, "read_subject", lambda path: key | {"members": 4})
+    timing = sweep_report._timing(trial)
+    assert (timing.seconds, timing.ensemble, timing.training) == (0.5, 2.0, 20.0)
+    latent = any(stage.kind == "autoencoders" for stage in trial.needs)
+    assert timing.autoencoder == (10.0 if latent else None)
 
 
 def test_a_description_says_how_long_the_simulator_takes(sweep, tmp_path, well):
