@@ -111,19 +111,30 @@ def demo_limits(
         seeds: Training seeds of an emulator.
     """
     size = " × ".join(map(str, grid))
-    trainings = (
-        "1 training per configuration: differences between seeds are unknown, and a difference between "
-        "methods may be no larger."
-        if seeds == 1
-        else f"{seeds} trainings per emulator, on one training of each autoencoder: differences between "
-        "methods may be no larger than those between other seeds."
-    )
+    if seeds == 1:
+        intervals = (
+            "The intervals are bootstraps over them: they show how much other test trajectories would change "
+            "a number, not how much another training would."
+        )
+        trainings = (
+            "1 training per configuration: differences between seeds are unknown, and a difference between "
+            "methods may be no larger."
+        )
+    else:
+        intervals = (
+            "Where a method has several training seeds, the intervals resample seeds and trajectories; else "
+            "trajectories alone, and say nothing of another training."
+        )
+        trainings = (
+            f"{seeds} trainings per emulator, on one training of each autoencoder: few to know how much "
+            "another seed would change, which makes intervals wide, and nothing of other autoencoders. Tests "
+            "compare the models at hand."
+        )
     return [
         f"{train_trajectories:,} training trajectories on a grid of {size} are few. The published study "
         "trained on terabytes, and its finding that compression hardly harms emulation is about that regime. "
         "With little data emulators overfit, more so in a strongly compressed space.",
-        f"{test_trajectories:,} test trajectories were scored. The intervals are bootstraps over them: they "
-        "show how much other test trajectories would change a number, not how much another training would.",
+        f"{test_trajectories:,} test trajectories were scored. {intervals}",
         trainings,
         f"{training_steps:,} optimiser steps per emulator; the study took 262,144. The ranking of methods "
         "may change with more training.",
