@@ -186,7 +186,8 @@ def test_options_reach_the_sweep():
     assert chosen(config) == [(presets.paper().diffusion, 4)]
     config = command(train_emulator, "paper", "--space", "pixel", "--model", "neural-solver")
     assert chosen(config) == [(presets.paper().pixel, None)]
-    config = command(train_emulator, *"paper --model neural-solver --seeds 2 3 --seeds-at 16".split())
+    options = "--model neural-solver --seeds 2 3 --seeds-at 16"
+    config = command(train_emulator, "paper", *options.split())
     assert chosen(config) == [(presets.paper().neural_solver, n) for n in (64, 16, 4, 16)]
     config = command(train_emulator, "--model", "crps-ensemble", "--crps-ensemble.members", "3")
     assert config.crps_ensemble.members == 3
