@@ -112,13 +112,13 @@ class Config:
         Raises:
             ConfigError: Values are impossible; options have their whole names.
         """
-        for name, part in self.parts():
+        for name, part in self.named_parts():
             part.check_options(f"{path}{name}.")
         with prefix_options(path):
             self._check_values()
             self.validate()
 
-    def parts(self) -> Iterator[tuple[str, "Config"]]:
+    def named_parts(self) -> Iterator[tuple[str, "Config"]]:
         """The configurations directly within this one, by their names on the command line."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

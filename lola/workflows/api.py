@@ -309,8 +309,8 @@ def run_sweep(preset: str = "mini", system: str = "euler", **options: Any) -> An
         preset: `mini`, `smoke` or `paper`: `lola/workflows/presets.py` has them.
         system: The physical system: a name, a dataset of `well`, the folder of a dataset or a description
             file.
-        **options: Fields of `lola.workflows.sweep.SweepConfig`, such as `latent_channels`, `solver_steps`,
-            `well` and `storage`.
+        **options: Fields of `lola.workflows.sweep.SweepConfig`, such as `latent_channels`, `seeds`, `arms`,
+            `solver_steps`, `well` and `storage`.
 
     Returns:
         The report, an HTML page.

@@ -45,7 +45,7 @@ def parts_of(config: object) -> Iterator[tuple[str, Config]]:
         elif isinstance(value, tuple):
             for number, arm in enumerate(value):
                 if isinstance(arm, Config):
-                    yield from ((f"{name}.{number}.{option}", part) for option, part in arm.parts())
+                    yield from ((f"{name}.{number}.{option}", part) for option, part in arm.named_parts())
 
 
 def check_resources(config: object, trials: Iterable[Trial]) -> None:

@@ -27,12 +27,8 @@ from lola.workflows.studies.sampler_plan import SamplerPlan
 
 
 def arm(sweep, name, kind="neural_solver", **options):
-    training = {
-        name: options.pop(name)
-        for name in ("training", "title", "pixel", "latent_channels")
-        if name in options
-    }
-    return EmulatorArmConfig(name=name, model=getattr(sweep, kind).replace(**options), **training)
+    own = {key: options.pop(key) for key in ("training", "title", "latent_channels") if key in options}
+    return EmulatorArmConfig(name=name, model=getattr(sweep, kind).replace(**options), **own)
 
 
 @pytest.fixture
