@@ -33,7 +33,9 @@ def plain_score(u: np.ndarray, v: np.ndarray) -> dict[str, np.ndarray | float]:
         "correlation": np.corrcoef(u.ravel(), mean.ravel())[0, 1],
         "variogram": _variogram(u, v),
         "energy": _energy(u, v),
-        "energy_block": np.mean([_energy(u[block], v[:, *block]) for block in _blocks(u.shape)]),
+        "energy_block": sum(
+            u[block].size / u.size * _energy(u[block], v[:, *block]) for block in _blocks(u.shape)
+        ),
         "vrmse": np.sqrt(((mean - u) ** 2).mean() / variance),
         "vrmse_member": np.mean([np.sqrt(((member - u) ** 2).mean() / variance) for member in v]),
         "nrmse": np.sqrt(((mean - u) ** 2).mean() / ((u**2).mean() + EPS)),
@@ -56,7 +58,7 @@ def _energy(u: np.ndarray, v: np.ndarray) -> float:
 
 
 def _blocks(grid: tuple[int, ...]) -> list[tuple[slice, ...]]:
-    axes = [[slice(i, i + min(8, n)) for i in range(0, n - min(8, n) + 1, min(8, n))] for n in grid]
+    axes = [[slice(i, i + 8) for i in range(0, n, 8)] for n in grid]
     return list(itertools.product(*axes))
 
 

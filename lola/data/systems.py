@@ -19,12 +19,12 @@ Symmetries = Literal["plain", "full", "published"]
 Role = Literal["state", "constant", "scalar"]
 SPLITS = ("train", "valid", "test")
 """The parts of a dataset: a folder each."""
-SCORED = ("ranges", "spectrum_ranges", "conserved", "bounds")
+SCORED = ("ranges", "spectrum_ranges", "conserved", "bounds", "geometry")
 """What of a system changes scores, and nothing that is trained."""
 REPORTED = ("shown", "seconds_per_state")
 """What of a system changes reports alone."""
 UNTRAINED = (
-    *("mean", "std", "starts", "stride", "published", "axes", "constants", "geometry"),
+    *("mean", "std", "starts", "stride", "published", "axes", "constants"),
     *SCORED,
     *REPORTED,
 )

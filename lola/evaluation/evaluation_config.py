@@ -41,6 +41,9 @@ class EvaluationConfig(Config):
         guidance: How a diffusion model is guided by it.
         eps: What keeps ratios finite where the truth does not vary: 1e-6 of the variance of the training data
             (`relative`), or in the squared unit of the field, as in the paper (`published`).
+        geometry: Whether means and integrals over the grid take its quadrature weights, and spectra a cosine
+            transform where it is not periodic and none where it is uneven (`quadrature`), or all cells count
+            the same and spectra take them for periodic, as in the paper (`published`).
         split: Which trajectories: choices are made on `valid`, and results are those of `test`.
         stochastic: Whether an emulator without a sampler is stochastic; a sweep decides it by the kind.
         precision: The type of the products of the emulator's network; autoencoders decode in float32.
@@ -67,6 +70,7 @@ class EvaluationConfig(Config):
     precision: Precision = added_field("float32")
     stochastic: bool = added_field(False)
     eps: Literal["relative", "published"] = "relative"
+    geometry: Literal["quadrature", "published"] = "quadrature"
     compile: bool = runtime_field(False)
     chunk: Count = runtime_field(64)
     gpus: Annotated[float, Within("[-1, 1024]")] = runtime_field(-1.0)

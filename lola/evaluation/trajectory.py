@@ -27,20 +27,15 @@ from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import TrajectoryRef, WellSplit
 from lola.emulation.emulator import Emulator, map_states
+from lola.evaluation.climate import Climate
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.predicted import Predicted, climatology
 from lola.evaluation.scores.conservation import conserved_quantities
-from lola.evaluation.scores.ensemble import (
-    EPS,
-    MemberStatistics,
-    Scores,
-    join_scores,
-    join_statistics,
-    score_ensemble,
-)
-from lola.evaluation.scores.increments import increment_scores
+from lola.evaluation.scores.ensemble import EPS, MemberStatistics
+from lola.evaluation.scores.quadrature import Domain, GridAxis, grid_axes
 from lola.evaluation.scores.rows import Subject, drifts, tabulate
 from lola.evaluation.scores.stability import share_out_of_bounds, share_stable
+from lola.evaluation.scoring import Truth, score_prediction
 from lola.evaluation.tables.speed import clock
 from lola.models.autoencoder import Autoencoder
 
@@ -119,6 +114,7 @@ def evaluate_trajectory(
     autoencoder: Autoencoder | None,
     emulator: Emulator | None,
     training: WellSplit | None = None,
+    climate: Climate | None = None,
 ) -> Evaluation:
     """Predict one trajectory from one start state and score it.
 
@@ -129,9 +125,10 @@ def evaluate_trajectory(
         autoencoder: The latent space, if there is one.
         emulator: The emulator that makes the predictions, if any; on the device of the autoencoder.
         training: The training split, of climatology.
+        climate: The mean of training states, without which there is no anomaly correlation.
 
     Raises:
-        DataError: No state is left after the context.
+        DataError: No state is left after the context, or coordinates give no quadrature weights.
         DivergedError: The autoencoder makes latents that are not finite. Rollouts may: their scores are not
             finite either, and count as lost.
     """
@@ -149,29 +146,22 @@ def evaluate_trajectory(
         drawn = _predict(config, split, index, truth, z, emulator)
         predicted = Predicted(len(drawn), lambda times: space.decode(drawn[:, :, times]), space.device)
     seconds = clock(space.device) - began
-    twice = autoencoder is not None and emulator is not None
-    target = space.decode(z[:, :, config.context :])[0] if twice else None
     evolving = list(split.system.evolving)
-    targets = {"truth": future} | ({} if target is None else {"autoencoded": target})
+    known, targets = known[evolving], {"truth": future[evolving]}
+    if autoencoder is not None and emulator is not None:
+        targets["autoencoded"] = space.decode(z[:, :, config.context :])[0][evolving]
     valid = inside(truth, split.system)
     valid = None if valid is None else valid[0, 0]
     eps = EPS * (space.standardise.variances() if config.eps == "relative" else torch.ones(len(truth)))
-    scored = _score(
-        predicted,
-        known[evolving],
-        {name: each[evolving] for name, each in targets.items()},
-        evolving,
-        valid,
-        eps[evolving],
-        max(1, config.chunk // predicted.members),
-    )
-    if valid is not None:  # from here on, of the domain's cells alone
-        future, known = future[..., valid], known[..., valid]
+    axes = axes_of(split, trajectory) if config.geometry == "quadrature" else ()
+    mean = None if climate is None else climate.at(start, config, future.shape[1])[evolving]
+    against = Truth(known, targets, mean, valid, axes, eps[evolving])
+    scored = score_prediction(predicted, against, evolving, max(1, config.chunk // predicted.members))
+    domain = Domain.of(truth, split.system.dimensions, axes, valid)
+    cells = domain.cells(known), domain.cells(targets["truth"])
     subject = dataclasses.replace(subject, trajectory=trajectory.id, start=start, members=predicted.members)
     channels = [split.system.channels[number] for number in evolving]
-    rollouts = _of_rollouts(
-        split.system, trajectory, channels, known[evolving], future[evolving], scored.statistics
-    )
+    rollouts = _of_rollouts(split.system, trajectory, channels, *cells, scored.statistics, domain)
     place: dict[str, Any] = {
         "channels": channels,
         "lead_times": config.stride * np.arange(1, future.shape[1] + 1),
@@ -188,6 +178,17 @@ def evaluate_trajectory(
         moments=None if scored.moments is None else scored.moments.numpy(),
         seconds=(seconds + scored.seconds) / (predicted.members * future.shape[1]),
     )
+
+
+def axes_of(split: WellSplit, trajectory: TrajectoryRef) -> tuple[GridAxis, ...]:
+    """How scores treat the axes of a trajectory's grid."""
+    try:
+        return grid_axes(split.geometry, split.coordinates, trajectory.boundary)
+    except ValueError as error:
+        raise DataError(
+            f"the grid of {split.system.name} has no quadrature weights ({error}); correct the key geometry "
+            "of its description, or choose --evaluation.geometry published"
+        ) from error
 
 
 def _encode(space: "_Space", trajectory: TrajectoryRef, truth: Tensor) -> Tensor:
@@ -208,76 +209,15 @@ def _of_rollouts(
     known: Tensor,
     future: Tensor,
     members: MemberStatistics,
+    domain: Domain,
 ) -> dict[str, tuple[Sequence[str], Tensor]]:
     """Stability, conservation and bounds: names of fields, and values `(fields, L)`."""
     invariants = conserved_quantities(system, trajectory.boundary)
     return {
         "stability": (channels, share_stable(future, members)),
-        **drifts(invariants, channels, known, members),
+        **drifts(invariants, channels, known, members, domain.weights),
         **share_out_of_bounds(system.bounds, channels, members),
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class _Scored:
-    """Scores by target, statistics of the members, two of them, their moments, seconds of decoding."""
-
-    scores: dict[str, Scores]
-    statistics: MemberStatistics
-    example: Tensor
-    moments: Tensor | None
-    seconds: float
-
-
-def _score(
-    predicted: Predicted,
-    known: Tensor,
-    targets: dict[str, Tensor],
-    evolving: Sequence[int],
-    valid: Tensor | None,
-    eps: Tensor,
-    step: int,
-) -> _Scored:
-    """Score the channels of all members that evolve, which targets have alone, in valid cells, `step` lead
-    times at once."""
-    seconds, length, last = 0.0, targets["truth"].shape[1], None
-    parts: dict[str, list[Scores]] = {name: [] for name in targets}
-    statistics, examples, moments = [], [], []
-    for first in range(0, length, step):
-        times = slice(first, first + step)
-        began = clock(predicted.device)
-        with np.errstate(over="ignore"):  # a rollout that has blown up
-            members = predicted.states(times)
-        examples.append(blank(members[:2].cpu(), valid))
-        ensemble = torch.stack([members.mean(0), members.std(0, correction=0)])
-        moments.append(blank(ensemble.cpu(), valid))
-        seconds += clock(predicted.device) - began
-        states = {name: target[:, times].to(members) for name, target in targets.items()}
-        if len(evolving) < members.shape[1]:
-            members = members[:, evolving]
-        cells = None if valid is None else valid.to(members.device)
-        spatial = members.ndim - 3
-        scores, own = score_ensemble(states, members, spatial=spatial, valid=cells, eps=eps[:, None])
-        statistics.append(own)
-        before = known[:, None].to(members) if last is None else last
-        last = members[:, :, -1:]
-        for name, part in scores.items():
-            if first == 0:
-                start = known[:, None].to(members)
-            else:
-                start = targets[name][:, first - 1 : first].to(members)
-            u = torch.cat([start, states[name]], 1)
-            v = torch.cat([before.expand_as(last), members], 2)
-            of_cells = [x.flatten(-spatial) if cells is None else x[..., cells] for x in (u, v)]
-            parts[name].append(dataclasses.replace(part, metrics=part.metrics | increment_scores(*of_cells)))
-    joined = {name: join_scores(part, 1) for name, part in parts.items()}
-    both = torch.cat(moments, 2) if predicted.members > 1 else None
-    return _Scored(joined, join_statistics(statistics), torch.cat(examples, 2), both, seconds)
-
-
-def blank(states: Tensor, valid: Tensor | None) -> Tensor:
-    """States `(..., *grid)` as pictures show them: NaN where `valid`, `(*grid)`, is False, if it is given."""
-    return states if valid is None else torch.where(valid, states, torch.nan)
 
 
 def _predict(

@@ -21,8 +21,9 @@ which is C for a block of a single element.
 import itertools
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from lola.nn.grid_blocks import split_blocks
 
 
 def almost_fair_crps(ensemble: Tensor, x: Tensor, alpha: float) -> Tensor:
@@ -58,11 +59,11 @@ def energy_scores(
         The scores `(B, 1, L, *blocks)`, and the cells of each block, with shape `(B, 1, 1, *blocks)`.
     """
     inside = torch.ones_like(x[:, :1, :1]) if valid is None else valid.to(x)
-    cells = _blocks(inside, block).sum(dim=-1)
+    cells = split_blocks(inside, block, x.ndim - 3).sum(dim=-1)
     scale = (cells * x.shape[1]).clamp(min=1).rsqrt()
 
     def norm(difference: Tensor) -> Tensor:
-        blocks = _blocks(difference * inside, block).movedim(1, -1).flatten(-2)
+        blocks = split_blocks(difference * inside, block, x.ndim - 3).movedim(1, -1).flatten(-2)
         return torch.linalg.vector_norm(blocks, dim=-1)[:, None] * scale
 
     error = torch.stack([norm(member - x) for member in ensemble.unbind(dim=1)]).mean(dim=0)
@@ -86,14 +87,3 @@ def _pair_weight(ensemble: Tensor, alpha: float) -> float:
     """The weight of the distance of a pair of members."""
     members = ensemble.shape[1]
     return (1 - (1 - alpha) / members) / (members * (members - 1))
-
-
-def _blocks(fields: Tensor, block: int) -> Tensor:
-    """Fields `(B, C, L, *grid)` by blocks, filled up with zeros, with shape `(B, C, L, *blocks, cells)`."""
-    spatial = fields.ndim - 3
-    short = [-size % block for size in fields.shape[3:]]
-    padded = F.pad(fields, [n for size in reversed(short) for n in (0, size)])
-    for axis in range(spatial):
-        padded = padded.unflatten(3 + 2 * axis, (-1, block))
-    order = [0, 1, 2, *range(3, padded.ndim, 2), *range(4, padded.ndim, 2)]
-    return padded.permute(order).flatten(3 + spatial)

@@ -233,7 +233,7 @@ def rollout(
 
 
 def score(truth: Tensor, members: Tensor, valid: Tensor | None = None) -> dict[str, Tensor]:
-    """Score an ensemble against the truth, field by field and time by time.
+    """Score an ensemble against the truth, field by field and time by time, with all cells counting the same.
 
     Arguments:
         truth: The true states, in any unit, `(C, L, *grid)`.

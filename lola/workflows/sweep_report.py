@@ -22,13 +22,14 @@ from lola.evaluation.page.film_player import Film, Row, choose_frames, limits_of
 from lola.evaluation.page.frames import simulation_section
 from lola.evaluation.page.page import Page, write_page
 from lola.evaluation.page.sweep_page import demo_limits, make_page
+from lola.evaluation.scoring import blank
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.best import best_table
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.lead_times import in_sentence
 from lola.evaluation.tables.speed import Timing
 from lola.evaluation.tables.stored import read_array, read_subject, read_table
-from lola.evaluation.trajectory import blank, choose_parts
+from lola.evaluation.trajectory import choose_parts
 from lola.models.kinds import KINDS, EmulatorKind, require_kind, shown_with
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage

@@ -13,6 +13,7 @@ from lola.data.description import EULER, TURBULENCE_GRAVITY_COOLING
 from lola.data.transforms import Standardisation
 from lola.evaluation.scores.conservation import drift
 from lola.evaluation.scores.ensemble import score_ensemble
+from lola.evaluation.scores.quadrature import GridAxis
 
 TOLERANCE = 1e-4
 GRIDS = {2: (32, 24), 3: (12, 16, 8)}
@@ -31,15 +32,19 @@ def ensemble(spatial: int, members: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("spatial", GRIDS)
 @pytest.mark.parametrize("members", [1, 2, 5])
 @pytest.mark.parametrize("broken", [False, True], ids=["finite", "broken"])
-def test_scores_are_those_of_the_cpu(device, record, spatial, members, broken):
+@pytest.mark.parametrize("even", [True, False], ids=["even", "uneven"])
+def test_scores_are_those_of_the_cpu(device, record, spatial, members, broken, even):
     truth, drawn = ensemble(spatial, members)
+    size = GRIDS[spatial][1]
+    weights = tuple((1 + i) / (size * (size + 1) / 2) for i in range(size))
+    axes = () if even else (GridAxis("cosine"), GridAxis("none", weights), GridAxis())[:spatial]
     if broken:
         drawn[0, 1, 2] = torch.nan
         drawn[-1, 1, 1] = torch.inf
     targets = {"truth": truth, "other": truth.flip(0)}
-    wanted, own = score_ensemble(targets, drawn, spatial=spatial)
+    wanted, own = score_ensemble(targets, drawn, spatial=spatial, axes=axes)
     moved = {name: target.to(device) for name, target in targets.items()}
-    found, alone = score_ensemble(moved, drawn.to(device), spatial=spatial)
+    found, alone = score_ensemble(moved, drawn.to(device), spatial=spatial, axes=axes)
     assert found.keys() == wanted.keys()
     for target, scores in wanted.items():
         for kind in ("metrics", "spectra"):

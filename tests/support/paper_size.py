@@ -28,6 +28,7 @@ from lola.distributed.trials import Trial
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.ensemble import RANKS, score_ensemble
 from lola.evaluation.scores.intervals import BINNED, SPREAD_BINS
+from lola.evaluation.scores.quadrature import GridAxis
 from lola.evaluation.scores.rows import KEYS, METRICS_SCHEMA, PARQUET, PLACE, ROWS, SPECTRA_SCHEMA
 from lola.evaluation.scores.spectra import Binning
 from lola.evaluation.trajectory import choose_parts
@@ -83,7 +84,8 @@ def metrics_of(ensemble: bool) -> tuple[str, ...]:
     found, _ = score_ensemble(
         {"u": torch.rand(1, 1, 16, 16)}, torch.rand(1 + ensemble, 1, 1, 16, 16), spatial=2
     )
-    return (*found["u"].metrics, "increments", "autocorrelation", "stability")
+    of_times = ("increments", "autocorrelation", "stability", "anomaly_correlation", "valid")
+    return (*found["u"].metrics, *of_times)
 
 
 def rows_of(keys: dict, axes: dict[str, list]) -> dict[str, np.ndarray | pa.Array]:
@@ -114,7 +116,8 @@ def tables_of(plan: SweepPlan, trial: Trial, rng: np.random.Generator) -> tuple[
     keys |= {name: tags[name] for name in ("model", "space", "sampler", "solver_steps", "context")}
     keys |= {"compression": float(tags["compression"]), "overlap": config.overlap, "training_seed": 0}
     keys |= {"members": members, "guidance": ""}
-    edges = Binning.of(torch.zeros(plan.splits["test"].grid), plan.system.dimensions).edges.double().numpy()
+    axes = (GridAxis(),) * plan.system.dimensions
+    edges = Binning.of(torch.zeros(plan.splits["test"].grid), axes).edges.double().numpy()
     names = trajectories_of(plan, config)
     targets = TARGETS if config.subject == "emulator" and tags["space"] == "latent" else TARGETS[:1]
     metrics, spectra = [], []

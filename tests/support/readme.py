@@ -102,6 +102,7 @@ NOT_RUN = {
     r"export CC=": "belongs to an installation",
     r"hf://": "needs the network",
     r"import_data\.py": "of files that a reader has; test_importing.py imports such files",
+    r"long_rollouts\.py": "of a model of convection, as test_long_rollouts.py pretends one",
     r"^(mkdir|umask|ss|ray stop|ray job stop) ?": "an administrator's, or would end what runs here",
     r"grafana|^prometheus": "test_dashboards.py starts Prometheus; nothing starts Grafana",
 }

@@ -27,7 +27,11 @@ from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import METHODS, SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.evaluation.scores.anomalies import anomaly_correlation
+from lola.evaluation.scores.conservation import drift
 from lola.evaluation.scores.ensemble import score_ensemble
+from lola.evaluation.scores.increments import increment_scores
+from lola.evaluation.scores.quadrature import Domain, GridAxis
 from lola.evaluation.scores.rows import Subject
 from lola.evaluation.scores.stability import share_stable
 from lola.evaluation.trajectory import evaluate_trajectory
@@ -303,14 +307,23 @@ def test_trajectories_are_scored_on_a_gpu_as_on_the_cpu(well, subject):
 
 
 @pytest.mark.parametrize("spatial", [2, 3])
-def test_every_metric_is_computed_on_a_gpu_as_on_the_cpu(spatial):
+@pytest.mark.parametrize("even", [True, False])
+def test_every_metric_is_computed_on_a_gpu_as_on_the_cpu(spatial, even):
     generator = torch.Generator().manual_seed(0)
     truth, members = (torch.randn(*shape, 2, 3, *[8] * spatial, generator=generator) for shape in ((), (4,)))
     members[0, 0, 0] = truth[0, 0]  # ties
 
+    uneven = GridAxis("none", tuple(np.arange(1, 9) / 36))
+    axes = () if even else (GridAxis("cosine"), uneven, GridAxis())[:spatial]
+
     def scores(u, v):
-        scored, statistics = score_ensemble({"truth": u}, v, spatial=spatial)
+        scored, statistics = score_ensemble({"truth": u}, v, spatial=spatial, axes=axes)
         found = scored["truth"].metrics | scored["truth"].spectra
+        weights = Domain.of(v, spatial, axes).weights
+        states = u[:, :2].flatten(2), v[:, :, :2].flatten(3)
+        found |= increment_scores(*states, weights)
+        found["anomaly"] = anomaly_correlation(u.flatten(2), v[1].flatten(2), v[2].flatten(2), weights)
+        found["drift"] = drift(u[:, 0], statistics.means, spatial=spatial, weights=weights)
         return found | {"stability": share_stable(u, statistics)}
 
     expected = scores(truth, members)

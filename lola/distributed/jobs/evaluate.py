@@ -41,6 +41,7 @@ from lola.distributed.cluster.resources import (
 from lola.distributed.cluster.waits import wait_for_any
 from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
+from lola.evaluation.climate import Climate, find_climate
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
 from lola.evaluation.tables.lead_times import count_diverged, summarise
@@ -235,11 +236,16 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     left = [part for part in parts if part.name not in committed]
     gpus = run.config.gpus if run.config.gpus >= 0 else gpus_per_task(run, cluster)
     size = parts_per_task(len(left), gpus, cluster)
+    event_log, failures, first = EventLog(run.stage.folder), [], None
+    if not left:
+        return
     training = run.datasets.open(split.system, "train") if run.config.subject == "climatology" else None
-    run_ref = ray.put((run, split, training, parts[0]))
+    climate, missing = find_climate(run.datasets, split, run.config)
+    if missing:
+        event_log.notice(missing)
+    run_ref = ray.put((run, split, training, climate, parts[0]))
     task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(run_ref, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
-    event_log, failures, first = EventLog(run.stage.folder), [], None
     waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
     request = task_request(gpus)
     reminder = Reminder(lambda: describe_pending("", request, at_least=len(tasks)), event_log.notice)
@@ -291,10 +297,13 @@ def parts_per_task(parts: int, gpus: float, cluster: ClusterResources) -> int:
     return 1 if cluster.grows else max(1, parts // (TASKS_PER_WORKER * workers))
 
 
+_Shared = tuple[EvaluationRun, WellSplit, WellSplit | None, Climate | None, _Part]
+
+
 @ray.remote(num_cpus=1, max_retries=3)
-def _evaluate(shared: tuple[EvaluationRun, WellSplit, WellSplit | None, _Part], parts: list[_Part]) -> None:
+def _evaluate(shared: _Shared, parts: list[_Part]) -> None:
     """Score parts, each into a temporary folder that is renamed; the first keeps its states."""
-    run, split, training, first = shared
+    run, split, training, climate, first = shared
     models = _load(run.autoencoder, run.emulator, run.config)
     for part in parts:
         if part.committed:
@@ -308,6 +317,7 @@ def _evaluate(shared: tuple[EvaluationRun, WellSplit, WellSplit | None, _Part], 
             autoencoder=models[0],
             emulator=models[1],
             training=training,
+            climate=climate,
         )
         with atomic_path(part.folder, COMPLETION_FILE) as tmp_path:
             tmp_path.mkdir()

@@ -36,6 +36,8 @@ AXES = {
     "spectrum_rmse_high": Axis("error of the power at high wavenumbers", log=True),
     "spectrum_rmse_tail": Axis("error of the power beyond the bands", log=True),
     "increments": Axis("distance of the increments in time"),
+    "anomaly_correlation": Axis("anomaly correlation of the ensemble's mean with the truth"),
+    "valid": Axis("share of predictions with an anomaly correlation of 0.8 until then"),
     "stability": Axis("share of stable rollouts"),
     "out_of_bounds": Axis("share of rollouts out of bounds"),
     "crps": Axis("CRPS (unit of the field)", log=True),

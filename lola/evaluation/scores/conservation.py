@@ -1,7 +1,7 @@
 r"""Drift of what the physics conserves.
 
 Let q be the density of a quantity whose total over the domain stays the same. With <.> the mean over the
-grid, u_0 the last state that a rollout knows and v one of its later states,
+domain, u_0 the last state that a rollout knows and v one of its later states,
 
     drift = | <q(v)> - <q(u_0)> | / < |q(u_0)| >,
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lola.data.systems import Invariant, System
+from lola.evaluation.scores.quadrature import grid_mean
 
 
 def conserved_quantities(system: System, boundary: np.ndarray) -> tuple[Invariant, ...]:
@@ -27,17 +28,18 @@ def conserved_quantities(system: System, boundary: np.ndarray) -> tuple[Invarian
     return tuple(invariant for invariant in system.conserved if codes <= set(invariant.boundaries))
 
 
-def drift(known: Tensor, means: Tensor, *, spatial: int) -> Tensor:
+def drift(known: Tensor, means: Tensor, *, spatial: int, weights: Tensor | None = None) -> Tensor:
     """The drift of a conserved quantity, without unit.
 
     Arguments:
         known: Its density in the last known state, with shape `(components, *grid)`.
-        means: Means over the grid of its density in predicted states, with shape `(..., components, L)`.
+        means: Means over the domain of its density in predicted states, with shape `(..., components, L)`.
+        weights: Those of the cells, with shape `(cells)`; None if all count the same.
 
     Returns:
         The drift, with shape `(..., components, L)`.
     """
     known = known.double()
-    length = torch.linalg.vector_norm(known, dim=0).mean()
-    start = known.mean(tuple(range(-spatial, 0))).unsqueeze(-1)
+    length = grid_mean(torch.linalg.vector_norm(known, dim=0), spatial, weights)
+    start = grid_mean(known, spatial, weights).unsqueeze(-1)
     return (means.double() - start).abs() / length

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lola.evaluation.scores.intervals import interval_scores
+from lola.evaluation.scores.quadrature import grid_mean
 from lola.evaluation.scores.sorting import sort_rows
 
 EXACT = 2**24
@@ -27,7 +28,7 @@ EXACT = 2**24
 
 
 def score_order_statistics(
-    errors: Tensor, spatial: int, buffer: Tensor | None = None
+    errors: Tensor, spatial: int, buffer: Tensor | None = None, weights: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """The fair score, the scores of intervals and the rank histogram, given the errors d = v - u, which are
     overwritten.
@@ -38,33 +39,41 @@ def score_order_statistics(
     Arguments:
         errors: The errors, with shape `(M, ..., *grid)`, in the unit of the field.
         buffer: Where errors are sorted, with shape `(M + 1, ..., *grid)`; allocated if None.
+        weights: Those of the cells, with shape `(cells)`; None if all count the same.
 
     Returns:
         The score `crps` averaged over the grid, in the unit of the field, with shape `(...)`, and for two
         members or more what `interval_scores` gives; that of one member is the mean absolute error. And the
-        share of cells by rank, with shape `(..., M + 1)`, which add up to 1,
-        all NaN where a value is not finite; None of a single member.
+        share of the cells' weights by rank, with shape `(..., M + 1)`, which add up to 1, all NaN where a
+        value is not finite; None of a single member.
     """
     grid, count = tuple(range(-spatial, 0)), len(errors)
     if count == 1:
-        return {"crps": errors.abs_().mean((0, *grid))}, None
+        return {"crps": grid_mean(errors[0].abs_(), spatial, weights)}, None
     rows, order = sort_rows(errors, buffer)
-    scores = interval_scores(rows, order, grid)
+    scores = interval_scores(rows, order, spatial, weights)
     magnitude = errors.abs_()
-    ordered = rows.mean(grid)[list(order)]
-    weights = 2 * torch.arange(1, count + 1, device=errors.device) - count - 1
-    gaps = torch.einsum("m,m...->...", weights.to(errors) / (count * (count - 1)), ordered)
-    scores["crps"] = magnitude.mean((0, *grid)) - gaps
+    ordered = grid_mean(rows, spatial, weights)[list(order)]
+    places = 2 * torch.arange(1, count + 1, device=errors.device) - count - 1
+    gaps = torch.einsum("m,m...->...", places.to(errors) / (count * (count - 1)), ordered)
+    distance = (
+        magnitude.mean((0, *grid)) if weights is None else grid_mean(magnitude.mean(0), spatial, weights)
+    )
+    scores["crps"] = distance - gaps
     cells = errors[0].numel() // gaps.numel()
     without_ties = bool((magnitude.amin() > 0) & ordered.isfinite().all())
     if not without_ties or cells > EXACT:
-        return scores, _count_ranks(rows[list(order)], spatial)
-    signs = rows.sign_().sum(grid)[list(order)].double()
-    reached = torch.cat([torch.ones_like(signs[:1]), (1 - signs / cells) / 2, torch.zeros_like(signs[:1])])
+        return scores, _count_ranks(rows[list(order)], spatial, weights)
+    signs = rows.sign_()
+    signs = (
+        signs.sum(grid).double() / cells if weights is None else grid_mean(signs, spatial, weights).double()
+    )
+    below = (1 - signs[list(order)]) / 2
+    reached = torch.cat([torch.ones_like(below[:1]), below, torch.zeros_like(below[:1])])
     return scores, (reached[:-1] - reached[1:]).movedim(0, -1)
 
 
-def _count_ranks(errors: Tensor, spatial: int) -> Tensor:
+def _count_ranks(errors: Tensor, spatial: int, weights: Tensor | None) -> Tensor:
     """The histogram of the ranks, given d = v - u with shape `(M, ..., *grid)`."""
     count, leading = len(errors), errors.shape[1 : errors.ndim - spatial]
     # Sums of signs are small whole numbers, which floating point holds exactly; NaN stays.
@@ -75,7 +84,8 @@ def _count_ranks(errors: Tensor, spatial: int) -> Tensor:
     extremes = errors.amin(tuple(range(-spatial, 0))), errors.amax(tuple(range(-spatial, 0)))
     finite = torch.stack(extremes).isfinite().all(0).all(0).reshape(-1, 1)
     # The share of a cell is added from the lowest rank it can have, and taken away after the highest.
-    share = 1 / ((ties + 1).nan_to_num(1.0).double() * below.shape[1])
+    share = 1 / (ties + 1).nan_to_num(1.0).double()
+    share *= 1 / below.shape[1] if weights is None else weights
     first, after = below.nan_to_num().long(), (below + ties + 1).nan_to_num().long()
     steps = share.new_zeros(leading.numel(), count + 2)
     steps.scatter_add_(1, first, share).scatter_add_(1, after, -share)

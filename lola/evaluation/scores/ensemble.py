@@ -1,7 +1,8 @@
 r"""All scores of an ensemble against the truth (paper, Eqs. 9 to 13), in one pass over its members.
 
-For a true field u, an ensemble v_1, ..., v_M with mean v, <.> the mean over the grid and Var the variance
-over the grid with Bessel's correction,
+For a true field u, an ensemble v_1, ..., v_M with mean v, <.> the mean over the domain by the quadrature
+weights w of the grid (`quadrature`), all equal on even grids, and Var[u] = <(u - <u>)^2> / (1 - sum w^2) the
+variance with Bessel's correction,
 
     vrmse         sqrt( <(u - v)^2> / (Var[u] + eps) )                                                    (9)
     vrmse_member  the mean over members of the same, of v_m
@@ -9,7 +10,7 @@ over the grid with Bessel's correction,
     skill         sqrt <(u - v)^2>                                                                       (11)
     spread        sqrt( (M + 1) / (M - 1) ) sqrt < 1/M sum_m (v_m - v)^2 >                                (12)
     variance      Var[u], by which tables normalise what they have averaged
-    correlation   of the anomalies of u and v from their means over the grid; 0 of a uniform field
+    correlation   of the anomalies of u and v from their means over the domain; 0 of a uniform field
 
 and `skill_low` ... `spread_tail` are skill and spread with <.> the mean over the modes of a band of
 wavenumbers instead (Parseval). The eps of the paper is 1e-6 in the squared unit of the field; evaluations
@@ -21,7 +22,7 @@ spread / skill needs no other, and squares are averaged over trajectories before
 defines the CRPS and the rank histogram, `intervals` their coverage, `multivariate` the scores of whole
 fields, and `spectra` everything in Fourier space.
 
-With a mask, means over the grid are over the cells of the domain; for everything in Fourier space, the cells
+With a mask, means are over the cells of the domain; for everything in Fourier space, the cells
 outside have the mean of those inside, of every member and time its own, so that they add no power but that of
 the domain's edge.
 
@@ -33,6 +34,7 @@ the scores.
 """
 
 import dataclasses
+import functools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +51,8 @@ from lola.evaluation.scores.multivariate import (
     variogram,
     variogram_score,
 )
-from lola.evaluation.scores.spectra import Binning, bands_of, cross, fourier, relative_rmse, square
+from lola.evaluation.scores.quadrature import Domain, GridAxis, grid_mean
+from lola.evaluation.scores.spectra import Binning, bands_of, coefficients, cross, relative_rmse, square
 
 EPS = 1e-6
 TINY = torch.finfo(torch.float32).tiny
@@ -80,7 +83,7 @@ class MemberStatistics:
     """Statistics of each member that need no target.
 
     Arguments:
-        means: Means over the grid in double precision, with shape `(M, C, L)`.
+        means: Means over the domain in double precision, with shape `(M, C, L)`.
         smallest, largest: Extremes over the grid, likewise; NaN where a value is.
     """
 
@@ -109,6 +112,7 @@ def score_ensemble(
     *,
     spatial: int,
     valid: Tensor | None = None,
+    axes: tuple[GridAxis, ...] = (),
     eps: Tensor | float = EPS,
 ) -> tuple[dict[str, Scores], MemberStatistics]:
     """Score an ensemble against one or several targets.
@@ -120,6 +124,7 @@ def score_ensemble(
         targets: Fields u by name, each with shape `(C, L, *grid)` or other axes before the grid, in any unit.
         members: The ensemble, with shape `(M, C, L, *grid)`.
         valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+        axes: How each axis of the grid is treated; all are even and periodic by default.
         eps: What is added to variances and power before dividing, in squared units, for all fields or with
             the shape of the axes before the grid, or one that expands to it.
 
@@ -132,17 +137,18 @@ def score_ensemble(
     regularisers = (
         torch.as_tensor(eps, dtype=members.dtype, device=members.device).expand(leading).reshape(-1)
     )
+    domain = Domain.of(members, spatial, axes, valid)
     scores: dict[str, list[Scores]] = {name: [] for name in targets}
     statistics: list[MemberStatistics] = []
     scratch = threading.local()
 
     def score(block: slice) -> tuple[MemberStatistics, dict[str, Scores]]:
         buffers = scratch.__dict__.setdefault("buffers", ScratchBuffers())
-        v = _Field.of(members[:, block], spatial, valid)
-        transformed, own = _transform(v, spatial, buffers)
+        v = _Field.of(members[:, block], domain)
+        transformed, own = _transform(v, domain, buffers)
         return own, {
             name: _score_target(
-                _Field.of(target[block], spatial, valid), v, transformed, regularisers[block], buffers
+                _Field.of(target[block], domain), v, transformed, domain, regularisers[block], buffers
             )
             for name, target in rows.items()
         }
@@ -196,21 +202,19 @@ def _map(
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """Fields: the cells of the domain as `(..., *grid)`, or `(..., n)` of a mask, the whole grid, and the
-    mask."""
+    """Fields: the cells of the domain as `(..., *grid)`, or `(..., n)` of a mask, and the whole grid."""
 
     cells: Tensor
     whole: Tensor
-    valid: Tensor | None
 
     @classmethod
-    def of(cls, values: Tensor, spatial: int, valid: Tensor | None) -> "_Field":
+    def of(cls, values: Tensor, domain: Domain) -> "_Field":
         """Of values `(..., *grid)`."""
-        if valid is None:
-            return cls(values, values, None)
-        cells = values[..., valid]
-        fill = cells.mean(-1).reshape(*cells.shape[:-1], *[1] * spatial)
-        return cls(cells, torch.where(valid, values, fill), valid)
+        if domain.valid is None:
+            return cls(values, values)
+        cells = values[..., domain.valid]
+        fill = grid_mean(cells, 1, domain.weights).reshape(*cells.shape[:-1], *[1] * len(domain.axes))
+        return cls(cells, torch.where(domain.valid, values, fill))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +225,7 @@ class _Transformed:
         mean: The mean of the members, `(N, *grid)`, or `(N, n)` of a mask.
         variance: The squared spread of cells, likewise; None of a single member.
         power, spread_power: The mean power of the members and of their deviations by bin, `(N, bins)`.
-        modes: The Fourier coefficients of their mean, `(N, *half grid)`.
+        modes: The coefficients of their mean, `(N, *half grid, 1 or 2)`.
         distances: Half the mean distance of two members, of whole fields and of blocks.
         variogram: The members' variogram.
         order: The cells by their spread.
@@ -238,30 +242,31 @@ class _Transformed:
 
 
 def _transform(
-    members: _Field, spatial: int, buffers: ScratchBuffers
+    members: _Field, domain: Domain, buffers: ScratchBuffers
 ) -> tuple[_Transformed, MemberStatistics]:
     """Transform members `(M, N, *grid)` to Fourier space, and take their statistics."""
     v, whole = members.cells, members.whole
-    grid, count = tuple(range(2 - v.ndim, 0)), len(v)
+    grid, count, spatial = tuple(range(2 - v.ndim, 0)), len(v), len(domain.axes)
     # Sums along an axis in the members' precision, of these in double: a cast of all would be a copy. Minima
     # and maxima in two passes: torch's aminmax is ten times as slow as both.
-    sums = v.sum(-1).double().reshape(*v.shape[:2], -1).sum(-1)
-    statistics = MemberStatistics(sums / v[0, 0].numel(), v.amin(grid), v.amax(grid))
+    if domain.weights is None:
+        means = v.sum(-1).double().reshape(*v.shape[:2], -1).sum(-1) / v[0, 0].numel()
+    else:
+        means = v.flatten(2).double() @ domain.weights
+    statistics = MemberStatistics(means, v.amin(grid), v.amax(grid))
     mean = v.mean(0)
     mean_of_whole = mean if whole is v else whole.mean(0)
     centred = torch.sub(whole, mean_of_whole, out=buffers.get("errors", whole.shape, v))
     # The transform is linear: that of a member is the sum of those of the mean and of its deviation
-    binning, modes = Binning.of(whole, spatial), fourier(mean_of_whole, spatial)
-    deviations = torch.view_as_real(fourier(centred, spatial))
+    binning, modes = Binning.of(whole, domain.axes), coefficients(mean_of_whole, domain.axes)
+    deviations = coefficients(centred, domain.axes)
     spread_power = binning.mean(deviations.square_().mean(0).sum(-1))
     variance = distances = order = None
     if count > 1:
-        if members.valid is not None:
-            centred = centred * members.valid
         squares = torch.mul(centred, centred, out=buffers.get("squares", centred.shape, v))
         squares = squares.sum(0).mul_((count + 1) / (count - 1) / count)
-        variance = squares if members.valid is None else squares[..., members.valid]
-        distances = member_distances(centred, spatial, members.valid)
+        variance = squares if domain.valid is None else squares[..., domain.valid]
+        distances = member_distances(centred, spatial, domain.shares)
         order = sort_into_bins(variance.flatten(1))
     power = spread_power + binning.mean(square(modes))
     spread_power = spread_power * ((count + 1) / max(1, count - 1))
@@ -270,53 +275,76 @@ def _transform(
 
 
 def _score_target(
-    target: _Field, members: _Field, known: _Transformed, eps: Tensor, buffers: ScratchBuffers
+    target: _Field,
+    members: _Field,
+    known: _Transformed,
+    domain: Domain,
+    eps: Tensor,
+    buffers: ScratchBuffers,
 ) -> Scores:
     """Score members `(M, N, *grid)` against a target `(N, *grid)`."""
-    u, v, spatial = target.cells, members.cells, target.whole.ndim - 1
-    grid, cells = tuple(range(1 - u.ndim, 0)), u[0].numel()
+    u, v, spatial, shares, weights = (
+        target.cells,
+        members.cells,
+        len(domain.axes),
+        domain.shares,
+        domain.weights,
+    )
+    mean = functools.partial(grid_mean, spatial=u.ndim - 1, weights=weights)
     error = torch.sub(v, u, out=buffers.get("errors", v.shape, v))
-    whole = error if target.valid is None else (members.whole - target.whole) * target.valid
+    whole = error if domain.valid is None else members.whole - target.whole
     squares = torch.mul(whole, whole, out=buffers.get("squares", whole.shape, v))
-    of_members = squares.flatten(2).sum(2) / cells
+    if shares is not None:
+        squares *= shares
+    of_members = squares.flatten(2).sum(2) / u[0].numel()
     whole_field, blocks = known.distances or (torch.zeros_like(of_members[0]), None)
     squared = error.mean(0).square_()
-    of_mean = squared.mean(grid)
-    anomaly, of_prediction = (x - x.mean(grid, keepdim=True) for x in (u, known.mean))
-    lengths = torch.linalg.vector_norm(anomaly, dim=grid) * torch.linalg.vector_norm(of_prediction, dim=grid)
-    variance = anomaly.square().sum(grid) / (cells - 1)
+    of_mean = mean(squared)
+    variance, correlation = _variance_and_correlation(u, known.mean, weights)
     metrics = {
         "vrmse": (of_mean / (variance + eps)).sqrt(),
         "vrmse_member": (of_members / (variance + eps)).sqrt().mean(0),
-        "nrmse": (of_mean / (u.square().mean(grid) + eps)).sqrt(),
+        "nrmse": (of_mean / (mean(u.square()) + eps)).sqrt(),
         "skill": of_mean.sqrt(),
         "variance": variance,
-        "correlation": (anomaly * of_prediction).sum(grid) / lengths.clamp(min=TINY),
+        "correlation": correlation,
         "energy": of_members.sqrt().mean(0) - whole_field,
-        "energy_block": block_energy_score(squares, blocks, spatial, target.valid),
-        "variogram": variogram_score(target.whole, known.variogram, spatial, target.valid),
+        "energy_block": block_energy_score(squares, blocks, spatial, shares),
+        "variogram": variogram_score(target.whole, known.variogram, shares),
     }
-    spectral, spectra, edges = _score_spectra(target.whole, known, eps, spatial)
+    spectral, spectra, edges = _score_spectra(target.whole, known, eps, domain.axes)
     metrics |= spectral
     if known.variance is not None:
-        metrics["spread"] = known.variance.mean(grid).sqrt()
+        metrics["spread"] = mean(known.variance).sqrt()
     if known.variance is not None and known.order is not None:
         for name, values in zip(BINNED, (squared, known.variance), strict=True):
-            spectra[name] = mean_by_bin(values.flatten(1), known.order).sqrt()
+            spectra[name] = mean_by_bin(values.flatten(1), known.order, weights).sqrt()
     sorted_errors = buffers.get("sorted", (len(v) + 1, *u.shape), v)
-    of_cells, ranks = score_order_statistics(error, u.ndim - 1, sorted_errors)
+    of_cells, ranks = score_order_statistics(error, u.ndim - 1, sorted_errors, weights)
     if ranks is not None:
         spectra[RANKS] = ranks
         of_cells |= coverages(ranks)
     return Scores(metrics | of_cells, spectra, edges)
 
 
+def _variance_and_correlation(u: Tensor, v: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The variance of fields `(N, *cells)`, and their correlation with others."""
+    grid = tuple(range(1 - u.ndim, 0))
+    anomalies = [x - grid_mean(x, len(grid), weights).reshape(-1, *[1] * len(grid)) for x in (u, v)]
+    degrees = u[0].numel() - 1
+    if weights is not None:
+        anomalies = [x * weights.sqrt().to(x).view(x.shape[1:]) for x in anomalies]
+        degrees = 1 - float(weights.square().sum())
+    one, other = anomalies
+    lengths = torch.linalg.vector_norm(one, dim=grid) * torch.linalg.vector_norm(other, dim=grid)
+    return one.square().sum(grid) / degrees, (one * other).sum(grid) / lengths.clamp(min=TINY)
+
+
 def _score_spectra(
-    u: Tensor, members: _Transformed, eps: Tensor, spatial: int
+    u: Tensor, members: _Transformed, eps: Tensor, axes: tuple[GridAxis, ...]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """Metrics and spectra of a target `(N, *grid)` in Fourier space, and the edges of the bins."""
-    binning = Binning.of(u, spatial)
-    modes = fourier(u, spatial)
+    binning, modes = Binning.of(u, axes), coefficients(u, axes)
     power = binning.mean(square(modes))
     errors = relative_rmse(power, members.power, binning.edges, eps)
     error_power = binning.mean(square(members.modes - modes))

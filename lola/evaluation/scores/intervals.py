@@ -20,6 +20,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lola.evaluation.scores.quadrature import grid_mean
+
 COVERAGES = (0.5, 0.9)
 SPREAD_BINS = 8
 BINNED = ("binned_skill", "binned_spread")
@@ -53,13 +55,16 @@ def coverages(ranks: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def interval_scores(rows: Tensor, order: Sequence[int], grid: Sequence[int]) -> dict[str, Tensor]:
+def interval_scores(
+    rows: Tensor, order: Sequence[int], spatial: int, weights: Tensor | None
+) -> dict[str, Tensor]:
     """The scores of central intervals, `interval_50` and `interval_90`.
 
     Arguments:
         rows: Errors d = v - x, with shape `(M or more, ..., *grid)`, in the unit of the field.
         order: The row that holds each order statistic, from the smallest.
-        grid: The axes of the grid, from the end: -1, -2, ...
+        spatial: The number of axes of the grid.
+        weights: Those of the cells, with shape `(cells)`; None if all count the same.
 
     Returns:
         Means over the grid, with shape `(...)`.
@@ -69,7 +74,7 @@ def interval_scores(rows: Tensor, order: Sequence[int], grid: Sequence[int]) -> 
         low, high = (_quantile(rows, order, place) for place in _positions(coverage, len(order)))
         width, outside = high - low, low.clamp(min=0) + (-high).clamp(min=0)
         name = f"interval_{100 * coverage:.0f}"
-        found[name] = (width + 2 / (1 - coverage) * outside).mean(tuple(grid))
+        found[name] = grid_mean(width + 2 / (1 - coverage) * outside, spatial, weights)
     return found
 
 
@@ -84,11 +89,16 @@ def sort_into_bins(spread: Tensor) -> Tensor | None:
     return spread.argsort(1) if spread.shape[1] >= SPREAD_BINS else None
 
 
-def mean_by_bin(values: Tensor, order: Tensor) -> Tensor:
+def mean_by_bin(values: Tensor, order: Tensor, weights: Tensor | None) -> Tensor:
     """Means `(N, bins)` over bins of equal count of values `(N, cells)`, in the order of `sort_into_bins`.
 
-    NaN where a value is not finite.
+    NaN where a value is not finite. Within its bin a cell counts by its weight, of `(cells)`.
     """
     parts = values.gather(1, order).tensor_split(SPREAD_BINS, 1)
-    means = torch.stack([part.mean(1) for part in parts], 1)
+    if weights is None:
+        means = torch.stack([part.mean(1) for part in parts], 1)
+    else:
+        own = weights.to(values)[order].tensor_split(SPREAD_BINS, 1)
+        sums = [(part * each).sum(1) / each.sum(1) for part, each in zip(parts, own, strict=True)]
+        means = torch.stack(sums, 1)
     return means.where(means.isfinite().all(1, keepdim=True), torch.nan)

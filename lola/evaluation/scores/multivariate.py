@@ -5,39 +5,44 @@ score (Gneiting and Raftery, 2007, Eq. 22; fair as in Ferro, 2014) is
 
     energy = 1/M sum_m ||v_m - u|| - 1/(2 M (M - 1)) sum_{m,n} ||v_m - v_n||,
 
-of the whole grid, and of blocks of `BLOCK` cells along each axis, averaged over those that fit into the grid:
-the score of whole fields hardly sees small scales. The variogram score of order 1/2 (Scheuerer and Hamill,
-2015) is the mean over pairs (i, j) of cells that are `LAGS` cells apart along an axis, no pair across the
-grid's ends, of
+of the whole grid, and of blocks of `BLOCK` cells along each axis, averaged by how many
+cells each has (the last ones may have fewer): the score of whole fields hardly sees small scales. The
+variogram score of order 1/2 (Scheuerer and Hamill, 2015) is the mean over pairs (i, j) of cells that are
+`LAGS` cells apart along an axis, no pair across the grid's ends, of
 
     ( |u_i - u_j|^(1/2) - 1/M sum_m |v_mi - v_mj|^(1/2) )^2.
 
-All are in the unit of the field. With a mask, means are over cells of the domain, and blocks without one and
-pairs that are not inside are left out.
+All are in the unit of the field. Cells, and pairs by the mean of both, count by their quadrature weights.
+With a mask, means are over cells of the domain, and pairs that are not inside are left out.
 """
 
 import torch
 from torch import Tensor
 
+from lola.nn.grid_blocks import block_sums, split_blocks
+
 BLOCK = 8  # cells along each axis
 LAGS = (1, 4)  # cells
 
 
-def member_distances(centred: Tensor, spatial: int, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+def member_distances(centred: Tensor, spatial: int, shares: Tensor | None) -> tuple[Tensor, Tensor]:
     """Half the mean distance of two different members, of whole fields and by block.
 
     Arguments:
-        centred: Members less their mean, which is more precise, with shape `(M, N, *grid)`; 0 outside.
-        valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+        centred: Members less their mean, which is more precise, with shape `(M, N, *grid)`.
+        shares: How much each cell counts, with shape `(*grid)`; None if all count the same.
 
     Returns:
-        Distances with shapes `(N)` and `(N, blocks)`.
+        Distances with shapes `(N)` and `(N, blocks)`, of blocks without a cell that counts 0 or NaN.
     """
-    grid = centred.shape[-spatial:]
-    cells = centred.new_ones(grid) if valid is None else valid.to(centred)
-    blocks = _block_sums(cells, spatial)
-    whole = _half_mean_distance(centred.flatten(-spatial)) / cells.sum().sqrt()
-    return whole, _half_mean_distance(_split_blocks(centred, spatial)) / blocks.sqrt()
+    if shares is None:
+        shares = centred.new_ones(centred.shape[-spatial:])
+    else:
+        centred = centred * shares.sqrt()
+    blocks = block_sums(shares, BLOCK, spatial).flatten()
+    whole = _half_mean_distance(centred.flatten(-spatial)) / shares.sum().sqrt()
+    split = split_blocks(centred, BLOCK, spatial).flatten(-spatial - 1, -2)
+    return whole, _half_mean_distance(split) / blocks.sqrt()
 
 
 def _half_mean_distance(values: Tensor) -> Tensor:
@@ -53,45 +58,28 @@ def _half_mean_distance(values: Tensor) -> Tensor:
 
 
 def block_energy_score(
-    squares: Tensor, distances: Tensor | None, spatial: int, valid: Tensor | None
+    squares: Tensor, distances: Tensor | None, spatial: int, shares: Tensor | None
 ) -> Tensor:
-    """The fair energy score of blocks, averaged over those that have cells of the domain.
+    """The fair energy score of blocks, averaged by how much their cells count.
 
     Arguments:
-        squares: (v - u)^2, with shape `(M, N, *grid)`; 0 outside of the domain.
+        squares: (v - u)^2 times the shares, with shape `(M, N, *grid)`.
         distances: Half the mean distance of two members by block, `(N, blocks)`; None of a single member.
-        valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+        shares: How much each cell counts, with shape `(*grid)`; None if all count the same.
 
     Returns:
         The score with shape `(N)`.
     """
-    cells = _block_sums(torch.ones_like(squares[0, 0]) if valid is None else valid.to(squares), spatial)
-    scores = (_block_sums(squares, spatial) / cells).sqrt_().mean(0)
+    counts = block_sums(
+        torch.ones_like(squares[0, 0]) if shares is None else shares, BLOCK, spatial
+    ).flatten()
+    sums = block_sums(squares, BLOCK, spatial).flatten(-spatial)
+    scores = (sums / counts).sqrt_().mean(0)
     scores = scores if distances is None else scores - distances
-    return scores.mean(-1) if valid is None else scores[..., cells > 0].mean(-1)
-
-
-def _block_sums(values: Tensor, spatial: int) -> Tensor:
-    """The sums `(..., blocks)` of values `(..., *grid)`."""
-    for axis in range(-spatial, 0):
-        size, count = _blocks_of(values.shape[axis])
-        values = values.narrow(axis, 0, size * count).unflatten(axis, (count, size)).sum(axis)
-    return values.flatten(-spatial)
-
-
-def _split_blocks(values: Tensor, spatial: int) -> Tensor:
-    """The cells `(..., blocks, cells)` of blocks of values `(..., *grid)`."""
-    axis = -spatial  # of the next grid axis: of those before, the cells within blocks are at the end
-    for _ in range(spatial):
-        size, count = _blocks_of(values.shape[axis])
-        values = values.narrow(axis, 0, size * count).unflatten(axis, (count, size)).movedim(axis, -1)
-    return values.flatten(-2 * spatial, -spatial - 1).flatten(-spatial)
-
-
-def _blocks_of(size: int) -> tuple[int, int]:
-    """The cells of a block along an axis, and the number of blocks that fit."""
-    block = min(BLOCK, size)
-    return block, size // block
+    if shares is None and all(size % BLOCK == 0 for size in squares.shape[-spatial:]):
+        return scores.mean(-1)
+    inside = counts > 0
+    return scores[..., inside] @ (counts[inside] / counts.sum())
 
 
 def variogram(v: Tensor, spatial: int) -> list[Tensor]:
@@ -108,25 +96,26 @@ def variogram(v: Tensor, spatial: int) -> list[Tensor]:
     ]
 
 
-def variogram_score(u: Tensor, drawn: list[Tensor], spatial: int, valid: Tensor | None) -> Tensor:
+def variogram_score(u: Tensor, drawn: list[Tensor], shares: Tensor | None) -> Tensor:
     """The variogram score of order 1/2.
 
     Arguments:
         u: The truth, with shape `(N, *grid)`.
         drawn: The variogram of the members.
-        valid: True in cells of the domain, with shape `(*grid)`; None if all are.
+        shares: How much each cell counts, with shape `(*grid)`; None if all count the same.
 
     Returns:
         The score with shape `(N)`; NaN if no pair of cells is inside.
     """
-    total, count = u.new_zeros(len(u)), 0
+    total, count = u.new_zeros(len(u)), 0.0
     for (axis, lag), pairs in zip(_steps(u.shape[1:]), drawn, strict=True):
         squares = torch.sub(*_pairs(u, axis, lag)).abs_().sqrt_().sub_(pairs).square_()
-        if valid is None:
+        if shares is None:
             count += squares[0].numel()
         else:
-            first, second = _pairs(valid, axis, lag)
-            squares, count = squares * (first & second), count + int((first & second).sum())
+            first, second = _pairs(shares, axis, lag)
+            weights = (first + second) / 2 * ((first > 0) & (second > 0))
+            squares, count = squares * weights, count + float(weights.sum())
         total += squares.flatten(1).sum(1)
     return total / count if count else total.fill_(torch.nan)
 

@@ -94,6 +94,7 @@ def stored_bytes(channels: tuple[str, ...], grid: tuple[int, ...], members: int)
     changes = increment_scores(two, ensemble.flatten(3).expand(-1, -1, 2, -1))
     rollouts = {name: (channels[:1], values) for name, values in changes.items()}
     rollouts["stability"] = (channels[:1], share_stable(truth, statistics))
+    rollouts |= dict.fromkeys(("anomaly_correlation", "valid"), rollouts["stability"])
     place: dict[str, Any] = {"channels": channels[:1], "lead_times": np.ones(1, np.int32)}
     metrics, spectra = tabulate(subject, scores["truth"], rollouts, **place)
     values = len(spectra["values"].combine_chunks().flatten()) + members - few
@@ -101,12 +102,17 @@ def stored_bytes(channels: tuple[str, ...], grid: tuple[int, ...], members: int)
 
 
 def drifts(
-    invariants: Sequence[Invariant], channels: Sequence[str], known: Tensor, statistics: MemberStatistics
+    invariants: Sequence[Invariant],
+    channels: Sequence[str],
+    known: Tensor,
+    statistics: MemberStatistics,
+    weights: Tensor | None,
 ) -> dict[str, tuple[Sequence[str], Tensor]]:
     """The mean over members of the drift of what is conserved, with the fields that hold it.
 
     Arguments:
-        known: The last known state in physical units, with shape `(C, *grid)`.
+        known: The last known state in physical units, with shape `(C, cells)`.
+        weights: Those of the cells, with shape `(cells)`; None if all count the same.
 
     Returns:
         Metrics `drift_mass` and the like: names of fields, and values with shape `(fields, L)`.
@@ -114,7 +120,8 @@ def drifts(
     found: dict[str, tuple[Sequence[str], Tensor]] = {}
     for invariant in invariants:
         numbers = [channels.index(name) for name in invariant.channels]
-        moved = drift(known[numbers], statistics.means[:, numbers].to(known.device), spatial=known.ndim - 1)
+        means = statistics.means[:, numbers].to(known.device)
+        moved = drift(known[numbers], means, spatial=1, weights=weights)
         found[f"drift_{invariant.name}"] = (invariant.channels, moved.mean(0))
     return found
 

@@ -1,8 +1,11 @@
 r"""Isotropic power spectra of fields, their relative error (paper, Section 3.5), and coherence.
 
 A field u on a grid of N points has the unitary Fourier coefficients U(k), at wavenumbers k in cycles per
-pixel, each component at most 1/2. With k_max = sqrt(d) / 2 the corner of the Fourier grid in d dimensions,
-n = floor(k_max min(grid)) bins share (0, k_max], the i-th being ((i - 1) k_max / n, i k_max / n], and
+pixel, each component at most 1/2. Along an axis of n points that is not periodic they are those of the
+cosine transform, at k = m / (2 n) for m = 0, ..., n - 1; an uneven axis is not transformed, and power is
+averaged over it with its weights (`quadrature`). In the d dimensions that are left, with k_max = sqrt(d) / 2
+the corner of the Fourier grid, n = floor(k_max min(grid)) bins share (0, k_max], the i-th being
+((i - 1) k_max / n, i k_max / n], and
 
     P_u(k_i) = mean of |U(k)|^2 over the modes k of bin i,    k_i = i k_max / n;
 
@@ -25,30 +28,56 @@ the modulus of every mode before it, which drops the phases, would call them per
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from lola.evaluation.scores.quadrature import GridAxis
 
 EPS = 1e-6
 BANDS = ("low", "mid", "high", "tail")
 
 
 def cross(binning: "Binning", u: Tensor, v: Tensor) -> Tensor:
-    """The modulus of the mean of U V* over each bin, given half spectra, with shape `(..., n)`.
+    """The modulus of the mean of U V* over each bin, given coefficients, with shape `(..., n)`.
 
     A mode and its conjugate are in the same bin, so that the imaginary parts cancel.
     """
-    return binning.mean((torch.view_as_real(u) * torch.view_as_real(v)).sum(-1)).abs()
+    return binning.mean((u * v).sum(-1)).abs()
 
 
-def fourier(field: Tensor, spatial: int) -> Tensor:
-    """The unitary Fourier coefficients of a real field, half of the last axis."""
-    return torch.fft.rfftn(field, dim=tuple(range(-spatial, 0)), norm="ortho")
+def coefficients(field: Tensor, axes: Sequence[GridAxis]) -> Tensor:
+    """The unitary coefficients of real fields `(..., *grid)`, half of the last axis of the Fourier transform.
+
+    Returns:
+        Real and imaginary parts, with shape `(..., *half grid, 2)`, or `(..., *grid, 1)` if none is complex.
+    """
+    spatial = len(axes)
+    for i, axis in enumerate(axes):
+        if axis.transform == "cosine":
+            field = cosine_transform(field, i - spatial)
+    periodic = [i - spatial for i, axis in enumerate(axes) if axis.transform == "fourier"]
+    if not periodic:
+        return field.unsqueeze(-1)
+    return torch.view_as_real(torch.fft.rfftn(field, dim=periodic, norm="ortho"))
+
+
+def cosine_transform(x: Tensor, dim: int) -> Tensor:
+    """The orthonormal cosine transform of type II along an axis, by a Fourier transform of its points, even
+    ones first (Makhoul, 1980)."""
+    x, n = x.movedim(dim, -1), x.shape[dim]
+    angles = torch.arange(n // 2 + 1, dtype=torch.float64, device=x.device) * (torch.pi / (2 * n))
+    turn = torch.polar(torch.full_like(angles, (2 / n) ** 0.5), -angles)
+    turn[0] /= 2**0.5
+    turned = torch.fft.rfft(torch.cat([x[..., ::2], x[..., 1::2].flip(-1)], -1))
+    turned = turned * turn.to(turned)
+    return torch.cat([turned.real, -turned.imag[..., 1 : (n + 1) // 2].flip(-1)], -1).movedim(-1, dim)
 
 
 def square(coefficients: Tensor) -> Tensor:
-    """The squared modulus of complex numbers."""
-    return torch.view_as_real(coefficients).square().sum(-1)
+    """The squared modulus of coefficients."""
+    return coefficients.square().sum(-1)
 
 
 def relative_rmse(
@@ -84,7 +113,7 @@ def band_limits(lowest: float) -> list[float]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Binning:
-    """The bins of a half spectrum.
+    """The bins of a spectrum.
 
     Arguments:
         bins: The bin of every mode, flattened; bin 0 holds the mean of the field.
@@ -101,9 +130,9 @@ class Binning:
     counts: Tensor
 
     @classmethod
-    def of(cls, field: Tensor, spatial: int) -> "Binning":
+    def of(cls, field: Tensor, axes: tuple[GridAxis, ...]) -> "Binning":
         """The bins of a real field's spectrum, on its device and in its precision."""
-        return _binning(tuple(field.shape[-spatial:]), field.dtype, field.device)
+        return _binning(tuple(field.shape[-len(axes) :]), axes, field.dtype, field.device)
 
     def mean(self, modes: Tensor) -> Tensor:
         """Means of `(..., *half grid)` over the bins, but for that of the mean, with shape `(..., n)`."""
@@ -118,18 +147,22 @@ class Binning:
 
 
 @functools.cache
-def _binning(grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Binning:
-    axes = [torch.fft.fftfreq(size, dtype=torch.float64) for size in grid[:-1]]
-    axes.append(torch.fft.rfftfreq(grid[-1], dtype=torch.float64))
-    squares = [axis.square() for axis in torch.meshgrid(*axes, indexing="ij")]
+def _binning(
+    grid: tuple[int, ...], axes: tuple[GridAxis, ...], dtype: torch.dtype, device: torch.device
+) -> Binning:
+    halved = max((i for i, axis in enumerate(axes) if axis.transform == "fourier"), default=None)
+    modes = [
+        _modes_of(size, axis, half=i == halved) for i, (size, axis) in enumerate(zip(grid, axes, strict=True))
+    ]
+    frequencies, counts = zip(*modes, strict=True)
+    squares = [each.square() for each in torch.meshgrid(*frequencies, indexing="ij")]
     k = torch.stack(squares).sum(0).sqrt().flatten()
-    k_max = 0.5 * math.sqrt(len(grid))
-    n = int(k_max * min(grid))
+    count = functools.reduce(lambda a, b: a.unsqueeze(-1) * b, counts).flatten()
+    transformed = [size for size, axis in zip(grid, axes, strict=True) if axis.transform != "none"]
+    k_max = 0.5 * math.sqrt(len(transformed))
+    n = int(k_max * min(transformed))
     # A mode on an edge belongs to the lower bin, whatever its rounding.
     bins = (k / k_max * n * (1 - 1e-9)).ceil().long()
-    last = torch.arange(grid[-1] // 2 + 1)
-    own = (last == 0) | (2 * last == grid[-1])
-    count = torch.where(own, 1.0, 2.0).double().expand(*grid[:-1], -1).flatten()
     total = torch.zeros(n + 1, dtype=torch.float64).index_add_(0, bins, count)
     edges = k_max / n * torch.arange(1, n + 1, dtype=torch.float64)
     return Binning(
@@ -139,3 +172,20 @@ def _binning(grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
         edges.to(device, dtype),
         total[1:].to(device, dtype),
     )
+
+
+def _modes_of(size: int, axis: GridAxis, half: bool) -> tuple[Tensor, Tensor]:
+    """The frequencies of an axis, and how many modes each stands for."""
+    if half:
+        numbers = torch.arange(size // 2 + 1)
+        own = (numbers == 0) | (2 * numbers == size)
+        return torch.fft.rfftfreq(size, dtype=torch.float64), torch.where(own, 1.0, 2.0).double()
+    ones = torch.ones(size, dtype=torch.float64)
+    match axis.transform:
+        case "fourier":
+            return torch.fft.fftfreq(size, dtype=torch.float64), ones
+        case "cosine":
+            return torch.arange(size, dtype=torch.float64) / (2 * size), ones
+        case "none":
+            weights = torch.tensor(axis.weights, dtype=torch.float64) * size if axis.weights else ones
+            return torch.zeros(size, dtype=torch.float64), weights

@@ -45,7 +45,7 @@ def before(root):
 @pytest.mark.parametrize(
     ("text", "changed"),
     [
-        ("geometry: {y: nonuniform}", set()),
+        ("geometry: {y: nonuniform}", {"evaluations", "reports"}),
         ("shown: velocity_x", {"reports"}),
         ("seconds_per_state: 2.5", {"reports"}),
         ("ranges: [[1, 7], [8, null]]", {"evaluations", "reports"}),

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 from rich.console import Console
 from stages import small_sweep
 
-from lola.core.errors import DataError, LolaError
+from lola.core.errors import DataError, LolaError, MissingDataError
+from lola.data.well.datasets import Datasets
 from lola.distributed.cluster.resources import ClusterResources, Node
 from lola.distributed.jobs import evaluate
 from lola.evaluation.scores.rows import PARQUET
@@ -171,6 +173,7 @@ def test_listings_do_not_grow_with_the_tasks(tasks, step, monkeypatch, trajector
     config = stage.config.replace(starts=(0,), trajectories=trajectories)
     run = evaluate.EvaluationRun(stage, config, None, None, None)
     (stage.folder / "parts").mkdir(parents=True)
+    monkeypatch.setattr(evaluate, "find_climate", lambda *_: (None, ""))
     evaluate._score(run, SimpleNamespace(), parts)
     assert len(tasks.calls) == trajectories
     assert len([path for path in scanned if "/parts" in path]) <= 1
@@ -182,9 +185,30 @@ def test_a_trajectory_is_done_from_all_of_its_start_states(tasks, step, monkeypa
     parts = [evaluate._Part(stage.folder, index, start) for start in (0, 3) for index in range(2)]
     monkeypatch.setattr(tasks, "function", lambda arguments_ref, mine: None)
     monkeypatch.setattr(evaluate, "parts_per_task", lambda *_: 1)
+    monkeypatch.setattr(evaluate, "find_climate", lambda *_: (None, ""))
     (stage.folder / "parts").mkdir(parents=True)
     evaluate._score(evaluate.EvaluationRun(stage, stage.config, None, None, None), SimpleNamespace(), parts)
     assert [event["step"] for _, event in read_events(stage.folder)] == [0, 0, 1, 2]
+
+
+def test_without_training_data_anomalies_are_absent_and_the_reason_is_logged(tasks, step, monkeypatch):
+    opened = Datasets.open
+
+    def missing(datasets, system, split, faults=None):
+        if split == "train":
+            raise MissingDataError("no files of euler for train")
+        return opened(datasets, system, split, faults)
+
+    monkeypatch.setattr(Datasets, "open", missing)
+    step.run()
+    assert not {"anomaly_correlation", "valid"} & set(rows(step)["metric"].to_pylist())
+    (notice,) = notices(step)
+    assert notice == "no anomaly correlation and valid time are scored: no files of euler for train"
+    shutil.rmtree(step.stage.folder)
+    monkeypatch.setattr(Datasets, "open", opened)
+    step.run()
+    assert {"anomaly_correlation", "valid"} <= set(rows(step)["metric"].to_pylist())
+    assert not notices(step)
 
 
 NAMES = ("metrics.parquet", "spectra.parquet", "example.npy", "seconds")

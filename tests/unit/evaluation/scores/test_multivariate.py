@@ -1,5 +1,7 @@
 """Scores of whole fields and of intervals against scoringrules, closed forms and calibrated ensembles."""
 
+import itertools
+
 import numpy as np
 import pytest
 import scoringrules
@@ -9,7 +11,9 @@ from scipy.stats import norm
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.evaluation.scores.intervals import COVERAGES, nominal_coverage
 from lola.evaluation.scores.multivariate import BLOCK, LAGS, block_energy_score, member_distances
+from lola.evaluation.scores.quadrature import GridAxis
 from lola.evaluation.scores.spectra import Binning, bands_of
+from lola.models.ensemble_scores import energy_scores, weighted_mean
 
 
 @pytest.mark.parametrize("members", [2, 5, 16])
@@ -19,14 +23,30 @@ def test_energy_and_variogram_scores_are_those_of_scoringrules(members, scores_o
     flat = u.flatten().numpy(), v.flatten(1).numpy()
     expected = scoringrules.es_ensemble(*flat, estimator="fair") / np.sqrt(90)
     assert found["energy"].item() == pytest.approx(expected, rel=1e-12)
-    block = u[:BLOCK, :BLOCK].flatten().numpy(), v[:, :BLOCK, :BLOCK].flatten(1).numpy()
-    expected = scoringrules.es_ensemble(*block, estimator="fair") / BLOCK
+    expected = 0.0
+    for i, j in itertools.product((slice(0, BLOCK), slice(BLOCK, None)), repeat=2):
+        block = u[i, j].flatten().numpy(), v[:, i, j].flatten(1).numpy()
+        size = block[0].size
+        expected += size / 90 * scoringrules.es_ensemble(*block, estimator="fair") / np.sqrt(size)
     assert found["energy_block"].item() == pytest.approx(expected, rel=1e-12)
+
     row, column = (axis.flatten() for axis in np.indices((9, 10)))
     apart = [np.abs(each[:, None] - each) for each in (row, column)]
     pairs = (np.isin(apart[0], LAGS) & (apart[1] == 0)) | (np.isin(apart[1], LAGS) & (apart[0] == 0))
     expected = scoringrules.vs_ensemble(*flat, w=pairs / pairs.sum())
     assert found["variogram"].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("grid", [(16,), (19, 8), (5, 9, 10)])
+def test_objective_and_score_are_of_the_same_blocks(grid, scores_of):
+    generator = torch.Generator().manual_seed(0)
+    u, v = (
+        torch.randn(*grid, generator=generator).double(),
+        torch.randn(4, *grid, generator=generator).double(),
+    )
+    objective, cells = energy_scores(v[None, :, None, None], u[None, None, None], 1.0, BLOCK)
+    found = scores_of(u[None], v[:, None], spatial=len(grid))
+    torch.testing.assert_close(found["energy_block"].squeeze(), weighted_mean(objective, cells))
 
 
 @pytest.mark.parametrize("members", [3, 10, 40])
@@ -81,7 +101,7 @@ def test_bands_add_up_to_the_whole(scores_of):
     """Parseval: the squared error is that of the mean and of all modes in bands."""
     u, v = torch.randn(16, 24).double(), torch.randn(4, 16, 24).double()
     found = scores_of(u, v, spatial=2)
-    binning = Binning.of(u, 2)
+    binning = Binning.of(u, (GridAxis(),) * 2)
     total = (v.mean(0) - u).mean().square() * u.numel()
     for name, bins in bands_of(tuple(binning.edges.tolist())).items():
         total += found[f"skill_{name}"].square() * binning.counts[bins].sum()

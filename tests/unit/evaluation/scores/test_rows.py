@@ -126,7 +126,7 @@ def test_bytes_are_counted_beforehand(grid, members):
     truth, ensemble = torch.rand(3, 4, *grid), torch.rand(members, 3, 4, *grid)
     metrics, spectra = score(SUBJECT, truth, ensemble, channels=("a", "b", "c"), lead_times=np.arange(4))
     numbers = sum(map(len, spectra["values"].to_pylist()))
-    rows = metrics.num_rows + 2 * 3 * 4  # increments and autocorrelation, which are of two states each
+    rows = metrics.num_rows + 4 * 3 * 4  # increments and anomaly correlations, which need more than a state
     assert 8 * rows + 4 * numbers == 4 * stored_bytes(("a", "b", "c"), grid, members)
 
 
