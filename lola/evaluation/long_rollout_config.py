@@ -23,8 +23,6 @@ class LongRolloutConfig(EnsembleConfig):
         output: The JSON file of all numbers.
     """
 
-    trajectories: tuple[NonNegativeInt, ...] = (0, 1, 2, 3)
-    members: Annotated[int, Within("[1, 1e4]")] = 1
     horizon: Annotated[float, Within("(0, 1e4]")] = 5.0
     truth: str | None = None
     stationary: NonNegativeInt | None = None
@@ -34,4 +32,3 @@ class LongRolloutConfig(EnsembleConfig):
     def validate(self) -> None:
         super().validate()
         require(not self.backward, "--backward: long rollouts go forward in time")
-        require(len(set(self.trajectories)) == len(self.trajectories), "--trajectories repeat a number")

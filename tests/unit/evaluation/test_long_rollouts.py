@@ -59,6 +59,7 @@ def compare(flow, monkeypatch):
 
         monkeypatch.setattr(long_rollouts, "open_ensemble", opened)
         options = {"stationary": FIRST, "start": FIRST, "flux": ("buoyancy", "velocity_y")} | options
+        options["trajectories"] = (0, 1, 2, 3)
         return compare_long_rollouts(LongRolloutConfig(emulator="e", initial=str(flow), **options))
 
     return compare
@@ -73,7 +74,7 @@ def test_a_perfect_emulator_has_the_distributions_of_the_truth(compare, flow):
         assert tuple(segment["wasserstein"]) == CHANNELS
         assert max(segment["wasserstein"].values()) < 0.2 * max(found["truth"]["wasserstein"].values())
         if segment["states"] == 48:
-            assert segment["wasserstein"] == dict.fromkeys(CHANNELS, 0.0)
+            assert max(segment["wasserstein"].values()) < 1e-9
             assert segment["flux"] == pytest.approx(found["truth"]["flux"], rel=1e-6)
     split = open_well_file(flow, SYSTEMS["rayleigh_benard"])
     z = chebyshev_points(8)
