@@ -85,6 +85,14 @@ class SampleGenerator:
         counts = np.searchsorted(_cumulative(rate), self._uniform(shape), side="right")
         return on_device(torch.from_numpy(counts), self.device)
 
+    def rows(self, probability: float) -> Tensor:
+        """Rows that are chosen, each with a probability: their numbers, int64 with shape `(n)`.
+
+        They are drawn on the host, which knows n without waiting for the device.
+        """
+        chosen = np.flatnonzero(self._uniform(()) < probability)
+        return on_device(torch.from_numpy(chosen), self.device)
+
     @functools.cached_property
     def _seeds(self) -> Tensor:
         return on_device(torch.from_numpy(self.seeds), self.device)

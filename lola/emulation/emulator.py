@@ -158,7 +158,7 @@ class Emulator:
         with self._precision():
             if self._sampled:
                 if bound is not None and bound.unknown is not None and not self.sampler.stochastic:
-                    steps = _steps(self.sampler, self.model.denoiser.schedule)
+                    steps = _steps(self.sampler, self.model.denoiser.schedule, self.model.flow_map)
                     return self.model.draw(known, generator, bound, steps)
                 sampler = functools.partial(self.sampler.build, generator=generator)
                 return self.model.predict(known, mask, parameters, generator, sampler, **options)
@@ -308,8 +308,8 @@ class Emulator:
 
 
 @functools.lru_cache(maxsize=32)
-def _steps(sampler: SamplerConfig, schedule: Schedule) -> tuple[SamplerStep, ...]:
-    return unroll(sampler.build, schedule, sampler.steps)
+def _steps(sampler: SamplerConfig, schedule: Schedule, flow_map: bool) -> tuple[SamplerStep, ...]:
+    return unroll(sampler.build, schedule, sampler.steps, flow_map)
 
 
 @torch.no_grad()

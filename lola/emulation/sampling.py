@@ -9,9 +9,11 @@ flow is `d(x_t / alpha) = z(x_t) d rho`. Deterministic methods integrate it; tho
     exponential_data           x as a polynomial in log rho (DPM-Solver++, of several steps)
     exponential_rosenbrock     what is left of z without its part linear in x_t (DPM-Solver-v3's idea)
 
-`euler` and `heun` are the classic methods in rho. Stochastic methods add noise: `ddpm`; `ddim`, a share `eta`
-of that; `ito`, Euler's method for the stochastic equation; `predictor_corrector`, Langevin steps of size
-`delta` before each step of Euler's. Methods stop at t = 0, where the schedule leaves a little noise.
+`euler` and `heun` are the classic methods in rho. With few-step diffusion, whose network knows where a step
+leads, steps of `euler` are those of the flow map that it has learned (`lola.models.shortcut`). Stochastic
+methods add noise: `ddpm`; `ddim`, a share `eta` of that; `ito`, Euler's method for the stochastic equation;
+`predictor_corrector`, Langevin steps of size `delta` before each step of Euler's. Methods stop at t = 0,
+where the schedule leaves a little noise.
 
 Between t = 1 and 0 the `n` steps are spaced evenly, as `u = 1 ... 0`, in
 
@@ -72,13 +74,22 @@ class RosenbrockSampler(REABSampler):
         return x
 
 
+class FlowMapSampler(EulerSampler):
+    """Euler's method, which gives a denoiser that is a flow map the times that its steps lead to."""
+
+    def step(self, x_t: Tensor, t: Tensor, s: Tensor, **kwargs: Any) -> Tensor:
+        """From time `t` to `s`, with the shape of `x_t`."""
+        target = {"target": s} if getattr(self.denoiser, "flow_map", False) else {}
+        return super().step(x_t, t, s, **target, **kwargs)
+
+
 SAMPLERS: dict[SamplerName, type[Sampler]] = {
     "adams_bashforth": zABSampler,
     "adams_bashforth_velocity": vABSampler,
     "exponential_noise": zEABSampler,
     "exponential_data": xEABSampler,
     "exponential_rosenbrock": RosenbrockSampler,
-    "euler": EulerSampler,
+    "euler": FlowMapSampler,
     "heun": HeunSampler,
     "ddpm": DDPMSampler,
     "ddim": DDIMSampler,

@@ -19,6 +19,9 @@ from lola.nn.transformer import Transformer
 
 MAX_CACHED_LEVELS = 64  # noise levels
 
+NoiseLevel = float | tuple[float, float]
+"""The noise level of an evaluation, or those of both ends of a step, where the network takes them."""
+
 
 class BoundNetwork:
     """A network of fields, mask and modulation, called with fields and noise levels alone.
@@ -30,8 +33,8 @@ class BoundNetwork:
         mask: True where an element is known, `(B, 1, L, *grid)`; axes of size 1 stand for any size.
         parameters: Parameters of the simulations, with shape `(B, P)`.
         embed: The embedding of parameters, if there are any.
-        modulate: The modulation of noise levels `(B)` or `(1)`, or of noise `(B, N)`, and embedded
-            parameters; without it, that of the embedded parameters alone.
+        modulate: The modulation of noise levels `(B)` or `(1)`, of pairs of them `(B, 2)` or `(1, 2)`, or of
+            noise `(B, N)`, and embedded parameters; without it, that of the embedded parameters alone.
         compiled: Whether the network is compiled.
         graphs: Whether GPUs replay the compiled network as a CUDA graph.
     """
@@ -56,21 +59,23 @@ class BoundNetwork:
             same = bool((parameters == parameters[:1]).all())
             self.embedded = None if embed is None else embed(parameters[:1] if same else parameters)
         self.prepared: PreparedTransformer | None = None
-        self.cache: dict[float | None, Any] = {}
+        self.cache: dict[NoiseLevel | None, Any] = {}
 
-    def __call__(self, x: Tensor, noise: Tensor | float | None = None, states: slice | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, noise: Tensor | NoiseLevel | None = None, states: slice | None = None
+    ) -> Tensor:
         """Map fields to the same shape, or to fewer states.
 
         Arguments:
             x: The fields, with shape `(B, C, L, *grid)`.
-            noise: The noise level, `()`, `(1)` or `(B)`, or vectors of noise `(B, N)`, if there are any.
+            noise: The noise level, `()`, `(1)` or `(B)`, a pair of levels, or vectors of noise `(B, N)`, if
+                there are any.
             states: Which of the L states to return, if not all.
         """
         if not isinstance(self.network, Transformer):
             mask = self.mask.expand_as(x).to(x)
             network = compile_once(self.network, self.graphs) if self.compiled else self.network
-            level = noise if noise is None else torch.as_tensor(noise, device=x.device)
-            y = network(torch.cat((x, mask), dim=1), self._modulation(level, len(x)))
+            y = network(torch.cat((x, mask), dim=1), self._modulation(_as_rows(noise, x.device), len(x)))
             if self.compiled and self.graphs:
                 y = y.clone()  # the next call overwrites it, and samplers keep several
             return y if states is None else y[:, :, states]
@@ -78,7 +83,7 @@ class BoundNetwork:
             weights = self._weights(self._prepare(x), noise, len(x))
         return self._prepare(x)(x, weights, states)
 
-    def precompute(self, x: Tensor, levels: Sequence[float]) -> None:
+    def precompute(self, x: Tensor, levels: Sequence[NoiseLevel]) -> None:
         """Compute and cache a transformer's modulation weights of several noise levels at once.
 
         Does nothing where simulations have different parameters, which would take much memory: each level is
@@ -107,7 +112,7 @@ class BoundNetwork:
             self.prepared = PreparedTransformer(self.network, fixed, self.compiled, self.graphs)
         return self.prepared
 
-    def _weights(self, prepared: PreparedTransformer, noise: Tensor | float | None, rows: int) -> Any:
+    def _weights(self, prepared: PreparedTransformer, noise: Tensor | NoiseLevel | None, rows: int) -> Any:
         with torch.autocast(prepared.device.type, enabled=False):
             if isinstance(noise, Tensor) and (noise.ndim == 2 or noise.numel() > 1):
                 return prepared.modulate(self._modulation(noise, rows))
@@ -115,8 +120,7 @@ class BoundNetwork:
             if level not in self.cache:
                 if len(self.cache) == MAX_CACHED_LEVELS:
                     self.cache.clear()
-                one = None if level is None else torch.tensor([level], device=prepared.device)
-                self.cache[level] = prepared.modulate(self._modulation(one, 1))
+                self.cache[level] = prepared.modulate(self._modulation(_as_rows(level, prepared.device), 1))
             return self.cache[level]
 
     def _modulation(self, noise: Tensor | None, rows: int) -> Tensor | None:
@@ -128,6 +132,11 @@ class BoundNetwork:
 
     def _rows(self, modulation: Tensor, rows: int) -> Tensor:
         return modulation.expand(rows, -1) if len(modulation) == 1 else modulation
+
+
+def _as_rows(noise: Tensor | NoiseLevel | None, device: torch.device) -> Tensor | None:
+    """A noise level `(1)` or a pair `(1, 2)` as a tensor; tensors as they are."""
+    return noise if noise is None or isinstance(noise, Tensor) else torch.tensor([noise], device=device)
 
 
 def _unknown_slice(unknown: Tensor) -> slice | None:

@@ -33,7 +33,7 @@ class CRPSEnsembleConfig(EmulatorConfig):
     energy_block: Size = 4
 
     @property
-    def training_passes(self) -> int:
+    def training_passes(self) -> float:
         return self.members * super().training_passes
 
     def build(self, channels: int, parameters: int, spatial: int, window: int) -> "CRPSEnsemble":

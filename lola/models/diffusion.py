@@ -48,7 +48,7 @@ class NoisyNetwork(nn.Module):
     def forward(self, x: Tensor, noise: Tensor, mask: Tensor, label: Tensor) -> Tensor:
         """Map `x` `(B, C, L, *grid)`, `noise` `(B)` or `()`, `label` `(B, P)` to the shape of `x`."""
         embedded = None if self.embed_parameters is None else self.embed_parameters(label)
-        modulation = self.modulate(noise.expand(len(x)), embedded)
+        modulation = self.modulate(noise.expand(len(x), *noise.shape[1:]), embedded)
         return self.network(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
 
     def modulate(self, noise: Tensor, embedded: Tensor | None) -> Tensor:
@@ -71,7 +71,14 @@ class WindowDenoiser(Denoiser):
         self.schedule = schedule
 
     def forward(
-        self, x_t: Tensor, t: Tensor, *, label: Tensor, mask: Tensor, bound: BoundNetwork | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        label: Tensor,
+        mask: Tensor,
+        bound: BoundNetwork | None = None,
+        target: Tensor | None = None,
     ) -> GaussianPosterior:
         """The posterior of windows given noisy ones.
 
@@ -81,21 +88,29 @@ class WindowDenoiser(Denoiser):
             label: Parameters of the simulations, with shape `(B, P)`.
             mask: True where an element is known, with a shape that expands to that of `x_t`.
             bound: The network with this label and mask bound, if there is one.
+            target: The times that a step leads to, like `t`, where the backbone takes them: as pairs
+                `(B, 2)` of noise levels.
 
         Returns:
             A posterior with `mean` `(B, C, L, *grid)` and `var`, which broadcasts to it.
         """
-        alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
+        alpha, sigma = trailing(self.schedule(t), x_t.ndim)
         square = alpha**2 + sigma**2
-        c_noise = 10 * torch.log(sigma / alpha).flatten()
+        c_noise = self._level(t)
+        if target is not None:
+            c_noise = torch.stack((c_noise, self._level(target)), dim=-1)
         scaled = x_t * torch.rsqrt(square)
         output = self.backbone(scaled, c_noise, mask, label) if bound is None else bound(scaled, c_noise)
         mean = alpha / square * x_t + sigma * torch.rsqrt(square) * output
         return GaussianPosterior(mean=mean, var=sigma**2 / square)
 
+    def _level(self, t: Tensor) -> Tensor:
+        alpha, sigma = self.schedule(t)
+        return 10 * torch.log(sigma / alpha).flatten()
+
     def present(self, x_t: Tensor, t: Tensor, known: Tensor, mask: Tensor) -> Tensor:
         """Noisy windows with known elements put in, scaled to enter the network without noise."""
-        alpha, sigma = _trailing(self.schedule(t), x_t.ndim)
+        alpha, sigma = trailing(self.schedule(t), x_t.ndim)
         return torch.where(mask, torch.sqrt(alpha**2 + sigma**2) * known, x_t)
 
 
@@ -108,6 +123,7 @@ class ConditionedDenoiser(Denoiser):
         mask: True where an element is known, with a shape that expands to that of `known`.
         label: Parameters of the simulations, with shape `(B, P)`.
         bound: The denoiser's network with this label and mask bound, if there is one.
+        flow_map: Whether samplers may give it the `target` of a step.
     """
 
     def __init__(
@@ -117,16 +133,20 @@ class ConditionedDenoiser(Denoiser):
         mask: Tensor,
         label: Tensor,
         bound: BoundNetwork | None = None,
+        flow_map: bool = False,
     ) -> None:
         super().__init__()
+        self.flow_map = flow_map
         self.denoiser = denoiser
         self.schedule = denoiser.schedule
         self.known, self.mask, self.label, self.bound = known, mask, label, bound
 
-    def forward(self, x_t: Tensor, t: Tensor, **kwargs: object) -> GaussianPosterior:
+    def forward(
+        self, x_t: Tensor, t: Tensor, target: Tensor | None = None, **kwargs: object
+    ) -> GaussianPosterior:
         """The posterior of windows `(B, C, L, *grid)`, its mean that of `known` where known."""
         x_t = self.denoiser.present(x_t, t, self.known, self.mask)
-        q = self.denoiser(x_t, t, label=self.label, mask=self.mask, bound=self.bound)
+        q = self.denoiser(x_t, t, label=self.label, mask=self.mask, bound=self.bound, target=target)
         return GaussianPosterior(mean=torch.where(self.mask, self.known, q.mean), var=q.var)
 
 
@@ -141,6 +161,9 @@ class Diffusion(nn.Module):
         window: States of a window, L.
     """
 
+    backbone: type[NoisyNetwork] = NoisyNetwork
+    flow_map = False  # whether the backbone takes the noise level that a step leads to
+
     def __init__(
         self, config: DiffusionConfig, channels: int, parameters: int, spatial: int, window: int
     ) -> None:
@@ -149,7 +172,7 @@ class Diffusion(nn.Module):
         self.config = config
         self.window = window
         network = config.network.build(channels, spatial, modulated=True)
-        backbone = NoisyNetwork(network, config.network.modulation, parameters)
+        backbone = self.backbone(network, config.network.modulation, parameters)
         self.denoiser = WindowDenoiser(backbone, config.schedule.build())
 
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -158,10 +181,13 @@ class Diffusion(nn.Module):
         mask = draw_mask(x, generator, self.config.masks)
         t = self.config.times.draw(generator)
         eps = generator.normal(*x.shape[1:])
-        alpha, sigma = _trailing(self.denoiser.schedule(t), x.ndim)
+        alpha, sigma = trailing(self.denoiser.schedule(t), x.ndim)
         x_t = self.denoiser.present(alpha * x + sigma * eps, t, x, mask)
         q = self.denoiser(x_t, t, label=batch.parameters, mask=mask)
-        error = (q.mean - x).square() / q.var
+        return self._mean((q.mean - x).square() / q.var, mask, batch)
+
+    def _mean(self, error: Tensor, mask: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of errors `(B, C, L, *grid)`, and the mean over their unknown elements."""
         diagnostics = {"unknown_loss": unknown_mean(error.detach(), mask, batch.valid)}
         if self.config.loss_states == "unknown":
             return unknown_mean(error, mask, batch.valid), diagnostics
@@ -218,7 +244,7 @@ class Diffusion(nn.Module):
         one = known.new_ones(())
         alpha, sigma = self.denoiser.schedule(one)
         noise = generator.normal(*known.shape[1:]).to(known)
-        denoiser = ConditionedDenoiser(self.denoiser, known, mask, parameters, bound)
+        denoiser = ConditionedDenoiser(self.denoiser, known, mask, parameters, bound, self.flow_map)
         x = sampler(denoiser)(torch.hypot(alpha, sigma) * noise)
         return torch.where(mask, known, x)
 
@@ -258,7 +284,7 @@ class Diffusion(nn.Module):
         return window
 
 
-def _trailing(scales: tuple[Tensor, Tensor], ndim: int) -> tuple[Tensor, Tensor]:
+def trailing(scales: tuple[Tensor, Tensor], ndim: int) -> tuple[Tensor, Tensor]:
     """Scales of shape `(B)` or `()` with trailing axes, to broadcast with tensors of `ndim` axes."""
     alpha, sigma = (scale.reshape(*scale.shape, *[1] * (ndim - scale.ndim)) for scale in scales)
     return alpha, sigma

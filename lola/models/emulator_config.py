@@ -45,7 +45,7 @@ class EmulatorConfig(Config, abc.ABC):
         return True
 
     @property
-    def training_passes(self) -> int:
+    def training_passes(self) -> float:
         """What a training sample costs in forward passes of the network on one window; a backward pass costs
         two, and windows before the last one are computed again for it."""
         if self.rollout_gradient == "last":

@@ -16,6 +16,7 @@ from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.emulator_config import EmulatorConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.shortcut_config import ShortcutConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class EmulatorModel(Protocol):
     """What training and rollouts see of an emulator's model, an `nn.Module` of windows of `window` states.
 
-    A kind with `sampler_steps` has, in addition, the `predict`, `draw` and `denoiser` of
+    A kind with `sampler_steps` has, in addition, the `predict`, `draw`, `denoiser` and `flow_map` of
     `lola.models.diffusion.Diffusion`.
     """
 
@@ -71,6 +72,7 @@ class EmulatorKind:
         config: The class of its configurations.
         stochastic: Whether members of an ensemble differ.
         sampler_steps: Whether a window takes several evaluations of the network, chosen by a sampler.
+        sampler: The sampler that it is trained for, if any; else it is evaluated with the one configured.
         colour, pixel_colour: Its colours in charts, in latent and in pixel space.
     """
 
@@ -81,6 +83,7 @@ class EmulatorKind:
     sampler_steps: bool
     colour: Colour
     pixel_colour: Colour
+    sampler: Literal["euler"] | None = None
 
     @property
     def option(self) -> str:
@@ -117,6 +120,16 @@ KINDS: dict[str, EmulatorKind] = {
             sampler_steps=False,
             colour=Colour("#b0123b", "#ff6f91"),
             pixel_colour=Colour("#d98aa0", "#ffc2d0"),
+        ),
+        EmulatorKind(
+            name="shortcut",
+            title="Few-step diffusion",
+            config=ShortcutConfig,
+            stochastic=True,
+            sampler_steps=True,
+            sampler="euler",
+            colour=Colour("#1a7f37", "#4ac26b"),
+            pixel_colour=Colour("#6aa84f", "#aadc8c"),
         ),
     )
 }

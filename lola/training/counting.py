@@ -6,7 +6,8 @@ attention, forwards and backwards; it misses element-wise operations, normalisat
 Activations are the storages that autograd saves for the backward pass, parameters apart.
 
 Both are affine in the samples `n` of a batch, `fixed + n per_sample`: position embeddings and the casts of
-weights to bfloat16 do not grow with it. Counting batches of one and of two samples gives both numbers.
+weights to bfloat16 do not grow with it. Counting batches of two sizes gives both numbers, large enough for a
+share of the samples to be a whole number.
 """
 
 import collections
@@ -30,6 +31,7 @@ from lola.nn.recompute import Block
 from lola.training.precision import Precision
 
 META = torch.device("meta")
+SAMPLES = 8  # of the smaller batch that is counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +73,9 @@ def count_step(
     """
     with META:
         model = build()
-    (f1, a1, r1), (f2, a2, r2) = (_step(model, n, states, parameters, precision) for n in (1, 2))
+    once, twice = (_step(model, n, states, parameters, precision) for n in (SAMPLES, 2 * SAMPLES))
     flops, activations, recomputed = (
-        Affine(2 * one - two, two - one) for one, two in ((f1, f2), (a1, a2), (r1, r2))
+        Affine(2 * one - two, (two - one) / SAMPLES) for one, two in zip(once, twice, strict=True)
     )
     return Counts(tuple(tuple(p.shape) for p in model.parameters()), flops, activations, recomputed)
 
@@ -200,6 +202,9 @@ class _Shapes(SampleGenerator):
 
     def normal(self, *shape: int) -> Tensor:
         return torch.empty(len(self), *shape, device=META)
+
+    def rows(self, probability: float) -> Tensor:
+        return torch.empty(round(probability * len(self)), dtype=torch.int64, device=META)
 
 
 class _Autocast(TorchFunctionMode):

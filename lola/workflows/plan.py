@@ -21,6 +21,7 @@ from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.jobs.train import TrainingRun, run_training
 from lola.distributed.trials import InputDataset, Step, Trial
 from lola.emulation.inference_config import Weights
+from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import model_key
 from lola.storage.remote import AnyPath
@@ -231,7 +232,10 @@ class SweepPlan(BasePlan[SweepConfig]):
         config = self.config.guided_evaluation() if guided else self.config.evaluation
         if solver_steps is not None:
             assert config.sampler is not None
-            return config.replace(sampler=config.sampler.replace(steps=solver_steps), stochastic=False)
+            sampler = config.sampler.replace(steps=solver_steps)
+            if isinstance(subject, PlannedEmulator) and subject.kind.sampler and not guided:
+                sampler = SamplerConfig(name=subject.kind.sampler, steps=solver_steps)
+            return config.replace(sampler=sampler, stochastic=False)
         if isinstance(subject, str):
             scored = "persistence" if subject == "autoencoded_persistence" else subject
             return config.replace(sampler=None, subject=scored, precision="float32", stochastic=False)

@@ -29,6 +29,7 @@ from lola.models.diffusion_config import DiffusionConfig
 from lola.models.emulator_config import EmulatorConfig
 from lola.models.kinds import KINDS, EmulatorKind
 from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.shortcut_config import ShortcutConfig
 from lola.models.transformer_autoencoder_config import AnyAutoencoder
 from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig
@@ -61,6 +62,7 @@ class SweepConfig(WorkflowConfig):
         diffusion: The latent diffusion model.
         neural_solver: The latent neural solver.
         crps_ensemble: The latent ensemble that is trained with the CRPS.
+        shortcut: The latent diffusion model of few steps.
         emulator_training: How latent emulators are trained.
         pixel: The pixel-space emulator, if any.
         pixel_training: How the pixel-space emulator is trained.
@@ -89,6 +91,7 @@ class SweepConfig(WorkflowConfig):
     diffusion: DiffusionConfig
     neural_solver: NeuralSolverConfig
     crps_ensemble: CRPSEnsembleConfig | None = added_field(None)
+    shortcut: ShortcutConfig | None = added_field(None)
     emulator_training: TrainingConfig
     pixel: NeuralSolverConfig | CRPSEnsembleConfig | None = None
     pixel_training: TrainingConfig

@@ -18,6 +18,7 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.shortcut_config import ShortcutConfig
 from lola.models.schedule_config import ScheduleConfig
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.transformer_config import TransformerConfig
@@ -126,6 +127,7 @@ CASES = {
     "diffusion": Case(DiffusionConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
     "neural_solver": Case(NeuralSolverConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
     "crps_ensemble": Case(CRPSEnsembleConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
+    "shortcut": Case(ShortcutConfig(network=TRANSFORMER, consistency=0.5), WINDOW, (8, 5, 8, 8)),
 }
 OTHERS = {
     "crps_ensemble-rollout": Case(
@@ -158,7 +160,7 @@ CONFIG = TrainingConfig(
 )
 SMALL = TransformerConfig(features=32, blocks=2, heads=2, modulation=16)
 UNET = UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=16)
-ADAMS, DDPM = SamplerConfig(steps=3), SamplerConfig(name="ddpm", steps=3)
+ADAMS, DDPM, EULER = (SamplerConfig(name=name, steps=3) for name in ("adams_bashforth", "ddpm", "euler"))
 # Guided by observations, untrained networks diverge from noise of deviation 1000
 MILD = DiffusionConfig(network=SMALL, schedule=ScheduleConfig(sigma_max=5.0))
 EMULATORS = {
@@ -167,6 +169,7 @@ EMULATORS = {
     "diffusion-unet": (DiffusionConfig(network=UNET), ADAMS),
     "neural_solver": (NeuralSolverConfig(network=SMALL), ADAMS),
     "crps_ensemble": (CRPSEnsembleConfig(network=SMALL), ADAMS),
+    "shortcut": (ShortcutConfig(network=SMALL), EULER),
     "mild": (MILD, ADAMS),
     "mild-ddpm": (MILD, DDPM),
 }

@@ -39,6 +39,7 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
+from lola.models.shortcut_config import ShortcutConfig
 from lola.models.schedule_config import TimePriorConfig
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.transformer_config import TransformerConfig
@@ -72,6 +73,7 @@ MODELS = {
     "neural solver by a U-Net": (NeuralSolverConfig(network=UNET), 2),
     "CRPS ensemble": (CRPSEnsembleConfig(network=TRANSFORMER), 2),
     "CRPS ensemble by a U-Net": (CRPSEnsembleConfig(network=UNET, members=2), 2),
+    "few-step diffusion": (ShortcutConfig(network=TRANSFORMER, consistency=0.5), 2),
     "CRPS ensemble on rollouts": (
         CRPSEnsembleConfig(network=TRANSFORMER, members=2, rollout_windows=2, energy=0.5),
         2,
@@ -167,7 +169,10 @@ def test_checkpoints_go_from_a_gpu_to_the_cpu_and_back(tmp_path, optimizer, monk
     assert_alike(found, {4: expected[4]})
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "variational autoencoder", *EMULATORS[:3], "neural solver"])
+@pytest.mark.parametrize(
+    "name",
+    ["autoencoder", "variational autoencoder", *EMULATORS[:3], "neural solver", "few-step diffusion"],
+)
 def test_the_host_waits_for_the_gpu_at_most_once_a_step(name):
     """Only for whether the gradient is finite; reports, which also wait, are left out."""
     waits = []
