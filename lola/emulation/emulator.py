@@ -176,7 +176,7 @@ class Emulator:
             return x if self.system is None else self.standardisation.inverse(x, axis=1)
 
         def operator(window: Tensor) -> Tensor:
-            return observed.of_window(window, physical)
+            return observed.of_window(self.model.to_states(window, mask), physical)
 
         def guide(denoiser: Denoiser) -> Sampler:
             y = observed.whitened(len(known)).to(known)

@@ -45,7 +45,7 @@ class BoundNetwork:
         mask: Tensor,
         parameters: Tensor,
         *,
-        embed: nn.Module | None,
+        embed: Callable[[Tensor], Tensor] | None,
         modulate: Callable[[Tensor, Tensor | None], Tensor] | None = None,
         compiled: bool = False,
         graphs: bool = False,

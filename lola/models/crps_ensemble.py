@@ -9,8 +9,11 @@ The noise enters through the modulation, like the parameters; the last layer of 
 so that an ensemble starts as the deterministic solver of the same weights. The objective is the almost fair
 CRPS of every unknown element and, with a weight, the energy score of blocks of the grid
 (`lola.models.ensemble_scores`). It may be over several windows that follow each other
-(`lola.models.rollout_loss`), of which each member continues its own.
+(`lola.models.rollout_loss`), of which each member continues its own. The network may predict the change from
+the nearest known state, and be given noisy known states (`lola.models.context`).
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +21,12 @@ from torch import Tensor, nn
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
+from lola.models.context import ContextNoise, embed, level_embedding, rollout_label, state_change
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.ensemble_scores import almost_fair_crps, energy_scores, weighted_mean
 from lola.models.masks import check_window, draw_mask, unknown_mean
 from lola.models.rollout_loss import complete_windows
-from lola.nn.embedding import mlp
+from lola.nn.embedding import mlp, zero_last
 
 
 class CRPSEnsemble(nn.Module):
@@ -46,11 +50,9 @@ class CRPSEnsemble(nn.Module):
         width = config.network.modulation
         self.network = config.network.build(channels, spatial, modulated=True)
         self.embed_parameters = mlp(parameters, width) if parameters else None
-        self.embed_noise = mlp(config.noise, width)
-        last = self.embed_noise[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.embed_noise = zero_last(mlp(config.noise, width))
+        self.embed_level = level_embedding(config)
+        self.change = state_change(config, channels)
 
     def forward(self, x: Tensor, mask: Tensor, label: Tensor, noise: Tensor) -> Tensor:
         """Members of windows.
@@ -58,16 +60,22 @@ class CRPSEnsemble(nn.Module):
         Arguments:
             x: States, standardised, of which only the known matter, with shape `(B, C, L, *grid)`.
             mask: True where an element is known, with a shape that expands to that of `x`.
-            label: Parameters of the simulations, with shape `(B, P)`.
+            label: Parameters of the simulations, with shape `(B, P)`, and the level of noise, if the model
+                takes one, with shape `(B, P + 1)`.
             noise: Standard normal numbers, with shape `(B, N)`.
 
         Returns:
             All states of the members, known ones included, with shape `(B, C, L, *grid)`.
         """
-        embedded = None if self.embed_parameters is None else self.embed_parameters(label)
+        embedded = None if self._embed is None else self._embed(label)
         known = torch.where(mask, x, 0.0)
         fields = torch.cat((known, mask.expand_as(x).to(x)), dim=1)
-        return self.network(fields, self.modulate(noise, embedded))
+        output = self.network(fields, self.modulate(noise, embedded))
+        return output if self.change is None else self.change.to_states(output, x, mask)
+
+    @property
+    def _embed(self) -> Callable[[Tensor], Tensor] | None:
+        return embed(self.config, self.embed_parameters, self.embed_level)
 
     def modulate(self, noise: Tensor, embedded: Tensor | None) -> Tensor:
         """The modulation `(B, modulation)` of noise `(B, N)` and embedded parameters, if any."""
@@ -81,12 +89,14 @@ class CRPSEnsemble(nn.Module):
         and the variance of its members: a calibrated ensemble has a ratio of 1 + 1/M.
         """
         members, config = self.config.members, self.config
-        mask = draw_mask(batch.states[:, :, : self.window], generator, config.masks)
-        label = batch.parameters.repeat_interleave(members, dim=0)
+        states = batch.states[:, :, : self.window]
+        mask = draw_mask(states, generator, config.masks)
         noise = [generator.normal(members, config.noise).flatten(0, 1) for _ in range(config.rollout_windows)]
+        context = ContextNoise.of_training(config, states.shape[1:], generator, members)
+        label = context.label(batch.parameters.repeat_interleave(members, dim=0))
 
         def complete(known: Tensor, mask: Tensor, number: int) -> Tensor:
-            return self(known, mask, label, noise[number]).float()
+            return self(context.add(known, number), mask, label, noise[number]).float()
 
         losses, diagnostics = [], []
         for window in complete_windows(complete, batch, mask, config, members):
@@ -117,8 +127,8 @@ class CRPSEnsemble(nn.Module):
         return BoundNetwork(
             self.network,
             mask,
-            parameters,
-            embed=self.embed_parameters,
+            rollout_label(self.config, parameters),
+            embed=self._embed,
             modulate=self.modulate,
             compiled=compiled,
             graphs=graphs,
@@ -137,8 +147,11 @@ class CRPSEnsemble(nn.Module):
         Arguments and result are those of `lola.models.diffusion.Diffusion.predict`.
         """
         noise = generator.normal(self.config.noise).to(known)
+        context = ContextNoise.of_rollout(self.config, known, generator)
+        given = context.add(known)
         if bound is None:
-            member = self(known, mask, parameters, noise)
+            member = self(given, mask, context.label(parameters), noise)
         else:
-            member = bound(torch.where(mask, known, 0.0), noise)
+            member = bound(torch.where(mask, given, 0.0), noise)
+            member = member if self.change is None else self.change.to_states(member, given, mask)
         return torch.where(mask, known, member.to(known))

@@ -16,7 +16,8 @@ class CRPSEnsembleConfig(EmulatorConfig):
 
     Arguments:
         network: The network.
-        warm_start, masks, rollout_windows, rollout_gradient: As in `EmulatorConfig`.
+        warm_start, masks, predicts, context_noise, rollout_noise, rollout_windows, rollout_gradient: As in
+            `EmulatorConfig`.
         members: Members of a training sample, M.
         alpha: The weight of the fair CRPS; 1 - alpha is that of the CRPS of the finite ensemble.
         noise: Random numbers of a member's window, N.

@@ -16,7 +16,8 @@ Objective (Eq. 7), with `eps` normal and `t` drawn from a prior, uniform by defa
 
     argmin_d  E ||d(x_t) - x||^2 / v
 
-where the norm is over the cells of the domain, or over those of the unknown states alone.
+where the norm is over the cells of the domain, or over those of the unknown states alone. The unknown states
+may be their changes from the nearest known one, and known ones be given with noise (`lola.models.context`).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.binding import BoundNetwork
+from lola.models.context import ContextNoise, embed, level_embedding, rollout_label, state_change
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import check_window, draw_mask, unknown_mean, valid_mean
 from lola.models.unrolled import SamplerStep
@@ -39,15 +41,23 @@ from lola.nn.embedding import SineEncoding, mlp
 class NoisyNetwork(nn.Module):
     """The network F: one of windows, modulated by the noise level and the simulation's parameters."""
 
-    def __init__(self, network: nn.Module, modulation: int, parameters: int) -> None:
+    def __init__(self, network: nn.Module, config: DiffusionConfig, parameters: int) -> None:
         super().__init__()
+        self.config = config
         self.network = network
+        modulation = config.network.modulation
         self.embed_noise = nn.Sequential(SineEncoding(modulation), *mlp(modulation, modulation))
         self.embed_parameters = mlp(parameters, modulation) if parameters else None
+        self.embed_level = level_embedding(config)
+
+    @property
+    def embed(self) -> Callable[[Tensor], Tensor] | None:
+        """The embedding of labels `(B, P)`, the level of noise on known states being the last of them."""
+        return embed(self.config, self.embed_parameters, self.embed_level)
 
     def forward(self, x: Tensor, noise: Tensor, mask: Tensor, label: Tensor) -> Tensor:
         """Map `x` `(B, C, L, *grid)`, `noise` `(B)` or `()`, `label` `(B, P)` to the shape of `x`."""
-        embedded = None if self.embed_parameters is None else self.embed_parameters(label)
+        embedded = None if self.embed is None else self.embed(label)
         modulation = self.modulate(noise.expand(len(x), *noise.shape[1:]), embedded)
         return self.network(torch.cat((x, mask.expand_as(x).to(x)), dim=1), modulation)
 
@@ -172,19 +182,33 @@ class Diffusion(nn.Module):
         self.config = config
         self.window = window
         network = config.network.build(channels, spatial, modulated=True)
-        backbone = self.backbone(network, config.network.modulation, parameters)
+        backbone = self.backbone(network, config, parameters)
         self.denoiser = WindowDenoiser(backbone, config.schedule.build())
+        self.change = state_change(config, channels)
 
     def loss(self, batch: Batch, generator: SampleGenerator) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective (Eq. 7) over a batch, and the same over its unknown elements."""
-        x = batch.states
-        mask = draw_mask(x, generator, self.config.masks)
+        mask = draw_mask(batch.states, generator, self.config.masks)
         t = self.config.times.draw(generator)
-        eps = generator.normal(*x.shape[1:])
+        eps = generator.normal(*batch.states.shape[1:])
+        x, given, label = self._given(batch, mask, generator)
         alpha, sigma = trailing(self.denoiser.schedule(t), x.ndim)
-        x_t = self.denoiser.present(alpha * x + sigma * eps, t, x, mask)
-        q = self.denoiser(x_t, t, label=batch.parameters, mask=mask)
+        x_t = self.denoiser.present(alpha * x + sigma * eps, t, given, mask)
+        q = self.denoiser(x_t, t, label=label, mask=mask)
         return self._mean((q.mean - x).square() / q.var, mask, batch)
+
+    def _given(self, batch: Batch, mask: Tensor, generator: SampleGenerator) -> tuple[Tensor, Tensor, Tensor]:
+        """What is denoised, known states with noise, and labels, of a training batch."""
+        x = batch.states
+        context = ContextNoise.of_training(self.config, x.shape[1:], generator)
+        given = context.add(x)
+        if self.change is not None:
+            x = torch.where(mask, x, self.change.to_changes(x, given, mask))
+        return x, given, context.label(batch.parameters)
+
+    def to_states(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The states of windows `(B, C, L, *grid)` as they are denoised; known elements are states."""
+        return x if self.change is None else torch.where(mask, x, self.change.to_states(x, x, mask))
 
     def _mean(self, error: Tensor, mask: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of errors `(B, C, L, *grid)`, and the mean over their unknown elements."""
@@ -212,8 +236,8 @@ class Diffusion(nn.Module):
         return BoundNetwork(
             backbone.network,
             mask,
-            parameters,
-            embed=backbone.embed_parameters,
+            rollout_label(self.config, parameters),
+            embed=backbone.embed,
             modulate=backbone.modulate,
             compiled=compiled,
             graphs=graphs,
@@ -244,9 +268,11 @@ class Diffusion(nn.Module):
         one = known.new_ones(())
         alpha, sigma = self.denoiser.schedule(one)
         noise = generator.normal(*known.shape[1:]).to(known)
-        denoiser = ConditionedDenoiser(self.denoiser, known, mask, parameters, bound, self.flow_map)
+        context = ContextNoise.of_rollout(self.config, known, generator)
+        given, label = context.add(known), context.label(parameters)
+        denoiser = ConditionedDenoiser(self.denoiser, given, mask, label, bound, self.flow_map)
         x = sampler(denoiser)(torch.hypot(alpha, sigma) * noise)
-        return torch.where(mask, known, x)
+        return torch.where(mask, known, self.to_states(torch.where(mask, given, x), mask))
 
     @torch.no_grad()
     def draw(
@@ -267,7 +293,8 @@ class Diffusion(nn.Module):
         part = (slice(None), slice(None), bound.unknown)
         bound.precompute(known, [step.noise for step in steps])
         y = generator.normal(*known.shape[1:]).to(known)[part]
-        window, depth = known.clone(), max(len(step.inputs) for step in steps)
+        given = ContextNoise.of_rollout(self.config, known, generator).add(known)
+        window, depth = given.clone(), max(len(step.inputs) for step in steps)
         inputs: list[Tensor] = []
         outputs: list[Tensor] = []
         for step in steps:
@@ -281,7 +308,7 @@ class Diffusion(nn.Module):
             ):
                 y.add_(tensor, alpha=weight)
         window[part] = y
-        return window
+        return torch.where(bound.mask, known, self.to_states(window, bound.mask))
 
 
 def trailing(scales: tuple[Tensor, Tensor], ndim: int) -> tuple[Tensor, Tensor]:

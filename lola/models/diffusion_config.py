@@ -17,7 +17,8 @@ class DiffusionConfig(EmulatorConfig):
 
     Arguments:
         network: The network.
-        warm_start, masks, rollout_windows, rollout_gradient: As in `EmulatorConfig`; one window alone.
+        warm_start, masks, predicts, context_noise, rollout_noise, rollout_windows, rollout_gradient: As in
+            `EmulatorConfig`; one window alone.
         loss_states: Whether the loss is over all states of a window (published) or its unknown ones alone.
         schedule: The noise schedule.
         times: How the times of the objective are distributed.

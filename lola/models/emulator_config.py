@@ -9,6 +9,7 @@ from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig
 
 Masks = Literal["published", "forward"]
+Predicts = Literal["state", "change"]
 LossStates = Literal["published", "unknown"]
 
 
@@ -22,18 +23,31 @@ class EmulatorConfig(Config, abc.ABC):
             at the same rate is meant; else a finished stage's folder, name or fingerprint. By default none.
         masks: Which states are known in training: the first or the last of a window (published), or the first
             alone (forward).
+        predicts: What the network makes of a window: its states (published), or their change from the nearest
+            known state, over a deviation per channel of the training set's.
+        context_noise: The largest deviation of the noise on known states in training; its level is given to
+            the network.
+        rollout_noise: The level in rollouts, where noise of it is added.
         rollout_windows: Windows that a training sample has, each continued from the one before it.
         rollout_gradient: Whether gradients go through all of these windows, or the last one alone counts.
     """
 
     warm_start: str | None = added_field(None)
     masks: Masks = added_field("published")
+    predicts: Predicts = added_field("state")
+    context_noise: Annotated[float, Within("[0, 10]")] = added_field(0.0)
+    rollout_noise: Annotated[float, Within("[0, 10]")] = added_field(0.0)
     rollout_windows: Annotated[int, Within("[1, 8]")] = added_field(1)
     rollout_gradient: Literal["all", "last"] = added_field("all")
     network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
 
     def validate(self) -> None:
         require(self.warm_start != "", "--warm-start must name a kind of emulator or a finished stage")
+        require(
+            self.rollout_noise <= self.context_noise,
+            f"--rollout-noise {self.rollout_noise} is above --context-noise {self.context_noise}, the most "
+            "that the network is trained on",
+        )
         require(
             self.rollout_windows > 1 or self.rollout_gradient == "all",
             f"--rollout-gradient {self.rollout_gradient} needs --rollout-windows above 1",

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class EmulatorModel(Protocol):
     """What training and rollouts see of an emulator's model, an `nn.Module` of windows of `window` states.
 
-    A kind with `sampler_steps` has, in addition, the `predict`, `draw`, `denoiser` and `flow_map` of
+    A kind with `sampler_steps` has, in addition, the `predict`, `draw`, `to_states`, `denoiser` and
+    `flow_map` of
     `lola.models.diffusion.Diffusion`.
     """
 

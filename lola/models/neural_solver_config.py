@@ -16,7 +16,8 @@ class NeuralSolverConfig(EmulatorConfig):
 
     Arguments:
         network: The network.
-        warm_start, masks, rollout_windows, rollout_gradient: As in `EmulatorConfig`.
+        warm_start, masks, predicts, context_noise, rollout_noise, rollout_windows, rollout_gradient: As in
+            `EmulatorConfig`.
         loss_states: Whether the loss is over all states of a window (published) or its unknown ones alone.
     """
 

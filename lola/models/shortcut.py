@@ -30,22 +30,20 @@ from torch import Tensor, nn
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.models.diffusion import ConditionedDenoiser, Diffusion, NoisyNetwork, trailing
+from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import draw_mask, unknown_mean
 from lola.models.shortcut_config import ShortcutConfig
-from lola.nn.embedding import SineEncoding, mlp
+from lola.nn.embedding import SineEncoding, mlp, zero_last
 
 
 class SteppingNetwork(NoisyNetwork):
     """The network F, modulated by the noise levels at both ends of a step; a single level is both."""
 
-    def __init__(self, network: nn.Module, modulation: int, parameters: int) -> None:
-        super().__init__(network, modulation, parameters)
-        self.encode_level = SineEncoding(modulation)
-        self.embed_step = mlp(2 * modulation, modulation)
-        last = self.embed_step[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+    def __init__(self, network: nn.Module, config: DiffusionConfig, parameters: int) -> None:
+        super().__init__(network, config, parameters)
+        width = config.network.modulation
+        self.encode_level = SineEncoding(width)
+        self.embed_step = zero_last(mlp(2 * width, width))
 
     def modulate(self, noise: Tensor, embedded: Tensor | None) -> Tensor:
         """The modulation `(B, modulation)` of levels `(B)` or pairs `(B, 2)`, and embedded parameters."""
@@ -69,10 +67,11 @@ class Shortcut(Diffusion):
 
         The latter mean is over the expected number of such samples.
         """
-        x, schedule, config = batch.states, self.denoiser.schedule, self.config
-        mask = draw_mask(x, generator, config.masks)
+        schedule, config = self.denoiser.schedule, self.config
+        mask = draw_mask(batch.states, generator, config.masks)
         t = config.times.draw(generator)
-        eps = generator.normal(*x.shape[1:])
+        eps = generator.normal(*batch.states.shape[1:])
+        x, given, label = self._given(batch, mask, generator)
         rows = generator.rows(config.consistency)
         start, stop, shortest = self._draw_steps(generator)
         stepped = torch.zeros_like(shortest).index_fill(0, rows, True)
@@ -80,14 +79,16 @@ class Shortcut(Diffusion):
         s = torch.where(stepped, stop, t)
         alpha, sigma = trailing(schedule(t), x.ndim)
         x_t = alpha * x + sigma * eps
-        given = (each[rows] for each in (x_t, t, s, shortest, x, mask, batch.parameters))
-        y = x.index_copy(0, rows, self.in_two_steps(*given).to(x)) if len(rows) else x
-        x_t = self.denoiser.present(x_t, t, x, mask)
-        q = self.denoiser(x_t, t, label=batch.parameters, mask=mask, target=s)
+        y = x
+        if len(rows):
+            chosen = (each[rows] for each in (x_t, t, s, shortest, given, mask, label))
+            y = torch.where(mask, x, x.index_copy(0, rows, self.in_two_steps(*chosen).to(x)))
+        x_t = self.denoiser.present(x_t, t, given, mask)
+        q = self.denoiser(x_t, t, label=label, mask=mask, target=s)
         error = (q.mean - y).square() / q.var
         loss, diagnostics = self._mean(error, mask, batch)
-        chosen = stepped.reshape(-1, *[1] * (x.ndim - 1)) * error.detach()
-        consistency = unknown_mean(chosen, mask, batch.valid) / config.consistency
+        of_steps = stepped.reshape(-1, *[1] * (x.ndim - 1)) * error.detach()
+        consistency = unknown_mean(of_steps, mask, batch.valid) / config.consistency
         return loss, diagnostics | {"unknown_consistency": consistency}
 
     def _draw_steps(self, generator: SampleGenerator) -> tuple[Tensor, Tensor, Tensor]:

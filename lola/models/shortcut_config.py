@@ -16,7 +16,8 @@ class ShortcutConfig(DiffusionConfig):
 
     Arguments:
         network: The network.
-        warm_start, masks, rollout_windows, rollout_gradient: As in `EmulatorConfig`; one window alone.
+        warm_start, masks, predicts, context_noise, rollout_noise, rollout_windows, rollout_gradient: As in
+            `EmulatorConfig`; one window alone.
         loss_states, schedule, times: As of diffusion models.
         consistency: The share of samples whose step must lead where two of half its length do; the others are
             those of a diffusion model.

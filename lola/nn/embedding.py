@@ -33,6 +33,13 @@ def mlp(inputs: int, outputs: int, width: int | None = None) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, outputs))
 
 
+def zero_last(layers: nn.Sequential) -> nn.Sequential:
+    """Set the last linear map of `mlp` to zero, in place, so that its result is zero until it trains."""
+    for parameter in layers[-1].parameters():
+        nn.init.zeros_(parameter)
+    return layers
+
+
 def coordinates(shape: Sequence[int], device: torch.device) -> Tensor:
     """Integer coordinates of all cells of a grid, first axis slowest, with shape `(N, axes)`, float32."""
     if torch.compiler.is_compiling():

@@ -204,7 +204,7 @@ class _Shapes(SampleGenerator):
         return torch.empty(len(self), *shape, device=META)
 
     def rows(self, probability: float) -> Tensor:
-        return torch.empty(round(probability * len(self)), dtype=torch.int64, device=META)
+        return torch.empty(max(1, round(probability * len(self))), dtype=torch.int64, device=META)
 
 
 class _Autocast(TorchFunctionMode):

@@ -12,7 +12,10 @@ from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import WEIGHTS
 from lola.training.buffers import WindowSource
 from lola.training.checkpoint import copy_weights
+from lola.training.stream import fixed_batches
 from lola.workflows.sweep import Recipe
+
+CHANGES = 64  # windows, over the whole training set, that give the size of changes
 
 
 def field_setup(
@@ -49,6 +52,10 @@ def _setup(
     start: AnyPath | None,
 ) -> Setup:
     setup = Setup(recipe.model.build(**sizes), training, validation)
+    change = getattr(setup.model, "change", None)
+    if change is not None:
+        windows = fixed_batches(training, seed=recipe.training.seed, samples=CHANGES, batch_size=1)
+        change.fit((batch for batch, _ in windows), recipe.window)
     if start is None:
         return setup
     transfer = copy_weights(local_copy(start / WEIGHTS), setup.model)

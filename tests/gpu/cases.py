@@ -18,8 +18,8 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.shortcut_config import ShortcutConfig
 from lola.models.schedule_config import ScheduleConfig
+from lola.models.shortcut_config import ShortcutConfig
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig
@@ -160,7 +160,7 @@ CONFIG = TrainingConfig(
 )
 SMALL = TransformerConfig(features=32, blocks=2, heads=2, modulation=16)
 UNET = UNetConfig(channels=(8, 16), blocks=(1, 1), modulation=16)
-ADAMS, DDPM, EULER = (SamplerConfig(name=name, steps=3) for name in ("adams_bashforth", "ddpm", "euler"))
+ADAMS, DDPM, FLOW = (SamplerConfig(name=name, steps=3) for name in ("adams_bashforth", "ddpm", "euler"))
 # Guided by observations, untrained networks diverge from noise of deviation 1000
 MILD = DiffusionConfig(network=SMALL, schedule=ScheduleConfig(sigma_max=5.0))
 EMULATORS = {
@@ -169,7 +169,7 @@ EMULATORS = {
     "diffusion-unet": (DiffusionConfig(network=UNET), ADAMS),
     "neural_solver": (NeuralSolverConfig(network=SMALL), ADAMS),
     "crps_ensemble": (CRPSEnsembleConfig(network=SMALL), ADAMS),
-    "shortcut": (ShortcutConfig(network=SMALL), EULER),
+    "shortcut": (ShortcutConfig(network=SMALL), FLOW),
     "mild": (MILD, ADAMS),
     "mild-ddpm": (MILD, DDPM),
 }

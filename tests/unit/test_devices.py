@@ -39,8 +39,8 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.models.shortcut_config import ShortcutConfig
 from lola.models.schedule_config import TimePriorConfig
+from lola.models.shortcut_config import ShortcutConfig
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig

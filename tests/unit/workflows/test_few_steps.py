@@ -1,0 +1,64 @@
+"""Few-step diffusion and predicted changes in sweeps."""
+
+import numpy as np
+import pytest
+import torch
+
+from lola.emulation.sampling_config import SamplerConfig
+from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.training.checkpoint import save_weights
+from lola.workflows.plan import SweepPlan
+from lola.workflows.setups import field_setup
+
+
+@pytest.fixture
+def few(sweep):
+    student = sweep.shortcut.replace(warm_start="diffusion")
+    return sweep.replace(emulators=("diffusion", "shortcut"), shortcut=student, pixel=None)
+
+
+def samplers(plan):
+    """The samplers of each kind's evaluations, in order."""
+    found = {}
+    for trial in plan.evaluations:
+        (step,) = trial.steps
+        assert isinstance(step.stage.config, EvaluationConfig)
+        if step.stage.config.sampler is not None:
+            found.setdefault(step.tags["model"], []).append(step.stage.config.sampler)
+    return found
+
+
+def test_few_step_diffusion_is_evaluated_by_its_own_steps(few, tmp_path, well):
+    found = samplers(SweepPlan(few, tmp_path, well))
+    assert found["shortcut"] == [SamplerConfig(name="euler", steps=steps) for steps in few.solver_steps]
+    assert found["diffusion"] == [few.evaluation.sampler.replace(steps=steps) for steps in few.solver_steps]
+
+
+def test_few_step_diffusion_starts_from_the_diffusion_model_of_its_rate(few, tmp_path, well):
+    plan = SweepPlan(few, tmp_path, well)
+    stages = {step.tags["model"]: step.stage for step in plan.steps if step.stage.kind == "emulators"}
+    assert list(stages) == ["diffusion", "shortcut"]
+    assert stages["shortcut"].inputs["warm_start"] == stages["diffusion"].fingerprint
+    bare = SweepPlan(few.replace(emulators=("diffusion",), shortcut=None), tmp_path, well)
+    (alone,) = (step.stage for step in bare.steps if step.stage.kind == "emulators")
+    assert alone.fingerprint == stages["diffusion"].fingerprint
+
+
+def test_the_size_of_changes_is_that_of_the_training_set(sweep, tmp_path, well):
+    """In every worker, before anything is trained; a warm start brings the size that its weights know."""
+    config = sweep.replace(pixel=sweep.pixel.replace(predicts="change"))
+    plan = SweepPlan(config, tmp_path, well)
+    stage = plan.emulator(config.pixel, None)
+    assert stage.fingerprint != plan.emulator(sweep.pixel, None).fingerprint
+    (run,) = (step.run.args[0] for step in plan.steps if step.stage.fingerprint == stage.fingerprint)
+    setup = run.setup()
+    windows = [setup.training.read(i, (0, i))[0].numpy() for i in range(len(setup.training))]
+    changes = np.stack([window[:, 1:] - window[:, :1] for window in windows])
+    expected = np.sqrt(np.square(changes).mean(axis=(0, 2, 3, 4)))
+    np.testing.assert_allclose(setup.model.change.scale, np.where(expected > 0, expected, 1), rtol=0.1)
+    assert torch.equal(run.setup().model.change.scale, setup.model.change.scale)
+    setup.model.change.scale.fill_(3.0)
+    tmp_path.joinpath("other").mkdir()
+    save_weights(tmp_path / "other" / "model.safetensors", setup.model)
+    started = field_setup(stage.config, plan.datasets, plan.system, run.sizes, tmp_path / "other")
+    assert torch.equal(started.model.change.scale, setup.model.change.scale)
