@@ -129,8 +129,8 @@ KINDS: dict[str, EmulatorKind] = {
             stochastic=True,
             sampler_steps=True,
             sampler="euler",
-            colour=Colour("#1a7f37", "#4ac26b"),
-            pixel_colour=Colour("#6aa84f", "#aadc8c"),
+            colour=Colour("#008f67", "#3fd1a4"),
+            pixel_colour=Colour("#56b68f", "#9ee3c8"),
         ),
     )
 }

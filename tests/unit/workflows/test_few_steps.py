@@ -48,8 +48,11 @@ def test_the_size_of_changes_is_that_of_the_training_set(sweep, tmp_path, well):
     """In every worker, before anything is trained; a warm start brings the size that its weights know."""
     config = sweep.replace(pixel=sweep.pixel.replace(predicts="change"))
     plan = SweepPlan(config, tmp_path, well)
-    stage = plan.emulator(config.pixel, None)
-    assert stage.fingerprint != plan.emulator(sweep.pixel, None).fingerprint
+    stage, other = (
+        each.emulator(each.planned("neural_solver", None))
+        for each in (plan, SweepPlan(sweep, tmp_path, well))
+    )
+    assert stage.fingerprint != other.fingerprint
     (run,) = (step.run.args[0] for step in plan.steps if step.stage.fingerprint == stage.fingerprint)
     setup = run.setup()
     windows = [setup.training.read(i, (0, i))[0].numpy() for i in range(len(setup.training))]
