@@ -20,6 +20,17 @@ def test_the_valid_time_is_the_mean_of_the_last_valid_lead_times():
     assert (best["value"], best["low"], best["high"]) == (12, 12, 12)
 
 
+def test_seeds_are_averaged_and_widen_the_interval():
+    valid = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 0]])
+    lead_times = (4, 8, 12)
+    alone = tidy(valid, metric="valid", lead_times=lead_times)
+    other = tidy(0 * valid, metric="valid", lead_times=lead_times, training_seed=1)
+    (one,) = valid_times(CellTable(alone).of("valid")).itertuples()
+    (both,) = valid_times(CellTable(pa.concat_tables([alone, other])).of("valid")).itertuples()
+    assert (both.value, both.seeds, both.trajectories) == (one.value / 2, 2, 4)
+    assert both.high - both.low > one.high - one.low
+
+
 def test_trajectories_that_end_count_until_then():
     valid = np.array([[1, 1, np.nan], [1, 1, 1]])
     metrics = tidy(valid, metric="valid", lead_times=(4, 8, 12))
