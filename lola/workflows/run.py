@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
 
@@ -128,7 +128,7 @@ def _prepare(
 
 def emulated_options(config: WorkflowConfig) -> list[str]:
     """The options that ask a processor for bfloat16, if this one emulates it."""
-    stages = {name: value for name, value in parts_of(config) if hasattr(value, "precision")}
+    stages: dict[str, Any] = {name: part for name, part in parts_of(config) if hasattr(part, "precision")}
     chosen = [name for name, value in stages.items() if value.precision == "bfloat16" and not value.gpus]
     return (
         [f"--{name.replace('_', '-')}.precision" for name in chosen] if chosen and emulates_bfloat16() else []
