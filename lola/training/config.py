@@ -24,16 +24,17 @@ class OptimizerConfig(Config):
     """How gradients become steps.
 
     Arguments:
-        name: The method. PSGD and SOAP are preconditioned (`heavyball`), the others are torch's.
+        name: The method. PSGD and SOAP are preconditioned and Muon orthogonalises matrices (`heavyball`); the
+            others are torch's.
         learning_rate: The peak rate.
-        betas: Decay rates of the first and second moments; PSGD uses the first alone.
+        betas: Decay rates of the first and second moments; PSGD, and Muon of matrices, use the first alone.
         weight_decay: Decoupled weight decay.
         preconditioner_probability: PSGD: how often the preconditioner is updated, at last.
         precondition_frequency: SOAP: steps between updates of the eigenbases.
         max_dimension: Larger dimensions are preconditioned diagonally.
     """
 
-    name: Literal["adamw", "adam", "psgd", "soap"] = "adamw"
+    name: Literal["adamw", "adam", "psgd", "soap", "muon"] = "adamw"
     learning_rate: Positive = 1e-4
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     weight_decay: NotNegative = 0.0
@@ -48,6 +49,8 @@ class TrainingConfig(Config):
 
     Arguments:
         steps: Global steps.
+        minutes: Minutes of training, in place of `steps`: as many steps as fit, by a throughput that is
+            measured on this machine before anything is trained, and recorded under the storage root.
         batch_size: Samples per global step, over all workers.
         optimizer: The optimiser.
         warmup: Steps of linear warm-up.
@@ -73,9 +76,10 @@ class TrainingConfig(Config):
         keep: Checkpoints kept while it trains, the best by validation loss, in addition to the last.
     """
 
-    common = ("steps", "batch_size", "workers", "gpus")
+    common = ("steps", "minutes", "batch_size", "workers", "gpus")
 
     steps: Count
+    minutes: Annotated[float, Within("(0, 1e7]")] | None = runtime_field(None)
     batch_size: Size = 64
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     warmup: Annotated[int, Within("[0, 1e12]")] = 0
@@ -109,7 +113,8 @@ class TrainingConfig(Config):
 
     def validate(self) -> None:
         require(
-            self.warmup <= self.steps, f"--warmup must not exceed --steps {self.steps}, not {self.warmup}"
+            self.warmup <= self.steps or self.minutes is not None,
+            f"--warmup must not exceed --steps {self.steps}, not {self.warmup}",
         )
         fewest, most = self.fewest_workers, self.most_workers
         require(fewest <= most, f"--workers takes the fewest, then the most; {fewest} exceeds {most}")

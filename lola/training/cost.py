@@ -10,6 +10,7 @@ with `A` counted (`lola.training.counting`), all of them or those that recomputi
 parameters of shape `(d_1, ..., d_r)` and `D` the largest dimension that is preconditioned by a matrix,
 
     Adam   8 P
+    Muon   4 P (8 P of parameters of one axis)
     PSGD   4 P + 4 sum q(d_i),  q(d) = d (d + 1) / 2 if d <= D and r > 1, else d    (dimensions above 1)
     SOAP   8 P + 8 sum q(d_i),  q(d) = d^2 if 1 < d <= D and r > 1, else 0          (dimensions merged)
 
@@ -17,14 +18,16 @@ They fit when they stay below `(1 - reserve) M`, `M` the GPU's memory: the reser
 activations, workspaces and fragments. With `F(k)` operations counted per step, a fraction `u` of the peak `p`
 that real kernels reach, and memory's bandwidth `w`, a step takes the longer of
 
-    arithmetic   F(k) / (G u p)
+    arithmetic   F(k) / (G u p) + O / (u p')
     traffic      (5 (A(n_1) + ... + A(n_k)) + 12 P k + 2 S + 12 P (if an average is kept)) / w
 
 where a saved activation is written once and read twice, its gradient written and read; the optimiser reads
 and writes weights and its state and reads gradients; adding to a gradient or an average reads two numbers and
-writes one. Where blocks recompute their activations, because it is configured or nothing else fits, their
-forward pass is done twice: `F` and `A`, here all of them, grow by a third. The exchange of gradients, reading
-and element-wise arithmetic are taken to hide behind these.
+writes one. `O` are the operations of Muon's five iterations, `5 (4 m^2 n + 2 m^3)` for a matrix of sides
+`m <= n`, which every GPU does, in bfloat16 at a peak of `p'`; of other optimisers they are not counted. Where
+blocks recompute their activations, because it is configured or nothing else fits, their forward pass is done
+twice: `F` and `A`, here all of them, grow by a third. The exchange of gradients, reading and element-wise
+arithmetic are taken to hide behind these.
 
 To keep the GPUs busy, storage must give `B` samples in the time of a step.
 """
@@ -105,6 +108,8 @@ def estimate_cost(
     remedy, work = _remedy(memory, counts.recomputed, usable, training)
     flops = work * (gpus * parts * counts.flops.fixed + training.batch_size * counts.flops.per_sample)
     arithmetic = flops / (gpus * hardware.utilisation * hardware.peak_flops(training.precision))
+    repeated = optimizer_flops(training.optimizer, counts.shapes)
+    arithmetic += repeated / (hardware.utilisation * hardware.peak_flops("bfloat16"))
     saved = work * (parts * counts.activations.fixed + share * counts.activations.per_sample)
     moved = PASSES * saved + 3 * (parts * weights + memory.average) + 2 * memory.optimizer
     traffic = moved / hardware.bandwidth
@@ -127,11 +132,21 @@ def optimizer_bytes(config: OptimizerConfig, shapes: tuple[tuple[int, ...], ...]
     return FLOAT * sum(_state_size(config, shape) for shape in shapes)
 
 
+def optimizer_flops(config: OptimizerConfig, shapes: tuple[tuple[int, ...], ...]) -> float:
+    """Operations of a step's products of matrices in the optimiser; 0 if they are not counted."""
+    if config.name != "muon":
+        return 0.0
+    sides = [sorted((shape[0], math.prod(shape[1:]))) for shape in shapes if len(shape) > 1]
+    return float(sum(5 * (4 * m**2 * n + 2 * m**3) for m, n in sides))
+
+
 def _state_size(config: OptimizerConfig, shape: tuple[int, ...]) -> int:
     """Numbers that the optimiser keeps for a parameter."""
     size, largest = math.prod(shape), config.max_dimension
     if config.name in ("adam", "adamw"):
         return 2 * size
+    if config.name == "muon":
+        return size if len(shape) > 1 else 2 * size
     if config.name == "psgd":
         shape = tuple(d for d in shape if d > 1) or (1,)
         return size + sum(d * (d + 1) // 2 if len(shape) > 1 and d <= largest else d for d in shape)

@@ -31,7 +31,7 @@ from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.config import TrainingConfig
 from lola.training.divergence import DivergenceCheck
 from lola.training.ema import EMA
-from lola.training.optim import build_optimizer, learning_rate
+from lola.training.optim import build_optimizer, learning_rate, set_learning_rate
 from lola.training.precision import precision
 from lola.training.stream import BatchStream, fixed_batches
 
@@ -96,7 +96,7 @@ def train(
     average = EMA(model, config.ema) if config.ema else None
     averaged = average.model if average is not None else None
     position = load_checkpoint(resume, model, optimizer, averaged) if resume else Position()
-    _prepare(model, config)
+    prepare(model, config)
     objective = wrap(Objective(model)) if wrap else Objective(model)
     stream = _stream(training, config, device, rank, world)
     meter = Meter(device)
@@ -104,14 +104,10 @@ def train(
     objectives = {"valid/loss": objective, "valid/loss_ema": Objective(averaged) if averaged else None}
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
         seed_process(config.seed, "dropout", step, rank)
-        values = _gradient(objective, batch, keys, config, device, world)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        values, norm = take_step(objective, optimizer, batch, keys, config, step, device, world)
         finite = bool(norm.isfinite())
-        if finite:
-            _apply(optimizer, config, step)
-            if average is not None:
-                average.update(model, position.step - position.skipped)
-        optimizer.zero_grad(set_to_none=True)
+        if finite and average is not None:
+            average.update(model, position.step - position.skipped)
         position = Position(step + 1, position.skipped + (not finite))
         if finite:
             meter.add(len(keys), values, norm, stream.waited)
@@ -153,7 +149,7 @@ def _stream(
     )
 
 
-def _prepare(model: nn.Module, config: TrainingConfig) -> None:
+def prepare(model: nn.Module, config: TrainingConfig) -> None:
     """Make the networks recompute their activations and compile them, in place, as configured.
 
     Raises:
@@ -166,6 +162,29 @@ def _prepare(model: nn.Module, config: TrainingConfig) -> None:
     if config.compile:
         for network in model.children():
             network.compile()
+
+
+def take_step(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    keys: list,
+    config: TrainingConfig,
+    step: int,
+    device: torch.device,
+    world: int = 1,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Change the weights by the gradient of a batch, unless that is not finite.
+
+    Returns:
+        This worker's own means of loss and diagnostics, and the gradient's norm.
+    """
+    values = _gradient(objective, batch, keys, config, device, world)
+    norm = nn.utils.clip_grad_norm_(objective.parameters(), config.clip)
+    if bool(norm.isfinite()):
+        _apply(optimizer, config, step)
+    optimizer.zero_grad(set_to_none=True)
+    return values, norm
 
 
 def _gradient(
@@ -192,8 +211,7 @@ def _apply(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) 
     """Change the weights by their gradients, at the rate of a step."""
     # Preconditioned optimisers draw random numbers, which must be the same on all ranks.
     seed_process(config.seed, "optimizer", step)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config.optimizer, step, config.steps, config.warmup)
+    set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps, config.warmup))
     optimizer.step()
 
 

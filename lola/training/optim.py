@@ -5,6 +5,12 @@ With warm-up steps `W`, total steps `S` and peak rate `eta`, the rate of step `s
     eta_s = eta * min(1, (s + 1) / W) * (1 + cos(pi * s / S)) / 2
 
 a pure function of the step, so that nothing of it needs to be stored.
+
+Muon (Jordan et al., 2024) replaces the averaged gradient of a matrix by the nearest orthogonal one; those of
+convolutions are taken as matrices of output channels by the rest. With `n` columns the entries of what
+`heavyball` returns have a root mean square of `1 / sqrt(n)`; times `0.2 sqrt(n)` it is 0.2, that of Adam's
+updates, so that a learning rate, and weight decay, mean the same in both (Liu et al., arXiv 2502.16982,
+section 2.2). Parameters of one axis, such as biases, take Adam's updates.
 """
 
 import functools
@@ -17,6 +23,10 @@ import torch
 from torch import Tensor
 
 from lola.training.config import OptimizerConfig
+
+DECAY = 0.999  # by which the probability of PSGD's updates falls per step
+MUON_RMS = 0.2  # of updates, times the learning rate
+RATE_FACTOR = "learning_rate_factor"  # of groups of parameters
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -40,6 +50,8 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
             max_precond_dim=config.max_dimension,
             **shared,
         )
+    if config.name == "muon":
+        return heavyball.MuonAdamW(_muon_groups(config, parameters), betas=config.betas, **shared)
     schedule = functools.partial(_update_probability, floor=config.preconditioner_probability)
     return heavyball.PSGDKron(
         parameters,
@@ -50,9 +62,39 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
     )
 
 
+def _muon_groups(config: OptimizerConfig, parameters: Iterable[Tensor]) -> list[dict[str, Any]]:
+    """Parameters by the factor of their learning rate, which weight decay does not have."""
+    groups: dict[float, list[Tensor]] = {}
+    for parameter in parameters:
+        columns = parameter[:1].numel()
+        factor = MUON_RMS * math.sqrt(columns) if parameter.ndim > 1 else 1.0
+        groups.setdefault(factor, []).append(parameter)
+    return [
+        {"params": group, RATE_FACTOR: factor, "weight_decay": config.weight_decay / factor}
+        for factor, group in groups.items()
+    ]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
+
+
 def _update_probability(step: Tensor | int, floor: float) -> float:
     """How often PSGD updates its preconditioner: always at first, less and less, never less than `floor`."""
-    return max(0.999 ** int(step), floor)
+    return max(DECAY ** int(step), floor)
+
+
+def preconditioner_updates(config: OptimizerConfig, steps: int) -> int:
+    """How many of the first steps update a preconditioner: those at which the sum of all steps' probabilities
+    passes an integer, as `heavyball` has it; 0 of optimisers without one."""
+    if config.name == "soap":
+        return steps // config.precondition_frequency
+    if config.name != "psgd":
+        return 0
+    floor = config.preconditioner_probability
+    falling = min(steps, math.floor(math.log(floor) / math.log(DECAY))) if floor else steps
+    return math.floor(DECAY * (1 - DECAY**falling) / (1 - DECAY) + (steps - falling) * floor)
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int, warmup: int) -> float:

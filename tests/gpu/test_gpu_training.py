@@ -111,7 +111,7 @@ def test_steps_that_are_not_finite_are_skipped_and_traced_on_the_device(device):
     assert all(bool(weight.isfinite().all()) for weight in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["psgd", "soap"])
+@pytest.mark.parametrize("name", ["psgd", "soap", "muon"])
 @pytest.mark.filterwarnings("ignore")
 def test_heavyball_optimisers_learn_and_resume_elsewhere(tmp_path, device, record, name):
     """PSGD draws from the device's random stream, so that only its losses are near those of the CPU."""

@@ -152,7 +152,7 @@ def test_other_ways_to_train_follow_the_cpu(changes):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "soap", "psgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "soap", "psgd", "muon"])
 def test_checkpoints_go_from_a_gpu_to_the_cpu_and_back(tmp_path, optimizer, monkeypatch):
     monkeypatch.setattr(heavyball.utils, "compile_mode", None)
     optimizer_config = OptimizerConfig(name=optimizer, learning_rate=1e-2)

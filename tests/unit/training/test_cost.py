@@ -1,10 +1,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lola.core.config import ConfigError
 from lola.training.config import OptimizerConfig, TrainingConfig
-from lola.training.cost import estimate_cost, optimizer_bytes
+from lola.training.cost import estimate_cost, optimizer_bytes, optimizer_flops
 from lola.training.counting import Affine, Counts
 from lola.training.hardware import Hardware
 from lola.training.optim import build_optimizer
@@ -130,7 +131,7 @@ def test_what_makes_a_batch_fit(activations, recomputed, remedy):
     assert cost.flops == pytest.approx(8 * 30 * (4 / 3 if again else 1))
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "psgd", "soap"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "psgd", "soap", "muon"])
 @pytest.mark.parametrize("largest", [4096, 20])
 def test_optimiser_states_have_the_estimated_size(name, largest):
     torch.manual_seed(0)
@@ -148,6 +149,24 @@ def test_optimiser_states_have_the_estimated_size(name, largest):
         held.pop(p.untyped_storage().data_ptr(), None)
     expected = optimizer_bytes(config, tuple(tuple(p.shape) for p in parameters))
     assert sum(held.values()) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_operations_of_muon_are_those_of_its_products():
+    weights = [nn.Parameter(torch.ones(shape)) for shape in ((6, 40), (40, 6), (8, 3, 2, 2), (7,))]
+    config = OptimizerConfig(name="muon")
+    optimizer = build_optimizer(config, weights)
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    expected = optimizer_flops(config, tuple(tuple(weight.shape) for weight in weights))
+    assert counter.get_total_flops() == expected
+    two = training(optimizer=config)
+    plain = estimate_cost(counts(shapes=((6, 40),)), two.replace(optimizer=OptimizerConfig()), 1, HARDWARE)
+    cost = estimate_cost(counts(shapes=((6, 40),)), two, 1, HARDWARE)
+    more = 5 * (4 * 36 * 40 + 2 * 216) / (0.5 * 100)
+    assert cost.arithmetic == pytest.approx(plain.arithmetic + more)
 
 
 def _collect(value, held):

@@ -70,7 +70,7 @@ def run(model, settings, folder=None, resume=None, reports=None):
     return position, [parameter.detach().clone() for parameter in model.parameters()]
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "soap", "psgd"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "soap", "psgd", "muon"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, name):
     undisturbed: dict = {}
