@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from benchmarks.configs import Clock
 
+from lola.training.peak import processor_name
+
 
 def interleave(
     steps: Mapping[str, Callable[[], object]], rounds: int, clock: Clock = "wall", at_least: float = 0.05
@@ -68,7 +70,7 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
 def describe_machine() -> dict[str, Any]:
     """What the timings depend on in addition to the code."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -77,12 +79,3 @@ def describe_machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "system": platform.platform(),
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor()

@@ -25,7 +25,7 @@ DATASET = re.compile(r"[^/]+/(stats\.yaml|data/[^/]+/[^./][^/]*\.(hdf5|h5))|\.le
 SIMULATION = re.compile(r"(?:(.+)/)?[^/]+/data/[^/]+/[^./][^/]*\.(?:hdf5|h5)")
 WELL = re.compile(r"well(-\w+)?")
 TRACKING = "mlflow"
-SWEEPS = re.compile(r"sweeps/[^/]+/(events\.jsonl|\.lease)")
+SWEEPS = re.compile(r"sweeps/[^/]+/(events\.jsonl|\.lease)|throughput/[^./][^/]*\.json")
 
 
 def dataset_folders(names: Iterable[str]) -> set[str]:

@@ -9,6 +9,7 @@ A training step of `F` counted operations that takes `s` seconds on `G` devices 
 
 import contextlib
 import os
+import platform
 import time
 from collections.abc import Iterator
 
@@ -40,6 +41,15 @@ def device_kind(device: torch.device) -> str:
         return "cpu"
     name = torch.cuda.get_device_name(device)
     return gpu_kind(name) or name
+
+
+def processor_name() -> str:
+    """The name that this machine's processor reports, such as `AMD EPYC 7R13 Processor`."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
 
 
 def peak_flops(device: torch.device, precision: Precision) -> float:

@@ -14,8 +14,9 @@ from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.simulate import needs_simulation
 from lola.distributed.trials import Step, Trial
 from lola.storage.remote import AnyPath
-from lola.storage.stages import Location
+from lola.storage.stages import Location, Stage
 from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.wall_clock import WallClock, has_minutes, is_timed
 from lola.workflows.workflow_config import OWN_FOLDERS, WorkflowConfig
 
 C = TypeVar("C", bound=WorkflowConfig)
@@ -46,6 +47,7 @@ class BasePlan(abc.ABC, Generic[C]):
 
     def __init__(self, config: C, root: AnyPath, well: Location, data: DatasetInfo | None = None) -> None:
         self.config, self.root = config, root
+        self.clock = WallClock(root)
         self.system: System
         self.system, self.datasets = find_system(
             config.system, Datasets(well, config.include, config.exclude)
@@ -62,7 +64,16 @@ class BasePlan(abc.ABC, Generic[C]):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.config.replace(system=self.system.name), self.data.fingerprint)
+        config = self.config.replace(system=self.system.name)
+        return fingerprint(config, self.data.fingerprint, *self.timed)
+
+    @property
+    def timed(self) -> dict[str, Stage]:
+        """The stages whose trainings are given minutes, by their fingerprints: the configuration does not
+        hold their steps."""
+        if not has_minutes(self.config):
+            return {}
+        return {step.stage.fingerprint: step.stage for step in self.steps if is_timed(step.stage.config)}
 
     @property
     @abc.abstractmethod

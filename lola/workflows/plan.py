@@ -63,7 +63,9 @@ class SweepPlan(BasePlan[SweepConfig]):
     @property
     def fingerprint(self) -> str:
         config = self.config.replace(system=self.system.name)
-        return fingerprint(config, self.data.fingerprint, *(stage.fingerprint for stage in self._goal))
+        return fingerprint(
+            config, self.data.fingerprint, *(stage.fingerprint for stage in self._goal), *self.timed
+        )
 
     def towards(self, *goal: Stage) -> "SweepPlan":
         """The part of the plan that makes some stages: no trial and no step that they do not need."""
@@ -142,9 +144,11 @@ class SweepPlan(BasePlan[SweepConfig]):
     def autoencoder(self, n: int) -> Stage:
         """The stage of the autoencoder with `n` latent channels."""
         source = self._codec_source
+        model = self.config.autoencoder.replace(latent_channels=n, warm_start=None)
+        shape = ModelShape.of_autoencoder(model, self.data)
         recipe = Recipe(
-            model=self.config.autoencoder.replace(latent_channels=n, warm_start=None),
-            training=self.config.autoencoder_training,
+            model=model,
+            training=self.clock.resolve("autoencoder_training", self.config.autoencoder_training, shape),
             symmetries=self.config.symmetries,
         )
         inputs = {} if source is None else {"warm_start": source}
@@ -167,7 +171,7 @@ class SweepPlan(BasePlan[SweepConfig]):
         source, n = self._source(one), one.latent_channels
         recipe = Recipe(
             model=one.model.replace(warm_start=None),  # the stage is an input, whatever its name
-            training=one.training,
+            training=self.clock.resolve(one.candidate.training_option, one.training, self._shape(one)),
             window=self.config.window,
             stride=self.config.evaluation.stride,
             symmetries=self.config.symmetries if n is None else "plain",

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console, RenderableType
 
-from lola.core.config import flatten
+from lola.core.config import flatten, option_name
 from lola.core.errors import LolaError
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
@@ -24,13 +24,16 @@ from lola.storage.progress import Progress
 from lola.storage.remote import AnyPath, temporary_folder
 from lola.storage.stages import Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
+from lola.training.config import TrainingConfig
 from lola.training.peak import emulates_bfloat16
+from lola.training.throughput import Throughput
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.plan import SweepPlan
 from lola.workflows.resource_requests import check_resources, parts_of
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.sweep_report import report_sweep, summarise_sweep
+from lola.workflows.wall_clock import Find, TimedTraining, WallClock, describe_steps, with_steps
 from lola.workflows.workflow_config import WorkflowConfig
 
 P = TypeVar("P", bound=BasePlan)
@@ -111,19 +114,34 @@ def _prepare(
         expected: tuple[Trial, ...] = ()
         if simulation is not None and needs_simulation(simulation, well):
             data = DatasetInfo.of_simulation(simulation, config.include, config.exclude)
-            expected = part(kind(config, storage, well, data)).trials
+            planned = kind(config, storage, well, data)
+            planned.clock = WallClock(storage, provisional=True)
+            expected = part(planned).trials
         system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
         tracker = Tracker(storage, system.name, progress.log)
     if simulation is not None:
         simulate(simulation, well, progress.log, lambda: check_resources(config, expected))
     with progress.reporting(lambda: f"reading the headers of the datasets in {well}"):
-        plan = part(kind(config, storage, well))
+        plan = with_steps(lambda: kind(config, storage, well), part, _measuring(storage, progress))
+    for line in describe_steps(plan):
+        progress.log(line)
     connect(progress.log)
     with progress.reporting(lambda: f"asking the nodes whether they see {storage}"):
         require_shared(storage)
     for option in emulated_options(config):
         progress.log(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
     return plan, tracker
+
+
+def _measuring(storage: AnyPath, progress: Progress) -> Find:
+    """Measures the throughput of trainings, and says so."""
+
+    def find(timed: TimedTraining, copies: int) -> Throughput:
+        model = type(timed.shape.model).__name__
+        progress.log(f"timing steps of {model} for {option_name(timed.option)}.minutes")
+        return timed.measure(storage, copies)
+
+    return find
 
 
 def emulated_options(config: WorkflowConfig) -> list[str]:
@@ -145,9 +163,13 @@ def _complete(
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     check_resources(plan.config, plan.trials)
-    tracker.start_sweep(
-        title, plan.fingerprint, flatten(plan.config.replace(system=plan.system.name).to_json())
-    )
+    parameters = flatten(plan.config.replace(system=plan.system.name).to_json())
+    parameters |= {
+        f"{name}.steps": f"those of {part.minutes:g} minutes"
+        for name, part in vars(plan.config).items()
+        if isinstance(part, TrainingConfig) and part.minutes is not None
+    }
+    tracker.start_sweep(title, plan.fingerprint, parameters)
     with tracker.finish_on_error():
         try:
             failures = _make(plan, tracker, progress)

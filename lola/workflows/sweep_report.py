@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from lola.evaluation.trajectory import choose_parts
 from lola.models.kinds import KINDS, EmulatorKind, require_kind, shown_with
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage
+from lola.training.config import TrainingConfig
 from lola.workflows.arms import PlannedEmulator
 from lola.workflows.plan import SweepPlan
 from lola.workflows.report_stage import TABLES, page_path, report_folder, report_stage, write_passing_tables
@@ -102,7 +104,7 @@ def summarise_sweep(plan: SweepPlan) -> Table:
 
 
 def _page(plan: SweepPlan, scores: Aggregates) -> Page:
-    config, truth = plan.config, _truth(plan)
+    truth = _truth(plan)
     return make_page(
         scores,
         title="What compression costs",
@@ -115,8 +117,8 @@ def _page(plan: SweepPlan, scores: Aggregates) -> Page:
             train_trajectories=plan.data.trajectories["train"],
             test_trajectories=_scored(plan),
             grid=plan.data.grid,
-            training_steps=config.emulator_training.steps,
-            seeds=len(config.seeds) or 1,
+            training_steps=max(training.steps for training in _trainings(map(plan.emulator, plan.emulators))),
+            seeds=len(plan.config.seeds) or 1,
         ),
     )
 
@@ -142,6 +144,9 @@ def _read(folders: list[AnyPath]) -> tuple[pa.Table, pa.Table]:
 def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
     config, system = plan.config, plan.system
     starts = " and ".join(map(str, config.evaluation.starts))
+    shared = [
+        plan.emulator(one) for one in plan.emulators if one.candidate.training_option == "emulator-training"
+    ]
     rates = ", ".join(f"{plan.compression(n):g}" for n in config.latent_channels)
     return [
         ("System", f"{system.name}: {', '.join(system.channels)}"),
@@ -155,8 +160,8 @@ def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
         ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
         ("Context", f"{config.evaluation.context} state from state {starts}"),
         ("Ensemble", f"{config.evaluation.members} members"),
-        ("Autoencoder training", f"{config.autoencoder_training.steps} steps"),
-        ("Emulator training", f"{config.emulator_training.steps} steps"),
+        ("Autoencoder training", _length(_trainings(map(plan.autoencoder, config.latent_channels)))),
+        *([("Emulator training", _length(_trainings(shared)))] if shared else []),
         *_compared(plan),
         *_remarks(plan),
         ("Skipped training steps", _skipped(plan)),
@@ -171,13 +176,28 @@ def _compared(plan: SweepPlan) -> Iterator[tuple[str, str]]:
     for arm, kind in zip(plan.config.arms, _arms(plan), strict=True):
         one = next(each for each in plan.emulators if each.name == arm.name)
         start = f", starts from {one.model.warm_start}" if one.model.warm_start else ""
+        length = _length(_trainings(plan.emulator(each) for each in plan.emulators if each.name == arm.name))
         own_kind = in_sentence(require_kind(one.model).title)
-        yield kind.title, f"{arm.name}, a {own_kind}: {one.training.steps} steps{start}"
+        yield kind.title, f"{arm.name}, a {own_kind}: {length}{start}"
     seeds = plan.config.seeds
     if len(seeds) > 1:
         where = [f"{plan.compression(n):g}" for n in plan.config.seeds_at]
         at = f"; at other rates than {' and '.join(where)} only {seeds[0]}" if where else ""
         yield "Training seeds", f"{', '.join(map(str, seeds))}{at}; pictures and times are of {seeds[0]}"
+
+
+def _trainings(stages: Iterable[Stage]) -> list[TrainingConfig]:
+    return [cast(Recipe, stage.config).training for stage in stages]
+
+
+def _length(trainings: Sequence[TrainingConfig]) -> str:
+    """The steps of trainings that one option configures, in words."""
+    steps, minutes = sorted(training.steps for training in trainings), trainings[0].minutes
+    if minutes is None:
+        return f"{steps[0]} steps"
+    return (
+        f"{minutes:g} minutes: " + (f"{steps[0]} to " if steps[0] < steps[-1] else "") + f"{steps[-1]} steps"
+    )
 
 
 def _remarks(plan: SweepPlan) -> list[tuple[str, str]]:

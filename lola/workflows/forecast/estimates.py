@@ -15,6 +15,7 @@ an evaluation like it measured, if there is one.
 Every stage starts processes as well, and simulations and the report come before and after (`overheads`).
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.training.peak import GPUS, processor
 from lola.training.precision import Precision
+from lola.training.throughput import Throughput
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import FLOAT
 from lola.workflows.forecast.cluster import ClusterConfig
@@ -50,6 +52,7 @@ from lola.workflows.forecast.overheads import (
 )
 from lola.workflows.model_shape import ModelShape, latent_grid
 from lola.workflows.sweep import Recipe
+from lola.workflows.wall_clock import Find, TimedTraining
 
 COPIES = 2  # of an evaluation's numbers, which do not compress: in a part's tables and in the joined ones
 SHOWN = 2  # members whose states an evaluation keeps of its first trajectory
@@ -94,14 +97,50 @@ def forecast(plan: BasePlan, cluster: ClusterConfig, cores: int, log: Log = prin
     )
 
 
+def estimated_throughput(cluster: ClusterConfig) -> Find:
+    """Throughputs of trainings on a cluster by `training/cost.py`, of which none was measured."""
+    devices = _Devices(cluster)
+
+    def find(timed: TimedTraining, copies: int) -> Throughput:
+        hardware, _ = devices.of(timed.training.gpus, timed.training.cpus)
+        counts = timed.shape.counts(timed.training.precision)
+        return Throughput(
+            step=estimate_cost(counts, timed.training, timed.shape.sample_bytes, hardware).seconds
+        )
+
+    return find
+
+
+class _Devices:
+    """What the workers of a cluster compute on."""
+
+    def __init__(self, cluster: ClusterConfig) -> None:
+        self.cluster = cluster
+        self.gpu = GPUS[cluster.kind].replace(utilisation=cluster.utilisation)
+
+    @functools.cached_property
+    def core(self) -> Hardware:
+        return processor(1).replace(utilisation=self.cluster.utilisation)
+
+    def of(self, gpus: float, cpus: float) -> tuple[Hardware, dict[str, float]]:
+        """What a worker computes on, and the resources that it occupies."""
+        if gpus and not self.cluster.gpus:
+            raise ConfigError(
+                f"a worker takes {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}, and the cluster has none; "
+                "plan for some with --cluster.gpus, or train without: the options that end in .gpus"
+            )
+        base, share = (self.gpu, min(1.0, gpus)) if gpus else (self.core, cpus)
+        hardware = base.replace(float32=share * base.float32, bfloat16=share * base.bfloat16)
+        return hardware, {"cpu": cpus} | ({"gpu": gpus} if gpus else {})
+
+
 class _Estimator:
     """Estimates the stages of a plan one by one, each after those that it needs."""
 
     def __init__(self, plan: BasePlan, cluster: ClusterConfig, capacity: Mapping[str, float]) -> None:
         self.data, self.cluster, self.capacity = plan.data, cluster, capacity
-        self.measured = MeasuredSpeeds(plan.root, plan.data.fingerprint)
-        self.gpu = GPUS[cluster.kind].replace(utilisation=cluster.utilisation)
-        self.core = processor(1).replace(utilisation=cluster.utilisation)
+        self.measured, self.clock = MeasuredSpeeds(plan.root, plan.data.fingerprint), plan.clock
+        self.devices = _Devices(cluster)
         # By the stages' fingerprints:
         self.costs: dict[str, StageCost] = {}
         self.models: dict[str, ModelCost] = {}
@@ -137,17 +176,6 @@ class _Estimator:
             )
         self.costs[stage.fingerprint], self.stages[stage.fingerprint] = cost, stage
 
-    def _device(self, gpus: float, cpus: float) -> tuple[Hardware, dict[str, float]]:
-        """What a worker computes on, and the resources that it occupies."""
-        if gpus and not self.cluster.gpus:
-            raise ConfigError(
-                f"a worker takes {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}, and the cluster has none; "
-                "plan for some with --cluster.gpus, or train without: the options that end in .gpus"
-            )
-        base, share = (self.gpu, min(1.0, gpus)) if gpus else (self.core, cpus)
-        hardware = base.replace(float32=share * base.float32, bfloat16=share * base.bfloat16)
-        return hardware, {"cpu": cpus} | ({"gpu": gpus} if gpus else {})
-
     def _shape(self, kind: Kind, fingerprint: str, grid: tuple[int, ...]) -> ModelShape:
         """The model of a stage of the plan, else of a finished one that it reads."""
         if fingerprint not in self.shapes:
@@ -167,13 +195,18 @@ class _Estimator:
             codec, config = self.shapes[cache.inputs["autoencoder"]].model, cache.config
             assert isinstance(config, CacheConfig)
             shape = ModelShape.of_emulator(recipe.model, self.data, recipe.window, codec, config)
-        hardware, resources = self._device(training.gpus, training.cpus)
+        hardware, resources = self.devices.of(training.gpus, training.cpus)
         counts = shape.counts(training.precision)
         self.shapes[stage.fingerprint], self.operations[stage.fingerprint] = shape, counts.flops.per_sample
         cost = estimate_cost(counts, training, shape.sample_bytes, hardware)
         measured = self.measured.step(shape, training, self.cluster.kind if training.gpus else "cpu")
+        source: Source = "measured" if measured else "peak"
         seconds = measured or cost.seconds
-        self.models[stage.fingerprint] = ModelCost(common["name"], shape, training, cost, seconds)
+        recorded = False
+        if training.minutes is not None:
+            source, seconds = "minutes", 60 * training.minutes / training.steps
+            recorded = self.clock.is_recorded(training, shape)
+        self.models[stage.fingerprint] = ModelCost(common["name"], shape, training, cost, seconds, recorded)
         weights = FLOAT * cost.parameters * (2 if training.ema else 1)
         read = training.steps * training.batch_size * shape.sample_bytes / shape.states[1]
         whole = self.data.bytes("train") if cache is None else self._cache_bytes(cache, "train")
@@ -181,7 +214,7 @@ class _Estimator:
             read = min(whole, read)
         return StageCost(
             **common,
-            source="measured" if measured else "peak",
+            source=source,
             seconds=TRAINING_S + training.steps * seconds,
             resources={name: training.most_workers * each for name, each in resources.items()},
             stored=2 * weights,  # the stage's, and MLflow's copy
@@ -203,7 +236,7 @@ class _Estimator:
         return sum(self.data.states(name) * variants.get(name, 1) for name in names)
 
     def _encoding(self, stage: Stage, config: CacheConfig, common: dict[str, Any]) -> StageCost:
-        hardware, resources = self._device(config.gpus, ENCODER_CPUS if config.gpus else 1)
+        hardware, resources = self.devices.of(config.gpus, ENCODER_CPUS if config.gpus else 1)
         rate = hardware.utilisation * hardware.peak_flops(config.precision)
         measured = None if config.gpus else self.measured.encoding(stage.what)
         seconds = measured or self.operations[stage.inputs["autoencoder"]] / 6 / rate
@@ -233,7 +266,7 @@ class _Estimator:
         emulation, decoding = (members * operations for operations in self._rollout(stage, config, leads))
         automatic = float(bool(self.cluster.gpus and emulation + decoding))
         gpus = automatic if config.gpus < 0 else config.gpus
-        hardware, resources = self._device(gpus, 1)
+        hardware, resources = self.devices.of(gpus, 1)
         precisions: tuple[Precision, ...] = (config.precision, "float32")
         rates = [hardware.utilisation * hardware.peak_flops(precision) for precision in precisions]
         measured = 0.0 if gpus else self._measured(stage, config, leads, rates) * members * sum(leads)

@@ -15,7 +15,7 @@ from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.forecast.overheads import CLUSTER_S, REPORT_S
 from lola.workflows.model_shape import ModelShape
 
-Source = Literal["finished", "measured", "peak"]
+Source = Literal["finished", "minutes", "measured", "peak"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ class ModelCost:
         shape: The model and its samples.
         estimate: Its memory and arithmetic on each worker.
         seconds_per_step: As measured, else as estimated.
+        recorded: Whether the steps that its minutes are, if it is given any, were measured.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ModelCost:
     training: TrainingConfig
     estimate: Estimate
     seconds_per_step: float
+    recorded: bool = False
 
     @property
     def remedy(self) -> str:

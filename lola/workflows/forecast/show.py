@@ -14,15 +14,16 @@ from lola.core.waiting import format_duration
 from lola.storage.stages import Stage, resolve_storage, well_folder
 from lola.training.config import TrainingConfig
 from lola.workflows.base_plan import BasePlan, open_plan
-from lola.workflows.forecast.estimates import forecast
+from lola.workflows.forecast.estimates import estimated_throughput, forecast
 from lola.workflows.forecast.forecast import Forecast, ModelCost
 from lola.workflows.forecast.overheads import CLUSTER_S
 from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep import SweepConfig
+from lola.workflows.wall_clock import with_steps
 from lola.workflows.workflow_config import WorkflowConfig
 
 P = TypeVar("P", bound=BasePlan)
-WIDTH = 130  # characters that the tables need
+WIDTH = 140  # characters that the tables need
 
 
 def show_sweep(config: SweepConfig, choose: Callable[[SweepPlan], Iterable[Stage]] | None = None) -> None:
@@ -42,7 +43,8 @@ def show_plan(config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = la
         ConfigError: The storage is too small, or a stage does not fit the cluster.
     """
     root, cluster = resolve_storage(config.storage), config.cluster
-    plan = part(open_plan(kind, config, root, well_folder(root, config.well)))
+    well = well_folder(root, config.well)
+    plan = with_steps(lambda: open_plan(kind, config, root, well), part, estimated_throughput(cluster))
     console = Console(width=max(Console().width, WIDTH))
     found = forecast(plan, cluster, os.cpu_count() or 1, console.print)
     if found.models:
@@ -50,7 +52,7 @@ def show_plan(config: WorkflowConfig, kind: type[P], part: Callable[[P], P] = la
         console.print()
     console.print(_finished_stages(found) if found.finished else _stages(found))
     lines = _finished_summary(found) if found.finished else _summary(found, plan.data.origin)
-    for line in (*lines, *([plan.remark] if plan.remark else [])):
+    for line in (*lines, *_timed(found), *([plan.remark] if plan.remark else [])):
         console.print(line, highlight=False, markup=False)
     if found.finished:
         return
@@ -77,13 +79,14 @@ def _new_table(*headings: str) -> Table:
 
 def _models(found: Forecast) -> Table:
     table = _new_table(
-        "model", "million", "TFLOP/step", "workers", "GB/worker", "s/step", "read MB/s", "fits"
+        "model", "million", "steps", "TFLOP/step", "workers", "GB/worker", "s/step", "read MB/s", "fits"
     )
     for model in found.models:
         cost = model.estimate
         table.add_row(
             model.name,
             f"{cost.parameters / 1e6:.1f}",
+            f"{model.training.steps:,}",
             f"{cost.flops / 1e12:.4g}",
             str(model.training.most_workers),
             f"{cost.memory.total / 1e9:.1f}",
@@ -163,6 +166,19 @@ def _details(model: ModelCost) -> Iterator[str]:
     yield f"Batch: {training.batch_size}, {memory.share} on {workers}{at_once}."
     yield f"Memory of a worker: {memory.total / 1e9:.2f} GB of {cost.usable / 1e9:.0f}: {gigabytes}."
     yield f"Step: {cost.arithmetic:.3g} s of arithmetic or {cost.traffic:.3g} s of memory traffic, if longer."
+
+
+def _timed(found: Forecast) -> Iterator[str]:
+    """How many steps the minutes of trainings are."""
+    for model in found.models:
+        if model.training.minutes:
+            known = (
+                "as recorded"
+                if model.recorded
+                else "by the peak; a run measures, and records, its own number"
+            )
+            given = f"{model.name}: {model.training.minutes:g} minutes"
+            yield f"{given} are {model.training.steps:,} steps, {known}."
 
 
 def _summary(found: Forecast, origin: str) -> Iterator[str]:

@@ -63,5 +63,10 @@ class OptimizerStudyConfig(WorkflowConfig):
             self.autoencoder.warm_start is None,
             "--autoencoder.warm-start: a study of optimisers trains from new weights; leave it out",
         )
+        require(
+            self.training.minutes is None,
+            "--training.minutes: a study compares optimisers after equal steps, and shows the time of each; "
+            "give --training.steps",
+        )
         names = [arm.name for arm in self.arms]
         require(len(set(names)) == len(names), f"--arms: optimisers {', '.join(names)} contains duplicates")
