@@ -100,13 +100,14 @@ def measure(
     config = config.replace(optimizer=config.optimizer.replace(learning_rate=RATE), minutes=None, warmup=0)
     optimizer = build_optimizer(config.optimizer, model.parameters())
     average = EMA(model, config.ema) if config.ema else None
+    averaged = average.model if average is not None else None
     prepare(model, config)
     objective = wrap(Objective(model)) if wrap else Objective(model)
     mine = range(rank * config.batch_size // world, (rank + 1) * config.batch_size // world)
     batch = Batch(states=torch.randn(len(mine), *states), parameters=torch.randn(len(mine), parameters))
     batch = batch.pin() if device.type == "cuda" else batch
     noise = cast(WindowSource, Noise(config.valid_samples, states, parameters))
-    modules = (objective, *([Objective(average.model)] if average is not None else []))
+    modules = (objective, *([Objective(averaged)] if averaged is not None else []))
     taken = 0
 
     def step() -> None:
@@ -123,7 +124,7 @@ def measure(
             validate(module, noise, config, device, rank, world)
         if rank == 0:
             with tempfile.TemporaryDirectory() as folder:
-                save_checkpoint(Path(folder), model, optimizer, Position(), average and average.model)
+                save_checkpoint(Path(folder), model, optimizer, Position(), averaged)
 
     def seconds_of(work: Callable[[], None], times: int = 1) -> float:
         started = clock()

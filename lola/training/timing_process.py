@@ -2,7 +2,8 @@
 
 They have the threads of a worker and leave no memory occupied on a GPU. Several trainings that will run at
 once on one machine are timed at once: they share its memory and its clock rate. All processes warm up, say
-so, and start when the last one has.
+so, and start when the last one has. A worker of one thread on a CPU counts the seconds that it computes, so
+that others on a busy machine do not make one model look slower than the next.
 
 The module is also their program: standard input has a request and then a line to start, standard output takes
 a line when it is warm and then the seconds, as JSON.
@@ -17,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -168,6 +170,7 @@ def _main() -> None:
         world=world,
         wrap=distribute if world > 1 else None,
         start=wait_for_start,
+        clock=time.perf_counter if on_gpu or torch.get_num_threads() > 1 else time.process_time,
     )
     print(json.dumps(dataclasses.asdict(found)), flush=True, file=answers)
 

@@ -166,7 +166,7 @@ def _complete(
     parameters = flatten(plan.config.replace(system=plan.system.name).to_json())
     parameters |= {
         f"{name}.steps": f"those of {part.minutes:g} minutes"
-        for name, part in vars(plan.config).items()
+        for name, part in parts_of(plan.config)
         if isinstance(part, TrainingConfig) and part.minutes is not None
     }
     tracker.start_sweep(title, plan.fingerprint, parameters)

@@ -9,7 +9,8 @@ from lola.core.errors import ConfigError, DataError, LolaError
 from lola.storage.inventory import unknown_files
 from lola.training.hardware import Hardware
 from lola.training.throughput import Throughput
-from lola.workflows import presets, wall_clock
+from lola.workflows import presets, sweep_report, wall_clock
+from lola.workflows.arms import EmulatorArmConfig
 from lola.workflows.forecast import estimates
 from lola.workflows.forecast.show import show_sweep
 from lola.workflows.plan import SweepPlan
@@ -64,9 +65,25 @@ def test_each_model_has_the_steps_of_its_own_throughput(config, measured, tmp_pa
     ]
     explicit = config.emulator_training.replace(minutes=None, steps=480)
     by_steps = SweepPlan(config.replace(emulator_training=explicit), tmp_path, well)
-    solver = config.neural_solver
-    assert plan.emulator(solver, 4).fingerprint == by_steps.emulator(solver, 4).fingerprint
+    found, expected = (each.emulator(each.planned("neural_solver", 4)) for each in (plan, by_steps))
+    assert found.fingerprint == expected.fingerprint
     assert plan.fingerprint != by_steps.fingerprint
+
+
+def test_arms_have_minutes_of_their_own_and_seeds_share_a_record(config, measured, tmp_path, well):
+    training = config.emulator_training.replace(minutes=1.0)
+    model = config.neural_solver.replace(warm_start="neural_solver")
+    arms = (EmulatorArmConfig(name="short", model=model, training=training),)
+    plan = plan_of(config.replace(arms=arms, seeds=(0, 1), latent_channels=(4,)), tmp_path, well)
+    steps = steps_of(plan)
+    assert {what: steps[what] for what in steps if "short" in what} == {
+        "short-f8c4": 240,
+        "short-f8c4-seed1": 240,
+    }
+    assert steps["neural_solver-f8c4-seed1"] == 480
+    assert sorted(measured) == [("DiffusionConfig", 3), ("NeuralSolverConfig", 3)]
+    settings = dict(sweep_report._compared(plan))
+    assert "1 minutes: 240 steps" in next(iter(settings.values()))
 
 
 def test_a_record_counts_from_then_on(config, measured, tmp_path, well, monkeypatch):
@@ -96,7 +113,7 @@ def test_a_record_counts_from_then_on(config, measured, tmp_path, well, monkeypa
 
 def test_only_what_is_wanted_is_timed(config, measured, tmp_path, well):
     def part(plan):
-        return plan.towards(plan.emulator(config.diffusion, 4))
+        return plan.towards(plan.emulator(plan.planned("diffusion", 4)))
 
     plan = plan_of(config, tmp_path, well, part)
     assert measured == [("DiffusionConfig", 1)]
