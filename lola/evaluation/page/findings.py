@@ -24,7 +24,7 @@ def findings(scores: Aggregates) -> list[str]:
     if len(table):
         sentences += [*_against_baselines(table), *_best_emulators(table)]
         sentences += _headline(table, main.estimated("vrmse_pooled", ranges))
-    sentences += [*_paired(main, "vrmse"), *_paired(main, "crps_relative")]
+    sentences += [*compare_kinds(main.errors, "vrmse"), *compare_kinds(main.errors, "crps_relative")]
     whole = main.estimated("vrmse", [WHOLE])
     alone = whole[whole["model"] == "autoencoder"]
     if len(alone):
@@ -109,9 +109,9 @@ def _headline(table: pd.DataFrame, pooled: pd.DataFrame) -> Iterator[str]:
     yield text
 
 
-def _paired(main: Aggregates, metric: str) -> Iterator[str]:
-    """Every kind against others of its rate, over all lead times."""
-    table = paired_table(main.errors, metric, [WHOLE])
+def compare_kinds(errors: pd.DataFrame, metric: str) -> Iterator[str]:
+    """Every kind against others of its rate, over all lead times, given `trajectory_errors`."""
+    table = paired_table(errors, metric, [WHOLE])
     tests = len(table)
     table = table[~table["rival"].str.endswith("in pixel space")]
     name = name_metric(metric).split(" ")[0]

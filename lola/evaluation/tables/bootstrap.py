@@ -47,8 +47,8 @@ def bootstrap_weights(count: int, draws: int = DRAWS, of: str = "") -> np.ndarra
     Arguments:
         of: What else is drawn, such as `seeds`, independently.
     """
-    key = ("bootstrap", count, *filter(None, [of]))
-    resampled = numpy_generator(*key).multinomial(count, np.full(count, 1 / count), size=draws)
+    generator = numpy_generator("bootstrap", count, *([of] if of else []))
+    resampled = generator.multinomial(count, np.full(count, 1 / count), size=draws)
     weights = np.concatenate([np.ones((1, count)), resampled]) / count
     weights.flags.writeable = False  # the cache returns the same array to all callers
     return weights

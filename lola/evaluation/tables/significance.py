@@ -78,10 +78,13 @@ def cell_errors(cells: Sequence[Cells], metric: str, ranges: Sequence[Range]) ->
             with np.errstate(invalid="ignore"):
                 means = np.where(exists, values, 0).sum((2, 3)) / exists.sum((2, 3))
             seed, trajectory = np.nonzero(~np.isnan(means))
+            columns = {
+                "training_seed": np.array(each.seeds)[seed],
+                "trajectory": np.array(each.trajectories)[trajectory],
+                "value": means[seed, trajectory],
+            }
             place = {"metric": metric, "range": name_range((first, last))}
-            place |= {"training_seed": np.array(each.seeds)[seed]}
-            place |= {"trajectory": np.array(each.trajectories)[trajectory]}
-            parts.append(pd.DataFrame(method | place | {"value": means[seed, trajectory]}))
+            parts.append(pd.DataFrame(method | place | columns))
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True)[ERRORS] if parts else pd.DataFrame(columns=ERRORS)
 

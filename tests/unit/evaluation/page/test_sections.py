@@ -6,8 +6,8 @@ from pages import aggregates
 from tidy_tables import curves, tidy
 
 from lola.evaluation.page.sections import conditioning, missing
-from lola.evaluation.page.sweep_charts import AXES, lead_time_chart, rate_chart
-from lola.evaluation.tables.lead_times import lead_time_table
+from lola.evaluation.page.sweep_charts import AXES, count_seeds, lead_time_chart, rate_chart
+from lola.evaluation.tables.lead_times import layout, lead_time_table
 from lola.evaluation.tables.shown_metrics import CHARTED, KNOWN, metric_names
 
 
@@ -81,3 +81,18 @@ def test_choices_are_what_curves_differ_in(metrics):
     assert offered["rate"] == ["80", "320"]
     assert offered["context"] == ["1", "2"]
     assert "solver_steps" not in offered
+
+
+def test_labels_say_how_many_seeds_a_curve_is_the_mean_of():
+    rows = [tidy([[level] * 3] * 2, training_seed=seed) for seed, level in enumerate((0.2, 0.4, 0.6))]
+    rows = pa.concat_tables([*rows, tidy([[0.5] * 3] * 2, model="diffusion", solver_steps=8)])
+    chart = lead_time_chart(list(curves(rows, "vrmse")), ["vrmse"])
+    assert {one.label for one in chart.series} == {"Neural solver, 3 seeds", "Diffusion"}
+    assert value(chart.series, label="Neural solver, 3 seeds", field="density") == pytest.approx(0.4)
+    table = lead_time_table(rows, "vrmse", [(1, 20)]).assign(target="truth")
+    assert {one.label for one in rate_chart(table, "unknown").series} == {
+        "Neural solver, 3 seeds",
+        "Diffusion",
+    }
+    assert [row[3] for row in layout(table).rows] == ["3", "1"]
+    assert count_seeds([1, 3, 3]) == ", 1 to 3 seeds"
