@@ -119,7 +119,11 @@ class _Flow:
             index, _, steps = parts[0]
             middle = max(first + 1, (first + steps) // 2)
             parts = [(index, first, middle), (index, middle, steps)]
-        states = lambda part: split.read(*part, stride)[evolving].movedim(1, 0)  # noqa: E731
+
+        def states(part: tuple[int, int, int]) -> Tensor:
+            index, start, stop = part
+            return split.read(index, start, stop, stride)[evolving].movedim(1, 0)
+
         smallest, largest = [], []
         for part in parts:
             cells = states(part) if valid is None else states(part)[..., valid]
@@ -188,8 +192,8 @@ def _roll_out(ensemble: Ensemble, flow: _Flow, log: Log) -> list[dict[str, Any]]
                     scale = torch.cat(scales) if flow.nusselt else None  # type: ignore[arg-type]
                     segments[segment]["statistics"].add(x[alive[rows]], scale)
             done += len(states) * states.shape[2]
-    for segment, each in zip(segments, stable, strict=True):
-        segment["stable"] = float(each.double().mean())
+    for found, each in zip(segments, stable, strict=True):
+        found["stable"] = float(each.double().mean())
     return segments
 
 

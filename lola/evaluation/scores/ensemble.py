@@ -331,7 +331,7 @@ def _variance_and_correlation(u: Tensor, v: Tensor, weights: Tensor | None) -> t
     """The variance of fields `(N, *cells)`, and their correlation with others."""
     grid = tuple(range(1 - u.ndim, 0))
     anomalies = [x - grid_mean(x, len(grid), weights).reshape(-1, *[1] * len(grid)) for x in (u, v)]
-    degrees = u[0].numel() - 1
+    degrees = u[0].numel() - 1.0
     if weights is not None:
         anomalies = [x * weights.sqrt().to(x).view(x.shape[1:]) for x in anomalies]
         degrees = 1 - float(weights.square().sum())
