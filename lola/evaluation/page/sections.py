@@ -5,7 +5,6 @@ guidance; contexts and guidance have parts of their own.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
@@ -20,10 +19,10 @@ from lola.evaluation.page.sweep_charts import (
     steps_chart,
 )
 from lola.evaluation.tables.aggregates import Aggregates
-from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.contexts import context_table
 from lola.evaluation.tables.derived import RATIO
-from lola.evaluation.tables.lead_times import SPECTRUM, UNTRAINED, name_method, skill_scores
+from lola.evaluation.tables.formats import name_columns
+from lola.evaluation.tables.lead_times import SPECTRUM
 from lola.evaluation.tables.medians import median_table
 from lola.evaluation.tables.significance import SIGNIFICANT, paired_table, trajectories_needed
 from lola.models.kinds import shown_kinds
@@ -47,6 +46,15 @@ def accuracy(scores: Aggregates) -> Iterator[Section]:
         printed=scores.printed("vrmse", ["vrmse"]),
     )
     yield from _averages(main)
+    if len(main.valid):
+        yield Section(
+            "valid_time",
+            "Valid time",
+            "Simulation steps until the anomaly correlation of the ensemble's mean with the truth falls "
+            "below 0.8, averaged over trajectories and fields. What is still valid at the end of a "
+            "trajectory counts until there.",
+            plain=_valid(main.valid),
+        )
     autoencoded = main.table("vrmse", "autoencoded")
     if len(autoencoded):
         yield Section(
@@ -58,6 +66,17 @@ def accuracy(scores: Aggregates) -> Iterator[Section]:
             chart=lead_time_chart(main.curves, SURVEYED, "autoencoded", rows="metric"),
             folded=True,
         )
+
+
+def _valid(table: pd.DataFrame) -> pd.DataFrame:
+    interval = ["" if pd.isna(row.low) else f" ({row.low:.1f}–{row.high:.1f})" for row in table.itertuples()]
+    return pd.DataFrame(
+        {
+            **name_columns(table),
+            "valid time": table["value"].map("{:.1f}".format) + interval,
+            "valid at the end": table["valid_at_end"].map("{:.0%}".format),
+        }
+    )
 
 
 def _averages(main: Aggregates) -> Iterator[Section]:
@@ -178,81 +197,6 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
             "p (Holm)": table["p_holm"].map("{:.2g}".format),
         }
     )
-
-
-def proper(scores: Aggregates) -> Iterator[Section]:
-    """Scores of ensembles and single predictions that none can improve on by hedging."""
-    main = scores.main
-    table = main.table("crps_relative")
-    if not len(table):
-        return
-    yield Section(
-        "crps",
-        "Proper scores",
-        "CRPS over the deviation of the true field, both averaged over trajectories before dividing. Of a "
-        "single prediction it is the mean absolute error. The skill compares it to climatology, an ensemble "
-        "of training trajectories at the same times: 1 is perfect, 0 no better. The energy score is of "
-        "blocks of 8 cells, and sees whether members have the structure of the truth.",
-        table=pd.concat([table, skill_scores(table)], ignore_index=True),
-        chart=lead_time_chart(main.curves, ["crps_relative", "energy_block_relative", "vrmse_pooled"]),
-    )
-
-
-def calibration(scores: Aggregates) -> Iterator[Section]:
-    """Spread over skill, and rank histograms."""
-    main = scores.main
-    ratio = main.table(RATIO)
-    if len(ratio):
-        yield Section(
-            "spread_skill",
-            "Calibration of the ensembles",
-            "Corrected spread of the ensemble over the error of its mean. A calibrated ensemble has 1; "
-            "below 1 it is overconfident, above 1 too wide. Squares are averaged over trajectories before "
-            "dividing.",
-            table=ratio,
-            chart=lead_time_chart(main.curves, [RATIO]),
-        )
-    if (main.spectra["metric"] == "rank_histogram").any():
-        yield Section(
-            "ranks",
-            "Ranks",
-            "How often the truth has each rank among the members, point by point, on all trajectories and of "
-            "all training seeds. With a calibrated ensemble "
-            "all ranks are equally frequent; an overconfident one has peaks at both ends. The reliability "
-            "index is the sum of the differences from equal shares, averaged over fields: 0 at best, and of "
-            "a calibrated ensemble scored on so few trajectories what stands in parentheses.",
-            plain=_reliability(main.reliability),
-            chart=binned_chart(
-                main.spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown
-            ),
-        )
-
-
-def _reliability(table: pd.DataFrame) -> pd.DataFrame:
-    """The reliability index, methods down and ranges of lead times across."""
-    ranges = list(dict.fromkeys(table["range"]))
-    shown = []
-    for _, rows in table.groupby(METHOD, sort=False):
-        row = rows.iloc[0]
-        cells = {each.range: each for each in rows.itertuples()}
-        shown.append(
-            {
-                "method": name_method(row),
-                "rate": f"{row['compression']:.4g}" if row["space"] == "latent" else "–",
-                "steps": str(row["solver_steps"] or "–"),
-                "members": str(row["members"]),
-                "seeds": "–" if row["model"] in UNTRAINED else str(row["seeds"]),
-                **{name.replace("-", "–"): _index(cells.get(name)) for name in ranges},
-            }
-        )
-    return pd.DataFrame(shown)
-
-
-def _index(cell: Any) -> str:
-    if cell is None:
-        return "–"
-    chance = "" if pd.isna(cell.by_chance) else f" ({cell.by_chance:.2f})"
-    return "not finite" if pd.isna(cell.value) else f"{cell.value:.2f}{chance}"
 
 
 def spectra(scores: Aggregates) -> Iterator[Section]:

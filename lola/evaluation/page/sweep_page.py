@@ -6,7 +6,7 @@ Every sentence with a number is computed from the tidy tables; limits of the num
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lola.evaluation.page import sections
+from lola.evaluation.page import ensemble_sections, sections
 from lola.evaluation.page.cost_charts import cost_sections
 from lola.evaluation.page.figures import Example, example_states
 from lola.evaluation.page.film_player import Film
@@ -57,8 +57,8 @@ def _sections(
     yield from _example_sections(examples, film is not None)
     yield from sections.compression(scores, tables)
     yield from sections.significance(scores)
-    yield from sections.proper(scores)
-    yield from sections.calibration(scores)
+    yield from ensemble_sections.proper(scores)
+    yield from ensemble_sections.calibration(scores)
     yield from sections.spectra(scores)
     yield from sections.sampling(scores, tables)
     yield from sections.conditioning(scores)

@@ -27,6 +27,9 @@ TERMS = (
     ("interval score", "Width of that interval, plus a penalty for true values outside of it.", "0"),
     ("reliability index", "Sum over ranks of the difference between how often the truth has a rank among "
      "the members and how often it should.", "0, and of few trajectories what chance gives"),
+    ("valid time", "Lead time until the anomaly correlation, that of the differences of the ensemble's mean "
+     "and the truth from the mean of training states at the same time, falls below "
+     "0.8.", "the trajectory's end"),
     ("error of the power", "Root mean square, over wavenumbers of a band, of the relative error of the "
      "power.", "0; 1 if all power is lost, more if there is too much"),
 )  # fmt: skip

@@ -23,6 +23,8 @@ from lola.evaluation.tables.reliability import COLUMNS as RELIABILITY
 from lola.evaluation.tables.reliability import reliability_table
 from lola.evaluation.tables.shown_metrics import UNITS, charted, metric_names
 from lola.evaluation.tables.significance import ERRORS, cell_errors
+from lola.evaluation.tables.valid_time import COLUMNS as VALID
+from lola.evaluation.tables.valid_time import valid_times
 
 TARGETS = ("truth", "autoencoded")
 WHOLE: Range = (1, None)
@@ -41,6 +43,7 @@ class Aggregates:
         errors: `trajectory_errors` of a few metrics over the same ranges.
         spectra: `mean_spectra`.
         reliability: `reliability_table` over the system's ranges.
+        valid: `valid_times`.
     """
 
     system: System
@@ -49,13 +52,14 @@ class Aggregates:
     errors: pd.DataFrame
     spectra: pd.DataFrame
     reliability: pd.DataFrame
+    valid: pd.DataFrame
 
     @classmethod
     def of(cls, system: System, tables: Iterable[tuple[pa.Table, pa.Table]]) -> "Aggregates":
         """Reduce pairs of tables of metrics and spectra; all rows of a method are in one pair."""
         estimates: list[pd.DataFrame] = []
         curves: list[Curve] = []
-        errors, spectra, reliability = [], [], []
+        errors, spectra, reliability, valid = [], [], [], []
         for pair in tables:
             cells = CellTable(pair[0])
             for target in TARGETS:
@@ -66,6 +70,7 @@ class Aggregates:
                     curves += curves_of(found, metric, target) if charted([metric]) else ()
             for metric in PAIRED:
                 errors.append(cell_errors(cells.of(metric), metric, _ranges(system, metric)))
+            valid.append(valid_times(cells.of("valid")))
             spectra.append(mean_spectra(pair[1]))
             reliability.append(reliability_table(pair[1], system.ranges))
             del pair, cells  # before the next are read
@@ -76,6 +81,7 @@ class Aggregates:
             _joined(errors, ERRORS).sort_values(METHOD, kind="stable"),
             sort_methods(_joined(spectra, SPECTRA)),
             sort_methods(_joined(reliability, RELIABILITY)),
+            sort_methods(_joined(valid, VALID)),
         )
 
     @functools.cached_property
@@ -94,7 +100,7 @@ class Aggregates:
 
         frames = [
             frame[np.array([kept(*key) for key in frame[METHOD].itertuples(index=False, name=None)], bool)]
-            for frame in (self.estimates, self.errors, self.spectra, self.reliability)
+            for frame in (self.estimates, self.errors, self.spectra, self.reliability, self.valid)
         ]
         curves = [curve for curve in self.curves if kept(*curve.method.values())]
         return Aggregates(self.system, frames[0], curves, *frames[1:])

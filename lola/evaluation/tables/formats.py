@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from lola.evaluation.tables.lead_times import Cell, heading, layout
+from lola.evaluation.tables.lead_times import UNTRAINED, Cell, heading, layout, name_method
 
 SPECIAL = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -38,6 +38,18 @@ def plain_markdown(table: pd.DataFrame) -> str:
 def plain_latex(table: pd.DataFrame) -> str:
     """A table of strings as a LaTeX `tabular`, as it is."""
     return _latex(table.astype(str).map(escape))
+
+
+def name_columns(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The first columns of a table of strings: method, rate, solver steps, members and seeds."""
+    rows = [row for _, row in table.iterrows()]
+    return {
+        "method": [name_method(row) for row in rows],
+        "rate": [f"{row['compression']:.4g}" if row["space"] == "latent" else "–" for row in rows],
+        "steps": [str(row["solver_steps"] or "–") for row in rows],
+        "members": [str(row["members"]) for row in rows],
+        "seeds": ["–" if row["model"] in UNTRAINED else str(row["seeds"]) for row in rows],
+    }
 
 
 def escape(text: str) -> str:

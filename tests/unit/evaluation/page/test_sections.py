@@ -5,7 +5,7 @@ import pytest
 from pages import aggregates
 from tidy_tables import curves, tidy
 
-from lola.evaluation.page.sections import conditioning, missing
+from lola.evaluation.page.sections import accuracy, conditioning, missing
 from lola.evaluation.page.sweep_charts import AXES, count_seeds, lead_time_chart, rate_chart
 from lola.evaluation.tables.lead_times import layout, lead_time_table
 from lola.evaluation.tables.shown_metrics import CHARTED, KNOWN, metric_names
@@ -81,6 +81,17 @@ def test_choices_are_what_curves_differ_in(metrics):
     assert offered["rate"] == ["80", "320"]
     assert offered["context"] == ["1", "2"]
     assert "solver_steps" not in offered
+
+
+def test_valid_times_have_a_part(sweep):
+    parts = [tidy([[1, 1, 0], [1, 0, 0]], metric="valid", training_seed=seed) for seed in (0, 1)]
+    parts.append(tidy([[0.5] * 3] * 2))
+    (part,) = [one for one in accuracy(aggregates(pa.concat_tables(parts), sweep[1].slice(0, 0)))
+               if one.name == "valid_time"]  # fmt: skip
+    assert part.plain.to_dict("records") == [
+        {"method": "Neural solver", "rate": "16", "steps": "–", "members": "1", "seeds": "2",
+         "valid time": "12.0 (4.0–20.0)", "valid at the end": "0%"}
+    ]  # fmt: skip
 
 
 def test_labels_say_how_many_seeds_a_curve_is_the_mean_of():
