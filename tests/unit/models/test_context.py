@@ -8,6 +8,7 @@ from lola.core.errors import ConfigError
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
 from lola.emulation.emulator import Emulator
+from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.context import StateChange
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
@@ -253,3 +254,30 @@ def test_a_level_above_that_of_training_is_refused():
         NeuralSolverConfig(context_noise=0.1, rollout_noise=0.2)
     assert "context_noise" not in NeuralSolverConfig().to_json()
     assert "predicts" not in DiffusionConfig().to_json()
+
+
+class Seen:
+    """Observations of no states, which remember the windows that they are asked of."""
+
+    def __init__(self):
+        self.windows = []
+
+    def whitened(self, rows):
+        return torch.zeros(rows, 1)
+
+    def of_window(self, window, physical):
+        self.windows.append(physical(window).detach())
+        return window.flatten(1).sum(dim=1, keepdim=True)
+
+
+def test_guidance_observes_states_where_changes_are_denoised(batch):
+    """At t = 1 a network that answers 0 denoises next to no change: the persistent state is seen."""
+    model = build(DiffusionConfig, predicts="change")
+    for part in model.denoiser.backbone.network.project_out.parameters():
+        nn.init.zeros_(part)
+    emulator = Emulator(
+        model=model, sampler=SamplerConfig(name="euler", steps=2), guidance=GuidanceConfig(name="jfps")
+    )
+    mask, seen = context_mask(batch.states, 2), Seen()
+    emulator.window(batch.states, mask, batch.parameters, SampleGenerator(KEYS), observed=seen)
+    torch.testing.assert_close(seen.windows[0], persistence(batch.states, 2, last=False), rtol=0, atol=0.02)
