@@ -244,7 +244,7 @@ def test_guidance_goes_by_the_measured_speed_without_it(tmp_path, well, steady):
     name = f"evaluation diffusion-f8c16-s{steps}"
     before = scoring_seconds(price(config, tmp_path))
     plan = SweepPlan(config, tmp_path, well)
-    commit(plan.evaluation("diffusion", 16, config.diffusion, steps), seconds_per_state=0.5)
+    commit(plan.evaluation(plan.planned("diffusion", 16), solver_steps=steps), seconds_per_state=0.5)
     found = price(config.replace(evaluation=config.evaluation.replace(seed=9)), tmp_path)
     after = scoring_seconds(found)
     assert after[name] == pytest.approx(0.5 * 2 * 5)
