@@ -41,9 +41,9 @@ class Emulators(SweepConfig):
             require(self.model == pixel, f"--space pixel needs --model {pixel}")
 
     @property
-    def unused(self) -> dict[str, str]:
+    def ineffective(self) -> dict[str, str]:
         chosen = self.model.replace("-", "_")
-        return {name: reason for name, reason in super().unused.items() if name != chosen}
+        return {name: reason for name, reason in super().ineffective.items() if name != chosen}
 
     def complete(self) -> "Emulators":
         """This configuration with the chosen kind among those of its plan."""

@@ -155,7 +155,7 @@ def _refuse_unused(program: str, arguments: Sequence[str], config: Config) -> No
     """Refuse options of parts that have no effect."""
     for argument in arguments:
         option = argument.partition("=")[0].replace("_", "-")
-        for name, reason in config.unused.items():
+        for name, reason in config.ineffective.items():
             if option.startswith(f"{option_name(name)}."):
                 _refuse(program, f"{option} has no effect: {reason}")
 

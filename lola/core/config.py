@@ -99,7 +99,7 @@ class Config:
         """Raise `ConfigError` when the values are impossible together; each is in the range of its type."""
 
     @property
-    def unused(self) -> dict[str, str]:
+    def ineffective(self) -> dict[str, str]:
         """Parts that have no effect, by their fields, each with the reason; their options are refused."""
         return {}
 

@@ -242,10 +242,10 @@ def _check_distinct(found: Sequence[Candidate], config: "SweepConfig") -> None:
     titles = [*(kind.title for kind in KINDS.values()), *(one.kind.title for one in found if one.described)]
     alike = [title for title in titles if titles.count(title) > 1]
     require(not alike, f"--arms: the title {alike[0] if alike else ''} is of two; choose another one")
-    seed = {"seed": 0} if config.seeds else {}
+    seed = {"seed": 0} if config.seeds else {}  # minutes stand for steps that are not known yet
     recipes: dict[tuple, str] = {}
     for one in found:
-        training = one.training.to_json() | seed
+        training = one.training.to_json() | seed | {"minutes": one.training.minutes}
         for n in one.channels:
             recipe = n, type(one.model).__name__, repr(one.model.to_json()), repr(training)
             other = recipes.setdefault(recipe, one.name)

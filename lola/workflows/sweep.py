@@ -145,7 +145,7 @@ class SweepConfig(WorkflowConfig):
         self.guided_evaluation()
 
     @property
-    def unused(self) -> dict[str, str]:
+    def ineffective(self) -> dict[str, str]:
         chosen = " ".join(self.emulators)
         return {
             name: f"--emulators {chosen} does not name {name}" for name in KINDS if name not in self.emulators

@@ -162,3 +162,9 @@ def test_options_are_named_by_their_whole_path(whole, message):
     assert str(error.value) == message
     with pytest.raises(ConfigError):
         Ranges(share=2.0)  # as ever: only what is deferred is not validated
+
+
+def test_fields_leave_the_methods_of_configurations_alone():
+    for kind in Config.classes.values():
+        names = {field.name for field in dataclasses.fields(kind)}
+        assert not names & (vars(Config).keys() - {"__dict__"}), kind

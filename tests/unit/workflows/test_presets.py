@@ -12,6 +12,7 @@ from lola.training.config import TrainingConfig
 from lola.training.cost import estimate_cost
 from lola.training.hardware import Hardware
 from lola.workflows import presets
+from lola.workflows.arms import find_candidates
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.model_shape import ModelShape
 
@@ -124,7 +125,7 @@ def test_training_is_the_paper_s():
 
 
 def test_small_presets_follow_the_system():
-    for preset in presets.SWEEPS.values():
+    for preset in (presets.mini, presets.smoke, presets.paper):
         for name in SYSTEMS:
             config = preset(name)
             assert config.system == name
@@ -132,6 +133,20 @@ def test_small_presets_follow_the_system():
     assert presets.mini().simulation.grid == (64, 64)
     assert presets.mini("rayleigh_benard").simulation.grid == (64, 32)
     assert presets.paper("rayleigh_benard").simulation is None
+
+
+def test_emulators_of_the_study_have_equal_minutes():
+    config = presets.study()
+    minutes = {one.name: one.training.minutes for one in find_candidates(config)}
+    given = {one.name: minutes[one.name] for one in find_candidates(config)}
+    for one in find_candidates(config):
+        if one.source is not None:
+            given[one.name] += minutes[one.source.name]
+    starts = {name for name in given if name.endswith("_start")}
+    assert starts == {"solver_start", "diffusion_start"}
+    assert {given[name] for name in given.keys() - starts} == {4.0}
+    with pytest.raises(ConfigError, match="the preset study is of --system euler, not rayleigh_benard"):
+        presets.study("rayleigh_benard")
 
 
 def test_simulations_are_of_their_system():
