@@ -33,6 +33,7 @@ from torch import Tensor
 from lola.core.errors import DataError, LolaError
 from lola.core.keys import Key
 from lola.data.state import Batch
+from lola.data.strides import Strides
 from lola.data.window_numbering import WindowNumbering
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import AnyPath, first_line, local_copies, local_copy
@@ -182,11 +183,16 @@ def _rows(chunk: pa.ExtensionArray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class LatentWindows:
-    """All windows of `length` states, `stride` simulation steps apart, of all trajectories and variants."""
+    """All windows of `length` states, `stride` simulation steps apart, of all trajectories and variants.
 
-    def __init__(self, split: LatentSplit, length: int, stride: int = 1) -> None:
-        self.split, self.length, self.stride = split, length, stride
-        self.span, self.whole_trajectories = (length - 1) * stride + 1, True
+    Each sample draws its own stride of `choices`, if there are any.
+    """
+
+    def __init__(
+        self, split: LatentSplit, length: int, stride: int = 1, choices: tuple[int, ...] = ()
+    ) -> None:
+        self.split, self.length, self.strides = split, length, Strides(stride, choices)
+        self.span, self.whole_trajectories = self.strides.span(length), True
         if split.steps < self.span or not len(self.numbering):
             raise DataError(
                 f"windows of {length} states at stride {stride} span {self.span} steps, "
@@ -204,8 +210,11 @@ class LatentWindows:
     def read(self, index: int, key: Key) -> tuple[Tensor, Tensor]:
         """Latent states `(C, L, *grid)` and parameters `(P,)`; augmentation was drawn when encoding."""
         trajectory, start = self.numbering.locate(index)
-        states = self.split.read(trajectory, start, start + self.span, self.stride)
-        return states, self.split.parameters(trajectory)
+        (first,), (stride,) = self.strides.draw(self.length, [key])
+        stop = start + first + (self.length - 1) * stride + 1
+        states = self.split.read(trajectory, start + first, stop, stride)
+        parameters = self.split.parameters(trajectory)[None]
+        return states, self.strides.label(parameters, np.array([stride]))[0]
 
     def describe(self, index: int) -> str:
         """Trajectory, variant, shard and states of a window, for people."""
@@ -227,8 +236,9 @@ class LatentWindows:
     def batch(self, buffer: np.ndarray, at: np.ndarray, windows: np.ndarray, keys: list[Key]) -> Batch:
         """The windows whose first states are at some places of a buffer, in one gather."""
         channels, *grid = self.split.shape[1:]
-        places = at[:, None, None] + self.stride * np.arange(self.length)
+        first, strides = self.strides.draw(self.length, keys)
+        places = (at + first)[:, None, None] + strides[:, None, None] * np.arange(self.length)
         rows = places * channels + np.arange(channels)[:, None]  # (B, C, L)
         states = np.take(buffer.reshape(-1, *grid), rows, axis=0).astype(np.float32, copy=False)
         parameters = self.split.parameters(self.numbering.locate(windows)[0])
-        return Batch(states=torch.from_numpy(states), parameters=parameters)
+        return Batch(states=torch.from_numpy(states), parameters=self.strides.label(parameters, strides))

@@ -35,7 +35,7 @@ from lola.models.context import ContextNoise, embed, level_embedding, rollout_la
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import check_window, draw_mask, unknown_mean, valid_mean
 from lola.models.unrolled import SamplerStep
-from lola.nn.embedding import SineEncoding, mlp
+from lola.nn.embedding import ParameterEmbedding, SineEncoding, mlp
 
 
 class NoisyNetwork(nn.Module):
@@ -47,7 +47,7 @@ class NoisyNetwork(nn.Module):
         self.network = network
         modulation = config.network.modulation
         self.embed_noise = nn.Sequential(SineEncoding(modulation), *mlp(modulation, modulation))
-        self.embed_parameters = mlp(parameters, modulation) if parameters else None
+        self.embed_parameters = ParameterEmbedding(parameters, modulation) if parameters else None
         self.embed_level = level_embedding(config)
 
     @property
@@ -182,7 +182,7 @@ class Diffusion(nn.Module):
         self.config = config
         self.window = window
         network = config.network.build(channels, spatial, modulated=True)
-        backbone = self.backbone(network, config, parameters)
+        backbone = self.backbone(network, config, config.labels(parameters))
         self.denoiser = WindowDenoiser(backbone, config.schedule.build())
         self.change = state_change(config, channels)
 

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from lola.core.config import Config, Within, added_field, require
+from lola.core.config import Config, DistinctOrNone, Size, Within, added_field, require
 from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig
 
@@ -23,6 +23,8 @@ class EmulatorConfig(Config, abc.ABC):
             at the same rate is meant; else a finished stage's folder, name or fingerprint. By default none.
         masks: Which states are known in training: the first or the last of a window (published), or the first
             alone (forward).
+        strides: Strides of training samples, of which each draws one that the network is told. Validation and
+            rollouts are at the evaluation's stride, which is one of them. By default that is the only one.
         predicts: What the network makes of a window: its states (published), or their change from the nearest
             known state, over a deviation per channel of the training set's.
         context_noise: The largest deviation of the noise on known states in training; its level is given to
@@ -34,6 +36,7 @@ class EmulatorConfig(Config, abc.ABC):
 
     warm_start: str | None = added_field(None)
     masks: Masks = added_field("published")
+    strides: DistinctOrNone[Size] = added_field(())
     predicts: Predicts = added_field("state")
     context_noise: Annotated[float, Within("[0, 10]")] = added_field(0.0)
     rollout_noise: Annotated[float, Within("[0, 10]")] = added_field(0.0)
@@ -65,6 +68,10 @@ class EmulatorConfig(Config, abc.ABC):
         if self.rollout_gradient == "last":
             return self.rollout_windows + 2
         return 4 * self.rollout_windows - 1
+
+    def labels(self, parameters: int) -> int:
+        """The numbers that the network is told of a sample: `parameters`, and its stride if that is drawn."""
+        return parameters + bool(self.strides)
 
     def training_states(self, window: int) -> int:
         """The states of a training sample, of windows of `window` states."""

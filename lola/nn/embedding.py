@@ -9,6 +9,7 @@ import functools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -38,6 +39,18 @@ def zero_last(layers: nn.Sequential) -> nn.Sequential:
     for parameter in layers[-1].parameters():
         nn.init.zeros_(parameter)
     return layers
+
+
+class ParameterEmbedding(nn.Sequential):
+    """An `mlp` of parameters `(B, P)`; those that are missing at the end are 0."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(*mlp(inputs, outputs))
+        self.inputs = inputs
+
+    def forward(self, parameters: Tensor) -> Tensor:
+        missing = self.inputs - parameters.shape[-1]
+        return super().forward(F.pad(parameters, (0, missing)) if missing else parameters)
 
 
 def coordinates(shape: Sequence[int], device: torch.device) -> Tensor:

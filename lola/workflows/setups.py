@@ -26,10 +26,13 @@ def field_setup(
     start: AnyPath | None = None,
 ) -> Setup:
     """A model trained on windows of fields, read from HDF5; it may start from a finished stage's folder."""
-    splits = (datasets.open(system, "train"), recipe.symmetries), (datasets.open(system, "valid"), None)
+    splits = (
+        (datasets.open(system, "train"), recipe.symmetries, recipe.strides),
+        (datasets.open(system, "valid"), None, ()),
+    )
     training, validation = (
-        WellWindows(split, Standardisation(split.system), recipe.states, recipe.stride, symmetries)
-        for split, symmetries in splits
+        WellWindows(split, Standardisation(split.system), recipe.states, recipe.stride, symmetries, strides)
+        for split, symmetries, strides in splits
     )
     return _setup(recipe, sizes, training, validation, start)
 
@@ -39,7 +42,8 @@ def latent_setup(
 ) -> Setup:
     """A model trained on windows of latents, read from the cache; it may start from a finished stage."""
     training, validation = (
-        LatentWindows(LatentSplit(cache, split), recipe.states, recipe.stride) for split in ("train", "valid")
+        LatentWindows(LatentSplit(cache, split), recipe.states, recipe.stride, strides)
+        for split, strides in (("train", recipe.strides), ("valid", ()))
     )
     return _setup(recipe, sizes, training, validation, start)
 

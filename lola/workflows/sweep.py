@@ -178,13 +178,21 @@ class SweepConfig(WorkflowConfig):
 
     def _span(self, model: EmulatorConfig, option: str, steps: int) -> int:
         """The steps that a training sample of an emulator spans, of trajectories of so many."""
-        span = (model.training_states(self.window) - 1) * self.evaluation.stride + 1
+        stride = self.evaluation.stride
+        require(
+            not model.strides or stride in model.strides,
+            f"--{option}.strides {' '.join(map(str, model.strides))} must include {stride}, the "
+            "--evaluation.stride, at which the emulator is validated and rolled out",
+        )
+        stride = max((stride, *model.strides))
+        span = (model.training_states(self.window) - 1) * stride + 1
+        given = f"--{option}.strides" if model.strides else "an --evaluation.stride"
         windows = model.rollout_windows
         chained = f"--{option}.rollout-windows {windows} of " if windows > 1 else ""
         require(
             span <= steps,
-            f"{chained}a --window of {self.window} states at an --evaluation.stride of "
-            f"{self.evaluation.stride} spans {span} steps; the trajectories have {steps}",
+            f"{chained}a --window of {self.window} states at {given} of {stride} spans {span} steps; "
+            f"the trajectories have {steps}",
         )
         return span
 
@@ -246,6 +254,11 @@ class Recipe(Config):
     def states(self) -> int:
         model = self.model
         return model.training_states(self.window) if isinstance(model, EmulatorConfig) else self.window
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides that training samples draw from, if they do."""
+        return self.model.strides if isinstance(self.model, EmulatorConfig) else ()
 
 
 def check_simulation(system: str, simulation: Simulation | None) -> None:

@@ -14,6 +14,7 @@ from lola.core.errors import DataError
 from lola.core.keys import Key, numpy_generator
 from lola.data.domain import inside
 from lola.data.state import Batch
+from lola.data.strides import Strides
 from lola.data.systems import Symmetries
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import WellSplit, state_bytes
@@ -22,6 +23,8 @@ from lola.data.window_numbering import WindowNumbering
 
 class WellWindows:
     """All windows of `length` states, `stride` simulation steps apart, augmented by symmetries if given.
+
+    Each sample draws its own stride of `choices`, if there are any.
 
     Raises:
         DataError: All trajectories are shorter than one window.
@@ -34,15 +37,18 @@ class WellWindows:
         length: int,
         stride: int = 1,
         symmetries: Symmetries | None = None,
+        choices: tuple[int, ...] = (),
     ) -> None:
         self.split, self.standardise, self.symmetries = split, standardise, symmetries
-        self.length, self.stride, self.span = length, stride, (length - 1) * stride + 1
+        self.length, self.strides = length, Strides(stride, choices)
+        self.span = self.strides.span(length)
         self.whole_trajectories = False
         self.numbering = WindowNumbering(split.lengths, self.span)
         if not len(self.numbering):
+            apart = self.strides.largest
             raise DataError(
                 f"{split.system.name} trajectories of at most {split.steps} states have no window of "
-                f"{length} states {stride} steps apart; choose a shorter window or a smaller stride"
+                f"{length} states {apart} steps apart; choose a shorter window or a smaller stride"
             )
 
     def __len__(self) -> int:
@@ -61,10 +67,12 @@ class WellWindows:
             DataError: The file cannot be read, or holds values that no physical field has.
         """
         i, start = self.numbering.locate(index)
-        states = self.split.read(i, start, start + self.span, self.stride)
-        states, parameters = self._augment(i, states, key)
+        (first,), (stride,) = self.strides.draw(self.length, [key])
+        stop = start + first + (self.length - 1) * stride + 1
+        states, parameters = self._augment(i, self.split.read(i, start + first, stop, stride), key)
         valid = inside(states, self.split.system)
-        return self._standardise(states, [i]), parameters, *(() if valid is None else (valid,))
+        labelled = self.strides.label(parameters[None], np.array([stride]))[0]
+        return self._standardise(states, [i]), labelled, *(() if valid is None else (valid,))
 
     def describe(self, index: int) -> str:
         """Trajectory, file and states of a window, for people."""
@@ -98,13 +106,16 @@ class WellWindows:
         states = torch.from_numpy(np.empty(shape, dtype=np.float32))
         source, parameters = torch.from_numpy(buffer), []
         trajectories = self.numbering.locate(windows)[0].tolist()
-        for row, (place, i, key) in enumerate(zip(at.tolist(), trajectories, keys, strict=True)):
-            window = source[:, place : place + self.span : self.stride]
+        first, strides = self.strides.draw(self.length, keys)
+        places = zip((at + first).tolist(), strides.tolist(), strict=True)
+        for row, ((place, stride), i, key) in enumerate(zip(places, trajectories, keys, strict=True)):
+            window = source[:, place : place + (self.length - 1) * stride + 1 : stride]
             states[row], augmented = self._augment(i, window, key)
             parameters.append(augmented)
         valid = inside(states, self.split.system)
         states = self._standardise(states, trajectories)
-        return Batch(states=states, parameters=torch.stack(parameters), valid=valid)
+        labelled = self.strides.label(torch.stack(parameters), strides)
+        return Batch(states=states, parameters=labelled, valid=valid)
 
     def _augment(self, i: int, states: Tensor, key: Key) -> tuple[Tensor, Tensor]:
         """A symmetry of states and parameters of trajectory `i`, if there are any."""

@@ -1,11 +1,15 @@
 """The choices of an objective in addition to the published one."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from lola.core.seeding import SampleGenerator
 from lola.data.state import Batch
+from lola.emulation.sampling_config import SamplerConfig
 from lola.models.diffusion_config import DiffusionConfig
+from lola.models.kinds import KINDS
 from lola.models.masks import RHO, draw_mask, unknown_mean
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
@@ -65,3 +69,33 @@ def test_known_states_have_no_gradient_where_they_do_not_count(batch):
     (gradient,) = torch.autograd.grad(loss, outputs[0])
     assert (gradient[mask] == 0).all()
     assert (gradient[~mask] != 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("parameters", [0, 2])
+def test_a_network_is_told_the_stride_and_else_takes_that_of_its_rollouts(kind, parameters, batch):
+    model = kind.config(network=NETWORK, strides=(1, 2)).build(2, parameters, 1, 5).eval()
+    plain = kind.config(network=NETWORK).build(2, parameters, 1, 5)
+    expected = plain.state_dict() if parameters else {}  # without any, a solver's network is not modulated
+    added = {name for name, weight in expected.items() if weight.shape != model.state_dict()[name].shape}
+    assert added <= {name for name in expected if name.endswith("embed_parameters.0.weight")}
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    given = torch.randn(len(batch), parameters)
+    told = [torch.cat((given, torch.full((len(batch), 1), each)), dim=1) for each in (0.0, 1.0)]
+    losses = [
+        model.loss(dataclasses.replace(batch, parameters=each), SampleGenerator(KEYS))[0]
+        for each in (given, *told)
+    ]
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+    mask = torch.zeros(40, 1, 5, 1, dtype=torch.bool)
+    mask[:, :, 0] = True
+    bound = model.bind(mask, given)
+    options = {"sampler": SamplerConfig(steps=2).build} if kind.sampler_steps else {}
+    drawn = [
+        model.predict(batch.states, mask, each, SampleGenerator(KEYS), **options, **more)
+        for each, more in ((told[0], {}), (given, {}), (given, {"bound": bound}))
+    ]
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=0)
+    torch.testing.assert_close(drawn[0], drawn[2], rtol=1e-4, atol=1e-5)

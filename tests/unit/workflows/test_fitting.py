@@ -76,6 +76,8 @@ def test_what_is_left_out_of_a_simulation_must_exist_and_leave_something(options
     [
         ({"window": 12}, "a --window of 12 states at an --evaluation.stride of 4 spans 45 steps"),
         ({"evaluation__stride": 11}, "--evaluation.stride of 11 spans 45 steps; the trajectories have 41"),
+        ({"diffusion__strides": (2, 8)}, "--diffusion.strides 2 8 must include 4, the --evaluation.stride"),
+        ({"diffusion__strides": (4, 11)}, "states at --diffusion.strides of 11 spans 45 steps"),
         (
             {"evaluation__starts": (0, 37)},
             "from state 37, 4 steps apart; choose a shorter --evaluation.context",

@@ -23,6 +23,7 @@ SWEEPS = ("Emulators", "SweepConfig")
 STUDIES = ("OptimizerStudyConfig", "SamplerStudyConfig")
 FILTERED = (*SWEEPS, *STUDIES, "Autoencoders", "LatentCache", "Statistics")
 BENCHMARKS = ("Training", "Data", "Emulation", "Metrics")
+EMULATORS = ("CRPSEnsembleConfig", "DiffusionConfig", "NeuralSolverConfig", "ShortcutConfig")
 SIMULATIONS = ("EulerConfig", "RayleighBenardConfig", "GravityCoolingConfig")
 SEEDS, MORE_SEEDS = (-1, HUGE), (0, MILLION)
 
@@ -134,6 +135,7 @@ WORK: dict[str, tuple[object, ...]] = {
     "SamplerStudyConfig.emulators": ((),),
     **{f"{kind}.{field}": ((),) for kind in SWEEPS for field in ("arms", "seeds_at")},
     **{f"{kind}.seeds": ((), (0,), (MILLION,)) for kind in SWEEPS},
+    **{f"{kind}.strides": ((),) for kind in EMULATORS},
     "SoakConfig.between": ((0.0, 40.0),),
     "SoakConfig.kills": (MILLION,),
     "SoakConfig.seed": (*SEEDS, *MORE_SEEDS),
