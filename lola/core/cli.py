@@ -151,12 +151,13 @@ def _refuse_superseded(program: str, arguments: Sequence[str], kind: type[Config
             _refuse(program, f"{option_name(path)} is set by {option_name(name)}; use that instead")
 
 
-def _refuse_unused(program: str, arguments: Sequence[str], config: Config) -> None:
-    """Refuse options of parts that have no effect."""
+def _refuse_ineffective(program: str, arguments: Sequence[str], config: C, default: C | None) -> None:
+    """Refuse options that change parts which have no effect."""
     for argument in arguments:
         option = argument.partition("=")[0].replace("_", "-")
         for name, reason in config.ineffective.items():
-            if option.startswith(f"{option_name(name)}."):
+            changed = default is None or getattr(config, name) != getattr(default, name)
+            if changed and option.startswith(f"{option_name(name)}."):
                 _refuse(program, f"{option} has no effect: {reason}")
 
 
@@ -199,7 +200,7 @@ def _parse(
         if missing and text.startswith("Missing"):
             text = f"give {' '.join(missing)}; see --help"
         _refuse(program, text)
-    _refuse_unused(program, arguments, config)
+    _refuse_ineffective(program, arguments, config, default)
     return config
 
 
