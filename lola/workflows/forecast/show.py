@@ -169,16 +169,15 @@ def _details(model: ModelCost) -> Iterator[str]:
 
 
 def _timed(found: Forecast) -> Iterator[str]:
-    """How many steps the minutes of trainings are."""
+    """How many steps the minutes of trainings are, once for all seeds."""
+    alike: dict[tuple[float, int, bool], list[str]] = {}
     for model in found.models:
-        if model.training.minutes:
-            known = (
-                "as recorded"
-                if model.recorded
-                else "by the peak; a run measures, and records, its own number"
-            )
-            given = f"{model.name}: {model.training.minutes:g} minutes"
-            yield f"{given} are {model.training.steps:,} steps, {known}."
+        training = model.training
+        if training.minutes:
+            alike.setdefault((training.minutes, training.steps, model.recorded), []).append(model.name)
+    for (minutes, steps, recorded), names in alike.items():
+        known = "as recorded" if recorded else "by the peak; a run measures, and records, its own number"
+        yield f"{minutes:g} minutes are {steps:,} steps, {known}: {', '.join(names)}."
 
 
 def _summary(found: Forecast, origin: str) -> Iterator[str]:
