@@ -24,7 +24,8 @@ class EnsembleConfig(Config):
         start: The first known state.
         context: Known states.
         states: States to emulate; without it, as many as the file has.
-        stride: Simulation steps between states; without it, that of the physical system.
+        stride: Simulation steps between states; by default those that the emulator was trained at, of an
+            imported one those of the physical system.
         overlap: States that a window shares with the one before.
         backward: Whether to emulate what came before the known states.
         members: Members of each trajectory; a neural solver has one.

@@ -38,7 +38,7 @@ from lola.emulation.emulator import Emulator, load_emulator, trained_system
 from lola.emulation.ensemble_config import EnsembleConfig
 from lola.storage.registry import find_emulator
 from lola.storage.remote import AnyPath, require_new, require_writable, to_path
-from lola.storage.stages import atomic_path, resolve_storage, to_location
+from lola.storage.stages import atomic_path, read_manifest, resolve_storage, to_location
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -146,7 +146,12 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device} cannot be used ({reason}); choose another") from error
-    stride = config.stride or system.stride
+    trained = read_manifest(folder)["config"].get("stride", config.stride or system.stride)
+    stride = config.stride or trained
+    require(
+        stride == trained,
+        f"--stride {stride}: {config.emulator} was trained on states {trained} steps apart; leave it out",
+    )
     return Ensemble(
         config=config,
         emulator=emulator,

@@ -26,7 +26,7 @@ from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.ensemble_scores import almost_fair_crps, energy_scores, weighted_mean
 from lola.models.masks import check_window, draw_mask, unknown_mean
 from lola.models.rollout_loss import complete_windows
-from lola.nn.embedding import ParameterEmbedding, mlp, zero_last
+from lola.nn.embedding import mlp, zero_last
 
 
 class CRPSEnsemble(nn.Module):
@@ -47,9 +47,9 @@ class CRPSEnsemble(nn.Module):
         check_window(window)
         self.config = config
         self.window = window
-        width, parameters = config.network.modulation, config.labels(parameters)
+        width = config.network.modulation
         self.network = config.network.build(channels, spatial, modulated=True)
-        self.embed_parameters = ParameterEmbedding(parameters, width) if parameters else None
+        self.embed_parameters = config.embedding(parameters)
         self.embed_noise = zero_last(mlp(config.noise, width))
         self.embed_level = level_embedding(config)
         self.change = state_change(config, channels)

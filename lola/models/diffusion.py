@@ -35,7 +35,7 @@ from lola.models.context import ContextNoise, embed, level_embedding, rollout_la
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.masks import check_window, draw_mask, unknown_mean, valid_mean
 from lola.models.unrolled import SamplerStep
-from lola.nn.embedding import ParameterEmbedding, SineEncoding, mlp
+from lola.nn.embedding import SineEncoding, mlp
 
 
 class NoisyNetwork(nn.Module):
@@ -47,7 +47,7 @@ class NoisyNetwork(nn.Module):
         self.network = network
         modulation = config.network.modulation
         self.embed_noise = nn.Sequential(SineEncoding(modulation), *mlp(modulation, modulation))
-        self.embed_parameters = ParameterEmbedding(parameters, modulation) if parameters else None
+        self.embed_parameters = config.embedding(parameters)
         self.embed_level = level_embedding(config)
 
     @property
@@ -182,7 +182,7 @@ class Diffusion(nn.Module):
         self.config = config
         self.window = window
         network = config.network.build(channels, spatial, modulated=True)
-        backbone = self.backbone(network, config, config.labels(parameters))
+        backbone = self.backbone(network, config, parameters)
         self.denoiser = WindowDenoiser(backbone, config.schedule.build())
         self.change = state_change(config, channels)
 
@@ -198,13 +198,15 @@ class Diffusion(nn.Module):
         return self._mean((q.mean - x).square() / q.var, mask, batch)
 
     def _given(self, batch: Batch, mask: Tensor, generator: SampleGenerator) -> tuple[Tensor, Tensor, Tensor]:
-        """What is denoised, known states with noise, and labels, of a training batch."""
+        """What is denoised, known states with noise, and labels, of a training batch.
+
+        What is denoised where states are known is what the network is given: it cannot know their noise.
+        """
         x = batch.states
         context = ContextNoise.of_training(self.config, x.shape[1:], generator)
         given = context.add(x)
-        if self.change is not None:
-            x = torch.where(mask, x, self.change.to_changes(x, given, mask))
-        return x, given, context.label(batch.parameters)
+        denoised = x if self.change is None else self.change.to_changes(x, given, mask)
+        return torch.where(mask, given, denoised), given, context.label(batch.parameters)
 
     def to_states(self, x: Tensor, mask: Tensor) -> Tensor:
         """The states of windows `(B, C, L, *grid)` as they are denoised; known elements are states."""

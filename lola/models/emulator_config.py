@@ -2,11 +2,14 @@
 
 import abc
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from lola.core.config import Config, DistinctOrNone, Size, Within, added_field, require
 from lola.models.transformer_config import TransformerConfig
 from lola.models.unet_config import UNetConfig
+
+if TYPE_CHECKING:
+    from lola.nn.embedding import ParameterEmbedding
 
 Masks = Literal["published", "forward"]
 Predicts = Literal["state", "change"]
@@ -45,7 +48,9 @@ class EmulatorConfig(Config, abc.ABC):
     network: TransformerConfig | UNetConfig = dataclasses.field(default_factory=TransformerConfig)
 
     def validate(self) -> None:
-        require(self.warm_start != "", "--warm-start must name a kind of emulator or a finished stage")
+        require(
+            self.warm_start != "", "--warm-start must name a kind of emulator, an arm or a finished stage"
+        )
         require(
             self.rollout_noise <= self.context_noise,
             f"--rollout-noise {self.rollout_noise} is above --context-noise {self.context_noise}, the most "
@@ -72,6 +77,13 @@ class EmulatorConfig(Config, abc.ABC):
     def labels(self, parameters: int) -> int:
         """The numbers that the network is told of a sample: `parameters`, and its stride if that is drawn."""
         return parameters + bool(self.strides)
+
+    def embedding(self, parameters: int) -> "ParameterEmbedding | None":
+        """The embedding of these numbers, if there are any; without a stride, that of rollouts is meant."""
+        from lola.nn.embedding import ParameterEmbedding
+
+        labels = self.labels(parameters)
+        return ParameterEmbedding(labels, self.network.modulation, bool(self.strides)) if labels else None
 
     def training_states(self, window: int) -> int:
         """The states of a training sample, of windows of `window` states."""

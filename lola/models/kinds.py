@@ -68,7 +68,7 @@ class EmulatorKind:
     """A kind of emulator.
 
     Arguments:
-        name: Its name in tables, folders and options; no other kind's name starts with it.
+        name: Its name in tables, folders and options.
         title: Its name for people.
         config: The class of its configurations.
         stochastic: Whether members of an ensemble differ.

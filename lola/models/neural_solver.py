@@ -23,7 +23,6 @@ from lola.models.context import ContextNoise, embed, level_embedding, rollout_la
 from lola.models.masks import check_window, draw_mask, unknown_mean, valid_mean
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.rollout_loss import complete_windows
-from lola.nn.embedding import ParameterEmbedding
 
 
 class NeuralSolver(nn.Module):
@@ -44,12 +43,9 @@ class NeuralSolver(nn.Module):
         check_window(window)
         self.config = config
         self.window = window
-        parameters = config.labels(parameters)
-        modulated = parameters > 0 or config.context_noise > 0
+        modulated = config.labels(parameters) > 0 or config.context_noise > 0
         self.network = config.network.build(channels, spatial, modulated=modulated)
-        self.embed_parameters = (
-            ParameterEmbedding(parameters, config.network.modulation) if parameters else None
-        )
+        self.embed_parameters = config.embedding(parameters)
         self.embed_level = level_embedding(config)
         self.change = state_change(config, channels)
 

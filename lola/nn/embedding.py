@@ -42,15 +42,16 @@ def zero_last(layers: nn.Sequential) -> nn.Sequential:
 
 
 class ParameterEmbedding(nn.Sequential):
-    """An `mlp` of parameters `(B, P)`; those that are missing at the end are 0."""
+    """An `mlp` of parameters `(B, P)`, of which the last `optional` ones may be missing and are 0 then."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, optional: int = 0) -> None:
         super().__init__(*mlp(inputs, outputs))
-        self.inputs = inputs
+        self.inputs, self.optional = inputs, optional
 
     def forward(self, parameters: Tensor) -> Tensor:
         missing = self.inputs - parameters.shape[-1]
-        return super().forward(F.pad(parameters, (0, missing)) if missing else parameters)
+        padded = 0 < missing <= self.optional
+        return super().forward(F.pad(parameters, (0, missing)) if padded else parameters)
 
 
 def coordinates(shape: Sequence[int], device: torch.device) -> Tensor:

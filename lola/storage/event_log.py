@@ -260,7 +260,7 @@ def last_status(folder: AnyPath) -> Status | None:
     end = content.rfind(b"\n") + 1
     while (start := content.rfind(STATUS_PREFIX, 0, end)) >= 0:
         event = _parse(content[start : content.index(b"\n", start) + 1])
-        if event is not None:
+        if event is not None and event["kind"] == "status":  # else of a line that a corrupt byte has joined
             return event["status"]
         end = start
     return None

@@ -50,7 +50,8 @@ class TrainingConfig(Config):
     Arguments:
         steps: Global steps.
         minutes: Minutes of training, in place of `steps`: as many steps as fit, by a throughput that is
-            measured on this machine before anything is trained, and recorded under the storage root.
+            measured on this machine before anything is trained, and recorded under the storage root. What
+            changes the time of a step or of a report, such as `workers` or `report_every`, changes them.
         batch_size: Samples per global step, over all workers.
         optimizer: The optimiser.
         warmup: Steps of linear warm-up.

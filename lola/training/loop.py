@@ -104,8 +104,7 @@ def train(
     objectives = {"valid/loss": objective, "valid/loss_ema": Objective(averaged) if averaged else None}
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
         seed_process(config.seed, "dropout", step, rank)
-        values, norm = take_step(objective, optimizer, batch, keys, config, step, device, world)
-        finite = bool(norm.isfinite())
+        values, norm, finite = take_step(objective, optimizer, batch, keys, config, step, device, world)
         if finite and average is not None:
             average.update(model, position.step - position.skipped)
         position = Position(step + 1, position.skipped + (not finite))
@@ -173,18 +172,19 @@ def take_step(
     step: int,
     device: torch.device,
     world: int = 1,
-) -> tuple[dict[str, Tensor], Tensor]:
+) -> tuple[dict[str, Tensor], Tensor, bool]:
     """Change the weights by the gradient of a batch, unless that is not finite.
 
     Returns:
-        This worker's own means of loss and diagnostics, and the gradient's norm.
+        This worker's own means of loss and diagnostics, the gradient's norm, and whether it is finite.
     """
     values = _gradient(objective, batch, keys, config, device, world)
     norm = nn.utils.clip_grad_norm_(objective.parameters(), config.clip)
-    if bool(norm.isfinite()):
+    finite = bool(norm.isfinite())  # the one wait for the device in a step
+    if finite:
         _apply(optimizer, config, step)
     optimizer.zero_grad(set_to_none=True)
-    return values, norm
+    return values, norm, finite
 
 
 def _gradient(

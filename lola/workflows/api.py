@@ -306,7 +306,7 @@ def run_sweep(preset: str = "mini", system: str = "euler", **options: Any) -> An
     """Run a sweep to its end, from wherever an earlier call left it.
 
     Arguments:
-        preset: `mini`, `smoke` or `paper`: `lola/workflows/presets.py` has them.
+        preset: `mini`, `smoke`, `study` or `paper`: `lola/workflows/presets.py` has them.
         system: The physical system: a name, a dataset of `well`, the folder of a dataset or a description
             file.
         **options: Fields of `lola.workflows.sweep.SweepConfig`, such as `latent_channels`, `seeds`, `arms`,

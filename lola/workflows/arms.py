@@ -48,7 +48,7 @@ class EmulatorArmConfig(Config):
         )
         name = self.name.lower()
         require(
-            name not in TAKEN and name.removesuffix("_ema") not in KINDS and not name.endswith("_ema"),
+            name not in TAKEN and name not in KINDS and not name.endswith("_ema"),
             f"--name {self.name} stands for something else in tables; choose another one",
         )
         require(
@@ -242,10 +242,13 @@ def _check_distinct(found: Sequence[Candidate], config: "SweepConfig") -> None:
     titles = [*(kind.title for kind in KINDS.values()), *(one.kind.title for one in found if one.described)]
     alike = [title for title in titles if titles.count(title) > 1]
     require(not alike, f"--arms: the title {alike[0] if alike else ''} is of two; choose another one")
-    seed = {"seed": 0} if config.seeds else {}  # minutes stand for steps that are not known yet
+    seed = {"seed": 0} if config.seeds else {}
     recipes: dict[tuple, str] = {}
     for one in found:
-        training = one.training.to_json() | seed | {"minutes": one.training.minutes}
+        minutes = one.training.minutes
+        training = (
+            one.training.to_json() | seed | ({} if minutes is None else {"steps": f"{minutes} minutes"})
+        )
         for n in one.channels:
             recipe = n, type(one.model).__name__, repr(one.model.to_json()), repr(training)
             other = recipes.setdefault(recipe, one.name)

@@ -244,9 +244,7 @@ class SweepPlan(BasePlan[SweepConfig]):
             scored = "persistence" if subject == "autoencoded_persistence" else subject
             return config.replace(sampler=None, subject=scored, precision="float32", stochastic=False)
         stochastic = subject.kind.stochastic
-        return config.replace(
-            sampler=None, subject="emulator", precision=config.precision, stochastic=stochastic
-        )
+        return config.replace(sampler=None, subject="emulator", stochastic=stochastic)
 
     def _statistics(self, stage: Stage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)

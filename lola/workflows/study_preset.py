@@ -33,7 +33,7 @@ ADAM = OptimizerConfig(name="adam", learning_rate=1e-3)
 def study(
     system: str = "euler", well: str = "well-study", storage: str | None = None, **files: tuple[str, ...]
 ) -> SweepConfig:
-    """Kinds and recipes of emulators at equal minutes of training, in about two hours on two cores.
+    """Kinds and recipes of emulators at equal minutes of training, in about five hours on two cores.
 
     Euler at 32 x 32 over half of The Well's time span, in four quadrants between periodic boundaries.
     """
@@ -89,8 +89,8 @@ def study(
 def _arms(
     network: TransformerConfig, training: TrainingConfig, recipe: dict[str, Any], unknown: dict[str, Any]
 ) -> tuple[EmulatorArmConfig, ...]:
-    start = training.replace(minutes=START_MINUTES)
-    rest = training.replace(minutes=MINUTES - START_MINUTES)
+    start = training.replace(steps=600, minutes=START_MINUTES)
+    rest = training.replace(steps=400, minutes=MINUTES - START_MINUTES)
     published = training.replace(optimizer=ADAM)
     ensemble = CRPSEnsembleConfig(**recipe, warm_start="solver_start")
     return (

@@ -43,6 +43,10 @@ from lola.workflows.training_time import training_seconds
 
 SHOWN_REMARKS = 5  # on the training set; stats.yaml has more
 SHOWN = 6  # lead times that the example states are pictured at
+GEOMETRIES = {
+    "quadrature": "weights of the grid; a cosine transform along what is not periodic",
+    "published": "all cells alike, spectra as if periodic",
+}
 PICTURE = 256  # points along the longest side of each; finer grids are averaged over blocks
 
 
@@ -160,6 +164,7 @@ def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
         ("Window", f"{config.window} states, stride {config.evaluation.stride}"),
         ("Context", f"{config.evaluation.context} state from state {starts}"),
         ("Ensemble", f"{config.evaluation.members} members"),
+        ("Means over the grid, and spectra", GEOMETRIES[config.evaluation.geometry]),
         ("Autoencoder training", _length(_trainings(map(plan.autoencoder, config.latent_channels)))),
         *([("Emulator training", _length(_trainings(shared)))] if shared else []),
         *_compared(plan),

@@ -168,7 +168,10 @@ class WallClock:
             self._known[record] = timed.recorded(self.root) or self.estimates.get(record)
         throughput = self._known[record]
         if throughput is None:
-            require(self.provisional, f"{name}.minutes: no throughput is recorded in {record}")
+            require(
+                self.provisional,
+                f"{name}.minutes: no throughput is recorded in {record}; run the command, which measures it",
+            )
             records = [each.record(self.root) for each in self.unknown]
             if record not in records:
                 self.unknown.append(timed)
@@ -254,7 +257,8 @@ def describe_steps(plan: "BasePlan") -> Iterator[str]:
 
 
 def cores() -> int:
-    return os.cpu_count() or 1
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @functools.cache

@@ -65,3 +65,9 @@ class Source:
         conflict = Transfer.between(source.state_dict(), target.state_dict()).conflict
         name = self.folder.name
         require(not conflict, f"--{self.option}.warm-start {name} is of another network: {conflict}")
+        source, target = (getattr(one, "predicts", None) for one in (self.model, model))
+        require(
+            source == target,
+            f"--{self.option}.warm-start {name} predicts the {source}, and its weights make no {target}; "
+            "choose the same --predicts",
+        )

@@ -53,8 +53,8 @@ def calibration(scores: Aggregates) -> Iterator[Section]:
             "How often the truth has each rank among the members, point by point, on all trajectories and of "
             "all training seeds. With a calibrated ensemble "
             "all ranks are equally frequent; an overconfident one has peaks at both ends. The reliability "
-            "index is the sum of the differences from equal shares, averaged over fields: 0 at best, and of "
-            "a calibrated ensemble scored on so few trajectories what stands in parentheses.",
+            "index is the sum of the differences from equal shares, averaged over fields: 0 at best; in "
+            "parentheses what chance alone gives so few trajectories, given how much they differ.",
             plain=_reliability(main.reliability),
             chart=binned_chart(
                 main.spectra, "rank_histogram", Axis("rank of the truth"), Axis("share"), scores.system.shown

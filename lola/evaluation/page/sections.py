@@ -152,8 +152,9 @@ def significance(scores: Aggregates) -> Iterator[Section]:
             note=""
             if not title
             else "Difference: the mean over trajectories with its 95 % paired bootstrap "
-            "interval, over trajectories and, of several training seeds, over these. Relative: as a share of "
-            "the rival's error. Better on: trajectories on which the method, averaged over its seeds, is "
+            "interval, over trajectories and, where both have the same number of training seeds, over these. "
+            "Relative: as a share of the rival's error. Better on: trajectories on which the method, "
+            "averaged over its seeds, is "
             "better. p: Wilcoxon's signed-rank test over trajectories (SciPy), of the models at hand, "
             "corrected for the number of rows by Holm's method.",
         )
@@ -250,8 +251,8 @@ def conditioning(scores: Aggregates) -> Iterator[Section]:
             "contexts",
             "Accuracy by context",
             "VRMSE of emulators in latent space by the number of known states, averaged over compression "
-            "rates; 95 % intervals over trajectories. The paper's numbers are its Table 7, which does not "
-            "name its rates.",
+            "rates that have the same training seeds; 95 % intervals. The paper's numbers are its Table 7, "
+            "which does not name its rates.",
             plain=context_table(finest, scores.system.ranges, scores.system.name),
         )
     observed = with_observations(scores)

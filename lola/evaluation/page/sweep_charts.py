@@ -27,7 +27,7 @@ AXES = {
     "vrmse_member": Axis("VRMSE of single members", log=True),
     "crps_relative": Axis("CRPS over the deviation of the truth", log=True),
     RATIO: Axis("spread / skill", marks=[(1, "")]),
-    "coverage_90": Axis("coverage of the 90 % interval", marks=[(0.9, "")]),
+    "coverage_90": Axis("coverage of the 90 % interval"),
     "energy_block_relative": Axis("energy score of blocks over the deviation of the truth", log=True),
     "correlation": Axis("correlation of the ensemble's mean with the truth"),
     "anomaly_correlation": Axis("anomaly correlation of the ensemble's mean with the truth"),

@@ -14,7 +14,9 @@ from lola.evaluation.page.findings import findings
 from lola.evaluation.page.page import Page, Section
 from lola.evaluation.page.terms import terms
 from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.lead_times import in_sentence
 from lola.evaluation.tables.speed import Timing, speed_table
+from lola.models.kinds import shown_kinds
 
 
 def make_page(
@@ -78,12 +80,16 @@ def _sections(
 def _guided(scores: Aggregates) -> Iterator[str]:
     """VRMSE with and without observations, by range of lead times."""
     table = sections.with_observations(scores)
-    for (rate, name), rows in table.groupby(["compression", "range"], sort=False):
-        without = rows.loc[rows["guidance"] == "", "value"].min()
+    alike = ["model", "compression", "context", "range"]
+    for (model, rate, _, name), rows in table.groupby(alike, sort=False):
+        unguided = rows.loc[rows["guidance"] == "", "value"]
+        method = in_sentence(shown_kinds()[model].title)
         for _, row in rows[rows["guidance"] != ""].iterrows():
+            without = f", without {unguided.min():.3f}" if len(unguided) else ""
             yield (
-                f"With observations ({row['guidance']}) the VRMSE at {rate:.4g}× over lead times "
-                f"{str(name).replace('-', '–')} is {row['value']:.3f}, without {without:.3f}."
+                f"With observations ({row['guidance']}) the VRMSE of {method} "
+                f"at {rate:.4g}× over lead times {str(name).replace('-', '–')} is "
+                f"{row['value']:.3f}{without}."
             )
 
 
@@ -126,9 +132,9 @@ def demo_limits(
             "trajectories alone, and say nothing of another training."
         )
         trainings = (
-            f"{seeds} trainings per emulator, on one training of each autoencoder: few to know how much "
-            "another seed would change, which makes intervals wide, and nothing of other autoencoders. Tests "
-            "compare the models at hand."
+            f"Up to {seeds} trainings per emulator, on one training of each autoencoder: few to know how "
+            "much another seed would change, which makes intervals wide, and nothing of other autoencoders. "
+            "Tests compare the models at hand."
         )
     return [
         f"{train_trajectories:,} training trajectories on a grid of {size} are few. The published study "
@@ -136,8 +142,8 @@ def demo_limits(
         "With little data emulators overfit, more so in a strongly compressed space.",
         f"{test_trajectories:,} test trajectories were scored. {intervals}",
         trainings,
-        f"{training_steps:,} optimiser steps per emulator; the study took 262,144. The ranking of methods "
-        "may change with more training.",
+        f"At most {training_steps:,} optimiser steps per emulator; the study took 262,144. The ranking of "
+        "methods may change with more training.",
         "A coarse grid has few fine scales. The same compression rate loses less detail on a larger grid, "
         "and its bands of wavenumbers are different ones.",
     ]

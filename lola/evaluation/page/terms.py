@@ -23,7 +23,8 @@ TERMS = (
      "better. Not the skill score above, of which more is better.", "0"),
     ("spread over skill", "Deviation of the members, corrected for their number, over the error of their "
      "mean.", "1; below, the ensemble is overconfident"),
-    ("coverage", "Share of true values inside of the ensemble's 50 % or 90 % interval.", "0.5 or 0.9"),
+    ("coverage", "Share of true values inside of the ensemble's 50 % or 90 % interval.", "0.5 or 0.9, but "
+     "of M members (M - 1) / (M + 1) at most"),
     ("interval score", "Width of that interval, plus a penalty for true values outside of it.", "0"),
     ("reliability index", "Sum over ranks of the difference between how often the truth has a rank among "
      "the members and how often it should.", "0, and of few trajectories what chance gives"),

@@ -23,14 +23,17 @@ def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) ->
     """
     rows = errors[errors["model"].isin(shown_kinds()) & (errors["space"] == "latent")]
     rows = rows[(rows["guidance"] == "") & (rows["metric"] == "vrmse")]
-    # What has one rate for all is averaged over it: a trajectory is resampled with all its rates.
+    # What has one rate for all is averaged over it: a trajectory is resampled with all its rates, of the
+    # training seeds that all of them have.
     keys = [key for key in METHOD if key != "compression"]
     names = [name_range(bounds) for bounds in ranges]
     found = [
         dict(zip([*keys, "range"], key, strict=True))
         | {"compression": 0.0}
         | estimate_means(
-            group.pivot_table("value", "training_seed", "trajectory", dropna=False).to_numpy(dtype=float)
+            _common_seeds(group)
+            .pivot_table("value", "training_seed", "trajectory", dropna=False)
+            .to_numpy(dtype=float)
         )
         for key, group in rows.groupby([*keys, "range"])
         if key[-1] in names
@@ -53,3 +56,9 @@ def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) ->
             row[f"paper, {where.replace('-', '–')}"] = "–" if value is None else f"{value:.3f}"
         shown.append(row)
     return pd.DataFrame(shown)
+
+
+def _common_seeds(errors: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the training seeds that all rates have."""
+    rates = errors.groupby("training_seed")["compression"].nunique()
+    return errors[errors["training_seed"].map(rates) == errors["compression"].nunique()]

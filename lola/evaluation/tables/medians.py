@@ -13,8 +13,8 @@ from lola.evaluation.tables.lead_times import COLUMNS, Range, name_range, sort_m
 def median_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
     """The medians of a metric by method and range, as a `lead_time_table` of the metric `<metric>_median`.
 
-    They are of errors that each trajectory has over a range, averaged over training seeds. A trajectory that
-    is not finite is worse than any other, so that a method is unstable if half of them are lost.
+    They are of errors that each trajectory has over a range; those of training seeds are averaged. A
+    trajectory that is not finite is worse than any other: a method is unstable if half of them are lost.
 
     Arguments:
         errors: `trajectory_errors`.

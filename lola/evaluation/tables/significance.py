@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from scipy.stats import wilcoxon
+from scipy.stats import rankdata, wilcoxon
 
 from lola.evaluation.tables.bootstrap import LEVELS, bootstrap_weights, resample_seeds, weighted_means
 from lola.evaluation.tables.cells import METHOD, Cells, CellTable
@@ -43,7 +43,7 @@ from lola.models.kinds import shown_kinds
 ERRORS = [*METHOD, "metric", "range", "training_seed", "trajectory", "value"]
 COLUMNS = [
     *("model", "space", "compression", "solver_steps", "rival", "metric", "range"),
-    *("difference", "low", "high", "relative", "wins", "trajectories", "seeds", "rival_seeds", "p"),
+    *("difference", "low", "high", "relative", "wins", "better", "trajectories", "seeds", "rival_seeds", "p"),
     *("p_holm", "attainable"),
 ]
 SIGNIFICANT = 0.05
@@ -112,8 +112,9 @@ def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> 
     Returns:
         A row per emulator, rival (such as `neural solver`, `neural solver in pixel space`) and range with
         `difference, low, high` (negative where the emulator is better), `relative` to the rival's mean,
-        `wins` of the emulator over `trajectories`, the numbers of `seeds` that both are means of, and the
-        test's `p`, `p_holm` over all rows, and `attainable`, the least that `p_holm` can be.
+        `wins` of the emulator over `trajectories`, whether it is `better` by the test's ranks, the numbers of
+        `seeds` that both are means of, and the test's `p`, `p_holm` over all rows, and `attainable`, the
+        least that `p_holm` can be.
     """
     errors = errors[errors["metric"] == metric]
     scores: dict[tuple, dict[str, pd.DataFrame]] = {}
@@ -148,7 +149,9 @@ def compare(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     count = one.shape[1]
     result = {
         "difference": np.nan, "low": np.nan, "high": np.nan, "relative": np.nan,
-        "wins": int((ranked < 0).sum()), "trajectories": count, "seeds": seeds[0], "rival_seeds": seeds[1],
+        "wins": int((ranked < 0).sum()), "trajectories": count,
+        "better": bool((np.sign(ranked) * rankdata(np.abs(ranked))).sum() < 0),
+        "seeds": seeds[0], "rival_seeds": seeds[1],
         "p": float(wilcoxon(ranked).pvalue) if ranked.any() else 1.0,
     }  # fmt: skip
     if finite.all():

@@ -114,7 +114,7 @@ def test_the_description_is_part_of_the_identity_and_statistics_are_not():
         ("spectrum_ranges: [[1, 7]]", True, False),
         ("bounds: {a: [0, null]}", True, False),
         ("conserved: {mass: {channels: [a]}}", True, False),
-        ("geometry: {y: chebyshev}", False, False),
+        ("geometry: {y: chebyshev}", True, False),
         ("starts: [3]", False, False),  # of the configurations of evaluations
         ("stride: 2", False, False),  # likewise, and of emulators
     ],
