@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import json
 import math
 import re
 import shutil
@@ -76,8 +77,8 @@ def initial(well):
 def config(root, initial):
     def build(what="diffusion", **options):
         (folder,) = (root / "emulators").glob(f"euler-{what}-*")
-        options = {"members": 2, "stride": 2, "sampler": SAMPLER, **options}
-        return EnsembleConfig(emulator=folder.name, initial=str(initial), storage=str(root), **options)
+        options = {"members": 2, "stride": 2, "sampler": SAMPLER, "storage": str(root), **options}
+        return EnsembleConfig(emulator=folder.name, initial=str(initial), **options)
 
     return build
 
@@ -209,6 +210,19 @@ def test_states_are_as_many_as_the_file_has(config):
     assert open_ensemble(config(start=1, stride=None)).states == 4
     assert open_ensemble(config(start=5, backward=True)).states == 2
     assert open_ensemble(config(start=20, states=50)).states == 50
+
+
+def test_the_stride_is_that_of_the_training(config, root, tmp_path):
+    shutil.copytree(root, tmp_path / "root")
+    (manifest,) = (tmp_path / "root" / "emulators").glob("euler-diffusion-*/manifest.json")
+    content = json.loads(manifest.read_text())
+    content["config"]["stride"] = 3
+    manifest.write_text(json.dumps(content))
+    assert open_ensemble(config(stride=None, storage=str(tmp_path / "root"))).stride == 3
+    with pytest.raises(
+        ConfigError, match=r"--stride 2: .* was trained on states 3 steps apart; leave it out"
+    ):
+        open_ensemble(config(stride=2, storage=str(tmp_path / "root")))
 
 
 @pytest.mark.parametrize(

@@ -281,3 +281,29 @@ def test_guidance_observes_states_where_changes_are_denoised(batch):
     mask, seen = context_mask(batch.states, 2), Seen()
     emulator.window(batch.states, mask, batch.parameters, SampleGenerator(KEYS), observed=seen)
     torch.testing.assert_close(seen.windows[0], persistence(batch.states, 2, last=False), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", SAMPLED)
+@pytest.mark.parametrize("predicts", ["state", "change"])
+def test_known_states_are_denoised_to_what_the_network_is_given(kind, predicts, batch):
+    """Their noise cannot be known: a target without it would dominate the loss over all states."""
+    model = build(kind, context_noise=0.5, predicts=predicts, masks="forward")
+    mask = context_mask(batch.states, 1)
+    denoised, given, _ = model._given(batch, mask, SampleGenerator(KEYS))
+    known = mask.expand_as(given)
+    torch.testing.assert_close(denoised[known], given[known])
+    assert (given - batch.states)[known].abs().max() > 0.01
+    if predicts == "state":
+        torch.testing.assert_close(denoised[~known], batch.states[~known])
+
+
+def test_too_few_parameters_are_no_stride(kind, batch):
+    known, mask = batch.states, context_mask(batch.states, 1)
+    sampled = {"sampler": SamplerConfig(steps=1).build} if kind in SAMPLED else {}
+    for strides in ((), (1, 2)):
+        model = build(kind, strides=strides)
+        model.predict(known, mask, batch.parameters, SampleGenerator(KEYS), **sampled)
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            model.predict(
+                known, mask, batch.parameters[:, : 2 - len(strides)], SampleGenerator(KEYS), **sampled
+            )

@@ -180,3 +180,9 @@ def test_an_ensemble_starts_with_the_weights_of_the_solver(warm, tmp_path, well)
     lines = [event.get("text", "") for _, event in read_events(stage.folder)]
     (line,) = (line for line in lines if "starts from" in line)
     assert f"parameters of {stages['neural_solver'].name}; 4 new (embed_noise.0.weight" in line
+
+
+def test_changes_and_states_do_not_start_from_each_other(warm, tmp_path, well):
+    changes = warm.replace(crps_ensemble=warm.crps_ensemble.replace(predicts="change"))
+    with pytest.raises(ConfigError, match="predicts the state, and its weights make no change; choose the"):
+        SweepPlan(changes, tmp_path, well).trials  # noqa: B018

@@ -55,3 +55,13 @@ def test_contexts_are_averaged_over_rates_beside_the_papers():
     assert rows["Diffusion", "1"] == ("0.300 (0.300–0.300)", "0.300 (0.300–0.300)", "0.085", "0.204")
     assert rows["Diffusion", "2"][2] == "0.074"
     assert rows["Neural solver", "1"][2:] == ("0.108", "0.266")
+
+
+def test_contexts_are_of_the_seeds_that_all_rates_have():
+    parts = [
+        tidy([[value] * 3] * 2, compression=rate, training_seed=seed)
+        for rate, seed, value in ((10.0, 0, 0.2), (40.0, 0, 0.4), (40.0, 1, 0.9))
+    ]
+    errors = trajectory_errors(pa.concat_tables(parts), ["vrmse"], [(1, None)])
+    table = context_table(errors, [(1, None)], "euler")
+    assert table["1–end"].item() == "0.300 (0.300–0.300)"

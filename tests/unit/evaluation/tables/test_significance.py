@@ -134,3 +134,12 @@ def test_every_kind_is_compared_with_those_before_it_in_the_table():
         ("crps_ensemble", "neural solver in pixel space"): -1.2,
         ("crps_ensemble", "diffusion"): -0.1,
     }
+
+
+def test_the_better_one_has_the_larger_ranks_not_the_most_wins():
+    """33 small losses and 31 large wins of 64: significant, in favour of the method."""
+    differences = np.concatenate([np.linspace(0.001, 0.01, 33), -np.linspace(1, 2, 31)])
+    found = compare(differences + 3, np.full(64, 3.0))
+    assert (found["wins"], found["better"]) == (31, True)
+    assert found["p"] < 0.01
+    assert not compare(np.full(64, 3.0), differences + 3)["better"]
