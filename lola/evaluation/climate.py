@@ -1,6 +1,7 @@
 """The climate that anomalies are taken from: the mean of training trajectories at the same time."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,10 +30,12 @@ class Climate:
 
     means: dict[int, np.ndarray]
 
-    def at(self, start: int, config: EvaluationConfig, length: int) -> Tensor:
-        """The climate at `length` lead times after a start, with shape `(C, length, *grid)`."""
+    def at(self, start: int, config: EvaluationConfig, length: int, channels: Sequence[int]) -> Tensor:
+        """The climate of some channels at `length` lead times after a start, `(channels, length, *grid)`."""
         first = max(each for each in self.means if (start - each) % config.stride == 0)
-        means = self.means[first]
+        means = self.means[first][list(channels)]
+        if means.shape[1] == 1:  # large: it must not be copied for every lead time
+            return torch.from_numpy(means).expand(-1, length, *means.shape[2:])
         places = (start - first) // config.stride + config.context + np.arange(length)
         return torch.from_numpy(means[:, places.clip(max=means.shape[1] - 1)])
 

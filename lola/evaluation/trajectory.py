@@ -154,7 +154,7 @@ def evaluate_trajectory(
     valid = None if valid is None else valid[0, 0]
     eps = EPS * (space.standardise.variances() if config.eps == "relative" else torch.ones(len(truth)))
     axes = axes_of(split, trajectory) if config.geometry == "quadrature" else ()
-    mean = None if climate is None else climate.at(start, config, future.shape[1])[evolving]
+    mean = None if climate is None else climate.at(start, config, future.shape[1], evolving)
     against = Truth(known, targets, mean, valid, axes, eps[evolving])
     scored = score_prediction(predicted, against, evolving, max(1, config.chunk // predicted.members))
     domain = Domain.of(truth, split.system.dimensions, axes, valid)

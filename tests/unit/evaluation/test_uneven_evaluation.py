@@ -98,13 +98,13 @@ def test_the_climate_is_the_mean_of_training_states_at_the_same_time(well):
     indices = range(len(training.trajectories))
     for start in config.starts:
         length = len(range(start + 8, split.trajectories[0].steps, 4))
-        found = climate.at(start, config, length)
+        found = climate.at(start, config, length, range(5))
         states = [training.read(i, start + 8, training.steps, 4).numpy() for i in indices]
         expected = np.mean(states, 0)
         torch.testing.assert_close(found, torch.from_numpy(expected), rtol=1e-5, atol=1e-6)
     scores = scored(split, 2, climate, starts=config.starts, context=2)
     u, v = split.read(0, 14, 15)[0, 0].numpy(), split.read(0, 6, 7)[0, 0].numpy()
-    c = climate.at(2, config, 2)[0, 1].numpy()
+    c = climate.at(2, config, 2, [0])[0, 1].numpy()
     expected = np.sum((u - c) * (v - c)) / np.sqrt(np.sum((u - c) ** 2) * np.sum((v - c) ** 2))
     assert value(scores.metrics, "anomaly_correlation", "energy", 8) == pytest.approx(expected, rel=1e-4)
     assert "valid" not in scored(split, 2).metrics["metric"].to_pylist()
@@ -118,13 +118,14 @@ def test_trajectories_that_end_leave_the_climate(well, monkeypatch):
     ]
     short = dataclasses.replace(training, trajectories=tuple(refs))
     config = EvaluationConfig(subject="persistence", stride=4)
-    late = mean_states(short, config).at(0, config, 4)
+    late = mean_states(short, config).at(0, config, 4, range(5))
     rest = np.mean([training.read(i, 12, 13)[:, 0].numpy() for i in range(1, len(refs))], 0)
     np.testing.assert_allclose(late[:, 2], rest, rtol=1e-5, atol=1e-6)
     # Large grids: times are averaged as well
     monkeypatch.setattr("lola.evaluation.climate.KEPT_BYTES", 1)
-    pooled = mean_states(training, config).at(0, config, 3)
+    pooled = mean_states(training, config).at(0, config, 3, range(5))
     assert torch.equal(pooled[:, 0], pooled[:, 2])
+    assert pooled.stride(1) == 0  # one time in memory
     everything = np.mean([training.read(i, 0, training.steps, 4).numpy() for i in range(len(refs))], (0, 2))
     np.testing.assert_allclose(pooled[:, 0], everything, rtol=1e-5, atol=1e-6)
 
