@@ -128,13 +128,13 @@ def test_any_log_survives_several_changed_bytes_and_a_cut(folder, events, data):
     require_readable(folder, bytes(content[:first]), lines, whole, intact)
 
 
-def test_a_status_that_is_joined_to_another_event_is_no_status(folder):
-    event_log = EventLog(folder)
+def test_a_status_that_is_joined_to_another_event_is_no_status(tmp_path):
+    event_log = EventLog(tmp_path)
     event_log.status("RUNNING")
     event_log.status("FAILED", "killed")
     event_log.metrics(3, {"loss": 1.0})
-    path = event_log_path(folder)
+    path = event_log_path(tmp_path)
     first, second, third = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + second[:-1] + third)
-    assert [event["kind"] for _, event in read_events(folder)] == ["status", "metrics"]
-    assert last_status(folder) == "RUNNING"
+    assert [event["kind"] for _, event in read_events(tmp_path)] == ["status", "metrics"]
+    assert last_status(tmp_path) == "RUNNING"
