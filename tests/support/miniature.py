@@ -125,7 +125,6 @@ def emulate_briefly(config: Any, root: Path, well: Path, folder: Path, films: bo
         members=min(config.members, 2),
         sampler=config.sampler.replace(steps=2),
         states=config.states or 2,
-        stride=config.stride or 2,
     )
     check = functools.partial(check_film, config.film)
     path = write_ensemble(settings, folder / "ensemble.hdf5", check=check)

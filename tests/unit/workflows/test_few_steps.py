@@ -79,11 +79,12 @@ def test_the_size_of_changes_is_that_of_the_training_set(sweep, tmp_path, well):
 # heavyball warns of its own treatment of learning rates
 @pytest.mark.filterwarnings("ignore:Learning rate changed")
 def test_few_step_diffusion_is_trained_and_scored(few, tmp_path, well, monkeypatch):
-    """With changes predicted from noisy contexts, from a teacher that does neither."""
+    """With changes predicted from noisy contexts, from a teacher whose contexts have no noise."""
     run_inline(monkeypatch)
     plan = plan_of(tmp_path, well)
     student = few.shortcut.replace(predicts="change", context_noise=0.1, rollout_noise=0.05, consistency=0.5)
     options = {"emulators": few.emulators, "shortcut": student, "pixel": None, "solver_steps": (2,)}
+    options |= {"diffusion": plan.config.diffusion.replace(predicts="change")}
     plan = SweepPlan(plan.config.replace(**options), tmp_path, well)
     (stage,) = (trial.steps[0].stage for trial in plan.evaluations if "shortcut" in trial.name)
     for step in plan.towards(stage).steps:

@@ -112,7 +112,7 @@ ACCEPTED: dict[str, tuple[object, ...]] = {
 }
 """Extreme values that must work, by class and field."""
 
-LATER = ("Emulation.start", "Emulation.trajectories", "FilmConfig.trajectory")
+LATER = ("Emulation.start", "Emulation.stride", "Emulation.trajectories", "FilmConfig.trajectory")
 """Those that are refused once the initial file is open."""
 
 NAMES = (("density", "density"), ())
