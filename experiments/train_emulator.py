@@ -33,8 +33,7 @@ class Emulators(SweepConfig):
         if self.space == "pixel":
             require(
                 self.pixel is not None,
-                f"this preset has no emulator of {self.system} in pixel space: a window in three dimensions "
-                "has too many patches for a transformer; use --space latent",
+                f"no emulator of {self.system} in pixel space (too many patches in 3d); use --space latent",
             )
             assert self.pixel is not None
             pixel = require_kind(self.pixel).option

@@ -33,7 +33,7 @@ ADAM = OptimizerConfig(name="adam", learning_rate=1e-3)
 def study(
     system: str = "euler", well: str = "well-study", storage: str | None = None, **files: tuple[str, ...]
 ) -> SweepConfig:
-    """Kinds and recipes of emulators at equal minutes of training, in about five hours on two cores.
+    """Kinds and recipes of emulators at equal minutes of training, in hours on two cores (see `--plan`).
 
     Euler at 32 x 32 over half of The Well's time span, in four quadrants between periodic boundaries.
     """
