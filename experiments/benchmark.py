@@ -1,19 +1,22 @@
 """Measure how fast the platform is on this machine."""
 
 import json
+from collections.abc import Callable
 
 from benchmarks import configs
 from benchmarks.measure import measure, new_folder, result_files
 
 from lola.core.cli import launch
+from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.transformer_config import TransformerConfig
+from lola.simulate.euler import EulerConfig
 from lola.workflows import presets
 
 
 def training() -> configs.TrainingBenchmark:
     """The training step of the `mini` preset's networks, and of wider ones."""
-    config = presets.mini()
-    transformer = config.neural_solver.network.replace(dropout=0.0)
-    return configs.TrainingBenchmark(autoencoder=config.autoencoder, transformer=transformer)
+    autoencoder, solver = _mini()
+    return configs.TrainingBenchmark(autoencoder=autoencoder, transformer=solver.replace(dropout=0.0))
 
 
 def data() -> configs.DataBenchmark:
@@ -25,10 +28,26 @@ def data() -> configs.DataBenchmark:
 
 def emulation() -> configs.EmulationBenchmark:
     """Seconds per state of simulator, neural solver and diffusion, with the `mini` preset's networks."""
+    autoencoder, solver = _mini()
     config = presets.mini()
-    codec = config.autoencoder.replace(latent_channels=32)
-    networks = {"latent": config.diffusion.network, "pixel": config.pixel.network}
-    return configs.EmulationBenchmark(autoencoder=codec, **networks, simulation=config.simulation)
+    assert config.pixel
+    assert isinstance(config.pixel.network, TransformerConfig)
+    assert isinstance(config.simulation, EulerConfig)
+    return configs.EmulationBenchmark(
+        autoencoder=autoencoder.replace(latent_channels=32),
+        latent=solver,
+        pixel=config.pixel.network,
+        simulation=config.simulation,
+    )
+
+
+def _mini() -> tuple[AutoencoderConfig, TransformerConfig]:
+    """The networks of the `mini` preset's latent neural solver."""
+    config = presets.mini()
+    network = config.neural_solver.network
+    assert isinstance(config.autoencoder, AutoencoderConfig)
+    assert isinstance(network, TransformerConfig)
+    return config.autoencoder, network
 
 
 def main(config: configs.Benchmark | configs.SchedulingBenchmark) -> None:
@@ -41,10 +60,11 @@ def main(config: configs.Benchmark | configs.SchedulingBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    configurations = {
+    configurations: dict[str, Callable[..., configs.Benchmark | configs.SchedulingBenchmark]] = {
         "training": training,
         "data": data,
         "emulation": emulation,
         "metrics": configs.MetricsBenchmark,
+        "scheduling": configs.SchedulingBenchmark,
     }
-    launch(main, configurations | {"scheduling": configs.SchedulingBenchmark}, default="training")
+    launch(main, configurations, default="training")

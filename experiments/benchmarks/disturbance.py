@@ -65,16 +65,16 @@ def measure_disturbances(
     os.environ.update(SETTINGS | QUICK | {"RAY_TMPDIR": str(root)})
     for split in ("train", "valid"):
         write_well(root / "well", EULER, 0.0, 21, 16, split)
-    alone, log = _stage(root, "undisturbed")
-    _train_alone(_run(alone, root, log, config))
+    alone, steps = _stage(root, "undisturbed")
+    _train_alone(_run(alone, root, steps, config))
     rows = []
     for scenario in config.scenarios:
-        stage, log = _stage(root, scenario)
+        stage, steps = _stage(root, scenario)
         with _nodes(1 if scenario == "node gained" else 2) as cluster, ThreadPoolExecutor(1) as thread:
-            training = thread.submit(run_training, _run(stage, root, log, config))
-            _disturb(scenario, cluster, training, log, config)
+            training = thread.submit(run_training, _run(stage, root, steps, config))
+            _disturb(scenario, cluster, training, steps, config)
             training.result()
-        rows.append({"scenario": scenario} | _losses(log) | _deviation(stage.folder, alone.folder))
+        rows.append({"scenario": scenario} | _losses(steps) | _deviation(stage.folder, alone.folder))
         log(json.dumps(rows[-1]))
     return rows
 
@@ -148,13 +148,13 @@ def _watched(
     model: AutoencoderConfig, sizes: dict[str, int], datasets: Datasets, log: Path, pace: float
 ) -> Setup:
     """What is trained; with a loss that logs every step where Ray Train trains it."""
-    sources = [
+    training, validation = (
         WellWindows(split, Standardisation(split.system), 1, 1, None)
         for split in (datasets.open(EULER, name) for name in ("train", "valid"))
-    ]
+    )
     module = model.build(**sizes)
     if not ray.is_initialized():
-        return Setup(module, *sources)
+        return Setup(module, training, validation)
     context, last = ray.train.get_context(), ray.train.get_checkpoint()
     entry = {
         "pid": os.getpid(),
@@ -174,7 +174,7 @@ def _watched(
         return loss(*arguments)
 
     module.loss = logged  # type: ignore[assignment, method-assign]
-    return Setup(module, *sources)
+    return Setup(module, training, validation)
 
 
 def _entries(log: Path) -> list[dict[str, Any]]:

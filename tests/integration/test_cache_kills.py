@@ -15,7 +15,10 @@ from stages import ROOT, finish_autoencoder
 from sweeps import finish, launch
 from waves import write_dataset
 
+from lola.emulation.encoding import BlockEncoder
+
 pytestmark = pytest.mark.slow
+ENCODER = f"MapBatches({BlockEncoder.__name__})".encode()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def hashes(root: Path) -> dict[str, str]:
 
 def encoders(pid: int) -> list[int]:
     """The processes of a driver's encoders."""
-    return [one for one in below(pid) if b"MapBatches(Encoder)" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    return [one for one in below(pid) if ENCODER in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 def test_a_killed_driver(storage, tmp_path):

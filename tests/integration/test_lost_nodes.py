@@ -20,12 +20,15 @@ from stages import ROOT, finish_autoencoder
 from sweeps import finish, launch
 from waves import write_dataset
 
+from lola.emulation.encoding import BlockEncoder
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.long,
     pytest.mark.filterwarnings("ignore"),  # of processes that Ray leaves to the garbage collector
     pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc"),
 ]
+ENCODER = f"MapBatches({BlockEncoder.__name__})".encode()
 ENCODE = [str(ROOT / "experiments" / "cache_latents.py"), "--variants", "40"]
 EVALUATE = [
     "-c",
@@ -129,7 +132,7 @@ def test_encoding(data, cluster, tmp_path):
     root = copied(data, tmp_path / "disturbed")
     (autoencoder,) = (each.name for each in data.glob("autoencoders/*"))
     process = start([*ENCODE, autoencoder, "--actors", "2"], root, RAY_ADDRESS=cluster.address)
-    before = disturb(cluster, process, lambda: shards(root), b"MapBatches(Encoder)")
+    before = disturb(cluster, process, lambda: shards(root), ENCODER)
     assert not list(root.glob("latents/*/manifest.json"))
     succeed(process)
     assert list(root.glob("latents/*/manifest.json"))
