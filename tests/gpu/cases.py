@@ -5,18 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sources import Single
 from torch import Tensor, nn
 
 from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.description import EULER
+from lola.data.strides import Strides
 from lola.emulation.emulator import Emulator
 from lola.emulation.inference_config import InferenceConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
+from lola.models.emulator_config import EmulatorConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.schedule_config import ScheduleConfig
 from lola.models.shortcut_config import ShortcutConfig
@@ -33,10 +36,11 @@ class Waves(Single):
     Arguments:
         shape: The shape `(C, L, *grid)` of a window.
         parameters: The length `P` of a window's parameters.
+        strides: The strides that windows draw from, if they do: they are one more parameter.
     """
 
-    def __init__(self, shape: tuple[int, ...], parameters: int = 0) -> None:
-        self.shape, self.parameters = shape, parameters
+    def __init__(self, shape: tuple[int, ...], parameters: int = 0, strides: tuple[int, ...] = ()) -> None:
+        self.shape, self.parameters, self.strides = shape, parameters, Strides(1, strides)
 
     def __len__(self) -> int:
         return 24
@@ -48,9 +52,11 @@ class Waves(Single):
             torch.linspace(0, 6.3, size).reshape(-1, *[1] * (len(grid) - axis - 1))
             for axis, size in enumerate(grid)
         )
-        time = torch.arange(states).reshape(-1, *[1] * len(grid))
+        (first,), (stride,) = self.strides.draw(states, [key])
+        time = (first + stride * torch.arange(states)).reshape(-1, *[1] * len(grid))
         states = torch.sin(place + 0.3 * time + phase + index / 4)
-        return states, torch.full((self.parameters,), index / 24)
+        parameters = torch.full((1, self.parameters), index / 24)
+        return states, self.strides.label(parameters, np.array([stride]))[0]
 
 
 Report = Callable[[int, dict[str, float], Callable[[Path], None]], None]
@@ -77,7 +83,8 @@ class Case:
     @property
     def source(self) -> Waves:
         """What it is trained on."""
-        return Waves(self.shape, self.sizes.get("parameters", 0))
+        strides = self.model.strides if isinstance(self.model, EmulatorConfig) else ()
+        return Waves(self.shape, self.sizes.get("parameters", 0), strides)
 
     def train(
         self,
@@ -129,7 +136,13 @@ CASES = {
     "crps_ensemble": Case(CRPSEnsembleConfig(network=TRANSFORMER), WINDOW, (8, 5, 8, 8)),
     "shortcut": Case(ShortcutConfig(network=TRANSFORMER, consistency=0.5), WINDOW, (8, 5, 8, 8)),
 }
+CHANGE = {"predicts": "change", "context_noise": 0.3}
 OTHERS = {
+    "diffusion-change": Case(DiffusionConfig(network=TRANSFORMER, **CHANGE), WINDOW, (8, 5, 8, 8)),
+    "neural_solver-change": Case(NeuralSolverConfig(network=TRANSFORMER, **CHANGE), WINDOW, (8, 5, 8, 8)),
+    "neural_solver-strides": Case(
+        NeuralSolverConfig(network=TRANSFORMER, strides=(1, 2, 4)), WINDOW, (8, 5, 8, 8)
+    ),
     "crps_ensemble-rollout": Case(
         CRPSEnsembleConfig(network=TRANSFORMER, rollout_windows=2, energy=0.5), WINDOW, (8, 9, 8, 8)
     ),
@@ -170,6 +183,9 @@ EMULATORS = {
     "neural_solver": (NeuralSolverConfig(network=SMALL), ADAMS),
     "crps_ensemble": (CRPSEnsembleConfig(network=SMALL), ADAMS),
     "shortcut": (ShortcutConfig(network=SMALL), FLOW),
+    "diffusion-change": (DiffusionConfig(network=SMALL, rollout_noise=0.1, **CHANGE), ADAMS),
+    "neural_solver-change": (NeuralSolverConfig(network=SMALL, rollout_noise=0.1, **CHANGE), ADAMS),
+    "neural_solver-strides": (NeuralSolverConfig(network=SMALL, strides=(1, 2, 4)), ADAMS),
     "mild": (MILD, ADAMS),
     "mild-ddpm": (MILD, DDPM),
 }
