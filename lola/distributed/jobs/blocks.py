@@ -138,6 +138,9 @@ def _in_actors(
         states,
         BlockEncoder,
         ordered=True,
+        # More readers take what Ray Data shares among them and new actors, which then never start on a node
+        # that arrives; readers of GPUs are not limited, since one is too slow for one GPU.
+        readers=None if config.gpus else config.actors,
         fn_constructor_args=(model, shards, config),
         compute=ActorPoolStrategy(min_size=1, max_size=config.actors),
         num_cpus=ENCODER_CPUS,

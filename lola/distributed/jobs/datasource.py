@@ -24,6 +24,7 @@ def map_blocks(
     function: Callable[..., Any],
     *,
     ordered: bool = False,
+    readers: int | None = None,
     **options: Any,
 ) -> Iterator[pa.Table]:
     """What a function, or an actor's class, makes of every block of `states` states, by Ray Data.
@@ -31,9 +32,10 @@ def map_blocks(
     Arguments:
         shards: The files by their number.
         ordered: Whether results come in the order of the blocks, rather than as they are ready.
+        readers: The most files that are read at once.
         options: Those of `ray.data.Dataset.map_batches`.
     """
-    results = read_blocks(shards, states).map_batches(
+    results = read_blocks(shards, states, readers=readers).map_batches(
         function, batch_size=1, batch_format="pyarrow", **options
     )
     results.context.execution_options.preserve_order = ordered
@@ -41,12 +43,18 @@ def map_blocks(
 
 
 def read_blocks(
-    shards: Mapping[int, SimulationFile], states: int, memory: float | None = None
+    shards: Mapping[int, SimulationFile],
+    states: int,
+    memory: float | None = None,
+    readers: int | None = None,
 ) -> ray.data.Dataset:
-    """The blocks of some shards, whose reading tasks ask for an amount of memory (bytes), if any."""
+    """The blocks of some shards, read by at most `readers` tasks at once.
+
+    Each asks for an amount of memory (bytes), if any.
+    """
     configure_ray_data()
     source = WellDatasource(shards, states)
-    return ray.data.read_datasource(source, num_cpus=READING_CPUS, memory=memory)
+    return ray.data.read_datasource(source, num_cpus=READING_CPUS, memory=memory, concurrency=readers)
 
 
 def iterate_tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
