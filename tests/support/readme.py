@@ -29,6 +29,8 @@ SMALLER = (
         r"(sweep_compression|guide|study_\w+|train_\w+)\.py(?! smoke| paper)",
         r"\1.py smoke",
     ),
+    # of one model: the storage root has many by now
+    (r"study_samplers\.py smoke(?!.* --emulators)", "study_samplers.py smoke --emulators {emulator_run}"),
     (r"\.py paper(?!.*(--plan|plan\.py))(.*) --well \S+", r".py smoke\2"),
     (r"--system rayleigh_benard --space pixel", "--space pixel"),
     (r"--seeds-at 32", "--seeds-at 16"),
