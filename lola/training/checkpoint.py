@@ -110,6 +110,9 @@ def load_checkpoint(
         state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise _corrupt(folder, f"{OPTIMIZER}: {first_line(error)}") from error
+    for group, own in zip(state["param_groups"], optimizer.param_groups, strict=False):
+        if "fused" in own:  # a choice of the device, which may be another one now
+            group["fused"] = own["fused"]
     optimizer.load_state_dict(state)
     return position
 

@@ -26,7 +26,8 @@ class EMA:
     def update(self, model: nn.Module, applied: int) -> None:
         """Take in the weights after step number `applied`, counted from 0; buffers are copied."""
         decay = min(self.decay, (1 + applied) / (10 + applied))
-        for mean, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
-            mean.lerp_(parameter, 1 - decay)
+        # All at once: on a GPU a kernel for each would be hundreds of launches
+        means, parameters = list(self.model.parameters()), list(model.parameters())
+        torch._foreach_lerp_(means, parameters, 1 - decay)
         for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             copied.copy_(buffer)

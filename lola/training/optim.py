@@ -30,12 +30,17 @@ RATE_FACTOR = "learning_rate_factor"  # of groups of parameters
 
 
 def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """The optimiser of parameters, which are all on one device.
+
+    On GPUs Adam's steps are one kernel each, which moves 7 numbers per parameter where its separate
+    operations move about 20.
+    """
     parameters = list(parameters)
     shared: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    if config.name == "adamw":
-        return torch.optim.AdamW(parameters, betas=config.betas, **shared)
-    if config.name == "adam":
-        return torch.optim.Adam(parameters, betas=config.betas, **shared)
+    if config.name in ("adamw", "adam"):
+        kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+        fused = True if parameters[0].device.type == "cuda" else None
+        return kind(parameters, betas=config.betas, fused=fused, **shared)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import heavyball

@@ -171,3 +171,27 @@ def test_weights_of_another_network_are_not_copied(tmp_path, target, message):
     with pytest.raises(DataError, match=message):
         copy_weights(tmp_path / "model.safetensors", target)
     assert all(torch.equal(value, kept[name]) for name, value in target.state_dict().items())
+
+
+@pytest.mark.parametrize("fused", [True, None])
+def test_a_checkpoint_of_another_device_keeps_this_device_s_way_to_step(tmp_path, fused):
+    """Adam is one kernel on GPUs and several operations on CPUs; both go on from the other's state."""
+
+    def take_step(model, optimizer):
+        model(torch.ones(3)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    torch.manual_seed(0)
+    model = nn.Linear(3, 3)
+    whole = torch.optim.Adam(model.parameters(), fused=fused)
+    take_step(model, whole)
+    save_checkpoint(tmp_path, model, whole, Position(step=1))
+    resumed = nn.Linear(3, 3)
+    optimizer = torch.optim.Adam(resumed.parameters(), fused=None if fused else True)
+    load_checkpoint(tmp_path, resumed, optimizer)
+    assert [group["fused"] for group in optimizer.param_groups] == [None if fused else True]
+    for each in ((model, whole), (resumed, optimizer)):
+        take_step(*each)
+    for found, expected in zip(resumed.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(found, expected)

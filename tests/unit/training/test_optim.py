@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lola.training.config import OptimizerConfig
 from lola.training.optim import build_optimizer, set_learning_rate
@@ -68,3 +69,15 @@ def test_parameters_of_one_axis_take_adamw_s_updates_and_weight_decay_is_adamw_s
     expected = updates(adamw, [vector, matrix], gradients, rates)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_takes_one_kernel_a_step_on_gpus_alone(name):
+    config = OptimizerConfig(name=name, weight_decay=0.1)
+    with FakeTensorMode():
+        on_gpu = build_optimizer(config, [nn.Parameter(torch.empty(3, device="cuda"))])
+    on_cpu = build_optimizer(config, [nn.Parameter(torch.empty(3))])
+    assert on_gpu.defaults["fused"] is True
+    assert on_cpu.defaults["fused"] is None
+    assert type(on_gpu) is type(on_cpu)
+    assert on_gpu.defaults["betas"] == on_cpu.defaults["betas"] == config.betas
