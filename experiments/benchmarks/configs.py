@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Annotated, Literal
 
+import tyro
+
 from lola.core.config import Config, Count, Distinct, NotNegative, Size, Within, require
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
@@ -291,3 +293,21 @@ class SoakConfig(Config):
         require(
             self.between[0] <= self.between[1], f"--between takes the least seconds first, not {self.between}"
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AccountConfig(Config):
+    """Which command is accounted for.
+
+    Arguments:
+        command: The command, as one argument: it runs without a shell.
+        output: A file for the table; empty for none.
+        overwrite: Replace it.
+    """
+
+    command: tyro.conf.Positional[str]
+    output: str = ""
+    overwrite: bool = False
+
+    def validate(self) -> None:
+        require(bool(self.command.strip()), "the command is empty; give one, in quotes")
