@@ -1,4 +1,4 @@
-"""Compiled functions that run uncompiled where compiling fails."""
+"""Compiled networks: block by block in training, and functions that run uncompiled where compiling fails."""
 
 import functools
 import warnings
@@ -8,6 +8,22 @@ from typing import Any
 import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
+
+from lola.nn.recompute import Block
+
+RECOMPILES = 128  # of one block's code: shapes of all levels, with and without gradients, of all batches
+
+
+def compile_blocks(network: nn.Module, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Compile a network for training in place: each block by itself, or the whole where it has none.
+
+    Blocks of equal shapes share what was compiled for one of them, so that the first step comes soon, and
+    gradients are complete block by block, so that workers exchange them while others are still computed.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILES)
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    for region in blocks or [network]:
+        region.compile(dynamic=False, backend=backend)
 
 
 class Compiled:
@@ -69,3 +85,8 @@ def compiled(function: Callable[..., Any], graphs: bool = False) -> Compiled:
 @functools.cache
 def _compiled(function: Callable[..., Any], graphs: bool) -> Compiled:
     return Compiled(function, graphs)
+
+
+def keeping(function: Compiled) -> Callable[..., Any]:
+    """A function of one result, which stays as it is when the function is called again."""
+    return (lambda *inputs: function(*inputs).clone()) if function.graphs else function

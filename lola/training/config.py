@@ -65,7 +65,7 @@ class TrainingConfig(Config):
         report_every: Steps between reports, validations and checkpoints.
         accumulate: Micro-batches that each worker splits its share of a step into, to save memory.
         recompute: Whether blocks recompute their activations in the backward pass, to save memory.
-        compile: Whether the network is compiled.
+        compile: Whether the network is compiled, block by block.
         workers: Training processes: a number, or the fewest and the most, which follow the cluster as it
             loses and gains nodes.
         gpus: GPUs per worker, an integer.

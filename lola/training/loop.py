@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from lola.core.config import require
 from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.state import Batch
+from lola.nn.compiling import compile_blocks
 from lola.training.buffers import WindowSource
 from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.config import TrainingConfig
@@ -160,7 +161,7 @@ def prepare(model: nn.Module, config: TrainingConfig) -> None:
         block.recompute = config.recompute  # type: ignore[assignment]
     if config.compile:
         for network in model.children():
-            network.compile()
+            compile_blocks(network)
 
 
 def take_step(
