@@ -50,7 +50,7 @@ from lola.models.kinds import KINDS, EmulatorKind, kind_of
 from lola.models.masks import context_mask
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.unrolled import SamplerStep, unroll
-from lola.nn.compiling import compiled
+from lola.nn.compiling import compiled, keeping
 from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, read_manifest
 from lola.training.checkpoint import load_weights
@@ -299,7 +299,7 @@ class Emulator:
     def _map(self, function: Callable[[Tensor], Tensor], x: Tensor, chunk: int | None) -> Tensor:
         with self._precision():
             if self.inference.compile and self.device.type != "cpu":
-                function = compiled(function)
+                function = keeping(compiled(function, self.inference.graphs))
             return map_states(function, x, chunk or self.inference.states).to(x)
 
     def _precision(self) -> torch.autocast:

@@ -53,7 +53,8 @@ def test_rollouts_back_in_time_and_with_overlaps(device, record):
 @pytest.mark.parametrize("graphs", [False, True], ids=["compiled", "graphs"])
 @pytest.mark.parametrize(("name", "precision"), [
     ("diffusion", "float32"), ("diffusion", "bfloat16"), ("neural_solver", "float32"),
-    ("diffusion-unet", "float32"), ("crps_ensemble", "float32"),
+    ("diffusion-unet", "float32"), ("crps_ensemble", "float32"), ("shortcut", "float32"),
+    ("neural_solver-change", "float32"),
 ])  # fmt: skip
 def test_compiled_rollouts_are_those_of_the_cpu(device, record, name, precision, graphs):
     how = {"compile": True, "graphs": graphs, "precision": precision}
@@ -94,14 +95,15 @@ def test_guided_rollouts_are_those_of_the_cpu(device, record, guidance, operator
 
 @pytest.mark.parametrize("how", [
     {}, {"precision": "bfloat16"}, {"compile": True}, {"compile": True, "precision": "bfloat16"},
-], ids=["eager", "eager-bfloat16", "compiled", "compiled-bfloat16"])  # fmt: skip
+    {"compile": True, "graphs": True},
+], ids=["eager", "eager-bfloat16", "compiled", "compiled-bfloat16", "graphs"])  # fmt: skip
 def test_encoding_and_decoding_are_those_of_the_cpu(device, record, how):
-    x = SampleGenerator(KEYS[:2]).normal(5, 4, *GRID)
+    x = SampleGenerator(KEYS[:2]).normal(5, 8, *GRID)  # in chunks, of which graphs overwrite the first
     plain, other = emulator("diffusion", CPU), emulator("diffusion", device, **how)
     z = plain.encode(x)
     precision = how.get("precision", "float32")
     tolerance = {"float32": 1e-4, "bfloat16": 5e-2}[precision]
-    way = f"{precision} {'compiled' if 'compile' in how else 'eager'}"
+    way = f"{precision} {' '.join(name for name in how if name != 'precision') or 'eager'}"
     found, back = other.encode(x.to(device), chunk=4), other.decode(z.to(device), chunk=4)
     assert found.device.type == back.device.type == device.type
     assert found.dtype == back.dtype == torch.float32

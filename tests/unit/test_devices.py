@@ -21,9 +21,11 @@ from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.description import EULER
 from lola.data.latent_shards import tensor_column
 from lola.data.well.splits import open_split
+from lola.emulation import emulator as emulator_module
 from lola.emulation import encoding as encoder
 from lola.emulation.emulator import Emulator
 from lola.emulation.guidance_config import GuidanceConfig
+from lola.emulation.inference_config import InferenceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.emulation.sampling_config import METHODS, SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
@@ -222,6 +224,21 @@ def test_rollouts_on_a_gpu_are_those_of_the_cpu(name):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["diffusion", "neural solver", "CRPS ensemble", "few-step diffusion"])
+def test_the_host_does_not_wait_for_the_gpu_in_later_windows(name):
+    drawn = emulator(name, sampler=SamplerConfig(steps=4))
+    context, parameters = torch.randn(2, 2, 1, 4, 4), torch.randn(2, 3)
+    waits = []
+    with PretendedGPU() as gpu:
+        there = moved(drawn, "cuda")
+        windows = there.rollout(context.to("cuda"), parameters.to("cuda"), 4 * (WINDOW - 1), [(0,), (1,)])
+        for _ in windows:
+            waits.append(list(gpu.waits))
+            gpu.waits.clear()
+    assert len(waits) == 4
+    assert not any(waits[1:]), waits[1:]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_sampler_draws_on_a_gpu_what_it_draws_on_the_cpu(method):
     """Deterministic samplers are unrolled in rollouts, so here windows are drawn by samplers themselves."""
@@ -361,6 +378,38 @@ def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch):
         found = encode(1.0)
     assert len(found) == 3
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+class Graph:
+    """A compiled function that returns the same memory every time, as CUDA graphs do."""
+
+    graphs = True
+
+    def __init__(self, function):
+        self.function, self.memory = function, None
+
+    def __call__(self, x):
+        y = self.function(x)
+        self.memory = y.clone() if self.memory is None else self.memory.copy_(y)
+        return self.memory
+
+
+def test_graphs_do_not_overwrite_what_was_encoded_or_decoded(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        emulator_module, "compiled", lambda function, graphs=False: asked.append(graphs) or Graph(function)
+    )
+    how = InferenceConfig(compile=True, graphs=True)
+    drawn = emulator("diffusion", autoencoder=build("autoencoder"), inference=how)
+    x = torch.randn(2, 2, 4, 8, 8)
+    z = drawn.encode(x)
+    expected = [z, drawn.decode(z)]
+    assert not asked  # compiled on GPUs alone
+    with PretendedGPU():
+        there = moved(drawn, "cuda")
+        found = [there.encode(x.to("cuda"), chunk=2).cpu(), there.decode(z.to("cuda"), chunk=2).cpu()]
+    assert asked == [True, True]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_random_numbers_are_those_of_the_cpu():

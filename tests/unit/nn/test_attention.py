@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from lola.nn.attention import SHORT_SEQUENCE, GridAttention, SelfAttention, attend
+from lola.nn.rotary import rotations
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,35 @@ def test_half_precision_attends_as_torch_does(tokens):
     assert ours.dtype == torch.bfloat16
     assert (ours - exact).norm() <= 1.5 * (fused - exact).norm()
     torch.testing.assert_close(attend(q, k, v), exact)
+
+
+class Attended(TorchFunctionMode):
+    """Records what is given to torch's attention."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            self.given.append((args, kwargs or {}))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("grid", [False, True], ids=["tokens", "grid"])
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+def test_attention_is_given_what_flash_attention_takes(grid, training):
+    """Half precision, contiguous features of a multiple of 8 per head, and no mask: others are slow."""
+    x = torch.randn(2, 576, 128)
+    x = x.mT.unflatten(2, (24, 24)) if grid else x
+    module = (GridAttention(128, heads=2) if grid else SelfAttention(128, heads=2)).bfloat16()
+    rotation = None if grid else rotations(torch.arange(576.0)[:, None], torch.randn(1, 64), 2)
+    with Attended() as attended, torch.set_grad_enabled(training):
+        module(x.bfloat16(), rotation)
+    ((tensors, options),) = attended.given
+    assert not options
+    for each in tensors:
+        assert each.shape == (2, 2, 576, 64)
+        assert each.dtype == torch.bfloat16
+        assert each.stride(-1) == 1
+        assert all(stride % 8 == 0 for stride in each.stride()[:-1])
