@@ -65,7 +65,7 @@ def study(
             test=64,
         ),
         latent_channels=(64, 16, 4),
-        autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=2, dropout=0.0),
+        autoencoder=AutoencoderConfig(channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=2, dropout=0.0),
         autoencoder_training=training.replace(
             batch_size=16, optimizer=SOAP.replace(learning_rate=3e-3), valid_samples=256
         ),
