@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -120,10 +120,12 @@ def _summary(found: Account, stages: list[tuple[float, float, float]]) -> str:
     return "; ".join(parts) + "."
 
 
-def by_purpose(found: Account, times: Times) -> tuple[Counter[str], dict[str, tuple[int, float, float, int]]]:
+def by_purpose(
+    found: Account, times: Times
+) -> tuple[dict[str, float], dict[str, tuple[int, float, float, int]]]:
     """CPU seconds by purpose; and of every kind of process, by its last title, their number, CPU seconds,
     those of imports, and the largest one's resident bytes."""
-    purposes: Counter[str] = Counter({UNSEEN: found.unseen} if found.unseen else {})
+    purposes: defaultdict[str, float] = defaultdict(float, {UNSEEN: found.unseen} if found.unseen else {})
     kinds: defaultdict[str, list[tuple[Process, float]]] = defaultdict(list)
     for i, (key, process) in enumerate(found.processes.items()):
         own = {name: entry[0] for name, entry in times.get(key, {}).items()}

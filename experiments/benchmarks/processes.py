@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +33,7 @@ GROWTH = 1.02  # of resident memory, since shared pages were last counted in pro
 class Process:
     """A process as it was last seen: CPU seconds by the titles that it had, and its most resident bytes."""
 
-    seconds: Counter[str] = dataclasses.field(default_factory=Counter)
+    seconds: defaultdict[str, float] = dataclasses.field(default_factory=lambda: defaultdict(float))
     total: float = 0.0
     resident: int = 0
     title: str = ""

@@ -21,7 +21,7 @@ def compile_blocks(network: nn.Module, backend: str | Callable[..., Any] = "indu
     gradients are complete block by block, so that workers exchange them while others are still computed.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILES)
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    blocks: list[nn.Module] = [module for module in network.modules() if isinstance(module, Block)]
     for region in blocks or [network]:
         region.compile(dynamic=False, backend=backend)
 

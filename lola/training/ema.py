@@ -27,7 +27,8 @@ class EMA:
         """Take in the weights after step number `applied`, counted from 0; buffers are copied."""
         decay = min(self.decay, (1 + applied) / (10 + applied))
         # All at once: on a GPU a kernel for each would be hundreds of launches
-        means, parameters = list(self.model.parameters()), list(model.parameters())
+        means: list[torch.Tensor] = list(self.model.parameters())
+        parameters: list[torch.Tensor] = list(model.parameters())
         torch._foreach_lerp_(means, parameters, 1 - decay)
         for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             copied.copy_(buffer)
