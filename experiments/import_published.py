@@ -52,7 +52,8 @@ def main(config: Import) -> None:
         tracker.follow(stage.folder, stage.fingerprint)
         print(f"{'imported' if written else 'reused'}: {stage.folder}")
     tracker.finish_sweep(None, "FINISHED")
-    print(f"runs: {tracker.command}")
+    for line in tracker.directions:
+        print(line)
     if tracker.missing:
         print(tracker.missing)
 

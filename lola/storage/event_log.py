@@ -17,7 +17,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,7 +37,10 @@ from lola.storage.remote import (
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 FILE_NAME = "events.jsonl"
-NOT_SYNCED = ("metrics",)  # a power cut may lose these: waiting for the disk each time would slow training
+NOT_SYNCED = (
+    "metrics",
+    "curve",
+)  # a power cut may lose these: waiting for the disk each time would slow training
 UPLOAD_INTERVAL_S = 20.0
 FETCH_INTERVAL_S = 60.0
 EVENT_PREFIX = b'{"kind": '  # every event starts with this
@@ -47,7 +50,10 @@ DIGEST_BYTES = 4096  # bytes before an offset that identify a log
 EVENT_FIELDS: dict[str, dict[str, type]] = {
     "describe": {"name": str, "tags": dict, "parameters": dict},
     "metrics": {"step": int, "values": dict},
+    "curve": {"name": str, "steps": list, "values": list},
     "notice": {"text": str},
+    "note": {"text": str},
+    "view": {"name": str, "content": dict},
     "artifact": {"path": str},
     "model": {"path": str, "name": str},
     "dataset": {"name": str, "digest": str, "context": str, "source": str},
@@ -85,6 +91,28 @@ class EventLog:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record metrics at a step; those that are not finite become null, since JSON has no NaN."""
         self._append("metrics", step=step, values=null_if_not_finite(dict(values)))
+
+    def curve(self, name: str, points: Sequence[tuple[int, float]]) -> None:
+        """Record a metric at several steps, more often than reports do.
+
+        Arguments:
+            points: Steps and values, the last perhaps of the report that follows, whose value covers more
+                steps: MLflow shows the curve's.
+        """
+        values = [value if math.isfinite(value) else None for _, value in points]
+        self._append("curve", name=name, steps=[step for step, _ in points], values=values)
+
+    def note(self, text: str) -> None:
+        """Record the run's description, in Markdown; the last one counts."""
+        self._append("note", text=text)
+
+    def view(self, name: str, content: Mapping[str, Any]) -> None:
+        """Record a view of the runs of a sweep; the last one of a name counts.
+
+        Arguments:
+            content: What `lola.storage.views.View` holds.
+        """
+        self._append("view", name=name, content=dict(content))
 
     def notice(self, text: str) -> None:
         """Record a message for people, such as which file was corrupt and is made again."""
@@ -231,9 +259,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
             event = json.loads(text)
             if _is_event(event):
                 if event["kind"] == "metrics":  # null was not finite
-                    event["values"] = {
-                        name: math.nan if value is None else value for name, value in event["values"].items()
-                    }
+                    event["values"] = {name: _number(value) for name, value in event["values"].items()}
+                elif event["kind"] == "curve":
+                    event["values"] = [_number(value) for value in event["values"]]
                 return event
     return None
 
@@ -249,8 +277,16 @@ def _is_event(value: Any) -> bool:
         return False
     if value["kind"] == "status":
         return value["status"] in get_args(Status)
-    numbers = value["values"].values() if value["kind"] == "metrics" else ()
+    numbers = list(value["values"].values()) if value["kind"] == "metrics" else []
+    if value["kind"] == "curve":
+        numbers = value["values"]
+        if len(value["steps"]) != len(numbers) or any(type(step) is not int for step in value["steps"]):
+            return False
     return all(number is None or type(number) in (int, float) for number in numbers)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def last_status(folder: AnyPath) -> Status | None:

@@ -6,12 +6,13 @@ MLflow should hold can be sent by any process, at any time.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lola.storage.event_log import EventLog, Status, last_status, read_events
 from lola.storage.leases import lease, try_lease
 from lola.storage.remote import AnyPath, file_exists, is_url, to_path, translate_fs_errors
+from lola.storage.views import Conclusion, View
 
 SWEEPS = "sweeps"
 ABANDONED = "its process ended"
@@ -47,10 +48,18 @@ class SweepEventLog:
             self.held = False
             self._lease.release()
 
-    def begin(self, name: str, identity: Mapping[str, str], parameters: Mapping[str, Any]) -> None:
-        """Record what the sweep is, and that it runs."""
+    def begin(
+        self,
+        name: str,
+        identity: Mapping[str, str],
+        parameters: Mapping[str, Any],
+        views: Sequence[View] = (),
+    ) -> None:
+        """Record what the sweep is, how its runs are best viewed, and that it runs."""
         assert self._event_log is not None
         self._event_log.describe(name=name, tags=identity, parameters=parameters)
+        for view in views:
+            self._event_log.view(view.name, view.content)
         self._event_log.status("RUNNING")
 
     def add(self, stage: AnyPath, fingerprint: str) -> None:
@@ -59,9 +68,14 @@ class SweepEventLog:
             self._event_log.stage(_relative(self.root, stage), fingerprint)
             self.stages[stage] = fingerprint
 
-    def end(self, status: Status, report: AnyPath | None = None) -> None:
-        """Record how the sweep ended, and the folder of its report."""
+    def end(
+        self, status: Status, report: AnyPath | None = None, conclusion: Conclusion | None = None
+    ) -> None:
+        """Record how the sweep ended, what came out, and the folder of its report."""
         assert self._event_log is not None
+        if conclusion is not None:
+            self._event_log.note(conclusion.text)
+            self._event_log.metrics(0, conclusion.metrics)
         if report is not None:
             self._event_log.report(_relative(self.root, report))
         self._event_log.status(status)

@@ -108,7 +108,8 @@ def make_cache(cache: Step, root: AnyPath) -> None:
                 connect(progress.log)
             make(cache)
     tracker.finish_sweep(None, "FINISHED")
-    progress.log(f"runs: {tracker.command}")
+    for line in tracker.directions:
+        progress.log(line)
     if tracker.missing:
         progress.log(tracker.missing)
 

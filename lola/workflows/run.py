@@ -1,8 +1,9 @@
 """Running a workflow, such as a sweep, to its end: storage, data, cluster, trials, report, MLflow."""
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rich.console import Console, RenderableType
 
@@ -20,10 +21,12 @@ from lola.distributed.cluster.connection import (
 from lola.distributed.jobs.simulate import needs_simulation, simulate
 from lola.distributed.runner.tune import concurrency, describe_failures, following_stages, run_trials
 from lola.distributed.trials import Trial
+from lola.storage.event_log import Status
 from lola.storage.progress import Progress
 from lola.storage.remote import AnyPath, temporary_folder
 from lola.storage.stages import Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
+from lola.storage.views import Conclusion, View
 from lola.training.config import TrainingConfig
 from lola.training.peak import emulates_bfloat16
 from lola.training.throughput import Throughput
@@ -32,11 +35,27 @@ from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.plan import SweepPlan
 from lola.workflows.resource_requests import check_resources, parts_of
 from lola.workflows.sweep import SweepConfig
-from lola.workflows.sweep_report import report_sweep, summarise_sweep
+from lola.workflows.sweep_conclusion import conclude_sweep, summarise_sweep, sweep_views
+from lola.workflows.sweep_report import report_sweep
 from lola.workflows.wall_clock import Find, TimedTraining, WallClock, describe_steps, with_steps
 from lola.workflows.workflow_config import WorkflowConfig
 
 P = TypeVar("P", bound=BasePlan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown(Generic[P]):
+    """What is shown of a plan besides its report.
+
+    Arguments:
+        views: How its runs are best viewed.
+        conclude: Returns the conclusion of its run in MLflow, given the page of the report.
+        summarise: Returns what the console shows of it when it is finished.
+    """
+
+    views: Callable[[P], Sequence[View]]
+    conclude: Callable[[P, AnyPath], Conclusion]
+    summarise: Callable[[P], RenderableType]
 
 
 def run_sweep(config: SweepConfig) -> AnyPath:
@@ -45,20 +64,20 @@ def run_sweep(config: SweepConfig) -> AnyPath:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    return run_reported(config, SweepPlan, report_sweep, summarise_sweep)
+    return run_reported(config, SweepPlan, report_sweep, Shown(sweep_views, conclude_sweep, summarise_sweep))
 
 
 def run_reported(
     config: WorkflowConfig,
     kind: type[P],
     report: Callable[[P], AnyPath],
-    summarise: Callable[[P], RenderableType] | None = None,
+    shown: Shown[P] | None = None,
 ) -> AnyPath:
     """Run a plan to its end, from wherever an earlier call left it; returns the page of its report.
 
     Arguments:
         report: Writes the report of a plan whose trials are all finished.
-        summarise: Returns what the console shows of it.
+        shown: What the console and MLflow show of it.
 
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
@@ -66,7 +85,7 @@ def run_reported(
     progress = Progress(Console())
     with stopping_ray(progress.log):
         plan, tracker = _prepare(config, kind, progress)
-        page = _complete(plan, f"{kind.title} {plan.system.name}", tracker, progress, report, summarise)
+        page = _complete(plan, f"{kind.title} {plan.system.name}", tracker, progress, report, shown)
     assert page is not None
     _log_missing(tracker, progress)
     return page
@@ -159,7 +178,7 @@ def _complete(
     tracker: Tracker,
     progress: Progress,
     report: Callable[[P], AnyPath] | None = None,
-    summarise: Callable[[P], RenderableType] | None = None,
+    shown: Shown[P] | None = None,
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
     check_resources(plan.config, plan.trials)
@@ -169,7 +188,7 @@ def _complete(
         for name, part in parts_of(plan.config)
         if isinstance(part, TrainingConfig) and part.minutes is not None
     }
-    tracker.start_sweep(title, plan.fingerprint, parameters)
+    tracker.start_sweep(title, plan.fingerprint, parameters, shown.views(plan) if shown else ())
     with tracker.finish_on_error():
         try:
             failures = _make(plan, tracker, progress)
@@ -178,14 +197,17 @@ def _complete(
             raise
         with progress.reporting(lambda: "writing the report"):
             page = report(plan) if report and not failures else None
+            conclusion = shown.conclude(plan, page) if shown and page else None
     with progress.reporting(lambda: f"copying remaining records to MLflow at {tracker.uri}"):
-        tracker.finish_sweep(page.parent if page else None, "FAILED" if failures else "FINISHED")
+        status: Status = "FAILED" if failures else "FINISHED"
+        tracker.finish_sweep(page.parent if page else None, status, conclusion)
     stop_ray(progress.log)  # before the last lines, after which the program ends at once
-    if page and summarise:
-        progress.show(summarise(plan))
+    if page and shown:
+        progress.show(shown.summarise(plan))
     if page:
         progress.log(f"report: {page}")
-    progress.log(f"runs: {tracker.command}")
+    for line in tracker.directions:
+        progress.log(line)
     if failures:
         missing = f"; {tracker.missing}" if tracker.missing else ""
         raise LolaError(f"{describe_failures(failures, len(plan.trials))}{missing}")

@@ -2,14 +2,11 @@
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-from rich.table import Table
 
 from lola.core.config import fingerprint
 from lola.data.domain import inside
@@ -25,7 +22,6 @@ from lola.evaluation.page.page import Page, write_page
 from lola.evaluation.page.sweep_page import demo_limits, make_page
 from lola.evaluation.scoring import blank
 from lola.evaluation.tables.aggregates import Aggregates
-from lola.evaluation.tables.best import best_table
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.lead_times import in_sentence
 from lola.evaluation.tables.speed import Timing
@@ -54,7 +50,7 @@ def sweep_report_stage(plan: SweepPlan) -> Stage:
     """The stage of the report of a sweep."""
     evaluations = {trial.name: trial.steps[0].stage.fingerprint for trial in plan.evaluations}
     inputs = {"evaluations": fingerprint(evaluations)} | plan.system.reporting
-    if arms := [(arm.name, arm.title) for arm in _arms(plan)]:
+    if arms := [(arm.name, arm.title) for arm in shown_arms(plan)]:
         inputs["arms"] = fingerprint(arms)
     return report_stage(plan.root, plan.system.name, "sweep", inputs)
 
@@ -67,44 +63,17 @@ def report_sweep(plan: SweepPlan) -> AnyPath:
     stage = sweep_report_stage(plan)
     if not stage.finished:
         rows: dict[str, int] = {}
-        with report_folder(stage) as folder, shown_with(_arms(plan)):
+        with report_folder(stage) as folder, shown_with(shown_arms(plan)):
             tables = write_passing_tables(_tables(plan), folder, rows)
             write_page(folder, _page(plan, Aggregates.of(plan.system, tables)))
         stage.commit(sweep=plan.fingerprint, rows=rows)
     return page_path(stage)
 
 
-def _arms(plan: SweepPlan) -> list[EmulatorKind]:
+def shown_arms(plan: SweepPlan) -> list[EmulatorKind]:
     """What tables and charts show of the sweep's arms."""
     kinds = {one.name: one.kind for one in plan.emulators if one.name not in KINDS}
     return [kinds[arm.name] for arm in plan.config.arms]
-
-
-def summarise_sweep(plan: SweepPlan) -> Table:
-    """The best emulator of each kind and arm of a finished sweep, at its least context, without observations.
-
-    Of several training seeds it shows the mean.
-    """
-    rows = []
-    for trial in plan.evaluations:
-        (step,) = trial.steps
-        config, tags = step.stage.config, step.tags
-        assert isinstance(config, EvaluationConfig)
-        if config.guided or config.context > min((plan.config.evaluation.context, *plan.config.contexts)):
-            continue
-        key = {name: tags[name] for name in ("model", "space", "solver_steps")}
-        key["compression"] = float(tags["compression"])
-        for name, value in step.stage.manifest()["metrics"].items():
-            if name.startswith(f"{config.split}/vrmse/"):
-                value = math.inf if value is None else value  # a rollout that did not stay finite
-                rows.append({**key, "range": name.rsplit("/", 1)[1], "value": value})
-    table = pd.DataFrame(rows)
-    means = table.groupby([*table.columns.drop("value")], sort=False, as_index=False)["value"].mean()
-    with shown_with(_arms(plan)):
-        shown = best_table(means)
-    if len(means) < len(table):
-        shown.title = f"{shown.title}, means over training seeds"
-    return shown
 
 
 def _page(plan: SweepPlan, scores: Aggregates) -> Page:
@@ -178,7 +147,7 @@ def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
 
 def _compared(plan: SweepPlan) -> Iterator[tuple[str, str]]:
     """The arms, each with its kind and training, and the training seeds."""
-    for arm, kind in zip(plan.config.arms, _arms(plan), strict=True):
+    for arm, kind in zip(plan.config.arms, shown_arms(plan), strict=True):
         one = next(each for each in plan.emulators if each.name == arm.name)
         start = f", starts from {one.model.warm_start}" if one.model.warm_start else ""
         length = _length(_trainings(plan.emulator(each) for each in plan.emulators if each.name == arm.name))

@@ -24,18 +24,15 @@ DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot')].some(
 @pytest.fixture(scope="module")
 def server(undisturbed, tmp_path_factory) -> Iterator[str]:
     """The pages of the sweep's runs, by the command that the sweep printed, on another port."""
-    (line,) = [line for line in undisturbed[1].splitlines() if "mlflow ui" in line]
-    command = shlex.split(line[line.index("mlflow ui") :])
+    (line,) = [line for line in undisturbed[1].splitlines() if "mlflow server" in line]
+    command = shlex.split(line[line.index("env ") :])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command[0], command[-1] = str(Path(sys.executable).parent / "mlflow"), port
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command[2], command[-1] = str(Path(sys.executable).parent / "mlflow"), port
     path = tmp_path_factory.mktemp("mlflow") / "log"
     with path.open("w") as log:
-        process = subprocess.Popen(
-            [*command, "--workers", "1"], stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     url, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 120
     while True:
         try:
@@ -48,6 +45,16 @@ def server(undisturbed, tmp_path_factory) -> Iterator[str]:
     yield url
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(30)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_printed_page_lists_the_evaluations_of_the_sweep(undisturbed, server, browser):
+    (line,) = [line for line in undisturbed[1].splitlines() if "then open: " in line]
+    page = browser.new_page()
+    page.set_default_timeout(120_000)
+    page.goto(server + line.partition(":5000/")[2])
+    page.get_by_text("spread_skill_ratio").first.wait_for()
+    page.get_by_text("diffusion").first.wait_for()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

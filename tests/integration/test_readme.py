@@ -165,7 +165,7 @@ def test_commands(block: Block, shell: Shell, request):
             shell.variables["RAY_AUTH_MODE"] = "token"  # as the block that has started the cluster
         if command.startswith("export "):
             shell.variables |= dict(pair.split("=", 1) for pair in shlex.split(command)[1:])
-        elif command.startswith("mlflow ui"):
+        elif "mlflow server" in command:
             shell.serve(command, f"http://127.0.0.1:{shell.ports['mlflow_port']}/health")
         elif command.startswith("ray start"):
             shell.serve(f"{command} --block", f"http://127.0.0.1:{shell.ports['ray_port']}/api/version")

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 def test_the_sweep_ends_with_models_tables_and_a_report(undisturbed):
     storage, output = undisturbed
-    assert "mlflow ui --backend-store-uri" in output
+    assert "mlflow server --workers 1 --backend-store-uri" in output
+    assert "/#/experiments/1/runs?viewStateShareKey=lola-" in output
     assert "--host 127.0.0.1" in output
     for kind, count in {
         "autoencoders": 1,

@@ -50,8 +50,15 @@ class FakeMlflow:
         if self.get_experiment_by_name(name):
             refuse(f"Experiment(name={name}) already exists", "RESOURCE_ALREADY_EXISTS")
         key = str(next(self._ids))
-        self.experiments[key] = SimpleNamespace(experiment_id=key, name=name, lifecycle_stage="active")
+        self.experiments[key] = SimpleNamespace(
+            experiment_id=key, name=name, lifecycle_stage="active", tags={}
+        )
         return key
+
+    def set_experiment_tag(self, key, name, value):
+        if self.experiments[key].lifecycle_stage != "active":
+            refuse(f"The experiment {key} must be in the 'active' state", "INVALID_PARAMETER_VALUE")
+        self.experiments[key].tags[name] = value
 
     def delete_experiment(self, key):
         self.experiments[key].lifecycle_stage = "deleted"
@@ -79,7 +86,8 @@ class FakeMlflow:
     def get_run(self, key):
         run = self._run(key, active=False)
         info = SimpleNamespace(
-            **{"run_id": key, "artifact_uri": f"fake://{key}", "status": run.status, "start_time": run.start},
+            **{"run_id": key, "experiment_id": run.experiment, "artifact_uri": f"fake://{key}"},
+            **{"status": run.status, "start_time": run.start},
             **{"end_time": run.end, "lifecycle_stage": run.lifecycle, "run_name": run.name},
         )
         datasets = [

@@ -166,7 +166,8 @@ def main(config: SmallRun) -> None:
         tracker.missing = ""
     for step in steps:
         progress.log(f"{step.stage.what}: {step.stage.folder}")
-    progress.log(f"runs: {tracker.command}")
+    for line in tracker.directions:
+        progress.log(line)
     progress.log(tracker.missing or "nothing is missing")
 
 

@@ -76,7 +76,7 @@ def test_commands_name_programs_that_exist(command):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"no target {target}"
     elif not reason_not_to_run(command) and not command.startswith(("export ", "(")):
         words = shlex.split(smaller(command))
-        assert words[0] in ("python", "ray", "mlflow", "prometheus")
+        assert words[0] in ("env", "python", "ray", "mlflow", "prometheus")
         assert all((ROOT / word).is_file() for word in words if word.startswith("experiments/"))
 
 

@@ -1,5 +1,6 @@
 """The most accurate emulator of each kind against persistence and climatology: a sweep's last lines."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,17 @@ from rich.table import Table
 
 from lola.evaluation.tables.lead_times import REFERENCES, beats_persistence
 from lola.models.kinds import kind_titles, shown_kinds
+
+
+def best_of_kinds(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Kinds of emulators and spaces, each with the rows of the least VRMSE, by their ranges.
+
+    Arguments:
+        table: As for `best_table`.
+    """
+    table = table.assign(kind=table["model"].str.removesuffix("_ema"))
+    for (kind, space), rows in table[table["model"].isin(kind_titles())].groupby(["kind", "space"]):
+        yield kind, space, rows.loc[rows.groupby("range")["value"].idxmin()].set_index("range")
 
 
 def best_table(table: pd.DataFrame) -> Table:
@@ -29,9 +41,8 @@ def best_table(table: pd.DataFrame) -> Table:
     )
     for name in ("", *ranges):
         shown.add_column(name.replace("-", "–"), no_wrap=True)
-    table = table.assign(beats=beats_persistence(table), kind=table["model"].str.removesuffix("_ema"))
-    for (kind, space), rows in table[table["model"].isin(kind_titles())].groupby(["kind", "space"]):
-        best = rows.loc[rows.groupby("range")["value"].idxmin()].set_index("range")
+    table = table.assign(beats=beats_persistence(table))
+    for kind, space, best in best_of_kinds(table):
         where = " in pixel space" if space == "pixel" else ""
         shown.add_row(shown_kinds()[kind].title + where, *(_cell(best.loc[name]) for name in ranges))
     for name in ("persistence", "climatology"):

@@ -6,7 +6,9 @@ Both are written last, so that after a failure, wherever it happened, later even
 
 - parameters that the run has are left out; the first value of each stays, as MLflow allows no other;
 - metrics are sent for steps that the run's history lacks, which also leaves out what a resumed run repeats;
-- tags, artifacts and the status replace what is there by name; datasets that the run has are left out;
+  `progress/...` is a tag;
+- tags, descriptions, views, artifacts and the status replace what is there by name;
+- datasets that the run has are left out;
 - a model version is made unless one of the same run and source exists.
 """
 
@@ -24,9 +26,13 @@ from lola.storage.event_log import log_digest
 from lola.storage.follow import Events
 from lola.storage.remote import AnyPath, local_copy, local_folder_copy
 from lola.storage.sweep_log import resolve_path
+from lola.storage.tracking.saved_views import experiment_tag
+from lola.storage.views import View
 
 OFFSET = "lola.event_log_offset"
 DIGEST = "lola.event_log_digest"
+NOTE = "mlflow.note.content"
+PROGRESS = "progress/"
 TRAINED = "lola.trained"
 ALIAS = "latest-trained"
 DIGEST_CHARACTERS = 16  # of a dataset; MLflow takes up to 36
@@ -43,6 +49,7 @@ class _SentState:
     """What the run has."""
 
     run: str  # its identifier
+    experiment: str
     artifacts: str  # their URI
     offset: int  # of the log, up to which the run has confirmed it
     params: set[str]  # names
@@ -89,6 +96,7 @@ class RunCopy:
         datasets = run.inputs.dataset_inputs if run.inputs else []
         self._sent = _SentState(
             run.info.run_id,
+            run.info.experiment_id,
             run.info.artifact_uri,
             offset,
             set(run.data.params),
@@ -119,14 +127,20 @@ class RunCopy:
         tags: dict[str, str] = {}
         for _, event in events:
             if event["kind"] == "metrics":
-                metrics += self._unsent(event)
+                metrics += self._unsent(event["values"], event["step"], event["time"])
+                tags |= _progress_tags(event)
+            elif event["kind"] == "curve":
+                for step, value in zip(event["steps"], event["values"], strict=True):
+                    metrics += self._unsent({event["name"]: value}, step, event["time"])
+            elif event["kind"] == "note":
+                tags[NOTE] = event["text"][:MAX_TAG_CHARACTERS]
             elif event["kind"] == "describe":
                 params = _params(event) | params
                 tags |= _tags(event)
             elif event["kind"] == "status":
                 status = event
             else:
-                self._send_file_or_dataset(event)
+                self._send_other(event)
         offset = events[-1][0]
         confirmed = {OFFSET: str(offset), DIGEST: log_digest(self.folder, offset)}
         self._log_batches([], {key: params[key] for key in params if key not in self._state.params}, tags)
@@ -140,13 +154,13 @@ class RunCopy:
         self._state.offset = offset
         return offset
 
-    def _unsent(self, event: Mapping[str, Any]) -> list[Metric]:
-        """The event's metrics at steps that the run lacks."""
-        step, metrics = event["step"], []
-        for key, value in event["values"].items():
-            if step not in self._steps(key):
+    def _unsent(self, values: Mapping[str, float], step: int, time: int) -> list[Metric]:
+        """The metrics that the run lacks at a step; how far a stage is, is none that people compare."""
+        metrics = []
+        for key, value in values.items():
+            if not key.startswith(PROGRESS) and step not in self._steps(key):
                 self._steps(key).add(step)
-                metrics.append(Metric(key, value, event["time"], step))
+                metrics.append(Metric(key, value, time, step))
         return metrics
 
     def _steps(self, key: str) -> set[int]:
@@ -178,7 +192,7 @@ class RunCopy:
             self._state.steps.clear()  # thousands of numbers, which are looked up again if the run is resumed
             self._state.new = False
 
-    def _send_file_or_dataset(self, event: Mapping[str, Any]) -> None:
+    def _send_other(self, event: Mapping[str, Any]) -> None:
         try:
             if event["kind"] == "artifact":
                 self._log_file(self.folder / event["path"])
@@ -190,6 +204,8 @@ class RunCopy:
                     self.client.log_artifacts(self._state.run, str(folder), "report")
             elif event["kind"] == "model":
                 self._register(event)
+            elif event["kind"] == "view":
+                self._save_view(event)
             elif event["kind"] == "dataset":
                 found = _dataset(event)
                 if (found.dataset.name, found.dataset.digest) not in self._state.datasets:
@@ -197,6 +213,18 @@ class RunCopy:
                     self._state.datasets.add((found.dataset.name, found.dataset.digest))
         except FileMissing as error:
             self.lost_files[str(error)] = "does not exist any more"
+
+    def _save_view(self, event: Mapping[str, Any]) -> None:
+        try:
+            view = View.of(event["name"], event["content"])
+        except (KeyError, TypeError, ValueError):  # a corrupt byte
+            return
+        tag = experiment_tag(view, self.identity["lola.sweep"], event["time"])
+        try:
+            self.client.set_experiment_tag(self._state.experiment, *tag)
+        except MlflowException as error:  # an older server takes shorter values, and knows no views
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
 
     def _log_file(self, path: AnyPath, folder: str | None = None) -> None:
         if not path.exists():
@@ -250,6 +278,12 @@ def _params(event: Mapping[str, Any]) -> dict[str, str]:
 
 def _tags(event: Mapping[str, Any]) -> dict[str, str]:
     return {f"lola.{key}": str(value)[:MAX_TAG_CHARACTERS] for key, value in event["tags"].items()}
+
+
+def _progress_tags(event: Mapping[str, Any]) -> dict[str, str]:
+    """How far a stage is, such as how many trajectories are scored."""
+    values = event["values"].items()
+    return {f"lola.{key}": f"{value:g}" for key, value in values if key.startswith(PROGRESS)}
 
 
 def _dataset(event: Mapping[str, Any]) -> DatasetInput:

@@ -5,6 +5,7 @@ can use several storage roots.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import shlex
@@ -33,6 +34,19 @@ from lola.core.errors import LolaError, TrackingError
 from lola.core.filesystem import DISK_REMEDY, PERMISSION_REMEDY, SPACE_REMEDY, Lock, describe_os_error
 from lola.storage.remote import AnyPath, first_line
 
+PORT = 5000  # of the pages that the printed command serves
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
+"""Where the database keeps absolute locations of artifacts: tables and columns."""
+OWN_LOCATIONS = (
+    "SELECT DISTINCT artifact_location FROM experiments WHERE name LIKE 'lola/%' "
+    "AND artifact_location LIKE 'file:%/artifacts' AND artifact_location != :new"
+)
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 REJECTIONS = (
     "RESOURCE_ALREADY_EXISTS",
@@ -234,12 +248,58 @@ def _remove_temporary_paths(path: Path) -> None:
 
 
 def show_command(uri: str) -> str:
+    """The command that serves the pages of a database, in one worker without jobs; none for a server."""
     if not uri.startswith(DATABASES):
-        return f"open {uri}"
+        return ""
     program = (
         "mlflow" if shutil.which("mlflow") else shlex.quote(str(Path(sys.executable).with_name("mlflow")))
     )
-    return f"{program} ui --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port 5000"
+    options = f"--workers 1 --backend-store-uri {shlex.quote(uri)} --host 127.0.0.1 --port {PORT}"
+    return f"env MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {program} server {options}"
+
+
+def page_address(uri: str, experiment: str, view: str = "", run: str | None = None) -> str:
+    """The address of an experiment's runs as a saved view shows them, or of one run."""
+    server = f"http://127.0.0.1:{PORT}" if uri.startswith(DATABASES) else uri.rstrip("/")
+    page = f"runs/{run}" if run else "runs" + (f"?viewStateShareKey={view}" if view else "")
+    return f"{server}/#/experiments/{experiment}/{page}"
+
+
+def relocate_artifacts(path: Path) -> str:
+    """Correct where a database says that artifacts are, after its folder was moved or copied.
+
+    MLflow keeps absolute locations.
+
+    Returns:
+        The location that was replaced; empty if there was none.
+    """
+    new = artifact_location(_sqlite_uri(path))
+    engine = sqlalchemy.create_engine(_sqlite_uri(path))
+    try:
+        with engine.begin() as connection:
+            found = connection.execute(sqlalchemy.text(OWN_LOCATIONS), {"new": new}).scalars()
+            moved = [old for old in found if not _is_same(old, path)]
+            for old, (table, column) in itertools.product(moved, LOCATIONS):
+                connection.execute(
+                    sqlalchemy.text(
+                        f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                        f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'"
+                    ),
+                    {"old": old, "new": new},
+                )
+    except SQLAlchemyError as error:
+        raise unreachable(_sqlite_uri(path), error) from error
+    finally:
+        engine.dispose()
+    return ", ".join(moved)
+
+
+def _is_same(location: str, path: Path) -> bool:
+    """Whether a location is the folder of a database's artifacts by another name, such as a link's."""
+    folder = Path(urllib.parse.unquote(urllib.parse.urlsplit(location).path))
+    with contextlib.suppress(OSError):
+        return folder.parent.samefile(path.parent)
+    return False
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str, log: Callable[[str], None]) -> str:

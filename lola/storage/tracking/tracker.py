@@ -10,7 +10,7 @@ import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow.entities import Run, RunTag
@@ -22,6 +22,7 @@ from lola.storage.remote import AnyPath, first_line
 from lola.storage.stages import git_commit
 from lola.storage.sweep_log import SweepEventLog, record_abandoned, sweep_folder
 from lola.storage.tracking.run_copy import OFFSET, RunCopy
+from lola.storage.tracking.saved_views import view_key
 from lola.storage.tracking.server import (
     database_path,
     describe_cause,
@@ -29,10 +30,13 @@ from lola.storage.tracking.server import (
     make_database,
     open_client,
     open_experiment,
+    page_address,
+    relocate_artifacts,
     show_command,
     tracking_uri,
     unreachable,
 )
+from lola.storage.views import Conclusion, View
 
 PARENT = "mlflow.parentRunId"
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0
@@ -85,8 +89,12 @@ class Tracker:
         path = database_path(self.uri)
         if path is not None and not os.environ.get("MLFLOW_TRACKING_URI"):
             make_database(path)
+            if old := relocate_artifacts(path):
+                log(f"MLflow's artifacts were in {old}; their locations are corrected")
         self.client = open_client(self.uri)
         self._experiment: str | None = None
+        self._last_experiment = ""  # also during an outage
+        self._view = ""
         try:
             self.experiment  # noqa: B018 fails now if it is not available
         except Exception as error:  # the client raises whatever its transport or database raises
@@ -106,6 +114,7 @@ class Tracker:
     def experiment(self) -> str:
         if self._experiment is None:
             self._experiment = open_experiment(self.client, self.uri, f"lola/{self.system}", self.log)
+            self._last_experiment = self._experiment
         return self._experiment
 
     @property
@@ -120,14 +129,24 @@ class Tracker:
         return self._copies[self._sweep_log.folder].run_id if self._sweep_log and self._copies else None
 
     @property
-    def command(self) -> str:
-        return show_command(self.uri)
+    def directions(self) -> list[str]:
+        """How to open the page of the sweep, in lines for the user."""
+        page = page_address(self.uri, self._last_experiment, self._view, "" if self._view else self.parent)
+        command = show_command(self.uri)
+        return [f"runs: {command}", f"then open: {page}"] if command else [f"runs: open {page}"]
 
-    def start_sweep(self, name: str, fingerprint: str, parameters: Mapping[str, Any]) -> None:
-        """Begin a sweep, or resume it."""
+    def start_sweep(
+        self, name: str, fingerprint: str, parameters: Mapping[str, Any], views: Sequence[View] = ()
+    ) -> None:
+        """Begin a sweep, or resume it.
+
+        Arguments:
+            views: How its runs are best viewed; the page that `directions` name shows the first.
+        """
         identity = {"stage": "sweep", "fingerprint": fingerprint, "sweep": fingerprint}
         identity |= {"system": self.system, "git_commit": git_commit()}
-        self._begin = lambda sweep_log: sweep_log.begin(name, identity, parameters)
+        self._begin = lambda sweep_log: sweep_log.begin(name, identity, parameters, views)
+        self._view = view_key(fingerprint, views[0].name) if views else ""
         sweep_log = SweepEventLog(self.root, sweep_folder(self.root, self.system, fingerprint))
         if not self.resume_sweep(sweep_log, fingerprint):
             self.log("another process runs this sweep, and sends its records to MLflow")
@@ -244,8 +263,10 @@ class Tracker:
                 raise LolaError(f"{error}; {self.missing}") from error
             raise
 
-    def finish_sweep(self, report: AnyPath | None, status: Status) -> None:
-        """Record the end and the report of the sweep, and send what is left, as `flush` does."""
+    def finish_sweep(
+        self, report: AnyPath | None, status: Status, conclusion: Conclusion | None = None
+    ) -> None:
+        """Record the end, the conclusion and the report of the sweep, and send what is left, as `flush`."""
         if not self.sweep_log.held and self.sweep_log.acquire():  # the other process ended before this one
             self._begin(self.sweep_log)
             for folder, copy in self._copies.items():
@@ -253,7 +274,7 @@ class Tracker:
                     self.sweep_log.add(folder, copy.identity["lola.fingerprint"])
         if self.sweep_log.held:
             try:
-                self.sweep_log.end(status, report)
+                self.sweep_log.end(status, report, conclusion)
                 self.flush(ENDING_S if status == "KILLED" else 0.0)
             except OSError as error:
                 self.missing = (

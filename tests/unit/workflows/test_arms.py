@@ -17,7 +17,7 @@ from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.tables.lead_times import REFERENCES, model_titles
 from lola.evaluation.tables.stored import read_table
 from lola.models.kinds import ARM_COLOURS, KINDS, kind_colours, shown_with
-from lola.workflows import presets, resource_requests, run, sweep_report
+from lola.workflows import presets, resource_requests, run, sweep_conclusion, sweep_report
 from lola.workflows.arms import TAKEN, EmulatorArmConfig
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.forecast import Forecast
@@ -321,7 +321,7 @@ def test_two_arms_with_two_seeds_are_trained_scored_and_reported(sweep, tmp_path
     keys = {(name, seed) for name in ("neural_solver", "ours", "tuned") for seed in (0, 1)}
     assert keys < found.keys()
     assert found["ours", 0] != found["ours", 1] != found["tuned", 1]
-    shown = sweep_report.summarise_sweep(plan)
+    shown = sweep_conclusion.summarise_sweep(plan)
     assert {"Neural solver, our recipe", "Tuned ensemble"} <= set(shown.columns[0].cells)
     assert "means over training seeds" in shown.title
     page = sweep_report.report_sweep(plan).read_text()

@@ -17,7 +17,7 @@ from lola.models import kinds
 from lola.models.kinds import KINDS, Colour, EmulatorKind
 from lola.models.neural_solver import NeuralSolver
 from lola.models.neural_solver_config import NeuralSolverConfig
-from lola.workflows import sweep_report
+from lola.workflows import sweep_conclusion, sweep_report
 from lola.workflows.plan import SweepPlan
 
 
@@ -98,7 +98,7 @@ def test_a_kind_of_ten_lines_is_trained_scored_and_reported(tmp_path, well, nois
     assert set(metrics["model"]) == {"noisy_solver"}
     spread = metrics[(metrics["metric"] == "spread") & (metrics["target"] == "truth")]["value"]
     assert (spread > 0).all()
-    shown = sweep_report.summarise_sweep(plan)
+    shown = sweep_conclusion.summarise_sweep(plan)
     assert "Noisy solver" in list(shown.columns[0].cells)
     page = sweep_report.report_sweep(plan).read_text()
     for text in ("Noisy solver, mean", "Noisy solver against neural solver", "--c-noisy_solver: #112233"):

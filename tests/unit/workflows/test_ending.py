@@ -90,9 +90,12 @@ def fail(stage, event_log):
 
 
 def test_a_sweep_that_ends_well(tmp_path, monkeypatch, fake):
+    """The last line opens the sweep's own page."""
     monkeypatch.setattr(workflow, "stop_ray", lambda log: log("stopping Ray"))
     output = end(tmp_path, monkeypatch, finish)
-    assert [line[7:] for line in output.splitlines()[-2:]] == ["stopping Ray", "runs: open http://fake"]
+    (parent,) = [run for run in fake.runs.values() if run.tags["lola.stage"] == "sweep"]
+    page = f"runs: open http://fake/#/experiments/{parent.experiment}/runs/{parent.key}"
+    assert [line[7:] for line in output.splitlines()[-2:]] == ["stopping Ray", page]
     assert "finished" in output
     assert statuses(fake) == {"sweep": "FINISHED", "autoencoder": "FINISHED"}
 

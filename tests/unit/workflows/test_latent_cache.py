@@ -134,7 +134,8 @@ def test_the_command_makes_verifies_and_repairs_a_cache(tmp_path, well, autoenco
         .startswith(read.dataset.digest)
     )
     assert read.tags[0].value == "encoding"
-    assert run.data.metrics["progress/shards"] == 6
+    assert run.data.tags["lola.progress/shards"] == "6"
+    assert not [name for name in run.data.metrics if name.startswith("progress/")]
 
 
 def test_the_grid_must_fit(tmp_path, well, autoencoder, monkeypatch):

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import json
 
 import pytest
 from rich.console import Console
@@ -7,7 +8,8 @@ from rich.console import Console
 from lola.storage.event_log import EventLog
 from lola.storage.progress import Progress
 from lola.storage.stages import SCHEMA_VERSION, write_json
-from lola.workflows import sweep_report
+from lola.storage.views import View
+from lola.workflows import sweep_conclusion, sweep_report
 from lola.workflows.plan import SweepPlan
 from lola.workflows.training_time import PER_STEP
 
@@ -78,9 +80,45 @@ def test_the_last_lines_show_the_scores_of_the_evaluations(sweep, tmp_path, well
         value = None if trial.steps[0].tags["model"] == "neural_solver" else 0.25 - 0.125 * better
         stage.commit(metrics={"test/vrmse/1-20": value, "test/crps/1-20": 0.0})
     output = io.StringIO()
-    Progress(Console(file=output)).show(sweep_report.summarise_sweep(plan))
+    Progress(Console(file=output)).show(sweep_conclusion.summarise_sweep(plan))
     shown = [line.split() for line in output.getvalue().splitlines()]
     assert shown[1] == ["1–20"]
     assert shown[-2:] == [["Persistence", "0.250"], ["Climatology", "0.250"]]
     assert [line[:2] for line in shown if line[0] == "Diffusion"] == [["Diffusion", "0.250*"]]
     assert ["Neural", "solver", "unstable"] in shown
+
+
+def test_the_conclusion_has_the_table_and_figures_that_sort_by_lead_time(sweep, tmp_path, well):
+    plan = SweepPlan(sweep, tmp_path, well)
+    for trial in plan.evaluations:
+        model, space = (trial.steps[0].tags[name] for name in ("model", "space"))
+        value = None if model == "neural_solver" else 0.5 if space == "pixel" else 0.25
+        scores = {"test/vrmse/1-9": value, "test/vrmse/10-end": value, "test/crps/1-9": 0.0}
+        trial.steps[0].stage.commit(metrics=scores)
+    conclusion = sweep_conclusion.conclude_sweep(plan, tmp_path / "reports" / "a" / "report.html")
+    assert "| Diffusion | 0.250 (" in conclusion.text
+    assert "|  | 1–9 | 10–end |" in conclusion.text
+    assert "`report/report.html`" in conclusion.text
+    assert f"sync_mlflow.py --storage {tmp_path}" in conclusion.text
+    assert conclusion.metrics == {
+        f"best/vrmse/{name}/{model}": value
+        for name in ("01-09", "10-end")
+        for model, value in (("diffusion", 0.25), ("persistence", 0.5), ("climatology", 0.5))
+    }
+    assert sorted(conclusion.metrics)[0].startswith("best/vrmse/01-09/")
+
+
+def test_views_list_the_runs_that_a_sweep_makes_with_the_metrics_that_they_log(sweep, tmp_path, well):
+    plan = SweepPlan(sweep, tmp_path, well)
+    views = {view.name: view for view in sweep_conclusion.sweep_views(plan)}
+    assert list(views) == ["accuracy against compression", "accuracy against cost", "training curves"]
+    assert all(View.of(view.name, json.loads(json.dumps(view.content))) == view for view in views.values())
+    evaluated = views["accuracy against compression"]
+    first = "-".join(str(end) for end in plan.system.ranges[0])
+    assert evaluated.order == f"test/vrmse/{first}"
+    for name in ("vrmse", "crps", "spread_skill_ratio"):
+        assert ("metrics", f"test/{name}/{first}") in evaluated.columns
+    logged = {name for trial in plan.evaluations for name in trial.steps[0].tags}
+    assert {name for kind, name in evaluated.columns if kind == "params"} <= logged
+    assert len(evaluated.points) == len(plan.system.ranges)
+    assert evaluated.points[0] == (("params", "compression"), ("metrics", evaluated.order))

@@ -1,5 +1,6 @@
 import os
 import shlex
+import shutil
 import sqlite3
 import stat
 import sys
@@ -8,15 +9,18 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 from fakemlflow import FakeMlflow
+from tracked import child, record, tracker
 
 from lola.core.errors import TrackingError
-from lola.storage.tracking import Tracker, fetch_model, server, tracking_uri
+from lola.storage.tracking import Tracker, fetch_model, server, sync, tracking_uri
 from lola.storage.tracking.server import (
     database_path,
     describe_cause,
     make_database,
     open_client,
     open_experiment,
+    page_address,
+    relocate_artifacts,
     show_command,
     unreachable,
 )
@@ -157,7 +161,8 @@ def test_the_command_names_the_database_whatever_the_folder_is_called(storage, n
     assert database_path(uri) == path
     command = show_command(uri)
     assert shlex.split(command) == [
-        *("mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", "5000")
+        *("env", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "mlflow", "server", "--workers", "1"),
+        *("--backend-store-uri", uri, "--host", "127.0.0.1", "--port", "5000"),
     ]
     assert command.endswith("--host 127.0.0.1 --port 5000")
     path.parent.mkdir(parents=True)
@@ -166,7 +171,49 @@ def test_the_command_names_the_database_whatever_the_folder_is_called(storage, n
         assert path.exists()
     engine.dispose()
     monkeypatch.setattr("shutil.which", lambda program: None)  # as where the environment is not active
-    assert shlex.split(show_command(uri))[0] == str(Path(sys.executable).with_name("mlflow"))
+    assert shlex.split(show_command(uri))[2] == str(Path(sys.executable).with_name("mlflow"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "page"),
+    [
+        ("sqlite:////root/mlflow.db", "http://127.0.0.1:5000/#/experiments/3/runs"),
+        ("https://host/mlflow/", "https://host/mlflow/#/experiments/3/runs"),
+    ],
+)
+def test_the_page_of_a_run_has_an_address(uri, page):
+    assert page_address(uri, "3", run="r") == f"{page}/r"
+    assert page_address(uri, "3", "v") == f"{page}?viewStateShareKey=v"
+    assert bool(show_command(uri)) == uri.startswith("sqlite")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["moved", "größe 1"])
+def test_the_artifacts_of_a_root_that_was_moved_are_found(storage, name, mlflow_database):
+    old, new, lines = storage / "old", storage / name, []
+    (old / "mlflow").mkdir(parents=True)
+    shutil.copyfile(mlflow_database, old / "mlflow" / "mlflow.db")
+    first, event_log = tracker(old), record(old)
+    for file in ("model.safetensors", "manifest.json"):
+        (old / "stage" / file).write_text(file)
+    event_log.model(old / "stage" / "model.safetensors", "euler-model")
+    event_log.status("FINISHED")
+    first.finish_sweep(None, "FINISHED")
+    shutil.copytree(old, new)
+    shutil.rmtree(old)
+    sync(new, lines.append)
+    assert any("their locations are corrected" in line for line in lines)
+    again = Tracker(new, "euler")
+    location = (new / "mlflow" / "artifacts").as_uri()
+    assert again.client.get_experiment(again.experiment).artifact_location == location
+    assert child(again).info.artifact_uri.startswith(f"{location}/")
+    (new / "fetched").mkdir()
+    fetched = fetch_model(new, "euler-model", new / "fetched")
+    assert (fetched / "model.safetensors").read_text() == "model.safetensors"
+    assert not old.exists()
+    (storage / "link").symlink_to(new)
+    assert not relocate_artifacts(storage / "link" / "mlflow" / "mlflow.db")  # the same folder
+    assert not relocate_artifacts(new / "mlflow" / "mlflow.db")
 
 
 @pytest.mark.parametrize("name", ["a b", "[x]", "größe"])
