@@ -50,7 +50,7 @@ DIGEST_BYTES = 4096  # bytes before an offset that identify a log
 EVENT_FIELDS: dict[str, dict[str, type]] = {
     "describe": {"name": str, "tags": dict, "parameters": dict},
     "metrics": {"step": int, "values": dict},
-    "curve": {"name": str, "steps": list, "values": list},
+    "curve": {"name": str, "points": list},
     "notice": {"text": str},
     "note": {"text": str},
     "view": {"name": str, "content": dict},
@@ -99,8 +99,8 @@ class EventLog:
             points: Steps and values, the last perhaps of the report that follows, whose value covers more
                 steps: MLflow shows the curve's.
         """
-        values = [value if math.isfinite(value) else None for _, value in points]
-        self._append("curve", name=name, steps=[step for step, _ in points], values=values)
+        finite = [(step, value if math.isfinite(value) else None) for step, value in points]
+        self._append("curve", name=name, points=finite)
 
     def note(self, text: str) -> None:
         """Record the run's description, in Markdown; the last one counts."""
@@ -261,7 +261,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
                 if event["kind"] == "metrics":  # null was not finite
                     event["values"] = {name: _number(value) for name, value in event["values"].items()}
                 elif event["kind"] == "curve":
-                    event["values"] = [_number(value) for value in event["values"]]
+                    event["points"] = [(step, _number(value)) for step, value in event["points"]]
                 return event
     return None
 
@@ -279,9 +279,11 @@ def _is_event(value: Any) -> bool:
         return value["status"] in get_args(Status)
     numbers = list(value["values"].values()) if value["kind"] == "metrics" else []
     if value["kind"] == "curve":
-        numbers = value["values"]
-        if len(value["steps"]) != len(numbers) or any(type(step) is not int for step in value["steps"]):
+        if not all(
+            type(point) is list and len(point) == 2 and type(point[0]) is int for point in value["points"]
+        ):
             return False
+        numbers = [number for _, number in value["points"]]
     return all(number is None or type(number) in (int, float) for number in numbers)
 
 

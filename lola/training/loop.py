@@ -57,6 +57,9 @@ class Objective(nn.Module):
 
 Wrap = Callable[[nn.Module], nn.Module]
 Report = Callable[[int, dict[str, float], Callable[[Path], None]], None]
+Curve = list[tuple[int, float]]
+"""Steps, and the means of the training loss since the step before."""
+CURVE_POINTS = 40  # of a training at least, if it has as many steps
 
 
 def train(
@@ -67,6 +70,7 @@ def train(
     *,
     report: Report,
     log: Callable[[str], None] = lambda line: None,
+    curve: Callable[[Curve], None] = lambda points: None,
     checkpoint_requested: Callable[[], bool] | None = None,
     wrap: Wrap | None = None,
     resume: Path | None = None,
@@ -83,6 +87,8 @@ def train(
             `save` writes a checkpoint into a folder. `metrics` is empty where
             `checkpoint_requested` asked for it.
         log: Called by every rank with the reason why a step was skipped, for the first few skipped steps.
+        curve: Called by every rank before a report, with the points of the curve of the training loss since
+            the last, if these are more than one.
         checkpoint_requested: Called by every rank after each step without a report; True asks for a
             report at once.
         wrap: Makes the module distributed; its forward pass must be called for every loss.
@@ -100,7 +106,7 @@ def train(
     prepare(model, config)
     objective = wrap(Objective(model)) if wrap else Objective(model)
     stream = _stream(training, config, device, rank, world)
-    meter = Meter(device)
+    meter = Meter(device, curve_interval(config))
     check = DivergenceCheck(model, stream, validation, config, device, log)
     objectives = {"valid/loss": objective, "valid/loss_ema": Objective(averaged) if averaged else None}
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
@@ -113,6 +119,7 @@ def train(
             meter.add(len(keys), values, norm, stream.waited)
         else:
             meter.skip()
+        meter.mark(position.step)
         check.step(position, not finite, batch, keys)
         save = functools.partial(
             save_checkpoint, model=model, optimizer=optimizer, position=position, average=averaged
@@ -127,11 +134,18 @@ def train(
                 if module is not None:
                     metrics[name] = validate(module, validation, config, device, rank, world)
                     check.validation(name, metrics[name], position, module)
+            if len(meter.curve) > 1:
+                curve(meter.curve)
             report(position.step, metrics, save)
             meter.restart()
         elif checkpoint_requested is not None and checkpoint_requested():
             report(position.step, {}, save)
     return position
+
+
+def curve_interval(config: TrainingConfig) -> int:
+    """The steps between points of the curve of the training loss."""
+    return max(1, min(config.report_every, config.steps // CURVE_POINTS))
 
 
 def _stream(
@@ -256,12 +270,17 @@ class Meter:
     """Means over samples since the last flush, over all workers.
 
     The seconds that steps waited for their batches become a share of the steps' time, `data_wait`.
+
+    Arguments:
+        interval: Steps between points of the curve of the loss.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, interval: int = 1) -> None:
+        self.device, self.interval = device, interval
         self.sums: dict[str, Tensor] = {}
-        self.samples = self.steps = 0
+        self.curve: Curve = []  # of the steps before the last flush
+        self._marks: dict[int, Tensor] = {}
+        self.samples = self.steps = self.step = 0
         self.waited = 0.0
         self.restart()
 
@@ -282,13 +301,29 @@ class Meter:
         """Count a step that was skipped, whose values may not be finite; its time counts."""
         self.steps += 1
 
+    def mark(self, step: int) -> None:
+        """End a step, and perhaps a piece of the curve of the loss, without waiting for the device."""
+        self.step = step
+        if step % self.interval == 0:
+            self._mark()
+
+    def _mark(self) -> None:
+        loss = self.sums.get("loss")
+        if loss is not None:
+            self._marks[self.step] = torch.stack(
+                [loss.view(()), torch.full_like(loss.view(()), self.samples)]
+            )
+
     def flush(self) -> dict[str, float]:
-        """The means as `train/<name>`, with the throughput; then reset."""
+        """The means as `train/<name>`, with the throughput; then reset, but for the curve."""
+        self._mark()
         names = sorted(self.sums)
         counts = torch.tensor([self.waited, self.samples], dtype=torch.float64, device=self.device)
-        totals = torch.cat([*(self.sums[name].view(1) for name in names), counts])
+        totals = torch.cat([*(self.sums[name].view(1) for name in names), counts, *self._marks.values()])
         _sum_over_workers(totals)
-        *sums, waited, samples = totals.tolist()  # on a GPU the steps are done now
+        values = totals.tolist()  # on a GPU the steps are done now
+        *sums, waited, samples = values[: len(names) + 2]
+        self.curve = _differences([*self._marks], values[len(names) + 2 :])
         seconds = time.perf_counter() - self.since
         means = {f"train/{name}": total / samples for name, total in zip(names, sums, strict=True)}
         rates = {
@@ -298,7 +333,15 @@ class Meter:
             "train/memory_bytes": peak_memory(self.device),
         }
         self.sums, self.samples, self.steps, self.waited = {}, 0, 0, 0.0
+        self._marks = {}
         return means | rates
+
+
+def _differences(steps: list[int], totals: list[float]) -> Curve:
+    """The means between steps of what grew to so much, of so many samples, by then; none if no sample did."""
+    ends = [(0.0, 0.0), *zip(totals[::2], totals[1::2], strict=True)]
+    pieces = zip(steps, itertools.pairwise(ends), strict=True)
+    return [(step, (b[0] - a[0]) / (b[1] - a[1])) for step, (a, b) in pieces if b[1] > a[1]]
 
 
 def peak_memory(device: torch.device) -> float:

@@ -44,6 +44,7 @@ from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, t
 from lola.evaluation.climate import Climate, find_climate
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
+from lola.evaluation.tables.formats import describe_scores
 from lola.evaluation.tables.lead_times import count_diverged, summarise
 from lola.evaluation.tables.stored import read_table
 from lola.evaluation.trajectory import choose_parts, evaluate_trajectory
@@ -161,7 +162,15 @@ def run_evaluation(run: EvaluationRun) -> None:
     diverged = count_diverged(joined["metrics"])
     further = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
     further = {f"{config.split}/{name}": value for name, value in further.items()}
-    EventLog(run.stage.folder).metrics(0, summary | further)
+    event_log = EventLog(run.stage.folder)
+    event_log.metrics(0, summary | further)
+    event_log.note(
+        f"Scores of {run.stage.what} on {len(chosen.trajectories)} trajectories of the {config.split} split, "
+        f"{len(parts)} rollouts, by range of lead times; {timing:.3g} s per state.\n\n"
+        f"{describe_scores(summary, config.split)}\n"
+        "The artifact `metrics.parquet` has them by trajectory, field and lead time.\n"
+    )
+    event_log.artifact(run.stage.folder / "metrics.parquet")
     run.stage.commit(
         trajectories=[split.trajectories[index].id for index in chosen.trajectories],
         short={"starts": chosen.short, "of": chosen.short + len(parts)},

@@ -40,7 +40,7 @@ from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, Stage, atomic_path
 from lola.training.buffers import WindowSource
 from lola.training.config import TrainingConfig
 from lola.training.counting import count_step
-from lola.training.loop import train
+from lola.training.loop import Curve, train
 from lola.training.peak import device_kind, peak_flops
 
 
@@ -181,6 +181,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
             f"window, which spans {setup.training.numbering.span} steps"
         )
 
+    points: Curve = []
+
     def report(step: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
         checkpoint = None
         if rank == 0:
@@ -192,8 +194,9 @@ def _worker(loop_config: dict[str, Any]) -> None:
         mode = CheckpointUploadMode.ASYNC if metrics else CheckpointUploadMode.SYNC
         if metrics and use is not None:
             metrics = metrics | {"train/mfu": use(metrics["train/seconds_per_step"])}
+        about = {"step": step, "device": device_kind(device), "workers": world}
         ray.train.report(
-            {"step": step, "device": device_kind(device), "workers": world, "notices": notices[:], **metrics},
+            about | {"notices": notices[:], "curve": points[:]} | metrics,
             checkpoint=checkpoint,
             checkpoint_dir_name=f"step-{step:08d}",
             checkpoint_upload_mode=mode,
@@ -201,6 +204,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
             checkpoint_upload_fn=persist,
         )
         notices.clear()
+        points.clear()
 
     with last.as_directory() if last else contextlib.nullcontext() as folder:
         train(
@@ -210,6 +214,7 @@ def _worker(loop_config: dict[str, Any]) -> None:
             setup.validation,
             report=report,
             log=notices.append,
+            curve=points.extend,
             checkpoint_requested=PreemptionMonitor(device),
             wrap=ray.train.torch.prepare_model if world > 1 else None,
             resume=Path(folder) if folder else None,
@@ -253,6 +258,8 @@ class EventLogCallback(UserCallback):
         """Record the first worker's metrics and notices, which are those of all workers."""
         for line in metrics[0].get("notices", ()):
             EventLog(self.folder).notice(line)
+        if points := metrics[0].get("curve"):
+            EventLog(self.folder).curve("train/loss", points)
         values = {name: value for name, value in metrics[0].items() if "/" in name}
         if values:
             EventLog(self.folder).metrics(metrics[0]["step"], values)

@@ -5,7 +5,7 @@ by its interval and, if there is one, the number in the paper.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
@@ -33,6 +33,17 @@ def plain_markdown(table: pd.DataFrame) -> str:
     rule = ["---", *["---:"] * (len(table.columns) - 1)]
     lines = [table.columns, rule, *table.itertuples(index=False, name=None)]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def describe_scores(summary: Mapping[str, float], split: str) -> str:
+    """What `summarise` returns against the truth in Markdown: metrics down, ranges of lead times across."""
+    cells: dict[str, dict[str, str]] = {}
+    for name, value in summary.items():
+        prefix, metric, lead_times = name.split("/")
+        if prefix == split:
+            cells.setdefault(metric, {})[lead_times] = f"{value:.4g}"
+    table = pd.DataFrame.from_dict(cells, orient="index").fillna("")
+    return plain_markdown(table.rename_axis("metric").reset_index())
 
 
 def plain_latex(table: pd.DataFrame) -> str:

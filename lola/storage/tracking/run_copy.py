@@ -130,7 +130,7 @@ class RunCopy:
                 metrics += self._unsent(event["values"], event["step"], event["time"])
                 tags |= _progress_tags(event)
             elif event["kind"] == "curve":
-                for step, value in zip(event["steps"], event["values"], strict=True):
+                for step, value in event["points"]:
                     metrics += self._unsent({event["name"]: value}, step, event["time"])
             elif event["kind"] == "note":
                 tags[NOTE] = event["text"][:MAX_TAG_CHARACTERS]

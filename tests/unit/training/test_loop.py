@@ -1,4 +1,5 @@
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -100,6 +101,57 @@ def test_the_wait_for_data_is_a_share_of_the_time():
     reports: dict = {}
     run(build(), config(), reports=reports)
     assert 0 <= reports[12]["train/data_wait"] < 1
+
+
+@pytest.mark.parametrize(("steps", "report_every", "points"), [(40, 20, 40), (85, 20, 43), (12, 4, 12)])
+def test_the_curve_of_the_loss_has_forty_points_and_the_means_of_the_reports(steps, report_every, points):
+    curves, reports, curve = [], {}, []
+
+    def report(step, metrics, save):
+        reports[step] = metrics["train/loss"]
+        curves.append(list(curve))
+        curve.clear()
+
+    settings = config().replace(steps=steps, report_every=report_every)
+    train(build(), settings, Waves(), Waves(), report=report, curve=curve.extend)
+    found = [step for piece in curves for step, _ in piece]
+    assert found == sorted(set(found))
+    assert len(found) == points
+    since = 0
+    for (end, mean), piece in zip(reports.items(), curves, strict=True):
+        assert piece[-1][0] == end
+        lengths = [b - a for a, b in itertools.pairwise([since, *(step for step, _ in piece)])]
+        total = sum(length * loss for length, (_, loss) in zip(lengths, piece, strict=True))
+        assert total / (end - since) == pytest.approx(mean, rel=1e-9)
+        since = end
+
+
+def test_no_curve_adds_to_reports_that_are_often_enough():
+    train(
+        build(),
+        config().replace(steps=12, report_every=1),
+        Waves(),
+        Waves(),
+        report=lambda *_: None,
+        curve=pytest.fail,
+    )
+
+
+def test_skipped_steps_have_no_point_in_the_curve():
+    meter = Meter(torch.device("cpu"))
+    meter.skip()
+    meter.mark(1)
+    meter.add(2, {"loss": torch.tensor(3.0)}, torch.tensor(0.0), 0.0)
+    meter.mark(2)
+    meter.skip()
+    meter.mark(3)
+    meter.add(6, {"loss": torch.tensor(5.0)}, torch.tensor(0.0), 0.0)
+    meter.mark(4)
+    assert meter.flush()["train/loss"] == 4.5
+    assert meter.curve == [(2, 3.0), (4, 5.0)]
+    meter.skip()
+    meter.flush()
+    assert meter.curve == []
 
 
 def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_counted(tmp_path):

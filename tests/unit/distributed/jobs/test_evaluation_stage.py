@@ -118,6 +118,16 @@ def test_rollouts_that_diverge_are_counted_and_null_in_the_manifest(tasks, step,
         assert "Infinity" not in text
 
 
+def test_an_evaluation_describes_itself_with_its_table(tasks, step):
+    step.run()
+    events = [event for _, event in read_events(step.stage.folder)]
+    (note,) = [event["text"] for event in events if event["kind"] == "note"]
+    assert note.startswith(f"Scores of {step.stage.what} on 2 trajectories of the test split, 4 rollouts")
+    value = step.stage.manifest()["metrics"]["test/vrmse/1-20"]
+    assert f"| vrmse | {value:.4g} |" in note.splitlines()
+    assert [event["path"] for event in events if event["kind"] == "artifact"] == ["metrics.parquet"]
+
+
 def test_only_what_is_missing_is_computed(tasks, step):
     step.run()
     expected = rows(step)

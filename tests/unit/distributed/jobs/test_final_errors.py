@@ -99,3 +99,12 @@ def test_notices_of_the_workers_are_recorded(tmp_path):
     EventLogCallback(tmp_path).after_report(None, 2 * [{"step": 4, "notices": ["step 3 was skipped"]}], None)
     ((_, event),) = read_events(tmp_path)
     assert (event["kind"], event["text"]) == ("notice", "step 3 was skipped")
+
+
+def test_the_curve_of_the_workers_is_recorded_before_their_report(tmp_path):
+    report = {"step": 4, "curve": [(2, 0.5), (4, 0.25)], "train/loss": 0.375, "notices": []}
+    EventLogCallback(tmp_path).after_report(None, 2 * [report], None)
+    (_, curve), (_, metrics) = read_events(tmp_path)
+    assert (curve["kind"], curve["name"]) == ("curve", "train/loss")
+    assert curve["points"] == [(2, 0.5), (4, 0.25)]
+    assert (metrics["step"], metrics["values"]) == (4, {"train/loss": 0.375})

@@ -66,6 +66,20 @@ def test_a_bad_first_file_ends_the_run_at_once(played):
     assert played.reports == []
 
 
+def test_a_worker_reports_the_curve_once(played, monkeypatch):
+    def train(model, config, *sources, report, curve, **options):
+        for step in (2, 4):
+            curve([(step - 1, 1.0), (step, 0.5)])
+            report(step, {"train/loss": 0.75, "train/seconds_per_step": 1.0}, lambda folder: None)
+
+    numbering = SimpleNamespace(short=0, starts=[0], span=1)
+    monkeypatch.setattr(Bad, "numbering", numbering, raising=False)
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "ModelFlopsUtilization", lambda *arguments: lambda seconds: 0.5)
+    training._worker({"run": played.run})
+    assert [metrics["curve"] for metrics, _ in played.reports] == [[(1, 1.0), (2, 0.5)], [(3, 1.0), (4, 0.5)]]
+
+
 def test_a_corrupt_file_is_not_tried_again(tmp_path):
     with pytest.raises(CorruptError, match="remove it"):
         training.EventLogCallback(tmp_path).after_exception(None, {0: CorruptError("manifest: remove it")})

@@ -16,6 +16,7 @@ from lola.core.errors import TrackingError
 from lola.storage import tracking
 from lola.storage.event_log import EventLog, event_log_path
 from lola.storage.tracking import tracker
+from lola.storage.views import View
 
 SETTINGS = settings(
     max_examples=int(os.environ.get("LOLA_EXAMPLES", "40")),
@@ -29,6 +30,7 @@ SETTINGS = settings(
 SWEEP = "f" * 64
 STAGES = ("autoencoder", "latents", "emulator")
 FINGERPRINTS = {name: f"{i}" * 64 for i, name in enumerate(STAGES)}
+VIEW = View("curves", "metrics.a > 0", "a", (("metrics", "a"),), curves=("a",))
 stages = st.sampled_from(STAGES)
 
 
@@ -73,7 +75,7 @@ class Tracking(RuleBasedStateMachine):
             except TrackingError:  # the user starts again
                 self.client.share /= 2
         self.attempt += 1
-        self.driver.start_sweep("sweep", SWEEP, {f"option{i}": i for i in range(150)})
+        self.driver.start_sweep("sweep", SWEEP, {f"option{i}": i for i in range(150)}, [VIEW])
         self.parent_status = "RUNNING"
         for name in STAGES:
             self._killed(name)
@@ -109,6 +111,11 @@ class Tracking(RuleBasedStateMachine):
             event_log.metrics(step, values)
             for key, value in values.items():
                 recorded.steps.setdefault(key, {})[step] = value
+        points = [(step, float(2 * step)) for step in (first, first + 100)]
+        event_log.curve("metric1", points)
+        recorded.steps.setdefault("metric1", {}).update(points)
+        event_log.note(f"{name} from {first}")
+        recorded.tags["mlflow.note.content"] = f"{name} from {first}"
 
     @rule(name=stages)
     def report_much(self, name):
@@ -209,6 +216,7 @@ class Tracking(RuleBasedStateMachine):
         runs = [run for run in self.fake.runs.values() if run.lifecycle == "active"]
         (parent,) = [run for run in runs if run.tags["lola.fingerprint"] == SWEEP]
         assert parent.status == self.parent_status
+        assert len(self.fake.experiments[parent.experiment].tags) == 1
         assert parent.params == {f"option{i}": str(i) for i in range(150)}
         assert not report or "report/report.html" in parent.artifacts
         logged = [name for name in STAGES if event_log_path(self.root / name).exists()]
