@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,10 +38,8 @@ from lola.storage.remote import (
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 FILE_NAME = "events.jsonl"
-NOT_SYNCED = (
-    "metrics",
-    "curve",
-)  # a power cut may lose these: waiting for the disk each time would slow training
+NOT_SYNCED = ("metrics", "curve", "waiting")
+"""A power cut may lose these: waiting for the disk each time would slow training."""
 UPLOAD_INTERVAL_S = 20.0
 FETCH_INTERVAL_S = 60.0
 EVENT_PREFIX = b'{"kind": '  # every event starts with this
@@ -52,6 +51,7 @@ EVENT_FIELDS: dict[str, dict[str, type]] = {
     "metrics": {"step": int, "values": dict},
     "curve": {"name": str, "points": list},
     "notice": {"text": str},
+    "waiting": {"text": str},
     "note": {"text": str},
     "view": {"name": str, "content": dict},
     "artifact": {"path": str},
@@ -118,8 +118,12 @@ class EventLog:
         """Record a message for people, such as which file was corrupt and is made again."""
         self._append("notice", text=text)
 
+    def waiting(self, text: str) -> None:
+        """Record what the stage waits for, which holds until its next metrics or status."""
+        self._append("waiting", text=text)
+
     def artifact(self, path: AnyPath) -> None:
-        """Record a file of the stage's folder."""
+        """Record a file of the stage, or of another one, such as an evaluation of a model."""
         self._append("artifact", path=_relative_path(self.folder, path))
 
     def model(self, path: AnyPath, name: str) -> None:
@@ -177,7 +181,9 @@ def _truncate_corrupt_end(path: Path) -> None:
 
 
 def _relative_path(folder: AnyPath, path: AnyPath) -> str:
-    """A file's path within a folder."""
+    """A file's path within a folder, or from a local one on."""
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return os.path.relpath(path, folder)
     return str(path)[len(str(folder)) + 1 :]
 
 

@@ -139,7 +139,8 @@ def _prepare(
         system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
         tracker = Tracker(storage, system.name, progress.log)
     if simulation is not None:
-        simulate(simulation, well, progress.log, lambda: check_resources(config, expected))
+        with progress.reporting(lambda: f"simulating {system.name}"):
+            simulate(simulation, well, progress.log, lambda: check_resources(config, expected))
     with progress.reporting(lambda: f"reading the headers of the datasets in {well}"):
         plan = with_steps(lambda: kind(config, storage, well), part, _measuring(storage, progress))
     for line in describe_steps(plan):

@@ -43,7 +43,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         if self.ended is not None:
             return
         self.ended = threading.Event()
-        reminder = Reminder(self.describe, EventLog(self.folder).notice)
+        reminder = Reminder(self.describe, EventLog(self.folder).waiting)
         threading.Thread(target=_remind, args=(self.ended, reminder), daemon=True).start()
 
     def end(self, *_: Any, **__: Any) -> None:
@@ -51,6 +51,7 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         if self.ended is not None:
             self.ended.set()
             self.ended = None
+            EventLog(self.folder).waiting("")
 
     after_controller_start = before_worker_group_start = after_worker_group_shutdown = begin
     after_worker_group_start = after_controller_finish = before_controller_abort = end

@@ -85,7 +85,7 @@ def encode(stage: Stage, model: AnyPath, datasets: Datasets, config: CacheConfig
         since = time.perf_counter()
         paths = [path for _, path, _ in files]
         longest = max(shard.steps for _, _, shard in files)
-        for number, fault in _encode_shards(missing, longest, paths, model, config, event_log.notice):
+        for number, fault in _encode_shards(missing, longest, paths, model, config, event_log.waiting):
             _, path, shard = files[number]
             if fault:
                 faults[_name(shard)] = fault

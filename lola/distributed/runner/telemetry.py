@@ -26,6 +26,7 @@ import ray
 from ray.util import metrics as ray_metrics
 
 from lola.core.makespan import Task, makespan
+from lola.core.waiting import format_duration
 from lola.distributed.trials import Step, Trial
 from lola.storage.event_log import end_offset
 from lola.storage.follow import Events
@@ -101,6 +102,7 @@ class LiveMetricsSink:
             for trial in self.trials
         }
         self.stages = {step.stage.folder: _follow(step) for step in steps}
+        self.left: float | None = None  # expected seconds until all trials are done, at the last poll
 
     def start_offset(self, folder: AnyPath) -> int:
         """What an earlier call did is no news."""
@@ -168,9 +170,9 @@ class LiveMetricsSink:
         states = collections.Counter(self._state(trial) for trial in self.trials)
         for state in STATES:
             self.emit("lola_sweep_trials", states[state], self.labels | {"state": state})
-        left = self._remaining()
-        if left is not None:
-            self.emit("lola_sweep_remaining_seconds", left, self.labels)
+        self.left = self._remaining()
+        if self.left is not None:
+            self.emit("lola_sweep_remaining_seconds", self.left, self.labels)
         if not isinstance(self.root, Path):  # a bucket has no size
             return
         with contextlib.suppress(OSError):  # a storage that is away for a moment
@@ -186,9 +188,11 @@ class LiveMetricsSink:
         return "failed" if "FAILED" in status else "running" if "RUNNING" in status else "waiting"
 
     def summary(self) -> str:
+        """How many trials are in which state, and about how long the rest takes."""
         states = collections.Counter(map(self._state, self.trials))
         counts = [f"{states[state]} {state}" for state in STATES if states[state]]
-        return f"{len(self.trials)} trials: {', '.join(counts)}"
+        about = f", about {format_duration(self.left)} left" if self.left else ""
+        return f"{len(self.trials)} trials: {', '.join(counts)}{about}"
 
     def _of(self, trial: Trial) -> list[StageState]:
         return [self.stages[step.stage.folder] for step in trial.steps]

@@ -1,5 +1,8 @@
 import io
 import itertools
+import os
+import re
+import threading
 import time
 from types import SimpleNamespace
 
@@ -193,6 +196,88 @@ def test_sixty_files_are_few_lines(tmp_path, monkeypatch):
     lines = sweep.run(61, encode)
     assert len(lines) == 2 * 5  # the start, three lines and the end of each
     assert "latents  17/60  about 40 s left" in lines
+
+
+def test_a_stage_that_starts_and_ends_between_polls_is_one_line(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path, monkeypatch, evaluation=2)
+
+    def score(now, logs):
+        if now == 1:
+            logs["evaluation"].status("RUNNING")
+            logs["evaluation"].metrics(2, {})
+            logs["evaluation"].status("FINISHED")
+
+    assert sweep.run(40, score) == ["evaluation  finished in 0 s: 2/2"]
+
+
+class Terminal:
+    """A pseudo-terminal and what was written to it."""
+
+    def __init__(self):
+        reading, writing = os.openpty()
+        self.written = b""
+        self.file = os.fdopen(writing, "w")
+        self._reading = reading
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        try:
+            while piece := os.read(self._reading, 4096):
+                self.written += piece
+        except OSError:  # the other end is closed
+            pass
+
+    def close(self):
+        self.file.close()
+        self._thread.join(5)
+        os.close(self._reading)
+
+    @property
+    def text(self):
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.written.decode())
+
+
+def test_a_terminal_has_one_display_of_stages_and_lines_of_what_ended(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, clock = Terminal(), Clock()
+    shown = Progress(Console(file=terminal.file, width=100), clock)
+    assert shown.live
+    folders = {name: tmp_path / name for name in ("autoencoder", "diffusion")}
+    logs = {name: EventLog(folder) for name, folder in folders.items()}
+    follower = LogReader(shown)
+    for name, folder in folders.items():
+        shown.follow(folder, name, 1000)
+        follower.add(folder)
+    with shown.reporting(lambda: "3 trials: 1 running, about 2 min 5 s left"):
+        monkeypatch.setattr("time.time", lambda: 1e9 + clock.now)
+        for log in logs.values():
+            log.status("RUNNING")
+        clock.now = 20.0
+        logs["diffusion"].metrics(250, {"train/loss": 0.125})
+        logs["autoencoder"].status("FINISHED")
+        follower.poll()
+        deadline = time.monotonic() + 5
+        while "250/1000  about 1 min 0 s left  train 0.125" not in terminal.text:
+            assert time.monotonic() < deadline, terminal.text
+            time.sleep(0.02)
+    terminal.close()
+    assert "00:20  3 trials: 1 running, about 2 min 5 s left" in terminal.text
+    assert b"\x1b[?25l" in terminal.written
+    assert b"\x1b[?25h" in terminal.written  # the cursor comes back
+    assert b"\x1b[2K" in terminal.written  # the display is replaced
+    assert terminal.text.count("autoencoder  finished in 20 s: 1000/1000") == 1
+    assert "diffusion  running" not in terminal.text  # the display says so
+
+
+def test_a_display_is_not_drawn_where_output_is_kept(monkeypatch):
+    """Colours may be forced upon a log."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not Progress(Console(file=io.StringIO())).live
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    assert not Progress(Console(file=terminal.file)).live
+    terminal.close()
 
 
 def test_tables_are_whole_where_the_console_is_no_terminal():

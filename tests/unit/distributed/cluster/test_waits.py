@@ -13,7 +13,7 @@ from lola.core.waiting import Reminder
 from lola.distributed.cluster import resources, waits
 from lola.distributed.cluster.resources import ClusterResources, Node, ResourceRequest
 from lola.distributed.cluster.waits import WorkersCallback, log_while_waiting, wait_for_any
-from lola.storage.event_log import read_events
+from lola.storage.event_log import EventLog, read_events
 from lola.storage.progress import Progress
 
 WORKERS = ResourceRequest("training workers", "workers", 4, 1.0)
@@ -34,8 +34,8 @@ def shown_cluster(monkeypatch):
     return seen
 
 
-def notices(folder):
-    return [event["text"] for _, event in read_events(folder) if event["kind"] == "notice"]
+def waits_of(folder):
+    return [event["text"] for _, event in read_events(folder) if event["kind"] == "waiting"]
 
 
 def until(condition):
@@ -49,36 +49,44 @@ def test_a_training_logs_what_it_waits_for_until_its_workers_start(shown_cluster
     callback = WorkersCallback(tmp_path, WORKERS)
     callback.after_controller_start(object())
     callback.before_worker_group_start(object())
-    until(lambda: notices(tmp_path))
-    (first, *_) = notices(tmp_path)
+    until(lambda: waits_of(tmp_path))
+    (first, *_) = waits_of(tmp_path)
     assert first.startswith("waits for 4 training workers with 1 CPU each: the cluster has 8 CP")
     assert "of which 2 CPUs and 0 GPUs are free; they start when others give it back" in first
     shown_cluster[0] = FREE
-    until(lambda: "its workers are starting" in notices(tmp_path)[-1])
+    until(lambda: "its workers are starting" in waits_of(tmp_path)[-1])
     callback.after_worker_group_start(object())
     time.sleep(0.05)
-    count = len(notices(tmp_path))
+    assert waits_of(tmp_path)[-1] == ""
+    count = len(waits_of(tmp_path))
     time.sleep(0.05)
-    assert len(notices(tmp_path)) == count
+    assert len(waits_of(tmp_path)) == count
     shown_cluster[0] = BUSY
     callback.after_worker_group_shutdown(object())
-    until(lambda: len(notices(tmp_path)) > count)
+    until(lambda: len(waits_of(tmp_path)) > count)
     callback.after_controller_finish(object())
     assert callback.ended is None
 
 
-def test_the_console_shows_it_with_the_name_of_the_stage_once(shown_cluster, tmp_path):
-    output = io.StringIO()
-    progress = Progress(Console(file=output, width=400))
+def test_the_console_shows_it_in_the_line_of_the_stage_until_workers_start(shown_cluster, tmp_path):
+    output, seconds = io.StringIO(), [0.0]
+    progress = Progress(Console(file=output, width=400), lambda: seconds[0])
     progress.follow(tmp_path, "diffusion-f16c32", 100)
+    EventLog(tmp_path).status("RUNNING")
     callback = WorkersCallback(tmp_path, WORKERS)
     callback.begin()
-    until(lambda: notices(tmp_path))
+    until(lambda: waits_of(tmp_path))
+    events = list(read_events(tmp_path))
     callback.end()
-    progress.consume(tmp_path, 0, list(read_events(tmp_path)))
-    line = output.getvalue().splitlines()[0]
-    assert "diffusion-f16c32  waits for 4 training workers with 1 CPU each" in line
-    assert line.count("diffusion-f16c32") == 1
+    for seconds[0], read in ((0, events), (16, []), (32, list(read_events(tmp_path)))):
+        if read:
+            progress.consume(tmp_path, 0, read)
+        progress.end_poll()
+    progress.end_poll()
+    first, second, third = output.getvalue().splitlines()
+    assert first.endswith("diffusion-f16c32  running")
+    assert "diffusion-f16c32  waits for 4 training workers with 1 CPU each" in second
+    assert "diffusion-f16c32  0/100" in third
 
 
 def test_tasks_that_do_not_start_are_logged():
