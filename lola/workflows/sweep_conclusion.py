@@ -107,7 +107,7 @@ def sweep_views(plan: SweepPlan) -> list[View]:
     ranges = [name_range(one) for one in plan.system.ranges]
     scores = [f"{split}/{metric}/{name}" for metric in ("vrmse", "crps", RATIO) for name in ranges]
     errors = scores[: len(ranges)]
-    seconds: Axis = ("metrics", f"{split}/seconds_per_state")
+    seconds: Axis = ("metrics", f"{split}/ensemble_seconds_per_state")
     columns = (*_axes("params", *SUBJECT), *_axes("metrics", *scores), seconds)
     evaluated = "tags.`lola.stage` = 'evaluation'"
 

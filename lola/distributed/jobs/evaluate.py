@@ -43,10 +43,10 @@ from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.evaluation.climate import Climate, find_climate
 from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.evaluation.record import record_pictures, record_scores
 from lola.evaluation.scores.rows import PARQUET, ROWS, Subject
-from lola.evaluation.tables.formats import describe_scores
 from lola.evaluation.tables.lead_times import count_diverged, summarise
-from lola.evaluation.tables.stored import read_table
+from lola.evaluation.tables.stored import read_array, read_table
 from lola.evaluation.trajectory import choose_parts, evaluate_trajectory
 from lola.models.autoencoder import Autoencoder
 from lola.storage.event_log import EventLog
@@ -160,17 +160,11 @@ def run_evaluation(run: EvaluationRun) -> None:
     timing = float(np.median([float(read_bytes(part.folder / COMPLETION_FILE)) for part in parts]))
     summary = summarise(joined["metrics"], system.ranges, system.spectrum_ranges, config.split)
     diverged = count_diverged(joined["metrics"])
-    further = {"seconds_per_state": timing, "diverged_rollouts": float(diverged)}
-    further = {f"{config.split}/{name}": value for name, value in further.items()}
-    event_log = EventLog(run.stage.folder)
-    event_log.metrics(0, summary | further)
-    event_log.note(
-        f"Scores of {run.stage.what} on {len(chosen.trajectories)} trajectories of the {config.split} split, "
-        f"{len(parts)} rollouts, by range of lead times; {timing:.3g} s per state.\n\n"
-        f"{describe_scores(summary, config.split)}\n"
-        "The artifact `metrics.parquet` has them by trajectory, field and lead time.\n"
-    )
-    event_log.artifact(run.stage.folder / "metrics.parquet")
+    record_scores(run.stage, config, joined["metrics"], summary, timing, len(parts), diverged)
+    kept = [name for name in (MOMENTS, EXAMPLE) if (run.stage.folder / name).exists()]
+    if kept:
+        predicted, place = read_array(run.stage.folder / kept[0])[0], (parts[0].index, parts[0].start)
+        record_pictures(run.stage, config, split, place, predicted, run.autoencoder)
     run.stage.commit(
         trajectories=[split.trajectories[index].id for index in chosen.trajectories],
         short={"starts": chosen.short, "of": chosen.short + len(parts)},
@@ -257,7 +251,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     tasks = {task.remote(run_ref, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
     request = task_request(gpus)
-    reminder = Reminder(lambda: describe_pending("", request, at_least=len(tasks)), event_log.notice)
+    reminder = Reminder(lambda: describe_pending("", request, at_least=len(tasks)), event_log.waiting)
     while tasks:
         finished = wait_for_any(ray.wait, tasks, reminder)
         reminder.first = TURN_S

@@ -35,15 +35,15 @@ def plain_markdown(table: pd.DataFrame) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def describe_scores(summary: Mapping[str, float], split: str) -> str:
-    """What `summarise` returns against the truth in Markdown: metrics down, ranges of lead times across."""
+def scores_by_range(summary: Mapping[str, float], split: str) -> pd.DataFrame:
+    """What `summarise` returns against the truth, as strings: metrics down, ranges of lead times across."""
     cells: dict[str, dict[str, str]] = {}
     for name, value in summary.items():
         prefix, metric, lead_times = name.split("/")
         if prefix == split:
             cells.setdefault(metric, {})[lead_times] = f"{value:.4g}"
     table = pd.DataFrame.from_dict(cells, orient="index").fillna("")
-    return plain_markdown(table.rename_axis("metric").reset_index())
+    return table.rename_axis("metric").reset_index()
 
 
 def plain_latex(table: pd.DataFrame) -> str:

@@ -8,10 +8,12 @@ import shutil
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from rich.console import Console
 from stages import small_sweep
 
@@ -118,14 +120,27 @@ def test_rollouts_that_diverge_are_counted_and_null_in_the_manifest(tasks, step,
         assert "Infinity" not in text
 
 
-def test_an_evaluation_describes_itself_with_its_table(tasks, step):
+def test_an_evaluation_describes_itself_with_its_table_curves_and_pictures(tasks, step):
     step.run()
     events = [event for _, event in read_events(step.stage.folder)]
     (note,) = [event["text"] for event in events if event["kind"] == "note"]
-    assert note.startswith(f"Scores of {step.stage.what} on 2 trajectories of the test split, 4 rollouts")
+    assert note.startswith(
+        f"Scores of {step.stage.what} on 2 trajectories of the test split, 4 rollouts of 1 member,"
+    )
     value = step.stage.manifest()["metrics"]["test/vrmse/1-20"]
     assert f"| vrmse | {value:.4g} |" in note.splitlines()
-    assert [event["path"] for event in events if event["kind"] == "artifact"] == ["metrics.parquet"]
+    assert [event["path"] for event in events if event["kind"] == "artifact"] == [
+        *("metrics.parquet", "scores.csv", "states.png", "film.gif")
+    ]
+    scores = pd.read_csv(step.stage.folder / "scores.csv", index_col="metric")
+    assert scores.loc["vrmse", "1-20"] == pytest.approx(value, rel=1e-3)
+    curves = {event["name"]: event["points"] for event in events if event["kind"] == "curve"}
+    times, values = zip(*curves["test_by_lead_time/vrmse"], strict=True)
+    table = rows(step).to_pandas()
+    table = table[(table["metric"] == "vrmse") & (table["target"] == "truth")]
+    assert values == pytest.approx(table.groupby("lead_time")["value"].mean().loc[list(times)].tolist())
+    with Image.open(step.stage.folder / "film.gif") as film:
+        assert film.n_frames == len(times)
 
 
 def test_only_what_is_missing_is_computed(tasks, step):

@@ -125,3 +125,13 @@ def test_a_curve_has_its_points_once_and_those_of_reports_do_not_replace_them(tm
     assert steps(run) == [10, 12, 16, 20]
     assert [metric.value for metric in run.metrics["train/loss"]][1::2] == [4.0, 2.0]
     assert steps(run, "valid/loss") == [20]
+
+
+def test_a_model_has_pictures_of_its_evaluation(tmp_path, fake):
+    each, event_log = tracker(tmp_path), record(tmp_path)
+    picture = tmp_path / "evaluations" / "one" / "reconstruction.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"picture")
+    event_log.artifact(picture)
+    each.finish_sweep(None, "FINISHED")
+    assert run_of(fake).artifacts == {"reconstruction.png": b"picture"}
