@@ -1,13 +1,14 @@
 """Films of an ensemble: the truth where it is known, mean, spread and members of one trajectory, in time.
 
-A field keeps one colour scale throughout: the extremes of its truth, or of the mean where there is none. The
-spread, the deviation between members, has a scale from zero of its own. Volumes are shown by their middle
+A field keeps one colour scale throughout, which holds 99 % of its truth, or of the mean where there is none.
+The spread, the deviation between members, has a scale from zero of its own. Volumes are shown by their middle
 slice along the last axis. States are read one at a time, so that an MP4 needs no more memory than a frame,
 and a GIF a byte per pixel of each.
 """
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from lola.storage.stages import Location, atomic_path
 
 FORMATS = ("mp4", "gif")
 STATES, SPREAD = "inferno", "viridis"
+SCALE_VALUES = 1_000_000  # at most, that a colour scale is chosen from
 PALETTE = {STATES: 128, SPREAD: 96, "gray": 32}
 """Colours of each map among the 256 of a GIF; the greys are for the text and the lines."""
 
@@ -124,17 +126,17 @@ class EnsembleFrames:
         return self._drawn(as_plane(state.numpy(), self.system.dimensions))
 
     def scales(self, name: str) -> tuple[float, float, float]:
-        """The lowest and highest value of a channel, and the largest spread."""
-        low, high, spread = np.inf, -np.inf, 0.0
+        """The range that holds 99 % of the values of a channel, and that from zero of its spread."""
+        parts: list[np.ndarray] = []
+        thinned = math.ceil(math.prod(self.grid) * len(self.steps) / SCALE_VALUES)
         for number in range(len(self.steps)):
             members, true = self.ensemble(name, number), self.true(name, number)
-            values = members.mean(axis=0) if true is None else true
-            values = values[np.isfinite(values)]
-            if values.size:
-                low, high = min(low, float(values.min())), max(high, float(values.max()))
-            deviation = members.std(axis=0)
-            spread = max(spread, float(np.max(deviation, initial=0.0, where=np.isfinite(deviation))))
-        return (low, high, spread) if low < high else (0.0, 1.0, spread)
+            pair = np.stack([members.mean(axis=0) if true is None else true, members.std(axis=0)])
+            parts.append(pair.reshape(2, -1)[:, number % thinned :: thinned])
+        values, spread = (each[np.isfinite(each)] for each in np.concatenate(parts, axis=1))
+        low, high = np.quantile(values, [0.005, 0.995]) if values.size else (0.0, 1.0)
+        low, high = (low, high) if low < high else (low, low + 1.0)
+        return float(low), float(high), float(np.quantile(spread, 0.995)) if spread.size else 0.0
 
 
 def _mask(file: h5py.File) -> Mask | None:
@@ -191,6 +193,7 @@ class FrameRenderer:
                 image.set_data(np.full(members.shape[:0:-1], np.nan) if picture is None else picture.T)
         self.figure.suptitle(f"time {frames.times[number]:.4g}", fontsize=11)
         self.canvas.draw()
+        self.figure.set_layout_engine("none")  # pictures keep their places when the title changes
         frame = np.asarray(self.canvas.buffer_rgba())[..., :3]
         return frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
 

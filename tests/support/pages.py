@@ -18,7 +18,7 @@ LONG = f"density, compression 160: {FILE}"
 def film():
     states = np.random.default_rng(0).random((2, 5, 8, 6))
     rows = [Row("Truth", None, states), Row("Diffusion, mean", 16.0, states), Row("Else", 32.0, 1 - states),
-            Row("Deviation", 16.0, states, scale="spread")]  # fmt: skip
+            Row("Diffusion, deviation", 16.0, states, scale="spread")]  # fmt: skip
     return Film("d/test/f.hdf5#0", ("density", "energy"), [4, 8, 12, 16, 20], rows, "energy")
 
 

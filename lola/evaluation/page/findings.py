@@ -42,20 +42,25 @@ def findings(scores: Aggregates) -> list[str]:
 
 
 def _against_baselines(table: pd.DataFrame) -> Iterator[str]:
-    """How many table entries beat persistence and a constant field, and how many are unstable."""
+    """Where emulators are worse than a constant field and than persistence, and how many are unstable.
+
+    That all beat persistence is worth saying only where none is worse than a constant field.
+    """
+    emulators = table[table["model"].isin(kind_titles())]
+    worse = emulators[~(emulators["value"] < CONSTANT)]
+    if len(worse):
+        ranges = [str(name).replace("-", "–") for name in worse["range"].unique()]
+        yield (
+            f"In {len(worse)} of {len(emulators)} table entries, over lead times {_either(ranges, 'and')}, "
+            "an emulator is no better than a constant field, the mean of the truth everywhere, whose VRMSE "
+            "is 1."
+        )
     beats = beats_persistence(table).dropna()
     lost = int((~beats).sum())
-    if len(beats) and not lost:
-        yield f"Every emulator beats persistence at all ranges of lead times ({len(beats)} of {len(beats)})."
-    elif len(beats):
+    if lost:
         yield f"In {lost} of {len(beats)} table entries, marked ▲, an emulator is no better than persistence."
-    emulators = table[table["model"].isin(kind_titles())]
-    worse = int((~(emulators["value"] < CONSTANT)).sum())
-    if worse:
-        yield (
-            f"In {worse} of {len(emulators)} table entries an emulator is no better than a constant field, "
-            "the mean of the truth everywhere, whose VRMSE is 1."
-        )
+    elif len(beats) and not len(worse):
+        yield f"Every emulator beats persistence at all ranges of lead times ({len(beats)} of {len(beats)})."
     unstable = table[table["unstable"] > 0]
     if len(unstable):
         yield f"In {len(unstable)} table entries, marked unstable, some rollouts became infinite or NaN."

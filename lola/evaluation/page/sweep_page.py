@@ -68,10 +68,10 @@ def _sections(
         yield Section(
             "speed",
             "Speed",
-            "Seconds per emulated state, with encoding and decoding, on the machine of this run. All members "
-            "of an ensemble are predicted in one batch: compare with a single prediction the time of all "
-            "members. That of one member is its share of the batch, and less than it would take alone. Gain: "
-            "the simulator's time over the method's.",
+            "Seconds per emulated state, with encoding and decoding, on the machine of this run: of all "
+            "members, which are predicted in one batch and which the scores of an ensemble need. Gain: the "
+            "time of one simulation over that. Each member: its share of the batch, which is less than it "
+            "would take alone, so that it does not compare with a method of one member.",
             plain=speed_table(timings, scores.system.name),
         )
     yield terms()

@@ -90,8 +90,28 @@ def test_frames_show_the_chosen_trajectory(tmp_path, ensemble):
         low, high, spread = frames.scales("density")
         means = file["t0_fields/density"][3:6].mean(axis=0)
         deviations = file["t0_fields/density"][3:6].std(axis=0)
-        assert (low, high) == pytest.approx((means.min(), means.max()))
-        assert spread == pytest.approx(deviations.max())
+        assert (low, high) == pytest.approx(np.quantile(means, [0.005, 0.995]))
+        assert spread == pytest.approx(np.quantile(deviations, 0.995))
+
+
+def test_one_cell_does_not_decide_the_colours(tmp_path, ensemble):
+    with h5py.File(ensemble, "r+") as file:
+        file["t0_fields/density"][3:6, 1, 0, 0] = 1e6
+        low, high, _ = EnsembleFrames(file, EULER, FilmConfig(trajectory=1), None).scales("density")
+    assert high - low < 1000
+
+
+def test_pictures_keep_their_places_when_the_title_changes(ensemble):
+    with h5py.File(ensemble) as file:
+        frames = EnsembleFrames(file, EULER, FilmConfig(), None)
+        frames.times = np.array([1.0, -1.2345e-7, *frames.times[2:]])
+        renderer = FrameRenderer(frames, FilmConfig())
+        renderer.draw(0)
+        places = [axes.get_position().bounds for axes in renderer.figure.axes]
+        renderer.draw(1)
+        assert [axes.get_position().bounds for axes in renderer.figure.axes] == places
+        tops = {round(axes.get_position().y1, 6) for axes in renderer.figure.axes[: len(renderer.columns)]}
+        assert len(tops) == 1  # the pictures of a row line up
 
 
 def test_what_a_film_cannot_show(tmp_path, ensemble):

@@ -68,6 +68,9 @@ def test_the_film_plays_fields_rates_and_differences(page):
     tiles = page.locator(".tiles canvas")
     page.wait_for_function("document.querySelector('.film output').textContent === 'lead time 4'")
     assert tiles.count() == 3
+    truth, mean, deviation = (tiles.nth(number).bounding_box() for number in range(3))
+    assert truth["y"] < mean["y"] == deviation["y"]  # a row for a method
+    assert truth["x"] == mean["x"] < deviation["x"]  # columns line up
     pixels = "() => document.querySelectorAll('.tiles canvas')[1].toDataURL()"
     first = page.evaluate(pixels)
     page.locator(".film [name=frame]").evaluate("e => { e.value = 2; e.dispatchEvent(new Event('input')); }")

@@ -54,6 +54,19 @@ def test_a_method_that_is_worse_than_a_constant_field_is_not_called_best(spectra
     )
 
 
+def test_beating_persistence_is_no_praise_where_a_constant_field_is_better(spectra):
+    pixel = {"space": "pixel", "compression": 1.0}
+    parts = [tidy([[0.5, 1.2, 1.3]] * 2), tidy([[1.5, 1.5, 1.6]] * 2, model="persistence", **pixel)]
+    first, *others = said(parts, spectra)
+    assert first == (
+        "In 1 of 2 table entries, over lead times 21–60, an emulator is no better than a constant field, the "
+        "mean of the truth everywhere, whose VRMSE is 1."
+    )
+    assert not any("beats persistence" in sentence for sentence in others)
+    good = [tidy([[0.5, 0.5, 0.9]] * 2), parts[1]]
+    assert said(good, spectra)[0].startswith("Every emulator beats persistence at all ranges")
+
+
 def compared(parts):
     return list(compare_kinds(trajectory_errors(pa.concat_tables(parts), ["vrmse"], [(1, None)]), "vrmse"))
 

@@ -9,7 +9,7 @@ from tidy_tables import tidy
 from lola.evaluation.page.cost_charts import FRONT, cost_sections
 from lola.evaluation.page.stills import WHISKER, vega_lite
 from lola.evaluation.tables.cost_table import pareto
-from lola.evaluation.tables.speed import Timing
+from lola.evaluation.tables.speed import Timing, speed_table
 
 TIMINGS = [
     Timing(model="simulator", seconds=9.0),
@@ -77,3 +77,16 @@ def test_a_still_has_whiskers_of_single_points(scores):
 
 def test_without_timings_there_is_no_chart(scores):
     assert list(cost_sections(scores, [])) == []
+
+
+def test_the_gain_is_of_a_whole_ensemble():
+    """A member's share of a batch is less than it takes alone."""
+    timings = [
+        Timing(model="simulator", seconds=8.0),
+        Timing(model="neural_solver", seconds=0.5),
+        Timing(model="diffusion", seconds=0.25, members=16, solver_steps=8),
+    ]
+    table = speed_table(timings, "other").set_index("method")
+    assert table["gain"].tolist() == ["1×", "16×", "2×"]
+    assert table.loc["Diffusion", ["all members", "each member"]].tolist() == ["4 s", "250 ms"]
+    assert not [name for name in table if name.startswith("gain,")]
