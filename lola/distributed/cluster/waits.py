@@ -51,7 +51,6 @@ class WorkersCallback(ControllerCallback, WorkerGroupCallback):
         if self.ended is not None:
             self.ended.set()
             self.ended = None
-            EventLog(self.folder).waiting("")
 
     after_controller_start = before_worker_group_start = after_worker_group_shutdown = begin
     after_worker_group_start = after_controller_finish = before_controller_abort = end
@@ -61,6 +60,8 @@ def _remind(ended: threading.Event, reminder: Reminder) -> None:
     while not ended.wait(POLL_INTERVAL_S):
         with contextlib.suppress(Exception):  # a line that cannot be logged must not end the training
             reminder.poll()
+    with contextlib.suppress(Exception):
+        reminder.log("")  # the wait is over
 
 
 def log_while_waiting(items: Iterable[T], title: str, request: ResourceRequest, log: Log) -> Iterator[T]:

