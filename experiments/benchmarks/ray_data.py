@@ -76,11 +76,12 @@ def _encode(root: Path, system: str) -> dict[str, float]:
     encode(cache, stage.folder, Datasets(root / "well"), config)
     whole = states / (time.perf_counter() - started)
     network = load_autoencoder(stage.folder).eval()
-    x = Standardisation(physics).forward(splits[0].read(0, 0, config.block)).movedim(1, 0).contiguous()
+    block = min(config.block, splits[0].steps)
+    x = Standardisation(physics).forward(splits[0].read(0, 0, block)).movedim(1, 0).contiguous()
     seconds = []
     for _ in range(8):
         started = time.perf_counter()
         with torch.inference_mode(), precision(config.precision, torch.device("cpu")):
             network.encode(x)
         seconds.append(time.perf_counter() - started)
-    return {"states": states, "end to end": whole, "bare": config.block / float(np.median(seconds))}
+    return {"states": states, "end to end": whole, "bare": block / float(np.median(seconds))}

@@ -91,7 +91,7 @@ class Shell:
             ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.variables, start_new_session=True
         )
         self.servers.append(server)
-        for _ in range(240):
+        for _ in range(600):
             assert server.poll() is None, f"{command} ended"
             try:
                 urllib.request.urlopen(address, timeout=5).close()

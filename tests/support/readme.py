@@ -37,6 +37,8 @@ SMALLER = (
     (r"--latent-channels 64", "--latent-channels 16"),
     (r"--latent-channels 32 8", "--latent-channels 16 8"),
     (r"-f16c32-0123abcd", "-f16c32"),
+    # Of that name there are several by now
+    (r"--emulators euler-diffusion-f16c32 runs:/\w+", "--emulators {emulator_run}"),
     (r"f16c32", "f8c16"),
     (
         r"--diffusion\.network\.channels 64 128 --diffusion\.network\.blocks 2 2",
