@@ -33,7 +33,7 @@ from lola.storage.remote import AnyPath
 from lola.training.peak import one_thread
 
 BLOCK_BYTES = 2**29  # of states that are encoded at once, unless one is larger
-ENCODER_CPUS = 0.25  # small requests let reading and several encoders share few cores
+ENCODER_CPUS = 0.5  # small requests let reading and encoding share few cores
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
