@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,8 @@ class Shell:
             assert server.poll() is None, f"{command} ended"
             try:
                 urllib.request.urlopen(address, timeout=5).close()
+                return
+            except urllib.error.HTTPError:  # an answer: whoever has no token is refused
                 return
             except OSError:
                 time.sleep(0.5)
