@@ -73,15 +73,21 @@ class Shell:
 
     def run(self, command: str) -> str:
         """The output of a command that must end well."""
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=LIMIT_S,
-        )
+        deadline = time.monotonic() + 120
+        while True:
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=self.folder,
+                env=self.variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=LIMIT_S,
+            )
+            # A cluster's head answers before the process that takes its jobs is there
+            if "No available agent" not in done.stdout or time.monotonic() > deadline:
+                break
+            time.sleep(2)
         assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}"
         assert "Traceback" not in done.stdout, f"{command}\n{done.stdout[-4000:]}"
         return done.stdout
