@@ -19,6 +19,7 @@ from benchmarks.configs import AccountConfig
 from benchmarks.processes import Account, Process, account
 
 from lola.core.config import require
+from lola.core.errors import ConfigError
 from lola.core.filesystem import expand
 from lola.storage.remote import require_new
 
@@ -51,7 +52,10 @@ def run_account(config: AccountConfig) -> tuple[str, int]:
     Raises:
         ConfigError: The file for the table exists, or the command does not.
     """
-    command = shlex.split(config.command)
+    try:
+        command = shlex.split(config.command)
+    except ValueError as error:  # a quote that does not end
+        raise ConfigError(f"{config.command!r} is not a command: {error}") from error
     require(
         shutil.which(command[0]) is not None, f"{command[0]} is not a program; give one, with its options"
     )

@@ -73,6 +73,11 @@ def test_a_command_that_does_not_exist_is_refused():
         run_account(AccountConfig(command="no-such-program --help"))
 
 
+def test_a_quote_that_does_not_end_is_refused():
+    with pytest.raises(LolaError, match="is not a command: No closing quotation"):
+        run_account(AccountConfig(command="python 'a"))
+
+
 def test_seconds_are_shared_out():
     """Imports and clocked functions count as such wherever they ran, the rest by the processes' titles."""
     worker = Process(

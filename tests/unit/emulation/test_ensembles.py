@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from committed import commit
 
 from lola.core import waiting
 from lola.core.errors import ConfigError, DivergedError, LolaError, StorageError
@@ -28,23 +29,10 @@ from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
-from lola.storage.stages import WEIGHTS, Stage
-from lola.training.checkpoint import save_weights
 
 NETWORK = TransformerConfig(features=16, blocks=1, heads=2, modulation=8, dropout=0.0)
 SAMPLER = SamplerConfig(steps=2)
 DATASET = "euler_multi_quadrants_openBC"
-
-
-def commit(root, kind, what, config, sizes, **details):
-    torch.manual_seed(0)
-    stage = Stage(
-        root=root, kind=kind, system="euler", what=what, config=config, inputs=details.pop("inputs", {})
-    )
-    stage.folder.mkdir(parents=True)
-    save_weights(stage.folder / WEIGHTS, config.build(**sizes))
-    stage.commit(model={"type": type(config).__name__, **config.to_json()}, sizes=sizes, **details)
-    return stage
 
 
 @pytest.fixture(scope="module")

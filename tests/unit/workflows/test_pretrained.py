@@ -5,6 +5,7 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import committed
 import emulate
 import h5py
 import pytest
@@ -24,7 +25,6 @@ from lola.models.diffusion_config import DiffusionConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.storage.stages import WEIGHTS, Stage, read_manifest
-from lola.training.checkpoint import save_weights
 from lola.workflows import pretrained
 from lola.workflows.export_config import ExportConfig
 from lola.workflows.pretrained import export_models, find_pretrained, recorded, recorded_sampler, score_kept
@@ -34,19 +34,13 @@ DATASET = "euler_multi_quadrants_openBC"
 SIZES = {"parameters": 5, "spatial": 2, "window": 5}
 
 
-def commit(root, kind, what, config, sizes, **details):
-    torch.manual_seed(0)
-    stage = Stage(
-        root=root, kind=kind, system="euler", what=what, config=config, inputs=details.pop("inputs", {})
-    )
-    stage.folder.mkdir(parents=True)
-    save_weights(stage.folder / WEIGHTS, config.build(**sizes))
-    model = {"type": type(config).__name__, **config.to_json()}
-    stage.commit(model=model, sizes=sizes, **details)
-    manifest = json.loads((stage.folder / "manifest.json").read_text())
-    manifest["config"]["stride"] = 2  # as a training's
-    (stage.folder / "manifest.json").write_text(json.dumps(manifest))
-    return stage
+def commit(*stage, **details):
+    """A stage whose configuration has a stride, as a training's."""
+    made = committed.commit(*stage, **details)
+    manifest = json.loads((made.folder / "manifest.json").read_text())
+    manifest["config"]["stride"] = 2
+    (made.folder / "manifest.json").write_text(json.dumps(manifest))
+    return made
 
 
 def evaluate(root, well, emulator, crps, **options):
