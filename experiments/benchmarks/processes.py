@@ -71,7 +71,7 @@ class Account:
 def account(command: Sequence[str], environment: dict[str, str]) -> Account:
     """Run a command to its end, and that of all processes that it started; a signal to stop ends them.
 
-    Whatever runs below this process counts as the command's, and is ended with it: start nothing else from here.
+    Whatever runs below this process counts as the command's, and is ended with it: start nothing else here.
 
     Raises:
         ConfigError: The system is not Linux.
