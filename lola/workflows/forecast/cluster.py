@@ -15,7 +15,8 @@ class ClusterConfig(Config):
     Arguments:
         gpus: Number of GPUs; 0 plans for CPUs like this machine's.
         kind: Model of the GPUs, whose published peak performance is used.
-        utilisation: Assumed fraction of peak performance, where no speed was measured.
+        utilisation: Assumed fraction of peak performance, where no speed was measured. By default that which
+            a benchmark measured on such GPUs, else 0.4.
         cpus: CPU cores; 0 is 24 per GPU, or this machine's.
         storage: Gigabytes available for results; 0 is the free space of the storage root.
         gpu_price: Price of a GPU for an hour.
@@ -25,7 +26,7 @@ class ClusterConfig(Config):
 
     gpus: NonNegativeInt = 0
     kind: Literal["h100", "h100-pcie", "h200", "a100-80gb", "a100-40gb", "l40s"] = "h100"
-    utilisation: Annotated[float, Within("(0, 1]")] = 0.4
+    utilisation: Annotated[float, Within("(0, 1]")] | None = None
     cpus: NonNegativeInt = 0
     storage: NotNegative = 0.0
     gpu_price: NotNegative = 0.0

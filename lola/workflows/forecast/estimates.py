@@ -50,6 +50,7 @@ from lola.workflows.forecast.overheads import (
     TRAINING_S,
     simulation_seconds,
 )
+from lola.workflows.forecast.utilisation import Network, utilisation
 from lola.workflows.model_shape import ModelShape, latent_grid
 from lola.workflows.sweep import Recipe
 from lola.workflows.wall_clock import Find, TimedTraining
@@ -102,7 +103,7 @@ def estimated_throughput(cluster: ClusterConfig) -> Find:
     devices = _Devices(cluster)
 
     def find(timed: TimedTraining, copies: int) -> Throughput:
-        hardware, _ = devices.of(timed.training.gpus, timed.training.cpus)
+        hardware, _ = devices.of(timed.training.gpus, timed.training.cpus, _network(timed.shape))
         counts = timed.shape.counts(timed.training.precision)
         return Throughput(
             step=estimate_cost(counts, timed.training, timed.shape.sample_bytes, hardware).seconds
@@ -111,26 +112,36 @@ def estimated_throughput(cluster: ClusterConfig) -> Find:
     return find
 
 
+def _network(shape: ModelShape) -> Network:
+    return "autoencoder" if isinstance(shape.model, CodecConfig) else "emulator"
+
+
 class _Devices:
     """What the workers of a cluster compute on."""
 
     def __init__(self, cluster: ClusterConfig) -> None:
-        self.cluster = cluster
-        self.gpu = GPUS[cluster.kind].replace(utilisation=cluster.utilisation)
+        self.cluster, self.gpu = cluster, GPUS[cluster.kind]
+        self.utilisation = utilisation(cluster)
 
     @functools.cached_property
     def core(self) -> Hardware:
-        return processor(1).replace(utilisation=self.cluster.utilisation)
+        return processor(1)
 
-    def of(self, gpus: float, cpus: float) -> tuple[Hardware, dict[str, float]]:
-        """What a worker computes on, and the resources that it occupies."""
+    def of(
+        self, gpus: float, cpus: float, network: Network = "emulator"
+    ) -> tuple[Hardware, dict[str, float]]:
+        """What a worker computes a network on, and the resources that it occupies."""
         if gpus and not self.cluster.gpus:
             raise ConfigError(
                 f"a worker takes {gpus:g} {'GPU' if gpus == 1 else 'GPUs'}, and the cluster has none; "
                 "plan for some with --cluster.gpus, or train without: the options that end in .gpus"
             )
         base, share = (self.gpu, min(1.0, gpus)) if gpus else (self.core, cpus)
-        hardware = base.replace(float32=share * base.float32, bfloat16=share * base.bfloat16)
+        hardware = base.replace(
+            float32=share * base.float32,
+            bfloat16=share * base.bfloat16,
+            utilisation=self.utilisation.of(network),
+        )
         return hardware, {"cpu": cpus} | ({"gpu": gpus} if gpus else {})
 
 
@@ -195,7 +206,7 @@ class _Estimator:
             codec, config = self.shapes[cache.inputs["autoencoder"]].model, cache.config
             assert isinstance(config, CacheConfig)
             shape = ModelShape.of_emulator(recipe.model, self.data, recipe.window, codec, config)
-        hardware, resources = self.devices.of(training.gpus, training.cpus)
+        hardware, resources = self.devices.of(training.gpus, training.cpus, _network(shape))
         counts = shape.counts(training.precision)
         self.shapes[stage.fingerprint], self.operations[stage.fingerprint] = shape, counts.flops.per_sample
         cost = estimate_cost(counts, training, shape.sample_bytes, hardware)
@@ -236,7 +247,8 @@ class _Estimator:
         return sum(self.data.states(name) * variants.get(name, 1) for name in names)
 
     def _encoding(self, stage: Stage, config: CacheConfig, common: dict[str, Any]) -> StageCost:
-        hardware, resources = self.devices.of(config.gpus, ENCODER_CPUS if config.gpus else 1)
+        cpus = ENCODER_CPUS if config.gpus else 1
+        hardware, resources = self.devices.of(config.gpus, cpus, "autoencoder")
         rate = hardware.utilisation * hardware.peak_flops(config.precision)
         measured = None if config.gpus else self.measured.encoding(stage.what)
         seconds = measured or self.operations[stage.inputs["autoencoder"]] / 6 / rate
@@ -267,8 +279,9 @@ class _Estimator:
         automatic = float(bool(self.cluster.gpus and emulation + decoding))
         gpus = automatic if config.gpus < 0 else config.gpus
         hardware, resources = self.devices.of(gpus, 1)
-        precisions: tuple[Precision, ...] = (config.precision, "float32")
-        rates = [hardware.utilisation * hardware.peak_flops(precision) for precision in precisions]
+        precisions: dict[Network, Precision] = {"emulator": config.precision, "autoencoder": "float32"}
+        share = self.devices.utilisation.of
+        rates = [share(name) * hardware.peak_flops(precision) for name, precision in precisions.items()]
         measured = 0.0 if gpus else self._measured(stage, config, leads, rates) * members * sum(leads)
         available = self.capacity["gpu"] / gpus if gpus else self.capacity["cpu"]
         parts = max(1, min(trajectories, int(available)))

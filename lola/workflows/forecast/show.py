@@ -17,6 +17,7 @@ from lola.workflows.base_plan import BasePlan, open_plan
 from lola.workflows.forecast.estimates import estimated_throughput, forecast
 from lola.workflows.forecast.forecast import Forecast, ModelCost
 from lola.workflows.forecast.overheads import CLUSTER_S
+from lola.workflows.forecast.utilisation import utilisation
 from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep import SweepConfig
 from lola.workflows.wall_clock import with_steps
@@ -214,7 +215,7 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
         yield f"Storage for a month: {cluster.storage_price * stored / 1e12:,.2f}."
     if any(stage.source == "peak" for stage in found.stages):
         yield (
-            f"Times by peak assume {cluster.utilisation:.0%} of peak performance and are lower bounds: "
+            f"Times by peak assume {utilisation(cluster)} and are lower bounds: "
             "element-wise operations, the optimiser, communication and scoring are not counted."
         )
     if not cluster.gpus:

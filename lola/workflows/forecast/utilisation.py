@@ -1,0 +1,63 @@
+"""The fraction of a GPU's peak performance that networks reach: as measured on its kind, else an assumption.
+
+`experiments/benchmarks/gpu.py` measures it, and the project keeps its records by kind of GPU. A record holds,
+next to all figures, the fractions of the published peak that compiled trainings reached:
+
+    {"device": {"name": "NVIDIA H100", ...}, "utilisation": {"autoencoder": 0.3, "emulator": 0.5}, ...}
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+from lola.core.errors import DataError
+from lola.workflows.forecast.cluster import ClusterConfig
+
+ASSUMED = 0.4
+NOT_MEASURED = "assumed, not measured on a GPU"
+RECORDS = Path(__file__).parents[3] / "experiments" / "results" / "gpu"
+
+Network = Literal["autoencoder", "emulator"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Utilisation:
+    """The fractions of peak performance, and where they are from."""
+
+    autoencoder: float
+    emulator: float
+    source: str
+
+    def of(self, network: Network) -> float:
+        return self.autoencoder if network == "autoencoder" else self.emulator
+
+    def __str__(self) -> str:
+        share = f"{self.emulator:.0%}"
+        if self.autoencoder != self.emulator:
+            share = f"{share}, of autoencoders {self.autoencoder:.0%},"
+        return f"{share} of peak performance ({self.source})"
+
+
+def utilisation(cluster: ClusterConfig, records: Path = RECORDS) -> Utilisation:
+    """The fractions on a cluster's devices: as configured, else as recorded for its GPUs, else assumed.
+
+    Raises:
+        DataError: The record of its kind of GPU is damaged.
+    """
+    if cluster.utilisation is not None:
+        return Utilisation(cluster.utilisation, cluster.utilisation, "--cluster.utilisation")
+    path = records / f"{cluster.kind}.json"
+    if not cluster.gpus or not path.exists():
+        return Utilisation(ASSUMED, ASSUMED, NOT_MEASURED if cluster.gpus else "assumed")
+    try:
+        record = json.loads(path.read_text())
+        shares = {name: float(share) for name, share in record["utilisation"].items()}
+        source = f"measured on {record['device']['name']}"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} is no record of the benchmark on a GPU ({error!r}); remove it") from error
+    wrong = {name: share for name, share in shares.items() if not 0 < share <= 1}
+    if wrong:
+        raise DataError(f"{path} has utilisations outside (0, 1]: {wrong}; measure again")
+    found = [shares.get(name, ASSUMED) for name in ("autoencoder", "emulator")]
+    return Utilisation(*found, source)

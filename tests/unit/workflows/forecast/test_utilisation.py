@@ -1,0 +1,52 @@
+"""The fraction of peak performance that plans go by, and where it is from."""
+
+import json
+
+import pytest
+
+from lola.core.errors import DataError
+from lola.workflows.forecast.cluster import ClusterConfig
+from lola.workflows.forecast.utilisation import utilisation
+
+H100 = ClusterConfig(gpus=8, kind="h100")
+
+
+@pytest.fixture
+def record(tmp_path):
+    def write(**values):
+        known = {
+            "device": {"name": "NVIDIA H100 80GB HBM3"},
+            "utilisation": {"autoencoder": 0.3, "emulator": 0.5},
+        }
+        (tmp_path / "h100.json").write_text(json.dumps(known | values))
+        return tmp_path
+
+    return write
+
+
+def test_without_a_record_an_assumption_counts_and_says_so(tmp_path):
+    found = utilisation(H100, tmp_path)
+    assert (found.of("autoencoder"), found.of("emulator")) == (0.4, 0.4)
+    assert str(found) == "40% of peak performance (assumed, not measured on a GPU)"
+    assert "GPU" not in str(utilisation(ClusterConfig(), tmp_path))
+
+
+def test_a_record_of_the_kind_of_gpu_counts(record):
+    found = utilisation(H100, record())
+    assert (found.of("autoencoder"), found.of("emulator")) == (0.3, 0.5)
+    assert str(found) == "50%, of autoencoders 30%, of peak performance (measured on NVIDIA H100 80GB HBM3)"
+    assert utilisation(H100.replace(kind="h200"), record()).source == "assumed, not measured on a GPU"
+    assert utilisation(H100, record(utilisation={"emulator": 0.6})).of("autoencoder") == 0.4
+
+
+def test_a_configured_one_counts_first(record):
+    found = utilisation(H100.replace(utilisation=0.25), record())
+    assert str(found) == "25% of peak performance (--cluster.utilisation)"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"utilisation": {"emulator": 1.5}}, {"utilisation": 3}, {"device": "h100"}]
+)
+def test_a_damaged_record_is_one_error(record, wrong):
+    with pytest.raises(DataError, match=r"h100\.json"):
+        utilisation(H100, record(**wrong))
