@@ -63,6 +63,7 @@ if __name__ == "__main__":
     configurations: dict[str, Callable[..., configs.Benchmark | configs.SchedulingBenchmark]] = {
         "training": training,
         "data": data,
+        "reading": configs.ReadingBenchmark,
         "emulation": emulation,
         "metrics": configs.MetricsBenchmark,
         "scheduling": configs.SchedulingBenchmark,

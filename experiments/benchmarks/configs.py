@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from lola.core.config import Config, Count, Distinct, NotNegative, Size, Within, require
+from lola.data.description import EULER
 from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
@@ -129,6 +130,35 @@ class DataBenchmark(Benchmark):
             (self.window - 1) * self.stride < self.steps,
             f"--window {self.window} at --stride {self.stride} does not fit into --steps {self.steps}",
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadingBenchmark(Benchmark):
+    """What is measured.
+
+    Arguments:
+        kind: The GPUs that the paper's trainings run on.
+        gigabytes: Size of the fields.
+        cells: Cells along each axis of their grid.
+        steps: States of each trajectory.
+        trajectories: Trajectories of latent states.
+        batch_size: Windows of fields per batch.
+        window: States per window.
+    """
+
+    kind: Literal["h100", "h200", "a100-80gb"] = "h100"
+    gigabytes: Annotated[float, Within("(0, 1000]")] = 0.5
+    cells: Annotated[int, Within("[4, 4096]")] = 256
+    steps: Annotated[int, Within("[1, 100000]")] = 51
+    trajectories: Size = 16
+    batch_size: Size = 4
+    window: Size = 5
+    rounds: Rounds = 2
+    threads: Threads = 1
+
+    def validate(self) -> None:
+        span = (self.window - 1) * EULER.stride
+        require(span < self.steps, f"--window {self.window} takes {span + 1} --steps, not {self.steps}")
 
 
 Space = Literal["latent", "pixel"]

@@ -16,6 +16,7 @@ from lola.storage.remote import require_new
 BENCHMARKS: dict[type, tuple[str, str, str]] = {
     configs.TrainingBenchmark: ("training", "run_training_benchmark", "training_table"),
     configs.EmulationBenchmark: ("emulation", "run_emulation_benchmark", "emulation_table"),
+    configs.ReadingBenchmark: ("reading", "run_reading_benchmark", "reading_table"),
     configs.MetricsBenchmark: ("scoring", "run_metrics_benchmark", "metrics_table"),
     configs.SchedulingBenchmark: ("scheduling", "run_scheduling_benchmark", "scheduling_table"),
 }
@@ -23,6 +24,7 @@ BENCHMARKS: dict[type, tuple[str, str, str]] = {
 KINDS: dict[type, str] = {
     configs.TrainingBenchmark: "training",
     configs.EmulationBenchmark: "emulation",
+    configs.ReadingBenchmark: "reading",
     configs.MetricsBenchmark: "metrics",
     configs.SchedulingBenchmark: "scheduling",
 }

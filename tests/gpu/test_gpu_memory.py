@@ -8,8 +8,8 @@ import functools
 
 import pytest
 import torch
+from benchmarks.paper import MODELS
 from cases import Waves
-from paper import MODELS
 
 from lola.training.cost import estimate_cost
 from lola.training.counting import count_step

@@ -82,6 +82,7 @@ SMALLER = (
     (r"elastic\.py", "elastic.py --scenarios 'worker killed' --steps 60 --report-every 20"),
     (r"benchmark\.py scheduling( --trials \d+)?", "benchmark.py scheduling --trials 20 --nodes 1"),
     (r"benchmark\.py data", "benchmark.py data --gigabytes 0.02 --cells 32 --steps 20 --rounds 1"),
+    (r"benchmark\.py reading", "benchmark.py reading --gigabytes 0.01 --cells 16 --steps 20 --rounds 1"),
     (r"benchmark\.py metrics", "benchmark.py metrics --lead-times 2 --cells 16 --rounds 1"),
     (
         r"benchmark\.py emulation",

@@ -109,9 +109,8 @@ def test_the_lane_names_packages_that_are_missing(tmp_path):
     assert re.fullmatch(r"gputest: \S+ lacks torch, numpy, .*; see tests/gpu/README.md", done.stderr.strip())
 
 
-def test_the_presets_of_the_lane_are_those_of_the_paper(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(LANE))
-    import paper
+def test_the_presets_of_the_lane_are_those_of_the_paper(tmp_path):
+    from benchmarks import paper
 
     from lola.models.kinds import KINDS
     from lola.workflows import presets

@@ -40,7 +40,7 @@ def test_disturbances_replace_no_results(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["elastic.md"]
 
 
-@pytest.mark.parametrize("preset", ["training", "data", "emulation", "metrics", "scheduling"])
+@pytest.mark.parametrize("preset", ["training", "data", "reading", "emulation", "metrics", "scheduling"])
 def test_every_benchmark_says_what_it_writes(preset, monkeypatch, tmp_path):
     found = {}
     monkeypatch.setattr(measure, "measure", lambda config, _: found.update(config=config) or (RESULT, ""))
