@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from benchmarks.configs import WINDOW, EmulationBenchmark, Model, Space
+from benchmarks.decoded import decoded_window
 from benchmarks.plain_autoencoder import PlainAutoencoder
 from benchmarks.plain_transformer import PlainTransformer
 from benchmarks.simulators import time_simulator
@@ -111,7 +112,7 @@ def _time(config: EmulationBenchmark, model: Model, space: Space) -> dict[str, A
                 settings = InferenceConfig(precision=dtype, rows=rows, compile=compiled)
                 emulator = dataclasses.replace(ours if writing == "ours" else plain, inference=settings)
                 name = f"{writing} {dtype} {'compiled' if compiled else 'eager'} {rows}"
-                steps[name] = _step(emulator, context, parameters)
+                steps[name] = decoded_window(emulator, context, parameters, WINDOW - 1)
                 first[name] = steps[name]()
                 variants.append({"writing": writing, "precision": dtype, "compiled": compiled, "rows": rows})
     seconds = interleave(steps, config.rounds, config.clock)
@@ -122,17 +123,6 @@ def _time(config: EmulationBenchmark, model: Model, space: Space) -> dict[str, A
     pair = [first.get(f"{writing} float32 eager {rows}") for writing in ("plain", "ours")]
     max_abs_diff = None if pair[0] is None or pair[1] is None else float((pair[0] - pair[1]).abs().max())
     return {"variants": variants, "max_abs_diff": max_abs_diff}
-
-
-def _step(emulator: Emulator, context: Tensor, parameters: Tensor) -> Callable[[], Tensor]:
-    """One window of a rollout, decoded."""
-    keys = [("benchmark", row) for row in range(len(context))]
-
-    def step() -> Tensor:
-        (window,) = emulator.rollout(context, parameters, WINDOW - 1, keys)
-        return emulator.decode(window)
-
-    return step
 
 
 def build_pair(config: EmulationBenchmark, model: Model, space: Space) -> tuple[Emulator, Plain]:

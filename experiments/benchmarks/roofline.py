@@ -17,7 +17,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @torch.no_grad()
 def roofline(
-    rounds: int, clock: Clock = "wall", size: int = 1536, channels: int = 256, grid: int = 64
+    rounds: int,
+    clock: Clock = "wall",
+    size: int = 1536,
+    channels: int = 256,
+    grid: int = 64,
+    device: torch.device | str = "cpu",
 ) -> dict[str, dict[str, float]]:
     """Operations per second, in 10^9, of a large matrix product and a large convolution in each precision.
 
@@ -25,12 +30,13 @@ def roofline(
         rounds, clock: As in `interleave`.
         size: Rows and columns of the matrices.
         channels, grid: Channels and cells along each axis of the convolution, whose kernel is 3 x 3.
+        device: Where.
     """
     steps = {}
     for name, dtype in DTYPES.items():
-        a, b = torch.randn(2, size, size).to(dtype)
-        x = torch.randn(1, channels, grid, grid).to(dtype, memory_format=torch.channels_last)
-        conv = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
+        a, b = torch.randn(2, size, size, device=device).to(dtype)
+        x = torch.randn(1, channels, grid, grid, device=device).to(dtype, memory_format=torch.channels_last)
+        conv = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype, device=device)
         steps[name, "product"] = functools.partial(torch.mm, a, b)
         steps[name, "convolution"] = functools.partial(conv, x)
     operations = {"product": 2 * size**3, "convolution": 2 * 9 * channels**2 * grid**2}

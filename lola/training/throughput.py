@@ -74,6 +74,58 @@ class Noise:
         return self.window
 
 
+class Steps:
+    """The steps of a training on noise: a call takes one, as the loop takes it.
+
+    Arguments:
+        model: Has `loss`; on `device` already.
+        states: The shape `(C, L, *grid)` of a sample.
+        parameters: The length `P` of a sample's parameters.
+        wrap: Makes the module distributed, of `world` workers that all take steps.
+
+    `preconditioned` is whether some steps update a preconditioner and others do not.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainingConfig,
+        states: tuple[int, ...],
+        parameters: int,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        wrap: Wrap | None = None,
+    ) -> None:
+        optimizer = config.optimizer.replace(learning_rate=RATE)
+        self.config = config.replace(optimizer=optimizer, minutes=None, warmup=0)
+        self.model, self.device, self.rank, self.world = model, device, rank, world
+        self.optimizer = build_optimizer(optimizer, model.parameters())
+        self.preconditioned = bool(getattr(self.optimizer, "precond_schedule", None))
+        self.average = EMA(model, config.ema) if config.ema else None
+        prepare(model, config)
+        self.objective = wrap(Objective(model)) if wrap else Objective(model)
+        self.mine = range(rank * config.batch_size // world, (rank + 1) * config.batch_size // world)
+        shapes = (len(self.mine), *states), (len(self.mine), parameters)
+        batch = Batch(states=torch.randn(shapes[0]), parameters=torch.randn(shapes[1]))
+        self.batch = batch.pin() if device.type == "cuda" else batch
+        self.taken = 0
+
+    def update_preconditioner(self, always: bool) -> None:
+        """Let every step that follows update the preconditioner, or none."""
+        self.optimizer.precond_schedule = float(always)  # type: ignore[attr-defined]
+
+    def __call__(self) -> None:
+        config = self.config
+        seed_process(config.seed, "dropout", self.taken, self.rank)
+        keys: list[Key] = [(config.seed, "step", self.taken, i) for i in self.mine]
+        take_step(self.objective, self.optimizer, self.batch, keys, config, 0, self.device, self.world)
+        if self.average is not None:
+            self.average.update(self.model, self.taken)
+        self.taken += 1
+
+
 def measure(
     model: nn.Module,
     config: TrainingConfig,
@@ -90,41 +142,21 @@ def measure(
     """Time the steps of a training, and a report.
 
     Arguments:
-        model: Has `loss`; on `device` already.
-        states: The shape `(C, L, *grid)` of a sample.
-        parameters: The length `P` of a sample's parameters.
-        wrap: Makes the module distributed, of `world` workers that all measure.
+        model: As for `Steps`, like those that follow.
         start: Called after the warm-up.
         clock: Returns seconds.
     """
-    config = config.replace(optimizer=config.optimizer.replace(learning_rate=RATE), minutes=None, warmup=0)
-    optimizer = build_optimizer(config.optimizer, model.parameters())
-    average = EMA(model, config.ema) if config.ema else None
-    averaged = average.model if average is not None else None
-    prepare(model, config)
-    objective = wrap(Objective(model)) if wrap else Objective(model)
-    mine = range(rank * config.batch_size // world, (rank + 1) * config.batch_size // world)
-    batch = Batch(states=torch.randn(len(mine), *states), parameters=torch.randn(len(mine), parameters))
-    batch = batch.pin() if device.type == "cuda" else batch
+    step = Steps(model, config, states, parameters, device=device, rank=rank, world=world, wrap=wrap)
+    averaged = step.average.model if step.average is not None else None
     noise = cast(WindowSource, Noise(config.valid_samples, states, parameters))
-    modules = (objective, *([Objective(averaged)] if averaged is not None else []))
-    taken = 0
-
-    def step() -> None:
-        nonlocal taken
-        seed_process(config.seed, "dropout", taken, rank)
-        keys: list[Key] = [(config.seed, "step", taken, i) for i in mine]
-        take_step(objective, optimizer, batch, keys, config, 0, device, world)
-        if average is not None:
-            average.update(model, taken)
-        taken += 1
+    modules = (step.objective, *([Objective(averaged)] if averaged is not None else []))
 
     def report() -> None:
         for module in modules:
-            validate(module, noise, config, device, rank, world)
+            validate(module, noise, step.config, device, rank, world)
         if rank == 0:
             with tempfile.TemporaryDirectory() as folder:
-                save_checkpoint(Path(folder), model, optimizer, Position(), averaged)
+                save_checkpoint(Path(folder), model, step.optimizer, Position(), averaged)
 
     def seconds_of(work: Callable[[], None], times: int = 1) -> float:
         started = clock()
@@ -140,14 +172,16 @@ def measure(
             torch.distributed.all_reduce(one, torch.distributed.ReduceOp.MAX)
         return seconds_of(step, max(FEWEST, min(STEPS, int(LONGEST_S / float(one)))))
 
-    schedules = (0.0, 1.0) if getattr(optimizer, "precond_schedule", None) else (None,)
-    for schedule in (*schedules, *schedules[:1]):
-        optimizer.precond_schedule = schedule  # type: ignore[attr-defined]
+    ways = (False, True) if step.preconditioned else (None,)
+    for updated in (*ways, *ways[:1]):
+        if updated is not None:
+            step.update_preconditioner(updated)
         seconds_of(step, WARM_UP)
     report()
     start()
     timed = []
-    for schedule in schedules:
-        optimizer.precond_schedule = schedule  # type: ignore[attr-defined]
+    for updated in ways:
+        if updated is not None:
+            step.update_preconditioner(updated)
         timed.append(seconds_of_steps())
     return Throughput(step=timed[0], update=max(0.0, timed[-1] - timed[0]), report=seconds_of(report))
