@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import time
 
 import pytest
@@ -92,7 +93,11 @@ def test_operations_are_those_that_torch_counts_in_a_step(name, accumulate):
     with FlopCounterMode(display=False) as counter:
         for _ in range(accumulate):
             model.loss(batch, SampleGenerator([(i,) for i in range(part)]))[0].backward()
-    assert operations(counts, training) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    expected = counter.get_total_flops()
+    if "window" in trained.sizes:  # torch does not count attention on CPUs: two products, 2.5 times backwards
+        tokens, network = math.prod(trained.shape[1:]), trained.model.network
+        expected += 3.5 * 4 * tokens**2 * network.features * network.blocks * training.batch_size
+    assert operations(counts, training) == pytest.approx(expected, rel=1e-3)
 
 
 def test_utilisation_is_that_of_the_measured_peak():

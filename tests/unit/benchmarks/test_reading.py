@@ -32,7 +32,7 @@ def test_a_node_s_demand_is_the_share_of_its_gpus():
 
 
 def test_a_core_is_measured_and_every_training_compared():
-    config = ReadingBenchmark(gigabytes=0.001, cells=8, steps=24, trajectories=2, rounds=1, threads=0)
+    config = ReadingBenchmark(gigabytes=0.001, cells=8, steps=24, trajectories=12, rounds=1, threads=0)
     result = run_reading_benchmark(config, lambda name: None)
     assert json.loads(json.dumps(result)) == result
     assert set(result["core"]) == {"states", "windows", "latents"}
