@@ -59,5 +59,4 @@ def utilisation(cluster: ClusterConfig, records: Path = RECORDS) -> Utilisation:
     wrong = {name: share for name, share in shares.items() if not 0 < share <= 1}
     if wrong:
         raise DataError(f"{path} has utilisations outside (0, 1]: {wrong}; measure again")
-    found = [shares.get(name, ASSUMED) for name in ("autoencoder", "emulator")]
-    return Utilisation(*found, source)
+    return Utilisation(shares.get("autoencoder", ASSUMED), shares.get("emulator", ASSUMED), source)
