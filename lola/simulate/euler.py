@@ -14,7 +14,8 @@ special place.
 The scheme is LeVeque's unsplit wave propagation with Roe's solver, transverse corrections and the minmod
 limiter. Unlike dimensional splitting it treats axes alike: rolls and exchanges of the axes commute with it
 to rounding, and flips but where the entropy fix meets a very strong jump. Strong rarefactions can leave it
-without a positive pressure: such draws are rejected and drawn again.
+without a positive pressure: such draws are rejected and drawn again. So are those whose cells are all alike,
+since two lines of each periodic axis lie between the same cells: nothing ever happens in them.
 """
 
 import contextlib
@@ -80,7 +81,7 @@ class EulerConfig(SimulationConfig):
 
     system: ClassVar[str] = "euler"
     needs: ClassVar[tuple[str, str]] = ("clawpack", "simulate")
-    advice: ClassVar[str] = "choose a smaller speed or narrower jumps"
+    advice: ClassVar[str] = "choose a smaller speed, narrower jumps, or more intervals if all cells are alike"
     measured: ClassVar[tuple[int, int, float, float]] = (64 * 64, 100, 1.0, 1.5)
 
     def validate(self) -> None:
@@ -137,7 +138,12 @@ def _boundary(case: Case) -> BoundaryName:
 
 
 def solve(initial: np.ndarray, config: EulerConfig, boundary: BoundaryName, gamma: float) -> Fields | None:
-    """Simulate from density, velocity and pressure `(4, n, n)`; None if a state stops being physical."""
+    """Simulate from density, velocity and pressure `(4, n, n)`.
+
+    None if all cells are alike, or a state stops being physical.
+    """
+    if not np.ptp(initial, axis=(1, 2)).any():
+        return None
     solver, solution = _set_up(initial, config, boundary, gamma)
     states = [solution.state.q.copy()]
     for t in np.linspace(0.0, config.end, config.outputs + 1)[1:]:

@@ -222,6 +222,6 @@ def simulate_trajectory(
             }
             return cast, attempt
     raise ConfigError(
-        f"{MAX_ATTEMPTS} draws in a row stopped being physical ({job.case.name}){config.advice and '; '}"
+        f"{MAX_ATTEMPTS} draws in a row were rejected ({job.case.name}){config.advice and '; '}"
         f"{config.advice}"
     )

@@ -22,7 +22,7 @@ from lola.storage.stages import Stage, atomic_path, output_folder
 class ReportConfig(Config):
     """What a report is: the version of its looks."""
 
-    version: int = 6
+    version: int = 7
 
 
 TABLES = ("metrics", "spectra")

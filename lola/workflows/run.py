@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 
 from lola.core.config import flatten, option_name
 from lola.core.errors import LolaError
+from lola.core.filesystem import expand
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
 from lola.distributed.cluster.connection import (
@@ -32,6 +33,7 @@ from lola.training.peak import emulates_bfloat16
 from lola.training.throughput import Throughput
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import DatasetInfo
+from lola.workflows.kept_results import keep_results
 from lola.workflows.plan import SweepPlan
 from lola.workflows.resource_requests import check_resources, parts_of
 from lola.workflows.sweep import SweepConfig
@@ -64,7 +66,14 @@ def run_sweep(config: SweepConfig) -> AnyPath:
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
-    return run_reported(config, SweepPlan, report_sweep, Shown(sweep_views, conclude_sweep, summarise_sweep))
+
+    def report(plan: SweepPlan) -> AnyPath:
+        page = report_sweep(plan)
+        if config.results:
+            keep_results(plan, page.parent, expand(config.results))
+        return page
+
+    return run_reported(config, SweepPlan, report, Shown(sweep_views, conclude_sweep, summarise_sweep))
 
 
 def run_reported(

@@ -17,6 +17,7 @@ from lola.core.config import (
     added_field,
     prefix_options,
     require,
+    runtime_field,
 )
 from lola.data.systems import Symmetries
 from lola.emulation.cache_config import CacheConfig
@@ -73,6 +74,8 @@ class SweepConfig(WorkflowConfig):
         evaluation: Options of the evaluations.
         observed: Observations of test trajectories; if given, diffusion models are also evaluated guided.
         guidance: The guidance method; guided evaluations take the largest number of solver steps.
+        results: Folder to write the results of the finished sweep to, small enough to commit: a README with
+            findings and tables, figures, and scores as Parquet.
         statistics: Standardise fields by the statistics of The Well's training set (`configured`) or of this
             training set (`computed`, also used where a system has no configured ones).
     """
@@ -103,6 +106,7 @@ class SweepConfig(WorkflowConfig):
     observed: ObservationConfig | None = added_field(None)
     guidance: GuidanceConfig | None = added_field(None)
     statistics: Statistics = "configured"
+    results: str | None = runtime_field(None)
 
     def validate(self) -> None:
         check_simulation(self.system, self.simulation)

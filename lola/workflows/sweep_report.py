@@ -64,7 +64,7 @@ def report_sweep(plan: SweepPlan) -> AnyPath:
     if not stage.finished:
         rows: dict[str, int] = {}
         with report_folder(stage) as folder, shown_with(shown_arms(plan)):
-            tables = write_passing_tables(_tables(plan), folder, rows)
+            tables = write_passing_tables(evaluated_tables(plan), folder, rows)
             write_page(folder, _page(plan, Aggregates.of(plan.system, tables)))
         stage.commit(sweep=plan.fingerprint, rows=rows)
     return page_path(stage)
@@ -81,10 +81,10 @@ def _page(plan: SweepPlan, scores: Aggregates) -> Page:
     return make_page(
         scores,
         title="What compression costs",
-        settings=_settings(plan),
+        settings=describe_settings(plan),
         film=_film(plan, truth),
         examples=_examples(plan, truth),
-        timings=list(_timings(plan)),
+        timings=list(timings(plan)),
         simulations=[simulation_section(plan.splits["test"])] if plan.system.dimensions > 1 else [],
         limits=demo_limits(
             train_trajectories=plan.data.trajectories["train"],
@@ -96,7 +96,7 @@ def _page(plan: SweepPlan, scores: Aggregates) -> Page:
     )
 
 
-def _tables(plan: SweepPlan) -> Iterator[tuple[pa.Table, pa.Table]]:
+def evaluated_tables(plan: SweepPlan) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Metrics and spectra, all evaluations of a method at once: these differ in the seed of a training."""
     folders: dict[tuple, list[AnyPath]] = {}
     for trial in plan.evaluations:
@@ -114,7 +114,8 @@ def _read(folders: list[AnyPath]) -> tuple[pa.Table, pa.Table]:
     return metrics, spectra
 
 
-def _settings(plan: SweepPlan) -> list[tuple[str, str]]:
+def describe_settings(plan: SweepPlan) -> list[tuple[str, str]]:
+    """Names and values of what was run, for people."""
     config, system = plan.config, plan.system
     starts = " and ".join(map(str, config.evaluation.starts))
     shared = [
@@ -326,7 +327,7 @@ def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:
     return as_plane(states, states.ndim - 2)
 
 
-def _timings(plan: SweepPlan) -> Iterator[Timing]:
+def timings(plan: SweepPlan) -> Iterator[Timing]:
     """Of the simulator, and of emulators with the sweep's own context and the first seed: with others they
     take as long."""
     yield from _simulator(plan)

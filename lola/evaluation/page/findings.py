@@ -6,7 +6,13 @@ import pandas as pd
 
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.derived import RATIO
-from lola.evaluation.tables.lead_times import beats_persistence, in_sentence, name_method, name_metric
+from lola.evaluation.tables.lead_times import (
+    beats_persistence,
+    in_sentence,
+    name_method,
+    name_metric,
+    name_range,
+)
 from lola.evaluation.tables.significance import SIGNIFICANT, paired_table, trajectories_needed
 from lola.models.kinds import kind_titles, shown_kinds
 
@@ -17,20 +23,26 @@ DISAGREE = 1.25
 
 
 def findings(scores: Aggregates) -> list[str]:
+    """Sentences on accuracy, compression, calibration, and differences between kinds."""
+    errors = scores.main.errors
+    return [*headlines(scores), *compare_kinds(errors, "vrmse"), *compare_kinds(errors, "crps_relative")]
+
+
+def headlines(scores: Aggregates) -> list[str]:
+    """Those on accuracy, compression and calibration.
+
+    Accuracy is the VRMSE, or the pooled one where a few trajectories dominate the former.
+    """
     main = scores.main
     ranges = main.system.ranges
-    table = main.estimated("vrmse", ranges)
+    published = main.estimated("vrmse", ranges)
+    metric, why = _headline(published, main.estimated("vrmse_pooled", ranges))
+    table = main.estimated(metric, ranges)
     sentences: list[str] = []
     if len(table):
-        sentences += [*_against_baselines(table), *_best_emulators(table)]
-        sentences += _headline(table, main.estimated("vrmse_pooled", ranges))
-    sentences += [*compare_kinds(main.errors, "vrmse"), *compare_kinds(main.errors, "crps_relative")]
-    whole = main.estimated("vrmse", [WHOLE])
-    alone = whole[whole["model"] == "autoencoder"]
-    if len(alone):
-        pairs = zip(alone["value"], alone["compression"], strict=True)
-        losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for value, rate in pairs)
-        sentences.append(f"Compression alone costs a VRMSE of {losses}.")
+        sentences += [*_against_baselines(table), *_best_emulators(table, CONSTANT), *why]
+    sentences += _best_emulators(main.estimated("crps_relative", ranges))
+    sentences += _compression(main, metric)
     ratio = main.estimated(RATIO, ranges)
     ratio = ratio[ratio["model"].isin(kind_titles()) & (ratio["unstable"] == 0)]
     if len(ratio):
@@ -39,6 +51,19 @@ def findings(scores: Aggregates) -> list[str]:
             f"Spread over skill is between {low:.2f} and {high:.2f}; a calibrated ensemble has 1."
         )
     return sentences
+
+
+def _compression(main: Aggregates, metric: str) -> Iterator[str]:
+    """What autoencoders alone lose, over the range of lead times that has the most, or over all."""
+    for bounds in (WHOLE, main.system.ranges[-1]):
+        table = main.estimated(metric, [bounds])
+        alone = table[table["model"] == "autoencoder"]
+        if len(alone):
+            pairs = zip(alone["value"], alone["compression"], strict=True)
+            losses = ", ".join(f"{value:.3f} at {rate:.4g}×" for value, rate in pairs)
+            where = "" if bounds == WHOLE else f" over lead times {name_range(bounds).replace('-', '–')}"
+            yield f"Compression alone costs a {name_metric(metric)} of {losses}{where}."
+            return
 
 
 def _against_baselines(table: pd.DataFrame) -> Iterator[str]:
@@ -52,13 +77,14 @@ def _against_baselines(table: pd.DataFrame) -> Iterator[str]:
         ranges = [str(name).replace("-", "–") for name in worse["range"].unique()]
         yield (
             f"In {len(worse)} of {len(emulators)} table entries, over lead times {_either(ranges, 'and')}, "
-            "an emulator is no better than a constant field, the mean of the truth everywhere, whose VRMSE "
-            "is 1."
+            "an emulator is no better than a constant field, the mean of the truth everywhere, whose "
+            f"{name_metric(table['metric'].iloc[0])} is 1."
         )
     beats = beats_persistence(table).dropna()
     lost = int((~beats).sum())
     if lost:
-        yield f"In {lost} of {len(beats)} table entries, marked ▲, an emulator is no better than persistence."
+        marked = ", marked ▲," if table["metric"].iloc[0] == "vrmse" else ""
+        yield f"In {lost} of {len(beats)} table entries{marked} an emulator is no better than persistence."
     elif len(beats) and not len(worse):
         yield f"Every emulator beats persistence at all ranges of lead times ({len(beats)} of {len(beats)})."
     unstable = table[table["unstable"] > 0]
@@ -66,9 +92,13 @@ def _against_baselines(table: pd.DataFrame) -> Iterator[str]:
         yield f"In {len(unstable)} table entries, marked unstable, some rollouts became infinite or NaN."
 
 
-def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
-    """The most accurate emulator of each range, and what it does not beat."""
-    for name, rows in table.groupby("range", sort=False):
+def _best_emulators(table: pd.DataFrame, constant: float | None = None) -> Iterator[str]:
+    """The most accurate emulator of each range, and what it does not beat.
+
+    Arguments:
+        constant: The score of a constant field, if it has one that is the same everywhere.
+    """
+    for lead_times, rows in table.groupby("range", sort=False):
         known = rows.groupby("model")["value"].min()
         bounds = {title: known.get(title) for title in ("persistence", "climatology")}
         bounds = {title: float(value) for title, value in bounds.items() if value is not None}
@@ -79,39 +109,41 @@ def _best_emulators(table: pd.DataFrame) -> Iterator[str]:
         rate = f" at {best['compression']:.4g}×" if best["space"] == "latent" else ""
         steps = f", {best['solver_steps']} solver steps" if best["solver_steps"] else ""
         method, value = in_sentence(name_method(best)) + rate + steps, best["value"]
-        where = f"Lead times {str(name).replace('-', '–')}"
+        where, name = f"Lead times {str(lead_times).replace('-', '–')}", name_metric(best["metric"])
         against = "".join(f", {title} {bound:.3f}" for title, bound in bounds.items())
-        unbeaten = [t for t, bound in ({"a constant field": CONSTANT} | bounds).items() if value >= bound]
+        if constant is not None:
+            bounds = {"a constant field": constant} | bounds
+        unbeaten = [title for title, bound in bounds.items() if value >= bound]
         if unbeaten:
             yield (
-                f"{where}: no emulator is better than {_either(unbeaten)}; the least VRMSE, {value:.3f}, is "
+                f"{where}: no emulator is better than {_either(unbeaten)}; the least {name}, {value:.3f}, is "
                 f"that of {method}{against}."
             )
         else:
-            yield f"{where}: {method} is best, VRMSE {value:.3f}{against}."
+            yield f"{where}: {method} is best, {name} {value:.3f}{against}."
 
 
-def _headline(table: pd.DataFrame, pooled: pd.DataFrame) -> Iterator[str]:
-    """Which score the sentences are of, why, and where another average says something else."""
+def _headline(table: pd.DataFrame, pooled: pd.DataFrame) -> tuple[str, list[str]]:
+    """The metric of the sentences on accuracy, and why it is that one."""
     emulators = table["model"].isin(kind_titles()) & (table["unstable"] == 0)
     if not emulators.any() or not len(pooled):
-        return
-    text = (
-        "These sentences are of the VRMSE as the published tables have it: a mean over trajectories of "
-        "ratios, which a trajectory with an almost uniform field can dominate. The pooled VRMSE and the "
-        "median over trajectories, in a table of their own, have no such trajectory."
-    )
+        return "vrmse", []
     keys = [*table.columns[: table.columns.get_loc("metric")], "range"]
     both = table[emulators].merge(pooled, on=keys, suffixes=("", "_pooled"))
     factor = both["value"] / both["value_pooled"]
-    if len(factor) and factor.max() > DISAGREE:
-        row = both.loc[factor.idxmax()]
-        text += (
-            f" Here they disagree: over lead times {row['range'].replace('-', '–')} the VRMSE of "
-            f"{in_sentence(name_method(row))} is {row['value']:.3f}, pooled {row['value_pooled']:.3f}; rely "
-            "on the pooled one."
-        )
-    yield text
+    text = (
+        "a mean over trajectories of ratios, which a trajectory with an almost uniform field can dominate. "
+        "The pooled VRMSE and the median over trajectories, in a table of their own, have no such trajectory."
+    )
+    if not len(factor) or not factor.max() > DISAGREE:
+        return "vrmse", [f"These sentences are of the VRMSE as the published tables have it: {text}"]
+    row = both.loc[factor.idxmax()]
+    where = f"over lead times {row['range'].replace('-', '–')}"
+    return "vrmse_pooled", [
+        f"These sentences are of the pooled VRMSE, since the published tables' is {text} Here they disagree: "
+        f"{where} the VRMSE of {in_sentence(name_method(row))} is {row['value']:.3f}, pooled "
+        f"{row['value_pooled']:.3f}."
+    ]
 
 
 def compare_kinds(errors: pd.DataFrame, metric: str) -> Iterator[str]:

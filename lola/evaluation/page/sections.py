@@ -148,7 +148,7 @@ def significance(scores: Aggregates) -> Iterator[Section]:
             name,
             title,
             about + _unattainable(table),
-            plain=_paired(table),
+            plain=paired_rows(table),
             note=""
             if not title
             else "Difference: the mean over trajectories with its 95 % paired bootstrap "
@@ -172,7 +172,8 @@ def _unattainable(table: pd.DataFrame) -> str:
     )
 
 
-def _paired(table: pd.DataFrame) -> pd.DataFrame:
+def paired_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a `paired_table` as strings."""
     rate = table["compression"].map("{:.4g}".format).where(table["space"] == "latent", "–")
     difference = [
         "undefined (not finite)"

@@ -103,7 +103,8 @@ def _over_deviation(cells: Cells) -> np.ndarray:
 def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
     """Emulators against those of kinds before theirs, of the same rate or in pixel space.
 
-    Those with sampler steps are taken at their most.
+    Those with sampler steps are taken at their most. An arm of a sweep is compared with what is of its kind
+    alone, unless it is the only one.
 
     Arguments:
         errors: `trajectory_errors` of one context, without guidance; less of the metric is better.
@@ -205,8 +206,12 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _pairs(scores: dict[tuple, dict[str, pd.DataFrame]]) -> Iterator[tuple[tuple, tuple, str]]:
-    """Every emulator at its most solver steps, with its rivals and their names."""
-    order = list(shown_kinds())
+    """Every emulator at its most solver steps, with its rivals and their names.
+
+    The first of each kind are compared with each other, further arms with what is of their kind.
+    """
+    kinds = shown_kinds()
+    order = list(kinds)
     every = [dict(zip(METHOD, key, strict=True)) | {"key": key} for key in scores]
     best: dict[tuple, dict] = {}
     for method in every:
@@ -214,10 +219,15 @@ def _pairs(scores: dict[tuple, dict[str, pd.DataFrame]]) -> Iterator[tuple[tuple
         if method["model"] in order and method["solver_steps"] >= best.get(place, method)["solver_steps"]:
             best[place] = method
     ranked = sorted(best.values(), key=lambda method: order.index(method["model"]))
+    by_kind = {kinds[method["model"]].config: method["model"] for method in reversed(ranked)}
+    firsts = set(by_kind.values())
     for method in ranked:
         for other in ranked:
-            name = in_sentence(shown_kinds()[other["model"]].title)
-            if order.index(other["model"]) >= order.index(method["model"]):
+            one, rival = kinds[method["model"]], kinds[other["model"]]
+            name = in_sentence(rival.title)
+            if order.index(rival.name) >= order.index(one.name):
+                continue
+            if one.config is not rival.config and not {one.name, rival.name} <= firsts:
                 continue
             if _same(method, other, "space", "compression"):
                 yield method["key"], other["key"], name

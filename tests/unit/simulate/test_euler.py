@@ -156,6 +156,17 @@ def test_unphysical_draws_are_redrawn_and_counted(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.hdf5"]
 
 
+def test_states_whose_cells_are_all_alike_are_redrawn():
+    """On 4 x 4 cells with two lines on each periodic axis, one draw of 16 is."""
+    config = SMALL.replace(resolution=4, intervals=(2, 2), outputs=1, end=0.01)
+    many = job("train", "periodic", 1.4, 100)
+    found = [trajectory(many, config, index) for index in range(60)]
+    assert sum(rejected for _, rejected in found) > 0
+    assert all(np.ptp(fields["density"][0]) > 0 for fields, _ in found)
+    with pytest.raises(ConfigError, match=r"50 draws in a row were rejected .* more intervals if all cells"):
+        trajectory(job("train", "open", 1.4, 1), config.replace(intervals=(1, 1)), 0)
+
+
 def test_files_name_the_simulation_that_made_them(tmp_path):
     path = tmp_path / JOB.path
     assert write_file(JOB, SMALL, path)["trajectories"] == 2

@@ -22,6 +22,7 @@ from lola.workflows.arms import TAKEN, EmulatorArmConfig
 from lola.workflows.forecast.estimates import forecast
 from lola.workflows.forecast.forecast import Forecast
 from lola.workflows.forecast.measured import MeasuredSpeeds
+from lola.workflows.kept_results import keep_results, render
 from lola.workflows.plan import SweepPlan
 from lola.workflows.studies.sampler_plan import SamplerPlan
 
@@ -324,10 +325,17 @@ def test_two_arms_with_two_seeds_are_trained_scored_and_reported(sweep, tmp_path
     shown = sweep_conclusion.summarise_sweep(plan)
     assert {"Neural solver, our recipe", "Tuned ensemble"} <= set(shown.columns[0].cells)
     assert "means over training seeds" in shown.title
-    page = sweep_report.report_sweep(plan).read_text()
+    report = sweep_report.report_sweep(plan)
+    keep_results(plan, report.parent, tmp_path / "kept")
+    kept = (tmp_path / "kept" / "README.md").read_text()
+    assert kept == render(tmp_path / "kept", plan.system)
+    for title in ("Findings", "CRPS", "CRPS in pairs", "Calibration", "VRMSE", "Cost", "How"):
+        assert f"\n## {title}\n" in kept
+    assert (tmp_path / "kept" / "crps.png").exists()
+    page = report.read_text()
     for text in (
         "Tuned ensemble, mean",
-        "Tuned ensemble against neural solver, our recipe",
+        "Tuned ensemble against neural solver, CRPS",
         f"--c-tuned: {ARM_COLOURS[1].light}",
         "tuned, a CRPS ensemble: 2 steps, starts from ours",
         "0, 1; pictures and times are of 0",

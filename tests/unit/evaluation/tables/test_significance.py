@@ -6,6 +6,7 @@ import pytest
 from tidy_tables import tidy
 
 from lola.evaluation.tables.significance import compare, error_ratio, holm, paired_table, trajectory_errors
+from lola.models.kinds import KINDS, arm_kind, shown_with
 
 
 def exact_p(differences):
@@ -143,3 +144,23 @@ def test_the_better_one_has_the_larger_ranks_not_the_most_wins():
     assert (found["wins"], found["better"]) == (31, True)
     assert found["p"] < 0.01
     assert not compare(np.full(64, 3.0), differences + 3)["better"]
+
+
+def test_an_arm_is_compared_with_what_is_of_its_kind():
+    base = np.arange(1.0, 7.0)[:, None] * np.ones((1, 3))
+    names = ("neural_solver", "diffusion", "crps_ensemble", "published", "warm", "tuned")
+    parts = [tidy(base + i, model=name) for i, name in enumerate(names)]
+    arms = [
+        arm_kind(KINDS[kind], name, name, i)
+        for i, (kind, name) in enumerate(
+            zip(("diffusion", "crps_ensemble", "crps_ensemble"), names[3:], strict=True)
+        )
+    ]
+    errors = trajectory_errors(pa.concat_tables(parts), ["vrmse"], [(1, 20)])
+    with shown_with(arms):
+        table = paired_table(errors, "vrmse", [(1, 20)])
+    pairs = [pair for pair in zip(table["model"], table["rival"], strict=True) if pair[0] in names[3:]]
+    assert pairs == [
+        ("published", "diffusion"), ("warm", "CRPS ensemble"), ("tuned", "CRPS ensemble"), ("tuned", "warm")
+    ]  # fmt: skip
+    assert len(table) == 3 + len(pairs)
