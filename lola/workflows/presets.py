@@ -16,7 +16,7 @@ from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.sizing import DataSizes, fitted
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.studies.samplers import SamplerStudyConfig
-from lola.workflows.study_preset import study
+from lola.workflows.study_preset import ablations, study
 from lola.workflows.sweep import SweepConfig, emulator_options
 
 GIVEN: dict[str, str | tuple[str, ...]] = {
@@ -185,7 +185,7 @@ def paper(
     )
 
 
-SWEEPS = {"mini": mini, "smoke": smoke, "study": study, "paper": paper}
+SWEEPS = {"mini": mini, "smoke": smoke, "study": study, "ablations": ablations, "paper": paper}
 
 
 def study_mini() -> OptimizerStudyConfig:

@@ -1,9 +1,7 @@
-"""The preset `study`: kinds and recipes of emulators at equal minutes of training, with three seeds.
+"""The presets `study` and `ablations`: emulators at equal minutes of training, in hours on two cores.
 
 Every emulator has the same minutes on one core. One that starts from the weights of another has what that
-leaves, and the `..._start` arms, from which they start, are not at equal cost. The arms `..._published` take
-the paper's choices, which the others change: masks that leave the last states known too, the loss over all
-states of a window, and Adam.
+leaves, and the `..._start` arms, from which they start, are not at equal cost.
 """
 
 from typing import Any
@@ -26,32 +24,110 @@ from lola.workflows.sweep import SweepConfig
 MINUTES = 4.0  # of every emulator
 START_MINUTES = 2.5  # of those whose weights others start from
 SEEDS = (0, 1, 2)
+MIDDLE = 16  # latent channels
 SOAP = OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=256)
 ADAM = OptimizerConfig(name="adam", learning_rate=1e-3)
+NETWORK = TransformerConfig(features=96, blocks=3, heads=4, modulation=96, patch_size=(1, 2, 2), dropout=0.0)
+PIXEL = NETWORK.replace(patch_size=(1, 8, 8))
+TRAINING = TrainingConfig(
+    steps=1000,
+    minutes=MINUTES,
+    batch_size=64,
+    optimizer=SOAP,
+    warmup=20,
+    valid_samples=512,
+    report_every=100,
+)
+START = TRAINING.replace(steps=600, minutes=START_MINUTES)
+REST = TRAINING.replace(steps=400, minutes=MINUTES - START_MINUTES)
+RECIPE: dict[str, Any] = {"masks": "forward"}
+UNKNOWN = RECIPE | {"loss_states": "unknown"}
 
 
 def study(
     system: str = "euler", well: str = "well-study", storage: str | None = None, **files: tuple[str, ...]
 ) -> SweepConfig:
-    """Kinds and recipes of emulators at equal minutes of training, in hours on two cores (see `--plan`).
+    """What compression costs, by kind of emulator: three rates 16x apart and pixel space, at equal minutes.
 
-    Euler at 32 x 32 over half of The Well's time span, in four quadrants between periodic boundaries.
+    Three training seeds at the middle rate, one elsewhere, in hours on two cores (see `--plan`). Euler at
+    32 x 32 over half of The Well's time span, in four quadrants between periodic boundaries.
     """
-    require(system == "euler", f"the preset study is of --system euler, not {system}; take mini")
-    network = TransformerConfig(
-        features=96, blocks=3, heads=4, modulation=96, patch_size=(1, 2, 2), dropout=0.0
+    return _sweep(
+        "study",
+        system,
+        latent_channels=(64, MIDDLE, 4),
+        seeds_at=(MIDDLE,),
+        emulators=("neural_solver", "diffusion"),
+        arms=(
+            *_warm_ensemble(NETWORK, "solver_start", "crps_rollout", rollout_windows=2),
+            *_warm_shortcut(),
+            *_warm_ensemble(PIXEL, "pixel_start", "pixel_crps", pixel=True, rollout_windows=2),
+        ),
+        pixel=NeuralSolverConfig(network=PIXEL, **UNKNOWN),
     )
-    training = TrainingConfig(
-        steps=1000,
-        minutes=MINUTES,
-        batch_size=64,
-        optimizer=SOAP,
-        warmup=20,
-        valid_samples=512,
-        report_every=100,
+
+
+def ablations(
+    system: str = "euler", well: str = "well-study", storage: str | None = None, **files: tuple[str, ...]
+) -> SweepConfig:
+    """Recipes of every kind at the middle rate of `study`, on its data, with three training seeds.
+
+    The arms `..._published` take the paper's choices, which the others change: masks that leave the last
+    states known too, the loss over all states of a window, and Adam. In hours on two cores.
+    """
+    published = TRAINING.replace(optimizer=ADAM)
+    solver, warm = _warm_ensemble(NETWORK, "solver_start", "crps_warm")
+    diffusion, shortcut = _warm_shortcut()
+    return _sweep(
+        "ablations",
+        system,
+        latent_channels=(MIDDLE,),
+        emulators=("neural_solver", "diffusion", "crps_ensemble", "shortcut"),
+        arms=(
+            solver,
+            diffusion,
+            warm,
+            _warm_ensemble(NETWORK, "solver_start", "crps_rollout", rollout_windows=2)[1],
+            shortcut,
+            EmulatorArmConfig(
+                name="solver_published", model=NeuralSolverConfig(network=NETWORK), training=published
+            ),
+            EmulatorArmConfig(
+                name="diffusion_published", model=DiffusionConfig(network=NETWORK), training=published
+            ),
+        ),
     )
-    recipe: dict[str, Any] = {"network": network, "masks": "forward"}
-    unknown = recipe | {"loss_states": "unknown"}
+
+
+def _warm_ensemble(
+    network: TransformerConfig, start: str, name: str, pixel: bool = False, **options: Any
+) -> tuple[EmulatorArmConfig, EmulatorArmConfig]:
+    """A neural solver, and an ensemble that starts from its weights."""
+    solver = NeuralSolverConfig(network=network, **UNKNOWN)
+    ensemble = CRPSEnsembleConfig(network=network, **RECIPE, warm_start=start, **options)
+    return (
+        EmulatorArmConfig(name=start, model=solver, training=START, pixel=pixel),
+        EmulatorArmConfig(name=name, model=ensemble, training=REST, pixel=pixel),
+    )
+
+
+def _warm_shortcut() -> tuple[EmulatorArmConfig, EmulatorArmConfig]:
+    """A diffusion model, and one of few steps that starts from its weights."""
+    return (
+        EmulatorArmConfig(
+            name="diffusion_start", model=DiffusionConfig(network=NETWORK, **UNKNOWN), training=START
+        ),
+        EmulatorArmConfig(
+            name="shortcut_warm",
+            model=ShortcutConfig(network=NETWORK, **UNKNOWN, warm_start="diffusion_start"),
+            training=REST,
+        ),
+    )
+
+
+def _sweep(preset: str, system: str, **chosen: Any) -> SweepConfig:
+    """A sweep of what is chosen, on the data that both presets share."""
+    require(system == "euler", f"the preset {preset} is of --system euler, not {system}; take mini")
     return SweepConfig(
         system=system,
         simulation=EulerConfig(
@@ -64,49 +140,21 @@ def study(
             valid=64,
             test=64,
         ),
-        latent_channels=(64, 16, 4),
         autoencoder=AutoencoderConfig(channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=2, dropout=0.0),
-        autoencoder_training=training.replace(
+        autoencoder_training=TRAINING.replace(
             batch_size=16, optimizer=SOAP.replace(learning_rate=3e-3), valid_samples=256
         ),
         cache=CacheConfig(block=101),
-        emulators=("neural_solver", "diffusion", "crps_ensemble", "shortcut"),
-        neural_solver=NeuralSolverConfig(**unknown),
-        diffusion=DiffusionConfig(**unknown),
-        crps_ensemble=CRPSEnsembleConfig(**recipe),
-        shortcut=ShortcutConfig(**unknown),
-        emulator_training=training,
-        arms=_arms(network, training, recipe, unknown),
+        neural_solver=NeuralSolverConfig(network=NETWORK, **UNKNOWN),
+        diffusion=DiffusionConfig(network=NETWORK, **UNKNOWN),
+        crps_ensemble=CRPSEnsembleConfig(network=NETWORK, **RECIPE),
+        shortcut=ShortcutConfig(network=NETWORK, **UNKNOWN),
+        emulator_training=TRAINING,
         seeds=SEEDS,
-        pixel_training=training,
+        pixel_training=TRAINING,
         solver_steps=(1, 2, 4, 16),
         evaluation=EvaluationConfig(sampler=SamplerConfig(), members=8, trajectories=64),
         statistics="computed",
         well="well-study",
-    )
-
-
-def _arms(
-    network: TransformerConfig, training: TrainingConfig, recipe: dict[str, Any], unknown: dict[str, Any]
-) -> tuple[EmulatorArmConfig, ...]:
-    start = training.replace(steps=600, minutes=START_MINUTES)
-    rest = training.replace(steps=400, minutes=MINUTES - START_MINUTES)
-    published = training.replace(optimizer=ADAM)
-    ensemble = CRPSEnsembleConfig(**recipe, warm_start="solver_start")
-    return (
-        EmulatorArmConfig(name="solver_start", model=NeuralSolverConfig(**unknown), training=start),
-        EmulatorArmConfig(name="diffusion_start", model=DiffusionConfig(**unknown), training=start),
-        EmulatorArmConfig(name="crps_warm", model=ensemble, training=rest),
-        EmulatorArmConfig(name="crps_rollout", model=ensemble.replace(rollout_windows=2), training=rest),
-        EmulatorArmConfig(
-            name="shortcut_warm",
-            model=ShortcutConfig(**unknown, warm_start="diffusion_start"),
-            training=rest,
-        ),
-        EmulatorArmConfig(
-            name="solver_published", model=NeuralSolverConfig(network=network), training=published
-        ),
-        EmulatorArmConfig(
-            name="diffusion_published", model=DiffusionConfig(network=network), training=published
-        ),
+        **chosen,
     )

@@ -135,18 +135,39 @@ def test_small_presets_follow_the_system():
     assert presets.paper("rayleigh_benard").simulation is None
 
 
-def test_emulators_of_the_study_have_equal_minutes():
-    config = presets.study()
+@pytest.mark.parametrize("preset", ["study", "ablations"])
+def test_emulators_of_the_study_have_equal_minutes(preset):
+    config = presets.SWEEPS[preset]()
     minutes = {one.name: one.training.minutes for one in find_candidates(config)}
     given = {one.name: minutes[one.name] for one in find_candidates(config)}
     for one in find_candidates(config):
         if one.source is not None:
             given[one.name] += minutes[one.source.name]
     starts = {name for name in given if name.endswith("_start")}
-    assert starts == {"solver_start", "diffusion_start"}
+    assert {"solver_start", "diffusion_start"} <= starts
     assert {given[name] for name in given.keys() - starts} == {4.0}
-    with pytest.raises(ConfigError, match="the preset study is of --system euler, not rayleigh_benard"):
-        presets.study("rayleigh_benard")
+    with pytest.raises(ConfigError, match=f"the preset {preset} is of --system euler, not rayleigh_benard"):
+        presets.SWEEPS[preset]("rayleigh_benard")
+
+
+def test_the_study_and_its_ablations_share_stages():
+    """Those at the middle rate of what is in both; else they would be trained twice."""
+    study, ablations = presets.study(), presets.ablations()
+    assert set(ablations.latent_channels) < set(study.latent_channels)
+    shared = (
+        "simulation",
+        "autoencoder",
+        "cache",
+        "neural_solver",
+        "diffusion",
+        "emulator_training",
+        "evaluation",
+    )
+    assert all(getattr(study, name) == getattr(ablations, name) for name in shared)
+    arms = [{arm.name: arm for arm in config.arms} for config in (study, ablations)]
+    common = arms[0].keys() & arms[1].keys()
+    assert common == {"solver_start", "crps_rollout", "diffusion_start", "shortcut_warm"}
+    assert all(arms[0][name] == arms[1][name] for name in common)
 
 
 def test_simulations_are_of_their_system():
