@@ -89,10 +89,20 @@ def resolve_storage(option: str | None, *, create: bool = True) -> AnyPath:
         root = str(folder / "lola-storage")
     if is_url(root):
         return open_root(root)
-    refuse_mistyped_url(root, "storage")
-    path = expand(root.removeprefix("file://"))
-    if not create and not path.exists():
-        raise StorageError(f"storage: {path} does not exist; give another --storage")
+    root = root.removeprefix("file://")
+    if not create and not expand(root).exists():
+        raise StorageError(f"storage: {expand(root)} does not exist; give another --storage")
+    return open_folder(root, "storage")
+
+
+def open_folder(text: str, option: str) -> Path:
+    """The folder of this machine that an option names, absolute and writable; it is made if it is missing.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    refuse_mistyped_url(text, option)
+    path = expand(text)
     probe = path / f".probe-{uuid.uuid4().hex}"
     try:
         make_folder(path)
@@ -103,9 +113,9 @@ def resolve_storage(option: str | None, *, create: bool = True) -> AnyPath:
             probe.unlink(missing_ok=True)
         line = (
             describe_os_error(error, path)
-            or f"cannot use {path} ({error.strerror or error}); give another --storage"
+            or f"cannot use {path} ({error.strerror or error}); give another --{option}"
         )
-        raise StorageError(f"storage: {line}") from error
+        raise StorageError(f"{option}: {line}") from error
     return path
 
 

@@ -5,11 +5,11 @@ report as PNG, and a README.md whose sentences and tables are computed from the 
 compute them again with `render`.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
 import shlex
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +19,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lola.core.filesystem import translate_os_errors
 from lola.core.strict_json import dumps, loads
 from lola.data.systems import System
 from lola.evaluation.page.findings import headlines
 from lola.evaluation.page.sections import paired_rows
+from lola.evaluation.scores.intervals import nominal_coverage
 from lola.evaluation.scores.rows import SPECTRA_SCHEMA
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cost_table import cost_table
@@ -30,13 +32,13 @@ from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.formats import markdown, plain_markdown
 from lola.evaluation.tables.lead_times import SPECTRUM, name_range, skill_scores
 from lola.evaluation.tables.medians import median_table
-from lola.evaluation.tables.reduced import reduce_metrics, write_reduced
+from lola.evaluation.tables.paper import paper_ranges
+from lola.evaluation.tables.reduced import reduce_metrics, sort_reduced, write_reduced
 from lola.evaluation.tables.references import reference_table, shown_shares
 from lola.evaluation.tables.significance import paired_table
 from lola.evaluation.tables.speed import Timing
-from lola.models.kinds import KINDS, EmulatorKind, arm_kind, shown_with
-from lola.storage.remote import AnyPath
-from lola.storage.stages import software
+from lola.models.kinds import KINDS, arm_kind, require_kind, shown_with
+from lola.storage.remote import AnyPath, file_exists, read_bytes
 from lola.training.peak import processor_name
 from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep_report import describe_settings, evaluated_tables, shown_arms, timings
@@ -57,49 +59,84 @@ def keep_results(plan: SweepPlan, report: AnyPath, folder: Path) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     tables = [reduce_metrics(metrics) for metrics, _ in evaluated_tables(plan)]
-    write_reduced(pa.concat_tables(tables).unify_dictionaries(), folder / SCORES)
-    figures = [name for name in FIGURES if (report / f"{name}.png").exists()]
-    for name in figures:
-        shutil.copyfile(report / f"{name}.png", folder / f"{name}.png")
+    scores = sort_reduced(pa.concat_tables(tables))
+    figures = [name for name in FIGURES if file_exists(report / f"{name}.png")]
     about = {
         "system": plan.system.name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": describe_command(sys.argv),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": f"{processor_name()}, {os.cpu_count()} cores",
-        "software": software(),
+        "software": plan.evaluations[0].steps[0].stage.manifest()["software"],
         "settings": describe_settings(plan),
         "arms": [
-            {"name": arm.name, "title": arm.title, "kind": kind}
-            for arm, kind in zip(shown_arms(plan), _kinds(plan), strict=True)
+            {"name": arm.name, "title": arm.title, "kind": require_kind(config.model).name}
+            for arm, config in zip(shown_arms(plan), plan.config.arms, strict=True)
         ],
         "timings": [dataclasses.asdict(timing) for timing in timings(plan)],
         "figures": figures,
     }
-    (folder / ABOUT).write_text(dumps(about, indent=1) + "\n")
-    (folder / README).write_text(render(folder, plan.system))
+    with translate_os_errors(folder, "write"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FIGURES:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+        for name in figures:
+            (folder / f"{name}.png").write_bytes(read_bytes(report / f"{name}.png"))
+        write_reduced(scores, folder / SCORES)
+        (folder / ABOUT).write_text(dumps(about, indent=1) + "\n", "utf-8")
+        (folder / README).write_text(render(folder, plan.system), "utf-8")
+
+
+def describe_command(arguments: Sequence[str]) -> str:
+    """A command line without where it keeps things; for other programs than scripts, the function."""
+    program, *options = arguments
+    if not program.endswith(".py"):
+        return "lola.run_sweep(...)"
+    words = ["python", f"experiments/{Path(program).name}"]
+    places = ("--storage", "--results", "--well")
+    for previous, word in zip(["", *options], options, strict=False):
+        if not word.startswith(places) and previous not in places:
+            words.append(word)
+    return shlex.join(words)
 
 
 def render(folder: Path, system: System) -> str:
-    """The README of results, from its scores and settings."""
+    """The README of results, from their scores and settings."""
+    with _read(folder, system) as (about, scores):
+        found = [Timing(**timing) for timing in about["timings"]]
+        return "\n".join(_lines(scores, about, found)) + "\n"
+
+
+def summarise_results(folder: Path, system: System) -> str:
+    """The headlines of results as a table in Markdown: emulators at their most evaluations."""
+    with _read(folder, system) as (_, scores):
+        ranges = scores.system.ranges
+        tables = [scores.estimated(metric, ranges) for metric in ("crps_relative", RATIO)]
+        keys = ["model", "space", "compression"]
+        most = tables[0].groupby(keys)["solver_steps"].max().rename("most")
+        tables = [table.join(most, on=keys) for table in tables]
+        return markdown(pd.concat([table[table["solver_steps"] == table["most"]] for table in tables]))
+
+
+@contextlib.contextmanager
+def _read(folder: Path, system: System) -> Iterator[tuple[dict[str, Any], Aggregates]]:
+    """Settings and scores of results, while tables know their arms."""
     about = loads((folder / ABOUT).read_bytes())
     arms = [arm_kind(KINDS[arm["kind"]], arm["name"], arm["title"], i) for i, arm in enumerate(about["arms"])]
     with shown_with(arms):
-        spectra = SPECTRA_SCHEMA.empty_table()
-        scores = Aggregates.of(system, [(pq.read_table(folder / SCORES), spectra)]).main
-        found = [Timing(**timing) for timing in about["timings"]]
-        return "\n".join(_lines(scores, about, found)) + "\n"
+        tables = [(pq.read_table(folder / SCORES), SPECTRA_SCHEMA.empty_table())]
+        yield about, Aggregates.of(system, tables).main
 
 
 def _lines(scores: Aggregates, about: dict[str, Any], found: Sequence[Timing]) -> Iterator[str]:
     yield f"# {scores.system.name}: what compression costs\n"
     yield (
         f"Computed from this folder's `{SCORES}`, scores by trajectory, and `{ABOUT}`, the settings. "
-        "Parentheses have 95 % intervals over training seeds and test trajectories; the best are bold.\n"
+        "Parentheses have 95 % intervals over test trajectories and, where a method has several, training "
+        "seeds; the best are bold.\n"
     )
     yield "## Findings\n"
-    yield from (f"- {sentence}" for sentence in headlines(scores))
+    yield from (f"- {sentence}" for sentence in headlines(scores, mark="\\*"))
     for title, text, table in _tables(scores, found):
         if len(table):
             yield f"\n## {title}\n\n{text}\n"
@@ -107,7 +144,7 @@ def _lines(scores: Aggregates, about: dict[str, Any], found: Sequence[Timing]) -
     yield from (f"\n![{name}]({name}.png)" for name in about["figures"])
     versions = ", ".join(f"{name} {version}" for name, version in about["software"].items())
     yield f"\n## How\n\n```bash\n{about['command']}\n```\n"
-    yield f"{about['date']}, {about['machine']}; {versions}.\n"
+    yield f"Kept on {about['date']}, {about['machine']}. Evaluated with {versions}.\n"
     yield from (f"- {name}: {value}" for name, value in about["settings"])
 
 
@@ -128,17 +165,17 @@ def _tables(scores: Aggregates, found: Sequence[Timing]) -> Iterator[tuple[str, 
         scores.estimated(RATIO, ranges),
     )
     coverage = [scores.estimated(f"coverage_{level}", ranges) for level in (50, 90)]
-    yield "Coverage", "Of the central 50 % and 90 % intervals of members.", pd.concat(coverage)
+    yield "Coverage", _covered(coverage), pd.concat(coverage)
     energy = scores.estimated("energy_block_relative", ranges)
     yield "Energy score", "The fair one, of blocks of cells, over the deviation of the true field.", energy
     errors = [scores.estimated(metric, ranges) for metric in ("vrmse_pooled", "vrmse")]
     yield (
         "VRMSE",
         "Pooled and as a median over trajectories, which no trajectory can dominate; and as the published "
-        "tables have it, a mean of ratios.",
+        "tables have it, a mean of ratios. `*`: no better than persistence.",
         pd.concat([errors[0], median_table(scores.errors, "vrmse", ranges), errors[1]]),
     )
-    bands = [scores.estimated(band, ranges[-1:]) for band in SPECTRUM]
+    bands = [scores.estimated(band, paper_ranges(scores.system, band)[-1:]) for band in SPECTRUM]
     yield (
         "Power spectra",
         "Relative errors in three bands of wavenumbers, at the last lead times.",
@@ -162,18 +199,26 @@ def _comparisons(scores: Aggregates) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield (
             f"CRPS against {REFERENCE} with {steps.max()} evaluations",
             "Relative differences on the same trajectories, negative where a method is better; `*` is "
-            "significant (Wilcoxon's test over trajectories, Holm's correction, p < 0.05).",
+            "significant (Wilcoxon's test over trajectories, p < 0.05 by Holm's correction for this table).",
             shown_shares(table) if len(table) else table,
         )
     paired = paired_table(errors, "crps_relative", [WHOLE])
     yield (
         "CRPS in pairs",
-        "Kinds against each other, and other recipes against what is of their kind, over all lead times.",
+        "Kinds against each other, and other recipes against what is of their kind, over all lead times. "
+        "Where numbers of seeds differ, intervals are over trajectories alone.",
         paired_rows(paired).drop(columns=["lead times", "p"]) if len(paired) else pd.DataFrame(),
     )
 
 
-def _kinds(plan: SweepPlan) -> list[str]:
-    """The names of the kinds of the sweep's arms."""
-    kinds: dict[type, EmulatorKind] = {kind.config: kind for kind in KINDS.values()}
-    return [kinds[type(arm.model)].name for arm in plan.config.arms]
+def _covered(tables: Sequence[pd.DataFrame]) -> str:
+    """What the table of coverages is, and what a calibrated ensemble has."""
+    members = sorted({int(count) for table in tables for count in table["members"]})
+    nominal = [
+        f"{nominal_coverage(0.5, count):.1%} and {nominal_coverage(0.9, count):.1%} with {count} members"
+        for count in members
+    ]
+    return (
+        "Of the central 50 % and 90 % intervals of members. A calibrated ensemble covers "
+        f"{', '.join(nominal)}: few members cannot cover more."
+    )

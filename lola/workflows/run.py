@@ -7,9 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from rich.console import Console, RenderableType
 
-from lola.core.config import flatten, option_name
+from lola.core.config import flatten, option_name, require
 from lola.core.errors import LolaError
-from lola.core.filesystem import expand
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
 from lola.distributed.cluster.connection import (
@@ -25,7 +24,7 @@ from lola.distributed.trials import Trial
 from lola.storage.event_log import Status
 from lola.storage.progress import Progress
 from lola.storage.remote import AnyPath, temporary_folder
-from lola.storage.stages import Stage, resolve_storage, well_folder
+from lola.storage.stages import Stage, open_folder, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
 from lola.storage.views import Conclusion, View
 from lola.training.config import TrainingConfig
@@ -67,10 +66,12 @@ def run_sweep(config: SweepConfig) -> AnyPath:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
 
+    folder = open_folder(config.results, "results") if config.results else None
+
     def report(plan: SweepPlan) -> AnyPath:
         page = report_sweep(plan)
-        if config.results:
-            keep_results(plan, page.parent, expand(config.results))
+        if folder is not None:
+            keep_results(plan, page.parent, folder)
         return page
 
     return run_reported(config, SweepPlan, report, Shown(sweep_views, conclude_sweep, summarise_sweep))
@@ -114,6 +115,7 @@ def run_stages(
     Raises:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
+    require(config.results is None, "--results are those of a whole sweep; leave it out here")
     progress = Progress(Console())
     with stopping_ray(progress.log):
         plan, tracker = _prepare(config, SweepPlan, progress, lambda plan: plan.towards(*choose(plan)))

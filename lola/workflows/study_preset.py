@@ -13,6 +13,7 @@ from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.crps_ensemble_config import CRPSEnsembleConfig
 from lola.models.diffusion_config import DiffusionConfig
+from lola.models.emulator_config import EmulatorConfig
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.shortcut_config import ShortcutConfig
 from lola.models.transformer_config import TransformerConfig
@@ -40,6 +41,17 @@ TRAINING = TrainingConfig(
 )
 START = TRAINING.replace(steps=600, minutes=START_MINUTES)
 REST = TRAINING.replace(steps=400, minutes=MINUTES - START_MINUTES)
+TITLES = {
+    "solver_start": f"Neural solver, {START_MINUTES:g} minutes",
+    "diffusion_start": f"Diffusion, {START_MINUTES:g} minutes",
+    "crps_warm": "CRPS ensemble, warm-started",
+    "crps_rollout": "CRPS ensemble, warm-started on rollouts",
+    "shortcut_warm": "Few-step diffusion, warm-started",
+    "solver_published": "Neural solver, published recipe",
+    "diffusion_published": "Diffusion, published recipe",
+    "pixel_start": f"Neural solver of the fields, {START_MINUTES:g} minutes",
+    "pixel_crps": "CRPS ensemble of the fields, warm-started on rollouts",
+}
 RECIPE: dict[str, Any] = {"masks": "forward"}
 UNKNOWN = RECIPE | {"loss_states": "unknown"}
 
@@ -89,14 +101,16 @@ def ablations(
             warm,
             _warm_ensemble(NETWORK, "solver_start", "crps_rollout", rollout_windows=2)[1],
             shortcut,
-            EmulatorArmConfig(
-                name="solver_published", model=NeuralSolverConfig(network=NETWORK), training=published
-            ),
-            EmulatorArmConfig(
-                name="diffusion_published", model=DiffusionConfig(network=NETWORK), training=published
-            ),
+            _arm("solver_published", NeuralSolverConfig(network=NETWORK), published),
+            _arm("diffusion_published", DiffusionConfig(network=NETWORK), published),
         ),
     )
+
+
+def _arm(
+    name: str, model: EmulatorConfig, training: TrainingConfig, pixel: bool = False
+) -> EmulatorArmConfig:
+    return EmulatorArmConfig(name=name, title=TITLES[name], model=model, training=training, pixel=pixel)
 
 
 def _warm_ensemble(
@@ -105,24 +119,14 @@ def _warm_ensemble(
     """A neural solver, and an ensemble that starts from its weights."""
     solver = NeuralSolverConfig(network=network, **UNKNOWN)
     ensemble = CRPSEnsembleConfig(network=network, **RECIPE, warm_start=start, **options)
-    return (
-        EmulatorArmConfig(name=start, model=solver, training=START, pixel=pixel),
-        EmulatorArmConfig(name=name, model=ensemble, training=REST, pixel=pixel),
-    )
+    return _arm(start, solver, START, pixel), _arm(name, ensemble, REST, pixel)
 
 
 def _warm_shortcut() -> tuple[EmulatorArmConfig, EmulatorArmConfig]:
     """A diffusion model, and one of few steps that starts from its weights."""
-    return (
-        EmulatorArmConfig(
-            name="diffusion_start", model=DiffusionConfig(network=NETWORK, **UNKNOWN), training=START
-        ),
-        EmulatorArmConfig(
-            name="shortcut_warm",
-            model=ShortcutConfig(network=NETWORK, **UNKNOWN, warm_start="diffusion_start"),
-            training=REST,
-        ),
-    )
+    diffusion = DiffusionConfig(network=NETWORK, **UNKNOWN)
+    shortcut = ShortcutConfig(network=NETWORK, **UNKNOWN, warm_start="diffusion_start")
+    return _arm("diffusion_start", diffusion, START), _arm("shortcut_warm", shortcut, REST)
 
 
 def _sweep(preset: str, system: str, **chosen: Any) -> SweepConfig:

@@ -28,10 +28,13 @@ def findings(scores: Aggregates) -> list[str]:
     return [*headlines(scores), *compare_kinds(errors, "vrmse"), *compare_kinds(errors, "crps_relative")]
 
 
-def headlines(scores: Aggregates) -> list[str]:
+def headlines(scores: Aggregates, mark: str = "▲") -> list[str]:
     """Those on accuracy, compression and calibration.
 
     Accuracy is the VRMSE, or the pooled one where a few trajectories dominate the former.
+
+    Arguments:
+        mark: What tables of the VRMSE have where an emulator does not beat persistence.
     """
     main = scores.main
     ranges = main.system.ranges
@@ -40,7 +43,7 @@ def headlines(scores: Aggregates) -> list[str]:
     table = main.estimated(metric, ranges)
     sentences: list[str] = []
     if len(table):
-        sentences += [*_against_baselines(table), *_best_emulators(table, CONSTANT), *why]
+        sentences += [*_against_baselines(table, mark), *_best_emulators(table, CONSTANT), *why]
     sentences += _best_emulators(main.estimated("crps_relative", ranges))
     sentences += _compression(main, metric)
     ratio = main.estimated(RATIO, ranges)
@@ -54,7 +57,7 @@ def headlines(scores: Aggregates) -> list[str]:
 
 
 def _compression(main: Aggregates, metric: str) -> Iterator[str]:
-    """What autoencoders alone lose, over the range of lead times that has the most, or over all."""
+    """What autoencoders alone lose over all lead times, or over the last ones where those are not known."""
     for bounds in (WHOLE, main.system.ranges[-1]):
         table = main.estimated(metric, [bounds])
         alone = table[table["model"] == "autoencoder"]
@@ -66,7 +69,7 @@ def _compression(main: Aggregates, metric: str) -> Iterator[str]:
             return
 
 
-def _against_baselines(table: pd.DataFrame) -> Iterator[str]:
+def _against_baselines(table: pd.DataFrame, mark: str) -> Iterator[str]:
     """Where emulators are worse than a constant field and than persistence, and how many are unstable.
 
     That all beat persistence is worth saying only where none is worse than a constant field.
@@ -83,7 +86,7 @@ def _against_baselines(table: pd.DataFrame) -> Iterator[str]:
     beats = beats_persistence(table).dropna()
     lost = int((~beats).sum())
     if lost:
-        marked = ", marked ▲," if table["metric"].iloc[0] == "vrmse" else ""
+        marked = f", marked {mark}," if table["metric"].iloc[0] == "vrmse" else ""
         yield f"In {lost} of {len(beats)} table entries{marked} an emulator is no better than persistence."
     elif len(beats) and not len(worse):
         yield f"Every emulator beats persistence at all ranges of lead times ({len(beats)} of {len(beats)})."
@@ -133,14 +136,14 @@ def _headline(table: pd.DataFrame, pooled: pd.DataFrame) -> tuple[str, list[str]
     factor = both["value"] / both["value_pooled"]
     text = (
         "a mean over trajectories of ratios, which a trajectory with an almost uniform field can dominate. "
-        "The pooled VRMSE and the median over trajectories, in a table of their own, have no such trajectory."
+        "The pooled VRMSE and the median over trajectories have no such trajectory."
     )
     if not len(factor) or not factor.max() > DISAGREE:
-        return "vrmse", [f"These sentences are of the VRMSE as the published tables have it: {text}"]
+        return "vrmse", [f"These sentences use the VRMSE as the published tables have it: {text}"]
     row = both.loc[factor.idxmax()]
     where = f"over lead times {row['range'].replace('-', '–')}"
     return "vrmse_pooled", [
-        f"These sentences are of the pooled VRMSE, since the published tables' is {text} Here they disagree: "
+        f"These sentences use the pooled VRMSE, since the published tables' is {text} Here they disagree: "
         f"{where} the VRMSE of {in_sentence(name_method(row))} is {row['value']:.3f}, pooled "
         f"{row['value_pooled']:.3f}."
     ]

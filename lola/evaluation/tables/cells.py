@@ -50,7 +50,7 @@ class CellTable:
         self.found: dict[tuple[str, str], list[Cells]] = {}
         squares: dict[tuple[str, str], list[Cells]] = {}
         metrics = metrics.unify_dictionaries()
-        values = metrics["value"].to_numpy()
+        values = np.asarray(metrics["value"].to_numpy(), np.float64)  # squares of float32 may overflow
         values = np.where(np.isfinite(values), values, np.inf)
         place = [encode_column(metrics, name) for name in PLACE]
         for (target, metric, *key), rows in group_rows(metrics, ["target", "metric", *METHOD]):

@@ -27,6 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lola.evaluation.scores.intervals import COVERAGES, nominal_coverage
 from lola.evaluation.tables.bootstrap import (
     DRAWS,
     LEVELS,
@@ -280,10 +281,14 @@ def _flags(table: pd.DataFrame) -> pd.Series:
 
 
 def _best(table: pd.DataFrame) -> pd.Series:
-    """The best emulator of each column: the least error, or the ratio nearest to 1 as a factor."""
+    """The best emulator of each column: the least error, the ratio nearest to 1 as a factor, the coverage
+    nearest to that of a calibrated ensemble."""
     finite = table["value"].where(np.isfinite(table["value"]) & table["model"].isin(kind_titles()))
     badness = finite.where(table["metric"] != RATIO, np.log(finite.where(table["metric"] == RATIO)).abs())
     badness = badness.where(table["metric"] != SKILL, -finite)
+    for coverage in COVERAGES:
+        nominal = table["members"].map(lambda members, share=coverage: nominal_coverage(share, members))
+        badness = badness.where(table["metric"] != f"coverage_{100 * coverage:.0f}", (finite - nominal).abs())
     return badness == badness.groupby([table["metric"], table["range"]]).transform("min")
 
 
@@ -301,5 +306,9 @@ def heading(column: tuple[str, str]) -> str:
     """A column's heading for people, such as `1–20`, or `low 1–20` for a band of the spectrum."""
     metric, lead_times = column
     prefix = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
-    prefix = {SKILL: "skill ", "vrmse_pooled": "pooled ", "vrmse_median": "median "}.get(metric, prefix)
+    prefixes = {SKILL: "skill ", "vrmse_pooled": "pooled ", "vrmse_median": "median "}
+    prefixes |= {
+        f"coverage_{100 * coverage:.0f}": f"{coverage:.0%} ".replace("%", " %") for coverage in COVERAGES
+    }
+    prefix = prefixes.get(metric, prefix)
     return prefix + lead_times.replace("-", "–")

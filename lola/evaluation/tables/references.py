@@ -79,6 +79,6 @@ def _by_seed(group: pd.DataFrame) -> pd.DataFrame:
 
 def _share(row: pd.Series) -> str:
     if not np.isfinite(row["relative"]):
-        return "unstable"
+        return "–"
     mark = " *" if row["p_holm"] < SIGNIFICANT else ""
     return f"{row['relative']:+.1%} ({row['low']:+.1%} to {row['high']:+.1%}){mark}"

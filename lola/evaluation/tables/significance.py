@@ -101,7 +101,7 @@ def _over_deviation(cells: Cells) -> np.ndarray:
 
 
 def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> pd.DataFrame:
-    """Emulators against those of kinds before theirs, of the same rate or in pixel space.
+    """Emulators against those of kinds before theirs, of the same rate, and against those in pixel space.
 
     Those with sampler steps are taken at their most. An arm of a sweep is compared with what is of its kind
     alone, unless it is the only one.
@@ -208,7 +208,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 def _pairs(scores: dict[tuple, dict[str, pd.DataFrame]]) -> Iterator[tuple[tuple, tuple, str]]:
     """Every emulator at its most solver steps, with its rivals and their names.
 
-    The first of each kind are compared with each other, further arms with what is of their kind.
+    The first of each kind are compared with each other, further arms with what is of their kind; the first
+    ones in latent space also with those in pixel space, of their kind and of kinds before theirs.
     """
     kinds = shown_kinds()
     order = list(kinds)
@@ -219,20 +220,24 @@ def _pairs(scores: dict[tuple, dict[str, pd.DataFrame]]) -> Iterator[tuple[tuple
         if method["model"] in order and method["solver_steps"] >= best.get(place, method)["solver_steps"]:
             best[place] = method
     ranked = sorted(best.values(), key=lambda method: order.index(method["model"]))
-    by_kind = {kinds[method["model"]].config: method["model"] for method in reversed(ranked)}
-    firsts = set(by_kind.values())
+    firsts: dict[tuple, str] = {}
     for method in ranked:
-        for other in ranked:
-            one, rival = kinds[method["model"]], kinds[other["model"]]
-            name = in_sentence(rival.title)
-            if order.index(rival.name) >= order.index(one.name):
-                continue
-            if one.config is not rival.config and not {one.name, rival.name} <= firsts:
-                continue
-            if _same(method, other, "space", "compression"):
+        firsts.setdefault(
+            (kinds[method["model"]].config, method["space"], method["compression"]), method["model"]
+        )
+    for method, other in itertools.permutations(ranked, 2):
+        one, rival = kinds[method["model"]], kinds[other["model"]]
+        alike, earlier = one.config is rival.config, order.index(rival.name) < order.index(one.name)
+        both_first = all(
+            kind.name == firsts[kind.config, each["space"], each["compression"]]
+            for kind, each in ((one, method), (rival, other))
+        )
+        name = in_sentence(rival.title)
+        if _same(method, other, "space", "compression"):
+            if earlier and (alike or both_first):
                 yield method["key"], other["key"], name
-            elif other["space"] == "pixel":
-                yield method["key"], other["key"], f"{name} in pixel space"
+        elif other["space"] == "pixel" and (alike or earlier) and both_first:
+            yield method["key"], other["key"], f"{name} in pixel space"
 
 
 def _same(one: dict, other: dict, *keys: str) -> bool:

@@ -10,7 +10,14 @@ from lola.data.description import EULER
 from lola.evaluation.scores.rows import Subject
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.lead_times import lead_time_table
-from lola.evaluation.tables.reduced import DIGITS, KEPT, reduce_metrics, round_bits, write_reduced
+from lola.evaluation.tables.reduced import (
+    DIGITS,
+    KEPT,
+    reduce_metrics,
+    round_bits,
+    sort_reduced,
+    write_reduced,
+)
 from lola.evaluation.tables.references import reference_table, shown_shares
 from lola.evaluation.tables.significance import trajectory_errors
 
@@ -44,7 +51,7 @@ def _tensors(*arrays):
 def test_tables_of_what_is_kept_are_those_of_all(tmp_path):
     generator = np.random.default_rng(0)
     tables = [scored(generator, "diffusion"), scored(generator, "crps_ensemble", lost=True)]
-    kept = pa.concat_tables([reduce_metrics(metrics) for metrics, _ in tables])
+    kept = sort_reduced(pa.concat_tables([reduce_metrics(metrics) for metrics, _ in tables]))
     write_reduced(kept, tmp_path / "scores.parquet")
     kept = pq.read_table(tmp_path / "scores.parquet")
     assert set(kept["metric"].to_pylist()) == set(KEPT)
@@ -57,8 +64,8 @@ def test_tables_of_what_is_kept_are_those_of_all(tmp_path):
         assert list(one["unstable"]) == list(other["unstable"])
         assert sum(one["unstable"]) == 1
         for name in ("value", "low", "high"):
-            np.testing.assert_allclose(other[name], one[name], rtol=2e-3)
-    np.testing.assert_allclose(small.errors["value"], whole.errors["value"], rtol=2e-3)
+            np.testing.assert_allclose(other[name], one[name], rtol=5e-3)
+    np.testing.assert_allclose(small.errors["value"], whole.errors["value"], rtol=5e-3)
 
 
 def test_values_keep_so_many_bits():

@@ -101,13 +101,14 @@ def test_pairs_are_of_one_rate_and_the_finest_solver():
     ]
     ranges = [(1, 20), (21, None)]
     table = paired_table(trajectory_errors(pa.concat_tables(parts), ["vrmse"], ranges), "vrmse", ranges)
-    assert len(table) == 6  # the second rate has a rival in pixel space alone
+    assert len(table) == 8  # the second rate has a rival in pixel space alone
+    assert list(table["model"]).count("neural_solver") == 2  # against that in pixel space
     first = table[(table["compression"] == 16) & (table["rival"] == "neural solver")]
     assert list(first["range"]) == ["1-20", "21-end"]
     assert first["difference"].to_numpy() == pytest.approx(-0.1)
     assert list(first["wins"]) == [8, 8]
     assert first["p"].to_numpy() == pytest.approx(2 / 2**8)
-    assert set(table["solver_steps"]) == {8}
+    assert set(table["solver_steps"]) == {0, 8}
     assert (table["p_holm"] >= table["p"]).all()
 
 
@@ -129,6 +130,7 @@ def test_every_kind_is_compared_with_those_before_it_in_the_table():
     errors = trajectory_errors(pa.concat_tables(parts), ["vrmse"], [(1, 20)])
     table = paired_table(errors, "vrmse", [(1, 20)]).set_index(["model", "rival"])
     assert table["difference"].round(6).to_dict() == {
+        ("neural_solver", "neural solver in pixel space"): -1.0,
         ("diffusion", "neural solver"): -0.1,
         ("diffusion", "neural solver in pixel space"): -1.1,
         ("crps_ensemble", "neural solver"): -0.2,
