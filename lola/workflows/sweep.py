@@ -273,7 +273,17 @@ def check_simulation(system: str, simulation: Simulation | None) -> None:
     )
 
 
-def emulator_options(network: TransformerConfig | UNetConfig) -> dict[str, Any]:
-    """The fields of a `SweepConfig` for every kind that has one, with the same network."""
+def emulator_options(network: TransformerConfig | UNetConfig, **choices: Any) -> dict[str, Any]:
+    """The fields of a `SweepConfig` for every kind that has one, with the same network.
+
+    Arguments:
+        choices: Options of the objective, for the kinds that have them.
+    """
     fields = {field.name for field in dataclasses.fields(SweepConfig)}
-    return {kind.name: kind.config(network=network) for kind in KINDS.values() if kind.name in fields}
+    options = {}
+    for kind in KINDS.values():
+        if kind.name in fields:
+            own = {field.name for field in dataclasses.fields(kind.config)}
+            chosen = {name: value for name, value in choices.items() if name in own}
+            options[kind.name] = kind.config(network=network, **chosen)
+    return options
