@@ -1,6 +1,7 @@
 """Emulators compared on the validation split, where choices belong: `compare_on_validation.py WELL NAME...`.
 
 It prints, by range of lead times, the CRPS over the deviation of the true field, and spread over skill.
+Stride and ranges are those of Euler; trajectories must have equal lengths.
 """
 
 import sys
@@ -42,5 +43,7 @@ def compare(well, names):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     with torch.inference_mode():
         compare(sys.argv[1], sys.argv[2:])

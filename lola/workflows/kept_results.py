@@ -30,7 +30,7 @@ from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cost_table import cost_table
 from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.formats import markdown, plain_markdown
-from lola.evaluation.tables.lead_times import SPECTRUM, name_range, skill_scores
+from lola.evaluation.tables.lead_times import SPECTRUM, name_metric, name_range, skill_scores
 from lola.evaluation.tables.medians import median_table
 from lola.evaluation.tables.paper import paper_ranges
 from lola.evaluation.tables.reduced import reduce_metrics, sort_reduced, write_reduced
@@ -111,11 +111,18 @@ def summarise_results(folder: Path, system: System) -> str:
     """The headlines of results as a table in Markdown: emulators at their most evaluations."""
     with _read(folder, system) as (_, scores):
         ranges = scores.system.ranges
-        tables = [scores.estimated(metric, ranges) for metric in ("crps_relative", RATIO)]
+        metrics = "crps_relative", RATIO
+        tables = [scores.estimated(metric, ranges) for metric in metrics]
         keys = ["model", "space", "compression"]
         most = tables[0].groupby(keys)["solver_steps"].max().rename("most")
         tables = [table.join(most, on=keys) for table in tables]
-        return markdown(pd.concat([table[table["solver_steps"] == table["most"]] for table in tables]))
+        lines = markdown(pd.concat([table[table["solver_steps"] == table["most"]] for table in tables]))
+        names = [name_metric(metric).split(" ")[0] for metric in metrics for _ in ranges]
+        header, *rows = lines.splitlines(keepends=True)
+        words = header.strip("| \n").split(" | ")
+        first = words[: -len(names)]
+        named = [f"{name} {word}" for name, word in zip(names, words[-len(names) :], strict=True)]
+        return f"| {' | '.join([*first, *named])} |\n" + "".join(rows)
 
 
 @contextlib.contextmanager
@@ -125,7 +132,7 @@ def _read(folder: Path, system: System) -> Iterator[tuple[dict[str, Any], Aggreg
     arms = [arm_kind(KINDS[arm["kind"]], arm["name"], arm["title"], i) for i, arm in enumerate(about["arms"])]
     with shown_with(arms):
         tables = [(pq.read_table(folder / SCORES), SPECTRA_SCHEMA.empty_table())]
-        yield about, Aggregates.of(system, tables).main
+        yield about, Aggregates.of(system, tables, with_curves=False).main
 
 
 def _lines(scores: Aggregates, about: dict[str, Any], found: Sequence[Timing]) -> Iterator[str]:

@@ -55,8 +55,14 @@ class Aggregates:
     valid: pd.DataFrame
 
     @classmethod
-    def of(cls, system: System, tables: Iterable[tuple[pa.Table, pa.Table]]) -> "Aggregates":
-        """Reduce pairs of tables of metrics and spectra; all rows of a method are in one pair."""
+    def of(
+        cls, system: System, tables: Iterable[tuple[pa.Table, pa.Table]], *, with_curves: bool = True
+    ) -> "Aggregates":
+        """Reduce pairs of tables of metrics and spectra; all rows of a method are in one pair.
+
+        Arguments:
+            with_curves: Whether there are curves, which take the most time.
+        """
         estimates: list[pd.DataFrame] = []
         curves: list[Curve] = []
         errors, spectra, reliability, valid = [], [], [], []
@@ -67,7 +73,8 @@ class Aggregates:
                     found = cells.of(metric, target)
                     rows = estimate_cells(found, metric, _ranges(system, metric))
                     estimates.append(rows.assign(target=target))
-                    curves += curves_of(found, metric, target) if charted([metric]) else ()
+                    if with_curves and charted([metric]):
+                        curves += curves_of(found, metric, target)
             for metric in PAIRED:
                 errors.append(cell_errors(cells.of(metric), metric, _ranges(system, metric)))
             valid.append(valid_times(cells.of("valid")))
