@@ -130,7 +130,7 @@ class TrainingCase:
             share *= speed.step / seconds
             if group == "optimiser":
                 goal = OPTIMISER_SHARE if self.compiled else None
-                note = training.optimizer.name
+                note: str = training.optimizer.name
                 note += f", of which {update / seconds:.2%} updates" if steps.preconditioned else ""
                 yield Figure("share of optimiser", share + update / seconds, "%", most=goal, note=note)
             else:

@@ -41,6 +41,7 @@ def autoencoder(name: str, latents: int) -> Trained:
     """An autoencoder of a system."""
     config, system = presets.paper(name), SYSTEMS[name]
     channels = len(system.channels)
+    assert system.published is not None
     return Trained(
         config.autoencoder.replace(latent_channels=latents),
         {"channels": channels, "spatial": system.dimensions},
@@ -52,6 +53,7 @@ def autoencoder(name: str, latents: int) -> Trained:
 def emulator(name: str, model: EmulatorConfig, latents: int | None) -> Trained:
     """An emulator in the latent space of so many channels, or (None) in pixel space."""
     config, system = presets.paper(name), SYSTEMS[name]
+    assert system.published is not None
     channels, grid, training = len(system.channels), system.published.grid, config.pixel_training
     if latents is not None:
         factors = config.autoencoder.factors(system.dimensions)
@@ -66,6 +68,8 @@ def emulator(name: str, model: EmulatorConfig, latents: int | None) -> Trained:
     return Trained(model, sizes, (channels, config.window, *grid), training)
 
 
+PIXEL = presets.paper("euler").pixel
+assert PIXEL is not None
 MODELS = {
     "rayleigh_benard autoencoder f32c64": autoencoder("rayleigh_benard", 64),
     "rayleigh_benard diffusion f32c64": emulator("rayleigh_benard", DiffusionConfig(), 64),
@@ -76,6 +80,6 @@ MODELS = {
     "turbulence_gravity_cooling diffusion f8c64": emulator(
         "turbulence_gravity_cooling", DiffusionConfig(), 64
     ),
-    "euler neural_solver pixel": emulator("euler", presets.paper("euler").pixel, None),
+    "euler neural_solver pixel": emulator("euler", PIXEL, None),
 }
 """Those whose memory is measured: of every kind, grid and number of micro-batches one, small ones first."""

@@ -30,6 +30,7 @@ def compare(well, names):
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
         emulator = lola.load_emulator(name)
+        assert emulator.system is not None
         split = lola.open_well(well, emulator.system.name, "valid")
         count = min(TRAJECTORIES, len(split.trajectories))
         crps, variance, spread, skill = torch.stack(
