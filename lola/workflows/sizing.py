@@ -116,11 +116,13 @@ class DataSizes:
         halves = len(cells) == 3 and max(cells) >= 8 and all(size % 2 == 0 for size in cells)
         return network.replace(patch_size=(1, 2, 2, 2)) if halves else network
 
-    def pixel_solver(self, network: TransformerConfig) -> NeuralSolverConfig | None:
-        """A neural solver of the fields; None of a volume, whose tokens would be too many."""
+    def pixel_solver(self, solver: NeuralSolverConfig) -> NeuralSolverConfig | None:
+        """The latent neural solver, of the fields; None of a volume, whose tokens would be too many."""
         if len(self.grid) == 3:
             return None
-        return NeuralSolverConfig(network=network.replace(patch_size=(1, *(self.factor,) * len(self.grid))))
+        network = solver.network
+        assert isinstance(network, TransformerConfig)
+        return solver.replace(network=network.replace(patch_size=(1, *(self.factor,) * len(self.grid))))
 
     @property
     def block(self) -> int:
@@ -182,5 +184,5 @@ def fitted(config: SweepConfig, data: DataSizes, channels: tuple[int, ...]) -> S
             for kind in KINDS.values()
             if getattr(config, kind.name, None) is not None
         },
-        pixel=data.pixel_solver(network),
+        pixel=data.pixel_solver(config.neural_solver.replace(network=network)),
     )

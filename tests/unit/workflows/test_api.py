@@ -71,7 +71,9 @@ def test_run_sweep_runs_a_preset_with_options(monkeypatch):
     monkeypatch.setattr(run, "run_sweep", lambda config: seen.append(config) or Path("report.html"))
     assert lola.run_sweep("smoke", latent_channels=(8, 4), storage="there").name == "report.html"
     assert (seen[0].latent_channels, seen[0].storage, seen[0].well) == ((8, 4), "there", "well-smoke")
-    with pytest.raises(ConfigError, match="preset must be one of mini, smoke, study, ablations, paper, not 'large'"):
+    with pytest.raises(
+        ConfigError, match="preset must be one of mini, smoke, study, ablations, paper, not 'large'"
+    ):
         lola.run_sweep("large")
 
 

@@ -46,7 +46,7 @@ def test_the_demo_has_the_sizes_that_the_rules_give():
     config, data = presets.mini(), sizes((64, 64), channels=5)
     assert data.latent_channels() == config.latent_channels
     assert data.autoencoder(64, 96, 128) == config.autoencoder.replace(latent_channels=64)
-    assert data.pixel_solver(config.neural_solver.network) == config.pixel
+    assert data.pixel_solver(config.neural_solver) == config.pixel
 
 
 @pytest.mark.parametrize("preset", [presets.mini, presets.smoke])

@@ -22,7 +22,7 @@ def test_an_emulator_is_timed_once_whatever_the_contexts(sweep, tmp_path, well, 
     one = SweepPlan(sweep, tmp_path, well)
     emulators = [trial.name for trial in one.evaluations if trial.steps[0].stage.config.subject == "emulator"]
     assert len(emulators) > 1
-    assert list(sweep_report._timings(plan)) == ["simulator", *emulators]
+    assert list(sweep_report.timings(plan)) == ["simulator", *emulators]
 
 
 def test_a_timing_has_its_members_and_how_long_its_models_were_trained(sweep, tmp_path, well, monkeypatch):
@@ -65,7 +65,7 @@ def test_what_was_scored_and_what_was_left_out_are_counted(sweep, tmp_path, well
         stage.folder.mkdir(parents=True, exist_ok=True)
         parts = {"evaluations": {"trajectories": ["a", "b", "c"]}, "latents": {"splits": splits}}
         write_json(stage.folder / "manifest.json", {"schema": SCHEMA_VERSION} | parts.get(stage.kind, {}))
-    settings = dict(sweep_report._settings(plan))
+    settings = dict(sweep_report.describe_settings(plan))
     assert settings["Trajectories"] == "4 for training, 3 scored"
     assert settings["Files left out of latent caches"] == "latents-f8c16 1 of 4"
 
