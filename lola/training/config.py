@@ -12,6 +12,7 @@ from lola.core.config import (
     Positive,
     Size,
     Within,
+    check_gpus,
     require,
     runtime_field,
 )
@@ -68,7 +69,7 @@ class TrainingConfig(Config):
         compile: Whether the network is compiled, block by block.
         workers: Training processes: a number, or the fewest and the most, which follow the cluster as it
             loses and gains nodes.
-        gpus: GPUs per worker, an integer.
+        gpus: GPUs per worker; below 1 a share of one, whose memory and time its trainings share.
         cpus: CPUs per worker; 0 is the share of its GPUs in those of their node.
         max_failures: How often failed workers are restarted from their last checkpoint, -1 for always; nodes
             that are lost after a preemption notice are not counted.
@@ -123,9 +124,10 @@ class TrainingConfig(Config):
             most <= self.batch_size,
             f"a --batch-size of {self.batch_size} cannot be split over {most} --workers",
         )
+        check_gpus(self.gpus)
         require(
-            float(self.gpus).is_integer(),
-            f"--gpus: a worker takes an integer number of GPUs, not {self.gpus}",
+            most == 1 or float(self.gpus).is_integer(),
+            f"--gpus {self.gpus:g} is a share of one, which only a training of 1 worker can have, not {most}",
         )
         require(self.cpus > 0 or self.gpus > 0, "--cpus must be at least 1 where --gpus is 0")
         require(

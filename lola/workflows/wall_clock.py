@@ -54,7 +54,7 @@ class TimedTraining:
     @property
     def threads(self) -> int:
         """Those of a worker: `OMP_NUM_THREADS` if it is set, as in Ray's workers, else its CPUs."""
-        share = self.training.cpus or cores() // max(1, len(_gpus()))
+        share = self.training.cpus or max(1, int(self.training.gpus * cores() / max(1, len(_gpus()))))
         return int(os.environ.get("OMP_NUM_THREADS") or share)
 
     @functools.cached_property
@@ -117,7 +117,10 @@ class TimedTraining:
         request = Request(
             self.shape.model, self.shape.sizes, self.training, self.shape.states, self.shape.parameters
         )
-        copies = 1 if self.training.gpus else max(1, min(copies, available // workers))
+        if self.training.gpus:  # a GPU is another training's too where it is shared
+            copies = min(copies, int(available / self.training.gpus)) if self.training.gpus < 1 else 1
+        else:
+            copies = max(1, min(copies, available // workers))
         try:
             found = measure_throughput(request, threads=self.threads, copies=copies)
         except LolaError as error:

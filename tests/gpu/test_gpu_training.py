@@ -78,11 +78,12 @@ def test_dropout_drops_on_the_device_and_is_a_function_of_the_step(device):
     config = AutoencoderConfig(latent_channels=4, patch_size=2, **{**PLAIN, "dropout": 0.5})
     case = Case(config, {"channels": 5, "spatial": 2}, (5, 1, 16, 16))
     losses, again, plain = (
-        each.train(device, CONFIG)[0]["train/loss"]
+        torch.tensor(each.train(device, CONFIG)[0]["train/loss"])
         for each in (case, case, Case(config.replace(dropout=0.0), case.sizes, case.shape))
     )
-    assert losses == pytest.approx(again, rel=1e-4)
-    assert losses != pytest.approx(plain, rel=1e-3)
+    difference = (losses - plain).abs().max()
+    assert difference > 1e-5
+    assert (losses - again).abs().max() < 0.1 * difference
 
 
 def test_steps_that_are_not_finite_are_skipped_and_traced_on_the_device(device):

@@ -86,7 +86,7 @@ def run_training(run: TrainingRun) -> None:
         LolaError: The model or the data do not fit, or training failed more often than allowed.
     """
     if not run.training.cpus:  # as many as its workers' GPUs have a share in
-        training = run.training.replace(cpus=int(run.training.gpus) * cpus_per_gpu())
+        training = run.training.replace(cpus=max(1, int(run.training.gpus * cpus_per_gpu())))
         run = dataclasses.replace(run, training=training)
     stage, config = run.stage, run.training
     store = CheckpointStore.of(stage, config)
