@@ -86,6 +86,7 @@ def all_cases() -> dict[str, Case]:
             for name, (model, decoder, batch, goals) in emulations.items()
         }
 
+    optimizer = codec.training.optimizer
     eager, compiled = train("eager"), train("compiled")
     main = 3  # trainings that say most
     return {
@@ -93,7 +94,7 @@ def all_cases() -> dict[str, Case]:
         **dict(list(eager.items())[:main]),
         **emulate("eager"),
         "score": ScoringCase(codec),
-        "encode euler": EncodingCase(codec),
+        "encode euler, eager": EncodingCase(codec, False),
         **dict(list(compiled.items())[:main]),
         **emulate("graphs"),
         **dict(list(eager.items())[main:]),
@@ -103,12 +104,13 @@ def all_cases() -> dict[str, Case]:
             if "autoencoder" in name and "rayleigh" not in name
             for variant in VARIANTS
         },
+        "encode euler, compiled": EncodingCase(codec, True),
         "equal to the CPU": EqualityCase(solver, codec),
         **dict(list(compiled.items())[main:]),
         **emulate("compiled"),
         **{
-            f"optimiser {name}, compiled": OptimizerCase(codec, codec.training.optimizer.replace(name=name))
-            for name in ("adam", "soap", "psgd")
+            f"optimiser {name}, {way}": OptimizerCase(codec, optimizer.replace(name=name), way == "compiled")
+            for name, way in (("psgd", "eager"), ("psgd", "compiled"), ("soap", "eager"), ("adam", "eager"))
         },
     }
 

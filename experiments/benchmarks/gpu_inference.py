@@ -24,6 +24,7 @@ from lola.emulation.inference_config import InferenceConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.scores.ensemble import score_ensemble
 from lola.evaluation.tables.paper import SECONDS
+from lola.nn.compiling import compiled
 from lola.training.precision import precision
 
 Way = Literal["eager", "compiled", "graphs"]
@@ -126,6 +127,7 @@ class EncodingCase:
     """States of the host that become latents on the host, against the encoder alone."""
 
     codec: Trained
+    compiled: bool
     states: int = 64
 
     def __call__(self, target: Target) -> Iterator[Figure]:
@@ -136,10 +138,12 @@ class EncodingCase:
         fields = 1 + torch.rand(count, channels, *grid)  # densities and pressures are positive
         standardise = Standardisation(EULER)
 
+        network = compiled(autoencoder.encode) if self.compiled else autoencoder.encode
+
         @torch.inference_mode()
         def encode(x: Tensor) -> Tensor:
             with precision(target.precision, target.device):
-                return autoencoder.encode(x)
+                return network(x)
 
         @torch.inference_mode()
         def whole() -> Any:

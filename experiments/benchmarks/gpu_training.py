@@ -29,7 +29,7 @@ from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.cost import estimate_cost
 from lola.training.counting import Counts, count_step
 from lola.training.hardware import Hardware
-from lola.training.optim import build_optimizer, preconditioner_updates
+from lola.training.optim import build_optimizer, fast_products, preconditioner_updates
 from lola.training.peak import GPUS, device_kind
 from lola.training.throughput import Steps, Throughput
 
@@ -162,17 +162,23 @@ def once(work: Callable[[], object], target: Target) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerCase:
-    """A step of an optimiser alone, compiled as `heavyball` does, on the weights of a model.
+    """A step of an optimiser alone on the weights of a model.
 
     Arguments:
         trained: The model.
         optimizer: The optimiser.
+        compiled: Whether `heavyball` compiles it.
     """
 
     trained: Trained
     optimizer: OptimizerConfig
+    compiled: bool
 
     def __call__(self, target: Target) -> Iterator[Figure]:
+        with contextlib.nullcontext() if self.compiled else uncompiled_optimizers(), fast_products(True):
+            yield from self.figures(target)
+
+    def figures(self, target: Target) -> Iterator[Figure]:
         weights = list(target.build(target.sized(self.trained)).parameters())
         optimizer = build_optimizer(self.optimizer.replace(learning_rate=1e-7), weights)
         preconditioned = bool(getattr(optimizer, "precond_schedule", None))

@@ -32,7 +32,7 @@ from lola.training.checkpoint import Position, load_checkpoint, save_checkpoint
 from lola.training.config import TrainingConfig
 from lola.training.divergence import DivergenceCheck
 from lola.training.ema import EMA
-from lola.training.optim import build_optimizer, learning_rate, set_learning_rate
+from lola.training.optim import build_optimizer, fast_products, learning_rate, set_learning_rate
 from lola.training.precision import precision
 from lola.training.stream import BatchStream, fixed_batches
 
@@ -227,7 +227,8 @@ def _apply(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) 
     # Preconditioned optimisers draw random numbers, which must be the same on all ranks.
     seed_process(config.seed, "optimizer", step)
     set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps, config.warmup))
-    optimizer.step()
+    with fast_products(config.precision == "bfloat16"):
+        optimizer.step()
 
 
 def _exchange(objective: nn.Module, last: bool) -> contextlib.AbstractContextManager:
