@@ -6,7 +6,7 @@ operations per second of a large matrix product that is measured here,
     MFU = F / (s p)
 
 Steps that update a preconditioner take longer: `s` is the mean over the whole training. Optimisers of
-`heavyball` run uncompiled within these steps; compiled, they have cases of their own.
+`heavyball` run uncompiled, as they do in training; compiled, they have cases of their own.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 from unittest import mock
 
+import heavyball
 import torch
 from benchmarks.figures import Figure
 from benchmarks.gpu_target import Target
@@ -48,19 +49,6 @@ def operations(counts: Counts, training: TrainingConfig) -> float:
 def mfu(flops: float, seconds: float, peak: float) -> float:
     """Model FLOP utilisation: operations per second over those of the peak."""
     return flops / seconds / peak
-
-
-@contextlib.contextmanager
-def uncompiled_optimizers() -> Iterator[None]:
-    """A context in which `heavyball` compiles nothing."""
-    import heavyball
-
-    before = heavyball.utils.compile_mode
-    heavyball.utils.compile_mode = None
-    try:
-        yield
-    finally:
-        heavyball.utils.compile_mode = before
 
 
 @contextlib.contextmanager
@@ -105,7 +93,7 @@ class TrainingCase:
         if target.on_gpu:
             torch.cuda.reset_peak_memory_stats(target.device)
             before = torch.cuda.memory_allocated(target.device)
-        with uncompiled_optimizers(), varied(self.variant):
+        with varied(self.variant):
             steps = Steps(target.build(trained), training, trained.shape, parameters, device=target.device)
             speed, first, shares = time_steps(steps, target)
         seconds = speed.seconds(training, training.steps) / training.steps  # reports were not timed
@@ -175,12 +163,13 @@ class OptimizerCase:
     compiled: bool
 
     def __call__(self, target: Target) -> Iterator[Figure]:
-        with contextlib.nullcontext() if self.compiled else uncompiled_optimizers(), fast_products(True):
+        with fast_products(True):
             yield from self.figures(target)
 
     def figures(self, target: Target) -> Iterator[Figure]:
         weights = list(target.build(target.sized(self.trained)).parameters())
         optimizer = build_optimizer(self.optimizer.replace(learning_rate=1e-7), weights)
+        heavyball.utils.compile_mode = "default" if self.compiled else None
         preconditioned = bool(getattr(optimizer, "precond_schedule", None))
         ways: dict[float | None, str] = {None: ""}
         if preconditioned:

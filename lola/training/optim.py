@@ -46,10 +46,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
         warnings.simplefilter("ignore")
         import heavyball
 
-    if parameters[0].device.type == "cpu":
-        heavyball.utils.compile_mode = None  # compiling the preconditioner on a CPU takes minutes
-    elif heavyball.utils.compile_mode:
-        heavyball.utils.compile_mode = "default"  # without trying ways to multiply matrices
+    heavyball.utils.compile_mode = None  # compiling takes minutes, at every start
     if config.name == "soap":
         return heavyball.SOAP(
             parameters,
@@ -61,7 +58,7 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
     if config.name == "muon":
         return heavyball.MuonAdamW(_muon_groups(config, parameters), betas=config.betas, **shared)
     schedule = functools.partial(_update_probability, floor=config.preconditioner_probability)
-    # The search for the best order of products took a third of the host's time of a step; this one's is as good
+    # A search for the best order of products takes a third of the host's time of a step, and finds no better
     torch.backends.opt_einsum.strategy = "greedy"
     return heavyball.PSGDKron(
         parameters,

@@ -8,7 +8,6 @@ import copy
 import dataclasses
 import functools
 
-import heavyball
 import numpy as np
 import pytest
 import torch
@@ -140,8 +139,7 @@ def test_other_ways_to_train_follow_the_cpu(changes):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "soap", "psgd", "muon"])
-def test_checkpoints_go_from_a_gpu_to_the_cpu_and_back(tmp_path, optimizer, monkeypatch):
-    monkeypatch.setattr(heavyball.utils, "compile_mode", None)
+def test_checkpoints_go_from_a_gpu_to_the_cpu_and_back(tmp_path, optimizer):
     optimizer_config = OptimizerConfig(name=optimizer, learning_rate=1e-2)
     config = training(steps=4, optimizer=optimizer_config)
     name = "neural solver"
