@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from lola.core.config import Config, Count, Gpus, Size, Within, check_gpus, runtime_field
+from lola.core.config import Config, Count, Gpus, Size, Within, check_gpus, require, runtime_field
 from lola.data.systems import Symmetries
 from lola.training.precision import Precision
 
@@ -22,6 +22,7 @@ class CacheConfig(Config):
         skip_bad_shards: Whether to leave out simulation files that cannot be read; the manifest lists them.
         actors: Largest number of encoders.
         gpus: GPUs per encoder.
+        compile: Whether encoders on GPUs are compiled, which takes each half a minute.
     """
 
     common = ("variants",)
@@ -35,6 +36,8 @@ class CacheConfig(Config):
     skip_bad_shards: bool = False
     actors: Size = runtime_field(1)
     gpus: Gpus = runtime_field(0.0)
+    compile: bool = runtime_field(False)
 
     def validate(self) -> None:
         check_gpus(self.gpus)
+        require(self.gpus > 0 or not self.compile, "--compile is of encoders on GPUs, and --gpus is 0")

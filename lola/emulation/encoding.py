@@ -25,6 +25,7 @@ from lola.data.well.simulation_files import SimulationFile
 from lola.data.well.splits import WellSplit
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.emulator import load_autoencoder
+from lola.nn.compiling import compiled
 from lola.storage.remote import AnyPath
 from lola.training.precision import precision
 
@@ -52,7 +53,8 @@ class BlockEncoder:
 
     def __init__(self, model: AnyPath, shards: Mapping[int, SimulationFile], config: CacheConfig) -> None:
         self.device = torch.device("cuda" if config.gpus else "cpu")
-        self.autoencoder = load_autoencoder(model).to(self.device).eval()
+        encode = load_autoencoder(model).to(self.device).eval().encode
+        self.encoder = compiled(encode) if config.compile else encode
         self.shards, self.config = shards, config
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -83,7 +85,7 @@ class BlockEncoder:
         latents = []
         for x, _ in prepared.variants:
             with precision(self.config.precision, self.device):
-                z = self.autoencoder.encode(x)
+                z = self.encoder(x)
             latents.append(self._cast(z.float().cpu().numpy(), prepared.entry))
         rows = len(latents)
         entry = {name: value for name, value in prepared.entry.items() if name != "fault"}

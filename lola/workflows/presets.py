@@ -170,7 +170,7 @@ def paper(
         latent_channels=(64, 16, 4),
         autoencoder=AutoencoderConfig(channels=levels, blocks=(3,) * len(levels)),
         autoencoder_training=autoencoder,
-        cache=CacheConfig(variants=4 if system == "rayleigh_benard" else 1, actors=8, gpus=1),
+        cache=CacheConfig(variants=4 if system == "rayleigh_benard" else 1, actors=8, gpus=1, compile=True),
         **emulator_options(TransformerConfig()),
         # The whole share of a GPU would fill its 80 GB, or not fit; recomputing blocks instead costs a third
         emulator_training=emulator.replace(accumulate=1 if physics.dimensions == 2 else 2),

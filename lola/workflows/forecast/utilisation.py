@@ -15,6 +15,7 @@ from lola.core.errors import DataError
 from lola.workflows.forecast.cluster import ClusterConfig
 
 ASSUMED = 0.4
+SAME_PROCESSOR = {"h100": "h200", "h200": "h100"}  # with other memory
 NOT_MEASURED = "assumed, not measured on a GPU"
 RECORDS = Path(__file__).parents[3] / "experiments" / "results" / "gpu"
 
@@ -40,15 +41,17 @@ class Utilisation:
 
 
 def utilisation(cluster: ClusterConfig, records: Path = RECORDS) -> Utilisation:
-    """The fractions on a cluster's devices: as configured, else as recorded for its GPUs, else assumed.
+    """The fractions on a cluster's devices: as configured, else as recorded for its GPUs or those with the same
+    processor, else assumed.
 
     Raises:
         DataError: The record of its kind of GPU is damaged.
     """
     if cluster.utilisation is not None:
         return Utilisation(cluster.utilisation, cluster.utilisation, "--cluster.utilisation")
-    path = records / f"{cluster.kind}.json"
-    if not cluster.gpus or not path.exists():
+    kinds = (cluster.kind, SAME_PROCESSOR.get(cluster.kind, ""))
+    path = next((path for kind in kinds if (path := records / f"{kind}.json").exists()), None)
+    if not cluster.gpus or path is None:
         return Utilisation(ASSUMED, ASSUMED, NOT_MEASURED if cluster.gpus else "assumed")
     try:
         record = json.loads(path.read_text())

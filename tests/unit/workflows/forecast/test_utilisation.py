@@ -35,7 +35,8 @@ def test_a_record_of_the_kind_of_gpu_counts(record):
     found = utilisation(H100, record())
     assert (found.of("autoencoder"), found.of("emulator")) == (0.3, 0.5)
     assert str(found) == "50%, of autoencoders 30%, of peak performance (measured on NVIDIA H100 80GB HBM3)"
-    assert utilisation(H100.replace(kind="h200"), record()).source == "assumed, not measured on a GPU"
+    assert utilisation(H100.replace(kind="h200"), record()) == found  # of the same processor
+    assert utilisation(H100.replace(kind="l40s"), record()).source == "assumed, not measured on a GPU"
     assert utilisation(H100, record(utilisation={"emulator": 0.6})).of("autoencoder") == 0.4
 
 
