@@ -41,8 +41,8 @@ class Utilisation:
 
 
 def utilisation(cluster: ClusterConfig, records: Path = RECORDS) -> Utilisation:
-    """The fractions on a cluster's devices: as configured, else as recorded for its GPUs or those with the same
-    processor, else assumed.
+    """The fractions on a cluster's devices: as configured, else as recorded for GPUs with their processor, else
+    assumed.
 
     Raises:
         DataError: The record of its kind of GPU is damaged.
