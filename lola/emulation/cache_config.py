@@ -22,7 +22,8 @@ class CacheConfig(Config):
         skip_bad_shards: Whether to leave out simulation files that cannot be read; the manifest lists them.
         actors: Largest number of encoders.
         gpus: GPUs per encoder.
-        compile: Whether encoders on GPUs are compiled, which takes each half a minute.
+        compile: Whether encoders on GPUs are compiled, which takes each half a minute per
+            length of a block.
     """
 
     common = ("variants",)
@@ -40,4 +41,7 @@ class CacheConfig(Config):
 
     def validate(self) -> None:
         check_gpus(self.gpus)
-        require(self.gpus > 0 or not self.compile, "--compile is of encoders on GPUs, and --gpus is 0")
+        require(
+            self.gpus > 0 or not self.compile,
+            "--compile is of encoders on GPUs; give --gpus above 0, or --no-compile",
+        )

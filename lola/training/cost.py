@@ -4,14 +4,15 @@ With `P` parameters and `B` samples per step over `G` GPUs, each goes through it
 `k` micro-batches of at most `n = ceil(b / k)` samples. Bytes on each GPU are
 
     weights 4 P, gradients 4 P, buckets of the exchange 4 P (G > 1), average of weights 4 P (if one is kept),
-    optimiser S, activations A(n)
+    optimiser S, and the larger of activations A(n) and what the optimiser's step takes, W
 
-with `A` counted (`lola.training.counting`), all of them or those that recomputing blocks leave, and `S`, over
+with `W` 20 P for PSGD, five copies of the weights, else 0, `A` counted (`lola.training.counting`), all of
+them or those that recomputing blocks leave, and `S`, over
 parameters of shape `(d_1, ..., d_r)` and `D` the largest dimension that is preconditioned by a matrix,
 
     Adam   8 P
     Muon   4 P (8 P of parameters of one axis)
-    PSGD   4 P + 4 sum q(d_i),  q(d) = d (d + 1) / 2 if d <= D and r > 1, else d    (dimensions above 1)
+    PSGD   4 P + 4 sum q(d_i),  q(d) = d^2 if d <= D and r > 1, else d    (dimensions above 1)
     SOAP   8 P + 8 sum q(d_i),  q(d) = d^2 if 1 < d <= D and r > 1, else 0          (dimensions merged)
 
 They fit when they stay below `(1 - reserve) M`, `M` the GPU's memory: the reserve is for gradients of
@@ -177,6 +178,8 @@ def _remedy(memory: Memory, recomputed: Affine, usable: float, training: Trainin
     """What makes a batch fit, nothing if it does, and the work of the first way over that of a plain step."""
     if memory.total <= usable:
         return "", RECOMPUTE if training.recompute else 1.0
+    if memory.resident + memory.working > usable:
+        return f"another optimiser than {training.optimizer.name}, or a smaller network", 1.0
     most, saving = (
         _largest_batch(kind, usable - memory.resident) for kind in (memory.activations, recomputed)
     )

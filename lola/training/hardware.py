@@ -16,7 +16,7 @@ class Hardware(Config):
         float32: Peak operations per second in float32.
         memory: Bytes of memory.
         bandwidth: Bytes per second to and from memory.
-        utilisation: The fraction of the peak that training reaches: an assumption, not measured on a GPU.
+        utilisation: The fraction of the peak that training reaches: an assumption where nothing is known.
         reserve: The fraction of memory that is kept free.
     """
 

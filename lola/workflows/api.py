@@ -81,7 +81,7 @@ def open_latents(cache: str | Path, split: str = "train", *, storage: str | None
         StorageError: The cache does not exist, is not finished, or cannot be reached.
 
     Example:
-        >>> latents = lola.open_latents("euler-latents-f16c32-89abcdef", "test")
+        >>> latents = lola.open_latents("euler-latents-f8c32-89abcdef", "test")
         >>> len(latents)  # trajectories, times variants
         4
         >>> latents.read(0, start=0, stop=21, stride=4).shape  # C, L, *grid
@@ -114,7 +114,7 @@ def load_autoencoder(
         StorageError, TrackingError: It was not found.
 
     Example:
-        >>> autoencoder = lola.load_autoencoder("euler-autoencoder-f16c32-0123abcd")
+        >>> autoencoder = lola.load_autoencoder("euler-autoencoder-f8c32-0123abcd")
         >>> autoencoder.encode(torch.zeros(1, 5, 16, 16)).shape
         torch.Size([1, 16, 2, 2])
     """
@@ -154,7 +154,7 @@ def load_emulator(
         StorageError, TrackingError: It, or its autoencoder, was not found.
 
     Example:
-        >>> emulator = lola.load_emulator("euler-diffusion-f16c32-0123abcd")
+        >>> emulator = lola.load_emulator("euler-diffusion-f8c32-0123abcd")
         >>> emulator.stochastic, emulator.model.window
         (True, 5)
     """
@@ -203,7 +203,7 @@ def rollout(
     Example:
         >>> split = lola.open_well("datasets", "euler", "test")
         >>> truth = split.read(0, start=0, stop=21, stride=4)
-        >>> emulator = lola.load_emulator("euler-diffusion-f16c32-0123abcd")
+        >>> emulator = lola.load_emulator("euler-diffusion-f8c32-0123abcd")
         >>> lola.rollout(emulator, truth[:, :1], split.parameters(0), states=5, members=3).shape
         torch.Size([3, 5, 5, 16, 16])
     """
@@ -290,7 +290,7 @@ def write_ensemble(emulator: str | Path, initial: str | Path, output: str | Path
         >>> name = "euler_multi_quadrants_openBC"
         >>> initial = f"datasets/{name}/data/test/{name}_gamma_1.4.hdf5"
         >>> lola.write_ensemble(
-        ...     "euler-diffusion-f16c32-0123abcd", initial, "ensemble.hdf5", members=2, states=3
+        ...     "euler-diffusion-f8c32-0123abcd", initial, "ensemble.hdf5", members=2, states=3
         ... ).name
         'ensemble.hdf5'
         >>> h5py.File("ensemble.hdf5")["t0_fields/density"].shape  # samples, states, *grid
@@ -306,7 +306,7 @@ def run_sweep(preset: str = "mini", system: str = "euler", **options: Any) -> An
     """Run a sweep to its end, from wherever an earlier call left it.
 
     Arguments:
-        preset: `mini`, `smoke`, `study` or `paper`: `lola/workflows/presets.py` has them.
+        preset: `mini`, `smoke`, `study`, `ablations` or `paper`: `lola/workflows/presets.py` has them.
         system: The physical system: a name, a dataset of `well`, the folder of a dataset or a description
             file.
         **options: Fields of `lola.workflows.sweep.SweepConfig`, such as `latent_channels`, `seeds`, `arms`,

@@ -6,6 +6,7 @@ from lola.emulation.cache_config import CacheConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.models.autoencoder_config import AutoencoderConfig
+from lola.models.kinds import KINDS
 from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.simulate.euler import EulerConfig
@@ -35,7 +36,16 @@ OBJECTIVE: dict[str, Any] = {"masks": "forward", "loss_states": "unknown"}
 choices and Adam in the same minutes (`experiments/results/ablations`)."""
 
 SIMULATIONS: dict[str, Simulation] = {
-    "euler": EulerConfig(resolution=64, train=8, valid=1, test=1),
+    "euler": EulerConfig(
+        resolution=32,
+        gammas=(1.4,),
+        boundaries=("periodic",),
+        intervals=(2, 2),
+        end=0.4,
+        train=384,
+        valid=16,
+        test=16,
+    ),
     "rayleigh_benard": RayleighBenardConfig(
         resolution=(64, 32), rayleigh=(1e6,), prandtl=(0.5, 1.0, 2.0), train=4, valid=1, test=1
     ),
@@ -66,48 +76,61 @@ TINY_SIMULATIONS: dict[str, Simulation] = {
 def mini(
     system: str = "euler", well: str = "well", storage: str | None = None, **files: tuple[str, ...]
 ) -> SweepConfig:
-    """Euler at 64 x 64, three rates 16x apart, in 15 to 30 minutes on two cores.
+    """Three kinds of emulators at two rates and one in pixel space, in about a quarter of an hour.
 
     Of a system that is not the paper's, `system`, `well`, `storage` and `files` (`include`, `exclude`) say
     where the data are, whose sizes decide those of the networks; likewise for `smoke` and `paper`.
     """
     data = DataSizes.find(system, well, storage, **files)
     physics = data.system
-    transformer = TransformerConfig(features=128, blocks=4, heads=4, modulation=128, dropout=0.0)
+    small = system == "euler"  # on 32 x 32 cells
+    network = TransformerConfig(features=96, blocks=3, heads=4, modulation=96, dropout=0.0)
     training = TrainingConfig(
-        steps=320,
-        batch_size=16,
+        steps=400,
+        batch_size=64,
         optimizer=OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=256),
         warmup=20,
-        valid_samples=128,
+        valid_samples=256,
         report_every=80,
     )
-    pixel = transformer.replace(patch_size=(1, 16, 16))
+    pixel = network.replace(patch_size=(1, 8, 8) if small else (1, 16, 16))
     config = SweepConfig(
         system=system,
         simulation=SIMULATIONS.get(system),
-        latent_channels=(128, 32, 8),
-        autoencoder=AutoencoderConfig(channels=(64, 96, 128), blocks=(1, 1, 1), patch_size=4, dropout=0.0),
-        autoencoder_training=training.replace(
-            steps=300,
-            optimizer=OptimizerConfig(name="soap", learning_rate=3e-3, max_dimension=256),
-            valid_samples=64,
-            report_every=75,
+        latent_channels=(32, 4) if small else (128, 16),
+        autoencoder=AutoencoderConfig(
+            channels=(32, 64, 96) if small else (64, 96, 128),
+            blocks=(1, 1, 1),
+            patch_size=2 if small else 4,
+            dropout=0.0,
         ),
-        cache=CacheConfig(block=51),
-        **emulator_options(transformer, **OBJECTIVE),
+        autoencoder_training=training.replace(
+            steps=320,
+            batch_size=16,
+            optimizer=OptimizerConfig(name="soap", learning_rate=3e-3, max_dimension=256),
+            report_every=80,
+        ),
+        cache=CacheConfig(block=101),
+        **emulator_options(network.replace(patch_size=(1, 2, 2)) if small else network, **OBJECTIVE),
+        emulators=("neural_solver", "diffusion", "crps_ensemble"),
         emulator_training=training,
         pixel=NeuralSolverConfig(network=pixel, **OBJECTIVE) if physics.dimensions == 2 else None,
-        pixel_training=training,
+        pixel_training=training.replace(steps=130, report_every=26),  # as long as the others
+        solver_steps=(4, 16),
         evaluation=EvaluationConfig(
             sampler=SamplerConfig(),
-            members=16,
-            trajectories=8,
+            members=8,
+            trajectories=16,
             starts=physics.starts[:1],
             stride=physics.stride,
         ),
     )
-    return fitted(config, data, (64, 96, 128))
+    ensemble = config.emulator(KINDS["crps_ensemble"])
+    return fitted(
+        config.replace(crps_ensemble=ensemble.replace(members=2, warm_start="neural_solver")),
+        data,
+        (64, 96, 128),
+    )
 
 
 def smoke(
@@ -125,6 +148,7 @@ def smoke(
         autoencoder_training=training.replace(optimizer=OptimizerConfig(name="psgd", learning_rate=1e-3)),
         cache=CacheConfig(block=16),
         **emulator_options(transformer),
+        emulators=("neural_solver", "diffusion"),
         emulator_training=training,
         pixel=pixel if config.pixel else None,
         pixel_training=training,
@@ -195,7 +219,7 @@ SWEEPS = {"mini": mini, "smoke": smoke, "study": study, "ablations": ablations, 
 
 
 def study_mini() -> OptimizerStudyConfig:
-    """Four optimisers on the data of the `mini` sweep, three seeds each.
+    """Four optimisers on 160 trajectories of the Euler equations, three seeds each.
 
     Each takes the rate that was best of three (SOAP) or four a factor of about three apart, with identity
     initialisation, another seed and 400 steps.
@@ -205,7 +229,8 @@ def study_mini() -> OptimizerStudyConfig:
     psgd = OptimizerConfig(name="psgd", max_dimension=256)
     soap = OptimizerConfig(name="soap", max_dimension=256)
     return OptimizerStudyConfig(
-        simulation=sweep.simulation,
+        simulation=EulerConfig(resolution=64, train=8, valid=1, test=1),
+        well="well-optimizers",
         autoencoder=AutoencoderConfig(
             latent_channels=16, channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=4, dropout=0.0
         ),
@@ -239,8 +264,7 @@ def samplers_mini(
 ) -> SamplerStudyConfig:
     """Four methods of several steps at four spacings, on the models of the `mini` sweep.
 
-    One model takes about a quarter of an hour on two cores: half the members of the sweep are enough to
-    distinguish samplers, since all of them start from the same noise.
+    All candidates start from the same noise, so that few members are enough to distinguish them.
     """
     return SamplerStudyConfig(
         system=system,
@@ -250,7 +274,7 @@ def samplers_mini(
             "exponential_data",
             "exponential_rosenbrock",
         ),
-        evaluation=mini(system, well, storage, **files).evaluation.replace(members=8),
+        evaluation=mini(system, well, storage, **files).evaluation,
     )
 
 

@@ -24,7 +24,8 @@ from lola.training.order import GIGABYTE
 from lola.workflows.sweep import ENSEMBLE_BYTES, SweepConfig
 
 LARGE_PLANE = 2**15  # cells
-RATES = (10, 40, 160)
+RATES = (10, 80)
+BATCH_SHARE = 4  # of its order's memory over a batch of windows
 MAX_BLOCK = 51  # states encoded at once
 FLOAT = 4  # bytes
 
@@ -142,10 +143,15 @@ class DataSizes:
             order=training.order.replace(block=min(training.order.block, max(1, held // 2))),
         )
 
-    def latent_training(self, training: TrainingConfig, state_bytes: int) -> TrainingConfig:
-        """A training on latent states, whose order holds two whole trajectories."""
+    def latent_training(self, training: TrainingConfig, state_bytes: int, window: int) -> TrainingConfig:
+        """A training on windows of latent states, whose order holds two trajectories or four batches."""
         least = math.ceil(2 * self.steps * state_bytes / GIGABYTE)
-        return training.replace(order=training.order.replace(memory=max(training.order.memory, float(least))))
+        memory = max(training.order.memory, float(least))
+        held = max(1, int(memory * GIGABYTE / BATCH_SHARE) // (window * state_bytes))
+        return training.replace(
+            batch_size=min(training.batch_size, _power_of_two(held)),
+            order=training.order.replace(memory=memory),
+        )
 
     def members(self, most: int, state_bytes: int) -> int:
         """The members of an ensemble of latent trajectories that an evaluation can hold."""
@@ -175,7 +181,7 @@ def fitted(config: SweepConfig, data: DataSizes, channels: tuple[int, ...]) -> S
     return config.replace(
         latent_channels=rates,
         autoencoder_training=data.field_training(config.autoencoder_training),
-        emulator_training=data.latent_training(config.emulator_training, latent_bytes),
+        emulator_training=data.latent_training(config.emulator_training, latent_bytes, config.window),
         evaluation=config.evaluation.replace(members=data.members(config.evaluation.members, latent_bytes)),
         autoencoder=data.autoencoder(*channels),
         cache=config.cache.replace(block=data.block),

@@ -54,7 +54,9 @@ class TimedTraining:
     @property
     def threads(self) -> int:
         """Those of a worker: `OMP_NUM_THREADS` if it is set, as in Ray's workers, else its CPUs."""
-        share = self.training.cpus or max(1, int(self.training.gpus * cores() / max(1, len(_gpus()))))
+        share = self.training.cpus or max(
+            1, int((self.training.gpus or 1) * (cores() // max(1, len(_gpus()))))
+        )
         return int(os.environ.get("OMP_NUM_THREADS") or share)
 
     @functools.cached_property
@@ -73,7 +75,7 @@ class TimedTraining:
             "workers": training.most_workers,
             "threads": self.threads,
             "hardware": hardware(training.gpus > 0),
-        }
+        } | ({"gpus": training.gpus} if 0 < training.gpus < 1 else {})
 
     def record(self, root: AnyPath) -> AnyPath:
         """The file that its throughput is recorded in."""
@@ -118,7 +120,7 @@ class TimedTraining:
             self.shape.model, self.shape.sizes, self.training, self.shape.states, self.shape.parameters
         )
         if self.training.gpus:  # a GPU is another training's too where it is shared
-            copies = min(copies, int(available / self.training.gpus)) if self.training.gpus < 1 else 1
+            copies = min(copies, available * int(1 / self.training.gpus)) if self.training.gpus < 1 else 1
         else:
             copies = max(1, min(copies, available // workers))
         try:

@@ -11,7 +11,7 @@ import torch
 from lane import DEVICE, REHEARSAL, Record
 
 HERE = Path(__file__).parent
-LATE = ("compiled", "graphs", "heavyball")
+LATE = ("compiled", "graphs")
 """Words in the names of slow tests, which run last, in this order."""
 LIMIT_S = float(os.environ.get("LOLA_GPU_SECONDS", "inf"))
 """Tests that have not begun by then are skipped, so that a limited run ends with its record."""

@@ -77,7 +77,7 @@ def fits(name, record):
     torch.cuda.empty_cache()
     needed, (free, _) = forecast(name).total, torch.cuda.mem_get_info()
     if needed * (1 + MARGIN) > free:
-        reason = f"needs about {needed / 1e9:.0f} GB of which {free / 1e9:.0f} are free"
+        reason = f"may need {needed * (1 + MARGIN) / 1e9:.0f} GB, of which {free / 1e9:.0f} are free"
         record.notes.append(f"memory of {name}: not measured, {reason}")
         pytest.skip(reason)
 

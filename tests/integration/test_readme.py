@@ -189,7 +189,7 @@ PLACES = (
         r'"/data/mine", "my_dataset"',
         lambda shell: f'{str(shell.storage / "well-smoke")!r}, "euler_multi_quadrants_openBC"',
     ),
-    (r"f16c32", lambda shell: "f8c16"),
+    (r"f8c32", lambda shell: "f8c16"),
     (r'"gamma_1\.4\.hdf5"', lambda shell: repr(shell.fill_in("{file}"))),
     (r"stop=split\.steps, stride=4", lambda shell: "stop=split.steps, stride=2"),  # of `smoke`: 40 states
     (r'"(\w+)/euler-\S*\.\.\.(\S*)"', lambda shell: lambda match: repr(shell.newest(match[1], match[2]))),

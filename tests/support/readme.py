@@ -36,16 +36,16 @@ SMALLER = (
     (r"--seeds-at 32", "--seeds-at 16"),
     (r"--latent-channels 64", "--latent-channels 16"),
     (r"--latent-channels 32 8", "--latent-channels 16 8"),
-    (r"-f16c32-0123abcd", "-f16c32"),
+    (r"-f8c32-0123abcd", "-f8c32"),
     # Of that name there are several by now
-    (r"--emulators euler-diffusion-f16c32 runs:/\w+", "--emulators {emulator_run}"),
-    (r"f16c32", "f8c16"),
+    (r"--emulators euler-diffusion-f8c32 runs:/\w+", "--emulators {emulator_run}"),
+    (r"f8c32", "f8c16"),
     (
         r"--diffusion\.network\.channels 64 128 --diffusion\.network\.blocks 2 2",
         "--diffusion.network.channels 8 16 --diffusion.network.blocks 1 1",
     ),
     (
-        r"--autoencoder\.patch-size 16",
+        r"--autoencoder\.patch-size 8",
         "--autoencoder.patch-size 8 --autoencoder.features 16 --autoencoder.heads 2",
     ),
     (r"--evaluation\.starts 0 16", "--evaluation.starts 0 8"),

@@ -108,11 +108,14 @@ def test_every_metric_is_computed_on_a_gpu_as_on_the_cpu(spatial, even):
     torch.testing.assert_close(found, expected, equal_nan=True)
 
 
-def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch):
+@pytest.mark.parametrize("compile", [False, True])
+def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch, compile):
     split = open_split(well, EULER, "train")
     seed_process(0, "weights")
     codec = CONV.build(5, 2).eval()
     monkeypatch.setattr(encoder, "load_autoencoder", lambda folder: copy.deepcopy(codec))
+    calls = []
+    monkeypatch.setattr(encoder, "compiled", lambda encode: lambda x: calls.append(x) or encode(x))
     states = split.read(0, 0, 4).movedim(1, 0).numpy()
     block = pa.table(
         {
@@ -123,7 +126,7 @@ def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch):
     )
 
     def encode(gpus):
-        config = encoder.CacheConfig(variants=3, gpus=gpus)
+        config = encoder.CacheConfig(variants=3, gpus=gpus, compile=compile and gpus > 0)
         shards = {0: SimpleNamespace(split=split, members=(0,))}
         return encoder.tensors(encoder.BlockEncoder("folder", shards, config)(block), "latents")
 
@@ -131,4 +134,5 @@ def test_latents_are_encoded_on_a_gpu_as_on_the_cpu(well, monkeypatch):
     with PretendedGPU():
         found = encode(1.0)
     assert len(found) == 3
+    assert len(calls) == (3 if compile else 0)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

@@ -25,6 +25,9 @@ from lola.distributed.cluster.address import EMBEDDED_VARIABLE
 # What Ray calls the type of a node that no autoscaler has started
 STATIC_NODE_TYPE = re.compile(r"node_[0-9a-f]+")
 
+DIGITS = 4  # of resources in Ray
+ROUNDING = 1e-6  # of sums of shares
+
 
 @dataclasses.dataclass(frozen=True)
 class ResourceRequest:
@@ -53,8 +56,9 @@ class ResourceRequest:
 
     def fitting(self, cpus: float, gpus: float) -> int:
         """How many of the processes fit into the resources of a node."""
-        shares = [had / taken for had, taken in ((cpus, self.cpus), (gpus, self.gpus)) if taken]
-        return int(min(shares, default=self.count))
+        fits = [int(cpus / self.cpus + ROUNDING)] if self.cpus else []
+        fits += [count_on_gpus(gpus, self.gpus)] if self.gpus else []
+        return min(fits, default=self.count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +113,14 @@ class ClusterResources:
         return sum(request.fitting(node.free_cpus, node.free_gpus) for node in self.nodes) >= request.count
 
     def count_pending(self, request: ResourceRequest) -> int:
-        return self.pending[(float(request.cpus), float(request.gpus))]
+        return self.pending[(round(request.cpus, DIGITS), round(request.gpus, DIGITS))]
+
+
+def count_on_gpus(gpus: float, each: float) -> int:
+    """How many processes fit that take so much of GPUs each: a share is of one GPU, and does not span two."""
+    if each < 1:
+        return int(gpus) * int(1 / each + ROUNDING) + int((gpus % 1) / each + ROUNDING)
+    return int(gpus / each + ROUNDING)
 
 
 def format_resources(cpus: float, gpus: float, only: bool = False) -> str:

@@ -146,6 +146,7 @@ def run_training(run: TrainingRun) -> None:
         speed={
             "seconds_per_step": metrics["train/seconds_per_step"],
             "workers": metrics["workers"],
+            "gpus": config.gpus,
             "device": metrics["device"],
         },
         seconds=time.perf_counter() - started,

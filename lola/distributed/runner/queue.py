@@ -19,7 +19,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from lola.core.waiting import Log
-from lola.distributed.cluster.resources import ClusterResources
+from lola.distributed.cluster.resources import ROUNDING, ClusterResources
 from lola.distributed.trials import WAIT_MESSAGE, Trial
 
 READ_INTERVAL_S = 2.0  # between readings of the cluster, and of stages that another sweep may have made
@@ -97,7 +97,7 @@ class TrialQueue(Searcher):
             if trial.cpus <= self._resources.cpus and trial.gpus <= self._resources.gpus
         )
         first = next(whole, next(iter(self.ready.values())))
-        over = cpus < 0 or gpus < 0  # one waits for its workers already
-        fits = first.cpus <= cpus and first.gpus <= gpus
+        over = cpus < 0 or gpus < -ROUNDING  # one waits for its workers already
+        fits = first.cpus <= cpus and first.gpus <= gpus + ROUNDING
         asks = self._resources.grows and (bool(self.limit) or not over)
         return first if fits or asks or not self.running else None

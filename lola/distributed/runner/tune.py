@@ -20,7 +20,7 @@ from lola.core.errors import LolaError
 from lola.core.waiting import Log
 from lola.distributed.cluster.causes import failure_reason
 from lola.distributed.cluster.connection import HEAD
-from lola.distributed.cluster.resources import cluster_resources
+from lola.distributed.cluster.resources import cluster_resources, count_on_gpus
 from lola.distributed.runner.queue import TrialQueue
 from lola.distributed.runner.telemetry import LiveMetricsSink
 from lola.distributed.trials import Trial, complete_event_log, run_trial
@@ -115,8 +115,9 @@ def concurrency(trials: Sequence[Trial]) -> int:
     cpus = max((trial.cpus for trial in trials), default=1)
     accelerators = max((trial.gpus for trial in trials), default=0)
     cluster = cluster_resources()
-    fit = [int(cluster.cpus // cpus)] + ([int(cluster.gpus // accelerators)] if accelerators else [])
-    return max(1, min(fit))
+    fit = [int(cluster.cpus // cpus)] if cpus else []
+    fit += [count_on_gpus(cluster.gpus, accelerators)] if accelerators else []
+    return max(1, min(fit, default=1))
 
 
 def _reason(trial: Trial) -> str:

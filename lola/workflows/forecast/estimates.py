@@ -137,6 +137,8 @@ class _Devices:
                 "plan for some with --cluster.gpus, or train without: the options that end in .gpus"
             )
         base, share = (self.gpu, min(1.0, gpus)) if gpus else (self.core, cpus)
+        if gpus:
+            base = base.replace(memory=share * base.memory, bandwidth=share * base.bandwidth)
         hardware = base.replace(
             float32=share * base.float32,
             bfloat16=share * base.bfloat16,

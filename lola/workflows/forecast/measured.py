@@ -27,8 +27,8 @@ class MeasuredSpeeds:
 
         Arguments:
             shape: The model, as it was built.
-            training: How it is trained: batch size, precision, optimiser and workers count, not length, seed
-                or learning rate.
+            training: How it is trained: batch size, precision, optimiser, workers and GPUs count, not length,
+                seed or learning rate.
             device: The kind of the workers' devices.
         """
         wanted = (training.batch_size, training.precision, training.optimizer.name)
@@ -37,6 +37,8 @@ class MeasuredSpeeds:
         for manifest in (*self._manifests("autoencoders"), *self._manifests("emulators")):
             speed, trained = manifest.get("speed", {}), manifest["config"].get("training", {})
             if not speed or (speed["device"], speed["workers"]) != (device, training.most_workers):
+                continue
+            if speed.get("gpus", training.gpus) != training.gpus:  # a share of one is slower
                 continue
             what = trained["batch_size"], trained["precision"], trained["optimizer"]["name"]
             if what == wanted and manifest["model"] == own and manifest["sizes"] == shape.sizes:

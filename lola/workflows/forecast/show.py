@@ -159,6 +159,9 @@ def _details(model: ModelCost) -> Iterator[str]:
         training.optimizer.name: memory.optimizer,
         "activations": memory.activations.at(memory.samples),
     }
+    if memory.working > parts["activations"]:
+        parts[f"the step of {training.optimizer.name}, without activations"] = memory.working
+        del parts["activations"]
     shape = " x ".join(map(str, model.shape.states))
     at_once = f", {memory.samples} of them at once" if memory.samples < memory.share else ""
     gigabytes = ", ".join(f"{name} {value / 1e9:.2f}" for name, value in parts.items() if value)
@@ -214,10 +217,13 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     if cluster.storage_price:
         yield f"Storage for a month: {cluster.storage_price * stored / 1e12:,.2f}."
     if any(stage.source == "peak" for stage in found.stages):
-        yield (
-            f"Times by peak assume {utilisation(cluster)} and are lower bounds: "
-            "element-wise operations, the optimiser, communication and scoring are not counted."
+        used = utilisation(cluster)
+        missing = (
+            "communication and scoring"
+            if used.measured
+            else ("element-wise operations, the optimiser, communication and scoring")
         )
+        yield f"Times by peak assume {used} and are lower bounds: {missing} are not counted."
     if not cluster.gpus:
         yield "The peak of CPUs is that of a matrix product on a core of this machine."
 

@@ -29,6 +29,7 @@ class Utilisation:
     autoencoder: float
     emulator: float
     source: str
+    measured: bool = False
 
     def of(self, network: Network) -> float:
         return self.autoencoder if network == "autoencoder" else self.emulator
@@ -41,8 +42,7 @@ class Utilisation:
 
 
 def utilisation(cluster: ClusterConfig, records: Path = RECORDS) -> Utilisation:
-    """The fractions on a cluster's devices: as configured, else as recorded for GPUs with their processor, else
-    assumed.
+    """The fractions on a cluster: configured, else recorded of GPUs with its processor, else assumed.
 
     Raises:
         DataError: The record of its kind of GPU is damaged.
@@ -62,4 +62,4 @@ def utilisation(cluster: ClusterConfig, records: Path = RECORDS) -> Utilisation:
     wrong = {name: share for name, share in shares.items() if not 0 < share <= 1}
     if wrong:
         raise DataError(f"{path} has utilisations outside (0, 1]: {wrong}; measure again")
-    return Utilisation(shares.get("autoencoder", ASSUMED), shares.get("emulator", ASSUMED), source)
+    return Utilisation(shares.get("autoencoder", ASSUMED), shares.get("emulator", ASSUMED), source, True)

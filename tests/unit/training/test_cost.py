@@ -152,6 +152,18 @@ def test_optimiser_states_have_the_estimated_size(name, largest):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_step_of_psgd_takes_five_copies_of_the_weights():
+    """That much is free once activations are gone; where it does not fit, smaller batches do not help."""
+    config = training(optimizer=OptimizerConfig(name="psgd"))
+    cost = estimate_cost(counts(activations=(0, 1)), config, 1, HARDWARE)
+    assert cost.memory.total == cost.memory.resident + 5 * 20
+    more = estimate_cost(counts(activations=(0, 100)), config, 1, HARDWARE)
+    assert more.memory.total == more.memory.resident + 400
+    assert estimate_cost(counts(), config, 1, HARDWARE.replace(memory=200.0)).remedy.startswith(
+        "another optimiser"
+    )
+
+
 def test_operations_of_muon_are_those_of_its_products():
     weights = [nn.Parameter(torch.ones(shape)) for shape in ((6, 40), (40, 6), (8, 3, 2, 2), (7,))]
     config = OptimizerConfig(name="muon")

@@ -1,4 +1,6 @@
-"""Muon against a singular value decomposition, torch's Muon and torch's AdamW."""
+"""Muon against a singular value decomposition, torch's Muon and torch's AdamW; PSGD packed and not."""
+
+import copy
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lola.training.config import OptimizerConfig
-from lola.training.optim import build_optimizer, set_learning_rate
+from lola.training.optim import build_optimizer, fast_products, set_learning_rate
 
 RATE = 1e-2
 SHAPES = [(6, 20), (20, 6), (12, 12), (8, 3, 3, 3), (10, 2, 2, 2, 2), (1, 5), (5, 1)]
@@ -81,3 +83,58 @@ def test_adam_takes_one_kernel_a_step_on_gpus_alone(name):
     assert on_cpu.defaults["fused"] is None
     assert type(on_gpu) is type(on_cpu)
     assert on_gpu.defaults["betas"] == on_cpu.defaults["betas"] == config.betas
+
+
+def test_fast_products_end_with_their_context():
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32
+
+    @fast_products(True)
+    def fail():
+        assert matmul.allow_tf32
+        raise RuntimeError("of a step")
+
+    with pytest.raises(RuntimeError, match="of a step"):
+        fail()
+    assert matmul.allow_tf32 == before
+    with fast_products(False):
+        assert matmul.allow_tf32 == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_psgd_s_preconditioner_is_the_same_packed_or_not():
+    """Checkpoints of packed ones go on as they are."""
+    shapes = [(6, 5), (8, 3, 3, 3), (7,)]
+    torch.manual_seed(1)
+    weights, gradients = ([torch.randn(shape) for shape in shapes] for _ in range(2))
+    config = OptimizerConfig(name="psgd", learning_rate=RATE, max_dimension=64)
+
+    def train(packed):
+        parameters = [nn.Parameter(weight.clone()) for weight in weights]
+        optimizer = build_optimizer(config, parameters)
+        optimizer.param_groups[0]["store_triu_as_line"] = packed
+        states = []
+        for step in range(4):
+            torch.manual_seed(step)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient * (step + 1)
+            optimizer.step()
+            states.append(
+                (copy.deepcopy(optimizer.state_dict()), [each.detach().clone() for each in parameters])
+            )
+        return states
+
+    packed, dense = train(True), train(False)
+    for a, b in zip(packed[-1][1], dense[-1][1], strict=True):
+        torch.testing.assert_close(a, b)
+    state, values = packed[1]
+    parameters = [nn.Parameter(value) for value in values]
+    optimizer = build_optimizer(config, parameters)
+    optimizer.load_state_dict(state)
+    for step in (2, 3):
+        torch.manual_seed(step)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient * (step + 1)
+        optimizer.step()
+    for a, b in zip(packed[-1][1], parameters, strict=True):
+        torch.testing.assert_close(a, b.detach())

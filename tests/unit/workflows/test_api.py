@@ -38,9 +38,9 @@ def folder(tmp_path_factory) -> tuple[Path, dict[str, str]]:
     torch.manual_seed(0)
     write_autoencoder(write_emulator(folder / "published", "denoiser", ae_run="elsewhere") / "autoencoder")
     names = {
-        "euler-diffusion-f16c32-0123abcd": diffusion.name,
-        "euler-autoencoder-f16c32-0123abcd": autoencoder.name,
-        "euler-latents-f16c32-89abcdef": cache.name,
+        "euler-diffusion-f8c32-0123abcd": diffusion.name,
+        "euler-autoencoder-f8c32-0123abcd": autoencoder.name,
+        "euler-latents-f8c32-89abcdef": cache.name,
     }
     return folder, names
 
@@ -97,7 +97,7 @@ def test_a_published_run_is_rolled_out_like_a_stage(folder):
 
 def test_members_depend_on_seed_and_number_alone(folder):
     split = lola.open_well("datasets", "euler", "test")
-    emulator = lola.load_emulator(folder[1]["euler-diffusion-f16c32-0123abcd"])
+    emulator = lola.load_emulator(folder[1]["euler-diffusion-f8c32-0123abcd"])
     known, parameters = split.read(0, 0, 1), split.parameters(0)
     two = lola.rollout(emulator, known, parameters, states=2, members=2)
     three = lola.rollout(emulator, known, parameters, states=2, members=3)
@@ -145,7 +145,7 @@ def test_scores_of_some_cells_do_not_see_the_others():
 )
 def test_what_cannot_be_is_refused(call, error, message, folder):
     split = lola.open_well("datasets", "euler", "test")
-    emulator = lola.load_emulator(folder[1]["euler-diffusion-f16c32-0123abcd"])
+    emulator = lola.load_emulator(folder[1]["euler-diffusion-f8c32-0123abcd"])
     with pytest.raises(error, match=message):
         call(emulator, split.read(0, 0, 1), split.parameters(0))
 

@@ -85,7 +85,9 @@ def test_an_emulator_cannot_encode(tmp_path, autoencoder):
         find_stage(tmp_path, str(emulator), "autoencoders")
 
 
-@pytest.mark.parametrize("change", [{"block": 0}, {"variants": 0}, {"actors": 0}, {"gpus": -1.0}])
+@pytest.mark.parametrize(
+    "change", [{"block": 0}, {"variants": 0}, {"actors": 0}, {"gpus": -1.0}, {"compile": True}]
+)
 def test_impossible_options_are_refused(change):
     with pytest.raises(ConfigError):
         CONFIG.replace(**change)

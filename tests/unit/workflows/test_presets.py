@@ -130,7 +130,7 @@ def test_small_presets_follow_the_system():
             config = preset(name)
             assert config.system == name
             assert type(config).from_json(config.to_json()).to_json() == config.to_json()
-    assert presets.mini().simulation.grid == (64, 64)
+    assert presets.mini().simulation.grid == (32, 32)
     assert presets.mini("rayleigh_benard").simulation.grid == (64, 32)
     assert presets.paper("rayleigh_benard").simulation is None
 

@@ -42,10 +42,10 @@ def test_default_networks_fit_usual_grids(grid, factor):
 
 
 def test_the_demo_has_the_sizes_that_the_rules_give():
-    """Euler's 64 x 64 cells and 5 channels."""
-    config, data = presets.mini(), sizes((64, 64), channels=5)
+    """Euler's 32 x 32 cells and 5 channels."""
+    config, data = presets.mini(), sizes((32, 32), channels=5)
     assert data.latent_channels() == config.latent_channels
-    assert data.autoencoder(64, 96, 128) == config.autoencoder.replace(latent_channels=64)
+    assert data.autoencoder(32, 64, 96) == config.autoencoder.replace(latent_channels=64)
     assert data.pixel_solver(config.neural_solver) == config.pixel
 
 

@@ -112,6 +112,22 @@ def test_a_record_counts_from_then_on(config, measured, tmp_path, well, monkeypa
     assert all(record["copies"] == 3 and "cores" in record["hardware"] for record in records)
 
 
+@pytest.mark.parametrize(("gpus", "copies"), [(1.0, 1), (0.25, 4), (0.6, 1)])
+def test_trainings_that_share_a_gpu_are_timed_together(
+    config, measured, tmp_path, well, monkeypatch, gpus, copies
+):
+    """As many as there are, at most as many as fit; a share has a record of its own."""
+    monkeypatch.setattr(wall_clock, "_gpus", lambda: ("a GPU",))
+    whole = config.replace(emulator_training=config.emulator_training.replace(gpus=1.0, cpus=1))
+    plan_of(whole, tmp_path, well)
+    before = len(measured)
+    shared = config.replace(emulator_training=whole.emulator_training.replace(gpus=gpus))
+    plan_of(shared, tmp_path, well)
+    assert {n for _, n in measured[:before]} == {1}
+    assert len(measured) == (before if gpus == 1 else 2 * before)
+    assert {n for _, n in measured[before:]} <= {copies}
+
+
 def test_only_what_is_wanted_is_timed(config, measured, tmp_path, well):
     def part(plan):
         return plan.towards(plan.emulator(plan.planned("diffusion", 4)))

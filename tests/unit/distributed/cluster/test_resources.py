@@ -13,6 +13,7 @@ from lola.distributed.cluster.resources import (
     ClusterResources,
     Node,
     ResourceRequest,
+    count_on_gpus,
     describe_pending,
     may_grow,
     require_feasible,
@@ -94,10 +95,21 @@ def test_what_each_kind_of_stage_takes():
     assert request_of(TRAINING.replace(workers=(2, 4), cpus=3)) == ResourceRequest(
         "training workers", "workers", 2, 3
     )
+    assert request_of(TRAINING.replace(gpus=0.25)) == ResourceRequest(
+        "training workers", "workers", 1, 1, 0.25
+    )
     assert request_of(CacheConfig()) is None
     assert request_of(CacheConfig(gpus=0.25)) == ResourceRequest("encoders", "", 1, 0.5, 0.25)
     assert request_of(EvaluationConfig()) == ResourceRequest("evaluation tasks", "", 1, 1)
     assert request_of(EvaluationConfig(gpus=1)).gpus == 1
+
+
+@pytest.mark.parametrize(
+    ("gpus", "each", "fits"),
+    [(1, 0.2, 5), (2, 0.6, 2), (1.5, 0.25, 6), (0.5, 1, 0), (4, 2, 2), (2, 1 / 3, 6)],
+)
+def test_a_share_is_of_one_gpu(gpus, each, fits):
+    assert count_on_gpus(gpus, each) == fits
 
 
 def test_only_what_is_still_to_be_made_is_looked_at():

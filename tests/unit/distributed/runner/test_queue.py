@@ -6,6 +6,7 @@ from ray.tune.search import Searcher
 from lola.core.config import Config
 from lola.distributed.cluster.resources import ClusterResources, Node
 from lola.distributed.runner import queue as queues
+from lola.distributed.runner import tune
 from lola.distributed.runner.queue import TrialQueue
 from lola.distributed.trials import WAIT_MESSAGE, Step, Trial
 from lola.storage.stages import Stage
@@ -80,6 +81,20 @@ def test_the_number_of_trials_follows_the_cluster(tmp_path, monkeypatch):
     assert cluster.start() == []
     cluster.end("2")
     assert cluster.start() == ["3"]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.25, 1 / 3])
+def test_trials_share_a_gpu(tmp_path, monkeypatch, share):
+    trials = [trial(tmp_path, str(i), gpus=share) for i in range(12)]
+    cluster = Cluster(trials, monkeypatch, cpus=64, gpus=1)
+    assert len(cluster.start()) == round(1 / share)
+    monkeypatch.setattr(tune, "cluster_resources", lambda: cluster.cluster_resources)
+    assert tune.concurrency(trials) == round(1 / share)
+
+
+def test_trials_whose_cpus_follow_from_their_gpus_run_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "cluster_resources", lambda: resources(cpus=8, gpus=2))
+    assert tune.concurrency([trial(tmp_path, "a", cpus=0, gpus=0.6)]) == 2  # a share is of one GPU
 
 
 def test_a_cluster_that_may_grow_is_asked_for_one_trial_more(tmp_path, monkeypatch):

@@ -149,6 +149,20 @@ def test_what_is_finished_costs_nothing_and_tells_the_speed_of_what_is_alike(tmp
         }
 
 
+@pytest.mark.parametrize(("gpus", "source"), [(1.0, "peak"), (0.25, "measured")])
+def test_a_speed_is_of_as_much_of_a_gpu(tmp_path, well, gpus, source):
+    config = local(presets.smoke(), well)
+    quarter = config.replace(emulator_training=config.emulator_training.replace(gpus=0.25))
+    whole = SweepPlan(quarter, tmp_path, well)
+    model = {"type": "DiffusionConfig", **config.diffusion.to_json()}
+    sizes = {"channels": 16, "parameters": 5, "spatial": 2, "window": 5}
+    speed = {"seconds_per_step": 3.0, "workers": 1, "device": "h100", "gpus": gpus}
+    commit(whole.emulator(whole.planned("diffusion", 16)), model=model, sizes=sizes, speed=speed)
+    longer = quarter.replace(emulator_training=quarter.emulator_training.replace(steps=70))
+    found = {stage.name: stage for stage in price(longer, tmp_path, ClusterConfig(gpus=1)).stages}
+    assert found["diffusion-f8c16"].source == source
+
+
 def test_what_is_printed_is_complete(tmp_path, well, capsys):
     config = local(presets.smoke(), well).replace(storage=str(tmp_path), cluster=CPUS)
     show_sweep(config)

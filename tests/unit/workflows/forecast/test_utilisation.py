@@ -51,3 +51,17 @@ def test_a_configured_one_counts_first(record):
 def test_a_damaged_record_is_one_error(record, wrong):
     with pytest.raises(DataError, match=r"h100\.json"):
         utilisation(H100, record(**wrong))
+
+
+def test_the_record_of_a_gpu_counts_before_that_of_another_with_its_processor(record):
+    folder = record()
+    other = {"device": {"name": "NVIDIA H200"}, "utilisation": {"autoencoder": 0.1, "emulator": 0.2}}
+    (folder / "h200.json").write_text(json.dumps(other))
+    assert utilisation(H100, folder).emulator == 0.5
+    assert utilisation(H100.replace(kind="h200"), folder).emulator == 0.2
+
+
+def test_committed_records_are_read():
+    found = utilisation(H100)
+    assert found.measured
+    assert found.source == "measured on NVIDIA H200"
