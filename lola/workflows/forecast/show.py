@@ -217,13 +217,13 @@ def _summary(found: Forecast, origin: str) -> Iterator[str]:
     if cluster.storage_price:
         yield f"Storage for a month: {cluster.storage_price * stored / 1e12:,.2f}."
     if any(stage.source == "peak" for stage in found.stages):
-        used = utilisation(cluster)
+        reached = utilisation(cluster)
         missing = (
             "communication and scoring"
-            if used.measured
+            if reached.measured
             else ("element-wise operations, the optimiser, communication and scoring")
         )
-        yield f"Times by peak assume {used} and are lower bounds: {missing} are not counted."
+        yield f"Times by peak assume {reached} and are lower bounds: {missing} are not counted."
     if not cluster.gpus:
         yield "The peak of CPUs is that of a matrix product on a core of this machine."
 
