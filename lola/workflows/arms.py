@@ -226,7 +226,11 @@ def _find_source(one: Candidate, found: Sequence[Candidate], config: "SweepConfi
         if other.name == name and other.pixel == one.pixel:
             return other
     require(not one.pixel or name not in KINDS, f"{option} {name}: --pixel is no {name}")
-    require(name not in KINDS, f"{option} {name} needs {name} among --emulators {' '.join(config.emulators)}")
+    require(
+        name not in KINDS,
+        f"{option} {name} needs {name} among --emulators {' '.join(config.emulators)}; add it, or start from "
+        f"new weights with {option} None",
+    )
     require(
         all(other.name != name for other in found),
         f"{option} {name}: {name} is of {'latent' if one.pixel else 'pixel'} space, and weights are of one",
