@@ -126,7 +126,7 @@ def test_what_a_cache_is_of_decides_its_fingerprint(tmp_path, data, autoencoder)
         "block": 9,
         "skip_bad_shards": True,
     }
-    how = {"actors": 2, "gpus": 1.0}
+    how = {"actors": 2, "gpus": 1.0, "compile": True}
     assert changes.keys() | how.keys() == {field.name for field in dataclasses.fields(CacheConfig)}
     others = [cache_of(tmp_path, data, autoencoder, CONFIG.replace(**{k: v})) for k, v in changes.items()]
     others.append(cache_of(tmp_path, data, finish_autoencoder(tmp_path, data, seed=1)))
