@@ -19,7 +19,7 @@ from lola.workflows.forecast.cluster import ClusterConfig
 from lola.workflows.sizing import DataSizes, fitted
 from lola.workflows.studies.optimizers import ArmConfig, OptimizerStudyConfig
 from lola.workflows.studies.samplers import SamplerStudyConfig
-from lola.workflows.study_preset import ablations, study
+from lola.workflows.study_preset import SIMULATION, ablations, study
 from lola.workflows.sweep import SweepConfig, emulator_options
 
 GIVEN: dict[str, str | tuple[str, ...]] = {
@@ -36,16 +36,7 @@ OBJECTIVE: dict[str, Any] = {"masks": "forward", "loss_states": "unknown"}
 choices and Adam in the same minutes (`experiments/results/ablations`)."""
 
 SIMULATIONS: dict[str, Simulation] = {
-    "euler": EulerConfig(
-        resolution=32,
-        gammas=(1.4,),
-        boundaries=("periodic",),
-        intervals=(2, 2),
-        end=0.75,
-        train=256,
-        valid=16,
-        test=16,
-    ),
+    "euler": SIMULATION.replace(train=256, valid=16, test=16),
     "rayleigh_benard": RayleighBenardConfig(
         resolution=(64, 32), rayleigh=(1e6,), prandtl=(0.5, 1.0, 2.0), train=4, valid=1, test=1
     ),
@@ -87,7 +78,7 @@ def mini(
     network = TransformerConfig(features=96, blocks=3, heads=4, modulation=96, dropout=0.0)
     training = TrainingConfig(
         steps=400,
-        batch_size=64,
+        batch_size=64 if physics.dimensions < 3 else 16,
         optimizer=OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=256),
         warmup=20,
         valid_samples=256,

@@ -26,6 +26,8 @@ from lola.workflows.sweep import ENSEMBLE_BYTES, SweepConfig
 LARGE_PLANE = 2**15  # cells
 RATES = (10, 80)
 BATCH_SHARE = 4  # of its order's memory over a batch of windows
+BATCH_CELLS = 1024  # of latent states in a batch, one of each window, above which it has the fewest windows
+FEWEST_WINDOWS = 16
 MAX_BLOCK = 51  # states encoded at once
 FLOAT = 4  # bytes
 
@@ -143,8 +145,16 @@ class DataSizes:
             order=training.order.replace(block=min(training.order.block, max(1, held // 2))),
         )
 
+    def windows(self, training: TrainingConfig) -> TrainingConfig:
+        """A training on windows, fewer of them at once the more tokens a state has."""
+        fit = BATCH_CELLS // math.prod(size // self.factor for size in self.grid)
+        return training.replace(
+            batch_size=min(training.batch_size, max(FEWEST_WINDOWS, _power_of_two(max(1, fit))))
+        )
+
     def latent_training(self, training: TrainingConfig, state_bytes: int, window: int) -> TrainingConfig:
         """A training on windows of latent states, whose order holds two trajectories or four batches."""
+        training = self.windows(training)
         least = math.ceil(2 * self.steps * state_bytes / GIGABYTE)
         memory = max(training.order.memory, float(least))
         held = max(1, int(memory * GIGABYTE / BATCH_SHARE) // (window * state_bytes))
@@ -182,6 +192,7 @@ def fitted(config: SweepConfig, data: DataSizes, channels: tuple[int, ...]) -> S
         latent_channels=rates,
         autoencoder_training=data.field_training(config.autoencoder_training),
         emulator_training=data.latent_training(config.emulator_training, latent_bytes, config.window),
+        pixel_training=data.windows(config.pixel_training),
         evaluation=config.evaluation.replace(members=data.members(config.evaluation.members, latent_bytes)),
         autoencoder=data.autoencoder(*channels),
         cache=config.cache.replace(block=data.block),

@@ -22,6 +22,16 @@ from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.workflows.arms import EmulatorArmConfig
 from lola.workflows.sweep import SweepConfig
 
+SIMULATION = EulerConfig(
+    resolution=32,
+    gammas=(1.4,),
+    boundaries=("periodic",),
+    intervals=(2, 2),
+    end=0.75,
+    train=1024,
+    valid=64,
+    test=64,
+)
 MINUTES = 4.0  # of every emulator
 START_MINUTES = 2.5  # of those whose weights others start from
 SEEDS = (0, 1, 2)
@@ -134,16 +144,7 @@ def _sweep(preset: str, system: str, **chosen: Any) -> SweepConfig:
     require(system == "euler", f"the preset {preset} is of --system euler, not {system}; take mini")
     return SweepConfig(
         system=system,
-        simulation=EulerConfig(
-            resolution=32,
-            gammas=(1.4,),
-            boundaries=("periodic",),
-            intervals=(2, 2),
-            end=0.75,
-            train=1024,
-            valid=64,
-            test=64,
-        ),
+        simulation=SIMULATION,
         autoencoder=AutoencoderConfig(channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=2, dropout=0.0),
         autoencoder_training=TRAINING.replace(
             batch_size=16, optimizer=SOAP.replace(learning_rate=3e-3), valid_samples=256

@@ -119,10 +119,10 @@ class TimedTraining:
         request = Request(
             self.shape.model, self.shape.sizes, self.training, self.shape.states, self.shape.parameters
         )
+        most = available // workers
         if self.training.gpus:  # a GPU is another training's too where it is shared
-            copies = min(copies, available * int(1 / self.training.gpus)) if self.training.gpus < 1 else 1
-        else:
-            copies = max(1, min(copies, available // workers))
+            most = available * int(1 / self.training.gpus) if self.training.gpus < 1 else 1
+        copies = max(1, min(copies, most))
         try:
             found = measure_throughput(request, threads=self.threads, copies=copies)
         except LolaError as error:
