@@ -36,7 +36,8 @@ from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.windows import WellWindows
 from lola.distributed.cluster.connection import SETTINGS
-from lola.distributed.jobs.train import Setup, TrainingRun, run_training
+from lola.distributed.jobs.train import run_training
+from lola.distributed.jobs.worker import Setup, TrainingRun
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath, local_copy

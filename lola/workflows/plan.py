@@ -18,7 +18,8 @@ from lola.core.config import Config, fingerprint
 from lola.core.errors import ConfigError
 from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
 from lola.distributed.jobs.evaluate import evaluation_step
-from lola.distributed.jobs.train import TrainingRun, run_training
+from lola.distributed.jobs.train import run_training
+from lola.distributed.jobs.worker import TrainingRun
 from lola.distributed.trials import InputDataset, Step, Trial
 from lola.emulation.inference_config import Weights
 from lola.emulation.sampling_config import SamplerConfig

@@ -7,7 +7,7 @@ from lola.distributed.cluster.resources import ResourceRequest, cluster_resource
 from lola.distributed.jobs.blocks import encoder_request
 from lola.distributed.jobs.compute_statistics import READING_REQUEST, StatisticsConfig
 from lola.distributed.jobs.evaluate import task_request
-from lola.distributed.jobs.train import workers_request
+from lola.distributed.jobs.worker import workers_request
 from lola.distributed.trials import Trial
 from lola.emulation.cache_config import CacheConfig
 from lola.evaluation.evaluation_config import EvaluationConfig

@@ -7,7 +7,7 @@ from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.data.well.datasets import Datasets
 from lola.data.well.windows import WellWindows
-from lola.distributed.jobs.train import Setup
+from lola.distributed.jobs.worker import Setup
 from lola.storage.remote import AnyPath, local_copy
 from lola.storage.stages import WEIGHTS
 from lola.training.buffers import WindowSource

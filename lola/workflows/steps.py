@@ -8,7 +8,8 @@ from typing import Any, cast
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.distributed.jobs.encode import encode
-from lola.distributed.jobs.train import TrainingRun, run_training
+from lola.distributed.jobs.train import run_training
+from lola.distributed.jobs.worker import TrainingRun
 from lola.distributed.trials import InputDataset, Step, Trial
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.inference_config import Weights

@@ -28,8 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of processes that Ray leaves to the garbage collector
     pytest.mark.skipif(not os.path.exists("/proc"), reason="needs /proc"),
 ]
-ENCODER = f"MapBatches({BlockEncoder.__name__})".encode()
-ENCODE = [str(ROOT / "experiments" / "cache_latents.py"), "--variants", "40"]
+ENCODING = (b"ReadWell", f"MapBatches({BlockEncoder.__name__})".encode())  # what reads, or what encodes
+ENCODE = [str(ROOT / "experiments" / "cache_latents.py"), "--variants", "80"]
 EVALUATE = [
     "-c",
     """
@@ -92,19 +92,22 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds
         time.sleep(0.05)
 
 
-def works(node, name: bytes) -> bool:
-    """Whether a process of a node bears a name, as Ray calls those of tasks and actors by what they run."""
+def works(node, *names: bytes) -> bool:
+    """Whether a process of a node has one of some names; Ray names those of tasks and actors."""
     (raylet,) = node.all_processes["raylet"]
     for pid in below(raylet.process.pid):
         try:
-            if name in Path(f"/proc/{pid}/cmdline").read_bytes():
+            title = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if any(name in title for name in names):
                 return True
         except OSError:  # it has ended
             continue
     return False
 
 
-def disturb(cluster: Cluster, process: subprocess.Popen, finished: Callable[[], list[Path]], name: bytes):
+def disturb(
+    cluster: Cluster, process: subprocess.Popen, finished: Callable[[], list[Path]], names: tuple[bytes, ...]
+):
     """Once something is finished add a node, and once that works take the first away.
 
     Returns what was finished by then, with the numbers of the files and the times of their last change.
@@ -112,7 +115,7 @@ def disturb(cluster: Cluster, process: subprocess.Popen, finished: Callable[[], 
     (first,) = cluster.worker_nodes
     wait_until(lambda: bool(finished()), process)
     second = cluster.add_node(num_cpus=1)
-    wait_until(lambda: works(second, name), process)
+    wait_until(lambda: works(second, *names), process)
     before = identities(finished())
     assert process.poll() is None
     cluster.remove_node(first, allow_graceful=False)
@@ -132,7 +135,7 @@ def test_encoding(data, cluster, tmp_path):
     root = copied(data, tmp_path / "disturbed")
     (autoencoder,) = (each.name for each in data.glob("autoencoders/*"))
     process = start([*ENCODE, autoencoder, "--actors", "2"], root, RAY_ADDRESS=cluster.address)
-    before = disturb(cluster, process, lambda: shards(root), ENCODER)
+    before = disturb(cluster, process, lambda: shards(root), *ENCODING)
     assert not list(root.glob("latents/*/manifest.json"))
     succeed(process)
     assert list(root.glob("latents/*/manifest.json"))

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from inline import run_inline
-from solo_training import SoloTrainer, train_here
+from solo_training import train_in_this_process
 from stages import small_sweep
 
 from lola.data.description import EULER
@@ -20,7 +20,7 @@ from lola.data.well.scan import ScannedFile
 from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs import compute_statistics as statistics
-from lola.distributed.jobs import encode, evaluate
+from lola.distributed.jobs import encode, evaluate, train_alone
 from lola.distributed.trials import Step, make
 from lola.evaluation.page.page import Page, Section
 from lola.storage import stages as storage
@@ -62,7 +62,7 @@ def tiny_sweep() -> SweepConfig:
 def below_ray() -> Iterator[pytest.MonkeyPatch]:
     """Let everything that a sweep starts run in this process."""
     with pytest.MonkeyPatch.context() as patched:
-        train_here(patched)
+        train_in_this_process(patched)
         run_inline(patched)
         patched.setattr(statistics, "_stream", _stream)
         patched.setattr(evaluate, "evaluate_trajectory", Scored(evaluate.evaluate_trajectory))
@@ -154,7 +154,7 @@ class Countdown:
 def interrupt(step: Step) -> None:
     """Begin a new stage of a kind, and end half-way: after two checkpoints, three shards, one part."""
     owner, name, left = {
-        "autoencoders": (SoloTrainer, "after_report", 1),
+        "autoencoders": (train_alone, "record", 1),
         "latents": (encode, "write_shard", 3),
         "evaluations": (evaluate, "evaluate_trajectory", 1),
     }[step.stage.kind]

@@ -23,7 +23,8 @@ from lola.core.config import Config, runtime_field
 from lola.core.errors import LolaError
 from lola.core.filesystem import describe_os_error
 from lola.core.seeding import seed_process
-from lola.distributed.jobs.train import TrainingRun, run_training
+from lola.distributed.jobs.train import run_training
+from lola.distributed.jobs.worker import TrainingRun
 from lola.distributed.trials import Step, make
 from lola.storage.event_log import EventLog
 from lola.storage.follow import LogReader, poll_in_threads

@@ -1,14 +1,15 @@
 """Preemption: saving checkpoints when a node is about to be taken away.
 
 Ray Train's answer is the same for all workers of a run, who must ask together, and asking costs them a few
-milliseconds. So they ask every few steps: the first worker times them, and sends the others the number of
-steps until the next question. A preemption asks for a checkpoint at once, and another shortly before the node
-goes, so that little of what is trained in between is lost.
+milliseconds; a worker that trains alone asks Ray. So they ask every few steps: the first worker times them,
+and sends the others the number of steps until the next question. A preemption asks for a checkpoint at once,
+and another shortly before the node goes, so that little of what is trained in between is lost.
 """
 
 import time
+from collections.abc import Callable
 
-import ray.train
+import ray
 import torch
 import torch.distributed
 from ray.train import PreemptionInfo
@@ -22,10 +23,11 @@ class PreemptionMonitor:
 
     Arguments:
         device: Where workers exchange numbers.
+        read: What is known of a preemption; every worker calls it after the same steps.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, read: Callable[[], PreemptionInfo | None]) -> None:
+        self.device, self.read = device, read
         self.steps_between_checks, self.steps = 1, 0
         self.checked_at = time.monotonic()
         self.nodes: set[str] = set()
@@ -40,7 +42,7 @@ class PreemptionMonitor:
         self.steps += 1
         if self.steps < self.steps_between_checks:
             return False
-        info = ray.train.get_preemption_info()
+        info = self.read()
         seconds_per_step = (now - self.checked_at) / self.steps
         steps_between_checks = max(
             1, min(2 * self.steps_between_checks, int(CHECK_INTERVAL_S / max(seconds_per_step, 1e-6)))
@@ -71,3 +73,37 @@ class PreemptionMonitor:
         torch.distributed.broadcast(answer, 0)
         due, steps_between_checks = answer.tolist()  # a GPU is waited for once
         return bool(due), steps_between_checks
+
+
+def node_preemption() -> PreemptionInfo | None:
+    """The notice of this process's own node, for a worker that trains alone."""
+    node = ray.get_runtime_context().get_node_id()
+    deadlines = _draining_nodes()
+    if node not in deadlines:
+        return None
+    return PreemptionInfo(deadline_ms=deadlines[node] or None, preempted_node_to_ranks={node: [0]})
+
+
+class LostNodes:
+    """Nodes that went after a notice, each of which excuses one failure of a worker."""
+
+    def __init__(self) -> None:
+        self.noticed: set[str] = set()
+        self.excused: set[str] = set()
+
+    def look(self) -> None:
+        """Remember which nodes have had a notice."""
+        self.noticed.update(_draining_nodes())
+
+    def after_notice(self) -> bool:
+        """Whether a node has gone after a notice since this was asked last."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        gone = self.noticed - alive - self.excused
+        self.excused |= gone
+        return bool(gone)
+
+
+def _draining_nodes() -> dict[str, int]:
+    """Nodes that are about to go, and when: milliseconds of the clock, 0 if that is not known."""
+    found: dict[str, int] = ray._private.state.state.get_draining_nodes()
+    return found

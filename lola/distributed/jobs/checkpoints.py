@@ -12,6 +12,7 @@ whole one.
 import contextlib
 import dataclasses
 import json
+import logging
 import math
 import shutil
 import sys
@@ -22,7 +23,9 @@ from typing import Any, ClassVar
 import fsspec
 import pyarrow.fs
 import ray
-from ray.train import Checkpoint
+from ray.train import Checkpoint, CheckpointConfig
+from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
+from ray.train.v2._internal.execution.storage import StorageContext
 
 from lola.core.errors import DataError
 from lola.core.filesystem import fsync_folder, fsync_path, make_folder, translate_os_errors
@@ -79,6 +82,25 @@ class CheckpointStore:
     def arrow(self) -> pyarrow.fs.FileSystem | None:
         """The filesystem for Ray Train; None is that of a folder."""
         return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.filesystem)) if self.remote else None
+
+    @staticmethod
+    def kept(count: int) -> CheckpointConfig:
+        """Which checkpoints are kept: so many, the best, and the last."""
+        return CheckpointConfig(
+            num_to_keep=count, checkpoint_score_attribute=SCORE_METRIC, checkpoint_score_order="min"
+        )
+
+    def manager(self, count: int) -> CheckpointManager:
+        """What keeps so many checkpoints and their list, as it does in the controller of a run of Ray Train.
+
+        Outside of one there is no event loop, and nobody to notify of a checkpoint.
+        """
+        logging.getLogger("ray.train").setLevel(logging.ERROR)  # it says of every list that it goes on with
+        manager = CheckpointManager(
+            self.kept(count), StorageContext(self.parent, self.NAME, storage_filesystem=self.arrow())
+        )
+        manager._notify = lambda: None  # type: ignore[method-assign]
+        return manager
 
     def tmp_path(self) -> Path:
         """Where a worker writes a checkpoint before it is uploaded."""

@@ -9,9 +9,10 @@ from ray.train._internal.checkpoint_manager import _CheckpointManager as Checkpo
 
 from lola.core.errors import ConfigError, DataError, DivergedError, LolaError, StorageError
 from lola.core.strict_json import loads
-from lola.distributed.jobs import checkpoints, train
+from lola.distributed.jobs import checkpoints, train_workers
 from lola.distributed.jobs.checkpoints import LIST_FILE, SCORE_METRIC, CheckpointStore
-from lola.distributed.jobs.train import EventLogCallback, TrainingRun, run_training
+from lola.distributed.jobs.train_workers import EventLogCallback, train_by_workers
+from lola.distributed.jobs.worker import TrainingRun
 from lola.distributed.runner.tune import INPUT_MISSING, describe_failures
 from lola.storage.event_log import read_events
 from lola.storage.stages import Stage
@@ -41,11 +42,11 @@ def test_a_final_error_is_that_of_the_training(tmp_path, monkeypatch, inner):
         def fit(self):
             raise pickle.loads(pickle.dumps(ray.train.ControllerError(inner)))
 
-    monkeypatch.setattr(train, "TorchTrainer", Trainer)
+    monkeypatch.setattr(train_workers, "TorchTrainer", Trainer)
     config = TrainingConfig(steps=1)
     stage = Stage(root=tmp_path, kind="emulators", system="euler", what="test", config=config, inputs={})
     with pytest.raises(LolaError) as error:
-        run_training(TrainingRun(stage, config, setup=lambda: None, model=config, sizes={}))
+        train_by_workers(TrainingRun(stage, config, setup=lambda: None, model=config, sizes={}))
     if isinstance(inner, LolaError):
         assert repr(error.value) == repr(inner)
     else:

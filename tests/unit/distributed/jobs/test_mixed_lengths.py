@@ -6,7 +6,7 @@ import pytest
 import torch
 from caches import encode_cache
 from inline import run_inline
-from solo_training import train_here
+from solo_training import train_in_this_process
 from stages import finish_autoencoder, small_sweep
 from waves import write_mixed_dataset
 
@@ -126,9 +126,8 @@ def test_a_cache_that_goes_on_has_the_same_bytes(tmp_path, mixed, cache):
         assert (again.folder / path).read_bytes() == (stage.folder / path).read_bytes()
 
 
-@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # Ray Train's list of checkpoints
 def test_trainings_say_how_many_trajectories_are_too_short(mixed, tmp_path, monkeypatch):
-    train_here(monkeypatch)
+    train_in_this_process(monkeypatch)
     config = small_sweep()
     config = config.replace(pixel_training=config.pixel_training.replace(steps=1, report_every=1, warmup=0))
     plan = SweepPlan(config, tmp_path, mixed)

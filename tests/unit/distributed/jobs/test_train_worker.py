@@ -1,26 +1,35 @@
-"""What a training process does where Ray Train calls it, with Ray Train's functions played by others."""
+"""What a training process does, and what is made of what it reports."""
 
 import dataclasses
 import functools
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import ray.train
-import ray.train.torch
 import torch
-from ray.train import Checkpoint
+from ray.train import Checkpoint, PreemptionInfo
+from ray.train.v2._internal.execution.training_report import _TrainingReport
 from stages import small_sweep
 from upath import UPath
 
 from lola.core.errors import CorruptError, DataError, LolaError
-from lola.distributed.jobs import train as training
+from lola.distributed.cluster import preemption
+from lola.distributed.jobs import train, worker
+from lola.distributed.jobs.checkpoints import CheckpointStore
+from lola.distributed.jobs.train_workers import EventLogCallback
+from lola.distributed.jobs.worker import Session, Setup, TrainingRun
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.storage.event_log import EventLog
 from lola.workflows.plan import SweepPlan
 
+NUMBERING = SimpleNamespace(short=0, starts=[0], span=1)
+
 
 class Bad:
     """Windows whose file cannot be read."""
+
+    numbering = NUMBERING
 
     def __len__(self):
         return 8
@@ -33,36 +42,33 @@ class Bad:
 class Played:
     """The arguments of a worker, and what it reported."""
 
-    run: training.TrainingRun
+    run: TrainingRun
+    session: Session
     reports: list
 
 
 @pytest.fixture
-def played(tmp_path, well, monkeypatch):
+def played(tmp_path, well):
     plan = SweepPlan(small_sweep(), tmp_path, well)
     stage, config = plan.autoencoder(16), plan.config.autoencoder_training.replace(steps=2, report_every=2)
-    reports = []
-    context = SimpleNamespace(
-        get_world_rank=lambda: 0,
-        get_world_size=lambda: 1,
-        get_storage=lambda: SimpleNamespace(persist_current_checkpoint=lambda checkpoint, name: checkpoint),
-    )
-    monkeypatch.setattr(ray.train, "get_context", lambda: context)
-    monkeypatch.setattr(ray.train, "get_checkpoint", lambda: None)
-    monkeypatch.setattr(ray.train, "report", lambda metrics, **options: reports.append((metrics, options)))
-    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     model = stage.config.model
     assert isinstance(model, AutoencoderConfig)
-    sizes = {"channels": 5, "spatial": 2}
-    setup = functools.partial(training.Setup, torch.nn.Linear(1, 1), Bad(), Bad())
-    return Played(training.TrainingRun(stage, config, setup, model, sizes), reports)
+    setup = functools.partial(Setup, torch.nn.Linear(1, 1), Bad(), Bad())
+    reports = []
+
+    def report(reported, folder, name, wait):
+        reports.append(reported)
+        shutil.rmtree(folder)
+
+    session = Session(0, 1, torch.device("cpu"), None, lambda: False, report)
+    return Played(TrainingRun(stage, config, setup, model, {"channels": 5, "spatial": 2}), session, reports)
 
 
 def test_a_bad_first_file_ends_the_run_at_once(played):
     with pytest.raises(DataError, match=r"file a\.hdf5 holds -3") as error:
-        training._worker({"run": played.run})
+        worker.work(played.run, played.session)
     with pytest.raises(DataError, match=r"file a\.hdf5 holds -3"):  # in the run's controller
-        training.EventLogCallback(played.run.stage.folder).after_exception(None, {0: error.value})
+        EventLogCallback(played.run.stage.folder).after_exception(None, {0: error.value})
     assert played.reports == []
 
 
@@ -72,40 +78,68 @@ def test_a_worker_reports_the_curve_once(played, monkeypatch):
             curve([(step - 1, 1.0), (step, 0.5)])
             report(step, {"train/loss": 0.75, "train/seconds_per_step": 1.0}, lambda folder: None)
 
-    numbering = SimpleNamespace(short=0, starts=[0], span=1)
-    monkeypatch.setattr(Bad, "numbering", numbering, raising=False)
-    monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(training, "ModelFlopsUtilization", lambda *arguments: lambda seconds: 0.5)
-    training._worker({"run": played.run})
-    assert [metrics["curve"] for metrics, _ in played.reports] == [[(1, 1.0), (2, 0.5)], [(3, 1.0), (4, 0.5)]]
+    monkeypatch.setattr(worker, "train", train)
+    monkeypatch.setattr(worker, "ModelFlopsUtilization", lambda *arguments: lambda seconds: 0.5)
+    worker.work(played.run, played.session)
+    assert [reported["curve"] for reported in played.reports] == [[(1, 1.0), (2, 0.5)], [(3, 1.0), (4, 0.5)]]
 
 
 def test_a_corrupt_file_is_not_tried_again(tmp_path):
     with pytest.raises(CorruptError, match="remove it"):
-        training.EventLogCallback(tmp_path).after_exception(None, {0: CorruptError("manifest: remove it")})
+        EventLogCallback(tmp_path).after_exception(None, {0: CorruptError("manifest: remove it")})
 
 
-@pytest.mark.parametrize("metrics", [None, {}, {"step": 1}])
-def test_a_run_that_ended_early_is_not_committed(played, monkeypatch, tmp_path, metrics):
-    result = SimpleNamespace(checkpoint=Checkpoint(str(tmp_path)), metrics=metrics)
-    monkeypatch.setattr(training, "TorchTrainer", lambda *a, **o: SimpleNamespace(fit=lambda: result))
-    with pytest.raises(LolaError, match=r"ended at step \d of 2; run again"):
-        training.run_training(played.run)
+@pytest.mark.parametrize("step", [None, 1])
+def test_a_run_that_ended_early_is_not_committed(played, monkeypatch, tmp_path, step):
+    def stop(run):
+        manager = CheckpointStore.of(run.stage, run.training).manager(1)
+        if step is not None:
+            path = manager._storage_context.build_checkpoint_path_from_name("step-1")
+            Path(path).mkdir()
+            checkpoint = Checkpoint(path, manager._storage_context.storage_filesystem)
+            report = _TrainingReport(metrics={"step": step}, checkpoint=checkpoint, validation=False)
+            manager.register_checkpoint(report)
+
+    monkeypatch.setattr(train, "train_by_one", stop)
+    with pytest.raises(LolaError, match=rf"ended at step {step or 0} of 2; run again"):
+        train.run_training(played.run)
     assert not played.run.stage.finished
 
 
 def test_what_was_corrupt_is_in_the_event_log(played, monkeypatch):
     notices, lines = [], ["step 4 is corrupt", "starts again"]
-    monkeypatch.setattr(training.CheckpointStore, "repair", lambda self: lines)
+    monkeypatch.setattr(CheckpointStore, "repair", lambda self: lines)
     monkeypatch.setattr(EventLog, "notice", lambda self, text: notices.append(text))
-    result = SimpleNamespace(checkpoint=None, metrics=None)
-    monkeypatch.setattr(training, "TorchTrainer", lambda *a, **o: SimpleNamespace(fit=lambda: result))
+    monkeypatch.setattr(train, "train_by_one", lambda run: None)
     with pytest.raises(LolaError):
-        training.run_training(played.run)
+        train.run_training(played.run)
     assert notices == lines
 
 
 def test_checkpoints_on_an_object_store_are_not_looked_through(memory_root):
-    store = training.CheckpointStore(str(memory_root))
+    store = CheckpointStore(str(memory_root))
     assert isinstance(memory_root, UPath)
     assert store.repair() == []
+
+
+def test_a_notice_of_the_own_node_asks_for_a_checkpoint(monkeypatch):
+    monkeypatch.setattr(preemption, "_draining_nodes", lambda: {"other": 5, "mine": 0})
+    context = SimpleNamespace(get_node_id=lambda: "mine")
+    monkeypatch.setattr(preemption.ray, "get_runtime_context", lambda: context)
+    info = preemption.node_preemption()
+    assert info == PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"mine": [0]})
+    assert preemption.PreemptionMonitor(torch.device("cpu"), preemption.node_preemption)()
+    context.get_node_id = lambda: "third"
+    assert preemption.node_preemption() is None
+
+
+def test_a_node_that_went_after_a_notice_excuses_one_failure(monkeypatch):
+    nodes, lost = [{"NodeID": "a", "Alive": True}, {"NodeID": "b", "Alive": True}], preemption.LostNodes()
+    monkeypatch.setattr(preemption, "_draining_nodes", lambda: {"a": 0})
+    monkeypatch.setattr(preemption.ray, "nodes", lambda: nodes)
+    lost.look()
+    assert not lost.after_notice()
+    nodes[1]["Alive"] = False  # without a notice
+    assert not lost.after_notice()
+    nodes[0]["Alive"] = False
+    assert [lost.after_notice(), lost.after_notice()] == [True, False]
