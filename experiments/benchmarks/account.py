@@ -31,7 +31,7 @@ OVERHEAD = (
         r"ray::(TrainController|PlacementGroupCleaner|TrainState|SynchronizationActor)",
         "Ray Train's controllers",
     ),
-    (r"ray::RayTrainWorker", "training workers outside of steps"),
+    (r"ray::(RayTrainWorker|_train)", "training workers outside of steps"),
     (r"ray::(ImplicitFunc|FunctionTrainable|_?run_trial|bundle)", "processes of trials"),
     (r"ray::(\w*Agent|_StatsActor|AutoscalingRequester|JobSupervisor|_?ProxyActor)", "Ray's own processes"),
     (r"ray::", "tasks outside of their work"),

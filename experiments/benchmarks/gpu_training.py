@@ -163,7 +163,7 @@ class OptimizerCase:
     compiled: bool
 
     def __call__(self, target: Target) -> Iterator[Figure]:
-        with fast_products(self.optimizer.name == "psgd"):
+        with fast_products(self.optimizer, "bfloat16"):
             yield from self.figures(target)
 
     def figures(self, target: Target) -> Iterator[Figure]:

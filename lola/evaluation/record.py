@@ -11,7 +11,6 @@ from lola.data.domain import inside
 from lola.data.planes import as_plane
 from lola.data.well.splits import WellSplit
 from lola.evaluation.evaluation_config import EvaluationConfig
-from lola.evaluation.example_pictures import write_pictures
 from lola.evaluation.scoring import blank
 from lola.evaluation.tables.formats import plain_markdown, scores_by_range
 from lola.storage.event_log import EventLog
@@ -100,6 +99,8 @@ def record_pictures(
     titles = (system.shown.replace("_", " "), "reconstruction" if alone else "prediction")
     picture = stage.folder / (RECONSTRUCTION if alone else STILL)
     with atomic_path(picture) as still, atomic_path(stage.folder / FILM) as film:
+        from lola.evaluation.example_pictures import write_pictures  # here, since matplotlib is large
+
         write_pictures(*fields, lead_times, titles, still, film)
     for path in (picture, stage.folder / FILM):
         log.artifact(path)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.exc import TorchDynamoException
 
 from lola.nn.recompute import Block
 
@@ -20,6 +19,8 @@ def compile_blocks(network: nn.Module, backend: str | Callable[..., Any] = "indu
     Blocks of equal shapes share what was compiled for one of them, so that the first step comes soon, and
     gradients are complete block by block, so that workers exchange them while others are still computed.
     """
+    import torch._dynamo  # here, since it takes seconds, and most processes compile nothing
+
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILES)
     blocks: list[nn.Module] = [module for module in network.modules() if isinstance(module, Block)]
     for region in blocks or [network]:
@@ -45,6 +46,8 @@ class Compiled:
     def __call__(self, *inputs: Any) -> Any:
         if self.compiled is None:
             return self.function(*inputs)
+        from torch._dynamo.exc import TorchDynamoException  # here, as above
+
         try:
             if self.graphs:
                 torch.compiler.cudagraph_mark_step_begin()

@@ -11,7 +11,7 @@ import dataclasses
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -22,6 +22,8 @@ from lola.core.config import Config, Within, fingerprint
 from lola.core.errors import ConfigError, LolaError
 from lola.core.keys import numpy_generator
 from lola.data.casting import cast_checked
+from lola.data.hdf5 import open_hdf5
+from lola.data.well.attributes import texts
 from lola.data.well.writer import write_well_file, writing
 from lola.storage.remote import AnyPath
 from lola.storage.stages import atomic_path
@@ -31,6 +33,9 @@ Fields = dict[str, np.ndarray]
 Solve = Callable[[np.ndarray], Fields | None]
 
 MAX_ATTEMPTS = 50
+PART = 16  # trajectories that a task simulates at most
+ORIGIN = "lola_simulation"  # the attribute of a file that says which simulation made it
+PARTS = ".parts"  # the folder of what they write, in that of a dataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,22 @@ class SimulationJob:
     case: Case
     split: Split
     trajectories: int
+    first: int = 0  # the index of the first: that of a part of a file
+
+    @property
+    def parts(self) -> list["SimulationJob"]:
+        """The parts that a file is simulated in, each by itself, a function of its size alone."""
+        starts = range(self.first, self.first + self.trajectories, PART)
+        sizes = [min(PART, self.first + self.trajectories - start) for start in starts]
+        return [
+            dataclasses.replace(self, trajectories=size, first=start)
+            for start, size in zip(starts, sizes, strict=True)
+        ]
+
+    @property
+    def part_path(self) -> Path:
+        """Where a part is until its file is written, under the folder of all datasets."""
+        return Path(self.dataset) / PARTS / f"{self.split}-{self.case.name}-{self.first:06d}.hdf5"
 
     @property
     def dataset(self) -> str:
@@ -157,8 +178,11 @@ def simulation_jobs(config: SimulationConfig) -> list[SimulationJob]:
     ]
 
 
-def write_file(job: SimulationJob, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
-    """Simulate the trajectories of one file and write it, whole or not at all.
+Counts = dict[str, float]
+
+
+def write_file(job: SimulationJob, config: SimulationConfig, path: AnyPath) -> Counts:
+    """Simulate the trajectories of one file, or of a part, and write it, whole or not at all.
 
     Returns:
         The numbers of `trajectories` and of `rejected` draws, and the `seconds` taken.
@@ -167,34 +191,70 @@ def write_file(job: SimulationJob, config: SimulationConfig, path: AnyPath) -> d
         LolaError: The solver is not installed, draws keep failing, or the storage is full or read-only.
     """
     config.check_solver()
-    begin = time.perf_counter()
-    rejected = 0
+    counts = {"trajectories": job.trajectories, "rejected": 0, "seconds": 0.0}
 
-    def simulations(solve: Solve) -> Iterator[Mapping[str, np.ndarray]]:
-        nonlocal rejected
-        for index in range(job.trajectories):
+    def simulations(solve: Solve) -> Iterator[Fields]:
+        begin = time.perf_counter()
+        for index in range(job.first, job.first + job.trajectories):
             fields, failures = simulate_trajectory(job, config, index, solve)
-            rejected += failures
+            counts["rejected"] += failures
             yield fields
+        counts["seconds"] = time.perf_counter() - begin
 
+    with config.solver(job.case) as solve:
+        _write(job, config, path, simulations(solve), counts)
+    return counts
+
+
+def join_parts(job: SimulationJob, config: SimulationConfig, path: AnyPath, parts: list[AnyPath]) -> Counts:
+    """Write a file, whole or not at all, of the trajectories of its parts; returns as `write_file` does."""
+    counts = {"trajectories": job.trajectories, "rejected": 0, "seconds": 0.0}
+
+    def simulations() -> Iterator[Fields]:
+        for part in parts:
+            with open_hdf5(part) as file:
+                count = int(file.attrs["n_trajectories"])
+                counts["rejected"] += int(file.attrs["rejected_draws"])
+                counts["seconds"] += count * float(file.attrs["seconds_per_trajectory"])
+                groups = [file[f"t{order}_fields"] for order in range(3)]
+                fields = {name: group[name] for group in groups for name in texts(group.attrs["field_names"])}
+                for row in range(count):
+                    yield {name: field[row] for name, field in fields.items()}
+
+    _write(job, config, path, simulations(), counts)
+    return counts
+
+
+def made_by(path: AnyPath) -> str | None:
+    """The fingerprint of the simulation that made a file; None if another program did."""
+    with open_hdf5(path) as file:
+        found: str | None = file.attrs.get(ORIGIN)
+        return found
+
+
+def _write(
+    job: SimulationJob,
+    config: SimulationConfig,
+    path: AnyPath,
+    trajectories: Iterator[Fields],
+    counts: Counts,
+) -> None:
+    """Write a file of trajectories, and what they took, which is known once the last is written."""
     with atomic_path(path) as tmp_path:
-        with config.solver(job.case) as solve:
-            write_well_file(
-                tmp_path,
-                dataset=job.dataset,
-                count=job.trajectories,
-                trajectories=simulations(solve),
-                times=config.times(job.case),
-                axes=config.axes(job.case),
-                scalars=dict(job.case.scalars),
-                boundary=np.array(job.case.boundary),
-            )
-        seconds = time.perf_counter() - begin
+        write_well_file(
+            tmp_path,
+            dataset=job.dataset,
+            count=job.trajectories,
+            trajectories=trajectories,
+            times=config.times(job.case),
+            axes=config.axes(job.case),
+            scalars=dict(job.case.scalars),
+            boundary=np.array(job.case.boundary),
+        )
         with writing(tmp_path, "r+") as file:
-            file.attrs["lola_simulation"] = fingerprint(config)
-            file.attrs["rejected_draws"] = rejected
-            file.attrs["seconds_per_trajectory"] = seconds / job.trajectories
-    return {"trajectories": job.trajectories, "rejected": rejected, "seconds": seconds}
+            file.attrs[ORIGIN] = fingerprint(config)
+            file.attrs["rejected_draws"] = int(counts["rejected"])
+            file.attrs["seconds_per_trajectory"] = counts["seconds"] / job.trajectories
 
 
 def simulate_trajectory(

@@ -227,7 +227,7 @@ def _apply(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) 
     # Preconditioned optimisers draw random numbers, which must be the same on all ranks.
     seed_process(config.seed, "optimizer", step)
     set_learning_rate(optimizer, learning_rate(config.optimizer, step, config.steps, config.warmup))
-    with fast_products(config.precision == "bfloat16" and config.optimizer.name == "psgd"):
+    with fast_products(config.optimizer, config.precision):
         optimizer.step()
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from lola.training.config import OptimizerConfig
+from lola.training.precision import Precision
 
 DECAY = 0.999  # by which the probability of PSGD's updates falls per step
 MUON_RMS = 0.2  # of updates, times the learning rate
@@ -58,8 +59,6 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[Tensor]) -> to
     if config.name == "muon":
         return heavyball.MuonAdamW(_muon_groups(config, parameters), betas=config.betas, **shared)
     schedule = functools.partial(_update_probability, floor=config.preconditioner_probability)
-    # A search for the best order of products takes a third of the host's time of a step, and finds no better
-    torch.backends.opt_einsum.strategy = "greedy"
     return heavyball.PSGDKron(
         parameters,
         beta=config.betas[0],
@@ -84,17 +83,23 @@ def _muon_groups(config: OptimizerConfig, parameters: Iterable[Tensor]) -> list[
 
 
 @contextlib.contextmanager
-def fast_products(enabled: bool) -> Iterator[None]:
-    """A context in which products of float32 matrices on GPUs have 10 bits of mantissa (TF32), if enabled.
+def fast_products(config: OptimizerConfig, precision: Precision) -> Iterator[None]:
+    """A context for steps of an optimiser: how PSGD multiplies.
 
-    A large one ran at 50 TFLOP/s on an H200 without.
+    In the order that a greedy search finds: one for the best takes a third of the host's time of a step, and
+    finds no better. In trainings in bfloat16, products of float32 matrices on GPUs have 10 bits of mantissa
+    (TF32): a large one ran at 50 TFLOP/s on an H200 without.
     """
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = enabled or before
+    if config.name != "psgd":
+        yield
+        return
+    einsum, products = torch.backends.opt_einsum, torch.backends.cuda.matmul
+    before = einsum.strategy, products.allow_tf32
+    einsum.strategy, products.allow_tf32 = "greedy", precision == "bfloat16" or before[1]
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        einsum.strategy, products.allow_tf32 = before
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

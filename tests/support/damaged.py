@@ -20,7 +20,8 @@ from lola.data.well.scan import ScannedFile
 from lola.data.well.simulation_files import simulation_files
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs import compute_statistics as statistics
-from lola.distributed.jobs import encode, evaluate, train_alone
+from lola.distributed.jobs import encode, evaluate
+from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.distributed.trials import Step, make
 from lola.evaluation.page.page import Page, Section
 from lola.storage import stages as storage
@@ -154,7 +155,7 @@ class Countdown:
 def interrupt(step: Step) -> None:
     """Begin a new stage of a kind, and end half-way: after two checkpoints, three shards, one part."""
     owner, name, left = {
-        "autoencoders": (train_alone, "record", 1),
+        "autoencoders": (CheckpointStore, "persist", 2),
         "latents": (encode, "write_shard", 3),
         "evaluations": (evaluate, "evaluate_trajectory", 1),
     }[step.stage.kind]

@@ -47,6 +47,7 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> Inline:
     )
     monkeypatch.setattr(evaluate, "ray", fake)
     monkeypatch.setattr(evaluate, "_evaluate", task)
+    monkeypatch.setattr(evaluate, "_evaluate_on_gpu", task)
     monkeypatch.setattr(evaluate, "cluster_resources", lambda: ClusterResources((Node(2),)))
     monkeypatch.setattr(evaluate, "TASKS_PER_WORKER", 1)
     return task

@@ -75,35 +75,15 @@ class PreemptionMonitor:
         return bool(due), steps_between_checks
 
 
-def node_preemption() -> PreemptionInfo | None:
-    """The notice of this process's own node, for a worker that trains alone."""
-    node = ray.get_runtime_context().get_node_id()
-    deadlines = _draining_nodes()
+def preemption_of(node: str) -> PreemptionInfo | None:
+    """The notice of a node, for a worker that trains there alone."""
+    deadlines = draining_nodes()
     if node not in deadlines:
         return None
     return PreemptionInfo(deadline_ms=deadlines[node] or None, preempted_node_to_ranks={node: [0]})
 
 
-class LostNodes:
-    """Nodes that went after a notice, each of which excuses one failure of a worker."""
-
-    def __init__(self) -> None:
-        self.noticed: set[str] = set()
-        self.excused: set[str] = set()
-
-    def look(self) -> None:
-        """Remember which nodes have had a notice."""
-        self.noticed.update(_draining_nodes())
-
-    def after_notice(self) -> bool:
-        """Whether a node has gone after a notice since this was asked last."""
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        gone = self.noticed - alive - self.excused
-        self.excused |= gone
-        return bool(gone)
-
-
-def _draining_nodes() -> dict[str, int]:
+def draining_nodes() -> dict[str, int]:
     """Nodes that are about to go, and when: milliseconds of the clock, 0 if that is not known."""
     found: dict[str, int] = ray._private.state.state.get_draining_nodes()
     return found

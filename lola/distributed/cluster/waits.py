@@ -81,17 +81,11 @@ def log_while_waiting(items: Iterable[T], title: str, request: ResourceRequest, 
             reminder.restart()
 
 
-def wait_for_any(
-    wait: Callable[..., tuple[list[T], list[T]]],
-    tasks: Iterable[T],
-    reminder: Reminder,
-    meanwhile: Callable[[], None] = lambda: None,
-) -> T:
+def wait_for_any(wait: Callable[..., tuple[list[T], list[T]]], tasks: Iterable[T], reminder: Reminder) -> T:
     """The first of some tasks that is done, by `ray.wait`; the reminder logs what is waited for meanwhile."""
     tasks = list(tasks)
     while True:
         reminder.poll()
-        meanwhile()
         done, _ = wait(tasks, num_returns=1, timeout=POLL_INTERVAL_S)
         if done:
             return done[0]

@@ -27,7 +27,7 @@ from ray.train import Checkpoint, CheckpointConfig
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import CheckpointManager
 from ray.train.v2._internal.execution.storage import StorageContext
 
-from lola.core.errors import DataError
+from lola.core.errors import ClusterError, DataError
 from lola.core.filesystem import fsync_folder, fsync_path, make_folder, translate_os_errors
 from lola.core.strict_json import dumps
 from lola.storage.remote import is_url, open_filesystem
@@ -36,6 +36,7 @@ from lola.training.checkpoint import read_position
 from lola.training.config import TrainingConfig
 
 LIST_FILE = "checkpoint_manager_snapshot.json"  # Ray Train's
+MARK = ".reached-by-workers"
 SCORE_METRIC = "valid/loss"  # what checkpoints are kept by
 
 
@@ -101,6 +102,27 @@ class CheckpointStore:
         )
         manager._notify = lambda: None  # type: ignore[method-assign]
         return manager
+
+    @property
+    def _mark(self) -> str:
+        return f"{self.parent}/{self.NAME}/{MARK}"
+
+    def mark(self) -> None:
+        """Write an empty file, so that a worker on another node can tell whether it reaches this folder."""
+        with translate_os_errors(self.url):
+            self.filesystem.makedirs(f"{self.parent}/{self.NAME}", exist_ok=True)
+            self.filesystem.pipe_file(self._mark, b"")
+
+    def require_mark(self) -> None:
+        """Refuse a folder that is not the one that was marked.
+
+        Raises:
+            ClusterError: It is a folder of this node alone.
+        """
+        if not self.filesystem.exists(self._mark):
+            raise ClusterError(
+                f"{self.url} is not the same folder on all nodes; name one that all see, or a bucket"
+            )
 
     def tmp_path(self) -> Path:
         """Where a worker writes a checkpoint before it is uploaded."""

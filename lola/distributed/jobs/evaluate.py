@@ -3,8 +3,9 @@
 A part, one trajectory from one start state, is committed once, as a temporary folder that is renamed, or
 uploaded with `COMPLETION_FILE` at the end; a committed part is never computed again. A task takes several
 parts and commits them one by one, so that a task that is lost with its node, and tried again by Ray
-elsewhere, goes on after the last. Models are loaded once per task, and on CPUs, where Ray keeps its
-processes, once per process and evaluation. Tasks return nothing and share one copy of their arguments, so
+elsewhere, goes on after the last. Models are loaded once per task, and on CPUs, where processes are kept,
+once per process and evaluation; on GPUs a process, which keeps to the first GPU that it sees, ends with its
+task. Tasks return nothing and share one copy of their arguments, so
 that the object store holds next to nothing.
 
 A part is a function of the configuration and its own trajectory and start alone, whatever task it is in.
@@ -56,7 +57,7 @@ from lola.storage.stages import Stage, atomic_path, read_manifest
 EXAMPLE, MOMENTS = "example.npy", "moments.npy"
 COMPLETION_FILE = "seconds"  # written last: a part that has it is complete
 TURN_S = 60.0  # seconds without a task, once one has run, before it is logged: evaluations take turns
-TASKS_PER_WORKER = 4  # so that workers end at about the same time, and a lost task loses little
+TASKS_PER_WORKER = 4  # so that workers end at about the same time; on GPUs one, since each starts a process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +248,7 @@ def _score(run: EvaluationRun, split: WellSplit, parts: list[_Part]) -> None:
     if missing:
         event_log.notice(missing)
     run_ref = ray.put((run, split, training, climate, parts[0]))
-    task = _evaluate.options(num_gpus=gpus, scheduling_strategy="SPREAD")
+    task = (_evaluate_on_gpu if gpus else _evaluate).options(num_gpus=gpus, scheduling_strategy="SPREAD")
     tasks = {task.remote(run_ref, left[i : i + size]): left[i : i + size] for i in range(0, len(left), size)}
     waiting, total = collections.Counter(part.index for part in left), len({part.index for part in parts})
     request = task_request(gpus)
@@ -297,14 +298,13 @@ def parts_per_task(parts: int, gpus: float, cluster: ClusterResources) -> int:
         gpus: GPUs of a task; a task takes one CPU.
     """
     workers = max(1, int(cluster.gpus / gpus if gpus else cluster.cpus))
-    return 1 if cluster.grows else max(1, parts // (TASKS_PER_WORKER * workers))
+    return 1 if cluster.grows else max(1, -(-parts // ((1 if gpus else TASKS_PER_WORKER) * workers)))
 
 
 _Shared = tuple[EvaluationRun, WellSplit, WellSplit | None, Climate | None, _Part]
 
 
-@ray.remote(num_cpus=1, max_retries=3)
-def _evaluate(shared: _Shared, parts: list[_Part]) -> None:
+def _evaluate_parts(shared: _Shared, parts: list[_Part]) -> None:
     """Score parts, each into a temporary folder that is renamed; the first keeps its states."""
     run, split, training, climate, first = shared
     models = _load(run.autoencoder, run.emulator, run.config)
@@ -331,6 +331,10 @@ def _evaluate(shared: _Shared, parts: list[_Part]) -> None:
                 if result.moments is not None:
                     _write_array(tmp_path / MOMENTS, result.moments)
             (tmp_path / COMPLETION_FILE).write_text(repr(result.seconds))
+
+
+_evaluate = ray.remote(num_cpus=1, max_retries=3)(_evaluate_parts)
+_evaluate_on_gpu = ray.remote(num_cpus=1, max_retries=3, max_calls=1)(_evaluate_parts)
 
 
 def _write_array(path: Path, array: np.ndarray) -> None:

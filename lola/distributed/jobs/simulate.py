@@ -1,5 +1,10 @@
-"""Simulating a dataset: one Ray task per file, which is renamed into place when complete."""
+"""Simulating a dataset: one Ray task per file or, of a large one, per part, of which another makes the file.
 
+Files and parts are renamed into place when complete. Parts that a killed job has finished are not simulated
+again.
+"""
+
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,7 @@ import ray
 from lola.core.config import fingerprint
 from lola.core.errors import DataError
 from lola.core.waiting import Log, describe_progress, progress_reminder
-from lola.data.hdf5 import is_data_file, open_hdf5
+from lola.data.hdf5 import is_data_file
 from lola.data.well.writer import is_own_statistics, write_statistics
 from lola.distributed.cluster.causes import unwrap_errors
 from lola.distributed.cluster.connection import connect
@@ -20,7 +25,15 @@ from lola.distributed.cluster.resources import (
     require_feasible,
 )
 from lola.distributed.cluster.waits import wait_for_any
-from lola.simulate.simulation import SimulationConfig, SimulationJob, simulation_jobs, write_file
+from lola.simulate.simulation import (
+    PARTS,
+    SimulationConfig,
+    SimulationJob,
+    join_parts,
+    made_by,
+    simulation_jobs,
+    write_file,
+)
 from lola.storage.leases import logged_lease
 from lola.storage.remote import AnyPath, find_files, remote_path
 from lola.storage.stages import Location, remove_temporary_paths
@@ -86,33 +99,77 @@ def _simulate_missing(
         require_feasible({"the simulation": SIMULATION_REQUEST}, cluster_resources())
         before()
         log(f"simulating {len(missing)} of {len(wanted)} files into {root}")
-    tasks = {_simulate.remote(job, config, path): path for path, job in missing.items()}
-    rejected = trajectories = 0
-    reminder = progress_reminder(lambda: _describe(len(tasks), len(missing), reminder.elapsed), log)
-    while tasks:
-        done = wait_for_any(ray.wait, tasks, reminder)
-        with unwrap_errors():
-            counts: dict[str, Any] = ray.get(done)
-        del tasks[done]
-        rejected += counts["rejected"]
-        trajectories += counts["trajectories"]
-    if missing:
-        log(f"simulated {trajectories} trajectories, {rejected} draws rejected and redrawn")
+        simulated, rejected = _run_tasks(config, root, missing, log)
+        log(f"simulated {simulated} trajectories, {rejected} draws rejected and redrawn")
     for dataset in sorted({job.dataset for job in wanted.values()}):
+        _remove_parts(root / dataset / PARTS)
         if missing or not (root / dataset / "stats.yaml").exists():
             write_statistics(root / dataset)
     return len(missing)
 
 
-def _describe(left: int, total: int, elapsed: float) -> str:
+def _run_tasks(
+    config: SimulationConfig, root: AnyPath, missing: dict[AnyPath, SimulationJob], log: Log
+) -> tuple[int, int]:
+    """Simulate files; returns the numbers of trajectories and of rejected draws."""
+    tasks: dict[ray.ObjectRef, tuple[AnyPath, int]] = {}  # the file, and the trajectories that a task makes
+    left: dict[AnyPath, int] = {}  # the parts of a file that are not made
+    done = 0
+    for path, job in missing.items():
+        parts = [part for part in job.parts if not _is_made(config, root / part.part_path)]
+        left[path], done = len(parts), done + job.trajectories - sum(part.trajectories for part in parts)
+        for part in parts if len(job.parts) > 1 else ():
+            tasks[_simulate.remote(part, config, root / part.part_path)] = path, part.trajectories
+        if len(job.parts) == 1:
+            tasks[_simulate.remote(job, config, path)] = path, job.trajectories
+        elif not parts:
+            tasks[_join.remote(job, config, path, root)] = path, 0
+    total, rejected = sum(job.trajectories for job in missing.values()), 0
+    reminder = progress_reminder(lambda: _describe(len(tasks), done, total, reminder.elapsed), log)
+    while tasks:
+        finished = wait_for_any(ray.wait, tasks, reminder)
+        with unwrap_errors():
+            counts: dict[str, Any] = ray.get(finished)
+        path, trajectories = tasks.pop(finished)
+        done, left[path] = done + trajectories, left[path] - 1
+        if left[path] == 0 and len(missing[path].parts) > 1:
+            tasks[_join.remote(missing[path], config, path, root)] = path, 0
+        elif left[path] <= 0:
+            rejected += counts["rejected"]
+    return total, rejected
+
+
+def _remove_parts(folder: AnyPath) -> None:
+    """Remove the parts of files, which are written by now."""
+    for part in find_files(folder):
+        part.unlink()
+    if isinstance(folder, Path):
+        with contextlib.suppress(FileNotFoundError):
+            folder.rmdir()
+
+
+def _is_made(config: SimulationConfig, path: AnyPath) -> bool:
+    """Whether a part exists, whole and of this simulation."""
+    try:
+        return path.exists() and made_by(path) == fingerprint(config)
+    except DataError:
+        return False
+
+
+def _describe(tasks: int, done: int, total: int, elapsed: float) -> str:
     """What the simulation waits for if none of its tasks runs, else how far it is."""
-    pending = describe_pending("the simulation", SIMULATION_REQUEST, at_least=left)
-    return pending or f"simulating: {describe_progress(total - left, total, 'files', elapsed)}"
+    pending = describe_pending("the simulation", SIMULATION_REQUEST, at_least=tasks)
+    return pending or f"simulating: {describe_progress(done, total, 'trajectories', elapsed)}"
 
 
 @ray.remote(num_cpus=1, max_retries=3)
 def _simulate(job: SimulationJob, config: SimulationConfig, path: AnyPath) -> dict[str, float]:
     return write_file(job, config, path)
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _join(job: SimulationJob, config: SimulationConfig, path: AnyPath, root: AnyPath) -> dict[str, float]:
+    return join_parts(job, config, path, [root / part.part_path for part in job.parts])
 
 
 def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, SimulationJob]) -> bool:
@@ -122,7 +179,8 @@ def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Simu
         DataError: As `simulate` does; or a folder has files of others, and none of a dataset.
     """
     folders = sorted({root / job.dataset for job in wanted.values()})
-    files = [path for folder in folders for path in find_files(folder) if not path.name.startswith(".")]
+    found = [path for folder in folders for path in find_files(folder)]
+    files = [path for path in found if not path.name.startswith(".") and PARTS not in path.parts]
     origins = {path: _origin(path) for path in files if is_data_file(path.name)}
     others = [path for path in files if path not in origins and not is_own_statistics(path)]
     if others and not origins:
@@ -144,7 +202,6 @@ def _genuine(config: SimulationConfig, root: AnyPath, wanted: dict[AnyPath, Simu
 def _origin(path: AnyPath) -> str | None:
     """The fingerprint of the simulation that made a file; None if another program did."""
     try:
-        with open_hdf5(path) as file:
-            return file.attrs.get("lola_simulation")
+        return made_by(path)
     except DataError as error:
         raise DataError(f"{error}, or delete it if it was simulated here: it is then made again") from error

@@ -2,7 +2,8 @@
 
 A run of Ray Train starts a controller, a worker and helper actors, which import for seconds each; one worker
 needs none of them. It keeps Ray Train's own list of checkpoints, so that what one worker began several go on
-with, and the reverse. Checkpoints are stored, and reports recorded, in a thread while training goes on.
+with, and the reverse. Checkpoints are stored in a thread while training goes on; what is reported then goes
+to the process that waits for the task, which appends it to the stage's record.
 """
 
 import contextlib
@@ -11,25 +12,34 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayError
-from ray.train import Checkpoint
+from ray.exceptions import RayError, RayTaskError
+from ray.train import Checkpoint, PreemptionInfo
 from ray.train.v2._internal.execution.training_report import _TrainingReport
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lola.core.errors import LolaError
-from lola.core.waiting import Reminder
+from lola.core.waiting import POLL_INTERVAL_S, Reminder
 from lola.distributed.cluster.causes import cause_of, failure_reason
-from lola.distributed.cluster.preemption import LostNodes, PreemptionMonitor, node_preemption
+from lola.distributed.cluster.preemption import (
+    CHECK_INTERVAL_S,
+    PreemptionMonitor,
+    draining_nodes,
+    preemption_of,
+)
 from lola.distributed.cluster.resources import describe_pending
-from lola.distributed.cluster.waits import wait_for_any
 from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.distributed.jobs.worker import Session, TrainingRun, is_final, record, work, workers_request
 from lola.storage.event_log import EventLog
 
+OUTSIDE = PlacementGroupSchedulingStrategy(None)  # type: ignore[arg-type]  # of the trial's placement group
 LONGEST_PAUSE_S = 30.0  # before a worker is started again, which waits a second at first
+
+Report = Callable[[dict[str, Any]], None]
 
 
 def train_by_one(run: TrainingRun) -> None:
@@ -39,50 +49,129 @@ def train_by_one(run: TrainingRun) -> None:
         LolaError: The model or the data do not fit, or training failed more often than allowed.
     """
     config, event_log = run.training, EventLog(run.stage.folder)
-    request = workers_request(config)
-    reminder = Reminder(lambda: describe_pending("", request), event_log.waiting)
-    task = (_train_on_gpu if config.gpus else _train).options(
-        num_cpus=config.cpus, num_gpus=config.gpus, scheduling_strategy="SPREAD"
-    )
-    run_ref, lost, failures = ray.put(run), LostNodes(), 0
+    store = CheckpointStore.of(run.stage, config)
+    store.mark()
+    run_ref, failures = ray.put(run), 0
     while True:
-        reminder.restart()
-        trained = task.remote(run_ref)
-        wait_for_any(ray.wait, [trained], reminder, lost.look)
+        attempt = Attempt(run, run_ref)
         try:
-            return ray.get(trained)
+            return attempt.follow()
         except RayError as error:
             own = cause_of(error, LolaError)
             if own is not None and is_final(own):
                 raise own from error
-            failures += not lost.after_notice()
+            failures += isinstance(error, RayTaskError) or not attempt.preempted
             if 0 <= config.max_failures < failures:
                 raise LolaError(f"training {run.stage.name} failed: {failure_reason(error)}") from error
             event_log.notice(f"its worker failed ({failure_reason(error)}); training starts again")
-            time.sleep(min(2.0 ** max(0, failures - 1), LONGEST_PAUSE_S))
+        for line in store.repair():
+            event_log.notice(line)
+        time.sleep(min(2.0 ** max(0, failures - 1), LONGEST_PAUSE_S))
 
 
-def _task(run: TrainingRun) -> None:
-    """Train in this process, on its GPU if it has one."""
+class Attempt:
+    """A task that trains, seen from the process that waits for it.
+
+    Arguments:
+        run_ref: The run in the object store.
+    """
+
+    def __init__(self, run: TrainingRun, run_ref: ray.ObjectRef) -> None:
+        config, self.folder = run.training, run.stage.folder
+        task = (_train_on_gpu if config.gpus else _train).options(
+            num_cpus=config.cpus,
+            num_gpus=config.gpus,
+            num_returns="streaming",
+            scheduling_strategy=OUTSIDE,
+        )
+        self.task: Any = task.remote(run_ref)  # a generator of references
+        self.node: str | None = None  # once it has started
+        self.preempted = False
+        request = workers_request(config)
+        waiting = EventLog(self.folder).waiting
+        self.reminder = Reminder(lambda: describe_pending("", request), waiting)
+
+    def follow(self) -> None:
+        """Record what the task reports until it ends.
+
+        Raises:
+            RayError: It failed.
+        """
+        try:
+            while True:
+                self._look()
+                if not ray.wait([self.task], timeout=CHECK_INTERVAL_S if self.node else POLL_INTERVAL_S)[0]:
+                    continue
+                reported = ray.get(next(self.task))
+                if self.node is None:
+                    self.node = reported["node"]
+                    EventLog(self.folder).waiting("")  # the wait is over
+                else:
+                    record(self.folder, reported)
+        except StopIteration:
+            return
+        except RayError:
+            raise
+        except BaseException:  # it must not go on without the lease of its stage
+            ray.cancel(self.task, force=True)
+            raise
+
+    def _look(self) -> None:
+        """Say what the task waits for, and see whether its node has had notice."""
+        with contextlib.suppress(Exception):  # what cannot be read or said must not end the training
+            if self.node is None:
+                self.reminder.poll()
+            else:
+                self.preempted = self.preempted or self.node in draining_nodes()
+
+
+def _train_task(run: TrainingRun) -> Iterator[dict[str, Any]]:
+    """Train in this process, on its GPU if it has one; yields the node, and then what is reported."""
+    node = ray.get_runtime_context().get_node_id()
+    yield {"node": node}
+    CheckpointStore.of(run.stage, run.training).require_mark()
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    EventLog(run.stage.folder).waiting("")  # the wait is over
-    train_here(run, device, PreemptionMonitor(device, node_preemption))
+    monitor = PreemptionMonitor(device, lambda: _notice(node))
+    reports: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(train_here, run, device, monitor, reports.put)
+        training.add_done_callback(lambda _: reports.put(None))
+        while (reported := reports.get()) is not None:
+            yield reported
+        training.result()
 
 
-_train = ray.remote(max_retries=0)(_task)
-_train_on_gpu = ray.remote(max_retries=0, max_calls=1)(_task)  # a process keeps memory of its GPU
+def _notice(node: str) -> PreemptionInfo | None:
+    with contextlib.suppress(Exception):  # Ray's services may be out of reach for a moment
+        return preemption_of(node)
+    return None
+
+
+_train = ray.remote(max_retries=0)(_train_task)
+# A process keeps to the first GPU that it sees, and keeps memory of it
+_train_on_gpu = ray.remote(max_retries=0, max_calls=1)(_train_task)
 
 
 def train_here(
     run: TrainingRun,
     device: torch.device | str = "cpu",
     checkpoint_requested: Callable[[], bool] = lambda: False,
+    report: Report | None = None,
 ) -> None:
-    """Train in this process, which may have trained others before."""
-    with _threads(run.training.cpus), Reports(run) as reports:
-        work(run, Session(0, 1, torch.device(device), reports.last, checkpoint_requested, reports))
-    if run.training.compile:
-        torch.compiler.reset()
+    """Train in this thread of a process that may have trained others before.
+
+    Arguments:
+        report: Takes what is reported, once its checkpoint is stored; else it is recorded.
+    """
+    with contextlib.suppress(OSError):  # the most memory that the process had so far, which reports state
+        Path("/proc/self/clear_refs").write_text("5")
+    report = report or (lambda reported: record(run.stage.folder, reported))
+    try:
+        with _threads(run.training.cpus), Reports(run, report) as reports:
+            work(run, Session(0, 1, torch.device(device), reports.last, checkpoint_requested, reports))
+    finally:
+        if run.training.compile:
+            torch.compiler.reset()
 
 
 class Reports:
@@ -91,9 +180,9 @@ class Reports:
     As a context manager it waits at the end for what is reported to be stored.
     """
 
-    def __init__(self, run: TrainingRun) -> None:
+    def __init__(self, run: TrainingRun, report: Report) -> None:
         self.store = CheckpointStore.of(run.stage, run.training)
-        self.folder = run.stage.folder
+        self.report = report
         self.manager = self.store.manager(run.training.keep)
         self.executor = ThreadPoolExecutor(1)
         self.stored: Future[None] | None = None
@@ -105,7 +194,7 @@ class Reports:
         return None if result is None else result.checkpoint
 
     def __call__(self, reported: dict[str, Any], folder: Path | None, name: str, wait: bool) -> None:
-        """Store a checkpoint and record what is reported with it, once the one before is stored."""
+        """Store a checkpoint and pass on what is reported with it, once the one before is stored."""
         self.wait()
         assert folder is not None
         self.stored = self.executor.submit(self._store, reported, folder, name)
@@ -120,10 +209,9 @@ class Reports:
     def _store(self, reported: dict[str, Any], folder: Path, name: str) -> None:
         stored = self.store.persist(self.manager._storage_context, Checkpoint.from_directory(folder), name)
         shutil.rmtree(folder)
-        self.manager.register_checkpoint(
-            _TrainingReport(metrics=reported, checkpoint=stored, validation=False)
-        )
-        record(self.folder, reported)
+        self.report(reported)  # first: what a checkpoint is listed with is not reported again
+        listed = _TrainingReport(metrics=reported, checkpoint=stored, validation=False)
+        self.manager.register_checkpoint(listed)
 
     def __enter__(self) -> "Reports":
         return self

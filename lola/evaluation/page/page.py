@@ -14,7 +14,7 @@ from lola.data.systems import System
 from lola.evaluation.page.charts import Chart, charts_json, script_json
 from lola.evaluation.page.figures import save_figure
 from lola.evaluation.page.film_player import Film, pack
-from lola.evaluation.page.stills import ASSETS, save_still
+from lola.evaluation.page.stills import ASSETS, Stills
 from lola.evaluation.tables.formats import latex, markdown, plain_latex, plain_markdown
 from lola.evaluation.tables.lead_times import SPECTRUM, Layout, heading, layout, name_metric
 from lola.models.kinds import kind_colours
@@ -84,7 +84,17 @@ def write_page(folder: Path, page: Page) -> Path:
     Raises:
         StorageError: The folder cannot be written.
     """
-    parts = [_part(folder, section) for section in page.sections]
+    charts = {each.name: each.chart for each in page.sections if each.figure is None and each.chart}
+    with Stills(charts) as stills:  # which are drawn while the figures are
+        figures = {
+            each.name: [save_figure(each.figure, folder / f"{each.name}.{end}") for end in ("png", "svg")]
+            for each in page.sections
+            if each.figure is not None
+        }
+        parts = [
+            _part(folder, each, figures.get(each.name) or stills.save(each.name, folder))
+            for each in page.sections
+        ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -108,15 +118,8 @@ def write_page(folder: Path, page: Page) -> Path:
     return _write_text(folder / "report.html", html)
 
 
-def _part(folder: Path, section: Section) -> dict[str, Any]:
-    """What the template shows of a section, whose files are written."""
-    pictures: list[Path] = []
-    if section.figure is not None:
-        pictures = [
-            save_figure(section.figure, folder / f"{section.name}.{suffix}") for suffix in ("png", "svg")
-        ]
-    elif section.chart is not None:
-        pictures = save_still(section.chart, folder / section.name)
+def _part(folder: Path, section: Section, pictures: Sequence[Path]) -> dict[str, Any]:
+    """What the template shows of a section, whose pictures are written."""
     files = [picture.name for picture in pictures]
     image = ""
     if pictures and not section.is_interactive:

@@ -3,26 +3,31 @@
 A still shows the initial value of every choice, except for the keys that its panels differ in.
 """
 
+import contextlib
 import functools
 import importlib.resources
+import json
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import vl_convert
 
 from lola.evaluation.page.charts import Axis, Chart, Series, rounded
 from lola.models.kinds import kind_colours
 from lola.storage.stages import atomic_path
 
+CHILD = Path(__file__).with_name("still_child.py")
 ASSETS = importlib.resources.files("lola.evaluation.page") / "assets"
+PROCESSES = 2  # that draw charts at once
 MOST_COLUMNS = 6
 FEW = 5
 """Curves of at most so many points have markers, and axes of at most so many values a tick at each."""
-PNG_SCALE = 2
-"""Pixels of the PNG file for a unit of length of the SVG file."""
 CONFIG: dict[str, Any] = {
     "background": "white",
     "font": "DejaVu Sans, Verdana, sans-serif",
@@ -42,19 +47,62 @@ CONFIG: dict[str, Any] = {
 WHISKER: dict[str, Any] = {"type": "rule", "strokeDash": [1, 0], "strokeWidth": 1.5}
 
 
-def save_still(chart: Chart, path: Path) -> list[Path]:
-    """Write a chart as an SVG and a PNG file at a path without suffix; none if no curve can be drawn."""
-    spec = vega_lite(chart)
-    if not spec["vconcat"]:
-        return []
-    svg = vl_convert.vegalite_to_svg(spec)
-    files = {"svg": svg.encode(), "png": vl_convert.svg_to_png(svg, scale=PNG_SCALE)}
-    written = []
-    for suffix, data in files.items():
-        written.append(path.with_name(f"{path.name}.{suffix}"))
-        with atomic_path(written[-1], durable=False) as tmp_path:
-            tmp_path.write_bytes(data)
-    return written
+class Stills:
+    """Charts that other processes draw meanwhile, as an SVG and a PNG file each.
+
+    As a context manager it ends those processes.
+
+    Arguments:
+        charts: The charts by the names of their files.
+    """
+
+    def __init__(self, charts: Mapping[str, Chart]) -> None:
+        found = {name: vega_lite(chart) for name, chart in charts.items()}
+        self.drawn = {name: each for name, each in found.items() if each["vconcat"]}
+        self.folder = tempfile.TemporaryDirectory()
+        names = [*self.drawn]
+        shares = [share for share in (names[i::PROCESSES] for i in range(PROCESSES)) if share]
+        self.processes = [self._start(share) for share in shares]
+
+    def _start(self, names: Sequence[str]) -> subprocess.Popen:
+        """Start to draw some of the charts."""
+        with Path(self.folder.name, f"{names[0]}.txt").open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-P", str(CHILD)], stdin=subprocess.PIPE, stderr=errors
+            )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # `save` says why it ended
+            pipe.write(json.dumps([self.folder.name, {name: self.drawn[name] for name in names}]).encode())
+        return process
+
+    def save(self, name: str, folder: Path) -> list[Path]:
+        """Write the files of a chart, once all are drawn; none if it has no curve that can be drawn.
+
+        Raises:
+            RuntimeError: A process failed.
+        """
+        if name not in self.drawn:
+            return []
+        if any([process.wait() for process in self.processes]):
+            errors = "".join(
+                path.read_text("utf-8", "replace") for path in Path(self.folder.name).glob("*.txt")
+            )
+            raise RuntimeError(f"charts cannot be drawn: {errors}")
+        written = []
+        for suffix in ("svg", "png"):
+            written.append(folder / f"{name}.{suffix}")
+            with atomic_path(written[-1], durable=False) as tmp_path:
+                shutil.copyfile(Path(self.folder.name, f"{name}.{suffix}"), tmp_path)
+        return written
+
+    def __enter__(self) -> "Stills":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.folder.cleanup()
 
 
 def vega_lite(chart: Chart) -> dict[str, Any]:

@@ -7,6 +7,7 @@ range, and mean spectra: their size does not grow with the number of evaluated r
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import pyarrow as pa
 from lola.data.systems import System
 from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import Curve, curves_of
-from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate_cells, name_range, sort_methods
+from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate_rows, name_range, sort_methods
 from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
 from lola.evaluation.tables.mean_spectra import mean_spectra
 from lola.evaluation.tables.paper import TABLES, paper_ranges, printed_table, printed_values
@@ -63,7 +64,7 @@ class Aggregates:
         Arguments:
             with_curves: Whether there are curves, which take the most time.
         """
-        estimates: list[pd.DataFrame] = []
+        estimates: list[dict[str, Any]] = []
         curves: list[Curve] = []
         errors, spectra, reliability, valid = [], [], [], []
         for pair in tables:
@@ -71,8 +72,8 @@ class Aggregates:
             for target in TARGETS:
                 for metric in metric_names(cells.metrics(target)):
                     found = cells.of(metric, target)
-                    rows = estimate_cells(found, metric, _ranges(system, metric))
-                    estimates.append(rows.assign(target=target))
+                    rows = estimate_rows(found, metric, _ranges(system, metric))
+                    estimates += [row | {"target": target} for row in rows]
                     if with_curves and charted([metric]):
                         curves += curves_of(found, metric, target)
             for metric in PAIRED:
@@ -83,7 +84,7 @@ class Aggregates:
             del pair, cells  # before the next are read
         return cls(
             system,
-            sort_methods(_joined(estimates, [*COLUMNS, "target"])),
+            sort_methods(pd.DataFrame(estimates, columns=[*COLUMNS, "target"])),
             sorted(curves, key=lambda curve: tuple(curve.method.values())),
             _joined(errors, ERRORS).sort_values(METHOD, kind="stable"),
             sort_methods(_joined(spectra, SPECTRA)),

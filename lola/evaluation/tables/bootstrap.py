@@ -28,7 +28,7 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from lola.core.keys import numpy_generator
 
@@ -103,4 +103,4 @@ def _mean(by_seed: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
 def stretch(count: int) -> float:
     """How much the part of resampled estimates that is due to so many seeds is stretched."""
     quantile = LEVELS[1]
-    return float(t.ppf(quantile, count - 1) / norm.ppf(quantile) * np.sqrt(count / (count - 1)))
+    return float(stdtrit(count - 1, quantile) / ndtri(quantile) * np.sqrt(count / (count - 1)))

@@ -20,7 +20,8 @@ out: the method's estimate over R is then infinite.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,13 +92,19 @@ def estimate_cells(
     cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = DRAWS
 ) -> pd.DataFrame:
     """The `lead_time_table` of cells of one metric."""
-    rows = []
+    rows = [*estimate_rows(cells, metric, ranges, draws)]
+    return sort_methods(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
+
+
+def estimate_rows(
+    cells: Sequence[Cells], metric: str, ranges: Sequence[Range], draws: int = DRAWS
+) -> Iterator[dict[str, Any]]:
+    """The rows of the `lead_time_table` of cells of one metric, as the cells are ordered."""
     for part, bounds in itertools.product(cells, ranges):
         values = values_within(part, bounds)
         if values.size:
             key = dict(zip(METHOD, part.method, strict=True)) | {"metric": metric}
-            rows.append(key | {"range": name_range(bounds)} | _estimate(values, metric, draws))
-    return sort_methods(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=COLUMNS)
+            yield key | {"range": name_range(bounds)} | _estimate(values, metric, draws)
 
 
 def values_within(cells: Cells, bounds: Range) -> np.ndarray:
@@ -253,7 +260,7 @@ def layout(table: pd.DataFrame) -> Layout:
     return Layout(columns, rows)
 
 
-def name_method(row: pd.Series, keys: Sequence[str] = ()) -> str:
+def name_method(row: Mapping | pd.Series, keys: Sequence[str] = ()) -> str:
     """A method's name for people, with the keys in which it differs from others of its model."""
     emulator = row["model"] in kind_titles()
     where = " in pixel space" if emulator and row["space"] == "pixel" else ""

@@ -11,7 +11,7 @@ from lola.simulate.simulation import simulation_jobs
 from lola.simulate.simulators import Simulation
 
 TRAINING_S = 20.0
-"""A Ray Train run from its start to its first step, and from its last step to its end."""
+"""A training from its start to its first step, and from its last step to its end."""
 
 ENCODING_S = 8.0
 """Encoders that start, and the commit of a latent cache."""
@@ -30,10 +30,10 @@ def simulation_seconds(simulation: Simulation | None, capacity: Mapping[str, flo
     """Seconds that simulating an ensemble takes on the CPUs of a cluster; none without a simulation."""
     if simulation is None:
         return 0.0
-    files = [job for job in simulation_jobs(simulation) if job.trajectories]
-    if not files:
+    parts = [part for job in simulation_jobs(simulation) for part in job.parts]
+    if not parts:
         return 0.0
-    at_once = min(len(files), max(1, int(capacity["cpu"])))
-    most = max(job.trajectories for job in files)
-    whole = sum(job.trajectories for job in files)
+    at_once = min(len(parts), max(1, int(capacity["cpu"])))
+    most = max(part.trajectories for part in parts)
+    whole = sum(part.trajectories for part in parts)
     return max(math.ceil(whole / at_once), most) * simulation.seconds_per_trajectory()

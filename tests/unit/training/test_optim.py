@@ -86,19 +86,22 @@ def test_adam_takes_one_kernel_a_step_on_gpus_alone(name):
 
 
 def test_fast_products_end_with_their_context():
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
+    matmul, einsum = torch.backends.cuda.matmul, torch.backends.opt_einsum
+    before = matmul.allow_tf32, einsum.strategy
+    psgd, soap = (OptimizerConfig(name=name) for name in ("psgd", "soap"))
 
-    @fast_products(True)
+    @fast_products(psgd, "bfloat16")
     def fail():
-        assert matmul.allow_tf32
+        assert (matmul.allow_tf32, einsum.strategy) == (True, "greedy")
         raise RuntimeError("of a step")
 
     with pytest.raises(RuntimeError, match="of a step"):
         fail()
-    assert matmul.allow_tf32 == before
-    with fast_products(False):
-        assert matmul.allow_tf32 == before
+    assert (matmul.allow_tf32, einsum.strategy) == before
+    with fast_products(psgd, "float32"):
+        assert (matmul.allow_tf32, einsum.strategy) == (before[0], "greedy")
+    with fast_products(soap, "bfloat16"):
+        assert (matmul.allow_tf32, einsum.strategy) == before
 
 
 @pytest.mark.filterwarnings("ignore")

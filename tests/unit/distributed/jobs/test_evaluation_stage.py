@@ -45,10 +45,10 @@ def rows(step):
     ("available", "gpus", "size"),
     [
         (ClusterResources((Node(2),)), 0, 8),
-        (ClusterResources((Node(192, 4),)), 1, 4),
-        (ClusterResources((Node(192, 4),)), 0.5, 2),
+        (ClusterResources((Node(192, 4),)), 1, 16),
+        (ClusterResources((Node(192, 4),)), 0.5, 8),
         (ClusterResources((Node(1000),)), 0, 1),
-        (ClusterResources(), 1, 16),
+        (ClusterResources(), 1, 64),
         (ClusterResources((Node(2),), grows=True), 0, 1),  # nodes that come later find tasks to do
         (ClusterResources(grows=True), 1, 1),
     ],

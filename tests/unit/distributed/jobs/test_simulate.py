@@ -3,6 +3,8 @@
 import functools
 from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 
 from lola.core.errors import DataError, LolaError
@@ -60,7 +62,7 @@ def test_a_missing_solver_is_an_error_before_anything_starts(tmp_path, monkeypat
 
 
 def test_sixty_files_are_a_line_every_15_seconds(tmp_path, monkeypatch):
-    """A file ends every second."""
+    """A file of one trajectory ends every second."""
     now, lines = [0.0], []
 
     def wait(tasks, num_returns, timeout):
@@ -78,5 +80,79 @@ def test_sixty_files_are_a_line_every_15_seconds(tmp_path, monkeypatch):
     many = SMALL.replace(gammas=tuple(1.1 + 0.01 * i for i in range(10)))
     assert simulate(many, tmp_path, lines.append) == 60
     assert lines[1:-1] == [
-        f"simulating: {done} of 60 files, about {60 - done} s left" for done in (15, 30, 45)
+        f"simulating: {done} of 60 trajectories, about {60 - done} s left" for done in (15, 30, 45)
     ]
+
+
+class Inline:
+    """Stands for a remote function: runs where it is called, and says of what."""
+
+    def __init__(self, function, calls):
+        self.function, self.calls = function, calls
+
+    def remote(self, job, *arguments):
+        self.calls.append((self.function.__name__, job.split, job.first, job.trajectories))
+        return Done(self.function(job, *arguments))
+
+
+class Done(SimpleNamespace):
+    """A task that has ended."""
+
+    def __init__(self, counts):
+        super().__init__(counts=counts)
+
+    __hash__ = object.__hash__
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Simulations run in this process; returns the calls of tasks."""
+    calls = []
+    fake = SimpleNamespace(wait=lambda tasks, **_: (tasks[:1], tasks[1:]), get=lambda task: task.counts)
+    for name in ("_simulate", "_join"):
+        monkeypatch.setattr(simulation, name, Inline(getattr(simulation, name)._function, calls))
+    monkeypatch.setattr(simulation, "ray", fake)
+    monkeypatch.setattr(simulation, "describe_pending", lambda title, request, at_least: "")
+    for name in ("connect", "require_feasible", "cluster_resources"):
+        monkeypatch.setattr(simulation, name, lambda *_: None)
+    return calls
+
+
+def contents(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if hasattr(item, "dtype") else None)
+        return found, file.attrs["rejected_draws"], [*file.attrs]
+
+
+def test_a_large_file_is_made_of_parts_and_the_same(tmp_path, here):
+    config = SMALL.replace(train=35, boundaries=("open",))
+    lines = []
+    assert simulate(config, tmp_path / "parts", lines.append) == 3
+    assert [call for call in here if call[1] == "train"] == [
+        *(("_simulate", "train", first, count) for first, count in ((0, 16), (16, 16), (32, 3))),
+        ("_join", "train", 0, 35),
+    ]
+    assert any(line.startswith("simulated 37 trajectories, ") for line in lines)
+    assert not [*tmp_path.rglob(".parts")]
+    for job in simulation_jobs(config):
+        write_file(job, config, tmp_path / "whole" / job.path)
+        parts, whole = (contents(tmp_path / name / job.path) for name in ("parts", "whole"))
+        assert parts[0].keys() == whole[0].keys()
+        assert all(np.array_equal(parts[0][name], array) for name, array in whole[0].items())
+        assert parts[1:] == whole[1:]
+
+
+def test_finished_parts_are_not_simulated_again(tmp_path, here):
+    config = SMALL.replace(train=35, boundaries=("open",))
+    *_, job = simulation_jobs(config)
+    first, second, third = job.parts
+    write_file(first, config, tmp_path / first.part_path)
+    write_file(second, config.replace(seed=1), tmp_path / second.part_path)  # of another simulation
+    write_file(third, config, tmp_path / third.part_path)
+    path = tmp_path / third.part_path
+    path.write_bytes(path.read_bytes()[:-100])
+    assert simulate(config, tmp_path, lambda line: None) == 3
+    assert [call[2:] for call in here if call[1] == "train"] == [(16, 16), (32, 3), (0, 35)]
+    with h5py.File(tmp_path / job.path) as file:
+        assert len(file["t0_fields/density"]) == 35

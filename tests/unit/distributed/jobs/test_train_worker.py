@@ -13,7 +13,7 @@ from ray.train.v2._internal.execution.training_report import _TrainingReport
 from stages import small_sweep
 from upath import UPath
 
-from lola.core.errors import CorruptError, DataError, LolaError
+from lola.core.errors import ClusterError, CorruptError, DataError, LolaError
 from lola.distributed.cluster import preemption
 from lola.distributed.jobs import train, worker
 from lola.distributed.jobs.checkpoints import CheckpointStore
@@ -123,23 +123,18 @@ def test_checkpoints_on_an_object_store_are_not_looked_through(memory_root):
 
 
 def test_a_notice_of_the_own_node_asks_for_a_checkpoint(monkeypatch):
-    monkeypatch.setattr(preemption, "_draining_nodes", lambda: {"other": 5, "mine": 0})
-    context = SimpleNamespace(get_node_id=lambda: "mine")
-    monkeypatch.setattr(preemption.ray, "get_runtime_context", lambda: context)
-    info = preemption.node_preemption()
+    monkeypatch.setattr(preemption, "draining_nodes", lambda: {"other": 5, "mine": 0})
+    info = preemption.preemption_of("mine")
     assert info == PreemptionInfo(deadline_ms=None, preempted_node_to_ranks={"mine": [0]})
-    assert preemption.PreemptionMonitor(torch.device("cpu"), preemption.node_preemption)()
-    context.get_node_id = lambda: "third"
-    assert preemption.node_preemption() is None
+    assert preemption.PreemptionMonitor(torch.device("cpu"), lambda: preemption.preemption_of("mine"))()
+    assert preemption.preemption_of("third") is None
 
 
-def test_a_node_that_went_after_a_notice_excuses_one_failure(monkeypatch):
-    nodes, lost = [{"NodeID": "a", "Alive": True}, {"NodeID": "b", "Alive": True}], preemption.LostNodes()
-    monkeypatch.setattr(preemption, "_draining_nodes", lambda: {"a": 0})
-    monkeypatch.setattr(preemption.ray, "nodes", lambda: nodes)
-    lost.look()
-    assert not lost.after_notice()
-    nodes[1]["Alive"] = False  # without a notice
-    assert not lost.after_notice()
-    nodes[0]["Alive"] = False
-    assert [lost.after_notice(), lost.after_notice()] == [True, False]
+def test_a_folder_that_is_not_shared_is_refused(tmp_path):
+    here, elsewhere = (CheckpointStore(str(tmp_path / name)) for name in ("here", "elsewhere"))
+    here.mark()
+    here.require_mark()
+    with pytest.raises(ClusterError, match=r"elsewhere is not the same folder on all nodes"):
+        elsewhere.require_mark()
+    here.remove()
+    assert not (tmp_path / "here" / "checkpoints").exists()

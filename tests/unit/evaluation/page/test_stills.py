@@ -7,7 +7,7 @@ import pytest
 from pages import aggregates
 
 from lola.evaluation.page.charts import Axis, Chart, Choice, Series
-from lola.evaluation.page.stills import palette, save_still, vega_lite
+from lola.evaluation.page.stills import Stills, palette, vega_lite
 from lola.evaluation.page.sweep_charts import lead_time_chart, spectrum_chart, steps_chart
 from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import lead_time_table
@@ -106,6 +106,17 @@ def test_choices_without_panels_keep_their_initial_value():
 
 def test_columns_are_limited():
     assert len(panels(chart(*[[1.0, 2.0]] * 20, columns="kind"))) == 6
+
+
+def save_still(shown, path):
+    with Stills({path.name: shown}) as stills:
+        return stills.save(path.name, path.parent)
+
+
+def test_a_chart_that_cannot_be_drawn_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr("lola.evaluation.page.stills.vega_lite", lambda chart: {"vconcat": "none"})
+    with pytest.raises(RuntimeError, match=r"charts cannot be drawn: Traceback[\s\S]*vegalite_to_svg"):
+        save_still(chart([1.0, 2.0]), tmp_path / "bad")
 
 
 def test_saving_leaves_two_pictures_in_the_pages_colours(tmp_path, scores):
