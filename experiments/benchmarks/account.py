@@ -40,6 +40,7 @@ OVERHEAD = (
         "Ray's own processes",
     ),
     (r"\bmlflow\b|resource_tracker", "MLflow"),
+    (r"still_child", "report"),
     (r"timing_process", "timing steps before trainings"),
 )
 """What a process is, by the first pattern that its title has; the command itself is the driver."""

@@ -157,8 +157,8 @@ def _is_made(config: SimulationConfig, path: AnyPath) -> bool:
 
 
 def _describe(tasks: int, done: int, total: int, elapsed: float) -> str:
-    """What the simulation waits for if none of its tasks runs, else how far it is."""
-    pending = describe_pending("the simulation", SIMULATION_REQUEST, at_least=tasks)
+    """What the simulation waits for if none of its tasks has run, else how far it is."""
+    pending = "" if done else describe_pending("the simulation", SIMULATION_REQUEST, at_least=tasks)
     return pending or f"simulating: {describe_progress(done, total, 'trajectories', elapsed)}"
 
 
