@@ -38,7 +38,7 @@ from lola.storage.remote import (
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 FILE_NAME = "events.jsonl"
-NOT_SYNCED = ("metrics", "curve", "waiting")
+NOT_SYNCED = ("metrics", "curve", "progress", "waiting")
 """A power cut may lose these: waiting for the disk each time would slow training."""
 UPLOAD_INTERVAL_S = 20.0
 FETCH_INTERVAL_S = 60.0
@@ -50,6 +50,7 @@ EVENT_FIELDS: dict[str, dict[str, type]] = {
     "describe": {"name": str, "tags": dict, "parameters": dict},
     "metrics": {"step": int, "values": dict},
     "curve": {"name": str, "points": list},
+    "progress": {"step": int},
     "notice": {"text": str},
     "waiting": {"text": str},
     "note": {"text": str},
@@ -102,6 +103,10 @@ class EventLog:
         finite = [(step, value if math.isfinite(value) else None) for step, value in points]
         self._append("curve", name=name, points=finite)
 
+    def progress(self, step: int) -> None:
+        """Record how far the stage is, between its metrics."""
+        self._append("progress", step=step)
+
     def note(self, text: str) -> None:
         """Record the run's description, in Markdown; the last one counts."""
         self._append("note", text=text)
@@ -119,7 +124,7 @@ class EventLog:
         self._append("notice", text=text)
 
     def waiting(self, text: str) -> None:
-        """Record what the stage waits for, which holds until its next metrics or status."""
+        """Record what the stage waits for, which holds until its next metrics, progress or status."""
         self._append("waiting", text=text)
 
     def artifact(self, path: AnyPath) -> None:

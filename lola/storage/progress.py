@@ -47,7 +47,7 @@ class StageProgress:
 
     def read(self, event: Mapping[str, Any]) -> None:
         at = event["time"] / 1000
-        if event["kind"] in ("status", "metrics", "waiting"):
+        if event["kind"] in ("status", "metrics", "progress", "waiting"):
             self.waiting = event.get("text", "")
         if event["kind"] == "status":
             self.status = event["status"]
@@ -56,11 +56,11 @@ class StageProgress:
                 self.rated = None if self.resumed or self.done else (0, at)
             elif self.status == "FINISHED":
                 self.done = self.total
-        elif event["kind"] == "metrics":
+        elif event["kind"] in ("metrics", "progress"):
             self.status = self.status or "RUNNING"
             self.done, self.reported = max(self.done, event["step"]), at
             self.rated = self.rated or (self.done, at)
-            self.values |= event["values"]
+            self.values |= event.get("values", {})
 
     @property
     def seconds(self) -> float | None:
@@ -198,7 +198,7 @@ class Progress:
         line = self._lines[folder]
         for _, event in events:
             line.progress.read(event)
-            if event["kind"] in ("status", "metrics"):
+            if event["kind"] in ("status", "metrics", "progress"):
                 line.event_at = self.clock()
             if event["kind"] == "waiting":
                 line.waiting_at = self.clock()

@@ -72,6 +72,7 @@ def train(
     log: Callable[[str], None] = lambda line: None,
     curve: Callable[[Curve], None] = lambda points: None,
     checkpoint_requested: Callable[[], bool] | None = None,
+    progress: Callable[[int], None] = lambda step: None,
     wrap: Wrap | None = None,
     resume: Path | None = None,
     device: torch.device | str = "cpu",
@@ -91,6 +92,7 @@ def train(
             the last, if these are more than one.
         checkpoint_requested: Called by every rank after each step without a report; True asks for a
             report at once.
+        progress: Called by every rank after each step without a report, with its number.
         wrap: Makes the module distributed; its forward pass must be called for every loss.
         resume: The folder of a checkpoint.
 
@@ -138,7 +140,9 @@ def train(
                 curve(meter.curve)
             report(position.step, metrics, save)
             meter.restart()
-        elif checkpoint_requested is not None and checkpoint_requested():
+            continue
+        progress(position.step)
+        if checkpoint_requested is not None and checkpoint_requested():
             report(position.step, {}, save)
     return position
 

@@ -23,7 +23,7 @@ from ray.train.v2._internal.execution.training_report import _TrainingReport
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from lola.core.errors import LolaError
-from lola.core.waiting import POLL_INTERVAL_S, Reminder
+from lola.core.waiting import POLL_INTERVAL_S, PROGRESS_INTERVAL_S, Reminder
 from lola.distributed.cluster.causes import cause_of, failure_reason
 from lola.distributed.cluster.preemption import (
     CHECK_INTERVAL_S,
@@ -168,10 +168,32 @@ def train_here(
     report = report or (lambda reported: record(run.stage.folder, reported))
     try:
         with _threads(run.training.cpus), Reports(run, report) as reports:
-            work(run, Session(0, 1, torch.device(device), reports.last, checkpoint_requested, reports))
+            session = Session(
+                rank=0,
+                world=1,
+                device=torch.device(device),
+                last=reports.last,
+                checkpoint_requested=checkpoint_requested,
+                report=reports,
+                progress=_at_intervals(lambda step: report({"step": step})),
+            )
+            work(run, session)
     finally:
         if run.training.compile:
             torch.compiler.reset()
+
+
+def _at_intervals(report: Callable[[int], None]) -> Callable[[int], None]:
+    """Reports a step if none was for some seconds: the first reports with metrics may come after minutes."""
+    reported_at = time.monotonic()
+
+    def progress(step: int) -> None:
+        nonlocal reported_at
+        if time.monotonic() - reported_at >= PROGRESS_INTERVAL_S / 2:
+            reported_at = time.monotonic()
+            report(step)
+
+    return progress
 
 
 class Reports:

@@ -72,6 +72,7 @@ class Session:
         report: Takes what a worker reports, the folder and the name of a checkpoint, which the first worker
             alone has, and whether training waits until that is stored; removes the folder.
         wrap: Makes a module one of several that exchange gradients.
+        progress: Takes the number of every step that is not reported.
     """
 
     rank: int
@@ -81,6 +82,7 @@ class Session:
     checkpoint_requested: Callable[[], bool]
     report: Callable[[dict[str, Any], Path | None, str, bool], None]
     wrap: Wrap | None = None
+    progress: Callable[[int], None] = lambda step: None
 
 
 def work(run: TrainingRun, session: Session) -> None:
@@ -127,6 +129,7 @@ def work(run: TrainingRun, session: Session) -> None:
             log=notices.append,
             curve=points.extend,
             checkpoint_requested=session.checkpoint_requested,
+            progress=session.progress,
             wrap=session.wrap,
             resume=Path(resumed) if resumed else None,
             device=session.device,
@@ -164,6 +167,8 @@ def record(folder: AnyPath, reported: dict[str, Any]) -> None:
     values = {name: value for name, value in reported.items() if "/" in name}
     if values:
         event_log.metrics(reported["step"], values)
+    else:
+        event_log.progress(reported["step"])
 
 
 def is_final(error: BaseException) -> bool:

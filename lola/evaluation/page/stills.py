@@ -83,10 +83,9 @@ class Stills:
         """
         if name not in self.drawn:
             return []
-        if any([process.wait() for process in self.processes]):
-            errors = "".join(
-                path.read_text("utf-8", "replace") for path in Path(self.folder.name).glob("*.txt")
-            )
+        if {process.wait() for process in self.processes} != {0}:
+            texts = sorted(Path(self.folder.name).glob("*.txt"))
+            errors = "".join(path.read_text("utf-8", "replace") for path in texts)
             raise RuntimeError(f"charts cannot be drawn: {errors}")
         written = []
         for suffix in ("svg", "png"):

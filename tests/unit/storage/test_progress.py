@@ -169,6 +169,22 @@ def test_a_training_that_reports_rarely_is_not_silent(tmp_path, monkeypatch):
     ]
 
 
+def test_steps_between_reports_are_shown(tmp_path, monkeypatch):
+    sweep = Sweep(tmp_path, monkeypatch, diffusion=100)
+
+    def train(now, logs):
+        if now == 0:
+            logs["diffusion"].status("RUNNING")
+        elif now % 10 == 0:
+            logs["diffusion"].progress(int(now))
+
+    assert sweep.run(40, train) == [
+        "diffusion  running",
+        "diffusion  10/100  about 1 min 24 s left",
+        "diffusion  30/100  about 1 min 8 s left",
+    ]
+
+
 def test_a_resumed_stage_is_not_thought_faster_than_it_is(tmp_path, monkeypatch):
     EventLog(tmp_path / "diffusion").metrics(500, {"train/loss": 1.0})
     sweep = Sweep(tmp_path, monkeypatch, diffusion=1000)
