@@ -11,7 +11,7 @@ SHELL := /bin/bash
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-demo: $(VENV)/.demo ## simulate a small Euler ensemble and run the compression sweep on it, in about a quarter of an hour
+demo: $(VENV)/.demo ## simulate a small Euler ensemble and run the compression sweep on it, in about 11 minutes
 	$(BIN)/python experiments/sweep_compression.py
 
 smoke: $(VENV)/.demo ## the same in miniature, in 2 to 4 minutes

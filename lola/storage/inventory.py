@@ -21,7 +21,7 @@ UNLISTED = {
     "reports": r"[^./][^/]*",
 }
 """What finished stages of a kind hold in addition to the files that their manifests list."""
-DATASET = re.compile(r"[^/]+/(stats\.yaml|data/[^/]+/[^./][^/]*\.(hdf5|h5))|\.lease")
+DATASET = re.compile(r"[^/]+/(stats\.yaml|\.parts/[^/]+\.hdf5|data/[^/]+/[^./][^/]*\.(hdf5|h5))|\.lease")
 SIMULATION = re.compile(r"(?:(.+)/)?[^/]+/data/[^/]+/[^./][^/]*\.(?:hdf5|h5)")
 WELL = re.compile(r"well(-\w+)?")
 TRACKING = "mlflow"

@@ -93,12 +93,17 @@ def processor(cores: int) -> Hardware:
     return Hardware(**rates, bandwidth=bandwidth, memory=memory)
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> contextlib.AbstractContextManager[None]:
     """A context in which torch computes on one thread of this process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    return threads(1)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """A context in which torch computes on so many threads of this process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -67,7 +67,7 @@ TINY_SIMULATIONS: dict[str, Simulation] = {
 def mini(
     system: str = "euler", well: str = "well", storage: str | None = None, **files: tuple[str, ...]
 ) -> SweepConfig:
-    """Three kinds of emulators at two rates and one in pixel space, in about a quarter of an hour.
+    """Three kinds of emulators at two rates and one in pixel space, in about 11 minutes.
 
     Of a system that is not the paper's, `system`, `well`, `storage` and `files` (`include`, `exclude`) say
     where the data are, whose sizes decide those of the networks; likewise for `smoke` and `paper`.

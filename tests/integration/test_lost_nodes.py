@@ -105,9 +105,7 @@ def works(node, *names: bytes) -> bool:
     return False
 
 
-def disturb(
-    cluster: Cluster, process: subprocess.Popen, finished: Callable[[], list[Path]], names: tuple[bytes, ...]
-):
+def disturb(cluster: Cluster, process: subprocess.Popen, finished: Callable[[], list[Path]], *names: bytes):
     """Once something is finished add a node, and once that works take the first away.
 
     Returns what was finished by then, with the numbers of the files and the times of their last change.

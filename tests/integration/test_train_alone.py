@@ -106,7 +106,7 @@ def reported_steps(run: TrainingRun) -> list[int]:
     return [event["step"] for _, event in read_events(run.stage.folder) if event["kind"] == "metrics"]
 
 
-@pytest.mark.parametrize("error", ["", "other"])
+@pytest.mark.parametrize("error", ["", pytest.param("other", marks=pytest.mark.long)])
 def test_a_worker_that_fails_goes_on_from_its_last_checkpoint(cluster, make, error):
     expected, run = make("expected"), make("killed", error)
     train_here(expected)
@@ -121,7 +121,11 @@ def test_a_worker_that_fails_goes_on_from_its_last_checkpoint(cluster, make, err
 
 
 @pytest.mark.parametrize(
-    ("first", "then"), [(train_by_one, train_by_workers), (train_by_workers, train_by_one)]
+    ("first", "then"),
+    [
+        (train_by_one, train_by_workers),
+        pytest.param(train_by_workers, train_by_one, marks=pytest.mark.long),
+    ],
 )
 def test_what_one_way_began_the_other_ends_with_equal_numbers(cluster, make, first, then):
     expected, run = make("expected"), make("begun", "", max_failures=0)

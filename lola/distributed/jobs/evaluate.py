@@ -40,6 +40,7 @@ from lola.distributed.cluster.resources import (
     describe_pending,
 )
 from lola.distributed.cluster.waits import wait_for_any
+from lola.distributed.jobs.worker import task_threads
 from lola.distributed.trials import InputDataset, Step
 from lola.emulation.emulator import Emulator, load_autoencoder, load_emulator, trained_system
 from lola.evaluation.climate import Climate, find_climate
@@ -311,17 +312,18 @@ def _evaluate_parts(shared: _Shared, parts: list[_Part]) -> None:
     for part in parts:
         if part.committed:
             continue
-        result = evaluate_trajectory(
-            run.config,
-            run.subject,
-            split,
-            part.index,
-            part.start,
-            autoencoder=models[0],
-            emulator=models[1],
-            training=training,
-            climate=climate,
-        )
+        with task_threads(1):
+            result = evaluate_trajectory(
+                run.config,
+                run.subject,
+                split,
+                part.index,
+                part.start,
+                autoencoder=models[0],
+                emulator=models[1],
+                training=training,
+                climate=climate,
+            )
         with atomic_path(part.folder, COMPLETION_FILE) as tmp_path:
             tmp_path.mkdir()
             pq.write_table(result.metrics, tmp_path / "metrics.parquet", **PARQUET)

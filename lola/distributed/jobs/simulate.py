@@ -124,8 +124,10 @@ def _run_tasks(
             tasks[_simulate.remote(job, config, path)] = path, job.trajectories
         elif not parts:
             tasks[_join.remote(job, config, path, root)] = path, 0
-    total, rejected = sum(job.trajectories for job in missing.values()), 0
-    reminder = progress_reminder(lambda: _describe(len(tasks), done, total, reminder.elapsed), log)
+    total, rejected, before = sum(job.trajectories for job in missing.values()), 0, done
+    reminder = progress_reminder(
+        lambda: _describe(len(tasks), done - before, total - before, reminder.elapsed), log
+    )
     while tasks:
         finished = wait_for_any(ray.wait, tasks, reminder)
         with unwrap_errors():
@@ -136,6 +138,8 @@ def _run_tasks(
             tasks[_join.remote(missing[path], config, path, root)] = path, 0
         elif left[path] <= 0:
             rejected += counts["rejected"]
+            for part in missing[path].parts:
+                (root / part.part_path).unlink(missing_ok=True)
     return total, rejected
 
 
@@ -144,7 +148,7 @@ def _remove_parts(folder: AnyPath) -> None:
     for part in find_files(folder):
         part.unlink()
     if isinstance(folder, Path):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # there is none, or a network filesystem keeps it for a moment
             folder.rmdir()
 
 

@@ -9,10 +9,9 @@ to the process that waits for the task, which appends it to the stage's record.
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -25,6 +24,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from lola.core.errors import LolaError
 from lola.core.waiting import POLL_INTERVAL_S, PROGRESS_INTERVAL_S, Reminder
 from lola.distributed.cluster.causes import cause_of, failure_reason
+from lola.distributed.cluster.mailbox import Mailbox
 from lola.distributed.cluster.preemption import (
     CHECK_INTERVAL_S,
     PreemptionMonitor,
@@ -33,11 +33,19 @@ from lola.distributed.cluster.preemption import (
 )
 from lola.distributed.cluster.resources import describe_pending
 from lola.distributed.jobs.checkpoints import CheckpointStore
-from lola.distributed.jobs.worker import Session, TrainingRun, is_final, record, work, workers_request
+from lola.distributed.jobs.worker import (
+    Session,
+    TrainingRun,
+    is_final,
+    record,
+    task_threads,
+    work,
+    workers_request,
+)
 from lola.storage.event_log import EventLog
 
 OUTSIDE = PlacementGroupSchedulingStrategy(None)  # type: ignore[arg-type]  # of the trial's placement group
-LONGEST_PAUSE_S = 30.0  # before a worker is started again, which waits a second at first
+LONGEST_PAUSE_S = 30.0  # before a worker is started again, longer each time
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -66,7 +74,7 @@ def train_by_one(run: TrainingRun) -> None:
             event_log.notice(f"its worker failed ({failure_reason(error)}); training starts again")
         for line in store.repair():
             event_log.notice(line)
-        time.sleep(min(2.0 ** max(0, failures - 1), LONGEST_PAUSE_S))
+        time.sleep(min(2.0 ** min(failures, 10), LONGEST_PAUSE_S))
 
 
 class Attempt:
@@ -79,12 +87,10 @@ class Attempt:
     def __init__(self, run: TrainingRun, run_ref: ray.ObjectRef) -> None:
         config, self.folder = run.training, run.stage.folder
         task = (_train_on_gpu if config.gpus else _train).options(
-            num_cpus=config.cpus,
-            num_gpus=config.gpus,
-            num_returns="streaming",
-            scheduling_strategy=OUTSIDE,
+            num_cpus=config.cpus, num_gpus=config.gpus, scheduling_strategy=OUTSIDE
         )
-        self.task: Any = task.remote(run_ref)  # a generator of references
+        self.mailbox = Mailbox()
+        self.task = task.remote(run_ref, self.mailbox.name)
         self.node: str | None = None  # once it has started
         self.preempted = False
         request = workers_request(config)
@@ -97,24 +103,25 @@ class Attempt:
         Raises:
             RayError: It failed.
         """
+        ended: list[ray.ObjectRef] = []
         try:
-            while True:
+            while not ended:
+                interval = POLL_INTERVAL_S if self.node is None else CHECK_INTERVAL_S
+                ended, _ = ray.wait([self.task], timeout=interval)
+                for message in self.mailbox.take():
+                    self._receive(message)
                 self._look()
-                if not ray.wait([self.task], timeout=CHECK_INTERVAL_S if self.node else POLL_INTERVAL_S)[0]:
-                    continue
-                reported = ray.get(next(self.task))
-                if self.node is None:
-                    self.node = reported["node"]
-                    EventLog(self.folder).waiting("")  # the wait is over
-                else:
-                    record(self.folder, reported)
-        except StopIteration:
-            return
-        except RayError:
-            raise
         except BaseException:  # it must not go on without the lease of its stage
             ray.cancel(self.task, force=True)
             raise
+        ray.get(self.task)
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        if "node" in message:
+            self.node = message["node"]
+            EventLog(self.folder).waiting("")  # the wait is over
+        else:
+            record(self.folder, message)
 
     def _look(self) -> None:
         """Say what the task waits for, and see whether its node has had notice."""
@@ -125,20 +132,13 @@ class Attempt:
                 self.preempted = self.preempted or self.node in draining_nodes()
 
 
-def _train_task(run: TrainingRun) -> Iterator[dict[str, Any]]:
-    """Train in this process, on its GPU if it has one; yields the node, and then what is reported."""
-    node = ray.get_runtime_context().get_node_id()
-    yield {"node": node}
+def _train_task(run: TrainingRun, mailbox: str) -> None:
+    """Train in this process, on its GPU if it has one; sends the node, and then what is reported."""
+    node, sent = ray.get_runtime_context().get_node_id(), Mailbox(mailbox)
+    sent.put({"node": node})
     CheckpointStore.of(run.stage, run.training).require_mark()
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-    monitor = PreemptionMonitor(device, lambda: _notice(node))
-    reports: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-    with ThreadPoolExecutor(1) as thread:
-        training = thread.submit(train_here, run, device, monitor, reports.put)
-        training.add_done_callback(lambda _: reports.put(None))
-        while (reported := reports.get()) is not None:
-            yield reported
-        training.result()
+    train_here(run, device, PreemptionMonitor(device, lambda: _notice(node)), sent.put)
 
 
 def _notice(node: str) -> PreemptionInfo | None:
@@ -167,7 +167,7 @@ def train_here(
         Path("/proc/self/clear_refs").write_text("5")
     report = report or (lambda reported: record(run.stage.folder, reported))
     try:
-        with _threads(run.training.cpus), Reports(run, report) as reports:
+        with task_threads(run.training.cpus), Reports(run, report) as reports:
             session = Session(
                 rank=0,
                 world=1,
@@ -191,7 +191,8 @@ def _at_intervals(report: Callable[[int], None]) -> Callable[[int], None]:
         nonlocal reported_at
         if time.monotonic() - reported_at >= PROGRESS_INTERVAL_S / 2:
             reported_at = time.monotonic()
-            report(step)
+            with contextlib.suppress(Exception):  # the next one may arrive
+                report(step)
 
     return progress
 
@@ -229,8 +230,11 @@ class Reports:
             self.stored.result()
 
     def _store(self, reported: dict[str, Any], folder: Path, name: str) -> None:
-        stored = self.store.persist(self.manager._storage_context, Checkpoint.from_directory(folder), name)
-        shutil.rmtree(folder)
+        checkpoint = Checkpoint.from_directory(folder)
+        try:
+            stored = self.store.persist(self.manager._storage_context, checkpoint, name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         self.report(reported)  # first: what a checkpoint is listed with is not reported again
         listed = _TrainingReport(metrics=reported, checkpoint=stored, validation=False)
         self.manager.register_checkpoint(listed)
@@ -242,14 +246,3 @@ class Reports:
         self.executor.shutdown()
         if kind is None:
             self.wait()
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with so many threads, whatever a process of Ray's was started for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

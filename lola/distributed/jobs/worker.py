@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from lola.training.buffers import WindowSource
 from lola.training.config import TrainingConfig
 from lola.training.counting import count_step
 from lola.training.loop import Curve, Wrap, train
-from lola.training.peak import device_kind, peak_flops
+from lola.training.peak import device_kind, peak_flops, threads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +179,14 @@ def is_final(error: BaseException) -> bool:
     """
     again = isinstance(error, StorageError) and not isinstance(error, CorruptError)
     return isinstance(error, LolaError) and not again
+
+
+def task_threads(cpus: int) -> contextlib.AbstractContextManager[None]:
+    """A context in which a task of so many CPUs computes on as many threads, or as many as the user says.
+
+    A process of Ray's has those of the first task that it ran, unless the user has set `OMP_NUM_THREADS`.
+    """
+    return threads(int(os.environ.get("OMP_NUM_THREADS") or cpus))
 
 
 def workers_request(config: TrainingConfig) -> ResourceRequest:

@@ -60,9 +60,7 @@ class Stills:
         found = {name: vega_lite(chart) for name, chart in charts.items()}
         self.drawn = {name: each for name, each in found.items() if each["vconcat"]}
         self.folder = tempfile.TemporaryDirectory()
-        names = [*self.drawn]
-        shares = [share for share in (names[i::PROCESSES] for i in range(PROCESSES)) if share]
-        self.processes = [self._start(share) for share in shares]
+        self.processes: list[subprocess.Popen] = []
 
     def _start(self, names: Sequence[str]) -> subprocess.Popen:
         """Start to draw some of the charts."""
@@ -95,6 +93,13 @@ class Stills:
         return written
 
     def __enter__(self) -> "Stills":
+        names = [*self.drawn]
+        try:
+            for share in filter(None, (names[i::PROCESSES] for i in range(PROCESSES))):
+                self.processes.append(self._start(share))
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

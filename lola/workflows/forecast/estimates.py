@@ -48,6 +48,7 @@ from lola.workflows.forecast.overheads import (
     EVALUATION_S,
     REPORT_S,
     TRAINING_S,
+    WORKERS_S,
     simulation_seconds,
 )
 from lola.workflows.forecast.utilisation import Network, utilisation
@@ -228,7 +229,7 @@ class _Estimator:
         return StageCost(
             **common,
             source=source,
-            seconds=TRAINING_S + training.steps * seconds,
+            seconds=(TRAINING_S if training.most_workers == 1 else WORKERS_S) + training.steps * seconds,
             resources={name: training.most_workers * each for name, each in resources.items()},
             stored=2 * weights,  # the stage's, and MLflow's copy
             read=read,

@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from lola.simulate.simulation import simulation_jobs
 from lola.simulate.simulators import Simulation
 
-TRAINING_S = 20.0
-"""A training from its start to its first step, and from its last step to its end."""
+TRAINING_S = 6.0
+"""A training by one worker from its start to its first step, and from its last step to its end."""
+
+WORKERS_S = 20.0
+"""The same by several workers: a run of Ray Train."""
 
 ENCODING_S = 8.0
 """Encoders that start, and the commit of a latent cache."""
 
-EVALUATION_S = 6.0
+EVALUATION_S = 4.0
 """An evaluation's tasks that load their models, and the commit of its tables."""
 
 CLUSTER_S = 15.0
 """Imports, a local cluster and MLflow's database, before the first stage."""
 
-REPORT_S = 60.0
+REPORT_S = 35.0
 """The report, after the last stage."""
 
 

@@ -1,0 +1,24 @@
+from lola.distributed.cluster import mailbox
+from lola.distributed.cluster.mailbox import Mailbox
+
+
+def test_messages_arrive_in_order_and_once(monkeypatch):
+    stored: dict[tuple[bytes, bytes], bytes] = {}
+    monkeypatch.setattr(
+        mailbox, "_internal_kv_put", lambda key, value, namespace: stored.update({(namespace, key): value})
+    )
+    monkeypatch.setattr(mailbox, "_internal_kv_get", lambda key, namespace: stored.get((namespace, key)))
+    monkeypatch.setattr(mailbox, "_internal_kv_del", lambda key, namespace: stored.pop((namespace, key)))
+    received, other = Mailbox(), Mailbox()
+    sent = Mailbox(received.name)
+    assert received.take() == []
+    for step in range(11):
+        sent.put({"step": step, "train/loss": float("nan")} if step == 10 else step)
+    assert other.take() == []
+    *numbers, last = received.take()
+    assert numbers == [*range(10)]
+    assert last["step"] == 10
+    assert last["train/loss"] != last["train/loss"]
+    sent.put("later")
+    assert (received.take(), received.take()) == (["later"], [])
+    assert stored == {}
