@@ -120,12 +120,9 @@ def test_a_worker_that_fails_goes_on_from_its_last_checkpoint(cluster, make, err
     check_alike(load_file(run.stage.folder / "model.safetensors"), weights(expected))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("first", "then"),
-    [
-        (train_by_one, train_by_workers),
-        pytest.param(train_by_workers, train_by_one, marks=pytest.mark.long),
-    ],
+    ("first", "then"), [(train_by_one, train_by_workers), (train_by_workers, train_by_one)]
 )
 def test_what_one_way_began_the_other_ends_with_equal_numbers(cluster, make, first, then):
     expected, run = make("expected"), make("begun", "", max_failures=0)
