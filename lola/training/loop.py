@@ -92,7 +92,7 @@ def train(
             the last, if these are more than one.
         checkpoint_requested: Called by every rank after each step without a report; True asks for a
             report at once.
-        progress: Called by every rank after each step without a report, with its number.
+        progress: Called by every rank after each step, with its number.
         wrap: Makes the module distributed; its forward pass must be called for every loss.
         resume: The folder of a checkpoint.
 
@@ -117,12 +117,10 @@ def train(
         if finite and average is not None:
             average.update(model, position.step - position.skipped)
         position = Position(step + 1, position.skipped + (not finite))
-        if finite:
-            meter.add(len(keys), values, norm, stream.waited)
-        else:
-            meter.skip()
+        meter.add(len(keys), values, norm, stream.waited) if finite else meter.skip()
         meter.mark(position.step)
         check.step(position, not finite, batch, keys)
+        progress(position.step)
         save = functools.partial(
             save_checkpoint, model=model, optimizer=optimizer, position=position, average=averaged
         )
@@ -140,9 +138,7 @@ def train(
                 curve(meter.curve)
             report(position.step, metrics, save)
             meter.restart()
-            continue
-        progress(position.step)
-        if checkpoint_requested is not None and checkpoint_requested():
+        elif checkpoint_requested is not None and checkpoint_requested():
             report(position.step, {}, save)
     return position
 

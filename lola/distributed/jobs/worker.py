@@ -73,7 +73,7 @@ class Session:
         report: Takes what a worker reports, the folder and the name of a checkpoint, which the first worker
             alone has, and whether training waits until that is stored; removes the folder.
         wrap: Makes a module one of several that exchange gradients.
-        progress: Takes the number of every step that is not reported.
+        progress: Takes the number of every step.
     """
 
     rank: int

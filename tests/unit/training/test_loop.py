@@ -280,7 +280,7 @@ def test_a_step_is_saved_when_a_checkpoint_is_requested(tmp_path):
     ask = {"checkpoint_requested": lambda: next(answers), "progress": steps.append}
     train(model, config(), Waves(), Waves(), report=report, **ask)
     assert list(saved) == [2, 4, 8, 12]
-    assert steps == [1, 2, 3, 5, 6, 7, 9, 10, 11]
+    assert steps == [*range(1, 13)]
     assert saved[2] == {}
     assert len(list(answers)) == 2  # it is asked after every step that is not saved anyway
     _, found = run(build(), config(), resume=tmp_path / "2")

@@ -11,6 +11,7 @@ import h5py
 import pytest
 import torch
 from safetensors.torch import load_file
+from stages import ROOT
 
 import lola
 from lola.core.cli import launch_alone
@@ -108,6 +109,17 @@ def test_kept_models_score_as_recorded_and_nearly_as_the_originals(models):
         )
         assert scores["vrmse"] != scores["vrmse_float32"]
         assert scores["vrmse"] == pytest.approx(scores["vrmse_float32"], rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["crps_ensemble", "diffusion", "neural_solver"])
+def test_the_models_of_the_source_score_as_recorded(kind):
+    """Those of the demo, which `emulate.py --pretrained` takes."""
+    emulator, initial = find_pretrained(ROOT / "experiments" / "results" / "models", kind)
+    scores = recorded(emulator)
+    assert score_kept(emulator, initial, recorded_sampler(emulator)) == pytest.approx(
+        scores["vrmse"], rel=1e-3
+    )
+    assert scores["vrmse"] < 1.5
 
 
 def test_three_lines_of_python_draw_an_ensemble(models, tmp_path):
