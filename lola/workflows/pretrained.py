@@ -10,10 +10,12 @@ float32 as before.
 
 import math
 import shutil
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow.compute as pc
 import torch
 from torch import nn
 
@@ -29,6 +31,7 @@ from lola.emulation.ensemble_config import EnsembleConfig
 from lola.emulation.inference_config import Weights
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
+from lola.evaluation.tables.stored import read_table
 from lola.models.kinds import KINDS
 from lola.storage.integrity import result_sizes
 from lola.storage.remote import AnyPath, require_new, to_path
@@ -155,8 +158,8 @@ def export_models(config: ExportConfig, log: Log = print) -> Path:
     return target
 
 
-def _best(root: AnyPath, system: str, log: Log) -> dict[str, tuple[AnyPath, dict[str, Any]]]:
-    """The best emulator of each kind: its folder, and the manifest of the evaluation."""
+def _best(root: AnyPath, system: str, log: Log) -> dict[str, tuple[AnyPath, AnyPath]]:
+    """The best emulator of each kind: its folder, and that of the evaluation."""
     emulators = {
         manifest["fingerprint"]: (folder, manifest)
         for folder, manifest in read_manifests(root, "emulators")
@@ -164,20 +167,20 @@ def _best(root: AnyPath, system: str, log: Log) -> dict[str, tuple[AnyPath, dict
     }
     kinds = {kind.config.__name__: name for name, kind in KINDS.items()}
     found = [
-        (kinds[model["model"]["type"]], folder, manifest, _mean(manifest))
-        for _, manifest in read_manifests(root, "evaluations")
+        (kinds[model["model"]["type"]], folder, evaluation, manifest)
+        for evaluation, manifest in read_manifests(root, "evaluations")
         for folder, model in [emulators.get(manifest["inputs"].get("emulator"), (None, {}))]
         if folder is not None and not _configuration(manifest).guided
     ]
-    splits = {_configuration(manifest).split for _, _, manifest, _ in found}
+    splits = {_configuration(manifest).split for *_, manifest in found}
     if not found:
         raise StorageError(f"{root} has no evaluated emulators of {system}; run a sweep of it first")
     split = "valid" if "valid" in splits else "test"
     log(f"the best of each kind by their CRPS on the {split} split")
-    best: dict[str, tuple[AnyPath, dict[str, Any]]] = {}
-    for kind, folder, manifest, _ in sorted(found, key=lambda each: each[-1]):
+    best: dict[str, tuple[AnyPath, AnyPath]] = {}
+    for kind, folder, evaluation, manifest in sorted(found, key=lambda each: _mean(each[-1])):
         if _configuration(manifest).split == split:
-            best.setdefault(kind, (folder, manifest))
+            best.setdefault(kind, (folder, evaluation))
     return best
 
 
@@ -203,10 +206,11 @@ def _export(
     folder: Path,
     kind: str,
     emulator: AnyPath,
-    evaluation: dict[str, Any],
+    evaluation: AnyPath,
 ) -> None:
     """Keep one emulator, what it needs, and its scores."""
-    manifest, chosen = read_manifest(emulator), _configuration(evaluation)
+    manifest, scored = read_manifest(emulator), read_manifest(evaluation)
+    chosen = _configuration(scored)
     loaded, kept = load_emulator(emulator, weights=chosen.weights), folder / "emulators" / kind
     if manifest["autoencoder"]:
         source = root / "autoencoders" / manifest["autoencoder"]
@@ -228,7 +232,7 @@ def _export(
     scores = {
         **{"vrmse": after, "vrmse_float32": before, "members": MEMBERS, "seed": SEED},
         "sampler": chosen.sampler and {"type": "SamplerConfig", **chosen.sampler.to_json()},
-        "evaluation": _scores(evaluation, "vrmse") | _scores(evaluation, EVALUATED),
+        "evaluation": _scores(scored, "vrmse") | _scores(scored, EVALUATED),
     }
     _write_manifest(kept, read_manifest(kept) | {"scores": scores})
 
@@ -246,14 +250,24 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
         tmp_path.write_text(dumps(manifest, indent=1) + "\n")
 
 
-def _write_initial(
-    config: ExportConfig, root: AnyPath, path: Path, evaluation: dict[str, Any], stride: int
-) -> None:
-    """Write the first states of evaluated trajectories, as many as one file of theirs has."""
-    name = evaluation["trajectories"][0].rpartition("#")[0]
-    rows = sorted(
-        int(each.rpartition("#")[2]) for each in evaluation["trajectories"] if each.startswith(f"{name}#")
-    )
+def _write_initial(config: ExportConfig, root: AnyPath, path: Path, evaluation: AnyPath, stride: int) -> None:
+    """Write the first states of evaluated trajectories of typical errors, as many as one file has."""
+    errors = _errors(evaluation)
+    name = next(iter(errors)).rpartition("#")[0]
+    own = {
+        int(each.rpartition("#")[2]): error for each, error in errors.items() if each.startswith(f"{name}#")
+    }
+    middle = statistics.median(own.values())
+    rows = sorted(sorted(own, key=lambda row: (abs(own[row] - middle), row))[: config.trajectories])
     dataset, split, file = name.split("/")
     source = to_path(well_folder(root, config.well)) / dataset / "data" / split / file
-    write_excerpt(to_location(str(source)), path, rows[: config.trajectories], 1 + stride * config.states)
+    write_excerpt(to_location(str(source)), path, rows, 1 + stride * config.states)
+
+
+def _errors(evaluation: AnyPath) -> dict[str, float]:
+    """The CRPS of every trajectory, in the mean over fields and lead times."""
+    rows = read_table(evaluation / "metrics.parquet")
+    kept = rows.filter((pc.field("target") == "truth") & (pc.field("metric") == EVALUATED))
+    frame = kept.select(["trajectory", "value"]).to_pandas()
+    means: dict[str, float] = frame.groupby(frame["trajectory"].astype(str))["value"].mean().to_dict()
+    return means

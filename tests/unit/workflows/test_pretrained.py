@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import committed
 import emulate
 import h5py
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -55,6 +57,14 @@ def evaluate(root, well, emulator, crps, **options):
     (path,) = (well / DATASET / "data" / "test").glob("*.hdf5")
     name = f"{DATASET}/test/{path.name}"
     metrics = {f"{config.split}/crps/1-2": crps, f"{config.split}/vrmse/1-2": 0.5}
+    rows = [
+        {"target": target, "metric": "crps", "trajectory": f"{name}#{row}", "value": value}
+        for row, value in ((1, crps), (0, crps + 0.1))
+        for target in ("truth", "autoencoded")
+    ]
+    table = pa.Table.from_pylist(rows)
+    table = table.set_column(2, "trajectory", table["trajectory"].dictionary_encode())
+    pq.write_table(table, stage.folder / "metrics.parquet")
     stage.commit(trajectories=[f"{name}#1", f"{name}#0"], metrics=metrics)
 
 
@@ -176,6 +186,17 @@ def test_validation_chooses_where_it_was_scored(root, well, tmp_path):
     best = pretrained._best(copy, "euler", lines.append)
     assert {kind: emulator for kind, (emulator, _) in best.items()} == {"neural_solver": folder}
     assert lines == ["the best of each kind by their CRPS on the valid split"]
+
+
+def test_initial_states_are_of_trajectories_of_typical_errors(root, monkeypatch, tmp_path):
+    name, written = f"{DATASET}/test/a.hdf5", []
+    errors = {f"{name}#{row}": error for row, error in enumerate((9.0, 1.0, 2.0, 4.0, float("inf")))}
+    monkeypatch.setattr(pretrained, "_errors", lambda evaluation: errors)
+    monkeypatch.setattr(pretrained, "write_excerpt", lambda source, path, rows, steps: written.append(rows))
+    for count in (1, 2, 3):
+        config = ExportConfig(trajectories=count, well=str(tmp_path))
+        pretrained._write_initial(config, root, tmp_path / "initial.hdf5", root, 2)
+    assert written == [[3], [2, 3], [1, 2, 3]]
 
 
 def test_models_that_are_too_large_or_change_with_rounding_are_refused(root, well, tmp_path, monkeypatch):
