@@ -156,7 +156,7 @@ def test_a_plan_estimates_what_is_not_recorded_and_writes_nothing(
     show_sweep(shown)
     text = " ".join(capsys.readouterr().out.split())
     assert re.search(r"2 minutes are 600 steps, as recorded: [^.]*diffusion-f8c4", text)
-    assert "diffusion-f8c4 minutes 1 1 0 0.0389" in text  # 2 minutes and the start of a training
+    assert "diffusion-f8c4 minutes 1 1 0 0.035" in text  # 2 minutes and the start of a training
     assert "by the peak" not in text
 
 

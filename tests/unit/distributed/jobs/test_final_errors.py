@@ -98,8 +98,9 @@ def test_a_validation_loss_that_ray_wrote_as_null_is_the_worst(tmp_path, monkeyp
 
 def test_notices_of_the_workers_are_recorded(tmp_path):
     EventLogCallback(tmp_path).after_report(None, 2 * [{"step": 4, "notices": ["step 3 was skipped"]}], None)
-    ((_, event),) = read_events(tmp_path)
+    (_, event), (_, progress) = read_events(tmp_path)
     assert (event["kind"], event["text"]) == ("notice", "step 3 was skipped")
+    assert (progress["kind"], progress["step"]) == ("progress", 4)
 
 
 def test_the_curve_of_the_workers_is_recorded_before_their_report(tmp_path):
