@@ -5,6 +5,7 @@ A message that was put arrives even if its sender is killed at once; those of a 
 
 import dataclasses
 import pickle
+import threading
 import uuid
 from typing import Any
 
@@ -24,15 +25,17 @@ class Mailbox:
 
     name: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
     count: int = 0
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, repr=False)
 
     @property
     def _key(self) -> bytes:
         return f"{self.name}:{self.count}".encode()
 
     def put(self, message: Any) -> None:
-        """Send a message, which is small."""
-        _internal_kv_put(self._key, pickle.dumps(message), namespace=NAMESPACE)
-        self.count += 1
+        """Send a message, which is small; threads may send at once."""
+        with self._lock:  # of two messages of one number one would be lost, and all later ones
+            _internal_kv_put(self._key, pickle.dumps(message), namespace=NAMESPACE)
+            self.count += 1
 
     def take(self) -> list[Any]:
         """The messages that have arrived since this was called last."""

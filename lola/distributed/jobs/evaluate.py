@@ -5,8 +5,8 @@ uploaded with `COMPLETION_FILE` at the end; a committed part is never computed a
 parts and commits them one by one, so that a task that is lost with its node, and tried again by Ray
 elsewhere, goes on after the last. Models are loaded once per task, and on CPUs, where processes are kept,
 once per process and evaluation; on GPUs a process, which keeps to the first GPU that it sees, ends with its
-task. Tasks return nothing and share one copy of their arguments, so
-that the object store holds next to nothing.
+task. Tasks return nothing and share one copy of their arguments, so that the object store holds next to
+nothing.
 
 A part is a function of the configuration and its own trajectory and start alone, whatever task it is in.
 """

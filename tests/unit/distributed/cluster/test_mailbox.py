@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 from lola.distributed.cluster import mailbox
 from lola.distributed.cluster.mailbox import Mailbox
 
@@ -22,3 +25,21 @@ def test_messages_arrive_in_order_and_once(monkeypatch):
     sent.put("later")
     assert (received.take(), received.take()) == (["later"], [])
     assert stored == {}
+
+
+def test_threads_that_send_at_once_lose_nothing(monkeypatch):
+    """A training reports steps while another thread reports what it has stored."""
+    stored: dict[bytes, bytes] = {}
+
+    def put(key, value, namespace):
+        time.sleep(0.001)  # in which another thread may send
+        stored[key] = value
+
+    monkeypatch.setattr(mailbox, "_internal_kv_put", put)
+    monkeypatch.setattr(mailbox, "_internal_kv_get", lambda key, namespace: stored.get(key))
+    monkeypatch.setattr(mailbox, "_internal_kv_del", lambda key, namespace: stored.pop(key))
+    received = Mailbox()
+    sent = Mailbox(received.name)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(sent.put, range(100)))
+    assert sorted(received.take()) == [*range(100)]
