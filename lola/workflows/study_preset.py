@@ -1,7 +1,8 @@
 """The presets `study` and `ablations`: emulators at equal minutes of training, in hours on two cores.
 
-Every emulator has the same minutes on one core. One that starts from the weights of another has what that
-leaves, and the `..._start` arms, from which they start, are not at equal cost.
+Every emulator of latent states has the same minutes on one core, and one of pixels those of an emulator and
+its autoencoder. One that starts from the weights of another has what that leaves. The `..._start` arms, from
+which they start, are not at equal cost; `pixel_start` has the minutes of a latent emulator alone.
 """
 
 from typing import Any
@@ -32,7 +33,8 @@ SIMULATION = EulerConfig(
     valid=64,
     test=64,
 )
-MINUTES = 4.0  # of every emulator
+MINUTES = 4.0  # of every autoencoder and every latent emulator
+PIXEL_MINUTES = 2 * MINUTES  # as many as an autoencoder and an emulator of its latent states
 START_MINUTES = 2.5  # of those whose weights others start from
 SEEDS = (0, 1, 2)
 MIDDLE = 16  # latent channels
@@ -51,6 +53,8 @@ TRAINING = TrainingConfig(
 )
 START = TRAINING.replace(steps=600, minutes=START_MINUTES)
 REST = TRAINING.replace(steps=400, minutes=MINUTES - START_MINUTES)
+PIXEL_START = TRAINING
+PIXEL_REST = TRAINING.replace(minutes=PIXEL_MINUTES - MINUTES)
 TITLES = {
     "solver_start": f"Neural solver, {START_MINUTES:g} minutes",
     "diffusion_start": f"Diffusion, {START_MINUTES:g} minutes",
@@ -59,7 +63,7 @@ TITLES = {
     "shortcut_warm": "Few-step diffusion, warm-started",
     "solver_published": "Neural solver, published recipe",
     "diffusion_published": "Diffusion, published recipe",
-    "pixel_start": f"Neural solver of the fields, {START_MINUTES:g} minutes",
+    "pixel_start": f"Neural solver of the fields, {MINUTES:g} minutes",
     "pixel_crps": "CRPS ensemble of the fields, warm-started on rollouts",
 }
 RECIPE: dict[str, Any] = {"masks": "forward"}
@@ -70,6 +74,8 @@ def study(
     system: str = "euler", well: str = "well-study", storage: str | None = None, **files: tuple[str, ...]
 ) -> SweepConfig:
     """What compression costs, by kind of emulator: three rates 16x apart and pixel space, at equal minutes.
+
+    Pixel emulators have the minutes of an autoencoder and a latent emulator together.
 
     Three training seeds at the middle rate, one elsewhere, in hours on two cores (see `--plan`). Euler at
     32 x 32 over half of The Well's time span, in four quadrants between periodic boundaries.
@@ -127,9 +133,10 @@ def _warm_ensemble(
     network: TransformerConfig, start: str, name: str, pixel: bool = False, **options: Any
 ) -> tuple[EmulatorArmConfig, EmulatorArmConfig]:
     """A neural solver, and an ensemble that starts from its weights."""
+    first, rest = (PIXEL_START, PIXEL_REST) if pixel else (START, REST)
     solver = NeuralSolverConfig(network=network, **UNKNOWN)
     ensemble = CRPSEnsembleConfig(network=network, **RECIPE, warm_start=start, **options)
-    return _arm(start, solver, START, pixel), _arm(name, ensemble, REST, pixel)
+    return _arm(start, solver, first, pixel), _arm(name, ensemble, rest, pixel)
 
 
 def _warm_shortcut() -> tuple[EmulatorArmConfig, EmulatorArmConfig]:
@@ -156,7 +163,7 @@ def _sweep(preset: str, system: str, **chosen: Any) -> SweepConfig:
         shortcut=ShortcutConfig(network=NETWORK, **UNKNOWN),
         emulator_training=TRAINING,
         seeds=SEEDS,
-        pixel_training=TRAINING,
+        pixel_training=TRAINING.replace(minutes=PIXEL_MINUTES),
         solver_steps=(1, 2, 4, 16),
         evaluation=EvaluationConfig(sampler=SamplerConfig(), members=8, trajectories=64),
         statistics="computed",

@@ -138,14 +138,15 @@ def test_small_presets_follow_the_system():
 @pytest.mark.parametrize("preset", ["study", "ablations"])
 def test_emulators_of_the_study_have_equal_minutes(preset):
     config = presets.SWEEPS[preset]()
-    minutes = {one.name: one.training.minutes for one in find_candidates(config)}
-    given = {one.name: minutes[one.name] for one in find_candidates(config)}
+    minutes = {(one.name, one.pixel): one.training.minutes for one in find_candidates(config)}
+    given = dict(minutes)
     for one in find_candidates(config):
         if one.source is not None:
-            given[one.name] += minutes[one.source.name]
-    starts = {name for name in given if name.endswith("_start")}
-    assert {"solver_start", "diffusion_start"} <= starts
-    assert {given[name] for name in given.keys() - starts} == {4.0}
+            given[one.name, one.pixel] += minutes[one.source.name, one.pixel]
+    starts = {key for key in given if key[0].endswith("_start")}
+    assert {("solver_start", False), ("diffusion_start", False)} <= starts
+    whole = config.autoencoder_training.minutes + config.emulator_training.minutes
+    assert all(given[key] == (whole if key[1] else 4.0) for key in given.keys() - starts)
     with pytest.raises(ConfigError, match=f"the preset {preset} is of --system euler, not rayleigh_benard"):
         presets.SWEEPS[preset]("rayleigh_benard")
 
