@@ -24,6 +24,7 @@ from lola.core.strict_json import dumps, loads
 from lola.data.systems import System
 from lola.evaluation.page.findings import headlines
 from lola.evaluation.page.sections import paired_rows
+from lola.evaluation.page.study_findings import study_findings
 from lola.evaluation.scores.intervals import nominal_coverage
 from lola.evaluation.scores.rows import SPECTRA_SCHEMA
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
@@ -33,9 +34,9 @@ from lola.evaluation.tables.formats import markdown, plain_markdown
 from lola.evaluation.tables.lead_times import SPECTRUM, name_metric, name_range, skill_scores
 from lola.evaluation.tables.medians import median_table
 from lola.evaluation.tables.paper import paper_ranges
-from lola.evaluation.tables.reduced import reduce_metrics, sort_reduced, write_reduced
+from lola.evaluation.tables.reduced import EMULATED, reduce_metrics, sort_reduced, write_reduced
 from lola.evaluation.tables.references import reference_table, shown_shares
-from lola.evaluation.tables.significance import paired_table
+from lola.evaluation.tables.significance import paired_table, trajectory_errors
 from lola.evaluation.tables.speed import Timing
 from lola.models.kinds import KINDS, arm_kind, require_kind, shown_with
 from lola.storage.remote import AnyPath, file_exists, read_bytes
@@ -104,7 +105,9 @@ def render(folder: Path, system: System) -> str:
     """The README of results, from their scores and settings."""
     with _read(folder, system) as (about, scores):
         found = [Timing(**timing) for timing in about["timings"]]
-        return "\n".join(_lines(scores, about, found)) + "\n"
+        emulated = pq.read_table(folder / SCORES, filters=[("target", "=", "autoencoded")])
+        tables = [*_tables(scores, found), *_against_autoencoded(emulated, system)]
+        return "\n".join(_lines(scores, about, tables)) + "\n"
 
 
 def summarise_results(folder: Path, system: System) -> str:
@@ -135,7 +138,9 @@ def _read(folder: Path, system: System) -> Iterator[tuple[dict[str, Any], Aggreg
         yield about, Aggregates.of(system, tables, with_curves=False).main
 
 
-def _lines(scores: Aggregates, about: dict[str, Any], found: Sequence[Timing]) -> Iterator[str]:
+def _lines(
+    scores: Aggregates, about: dict[str, Any], tables: Sequence[tuple[str, str, pd.DataFrame]]
+) -> Iterator[str]:
     yield f"# {scores.system.name}: what compression costs\n"
     yield (
         f"Computed from this folder's `{SCORES}`, scores by trajectory, and `{ABOUT}`, the settings. "
@@ -144,7 +149,10 @@ def _lines(scores: Aggregates, about: dict[str, Any], found: Sequence[Timing]) -
     )
     yield "## Findings\n"
     yield from (f"- {sentence}" for sentence in headlines(scores, mark="\\*"))
-    for title, text, table in _tables(scores, found):
+    if compared := study_findings(scores):
+        yield f"\n{compared[0]}\n"
+        yield from (f"- {sentence}" for sentence in compared[1:])
+    for title, text, table in tables:
         if len(table):
             yield f"\n## {title}\n\n{text}\n"
             yield (markdown(table) if "metric" in table else plain_markdown(table)).rstrip()
@@ -182,11 +190,10 @@ def _tables(scores: Aggregates, found: Sequence[Timing]) -> Iterator[tuple[str, 
         "tables have it, a mean of ratios. `*`: no better than persistence.",
         pd.concat([errors[0], median_table(scores.errors, "vrmse", ranges), errors[1]]),
     )
-    bands = [scores.estimated(band, paper_ranges(scores.system, band)[-1:]) for band in SPECTRUM]
     yield (
         "Power spectra",
-        "Relative errors in three bands of wavenumbers, at the last lead times.",
-        pd.concat(bands),
+        "Relative errors in three bands of wavenumbers, at the last lead times: medians over trajectories.",
+        _spectra(scores.errors, scores.system),
     )
     whole = scores.estimates[scores.estimates["target"] == "truth"]
     yield (
@@ -195,6 +202,30 @@ def _tables(scores: Aggregates, found: Sequence[Timing]) -> Iterator[tuple[str, 
         "started from; errors are over all lead times.",
         cost_table(whole[whole["range"] == name_range(WHOLE)], found, COSTS),
     )
+
+
+def _against_autoencoded(metrics: pa.Table, system: System) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The table of errors of emulation alone, of rows against the auto-encoded truth."""
+    if len(metrics):
+        ranges = dict.fromkeys((*system.ranges, *paper_ranges(system, SPECTRUM[0])))
+        errors = trajectory_errors(metrics, EMULATED, [*ranges], "autoencoded")
+        yield (
+            "Against the auto-encoded truth",
+            "Errors of emulation alone, as medians over trajectories: VRMSE, and power spectra at the last "
+            "lead times.",
+            _stacked([median_table(errors, "vrmse", system.ranges), _spectra(errors, system)]),
+        )
+
+
+def _spectra(errors: pd.DataFrame, system: System) -> pd.DataFrame:
+    """Median errors of power spectra at the last lead times."""
+    return _stacked([median_table(errors, band, paper_ranges(system, band)[-1:]) for band in SPECTRUM])
+
+
+def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables one above the other: empty ones, whose columns have no type, are left out."""
+    tables = [table for table in tables if len(table)]
+    return pd.concat(tables) if tables else pd.DataFrame()
 
 
 def _comparisons(scores: Aggregates) -> Iterator[tuple[str, str, pd.DataFrame]]:

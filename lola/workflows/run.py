@@ -152,8 +152,9 @@ def _prepare(
     if simulation is not None:
         with progress.reporting(lambda: f"simulating {system.name}"):
             simulate(simulation, well, progress.log, lambda: check_resources(config, expected))
-    with progress.reporting(lambda: f"reading the headers of the datasets in {well}"):
-        plan = with_steps(lambda: kind(config, storage, well), part, _measuring(storage, progress))
+    doing = [f"reading the headers of the datasets in {well}"]
+    with progress.reporting(lambda: doing[-1]):
+        plan = with_steps(lambda: kind(config, storage, well), part, _measuring(storage, progress, doing))
     for line in describe_steps(plan):
         progress.log(line)
     connect(progress.log)
@@ -164,12 +165,13 @@ def _prepare(
     return plan, tracker
 
 
-def _measuring(storage: AnyPath, progress: Progress) -> Find:
-    """Measures the throughput of trainings, and says so."""
+def _measuring(storage: AnyPath, progress: Progress, doing: list[str]) -> Find:
+    """Measures the throughput of trainings, and says so, also at the end of what is being done."""
 
     def find(timed: TimedTraining, copies: int) -> Throughput:
         model = type(timed.shape.model).__name__
-        progress.log(f"timing steps of {model} for {option_name(timed.option)}.minutes")
+        doing.append(f"timing steps of {model} for {option_name(timed.option)}.minutes")
+        progress.log(doing[-1])
         return timed.measure(storage, copies)
 
     return find

@@ -16,7 +16,15 @@ import pyarrow as pa
 from lola.data.systems import System
 from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import Curve, curves_of
-from lola.evaluation.tables.lead_times import COLUMNS, Range, estimate_rows, name_range, sort_methods
+from lola.evaluation.tables.derived import RATIO
+from lola.evaluation.tables.lead_times import (
+    COLUMNS,
+    SPECTRUM,
+    Range,
+    estimate_rows,
+    name_range,
+    sort_methods,
+)
 from lola.evaluation.tables.mean_spectra import COLUMNS as SPECTRA
 from lola.evaluation.tables.mean_spectra import mean_spectra
 from lola.evaluation.tables.paper import TABLES, paper_ranges, printed_table, printed_values
@@ -29,8 +37,8 @@ from lola.evaluation.tables.valid_time import valid_times
 
 TARGETS = ("truth", "autoencoded")
 WHOLE: Range = (1, None)
-PAIRED = ("vrmse", "crps_relative", "energy_block_relative")
-"""The metrics whose errors are kept by trajectory."""
+OVERALL = ("vrmse", "crps_relative", "energy_block_relative", RATIO)
+"""The metrics that are also estimated over all lead times."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +47,9 @@ class Aggregates:
 
     Arguments:
         estimates: Rows of `lead_time_table`s of every metric that is shown, with a column `target`, over
-            the paper's ranges of the metric and, of those of `errors`, over all lead times.
+            the paper's ranges of the metric and, of those of `OVERALL`, over all lead times.
         curves: The curves of every metric that is shown, against both targets.
-        errors: `trajectory_errors` of a few metrics over the same ranges.
+        errors: `trajectory_errors` of these and of power spectra over the same ranges.
         spectra: `mean_spectra`.
         reliability: `reliability_table` over the system's ranges.
         valid: `valid_times`.
@@ -76,7 +84,7 @@ class Aggregates:
                     estimates += [row | {"target": target} for row in rows]
                     if with_curves and charted([metric]):
                         curves += curves_of(found, metric, target)
-            for metric in PAIRED:
+            for metric in (*OVERALL, *SPECTRUM):
                 errors.append(cell_errors(cells.of(metric), metric, _ranges(system, metric)))
             valid.append(valid_times(cells.of("valid")))
             spectra.append(mean_spectra(pair[1]))
@@ -152,7 +160,7 @@ class Aggregates:
 
 
 def _ranges(system: System, metric: str) -> list[Range]:
-    whole = (WHOLE,) if metric in PAIRED else ()
+    whole = (WHOLE,) if metric in OVERALL else ()
     return list(dict.fromkeys((*paper_ranges(system, metric), *whole)))
 
 

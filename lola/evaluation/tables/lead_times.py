@@ -312,7 +312,8 @@ def _cell(row: pd.Series) -> Cell:
 def heading(column: tuple[str, str]) -> str:
     """A column's heading for people, such as `1–20`, or `low 1–20` for a band of the spectrum."""
     metric, lead_times = column
-    prefix = metric.removeprefix("spectrum_rmse_") + " " if metric in SPECTRUM else ""
+    band = metric.removesuffix("_median")
+    prefix = band.removeprefix("spectrum_rmse_") + " " if band in SPECTRUM else ""
     prefixes = {SKILL: "skill ", "vrmse_pooled": "pooled ", "vrmse_median": "median "}
     prefixes |= {
         f"coverage_{100 * coverage:.0f}": f"{coverage:.0%} ".replace("%", " %") for coverage in COVERAGES

@@ -1,7 +1,8 @@
 """A small copy of the metrics table, from which the tables of a report can be computed again.
 
-It has the metrics of `KEPT` against the truth. Those that are averaged as they are, such as the VRMSE, are
-means over fields; parts of metrics of means keep them. Values are float32 with `DIGITS` significant bits.
+It has the metrics of `KEPT` against the truth, and those of `EMULATED` against the auto-encoded truth. Ones
+that are averaged as they are, such as the VRMSE, are means over fields; parts of metrics of means keep them.
+Values are float32 with `DIGITS` significant bits.
 """
 
 from pathlib import Path
@@ -18,7 +19,8 @@ from lola.evaluation.tables.lead_times import SPECTRUM
 PARTS = ("skill", "spread", "variance", "crps", "energy_block")
 AVERAGED = ("vrmse", "coverage_50", "coverage_90", *SPECTRUM)
 KEPT = (*PARTS, *AVERAGED)
-DIGITS = 9
+EMULATED = ("vrmse", *SPECTRUM)
+DIGITS = 8
 MEAN = "mean"
 """The field of a mean over fields."""
 _ORDER = [
@@ -33,8 +35,11 @@ _ORDER = [
 
 def reduce_metrics(metrics: pa.Table) -> pa.Table:
     """The rows to keep, of rows of whole methods without guidance."""
-    chosen = pc.and_(pc.equal(metrics["target"], "truth"), pc.equal(metrics["guidance"], ""))
-    metrics = metrics.filter(pc.and_(chosen, pc.is_in(metrics["metric"], pa.array(KEPT))))
+    kept, emulated = (
+        pc.and_(pc.equal(metrics["target"], target), pc.is_in(metrics["metric"], pa.array(names)))
+        for target, names in (("truth", KEPT), ("autoencoded", EMULATED))
+    )
+    metrics = metrics.filter(pc.and_(pc.or_(kept, emulated), pc.equal(metrics["guidance"], "")))
     metrics = metrics.unify_dictionaries()
     averaged = pc.is_in(metrics["metric"], pa.array(AVERAGED))
     parts = [metrics.filter(pc.invert(averaged)), _mean_over_fields(metrics.filter(averaged))]

@@ -5,7 +5,8 @@ trajectories, both means over training seeds,
 
     relative = mean_t e_t / mean_t r_t - 1,
 
-whose interval is that of the paired difference (`significance`): the reference's mean is taken as it is.
+whose interval is that of `bootstrap`: trajectories, and seeds where both have the same ones, are resampled
+in pairs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import pandas as pd
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.formats import name_columns
 from lola.evaluation.tables.lead_times import Range, name_range, sort_methods
-from lola.evaluation.tables.significance import SIGNIFICANT, compare, holm
+from lola.evaluation.tables.significance import SIGNIFICANT, by_seed, compare_shares, holm
 from lola.models.kinds import kind_titles
 
 COLUMNS = [*METHOD, "metric", "range", "relative", "low", "high", "p_holm", "seeds", "trajectories"]
@@ -42,18 +43,14 @@ def reference_table(
     ]
     is_reference = np.all([chosen[name] == value for name, value in reference.items()], axis=0)
     rivals = {
-        key: _by_seed(group) for key, group in chosen[is_reference].groupby(["space", "compression", "range"])
+        key: by_seed(group) for key, group in chosen[is_reference].groupby(["space", "compression", "range"])
     }
     rows = []
     for (*method, where), group in chosen[~is_reference].groupby([*METHOD, "range"]):
         row = dict(zip(METHOD, method, strict=True)) | {"metric": metric, "range": where}
         rival = rivals.get((row["space"], row["compression"], where))
         if rival is not None:
-            one, other = _by_seed(group).align(rival, join="inner", axis=0)
-            found = compare(one.to_numpy().T, other.to_numpy().T)
-            scale = other.to_numpy().mean()
-            shares = {name: found[name] / scale for name in ("low", "high")} | {"relative": found["relative"]}
-            rows.append(row | shares | {name: found[name] for name in ("p", "seeds", "trajectories")})
+            rows.append(row | compare_shares(by_seed(group), rival))
     if not rows:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.DataFrame(rows)
@@ -71,10 +68,6 @@ def shown_shares(table: pd.DataFrame) -> pd.DataFrame:
         found = [cells.loc[(*key, name)] for key in first[METHOD].itertuples(index=False, name=None)]
         shown[name.replace("-", "–")] = [_share(row) for row in found]
     return shown
-
-
-def _by_seed(group: pd.DataFrame) -> pd.DataFrame:
-    return group.pivot(index="trajectory", columns="training_seed", values="value")
 
 
 def _share(row: pd.Series) -> str:

@@ -37,6 +37,7 @@ from scipy.stats import rankdata, wilcoxon
 
 from lola.evaluation.tables.bootstrap import LEVELS, bootstrap_weights, resample_seeds, weighted_means
 from lola.evaluation.tables.cells import METHOD, Cells, CellTable
+from lola.evaluation.tables.derived import RATIO, combine
 from lola.evaluation.tables.lead_times import Range, in_sentence, name_range
 from lola.models.kinds import shown_kinds
 
@@ -49,19 +50,23 @@ COLUMNS = [
 SIGNIFICANT = 0.05
 
 
-def trajectory_errors(metrics: pa.Table, names: Sequence[str], ranges: Sequence[Range]) -> pd.DataFrame:
+def trajectory_errors(
+    metrics: pa.Table, names: Sequence[str], ranges: Sequence[Range], target: str = "truth"
+) -> pd.DataFrame:
     """Errors by method, training seed and trajectory over ranges of lead times, from tidy rows of one system.
 
     Arguments:
-        names: Metrics of the rows, or scores over the deviation of the true field.
+        names: Metrics of the rows, scores over the deviation of the true field, or the spread-skill ratio.
         ranges: Inclusive ranges of lead times in simulation steps; None is the end.
+        target: What was scored against, `truth` or `autoencoded`.
 
     Returns:
         The columns `METHOD`, `metric, range, training_seed, trajectory` and `value`, the mean over fields and
-        lead times of means over starts. What is not finite is infinite.
+        lead times of means over starts; of the ratio, that of such means of squares. What is not finite is
+        infinite.
     """
     table = CellTable(metrics)
-    found = [cell_errors(table.of(name), name, ranges) for name in names]
+    found = [cell_errors(table.of(name, target), name, ranges) for name in names]
     return pd.concat([part for part in found if len(part)] or found, ignore_index=True)
 
 
@@ -70,13 +75,14 @@ def cell_errors(cells: Sequence[Cells], metric: str, ranges: Sequence[Range]) ->
     parts = []
     for each in cells:
         method = dict(zip(METHOD, each.method, strict=True))
-        errors = _over_deviation(each)
+        statistics = each.values if metric == RATIO else _over_deviation(each)[None]
         for first, last in ranges:
             within = (each.lead_times >= first) & (each.lead_times <= (np.inf if last is None else last))
-            values = errors[..., within]
+            values = statistics[..., within]
             exists = ~np.isnan(values)
             with np.errstate(invalid="ignore"):
-                means = np.where(exists, values, 0).sum((2, 3)) / exists.sum((2, 3))
+                means = np.where(exists, values, 0).sum((3, 4)) / exists.sum((3, 4))
+            means = combine(metric if metric == RATIO else "", means)
             seed, trajectory = np.nonzero(~np.isnan(means))
             columns = {
                 "training_seed": np.array(each.seeds)[seed],
@@ -120,8 +126,7 @@ def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> 
     errors = errors[errors["metric"] == metric]
     scores: dict[tuple, dict[str, pd.DataFrame]] = {}
     for (*key, where), group in errors.groupby([*METHOD, "range"]):
-        by_seed = group.pivot(index="trajectory", columns="training_seed", values="value")
-        scores.setdefault(tuple(key), {})[str(where)] = by_seed
+        scores.setdefault(tuple(key), {})[str(where)] = by_seed(group)
     rows = []
     for method, rival, name in _pairs(scores):
         for where in (name_range(bounds) for bounds in ranges):
@@ -133,6 +138,11 @@ def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> 
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("p_holm", "attainable")])
     least = np.array([least_p(count) for count in table["trajectories"]], dtype=float)
     return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)), attainable=holm(least))
+
+
+def by_seed(errors: pd.DataFrame) -> pd.DataFrame:
+    """Errors of one method and range by trajectory down and training seed across."""
+    return errors.pivot(index="trajectory", columns="training_seed", values="value")
 
 
 def compare(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
@@ -156,12 +166,30 @@ def compare(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
         "p": float(wilcoxon(ranked).pvalue) if ranked.any() else 1.0,
     }  # fmt: skip
     if finite.all():
-        by_seed = bootstrap_weights(count) @ difference[..., None]
-        draws = resample_seeds(by_seed[None, ..., 0], lambda means: means[0])
+        resampled = bootstrap_weights(count) @ difference[..., None]
+        draws = resample_seeds(resampled[None, ..., 0], lambda means: means[0])
         result |= {"difference": means.mean(), "relative": means.mean() / b.mean()}
         if count > 1:
             result |= dict(zip(("low", "high"), np.quantile(draws[1:], LEVELS), strict=True))
     return result
+
+
+def compare_shares(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
+    """`compare`, but `low, high` are the interval of `relative`, the ratio of the means less one.
+
+    Arguments:
+        one, other: Errors by trajectory down and training seed across.
+    """
+    one, other = one.align(other, join="inner", axis=0)
+    values = [table.to_numpy().T for table in (one, other)]
+    found = compare(*values)
+    if len(values[0]) != len(values[1]):
+        values = [each.mean(0, keepdims=True) for each in values]
+    if np.isnan(found["low"]):
+        return found
+    resampled = np.stack([each @ bootstrap_weights(each.shape[1]).T for each in values])
+    draws = resample_seeds(resampled, lambda means: means[0] / means[1] - 1)
+    return found | dict(zip(("low", "high"), np.quantile(draws[1:], LEVELS), strict=True))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 
 from lola.data.description import TURBULENCE_GRAVITY_COOLING as SYSTEM
 from lola.evaluation.scores.rows import METRICS_SCHEMA, SPECTRA_SCHEMA
-from lola.evaluation.tables.aggregates import Aggregates
+from lola.evaluation.tables.aggregates import OVERALL, Aggregates
 from lola.evaluation.tables.bootstrap import bootstrap_weights, stretch
 from lola.evaluation.tables.cells import METHOD, CellTable
 from lola.evaluation.tables.curves import MEAN
@@ -118,7 +118,7 @@ def test_estimates_are_those_of_all_rows(reduced, rows):
             draws = plain_draws(group, metric)
             lead = draws.columns.get_level_values("lead_time")
             ranges = SYSTEM.spectrum_ranges if metric.startswith("spectrum") else SYSTEM.ranges
-            for first, last in [*ranges, (1, None)] if metric == "vrmse" else ranges:
+            for first, last in [*ranges, (1, None)] if metric in OVERALL else ranges:
                 expected = draws.loc[:, (lead >= first) & (lead <= (last or np.inf))].mean(axis=1)
                 row = mine[(mine["metric"] == metric) & (mine["range"] == name_range((first, last)))]
                 low, high = np.quantile(expected[1:], [0.025, 0.975])
@@ -154,11 +154,25 @@ def test_errors_by_trajectory_are_those_of_all_rows(reduced, rows):
     chosen = rows[(rows["metric"] == "vrmse") & (rows["target"] == "truth")]
     for first, last in SYSTEM.ranges:
         inside = chosen[chosen["lead_time"].between(first, last)]
-        mine = reduced.errors[reduced.errors["range"] == name_range((first, last))]
+        mine = reduced.errors[reduced.errors["metric"] == "vrmse"]
+        mine = mine[mine["range"] == name_range((first, last))]
         keys = [*METHOD, "training_seed", "trajectory"]
         found = mine.set_index(keys).sort_index()
         cells = inside.groupby([*keys, "field", "lead_time"])["value"].mean().groupby(keys).mean()
         np.testing.assert_allclose(found["value"].astype(float), cells, rtol=1e-12)
+
+
+def test_spread_over_skill_by_trajectory_is_that_of_mean_squares(reduced, rows):
+    chosen = rows[(rows["target"] == "truth") & rows["metric"].isin(["spread", "skill"])]
+    first, last = SYSTEM.ranges[0]
+    inside = chosen[chosen["lead_time"].between(first, last)]
+    keys = [*METHOD, "training_seed", "trajectory"]
+    squares = (inside["value"] ** 2).groupby([inside["metric"], *(inside[key] for key in keys)]).mean()
+    expected = (squares["spread"] / squares["skill"]) ** 0.5
+    mine = reduced.errors[reduced.errors["metric"] == "spread_skill_ratio"]
+    mine = mine[mine["range"] == name_range((first, last))].set_index(keys).sort_index()
+    assert len(mine)
+    np.testing.assert_allclose(mine["value"].astype(float), expected.loc[mine.index], rtol=1e-12)
 
 
 def test_spectra_are_means_of_all_rows(reduced, tables):

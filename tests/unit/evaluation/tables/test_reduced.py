@@ -1,7 +1,9 @@
 """Reduced copies of the metrics table give the same tables, and references their shares."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 from tidy_tables import score, tidy
@@ -19,7 +21,7 @@ from lola.evaluation.tables.reduced import (
     write_reduced,
 )
 from lola.evaluation.tables.references import reference_table, shown_shares
-from lola.evaluation.tables.significance import trajectory_errors
+from lola.evaluation.tables.significance import compare_shares, error_ratio, trajectory_errors
 
 FIELDS = ("density", "pressure")
 LEAD_TIMES = (4, 20, 24, 64)
@@ -96,7 +98,30 @@ def test_shares_are_of_the_reference_of_the_same_rate():
     assert list(shown.columns) == ["method", "rate", "steps", "seeds", "1–20", "1–end"]
     assert all(cell.startswith("-50.0% (") and cell.endswith(") *") for cell in shown.iloc[-1, 4:])
     row = table[table["model"] == "crps_ensemble"].iloc[0]
-    assert row["low"] < -0.5 < row["high"]
+    assert row["low"] == pytest.approx(-0.5)
+    assert row["high"] == pytest.approx(-0.5)  # the ratio is the same on every trajectory
+
+
+def test_intervals_of_shares_are_those_of_the_ratio_of_means():
+    one, other = np.random.default_rng(0).uniform(0.5, 2, (2, 12))
+    tables = [pd.DataFrame({0: values}) for values in (one, other)]
+    ratio = np.array(error_ratio(one[:, None], other[:, None]))
+    found = compare_shares(*tables)
+    shares = [found[name] for name in ("relative", "low", "high")]
+    np.testing.assert_allclose(shares, ratio - 1)
+
+
+def test_errors_of_emulation_alone_are_kept_without_their_parts():
+    parts = [
+        tidy([[1.0, 2.0, 3.0]], metric, target=target)
+        for metric in ("vrmse", "spectrum_rmse_high", "skill", "coverage_50")
+        for target in ("truth", "autoencoded")
+    ]
+    kept = reduce_metrics(pa.concat_tables(parts))
+    emulated = kept.filter(pa.compute.equal(kept["target"], "autoencoded"))
+    assert set(emulated["metric"].to_pylist()) == {"vrmse", "spectrum_rmse_high"}
+    errors = trajectory_errors(kept, ["vrmse"], [WHOLE], "autoencoded")
+    assert list(errors["value"]) == [2.0]
 
 
 def test_a_reduced_estimate_is_that_of_a_mean_over_fields():

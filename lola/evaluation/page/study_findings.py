@@ -1,0 +1,313 @@
+"""What a study of compression says, in sentences whose numbers have intervals and tests.
+
+Methods are compared on the same test trajectories: by the CRPS over the deviation of the true field, whose
+means are compared, and by spread over skill and errors of power spectra, of which geometric means are, since
+a trajectory with an almost uniform field can dominate others. Kinds are represented by the first emulator of
+each, at its most evaluations per window, and compared at the rate with the most training seeds, the middle
+one of several: nothing is chosen by its score. All tests of the sentences are one family for Holm's
+correction.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lola.evaluation.tables.aggregates import WHOLE, Aggregates
+from lola.evaluation.tables.derived import RATIO
+from lola.evaluation.tables.lead_times import Range, in_sentence, name_range
+from lola.evaluation.tables.significance import by_seed, compare, compare_shares, holm
+from lola.models.kinds import EmulatorKind, shown_kinds
+
+CRPS = "crps_relative"
+HIGH = "spectrum_rmse_high"
+ALONE = "autoencoder"
+Place = tuple[str, str, float]
+"""The space, the model and the compression of a method at its most evaluations."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """One comparison of a sentence.
+
+    Arguments:
+        subject: What is compared, such as `diffusion`.
+        place: Where, or of what, such as `at 80×`.
+        found: The result of `compare_shares`.
+    """
+
+    subject: str
+    place: str
+    found: Mapping[str, float]
+
+    def text(self, p: float) -> str:
+        change = f"{self.place} {_percent(self.found['relative'])}".strip()
+        if np.isnan(self.found["low"]):
+            return f"{change} (p {_probability(p)})"
+        low, high = (_percent(self.found[name]) for name in ("low", "high"))
+        return f"{change} ({low} to {high}, p {_probability(p)})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A sentence: what it is on, how it begins, its comparisons, and what is said after these."""
+
+    title: str
+    start: str
+    contrasts: Sequence[Contrast]
+    end: str = ""
+
+
+class Methods:
+    """The errors of a sweep by method, and which methods represent their kinds.
+
+    Arguments:
+        scores: Those of one context, without guidance.
+    """
+
+    def __init__(self, scores: Aggregates) -> None:
+        self.scores = scores
+        self.kinds = shown_kinds()
+        keys = ["model", "space", "compression", "solver_steps"]
+        self.errors = dict(iter(scores.errors.groupby([*keys, "metric", "range"])))
+        found = scores.errors[keys].drop_duplicates()
+        found = found[found["model"].isin([*self.kinds, ALONE])]
+        self.steps: dict[Place, list[int]] = {
+            (space, model, rate): sorted(group["solver_steps"])
+            for (space, model, rate), group in found.groupby(["space", "model", "compression"])
+        }
+        self.rates = sorted({rate for space, _, rate in self.steps if space == "latent"})
+
+    @property
+    def middle(self) -> float:
+        """The rate of most training seeds, the middle one of several."""
+        latent = self.scores.errors[self.scores.errors["space"] == "latent"]
+        seeds = latent.groupby("compression")["training_seed"].nunique()
+        most = sorted(seeds[seeds == seeds.max()].index)
+        return float(most[len(most) // 2])
+
+    def first(self, kind: type, space: str, rate: float | None = None) -> EmulatorKind | None:
+        """The first emulator of a kind in latent or pixel space; at a rate, or at any."""
+        return next(iter(self.alike(kind, space, rate)), None)
+
+    def alike(self, kind: type, space: str, rate: float | None = None) -> list[EmulatorKind]:
+        """All emulators of a kind."""
+        names = {name for where, name, at in self.steps if where == space and rate in (None, at)}
+        return [one for one in self.kinds.values() if one.config is kind and one.name in names]
+
+    def every(self) -> Iterator[type]:
+        """All kinds, in the order of tables."""
+        yield from dict.fromkeys(kind.config for kind in self.kinds.values())
+
+    def of(self, place: Place, metric: str, bounds: Range, steps: int | None = None) -> pd.DataFrame:
+        """Errors by trajectory and seed at so many evaluations, or at the most; none if there are none."""
+        space, model, rate = place
+        steps = self.steps.get(place, [0])[-1] if steps is None else steps
+        group = self.errors.get((model, space, rate, steps, metric, name_range(bounds)))
+        return pd.DataFrame() if group is None else by_seed(group)
+
+
+def study_findings(scores: Aggregates) -> list[str]:
+    """Sentences on accuracy, spaces, kinds, calibration, evaluations per window and recipes, in Markdown.
+
+    Those without anything to compare are left out. Before them is one on how to read them.
+
+    Arguments:
+        scores: Those of one context, without guidance.
+    """
+    methods = Methods(scores)
+    if not methods.rates:
+        return []
+    parts = (_rates, _spaces, _kinds, _calibration, _evaluations, _recipes)
+    findings = [finding for part in parts for finding in part(methods) if finding.contrasts]
+    tests = [contrast for finding in findings for contrast in finding.contrasts]
+    if not tests:
+        return []
+    corrected = iter(holm(np.array([contrast.found["p"] for contrast in tests])))
+    sentences = []
+    for finding in findings:
+        by_subject: dict[str, list[str]] = {}
+        for contrast in finding.contrasts:
+            by_subject.setdefault(contrast.subject, []).append(contrast.text(next(corrected)))
+        changes = "; ".join(f"{subject}, {', '.join(texts)}" for subject, texts in by_subject.items())
+        sentences.append(f"**{finding.title}.** {finding.start}: {changes}.{finding.end}")
+    count = int(max(contrast.found["trajectories"] for contrast in tests))
+    return [
+        f"The following compare methods on the same {count} test trajectories: change, 95 % interval over "
+        "trajectories (and over training seeds where both have several), and p of Wilcoxon's signed-rank "
+        f"test over trajectories, corrected by Holm's method for these {len(tests)} tests. CRPS means that "
+        "over the deviation of the true field, over all lead times if none are named.",
+        *sentences,
+    ]
+
+
+def _rates(methods: Methods) -> Iterator[Finding]:
+    """CRPS at higher rates against the least rate."""
+    least, *others = methods.rates
+    names = {ALONE: "autoencoder alone"} | {
+        one.name: in_sentence(one.title) for kind in methods.every() if (one := methods.first(kind, "latent"))
+    }
+    places = [f"at {rate:.4g}×" for rate in others]
+    contrasts = [
+        Contrast(name, place, found)
+        for model, name in names.items()
+        for rate, place in zip(others, places, strict=True)
+        if (found := _change(methods, ("latent", model, rate), ("latent", model, least))) is not None
+    ]
+    yield Finding("Accuracy against rate", f"CRPS against that at {least:.4g}×", contrasts)
+
+
+def _spaces(methods: Methods) -> Iterator[Finding]:
+    """CRPS of latent emulators against that of their kind in pixel space."""
+    contrasts = []
+    for kind in methods.every():
+        pixel = methods.first(kind, "pixel")
+        for rate in methods.rates:
+            latent = methods.first(kind, "latent", rate)
+            if pixel is not None and latent is not None:
+                one, other = ("latent", latent.name, rate), ("pixel", pixel.name, _only_rate(methods, pixel))
+                found = _change(methods, one, other)
+                if found is not None:
+                    contrasts.append(Contrast(in_sentence(latent.title), f"at {rate:.4g}×", found))
+    yield Finding("Latent against pixel space", "CRPS against that of the fields' emulator", contrasts)
+
+
+def _kinds(methods: Methods) -> Iterator[Finding]:
+    """Generative emulators against the deterministic one."""
+    rate, ranges = methods.middle, methods.scores.system.ranges
+    found_kinds = [
+        one for kind in methods.every() if (one := methods.first(kind, "latent", rate)) is not None
+    ]
+    if not found_kinds or found_kinds[0].stochastic:
+        return
+    deterministic, *generative = found_kinds
+    contrasts = []
+    for one in generative:
+        pair = ("latent", one.name, rate), ("latent", deterministic.name, rate)
+        for metric, bounds in ((CRPS, ranges[0]), (CRPS, ranges[-1]), (HIGH, ranges[-1])):
+            found = _change(methods, *pair, metric, bounds)
+            if found is not None:
+                name = "CRPS" if metric == CRPS else "error of the high wavenumbers' power"
+                place = f"{name} {name_range(bounds).replace('-', '–')}"
+                contrasts.append(Contrast(in_sentence(one.title), place, found))
+    name = in_sentence(deterministic.title)
+    yield Finding("Generative against deterministic", f"Against the {name} at {rate:.4g}×", contrasts)
+
+
+def _calibration(methods: Methods) -> Iterator[Finding]:
+    """Spread over skill at higher rates against the least rate, and whether it changes alike by kind."""
+    least, *others = methods.rates
+    contrasts, levels, changes = [], [], []
+    estimates = methods.scores.estimated(RATIO, [WHOLE])
+    for kind in methods.every():
+        one = methods.first(kind, "latent")
+        if one is None or not one.stochastic:
+            continue
+        name = in_sentence(one.title)
+        rows = estimates[(estimates["model"] == one.name) & (estimates["space"] == "latent")]
+        most = rows.groupby("compression")["solver_steps"].transform("max")
+        rows = rows[rows["solver_steps"] == most]
+        values = [f"{row.value:.2f} at {row.compression:.4g}×" for row in rows.itertuples()]
+        levels.append(f"{name} {', '.join(values)}")
+        for rate in others:
+            found = _change(methods, ("latent", one.name, rate), ("latent", one.name, least), RATIO)
+            if found is not None:
+                contrasts.append(Contrast(name, f"at {rate:.4g}×", found))
+        if others:
+            ends = [methods.of(("latent", one.name, rate), RATIO, WHOLE) for rate in (least, others[-1])]
+            changes.append((name, ends))
+    for name, ends in changes[1:]:
+        first, compared = changes[0]
+        found = _logarithmic(*ends[::-1], *compared[::-1])
+        if found is not None:
+            contrasts.append(Contrast(f"{name} from {least:.4g}× on", f"against the {first}'s", found))
+    yield Finding(
+        "Calibration against rate",
+        f"Spread over skill against that at {least:.4g}×",
+        contrasts,
+        f" Levels over all lead times (1 is calibrated): {'; '.join(levels)}.",
+    )
+
+
+def _evaluations(methods: Methods) -> Iterator[Finding]:
+    """CRPS with fewer evaluations per window against the most."""
+    rate = methods.middle
+    contrasts = []
+    for kind in methods.every():
+        one = methods.first(kind, "latent", rate)
+        place = ("latent", one.name if one else "", rate)
+        *fewer, most = methods.steps.get(place, [0])
+        for steps in fewer:
+            found = _change(methods, place, place, steps=(steps, most))
+            if one is not None and found is not None:
+                contrasts.append(Contrast(in_sentence(one.title), f"with {steps}", found))
+    counts = sorted({methods.steps[place][-1] for place in methods.steps if len(methods.steps[place]) > 1})
+    most_of = " or ".join(map(str, counts))
+    start = f"CRPS against that with {most_of} evaluations at {rate:.4g}×"
+    yield Finding("Evaluations per window", start, contrasts)
+
+
+def _recipes(methods: Methods) -> Iterator[Finding]:
+    """CRPS of other recipes against the first of their kind."""
+    rate = methods.middle
+    contrasts = []
+    for kind in methods.every():
+        alike = methods.alike(kind, "latent", rate)
+        for other in alike[1:]:
+            found = _change(methods, ("latent", other.name, rate), ("latent", alike[0].name, rate))
+            if found is not None:
+                name = f"{in_sentence(other.title)} ({in_sentence(alike[0].title)})"
+                contrasts.append(Contrast(name, "", found))
+    yield Finding("Recipes", f"CRPS at {rate:.4g}× against that of the emulator in parentheses", contrasts)
+
+
+def _change(
+    methods: Methods,
+    one: Place,
+    other: Place,
+    metric: str = CRPS,
+    bounds: Range = WHOLE,
+    steps: tuple[int | None, int | None] = (None, None),
+) -> Mapping[str, float] | None:
+    """A method against another; None where one of them was not scored."""
+    tables = [methods.of(place, metric, bounds, n) for place, n in zip((one, other), steps, strict=True)]
+    if any(table.empty for table in tables):
+        return None
+    return compare_shares(*tables) if metric == CRPS else _logarithmic(*tables)
+
+
+def _logarithmic(
+    one: pd.DataFrame,
+    other: pd.DataFrame,
+    rival: pd.DataFrame | None = None,
+    rival_other: pd.DataFrame | None = None,
+) -> Mapping[str, float] | None:
+    """The ratio of geometric means over trajectories, less one; or of two such ratios.
+
+    None where a value is not positive and finite, so that it has no logarithm.
+    """
+    tables = [table for table in (one, other, rival, rival_other) if table is not None]
+    common = sorted(set.intersection(*(set(table.index) for table in tables)))
+    values = [table.loc[common].to_numpy().T for table in tables]
+    if not all((np.isfinite(value) & (value > 0)).all() for value in values) or not common:
+        return None
+    seeds = {len(value) for value in values}
+    logs = [np.log(value) if len(seeds) == 1 else np.log(value).mean(0) for value in values]
+    pair = (logs[0] - logs[1], logs[2] - logs[3]) if len(logs) == 4 else (logs[0], logs[1])
+    found = compare(*pair)
+    ratios = {name: np.expm1(found[name]) for name in ("low", "high")}
+    return found | ratios | {"relative": np.expm1(found["difference"])}
+
+
+def _only_rate(methods: Methods, pixel: EmulatorKind) -> float:
+    """The value of the column `compression` of an emulator in pixel space."""
+    return next(rate for space, model, rate in methods.steps if space == "pixel" and model == pixel.name)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.0f} %".replace("-0 %", "+0 %") if np.isfinite(share) else "not finite"
+
+
+def _probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
