@@ -29,6 +29,8 @@ CHECKSUM = "sha256"  # of the values, in the metadata of weights
 OPTIMIZER = "optimizer.pt"
 POSITION = "position.json"
 NAMED = 4  # parameters that a line names
+WRAPPER = "denoiser.backbone."
+"""What names of a diffusion model have before those that other models have of the same network."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +171,9 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Which parameters and buffers of a network come from another one of the same names.
+    """Which parameters and buffers of a model come from another one of the same names.
+
+    A network has the same names in a diffusion model as in others: its wrapper's does not count.
 
     Arguments:
         copied: Those of both.
@@ -188,20 +192,21 @@ class Transfer:
     @classmethod
     def between(cls, source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> "Transfer":
         """What two networks have in common: more numbers must be copied than cannot be for their shapes."""
-        alike = {name: source[name].shape == target[name].shape for name in target if name in source}
+        known = _unwrapped(source)
+        alike = {name: known[own].shape == target[name].shape for own, name in _names(target) if own in known}
         copied = tuple(name for name, same in alike.items() if same)
         misshapen = tuple(name for name, same in alike.items() if not same)
         numbers, lost = (sum(target[name].numel() for name in names) for names in (copied, misshapen))
         conflict = "" if copied else "no parameter has the same name"
         if misshapen and lost >= numbers:
             first = misshapen[0]
-            shapes = tuple(source[first].shape), tuple(target[first].shape)
+            shapes = tuple(known[first.removeprefix(WRAPPER)].shape), tuple(target[first].shape)
             conflict = f"{first} has shape {shapes[0]} there, not {shapes[1]}"
         return cls(
             copied,
-            tuple(name for name in target if name not in source),
+            tuple(name for own, name in _names(target) if own not in known),
             misshapen,
-            tuple(name for name in source if name not in target),
+            tuple(name for own, name in _names(source) if own not in _unwrapped(target)),
             conflict,
         )
 
@@ -219,6 +224,15 @@ class Transfer:
         return "; ".join(parts)
 
 
+def _names(state: Mapping[str, torch.Tensor]) -> list[tuple[str, str]]:
+    """Names without the wrapper, and as they are."""
+    return [(name.removeprefix(WRAPPER), name) for name in state]
+
+
+def _unwrapped(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {own: state[name] for own, name in _names(state)}
+
+
 @torch.no_grad()
 def copy_weights(path: Path, model: nn.Module) -> Transfer:
     """Copy the weights of a file to the parameters and buffers of the same names, in place.
@@ -232,8 +246,9 @@ def copy_weights(path: Path, model: nn.Module) -> Transfer:
         raise DataError(
             f"a network cannot start from {path}: {transfer.conflict}; choose another --warm-start"
         )
+    known = _unwrapped(weights)
     for name in transfer.copied:
-        own[name].copy_(weights[name])
+        own[name].copy_(known[name.removeprefix(WRAPPER)])
     return transfer
 
 

@@ -19,12 +19,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lola.core.config import require
 from lola.core.filesystem import translate_os_errors
 from lola.core.strict_json import dumps, loads
 from lola.data.systems import System
 from lola.evaluation.page.findings import headlines
 from lola.evaluation.page.sections import paired_rows
-from lola.evaluation.page.study_findings import study_findings
+from lola.evaluation.page.study_findings import by_rate, study_findings
 from lola.evaluation.scores.intervals import nominal_coverage
 from lola.evaluation.scores.rows import SPECTRA_SCHEMA
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
@@ -40,6 +41,7 @@ from lola.evaluation.tables.significance import paired_table, trajectory_errors
 from lola.evaluation.tables.speed import Timing
 from lola.models.kinds import KINDS, arm_kind, require_kind, shown_with
 from lola.storage.remote import AnyPath, file_exists, read_bytes
+from lola.storage.stages import open_folder
 from lola.training.peak import processor_name
 from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep_report import describe_settings, evaluated_tables, shown_arms, timings
@@ -48,7 +50,38 @@ SCORES, ABOUT, README = "scores.parquet", "about.json", "README.md"
 FIGURES = ("crps", "spread_skill", "cost", "rates", "spectra", "states")
 """Pictures of the report that are copied, where it has them."""
 REFERENCE = "diffusion"
+GLANCES = {
+    "crps_relative": "CRPS over the deviation of the true field",
+    RATIO: "Spread over skill, 1 in a calibrated ensemble",
+}
+"""Metrics by kind and rate at the top, and what is said of them."""
 COSTS = {"crps_relative": "CRPS / deviation", "vrmse": "VRMSE", "energy_block_relative": "energy score"}
+
+
+def open_results(folder: str) -> Path:
+    """The folder of results, which may have earlier ones but nobody else's files of their names.
+
+    Raises:
+        ConfigError: It has such files.
+        StorageError: It cannot be written.
+    """
+    path = open_folder(folder, "results")
+    written = (SCORES, README, ABOUT, *(f"{name}.png" for name in FIGURES))
+    taken = [name for name in written if (path / name).exists()]
+    require(
+        not taken or _is_about(path / ABOUT),
+        f"--results {folder} would replace {', '.join(taken)}, which no sweep wrote; name another folder",
+    )
+    return path
+
+
+def _is_about(path: Path) -> bool:
+    """Whether a file describes kept results."""
+    try:
+        found = loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"system", "command", "settings", "timings"} <= found.keys()
 
 
 def keep_results(plan: SweepPlan, report: AnyPath, folder: Path) -> None:
@@ -71,7 +104,12 @@ def keep_results(plan: SweepPlan, report: AnyPath, folder: Path) -> None:
         "software": plan.evaluations[0].steps[0].stage.manifest()["software"],
         "settings": describe_settings(plan),
         "arms": [
-            {"name": arm.name, "title": arm.title, "kind": require_kind(config.model).name}
+            {
+                "name": arm.name,
+                "title": arm.title,
+                "kind": require_kind(config.model).name,
+                "warm_start": config.model.warm_start,
+            }
             for arm, config in zip(shown_arms(plan), plan.config.arms, strict=True)
         ],
         "timings": [dataclasses.asdict(timing) for timing in timings(plan)],
@@ -79,12 +117,12 @@ def keep_results(plan: SweepPlan, report: AnyPath, folder: Path) -> None:
     }
     with translate_os_errors(folder, "write"):
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ABOUT).write_text(dumps(about, indent=1) + "\n", "utf-8")
         for name in FIGURES:
             (folder / f"{name}.png").unlink(missing_ok=True)
         for name in figures:
             (folder / f"{name}.png").write_bytes(read_bytes(report / f"{name}.png"))
         write_reduced(scores, folder / SCORES)
-        (folder / ABOUT).write_text(dumps(about, indent=1) + "\n", "utf-8")
         (folder / README).write_text(render(folder, plan.system), "utf-8")
 
 
@@ -149,9 +187,12 @@ def _lines(
     )
     yield "## Findings\n"
     yield from (f"- {sentence}" for sentence in headlines(scores, mark="\\*"))
-    if compared := study_findings(scores):
+    if compared := study_findings(scores, {arm["name"]: arm.get("warm_start") for arm in about["arms"]}):
         yield f"\n{compared[0]}\n"
         yield from (f"- {sentence}" for sentence in compared[1:])
+        for name, text in GLANCES.items():
+            yield f"\n{text}, over all lead times:\n"
+            yield plain_markdown(by_rate(scores, name)).rstrip()
     for title, text, table in tables:
         if len(table):
             yield f"\n## {title}\n\n{text}\n"

@@ -12,6 +12,7 @@ import math
 import shutil
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +63,7 @@ def find_pretrained(folder: Path, kind: str = "") -> tuple[Path, Path]:
 
     Arguments:
         folder: As `export_models` writes it.
-        kind: The emulator's kind; without it, the most accurate of those that draw ensembles.
+        kind: The emulator's kind; without it, that with the least CRPS of those that draw ensembles.
 
     Raises:
         StorageError: There is none.
@@ -75,7 +76,7 @@ def find_pretrained(folder: Path, kind: str = "") -> tuple[Path, Path]:
         )
     if not kind:
         drawn = {name: path for name, path in found.items() if KINDS[name].stochastic}
-        kind = min(drawn or found, key=lambda name: recorded(found[name])["vrmse"])
+        kind = min(drawn or found, key=lambda name: _recorded_crps(found[name]))
     if kind.replace("-", "_") not in found:
         raise StorageError(f"{folder} has no {kind}; there are {', '.join(found)}")
     return found[kind.replace("-", "_")], folder / INITIAL
@@ -99,6 +100,12 @@ def recorded(emulator: AnyPath) -> dict[str, Any]:
     """The scores of a kept emulator, with the `sampler`, `members` and `seed` that they were drawn with."""
     scores: dict[str, Any] = read_manifest(emulator)["scores"]
     return scores
+
+
+def _recorded_crps(emulator: AnyPath) -> float:
+    """The mean over ranges of lead times of the CRPS that a kept emulator had in its sweep."""
+    scores = recorded(emulator)["evaluation"].items()
+    return _mean_of([value for name, value in scores if name.split("/")[1] == EVALUATED])
 
 
 def recorded_sampler(emulator: AnyPath) -> SamplerConfig | None:
@@ -196,8 +203,14 @@ def _scores(evaluation: dict[str, Any], metric: str) -> dict[str, float | None]:
 
 def _mean(evaluation: dict[str, Any]) -> float:
     """The mean over the ranges of lead times of what emulators are chosen by."""
-    values = [math.inf if value is None else value for value in _scores(evaluation, EVALUATED).values()]
-    return sum(values) / len(values) if values else math.inf
+    return _mean_of([*_scores(evaluation, EVALUATED).values()])
+
+
+def _mean_of(scores: Sequence[float | None]) -> float:
+    """The mean of scores by range; infinite where a rollout did not stay finite, or there are none."""
+    if not scores or None in scores:
+        return math.inf
+    return statistics.fmean(score for score in scores if score is not None)
 
 
 def _export(

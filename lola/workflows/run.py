@@ -24,7 +24,7 @@ from lola.distributed.trials import Trial
 from lola.storage.event_log import Status
 from lola.storage.progress import Progress
 from lola.storage.remote import AnyPath, temporary_folder
-from lola.storage.stages import Stage, open_folder, resolve_storage, well_folder
+from lola.storage.stages import Stage, resolve_storage, well_folder
 from lola.storage.tracking import Tracker
 from lola.storage.views import Conclusion, View
 from lola.training.config import TrainingConfig
@@ -32,7 +32,7 @@ from lola.training.peak import emulates_bfloat16
 from lola.training.throughput import Throughput
 from lola.workflows.base_plan import BasePlan
 from lola.workflows.dataset_info import DatasetInfo
-from lola.workflows.kept_results import keep_results
+from lola.workflows.kept_results import keep_results, open_results
 from lola.workflows.plan import SweepPlan
 from lola.workflows.resource_requests import check_resources, parts_of
 from lola.workflows.sweep import SweepConfig
@@ -66,7 +66,7 @@ def run_sweep(config: SweepConfig) -> AnyPath:
         LolaError: Options, data, storage or tracking are at fault, or trials failed.
     """
 
-    folder = open_folder(config.results, "results") if config.results else None
+    folder = open_results(config.results) if config.results else None
 
     def report(plan: SweepPlan) -> AnyPath:
         page = report_sweep(plan)

@@ -57,7 +57,7 @@ def _setup(
 ) -> Setup:
     setup = Setup(recipe.model.build(**sizes), training, validation)
     change = getattr(setup.model, "change", None)
-    if change is not None and start is None:  # weights are of the scale that they were trained with
+    if change is not None:  # weights that it starts from bring their own scale, of the same channels
         windows = fixed_batches(training, seed=recipe.training.seed, samples=CHANGES, batch_size=1)
         change.fit((batch for batch, _ in windows), recipe.window)
     if start is None:

@@ -11,7 +11,7 @@ from lola.storage.remote import is_url
 from lola.workflows.dataset_info import DatasetInfo
 from lola.workflows.forecast.cluster import ClusterConfig
 
-OWN_FOLDERS = ("well", "well-smoke", "well-study", "well-paper")
+OWN_FOLDERS = ("well", "well-smoke", "well-study", "well-optimizers", "well-paper")
 """Folders under the storage root that presets use: what is missing there is simulated."""
 
 

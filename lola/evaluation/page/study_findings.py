@@ -16,13 +16,15 @@ import pandas as pd
 
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.derived import RATIO
-from lola.evaluation.tables.lead_times import Range, in_sentence, name_range
+from lola.evaluation.tables.lead_times import REFERENCES, Range, in_sentence, name_range
 from lola.evaluation.tables.significance import by_seed, compare, compare_shares, holm
 from lola.models.kinds import EmulatorKind, shown_kinds
 
 CRPS = "crps_relative"
 HIGH = "spectrum_rmse_high"
 ALONE = "autoencoder"
+NAMES = {CRPS: "CRPS", "vrmse": "VRMSE", HIGH: "error of the high wavenumbers' power"}
+CERTAIN = 0.001  # p below this are not given
 Place = tuple[str, str, float]
 """The space, the model and the compression of a method at its most evaluations."""
 
@@ -42,11 +44,11 @@ class Contrast:
     found: Mapping[str, float]
 
     def text(self, p: float) -> str:
-        change = f"{self.place} {_percent(self.found['relative'])}".strip()
-        if np.isnan(self.found["low"]):
-            return f"{change} (p {_probability(p)})"
-        low, high = (_percent(self.found[name]) for name in ("low", "high"))
-        return f"{change} ({low} to {high}, p {_probability(p)})"
+        change, low, high = (_percent(self.found[name]) for name in ("relative", "low", "high"))
+        notes = [f"{low} to {high} %"] if low and high else []
+        notes += [f"p = {p:.2g}"] if p >= CERTAIN else []
+        note = f" ({', '.join(notes)})" if notes else ""
+        return f"{self.place} {f'{change} %' if change else 'not finite'}{note}".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +66,12 @@ class Methods:
 
     Arguments:
         scores: Those of one context, without guidance.
+        sources: The names of the emulators whose weights others started from, by the names of these.
     """
 
-    def __init__(self, scores: Aggregates) -> None:
+    def __init__(self, scores: Aggregates, sources: Mapping[str, str | None] | None = None) -> None:
         self.scores = scores
+        self.sources = sources or {}
         self.kinds = shown_kinds()
         keys = ["model", "space", "compression", "solver_steps"]
         self.errors = dict(iter(scores.errors.groupby([*keys, "metric", "range"])))
@@ -108,18 +112,19 @@ class Methods:
         return pd.DataFrame() if group is None else by_seed(group)
 
 
-def study_findings(scores: Aggregates) -> list[str]:
+def study_findings(scores: Aggregates, sources: Mapping[str, str | None] | None = None) -> list[str]:
     """Sentences on accuracy, spaces, kinds, calibration, evaluations per window and recipes, in Markdown.
 
     Those without anything to compare are left out. Before them is one on how to read them.
 
     Arguments:
         scores: Those of one context, without guidance.
+        sources: The names of the emulators whose weights others started from, by the names of these.
     """
-    methods = Methods(scores)
+    methods = Methods(scores, sources)
     if not methods.rates:
         return []
-    parts = (_rates, _spaces, _kinds, _calibration, _evaluations, _recipes)
+    parts = (_rates, _spaces, _kinds, _calibration, _evaluations, _distilled, _recipes)
     findings = [finding for part in parts for finding in part(methods) if finding.contrasts]
     tests = [contrast for finding in findings for contrast in finding.contrasts]
     if not tests:
@@ -136,10 +141,54 @@ def study_findings(scores: Aggregates) -> list[str]:
     return [
         f"The following compare methods on the same {count} test trajectories: change, 95 % interval over "
         "trajectories (and over training seeds where both have several), and p of Wilcoxon's signed-rank "
-        f"test over trajectories, corrected by Holm's method for these {len(tests)} tests. CRPS means that "
-        "over the deviation of the true field, over all lead times if none are named.",
+        f"test over trajectories, corrected by Holm's method for these {len(tests)} tests; it is "
+        f"below {CERTAIN:g} where none is given. CRPS means that over the deviation of the true field, over "
+        "all lead times if none are named.",
         *sentences,
     ]
+
+
+def by_rate(scores: Aggregates, metric: str) -> pd.DataFrame:
+    """A metric over all lead times as strings, with intervals: the first of each kind down, rates across.
+
+    Arguments:
+        scores: Those of one context, without guidance.
+        metric: One that is estimated over all lead times (`lola.evaluation.tables.aggregates.OVERALL`).
+    """
+    methods = Methods(scores)
+    table = scores.estimated(metric, [WHOLE])
+    most = table.groupby(["model", "space", "compression"])["solver_steps"].transform("max")
+    table = table[table["solver_steps"] == most]
+    columns = [
+        ("pixel", None, "no compression"),
+        *(("latent", rate, f"{rate:.4g}×") for rate in methods.rates),
+    ]
+    rows = []
+    for title, names in (*((title, (name,)) for name, title in REFERENCES.items()), *_kind_names(methods)):
+        row = {"method": title}
+        for space, rate, heading in columns:
+            found = table[(table["space"] == space) & (rate is None or table["compression"] == rate)]
+            found = next(
+                (found[found["model"] == name] for name in names if name in set(found["model"])), None
+            )
+            row[heading] = "–" if found is None else _estimate(found.iloc[0])
+        if set(row.values()) != {title, "–"}:
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _kind_names(methods: Methods) -> Iterator[tuple[str, list[str]]]:
+    """Titles of kinds with the names of their emulators, first ones first."""
+    for kind in methods.every():
+        names = [one.name for one in methods.kinds.values() if one.config is kind]
+        yield methods.kinds[names[0]].title, names
+
+
+def _estimate(row: pd.Series) -> str:
+    if row["unstable"]:
+        return f"unstable {row['unstable']}/{row['trajectories']}"
+    interval = "" if np.isnan(row["low"]) else f" ({row['low']:.3f}–{row['high']:.3f})"
+    return f"{row['value']:.3f}{interval}"
 
 
 def _rates(methods: Methods) -> Iterator[Finding]:
@@ -174,7 +223,7 @@ def _spaces(methods: Methods) -> Iterator[Finding]:
 
 
 def _kinds(methods: Methods) -> Iterator[Finding]:
-    """Generative emulators against the deterministic one."""
+    """Generative emulators, also those that started from others' weights, against the deterministic one."""
     rate, ranges = methods.middle, methods.scores.system.ranges
     found_kinds = [
         one for kind in methods.every() if (one := methods.first(kind, "latent", rate)) is not None
@@ -182,14 +231,17 @@ def _kinds(methods: Methods) -> Iterator[Finding]:
     if not found_kinds or found_kinds[0].stochastic:
         return
     deterministic, *generative = found_kinds
+    warm = [one for kind in methods.every() for one in methods.alike(kind, "latent", rate)]
+    generative += [one for one in warm if one.stochastic and methods.sources.get(one.name)]
+    generative = list({one.name: one for one in generative}.values())
     contrasts = []
     for one in generative:
         pair = ("latent", one.name, rate), ("latent", deterministic.name, rate)
-        for metric, bounds in ((CRPS, ranges[0]), (CRPS, ranges[-1]), (HIGH, ranges[-1])):
+        shown = ((CRPS, ranges[0]), (CRPS, ranges[-1]), ("vrmse", ranges[-1]), (HIGH, ranges[-1]))
+        for metric, bounds in shown:
             found = _change(methods, *pair, metric, bounds)
             if found is not None:
-                name = "CRPS" if metric == CRPS else "error of the high wavenumbers' power"
-                place = f"{name} {name_range(bounds).replace('-', '–')}"
+                place = f"{NAMES[metric]} {name_range(bounds).replace('-', '–')}"
                 contrasts.append(Contrast(in_sentence(one.title), place, found))
     name = in_sentence(deterministic.title)
     yield Finding("Generative against deterministic", f"Against the {name} at {rate:.4g}×", contrasts)
@@ -246,6 +298,24 @@ def _evaluations(methods: Methods) -> Iterator[Finding]:
     most_of = " or ".join(map(str, counts))
     start = f"CRPS against that with {most_of} evaluations at {rate:.4g}×"
     yield Finding("Evaluations per window", start, contrasts)
+
+
+def _distilled(methods: Methods) -> Iterator[Finding]:
+    """CRPS of emulators of few evaluations against those that they started from, at the most of these."""
+    rate = methods.middle
+    contrasts = []
+    for name, source in methods.sources.items():
+        one, other = ("latent", name, rate), ("latent", str(source), rate)
+        counts = methods.steps.get(one, [0])
+        if counts[-1] and methods.steps.get(other, [0])[-1]:
+            for steps in counts:
+                found = _change(methods, one, other, steps=(steps, methods.steps[other][-1]))
+                if found is not None:
+                    pair = " against ".join(
+                        in_sentence(methods.kinds[each[1]].title) for each in (one, other)
+                    )
+                    contrasts.append(Contrast(pair, f"with {steps}", found))
+    yield Finding("Fewer evaluations than the teacher's", f"CRPS at {rate:.4g}×", contrasts)
 
 
 def _recipes(methods: Methods) -> Iterator[Finding]:
@@ -306,8 +376,6 @@ def _only_rate(methods: Methods, pixel: EmulatorKind) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:+.0f} %".replace("-0 %", "+0 %") if np.isfinite(share) else "not finite"
-
-
-def _probability(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+    """A share in percent with its sign; empty if it is not finite."""
+    text = f"{100 * share:+.0f}"
+    return ("+0" if text == "-0" else text) if np.isfinite(share) else ""

@@ -6,7 +6,7 @@ import pytest
 from lola.core.errors import ConfigError, StorageError
 from lola.evaluation.tables.lead_times import layout
 from lola.workflows import run
-from lola.workflows.kept_results import describe_command
+from lola.workflows.kept_results import describe_command, open_results
 
 
 def test_commands_are_shown_without_places():
@@ -27,6 +27,24 @@ def test_a_folder_that_cannot_be_written_is_refused_first(sweep, tmp_path, monke
     with pytest.raises(ConfigError, match="--results are those of a whole sweep"):
         run.run_stages(sweep.replace(results=str(tmp_path / "new")), "title", lambda plan: ())
     assert not (tmp_path / "new").exists()
+
+
+def test_files_that_no_sweep_wrote_are_never_replaced(sweep, tmp_path, monkeypatch):
+    """Such as those of a clone in the current folder."""
+    monkeypatch.setattr(run, "_prepare", lambda *_: pytest.fail("the sweep began"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "states.png").write_bytes(b"mine")
+    for about in (None, "{}", "not JSON", '["system"]'):
+        if about is not None:
+            (tmp_path / "about.json").write_text(about)
+        with pytest.raises(
+            ConfigError, match=r"--results \. would replace README.md, .*which no sweep wrote"
+        ):
+            run.run_sweep(sweep.replace(results="."))
+    assert (tmp_path / "README.md").read_text() == "mine"
+    (tmp_path / "about.json").write_text('{"system": 1, "command": 1, "settings": [], "timings": []}')
+    assert open_results(".").samefile(tmp_path)
 
 
 def test_the_best_coverage_is_that_of_a_calibrated_ensemble():

@@ -135,6 +135,12 @@ def test_small_presets_follow_the_system():
     assert presets.paper("rayleigh_benard").simulation is None
 
 
+def test_presets_with_a_simulation_simulate_what_is_missing():
+    every = [make() for make in (*presets.SWEEPS.values(), *presets.STUDIES.values())]
+    assert all(config.simulates for config in every if config.simulation is not None)
+    assert any(config.simulation is not None for config in every[len(presets.SWEEPS) :])
+
+
 @pytest.mark.parametrize("preset", ["study", "ablations"])
 def test_emulators_of_the_study_have_equal_minutes(preset):
     config = presets.SWEEPS[preset]()

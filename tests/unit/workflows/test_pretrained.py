@@ -177,6 +177,19 @@ def test_an_unknown_kind_is_answered_with_those_that_there_are(models):
         find_pretrained(models, "shortcut")
 
 
+def test_the_program_draws_with_the_least_crps_not_the_least_vrmse(models, tmp_path):
+    copy = tmp_path / "models"
+    shutil.copytree(models, copy)
+    shutil.copytree(copy / "emulators" / "diffusion", copy / "emulators" / "crps_ensemble")
+    manifest = copy / "emulators" / "crps_ensemble" / "manifest.json"
+    described = json.loads(manifest.read_text())
+    for crps, chosen in ((0.1, "crps_ensemble"), (0.9, "diffusion"), (None, "diffusion")):
+        described["scores"] |= {"vrmse": 9.0, "evaluation": {"test/crps/1-2": crps, "test/vrmse/1-2": 9.0}}
+        manifest.write_text(json.dumps(described))
+        assert find_pretrained(copy)[0].name == chosen
+    assert find_pretrained(ROOT / "experiments" / "results" / "models")[0].name == "crps_ensemble"
+
+
 def test_validation_chooses_where_it_was_scored(root, well, tmp_path):
     copy, lines = tmp_path / "root", []
     shutil.copytree(root, copy)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ from small_run import plan_of, train_here
 from stages import finish_autoencoder, finish_diffusion
 
 from lola.core.errors import ConfigError, DataError
+from lola.data.state import Batch
 from lola.distributed.jobs.train import run_training
 from lola.distributed.trials import make
 from lola.storage.event_log import read_events
 from lola.storage.stages import WEIGHTS
-from lola.training.checkpoint import load_weights
-from lola.workflows import presets, warm_start
+from lola.training.checkpoint import copy_weights, load_weights, save_weights
+from lola.workflows import presets, setups, warm_start
 from lola.workflows.plan import SweepPlan
 
 KINDS = ("neural_solver", "crps_ensemble")
@@ -138,6 +140,52 @@ def test_what_cannot_be_started_from_is_refused(sweep, sources, message):
     parts = {name: getattr(sweep, name).replace(warm_start=source) for name, source in sources.items()}
     with pytest.raises(ConfigError, match=message):
         sweep.replace(emulators=KINDS, **parts)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("neural_solver", "diffusion"), ("diffusion", "crps_ensemble"), ("neural_solver", "shortcut")],
+)
+def test_kinds_with_another_objective_start_from_the_same_network(sweep, source, kind, tmp_path, well):
+    """Only what embeds noise, or a length of steps, is new."""
+    networks = {
+        name: getattr(sweep, name).replace(network=sweep.diffusion.network) for name in (source, kind)
+    }
+    networks[kind] = networks[kind].replace(warm_start=source)
+    SweepPlan(sweep.replace(emulators=(source, kind), pixel=None, **networks), tmp_path, well).trials  # noqa: B018
+    sizes = {"channels": 4, "parameters": 5, "spatial": 2, "window": 5}
+    torch.manual_seed(0)
+    start, model = (networks[name].build(**sizes) for name in (source, kind))
+    for parameter in start.parameters():
+        torch.nn.init.normal_(parameter)
+    save_weights(tmp_path / "start.safetensors", start)
+    transfer = copy_weights(tmp_path / "start.safetensors", model)
+    assert transfer.copied
+    assert not transfer.misshapen
+    assert all("embed_noise" in name or "embed_step" in name for name in (*transfer.new, *transfer.unused))
+    theirs = {name.removeprefix("denoiser.backbone."): value for name, value in start.state_dict().items()}
+    for name in transfer.copied:
+        assert torch.equal(model.state_dict()[name], theirs[name.removeprefix("denoiser.backbone.")])
+    assert len(transfer.copied) > len(transfer.new) + len(transfer.unused)
+
+
+@pytest.mark.parametrize("channels", [4, 3])
+def test_the_scale_of_changes_is_that_of_the_weights_or_is_found_anew(sweep, tmp_path, channels, monkeypatch):
+    """It is of the same channels, else it would stay 1."""
+    model = sweep.neural_solver.replace(predicts="change")
+    sizes = {"parameters": 5, "spatial": 2, "window": 5}
+    start = model.build(channels=4, **sizes)
+    start.change.scale.fill_(7.0)
+    (tmp_path / "start").mkdir()
+    save_weights(tmp_path / "start" / WEIGHTS, start)
+    states = torch.randn(8, channels, 5, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.1
+    recipe = SimpleNamespace(model=model, training=sweep.emulator_training, window=5)
+    batches = [(Batch(states=states, parameters=torch.zeros(8, 5)), None)]
+    monkeypatch.setattr(setups, "fixed_batches", lambda *_, **__: iter(batches))
+    made = setups._setup(recipe, {"channels": channels, **sizes}, None, None, tmp_path / "start")
+    scale = made.model.change.scale
+    assert (scale == 7.0).all() == (channels == 4)
+    assert not (scale == 1.0).any()
 
 
 def test_another_network_is_refused_before_anything_runs(warm, tmp_path, well):
