@@ -22,6 +22,8 @@ class LatentCache(CacheConfig):
         include: Encode only simulation files whose name contains one of these; default: all files.
         exclude: Skip simulation files whose name contains one of these, and trajectories FILE#NUMBER.
         verify: Check all finished caches of the autoencoder against their checksums; encode nothing.
+        system: The folder of a dataset, or a description file, of which a sweep had --system; else the
+            autoencoder's datasets are in --well.
         well: The folder of Well datasets, absolute or under the storage root, or a URL.
         storage: The storage root, a folder or a URL; else LOLA_STORAGE, else ~/lola-storage.
     """
@@ -31,6 +33,7 @@ class LatentCache(CacheConfig):
     include: tuple[str, ...] = runtime_field(())
     exclude: tuple[str, ...] = runtime_field(())
     verify: bool = runtime_field(False)
+    system: str | None = runtime_field(None)
     well: str = runtime_field("well")
     storage: str | None = runtime_field(None)
 
@@ -47,6 +50,7 @@ def main(config: LatentCache) -> None:
     """
     with loading():
         from lola.data.well.datasets import Datasets
+        from lola.data.well.find import find_system
         from lola.workflows.latent_cache import finished_caches, make_cache, plan_cache, verify_cache
 
     root = resolve_storage(config.storage)
@@ -56,6 +60,8 @@ def main(config: LatentCache) -> None:
             print(f"all row groups match their checksums: {folder}", flush=True)
         return
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
+    if config.system:
+        _, datasets = find_system(config.system, datasets)
     cache = plan_cache(root, datasets, config.autoencoder, config.cache(), config.block is None)
     make_cache(cache, root)
     print(f"cache: {cache.stage.folder}")

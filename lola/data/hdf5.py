@@ -292,7 +292,8 @@ def missing_files_error(
     others = [] if isinstance(root, str) else _neighbours(root, datasets, split)
     advice = f", or name {' or '.join(others)} with --well" if others else ""
     return MissingDataError(
-        f"{root} has no HDF5 files{chosen} in {folders}{_content(root)}; simulate or fetch them first{advice}"
+        f"{root} has no HDF5 files{chosen} in {folders}{_content(root)}; fetch them, or let a sweep "
+        f"simulate them (--simulate){advice}"
     )
 
 
@@ -312,7 +313,8 @@ def list_names(names: Sequence[str]) -> str:
 
 def _neighbours(root: Path, datasets: Sequence[str], split: str) -> list[str]:
     """The folders a level below or above one that hold a split of some datasets, else a few next to it."""
-    for places in ([*root.glob("*"), root.parent, *root.parents[1:3]], [*root.parent.glob("*")]):
+    here = Path.cwd() / root.name  # relative names are under the storage root
+    for places in ([*root.glob("*"), root.parent, *root.parents[1:3], here], [*root.parent.glob("*")]):
         found = {
             str(place)
             for place in places

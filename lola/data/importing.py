@@ -43,6 +43,12 @@ def import_data(config: ImportConfig, log: Log) -> Path:
     Raises:
         LolaError: A file is missing, corrupt or unlike the first; options do not fit; the dataset exists.
     """
+    target = (expand(config.output) / config.name).resolve()
+    inside = [each for each in config.inputs if expand(each).resolve().is_relative_to(target)]
+    require(
+        not inside,
+        f"{', '.join(inside)}: imported files are in {target}, which is replaced; give another --output",
+    )
     with contextlib.ExitStack() as stack:
         inputs = _Inputs(config, stack)
         source = inputs.source(0)

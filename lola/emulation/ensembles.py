@@ -37,7 +37,7 @@ from lola.data.well.writer import (
 from lola.emulation.emulator import Emulator, load_emulator, trained_system
 from lola.emulation.ensemble_config import EnsembleConfig
 from lola.storage.registry import find_emulator
-from lola.storage.remote import AnyPath, require_new, require_writable, to_path
+from lola.storage.remote import AnyPath, is_same_file, require_new, require_writable, to_path
 from lola.storage.stages import atomic_path, read_manifest, resolve_storage, to_location
 
 
@@ -225,7 +225,7 @@ def write_ensemble(
     target = to_path(path)
     require(target.suffix in SUFFIXES, f"{target} must end in {' or '.join(SUFFIXES)}")
     require(
-        not _is_same(target, to_path(config.initial)),
+        not is_same_file(target, to_path(config.initial)),
         f"--output {target} is the file of the initial states, which would be lost; give another --output",
     )
     require_new(target, config.overwrite)
@@ -258,13 +258,6 @@ def write_ensemble(
                 done += len(states) * states.shape[2] if number else 0  # the first are known
         log(f"all {total} states are drawn")
     return target
-
-
-def _is_same(path: AnyPath, other: AnyPath) -> bool:
-    """Whether two paths are of one file, perhaps through links."""
-    if isinstance(path, Path) and isinstance(other, Path) and path.exists() and other.exists():
-        return path.samefile(other)
-    return str(path) == str(other)
 
 
 def _check_free_space(ensemble: Ensemble, target: AnyPath) -> None:

@@ -194,6 +194,13 @@ def require_writable(folder: UPath, option: str) -> None:
         ) from error
 
 
+def is_same_file(path: AnyPath, other: AnyPath) -> bool:
+    """Whether two paths are of one file, perhaps through links."""
+    if isinstance(path, Path) and isinstance(other, Path) and path.exists() and other.exists():
+        return path.samefile(other)
+    return str(path) == str(other)
+
+
 def require_new(path: AnyPath, overwrite: bool) -> None:
     """Raise `ConfigError` if an output exists, unless it may be replaced."""
     with translate_fs_errors(path):

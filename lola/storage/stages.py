@@ -13,6 +13,7 @@ that it lists, is not finished, and is made again after a warning.
 
 import contextlib
 import dataclasses
+import difflib
 import functools
 import importlib.metadata
 import logging
@@ -140,8 +141,11 @@ def well_folder(storage: AnyPath, option: str) -> Location:
         return str(storage / option)
     folder = Path(option) if isinstance(storage, UPath) else storage / option
     if Path(option).is_absolute() and not folder.is_dir():
+        siblings = [path.name for path in folder.parent.glob("*/")]
+        near = difflib.get_close_matches(folder.name, siblings, 1)
+        advice = f" (did you mean {folder.parent / near[0]}?)" if near else ""
         raise StorageError(
-            f"{folder} is no folder; name the folder that holds The Well's datasets with --well"
+            f"{folder} is no folder{advice}; name the folder that holds The Well's datasets with --well"
         )
     return folder
 

@@ -10,7 +10,8 @@ class ExportConfig(Config):
     """The choice of models that are kept.
 
     Arguments:
-        system: The physical system whose emulators are chosen from.
+        system: The physical system whose emulators are chosen from: a name, the folder of a dataset, or a
+            description file.
         trajectories: How many trajectories the file of initial states has.
         states: How many states follow the first of each.
         output: The folder to write, which must be new.

@@ -25,7 +25,9 @@ from lola.core.errors import StorageError
 from lola.core.strict_json import dumps
 from lola.core.waiting import Log
 from lola.data.statistics import statistics_folder
+from lola.data.well.datasets import Datasets
 from lola.data.well.excerpt import write_excerpt
+from lola.data.well.find import find_system
 from lola.data.well.splits import open_well_file
 from lola.emulation.emulator import load_autoencoder, load_emulator
 from lola.emulation.ensemble_config import EnsembleConfig
@@ -148,6 +150,8 @@ def export_models(config: ExportConfig, log: Log = print) -> Path:
     target = Path(config.output).absolute()
     require_new(target, overwrite=False)
     root = resolve_storage(config.storage, create=False)
+    system, datasets = find_system(config.system, Datasets(well_folder(root, config.well)))
+    config = config.replace(system=system.name, well=str(datasets.root))
     best = _best(root, config.system, log)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".models-") as name:

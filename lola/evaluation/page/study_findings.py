@@ -53,7 +53,7 @@ class Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A sentence: what it is on, how it begins, its comparisons, and what is said after these."""
+    """What a list is on, how it begins, its comparisons, and its last item, if any."""
 
     title: str
     start: str
@@ -113,9 +113,9 @@ class Methods:
 
 
 def study_findings(scores: Aggregates, sources: Mapping[str, str | None] | None = None) -> list[str]:
-    """Sentences on accuracy, spaces, kinds, calibration, evaluations per window and recipes, in Markdown.
+    """Lists on accuracy, spaces, kinds, calibration, evaluations per window and recipes, in Markdown.
 
-    Those without anything to compare are left out. Before them is one on how to read them.
+    Those without anything to compare are left out. Before them is how to read them.
 
     Arguments:
         scores: Those of one context, without guidance.
@@ -135,14 +135,16 @@ def study_findings(scores: Aggregates, sources: Mapping[str, str | None] | None 
         by_subject: dict[str, list[str]] = {}
         for contrast in finding.contrasts:
             by_subject.setdefault(contrast.subject, []).append(contrast.text(next(corrected)))
-        changes = "; ".join(f"{subject}, {', '.join(texts)}" for subject, texts in by_subject.items())
-        sentences.append(f"**{finding.title}.** {finding.start}: {changes}.{finding.end}")
+        parts = [f"{subject}: {', '.join(texts)}" for subject, texts in by_subject.items()]
+        parts = [f"**{finding.title}.** {finding.start}:", *parts, *filter(None, [finding.end])]
+        sentences.append("\n  - ".join(parts))
     count = int(max(contrast.found["trajectories"] for contrast in tests))
     return [
         f"The following compare methods on the same {count} test trajectories: change, 95 % interval over "
         "trajectories (and over training seeds where both have several), and p of Wilcoxon's signed-rank "
         f"test over trajectories, corrected by Holm's method for these {len(tests)} tests; it is "
-        f"below {CERTAIN:g} where none is given. CRPS means that over the deviation of the true field, over "
+        f"below {CERTAIN:g} where none is given. It is of the models at hand: where the interval contains 0, "
+        "another training may reverse the sign. CRPS means that over the deviation of the true field, over "
         "all lead times if none are named.",
         *sentences,
     ]
@@ -278,7 +280,7 @@ def _calibration(methods: Methods) -> Iterator[Finding]:
         "Calibration against rate",
         f"Spread over skill against that at {least:.4g}×",
         contrasts,
-        f" Levels over all lead times (1 is calibrated): {'; '.join(levels)}.",
+        f"levels over all lead times, 1 if calibrated: {'; '.join(levels)}",
     )
 
 

@@ -1,9 +1,9 @@
-"""The fraction of a GPU's peak performance that networks reach: as measured on its kind, else an assumption.
+"""The fraction of a GPU's peak performance that networks reach: as measured on its kind, else assumed.
 
-`experiments/benchmarks/gpu.py` measures it, and the project keeps its records by kind of GPU. A record holds,
-next to all figures, the fractions of the published peak that compiled trainings reached:
+`experiments/benchmarks/gpu.py` measures it, and this package has records by kind of GPU: the shares of the
+published peak that compiled trainings reached.
 
-    {"device": {"name": "NVIDIA H100", ...}, "utilisation": {"autoencoder": 0.3, "emulator": 0.5}, ...}
+    {"device": {"name": "NVIDIA H100", ...}, "utilisation": {"autoencoder": 0.3, "emulator": 0.5}}
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from lola.workflows.forecast.cluster import ClusterConfig
 ASSUMED = 0.4
 SAME_PROCESSOR = {"h100": "h200", "h200": "h100"}  # with other memory
 NOT_MEASURED = "assumed, not measured on a GPU"
-RECORDS = Path(__file__).parents[3] / "experiments" / "results" / "gpu"
+RECORDS = Path(__file__).parent / "records"
 
 Network = Literal["autoencoder", "emulator"]
 

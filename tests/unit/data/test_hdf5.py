@@ -184,8 +184,11 @@ def test_folders_of_datasets(tmp_path, monkeypatch):
     assert well_folder(tmp_path, "well") == tmp_path / "well"
     assert well_folder(tmp_path, f"file://{tmp_path}") == Path(tmp_path)
     assert well_folder(tmp_path, "hf://datasets/polymathic-ai/") == "hf://datasets/polymathic-ai"
-    with pytest.raises(StorageError, match="is no folder"):
+    with pytest.raises(StorageError, match="/nowhere/well is no folder; name the folder"):
         well_folder(tmp_path, "/nowhere/well")
+    (tmp_path / "datasets").mkdir()
+    with pytest.raises(StorageError, match=rf"is no folder \(did you mean {tmp_path}/datasets\?\)"):
+        well_folder(tmp_path, f"{tmp_path}/dataset")
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine").mkdir()
     assert well_folder(tmp_path / "storage", "~/mine") == tmp_path / "mine"
@@ -218,11 +221,16 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch
         open_cached(path)
 
 
-def test_siblings_of_a_folder_that_lacks_the_data_are_named(well, tmp_path):
+def test_siblings_of_a_folder_that_lacks_the_data_are_named(well, tmp_path, monkeypatch):
     """Those of the smoke sweep, say, for a command that looks for the demo's."""
     (tmp_path / "well-smoke").symlink_to(well)
     (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match=r"fetch them first, or name \S+/well-smoke with --well$"):
+    with pytest.raises(DataError, match=r"simulate them \(--simulate\), or name \S+/well-smoke with --well$"):
         open_split(tmp_path / "well", EULER, "train")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine").symlink_to(well)
+    monkeypatch.chdir(tmp_path / "here")  # a relative --well is under the storage root
+    with pytest.raises(DataError, match=r"mine has no .*, or name \S+/here/mine with --well$"):
+        open_split(tmp_path / "storage" / "mine", EULER, "train")
     with pytest.raises(ConfigError, match=r"--include nothing matches no file in \S+/well-smoke"):
         open_split(tmp_path / "well-smoke", EULER, "train", include=("nothing",))

@@ -1,6 +1,7 @@
 """NumPy, NetCDF and Zarr files become datasets, read a few states at a time."""
 
 import runpy
+import shutil
 import sys
 import tracemalloc
 from pathlib import Path
@@ -220,8 +221,8 @@ def test_what_cannot_be_imported_is_refused_in_one_line(tmp_path, files, fault):
 
 
 def test_a_command_imports_and_never_replaces_unasked(tmp_path, files, monkeypatch, capsys):
-    def run(*options):
-        command = ["import_data.py", str(files / "all.npz"), "--output", str(tmp_path), "--name", "sea"]
+    def run(*options, path=files / "all.npz"):
+        command = ["import_data.py", str(path), "--output", str(tmp_path), "--name", "sea"]
         command += ["--dimensions", *NAMED["dimensions"], "--boundaries", "x=periodic", "y=wall,open"]
         monkeypatch.setattr(sys, "argv", [*command, *options])
         runpy.run_path(str(ROOT / "experiments" / "import_data.py"), run_name="__main__")
@@ -233,3 +234,8 @@ def test_a_command_imports_and_never_replaces_unasked(tmp_path, files, monkeypat
         run("--fields", "u")
     run("--fields", "u", "--overwrite")
     assert lola.open_well(tmp_path, "sea").system.channels == ("u",)
+    inside = tmp_path / "sea" / "data" / "all.npz"
+    shutil.copy(files / "all.npz", inside)
+    with pytest.raises(SystemExit, match=r"all\.npz: imported files are in \S+/sea, which is replaced"):
+        run("--overwrite", path=inside)
+    assert inside.stat().st_size

@@ -1,12 +1,14 @@
 """Rollouts beyond the stored truth: of an emulator that replays it, and of ones that are wrong."""
 
 import json
+import runpy
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
+from stages import ROOT
 from wells import write_well
 
 from lola.core.errors import ConfigError
@@ -128,3 +130,14 @@ def test_a_drift_of_the_mean_is_its_distance(compare):
 def test_impossible_comparisons(compare, options, message):
     with pytest.raises(ConfigError, match=message):
         compare(**options)
+
+
+def test_files_that_are_read_are_never_replaced(flow, monkeypatch):
+    program = runpy.run_path(str(ROOT / "experiments" / "long_rollouts.py"))["main"]
+    before = flow.read_bytes()
+    for role in ("initial", "truth"):
+        files = {"initial": "other.hdf5"} | {role: str(flow)}
+        config = LongRolloutConfig(emulator="e", output=str(flow), overwrite=True, **files)
+        with pytest.raises(ConfigError, match="is a file that is read, which would be lost"):
+            program(config)
+    assert flow.read_bytes() == before

@@ -13,6 +13,7 @@ from lola.emulation.cache_config import CacheConfig
 from lola.storage.event_log import EventLog
 from lola.storage.registry import find_stage
 from lola.storage.tracking import Tracker
+from lola.workflows import latent_cache
 from lola.workflows.latent_cache import plan_cache, verify_cache
 from lola.workflows.plan import SweepPlan
 
@@ -145,3 +146,20 @@ def test_the_grid_must_fit(tmp_path, well, autoencoder, monkeypatch):
     (autoencoder.folder / "manifest.json").write_text(manifest.replace('"patch_size": 4', '"patch_size": 32'))
     with pytest.raises(ConfigError, match="16"):
         plan_cache(tmp_path, Datasets(well), autoencoder.name, CONFIG)
+
+
+def test_a_dataset_is_named_as_in_a_sweep(tmp_path, well, autoencoder, monkeypatch):
+    """`--system` of a folder, whose parent is `--well` then."""
+    program = runpy.run_path(str(ROOT / "experiments" / "cache_latents.py"))
+    found = []
+
+    def stop(root, datasets, *_):
+        found.append(datasets.root)
+        raise DataError("enough")
+
+    monkeypatch.setattr(latent_cache, "plan_cache", stop)
+    folder = next(well.iterdir())
+    config = program["LatentCache"](autoencoder="a", storage=str(tmp_path), system=str(folder))
+    with pytest.raises(DataError, match="enough"):
+        program["main"](config)
+    assert found == [well]

@@ -190,6 +190,12 @@ def test_the_program_draws_with_the_least_crps_not_the_least_vrmse(models, tmp_p
     assert find_pretrained(ROOT / "experiments" / "results" / "models")[0].name == "crps_ensemble"
 
 
+def test_models_of_own_data_are_named_by_their_folder(root, well, tmp_path):
+    options = {"system": str(well / DATASET), "trajectories": 1, "states": 4}  # --well is its parent
+    config = ExportConfig(output=str(tmp_path / "models"), storage=str(root), **options)
+    assert (export_models(config, lambda _: None) / "initial.hdf5").exists()
+
+
 def test_validation_chooses_where_it_was_scored(root, well, tmp_path):
     copy, lines = tmp_path / "root", []
     shutil.copytree(root, copy)

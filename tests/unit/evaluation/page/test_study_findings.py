@@ -76,22 +76,24 @@ def test_sentences_have_the_changes_of_the_errors(spectra):
     tests = 8 + 3 + 6 + 5 + 1
     assert f"for these {tests} tests" in first
     rates = found["Accuracy against rate"]
-    assert rates.startswith("CRPS against that at 4×: autoencoder alone, at 16× +21 % (+21 to +21 %), at")
+    assert rates.startswith(
+        "CRPS against that at 4×:\n  - autoencoder alone: at 16× +21 % (+21 to +21 %), at"
+    )
     assert changes(rates) == [21, 125, 10, 50, 10, 50, 10, 50]
     assert changes(found["Latent against pixel space"]) == [0, 10, 50]
     kinds = found["Generative against deterministic"]
     assert kinds.startswith(
-        "Against the neural solver at 16×: diffusion, CRPS 1–20 -25 % (-25 to -25 %), CRPS"
+        "Against the neural solver at 16×:\n  - diffusion: CRPS 1–20 -25 % (-25 to -25 %), CRPS"
     )
     assert changes(kinds) == [-25, -25, -50, -50, -50, 0]
     calibration = found["Calibration against rate"]
-    assert changes(calibration.split(" Levels")[0]) == [-9, -33, 0, 0, 50]
+    assert changes(calibration.split("levels")[0]) == [-9, -33, 0, 0, 50]
     assert calibration.endswith(
-        "Levels over all lead times (1 is calibrated): diffusion 0.80 at 4×, 0.73 at 16×, 0.53 at 64×; CRPS "
-        "ensemble 0.90 at 4×, 0.90 at 16×, 0.90 at 64×."
+        "levels over all lead times, 1 if calibrated: diffusion 0.80 at 4×, 0.73 at 16×, 0.53 at 64×; CRPS "
+        "ensemble 0.90 at 4×, 0.90 at 16×, 0.90 at 64×"
     )
     assert found["Evaluations per window"].startswith(
-        "CRPS against that with 16 evaluations at 16×: diffusion, with 1 +20 % (+20 to +20 %)."
+        "CRPS against that with 16 evaluations at 16×:\n  - diffusion: with 1 +20 % (+20 to +20 %)"
     )
     assert "Recipes" not in found
 
@@ -132,9 +134,9 @@ def test_arms_are_compared_with_the_first_of_their_kind_alone(spectra):
     ]
     with shown_with(arms):
         _, found = said(parts, spectra)
-    assert found["Recipes"].startswith(
-        "CRPS at 16× against that of the emulator in parentheses: published recipe (neural solver), +82 % ("
-    )
+    start, change = found["Recipes"].split("\n  - ")
+    assert start == "CRPS at 16× against that of the emulator in parentheses:"
+    assert change.startswith("published recipe (neural solver): +82 % (")
     assert changes(found["Recipes"]) == [82]
     assert changes(found["Latent against pixel space"]) == [0, 10, 50]
 
@@ -149,9 +151,9 @@ def test_warm_started_ones_are_compared_with_other_kinds_and_with_their_teachers
     ]
     with shown_with(arms):
         _, found = said(parts, spectra, {"warm": "neural_solver", "student": "diffusion"})
-    assert "; warm ensemble, CRPS 1–20 -77 % (" in found["Generative against deterministic"]
+    assert "- warm ensemble: CRPS 1–20 -77 % (" in found["Generative against deterministic"]
     taught = found["Fewer evaluations than the teacher's"]
-    assert taught.startswith("CRPS at 16×: student against diffusion, with 2 +9 % (")
+    assert taught.startswith("CRPS at 16×:\n  - student against diffusion: with 2 +9 % (")
     assert changes(taught) == [9, 0]
     assert "Fewer evaluations than the teacher's" not in said(whole(), spectra)[1]
 

@@ -6,7 +6,7 @@ import pytest
 
 from lola.core.errors import DataError
 from lola.workflows.forecast.cluster import ClusterConfig
-from lola.workflows.forecast.utilisation import utilisation
+from lola.workflows.forecast.utilisation import RECORDS, utilisation
 
 H100 = ClusterConfig(gpus=8, kind="h100")
 
@@ -65,3 +65,13 @@ def test_committed_records_are_read():
     found = utilisation(H100)
     assert found.measured
     assert found.source == "measured on NVIDIA H200"
+
+
+def test_records_are_those_of_committed_measurements():
+    """The package has its own copies: an installed one has no folder `experiments`."""
+    measured = RECORDS.parents[3] / "experiments" / "results" / "gpu"
+    records = sorted(measured.glob("*.json"))
+    assert [path.name for path in records] == sorted(path.name for path in RECORDS.iterdir())
+    for path in records:
+        whole, kept = (json.loads((folder / path.name).read_text()) for folder in (measured, RECORDS))
+        assert kept == {name: whole[name] for name in ("device", "utilisation")}
