@@ -52,10 +52,15 @@ FIGURES = ("crps", "spread_skill", "cost", "rates", "spectra", "states")
 REFERENCE = "diffusion"
 GLANCES = {
     "crps_relative": "CRPS over the deviation of the true field",
+    "vrmse_pooled": "Pooled VRMSE of the ensemble's mean, 1 for the best constant field",
     RATIO: "Spread over skill, 1 in a calibrated ensemble",
 }
 """Metrics by kind and rate at the top, and what is said of them."""
-COSTS = {"crps_relative": "CRPS / deviation", "vrmse": "VRMSE", "energy_block_relative": "energy score"}
+COSTS = {
+    "crps_relative": "CRPS / deviation",
+    "vrmse_pooled": "pooled VRMSE",
+    "energy_block_relative": "energy score",
+}
 
 
 def open_results(folder: str) -> Path:
@@ -179,7 +184,11 @@ def _read(folder: Path, system: System) -> Iterator[tuple[dict[str, Any], Aggreg
 def _lines(
     scores: Aggregates, about: dict[str, Any], tables: Sequence[tuple[str, str, pd.DataFrame]]
 ) -> Iterator[str]:
-    yield f"# {scores.system.name}: what compression costs\n"
+    rates = scores.rates
+    about_what = (
+        "what compression costs" if len(rates) > 1 else f"emulators at {rates[0]:.4g} times compression"
+    )
+    yield f"# {scores.system.name}: {about_what if rates else 'emulators'}\n"
     yield (
         f"Computed from this folder's `{SCORES}`, scores by trajectory, and `{ABOUT}`, the settings. "
         "Parentheses have 95 % intervals over test trajectories and, where a method has several, training "
@@ -211,7 +220,7 @@ def _tables(scores: Aggregates, found: Sequence[Timing]) -> Iterator[tuple[str, 
     yield (
         "CRPS",
         "Over the deviation of the true field; of a single prediction it is the absolute error. The skill is "
-        "against the climatological ensemble: 1 is perfect, 0 no better.",
+        "against the climatological ensemble, whose own is taken as it is: 1 is perfect, 0 no better.",
         pd.concat([crps, skill_scores(crps)]),
     )
     yield from _comparisons(scores)
@@ -240,7 +249,8 @@ def _tables(scores: Aggregates, found: Sequence[Timing]) -> Iterator[tuple[str, 
     yield (
         "Cost",
         "Seconds per state of all members, and minutes of training, with those of the models that weights "
-        "started from; errors are over all lead times.",
+        "started from, by the clock: with validation and checkpoints, beside another training. Errors are "
+        "over all lead times. On the Pareto front, no other method is better and cheaper.",
         cost_table(whole[whole["range"] == name_range(WHOLE)], found, COSTS),
     )
 

@@ -185,6 +185,8 @@ def test_commands(block: Block, shell: Shell, request):
 
 PLACES = (
     (r'"/data/the_well/datasets"', lambda shell: repr(str(shell.storage / "well-smoke"))),
+    (r'Path\.home\(\) / "lola-storage/well"', lambda shell: repr(str(shell.storage / "well-smoke"))),
+    (r'"experiments/results/models"', lambda shell: repr(str(ROOT / "experiments" / "results" / "models"))),
     (
         r'"/data/mine", "my_dataset"',
         lambda shell: f'{str(shell.storage / "well-smoke")!r}, "euler_multi_quadrants_openBC"',

@@ -142,9 +142,10 @@ def _headline(table: pd.DataFrame, pooled: pd.DataFrame) -> tuple[str, list[str]
         return "vrmse", [f"These sentences use the VRMSE as the published tables have it: {text}"]
     row = both.loc[factor.idxmax()]
     where = f"over lead times {row['range'].replace('-', '–')}"
+    evaluations = f" with {row['solver_steps']} solver steps" if row["solver_steps"] else ""
     return "vrmse_pooled", [
         f"These sentences use the pooled VRMSE, since the published tables' is {text} Here they disagree: "
-        f"{where} the VRMSE of {in_sentence(name_method(row))} is {row['value']:.3f}, pooled "
+        f"{where} the VRMSE of {in_sentence(name_method(row))}{evaluations} is {row['value']:.3f}, pooled "
         f"{row['value_pooled']:.3f}."
     ]
 

@@ -88,11 +88,11 @@ def _averages(main: Aggregates) -> Iterator[Section]:
     yield Section(
         "averages",
         "Pooled and median errors",
-        "The headline is the mean over trajectories of ratios, since the published tables list it. It "
-        "explodes where the variance of a true field vanishes, as at late times behind open boundaries. The "
-        "pooled VRMSE divides the mean squared error by the mean variance; the median is that of the "
-        "trajectories' errors. Where they rank methods differently from the mean, single trajectories decide "
-        "it.",
+        "The published tables list the mean over trajectories of ratios. It explodes where the variance of a "
+        "true field vanishes, as at late times behind open boundaries. The pooled VRMSE divides the mean "
+        "squared error by the mean variance; the median is that of the trajectories' errors. Where they rank "
+        "methods differently from the mean, single trajectories decide it; the first sentences of this page "
+        "then are of the pooled one.",
         table=pd.concat([main.estimated("vrmse", ranges), *parts], ignore_index=True),
     )
 

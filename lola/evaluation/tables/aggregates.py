@@ -37,7 +37,9 @@ from lola.evaluation.tables.valid_time import valid_times
 
 TARGETS = ("truth", "autoencoded")
 WHOLE: Range = (1, None)
-OVERALL = ("vrmse", "crps_relative", "energy_block_relative", RATIO)
+PAIRED = ("vrmse", "crps_relative", "energy_block_relative", RATIO, *SPECTRUM)
+"""The metrics whose errors are kept by trajectory."""
+OVERALL = ("vrmse", "vrmse_pooled", "crps_relative", "energy_block_relative", RATIO)
 """The metrics that are also estimated over all lead times."""
 
 
@@ -49,7 +51,7 @@ class Aggregates:
         estimates: Rows of `lead_time_table`s of every metric that is shown, with a column `target`, over
             the paper's ranges of the metric and, of those of `OVERALL`, over all lead times.
         curves: The curves of every metric that is shown, against both targets.
-        errors: `trajectory_errors` of these and of power spectra over the same ranges.
+        errors: `trajectory_errors` of those of `PAIRED` over the same ranges.
         spectra: `mean_spectra`.
         reliability: `reliability_table` over the system's ranges.
         valid: `valid_times`.
@@ -84,7 +86,7 @@ class Aggregates:
                     estimates += [row | {"target": target} for row in rows]
                     if with_curves and charted([metric]):
                         curves += curves_of(found, metric, target)
-            for metric in (*OVERALL, *SPECTRUM):
+            for metric in PAIRED:
                 errors.append(cell_errors(cells.of(metric), metric, _ranges(system, metric)))
             valid.append(valid_times(cells.of("valid")))
             spectra.append(mean_spectra(pair[1]))

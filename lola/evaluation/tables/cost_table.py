@@ -82,7 +82,7 @@ def cost_table(estimates: pd.DataFrame, timings: Sequence[Timing], metrics: dict
                 "training": show_minutes(row["minutes"]),
                 "autoencoder": show_minutes(codec / 60),
                 **{name: _show(values.get((*key, metric), np.nan)) for metric, name in metrics.items()},
-                "front of": "both" if len(on) == 2 else "".join(on) or "–",
+                "Pareto front": "both" if len(on) == 2 else "".join(on) or "–",
             }
         )
     return pd.DataFrame(shown)

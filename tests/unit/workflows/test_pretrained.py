@@ -132,10 +132,15 @@ def test_the_models_of_the_source_score_as_recorded(kind):
     assert scores["vrmse"] < 1.5
 
 
-def test_three_lines_of_python_draw_an_ensemble(models, tmp_path):
+def test_a_few_lines_of_python_draw_an_ensemble(models, tmp_path):
     emulator = lola.load_emulator(models / "emulators" / "diffusion", storage=str(tmp_path))
     assert emulator.stochastic
     assert {each.dtype for each in emulator.model.parameters()} == {torch.float32}
+    split = open_well_file(models / "initial.hdf5", emulator.system)
+    members = lola.rollout(emulator, split.read(0, 0, 1)[:, :1], split.parameters(0), states=4, members=3)
+    assert members.shape == (3, 5, 4, *split.grid)
+    assert members.isfinite().all()
+    assert not torch.equal(members[0], members[1])
 
 
 def test_the_program_draws_an_ensemble_and_its_film_without_training(models, tmp_path, monkeypatch, capsys):

@@ -57,7 +57,7 @@ def test_the_chart_has_every_model_the_baselines_and_the_front(scores):
     np.testing.assert_allclose(minutes["Diffusion 16×"].x, 20)
     assert "CRPS ensemble 16×" not in minutes  # its training time is unknown
     table = first.plain.set_index(["method", "steps"])
-    assert table["front of"].to_dict() == {
+    assert table["Pareto front"].to_dict() == {
         ("Neural solver", "–"): "both", ("Diffusion", "4"): "–",
         ("Diffusion", "8"): "both", ("CRPS ensemble", "–"): "speed",
     }  # fmt: skip
