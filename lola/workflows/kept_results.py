@@ -23,10 +23,10 @@ from lola.core.config import require
 from lola.core.filesystem import translate_os_errors
 from lola.core.strict_json import dumps, loads
 from lola.data.systems import System
+from lola.evaluation.page.ensemble_sections import explain_coverage
 from lola.evaluation.page.findings import headlines
 from lola.evaluation.page.sections import paired_rows
 from lola.evaluation.page.study_findings import by_rate, study_findings
-from lola.evaluation.scores.intervals import nominal_coverage
 from lola.evaluation.scores.rows import SPECTRA_SCHEMA
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cost_table import cost_table
@@ -50,6 +50,7 @@ SCORES, ABOUT, README = "scores.parquet", "about.json", "README.md"
 FIGURES = ("crps", "spread_skill", "cost", "rates", "spectra", "states")
 """Pictures of the report that are copied, where it has them."""
 REFERENCE = "diffusion"
+TRAINED = ("autoencoders", "emulators")
 GLANCES = {
     "crps_relative": "CRPS over the deviation of the true field",
     "vrmse_pooled": "Pooled VRMSE of the ensemble's mean, 1 for the best constant field",
@@ -117,6 +118,7 @@ def keep_results(plan: SweepPlan, report: AnyPath, folder: Path) -> None:
             }
             for arm, config in zip(shown_arms(plan), plan.config.arms, strict=True)
         ],
+        "trainings": [*_trainings(plan)],
         "timings": [dataclasses.asdict(timing) for timing in timings(plan)],
         "figures": figures,
     }
@@ -129,6 +131,15 @@ def keep_results(plan: SweepPlan, report: AnyPath, folder: Path) -> None:
             (folder / f"{name}.png").write_bytes(read_bytes(report / f"{name}.png"))
         write_reduced(scores, folder / SCORES)
         (folder / README).write_text(render(folder, plan.system), "utf-8")
+
+
+def _trainings(plan: SweepPlan) -> Iterator[dict[str, Any]]:
+    """What trainings say of overfitting: their last losses. Imported models have none."""
+    for stage in (step.stage for step in plan.steps if step.stage.kind in TRAINED):
+        manifest = stage.manifest()
+        if metrics := manifest.get("metrics"):
+            losses = {name: metrics[f"{name}/loss"] for name in ("train", "valid")}
+            yield {"name": stage.what, "steps": manifest["config"]["training"]["steps"], **losses}
 
 
 def describe_command(arguments: Sequence[str]) -> str:
@@ -150,25 +161,29 @@ def render(folder: Path, system: System) -> str:
         found = [Timing(**timing) for timing in about["timings"]]
         emulated = pq.read_table(folder / SCORES, filters=[("target", "=", "autoencoded")])
         tables = [*_tables(scores, found), *_against_autoencoded(emulated, system)]
+        tables += _losses(about.get("trainings", []))
         return "\n".join(_lines(scores, about, tables)) + "\n"
 
 
 def summarise_results(folder: Path, system: System) -> str:
-    """The headlines of results as a table in Markdown: emulators at their most evaluations."""
+    """The headlines of results in Markdown: of several rates the tables by rate, of one a table of methods.
+
+    They are over all lead times, of emulators at their most evaluations.
+    """
     with _read(folder, system) as (_, scores):
-        ranges = scores.system.ranges
-        metrics = "crps_relative", RATIO
-        tables = [scores.estimated(metric, ranges) for metric in metrics]
+        if len(scores.rates) > 1:
+            tables = [f"{text}:\n\n{plain_markdown(by_rate(scores, name))}" for name, text in GLANCES.items()]
+            return "\n".join(tables)
+        found = [scores.estimated(metric, [WHOLE]) for metric in GLANCES]
         keys = ["model", "space", "compression"]
-        most = tables[0].groupby(keys)["solver_steps"].max().rename("most")
-        tables = [table.join(most, on=keys) for table in tables]
-        lines = markdown(pd.concat([table[table["solver_steps"] == table["most"]] for table in tables]))
-        names = [name_metric(metric).split(" ")[0] for metric in metrics for _ in ranges]
-        header, *rows = lines.splitlines(keepends=True)
-        words = header.strip("| \n").split(" | ")
-        first = words[: -len(names)]
-        named = [f"{name} {word}" for name, word in zip(names, words[-len(names) :], strict=True)]
-        return f"| {' | '.join([*first, *named])} |\n" + "".join(rows)
+        most = found[0].groupby(keys)["solver_steps"].max().rename("most")
+        joined = [table.join(most, on=keys) for table in found]
+        header, *rows = markdown(
+            pd.concat([table[table["solver_steps"] == table["most"]] for table in joined])
+        ).splitlines(keepends=True)
+        first = header.strip("| \n").split(" | ")[: -len(GLANCES)]
+        names = [name_metric(metric).split(" / ")[0] for metric in GLANCES]
+        return f"| {' | '.join([*first, *names])} |\n" + "".join(rows)
 
 
 @contextlib.contextmanager
@@ -230,7 +245,7 @@ def _tables(scores: Aggregates, found: Sequence[Timing]) -> Iterator[tuple[str, 
         scores.estimated(RATIO, ranges),
     )
     coverage = [scores.estimated(f"coverage_{level}", ranges) for level in (50, 90)]
-    yield "Coverage", _covered(coverage), pd.concat(coverage)
+    yield "Coverage", explain_coverage(coverage), pd.concat(coverage)
     energy = scores.estimated("energy_block_relative", ranges)
     yield "Energy score", "The fair one, of blocks of cells, over the deviation of the true field.", energy
     errors = [scores.estimated(metric, ranges) for metric in ("vrmse_pooled", "vrmse")]
@@ -300,14 +315,23 @@ def _comparisons(scores: Aggregates) -> Iterator[tuple[str, str, pd.DataFrame]]:
     )
 
 
-def _covered(tables: Sequence[pd.DataFrame]) -> str:
-    """What the table of coverages is, and what a calibrated ensemble has."""
-    members = sorted({int(count) for table in tables for count in table["members"]})
-    nominal = [
-        f"{nominal_coverage(0.5, count):.1%} and {nominal_coverage(0.9, count):.1%} with {count} members"
-        for count in members
-    ]
-    return (
-        "Of the central 50 % and 90 % intervals of members. A calibrated ensemble covers "
-        f"{', '.join(nominal)}: few members cannot cover more."
-    )
+def _losses(trainings: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The table of the last losses, where they are kept."""
+    if trainings:
+        rows = [
+            {
+                "model": one["name"],
+                "steps": one["steps"],
+                **{
+                    split: f"{one[name]:.4g}"
+                    for name, split in (("train", "training"), ("valid", "validation"))
+                },
+            }
+            for one in trainings
+        ]
+        yield (
+            "Losses",
+            "On the training and the validation split, at the last report. Each kind has its own loss, and "
+            "each rate its own latents.",
+            pd.DataFrame(rows),
+        )

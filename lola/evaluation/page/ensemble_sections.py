@@ -1,12 +1,13 @@
 """The parts of a sweep's page on ensembles: proper scores, calibration and ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from lola.evaluation.page.charts import Axis
 from lola.evaluation.page.page import Section
 from lola.evaluation.page.sweep_charts import binned_chart, lead_time_chart
+from lola.evaluation.scores.intervals import nominal_coverage
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.cells import METHOD
 from lola.evaluation.tables.derived import RATIO
@@ -33,7 +34,7 @@ def proper(scores: Aggregates) -> Iterator[Section]:
 
 
 def calibration(scores: Aggregates) -> Iterator[Section]:
-    """Spread over skill, and rank histograms."""
+    """Spread over skill, coverage, and rank histograms."""
     main = scores.main
     ratio = main.table(RATIO)
     if len(ratio):
@@ -46,6 +47,10 @@ def calibration(scores: Aggregates) -> Iterator[Section]:
             table=ratio,
             chart=lead_time_chart(main.curves, [RATIO]),
         )
+    coverage = [main.table(f"coverage_{level}") for level in (50, 90)]
+    if all(map(len, coverage)):
+        text = explain_coverage(coverage)
+        yield Section("coverage", "Coverage", text, table=pd.concat(coverage, ignore_index=True))
     if (main.spectra["metric"] == "rank_histogram").any():
         yield Section(
             "ranks",
@@ -78,3 +83,16 @@ def _index(cell: pd.Series | None) -> str:
         return "–"
     chance = "" if pd.isna(cell["by_chance"]) else f" ({cell['by_chance']:.2f})"
     return "not finite" if pd.isna(cell["value"]) else f"{cell['value']:.2f}{chance}"
+
+
+def explain_coverage(tables: Sequence[pd.DataFrame]) -> str:
+    """What the table of coverages is, and what a calibrated ensemble has."""
+    members = sorted({int(count) for table in tables for count in table["members"]})
+    nominal = [
+        f"{nominal_coverage(0.5, count):.1%} and {nominal_coverage(0.9, count):.1%} with {count} members"
+        for count in members
+    ]
+    return (
+        "Of the central 50 % and 90 % intervals of members. A calibrated ensemble covers "
+        f"{', '.join(nominal)}: few members cannot cover more."
+    )

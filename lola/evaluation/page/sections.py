@@ -83,6 +83,8 @@ def _averages(main: Aggregates) -> Iterator[Section]:
     """The VRMSE beside averages of it that single trajectories do not dominate."""
     ranges = main.system.ranges
     parts = [main.estimated("vrmse_pooled", ranges), median_table(main.errors, "vrmse", ranges)]
+    unbiased = main.estimated("vrmse_unbiased", ranges)
+    parts += [unbiased] if len(unbiased) else []
     if not len(parts[0]):
         return
     yield Section(
@@ -92,7 +94,8 @@ def _averages(main: Aggregates) -> Iterator[Section]:
         "true field vanishes, as at late times behind open boundaries. The pooled VRMSE divides the mean "
         "squared error by the mean variance; the median is that of the trajectories' errors. Where they rank "
         "methods differently from the mean, single trajectories decide it; the first sentences of this page "
-        "then are of the pooled one.",
+        "then are of the pooled one. "
+        "The unbiased one is the pooled one less what is due to the ensemble being finite.",
         table=pd.concat([main.estimated("vrmse", ranges), *parts], ignore_index=True),
     )
 

@@ -135,9 +135,9 @@ def study_findings(scores: Aggregates, sources: Mapping[str, str | None] | None 
         by_subject: dict[str, list[str]] = {}
         for contrast in finding.contrasts:
             by_subject.setdefault(contrast.subject, []).append(contrast.text(next(corrected)))
-        parts = [f"{subject}: {', '.join(texts)}" for subject, texts in by_subject.items()]
-        parts = [f"**{finding.title}.** {finding.start}:", *parts, *filter(None, [finding.end])]
-        sentences.append("\n  - ".join(parts))
+        items = [f"{subject}: {', '.join(texts)}" for subject, texts in by_subject.items()]
+        items += filter(None, [finding.end])
+        sentences.append("\n  - ".join([f"**{finding.title}.** {finding.start}:", *items]))
     count = int(max(contrast.found["trajectories"] for contrast in tests))
     return [
         f"The following compare methods on the same {count} test trajectories: change, 95 % interval over "

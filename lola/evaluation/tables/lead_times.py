@@ -315,6 +315,7 @@ def heading(column: tuple[str, str]) -> str:
     band = metric.removesuffix("_median")
     prefix = band.removeprefix("spectrum_rmse_") + " " if band in SPECTRUM else ""
     prefixes = {SKILL: "skill ", "vrmse_pooled": "pooled ", "vrmse_median": "median "}
+    prefixes |= {"vrmse_unbiased": "unbiased "}
     prefixes |= {
         f"coverage_{100 * coverage:.0f}": f"{coverage:.0%} ".replace("%", " %") for coverage in COVERAGES
     }
