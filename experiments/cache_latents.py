@@ -5,7 +5,7 @@ import dataclasses
 import tyro
 
 from lola.core.cli import launch_alone
-from lola.core.config import Count, runtime_field
+from lola.core.config import Count, require, runtime_field
 from lola.core.waiting import loading
 from lola.emulation.cache_config import CacheConfig
 from lola.storage.stages import resolve_storage, well_folder
@@ -61,8 +61,12 @@ def main(config: LatentCache) -> None:
         return
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     if config.system:
-        _, datasets = find_system(config.system, datasets)
+        system, datasets = find_system(config.system, datasets)
     cache = plan_cache(root, datasets, config.autoencoder, config.cache(), config.block is None)
+    require(
+        not config.system or system.name == cache.stage.system,
+        f"--system {config.system} is not {cache.stage.system}, the system of the autoencoder",
+    )
     make_cache(cache, root)
     print(f"cache: {cache.stage.folder}")
 

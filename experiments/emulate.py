@@ -20,7 +20,8 @@ class Emulation(EnsembleConfig):
 
     Arguments:
         pretrained: Take the emulator from those kept in experiments/results/models, by its kind
-            (diffusion, neural-solver, ...), else the best one; initial states are there too.
+            (diffusion, neural-solver, ...), else the ensemble of the least CRPS; initial states are
+            there too.
         output: Path or URL of the Well file to write; films are written next to it, under the same name.
         film: Options of the films.
         films: Whether to write films.

@@ -12,7 +12,7 @@ import math
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,7 +57,7 @@ INITIAL = "initial.hdf5"
 MEMBERS, SEED = 8, 0  # of the ensembles that are scored
 MAX_CHANGE = 0.02  # of the VRMSE, by the rounding of weights
 MAX_BYTES = 10_000_000  # of all files, which every clone of the source holds
-EVALUATED = "crps"  # what emulators are chosen by
+EVALUATED = ("crps_relative", "crps")  # what emulators are chosen by; earlier ones have the latter alone
 
 
 def find_pretrained(folder: Path, kind: str = "") -> tuple[Path, Path]:
@@ -106,8 +106,7 @@ def recorded(emulator: AnyPath) -> dict[str, Any]:
 
 def _recorded_crps(emulator: AnyPath) -> float:
     """The mean over ranges of lead times of the CRPS that a kept emulator had in its sweep."""
-    scores = recorded(emulator)["evaluation"].items()
-    return _mean_of([value for name, value in scores if name.split("/")[1] == EVALUATED])
+    return _mean_crps(recorded(emulator)["evaluation"])
 
 
 def recorded_sampler(emulator: AnyPath) -> SamplerConfig | None:
@@ -150,8 +149,9 @@ def export_models(config: ExportConfig, log: Log = print) -> Path:
     target = Path(config.output).absolute()
     require_new(target, overwrite=False)
     root = resolve_storage(config.storage, create=False)
-    system, datasets = find_system(config.system, Datasets(well_folder(root, config.well)))
-    config = config.replace(system=system.name, well=str(datasets.root))
+    if config.system not in {manifest["system"] for _, manifest in read_manifests(root, "emulators")}:
+        system, datasets = find_system(config.system, Datasets(well_folder(root, config.well)))
+        config = config.replace(system=system.name, well=str(datasets.root))
     best = _best(root, config.system, log)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".models-") as name:
@@ -207,14 +207,15 @@ def _scores(evaluation: dict[str, Any], metric: str) -> dict[str, float | None]:
 
 def _mean(evaluation: dict[str, Any]) -> float:
     """The mean over the ranges of lead times of what emulators are chosen by."""
-    return _mean_of([*_scores(evaluation, EVALUATED).values()])
+    split = _configuration(evaluation).split
+    return _mean_crps({name: v for name, v in evaluation["metrics"].items() if name.startswith(f"{split}/")})
 
 
-def _mean_of(scores: Sequence[float | None]) -> float:
-    """The mean of scores by range; infinite where a rollout did not stay finite, or there are none."""
-    if not scores or None in scores:
-        return math.inf
-    return statistics.fmean(score for score in scores if score is not None)
+def _mean_crps(scores: Mapping[str, float | None]) -> float:
+    """The mean over ranges of lead times; infinite where a rollout did not stay finite, or there is none."""
+    found = [[v for name, v in scores.items() if name.split("/")[1] == metric] for metric in EVALUATED]
+    chosen = next((values for values in found if values), [math.inf])
+    return statistics.fmean(math.inf if value is None else value for value in chosen)
 
 
 def _export(
@@ -249,7 +250,7 @@ def _export(
     scores = {
         **{"vrmse": after, "vrmse_float32": before, "members": MEMBERS, "seed": SEED},
         "sampler": chosen.sampler and {"type": "SamplerConfig", **chosen.sampler.to_json()},
-        "evaluation": _scores(scored, "vrmse") | _scores(scored, EVALUATED),
+        "evaluation": {k: v for name in ("vrmse", *EVALUATED) for k, v in _scores(scored, name).items()},
     }
     _write_manifest(kept, read_manifest(kept) | {"scores": scores})
 
@@ -284,7 +285,7 @@ def _write_initial(config: ExportConfig, root: AnyPath, path: Path, evaluation: 
 def _errors(evaluation: AnyPath) -> dict[str, float]:
     """The CRPS of every trajectory, in the mean over fields and lead times."""
     rows = read_table(evaluation / "metrics.parquet")
-    kept = rows.filter((pc.field("target") == "truth") & (pc.field("metric") == EVALUATED))
+    kept = rows.filter((pc.field("target") == "truth") & (pc.field("metric") == EVALUATED[-1]))
     frame = kept.select(["trajectory", "value"]).to_pandas()
     means: dict[str, float] = frame.groupby(frame["trajectory"].astype(str))["value"].mean().to_dict()
     return means

@@ -40,8 +40,9 @@ def cost_sections(scores: Aggregates, timings: Sequence[Timing]) -> Iterator[Sec
         plain=cost_table(whole, timings, names),
         note="Training: minutes of an emulator's training steps, as long as they took with its workers, with "
         "those of every model that its weights started from; without start-up and validation. Autoencoder: "
-        "likewise, of the autoencoder that all emulators of a rate share. Front of: no other emulator has a "
-        f"smaller {METRICS[known[0]]} at the same cost or less; differences within intervals may be chance.",
+        "likewise, of the autoencoder that all emulators of a rate share. Pareto front: no other emulator "
+        f"has a smaller {METRICS[known[0]]} at the same cost or less; differences within intervals may be "
+        "chance.",
     )
     if costs["minutes"].notna().any():
         yield Section(

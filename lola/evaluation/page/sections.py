@@ -92,10 +92,9 @@ def _averages(main: Aggregates) -> Iterator[Section]:
         "Pooled and median errors",
         "The published tables list the mean over trajectories of ratios. It explodes where the variance of a "
         "true field vanishes, as at late times behind open boundaries. The pooled VRMSE divides the mean "
-        "squared error by the mean variance; the median is that of the trajectories' errors. Where they rank "
-        "methods differently from the mean, single trajectories decide it; the first sentences of this page "
-        "then are of the pooled one. "
-        "The unbiased one is the pooled one less what is due to the ensemble being finite.",
+        "squared error by the mean variance; the median is that of the trajectories' errors. Where the "
+        "mean is much larger, a few trajectories decide it, and the first sentences of this page are of the "
+        "pooled one. The unbiased one is the pooled one less what is due to the ensemble being finite.",
         table=pd.concat([main.estimated("vrmse", ranges), *parts], ignore_index=True),
     )
 

@@ -17,6 +17,7 @@ import pandas as pd
 from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import REFERENCES, Range, in_sentence, name_range
+from lola.evaluation.tables.paper import paper_ranges
 from lola.evaluation.tables.significance import by_seed, compare, compare_shares, holm
 from lola.models.kinds import EmulatorKind, shown_kinds
 
@@ -48,7 +49,8 @@ class Contrast:
         notes = [f"{low} to {high} %"] if low and high else []
         notes += [f"p = {p:.2g}"] if p >= CERTAIN else []
         note = f" ({', '.join(notes)})" if notes else ""
-        return f"{self.place} {f'{change} %' if change else 'not finite'}{note}".strip()
+        seeded = "†" if self.found["seeds"] == self.found["rival_seeds"] > 1 else ""
+        return f"{self.place} {f'{change} %' if change else 'not finite'}{note}{seeded}".strip()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,14 +140,16 @@ def study_findings(scores: Aggregates, sources: Mapping[str, str | None] | None 
         items = [f"{subject}: {', '.join(texts)}" for subject, texts in by_subject.items()]
         items += filter(None, [finding.end])
         sentences.append("\n  - ".join([f"**{finding.title}.** {finding.start}:", *items]))
-    count = int(max(contrast.found["trajectories"] for contrast in tests))
+    counts = sorted({int(contrast.found["trajectories"]) for contrast in tests})
+    shared = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return [
-        f"The following compare methods on the same {count} test trajectories: change, 95 % interval over "
-        "trajectories (and over training seeds where both have several), and p of Wilcoxon's signed-rank "
-        f"test over trajectories, corrected by Holm's method for these {len(tests)} tests; it is "
-        f"below {CERTAIN:g} where none is given. It is of the models at hand: where the interval contains 0, "
-        "another training may reverse the sign. CRPS means that over the deviation of the true field, over "
-        "all lead times if none are named.",
+        f"The following compare methods on the same {shared} test trajectories: change, 95 % interval, and "
+        "p of Wilcoxon's signed-rank test over trajectories, corrected by Holm's method for these "
+        f"{len(tests)} tests; it is below {CERTAIN:g} where none is given. Intervals with † are over "
+        "trajectories and training seeds; others are over trajectories alone and, like every p, of the "
+        "models at hand: they say nothing of other trainings. CRPS means that over the deviation of the true "
+        "field, over all lead times if none are named; VRMSE, power and spread over skill are compared by "
+        "their geometric means over trajectories.",
         *sentences,
     ]
 
@@ -165,25 +169,19 @@ def by_rate(scores: Aggregates, metric: str) -> pd.DataFrame:
         ("pixel", None, "no compression"),
         *(("latent", rate, f"{rate:.4g}×") for rate in methods.rates),
     ]
+    alike = [[one.name for one in methods.kinds.values() if one.config is kind] for kind in methods.every()]
+    titles = REFERENCES | {one.name: one.title for one in methods.kinds.values()}
     rows = []
-    for title, names in (*((title, (name,)) for name, title in REFERENCES.items()), *_kind_names(methods)):
-        row = {"method": title}
+    for names in (*([name] for name in REFERENCES), *alike):
+        cells, shown = {}, []
         for space, rate, heading in columns:
             found = table[(table["space"] == space) & (rate is None or table["compression"] == rate)]
-            found = next(
-                (found[found["model"] == name] for name in names if name in set(found["model"])), None
-            )
-            row[heading] = "–" if found is None else _estimate(found.iloc[0])
-        if set(row.values()) != {title, "–"}:
-            rows.append(row)
+            name = next((name for name in names if name in set(found["model"])), "")
+            cells[heading] = _estimate(found[found["model"] == name].iloc[0]) if name else "–"
+            shown += [name] if name else []
+        if shown:  # of the rates: in pixel space it may be another one
+            rows.append({"method": titles[shown[-1]]} | cells)
     return pd.DataFrame(rows)
-
-
-def _kind_names(methods: Methods) -> Iterator[tuple[str, list[str]]]:
-    """Titles of kinds with the names of their emulators, first ones first."""
-    for kind in methods.every():
-        names = [one.name for one in methods.kinds.values() if one.config is kind]
-        yield methods.kinds[names[0]].title, names
 
 
 def _estimate(row: pd.Series) -> str:
@@ -239,7 +237,8 @@ def _kinds(methods: Methods) -> Iterator[Finding]:
     contrasts = []
     for one in generative:
         pair = ("latent", one.name, rate), ("latent", deterministic.name, rate)
-        shown = ((CRPS, ranges[0]), (CRPS, ranges[-1]), ("vrmse", ranges[-1]), (HIGH, ranges[-1]))
+        last = paper_ranges(methods.scores.system, HIGH)[-1]
+        shown = ((CRPS, ranges[0]), (CRPS, ranges[-1]), ("vrmse", ranges[-1]), (HIGH, last))
         for metric, bounds in shown:
             found = _change(methods, *pair, metric, bounds)
             if found is not None:
@@ -309,9 +308,10 @@ def _distilled(methods: Methods) -> Iterator[Finding]:
     for name, source in methods.sources.items():
         one, other = ("latent", name, rate), ("latent", str(source), rate)
         counts = methods.steps.get(one, [0])
-        if counts[-1] and methods.steps.get(other, [0])[-1]:
-            for steps in counts:
-                found = _change(methods, one, other, steps=(steps, methods.steps[other][-1]))
+        most = methods.steps.get(other, [0])[-1]
+        if counts[-1] and methods.kinds[name].config is not methods.kinds[str(source)].config:
+            for steps in (count for count in counts if count < most):
+                found = _change(methods, one, other, steps=(steps, most))
                 if found is not None:
                     pair = " against ".join(
                         in_sentence(methods.kinds[each[1]].title) for each in (one, other)
@@ -344,7 +344,7 @@ def _change(
 ) -> Mapping[str, float] | None:
     """A method against another; None where one of them was not scored."""
     tables = [methods.of(place, metric, bounds, n) for place, n in zip((one, other), steps, strict=True)]
-    if any(table.empty for table in tables):
+    if any(table.empty for table in tables) or tables[0].index.intersection(tables[1].index).empty:
         return None
     return compare_shares(*tables) if metric == CRPS else _logarithmic(*tables)
 
@@ -357,13 +357,15 @@ def _logarithmic(
 ) -> Mapping[str, float] | None:
     """The ratio of geometric means over trajectories, less one; or of two such ratios.
 
-    None where a value is not positive and finite, so that it has no logarithm.
+    None where a value is 0, which has no logarithm; what is not finite has no ratio, but a test.
     """
     tables = [table for table in (one, other, rival, rival_other) if table is not None]
     common = sorted(set.intersection(*(set(table.index) for table in tables)))
     values = [table.loc[common].to_numpy().T for table in tables]
-    if not all((np.isfinite(value) & (value > 0)).all() for value in values) or not common:
+    if not common or not all((value > 0).all() for value in values):
         return None
+    if not all(np.isfinite(value).all() for value in values):
+        return compare(*values) if len(values) == 2 else None
     seeds = {len(value) for value in values}
     logs = [np.log(value) if len(seeds) == 1 else np.log(value).mean(0) for value in values]
     pair = (logs[0] - logs[1], logs[2] - logs[3]) if len(logs) == 4 else (logs[0], logs[1])

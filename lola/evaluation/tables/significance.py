@@ -62,8 +62,7 @@ def trajectory_errors(
 
     Returns:
         The columns `METHOD`, `metric, range, training_seed, trajectory` and `value`, the mean over fields and
-        lead times of means over starts; of the ratio, that of such means of squares. What is not finite is
-        infinite.
+        lead times of means over starts. What is not finite is infinite.
     """
     table = CellTable(metrics)
     found = [cell_errors(table.of(name, target), name, ranges) for name in names]
@@ -75,14 +74,13 @@ def cell_errors(cells: Sequence[Cells], metric: str, ranges: Sequence[Range]) ->
     parts = []
     for each in cells:
         method = dict(zip(METHOD, each.method, strict=True))
-        statistics = each.values if metric == RATIO else _over_deviation(each)[None]
+        errors = _ratios(each) if metric == RATIO else _over_deviation(each)
         for first, last in ranges:
             within = (each.lead_times >= first) & (each.lead_times <= (np.inf if last is None else last))
-            values = statistics[..., within]
+            values = errors[..., within]
             exists = ~np.isnan(values)
             with np.errstate(invalid="ignore"):
-                means = np.where(exists, values, 0).sum((3, 4)) / exists.sum((3, 4))
-            means = combine(metric if metric == RATIO else "", means)
+                means = np.where(exists, values, 0).sum((2, 3)) / exists.sum((2, 3))
             seed, trajectory = np.nonzero(~np.isnan(means))
             columns = {
                 "training_seed": np.array(each.seeds)[seed],
@@ -93,6 +91,12 @@ def cell_errors(cells: Sequence[Cells], metric: str, ranges: Sequence[Range]) ->
             parts.append(pd.DataFrame(method | place | columns))
     parts = [part for part in parts if len(part)]
     return pd.concat(parts, ignore_index=True)[ERRORS] if parts else pd.DataFrame(columns=ERRORS)
+
+
+def _ratios(cells: Cells) -> np.ndarray:
+    """Spread over skill by cell, `(S, T, F, L)`: fields have different units, so that it is averaged last."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.isinf(cells.values).any(0), np.inf, combine(RATIO, cells.values))
 
 
 def _over_deviation(cells: Cells) -> np.ndarray:

@@ -154,8 +154,35 @@ def test_warm_started_ones_are_compared_with_other_kinds_and_with_their_teachers
     assert "- warm ensemble: CRPS 1–20 -77 % (" in found["Generative against deterministic"]
     taught = found["Fewer evaluations than the teacher's"]
     assert taught.startswith("CRPS at 16×:\n  - student against diffusion: with 2 +9 % (")
-    assert changes(taught) == [9, 0]
+    assert changes(taught) == [9]  # with fewer than the teacher's alone
     assert "Fewer evaluations than the teacher's" not in said(whole(), spectra)[1]
+
+
+def test_intervals_over_training_seeds_are_marked(spectra):
+    parts = []
+    for seed in (0, 1, 2):
+        parts += scored("neural_solver", 0.4 + 0.1 * seed, training_seed=seed)
+        parts += scored("diffusion", 0.3 + 0.1 * seed, spread=0.8, solver_steps=16, training_seed=seed)
+    parts += scored("crps_ensemble", 0.2, spread=0.8)
+    (kinds,) = said(parts, spectra)[1].values()
+    _, diffusion, ensemble = kinds.split("\n  - ")
+    assert re.match(r"diffusion: CRPS 1–20 -20 % \(-\d+ to -\d+ %\)†, CRPS", diffusion)
+    assert "†" not in ensemble
+
+
+def test_spread_over_skill_of_fields_with_other_units_counts_alike(spectra):
+    """A trajectory's ratio is a mean of ratios: a field in another unit changes nothing."""
+    ratios = []
+    for unit in (1.0, 1000.0):
+        parts = []
+        for rate, spread in ((4.0, 0.8), (16.0, 0.4)):
+            for field, factor, own in (("density", 1.0, spread), ("energy", unit, 0.8)):
+                for name, value in (("skill", 1.0), ("spread", own)):
+                    keys = {"field": field, "members": 8, "compression": rate, "solver_steps": 16}
+                    values = factor * value * DIFFICULTY
+                    parts.append(tidy(values, name, "diffusion", LEAD_TIMES, **keys))
+        ratios.append(changes(said(parts, spectra)[1]["Calibration against rate"].split("levels")[0]))
+    assert ratios == [[-25], [-25]]
 
 
 def test_what_cannot_be_compared_is_left_out(spectra):

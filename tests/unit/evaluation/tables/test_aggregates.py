@@ -162,13 +162,14 @@ def test_errors_by_trajectory_are_those_of_all_rows(reduced, rows):
         np.testing.assert_allclose(found["value"].astype(float), cells, rtol=1e-12)
 
 
-def test_spread_over_skill_by_trajectory_is_that_of_mean_squares(reduced, rows):
+def test_spread_over_skill_by_trajectory_is_a_mean_of_ratios_without_units(reduced, rows):
     chosen = rows[(rows["target"] == "truth") & rows["metric"].isin(["spread", "skill"])]
     first, last = SYSTEM.ranges[0]
     inside = chosen[chosen["lead_time"].between(first, last)]
     keys = [*METHOD, "training_seed", "trajectory"]
-    squares = (inside["value"] ** 2).groupby([inside["metric"], *(inside[key] for key in keys)]).mean()
-    expected = (squares["spread"] / squares["skill"]) ** 0.5
+    squares = (inside["value"] ** 2).groupby([inside[key] for key in (*keys, "field", "lead_time", "metric")])
+    squares = squares.mean().unstack("metric")
+    expected = ((squares["spread"] / squares["skill"]) ** 0.5).groupby(keys).mean()
     mine = reduced.errors[reduced.errors["metric"] == "spread_skill_ratio"]
     mine = mine[mine["range"] == name_range((first, last))].set_index(keys).sort_index()
     assert len(mine)
