@@ -26,7 +26,7 @@ from lola.workflows.sweep import ENSEMBLE_BYTES, SweepConfig
 LARGE_PLANE = 2**15  # cells
 RATES = (10, 80)
 BATCH_SHARE = 4  # of its order's memory over a batch of windows
-BATCH_CELLS = 1024  # of latent states in a batch, one of each window, above which it has the fewest windows
+BATCH_CELLS = 512  # of latent states in a batch, one of each window, above which it has the fewest windows
 FEWEST_WINDOWS = 16
 MAX_BLOCK = 51  # states encoded at once
 FLOAT = 4  # bytes

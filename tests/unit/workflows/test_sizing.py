@@ -135,10 +135,10 @@ def test_sizes_are_those_of_a_file_that_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("grid", "windows"), [((32, 32), 64), ((64, 64), 64), ((128, 128), 16), ((512, 512), 16), ((256,), 64)]
+    ("grid", "windows"), [((32, 32), 32), ((64, 64), 32), ((128, 128), 16), ((512, 512), 16), ((256,), 32)]
 )
 def test_batches_of_many_tokens_have_few_windows(grid, windows):
-    """64 windows of 16 latent cells, as in the demo; never fewer than 16."""
+    """32 windows of 16 latent cells; never fewer than 16."""
     data, training = sizes(grid, channels=5), presets.mini().pixel_training
     assert data.windows(training).batch_size == windows
     assert data.windows(training.replace(batch_size=4)).batch_size == 4
