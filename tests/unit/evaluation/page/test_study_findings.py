@@ -201,3 +201,15 @@ def test_an_emulator_that_is_lost_on_a_trajectory_has_no_interval(spectra):
     lost = scored("neural_solver", 0.5, compression=64.0)[1:]
     parts += [tidy(values, "crps", lead_times=LEAD_TIMES, compression=64.0), *lost]
     assert "at 64× not finite" in said(parts, spectra)[1]["Accuracy against rate"]
+
+
+def test_calibration_of_what_is_lost_on_a_trajectory_is_not_finite(spectra):
+    """It is not that of the others."""
+    lost = 0.4 * DIFFICULTY
+    lost[3, 1] = np.inf
+    parts = scored("diffusion", 0.3, spread=0.8, compression=4.0, solver_steps=16)
+    keys = {"members": 8, "compression": 64.0, "solver_steps": 16}
+    for name, values in (("skill", DIFFICULTY), ("spread", lost)):
+        parts.append(tidy(values, name, "diffusion", LEAD_TIMES, **keys))
+    text = said(parts, spectra)[1]["Calibration against rate"]
+    assert "diffusion: at 64× not finite" in text
