@@ -47,8 +47,8 @@ from lola.workflows.plan import SweepPlan
 from lola.workflows.sweep_report import describe_settings, evaluated_tables, shown_arms, timings
 
 SCORES, ABOUT, README = "scores.parquet", "about.json", "README.md"
-FIGURES = ("crps", "spread_skill", "cost", "rates", "spectra", "states")
-"""Pictures of the report that are copied, where it has them."""
+FIGURES = ("crps", "spread_skill", "cost", "rates", "spectra", "states", "states_2")
+"""Pictures of the report that are copied, where it has them; of several of states, the second."""
 REFERENCE = "diffusion"
 TRAINED = ("autoencoders", "emulators")
 MAIN = ["context", "overlap"]  # tables are of the least of both

@@ -20,9 +20,9 @@ def test_readmes_are_computed_from_committed_scores(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
 
 
-def test_the_readme_shows_what_the_ablations_say():
-    folder = RESULTS / "ablations"
-    table = summarise_results(folder, get_system("euler"))
-    assert f"<!-- ablations -->\n\n{table.strip()}\n\n<!-- end of ablations -->" in (
+@pytest.mark.parametrize("name", ["study", "ablations"])
+def test_the_readme_shows_what_results_say(name):
+    table = summarise_results(RESULTS / name, get_system("euler"))
+    assert f"<!-- {name} -->\n\n{table.strip()}\n\n<!-- end of {name} -->" in (
         RESULTS.parents[1] / "README.md"
     ).read_text("utf-8")
