@@ -32,7 +32,7 @@ from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cost_table import cost_table
 from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.formats import markdown, plain_markdown
-from lola.evaluation.tables.lead_times import SPECTRUM, name_metric, name_range, skill_scores
+from lola.evaluation.tables.lead_times import SPECTRUM, name_range, skill_scores
 from lola.evaluation.tables.medians import median_table
 from lola.evaluation.tables.paper import paper_ranges
 from lola.evaluation.tables.reduced import EMULATED, reduce_metrics, sort_reduced, write_reduced
@@ -164,24 +164,11 @@ def render(folder: Path, system: System) -> str:
 
 
 def summarise_results(folder: Path, system: System) -> str:
-    """The headlines of results in Markdown: of several rates the tables by rate, of one a table of methods.
-
-    They are over all lead times, of emulators at their most evaluations.
-    """
+    """The headlines of results in Markdown: tables by kind and rate, over all lead times."""
     with _read(folder, system) as (_, scores):
-        if len(scores.rates) > 1:
-            tables = [f"{text}:\n\n{plain_markdown(by_rate(scores, name))}" for name, text in GLANCES.items()]
-            return "\n".join(tables)
-        found = [scores.estimated(metric, [WHOLE]) for metric in GLANCES]
-        keys = ["model", "space", "compression"]
-        most = found[0].groupby(keys)["solver_steps"].max().rename("most")
-        joined = [table.join(most, on=keys) for table in found]
-        header, *rows = markdown(
-            pd.concat([table[table["solver_steps"] == table["most"]] for table in joined])
-        ).splitlines(keepends=True)
-        first = header.strip("| \n").split(" | ")[: -len(GLANCES)]
-        names = [name_metric(metric).split(" / ")[0] for metric in GLANCES]
-        return f"| {' | '.join([*first, *names])} |\n" + "".join(rows)
+        return "\n".join(
+            f"{text}:\n\n{plain_markdown(by_rate(scores, name))}" for name, text in GLANCES.items()
+        )
 
 
 @contextlib.contextmanager

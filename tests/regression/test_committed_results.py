@@ -20,9 +20,8 @@ def test_readmes_are_computed_from_committed_scores(folder):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
 
 
-@pytest.mark.parametrize("name", ["study", "ablations"])
-def test_the_readme_shows_what_results_say(name):
-    table = summarise_results(RESULTS / name, get_system("euler"))
-    assert f"<!-- {name} -->\n\n{table.strip()}\n\n<!-- end of {name} -->" in (
+def test_the_readme_shows_what_the_study_says():
+    table = summarise_results(RESULTS / "study", get_system("euler"))
+    assert f"<!-- study -->\n\n{table.strip()}\n\n<!-- end of study -->" in (
         RESULTS.parents[1] / "README.md"
     ).read_text("utf-8")
