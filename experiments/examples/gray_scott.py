@@ -6,7 +6,8 @@ import numpy as np
 
 import lola
 
-CELLS, STATES, STEPS = 64, 51, 80  # cells along each axis, states of a simulation, time steps between them
+CELLS, STATES = 64, 51  # cells along each axis, states of a simulation
+FIRST, STEPS = 200, 20  # time steps before the first state, and between two
 
 
 def laplacian(u):
@@ -20,11 +21,11 @@ def simulate(generator):
         b[np.ix_(np.arange(i, i + 6) % CELLS, np.arange(j, j + 6) % CELLS)] = 0.5
     states = np.empty((2, STATES, CELLS, CELLS))
     for state in range(STATES):
-        states[:, state] = a, b
-        for _ in range(STEPS):
+        for _ in range(STEPS if state else FIRST):
             reaction = a * b**2
             a = a + 0.16 * laplacian(a) - reaction + feed * (1 - a)
             b = b + 0.08 * laplacian(b) + reaction - (feed + kill) * b
+        states[:, state] = a, b
     return {"A": states[0], "B": states[1], "feed": feed, "kill": kill}
 
 
