@@ -163,7 +163,7 @@ def _sweep(preset: str, system: str, **chosen: Any) -> SweepConfig:
         shortcut=ShortcutConfig(network=NETWORK, **UNKNOWN),
         emulator_training=TRAINING,
         seeds=SEEDS,
-        pixel_training=TRAINING.replace(minutes=PIXEL_MINUTES),
+        pixel_training=TRAINING.replace(steps=2000, minutes=PIXEL_MINUTES),
         solver_steps=(1, 2, 4, 16),
         evaluation=EvaluationConfig(sampler=SamplerConfig(), members=8, trajectories=64),
         statistics="computed",
