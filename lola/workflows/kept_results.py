@@ -163,6 +163,13 @@ def render(folder: Path, system: System) -> str:
         return "\n".join(_lines(scores, about, tables)) + "\n"
 
 
+def describe_rates(rates: Sequence[float]) -> str:
+    """What results of these compression rates are on; none is pixel space alone."""
+    if len(rates) > 1:
+        return "what compression costs"
+    return f"emulators at {rates[0]:.4g} times compression" if rates else "emulators in pixel space"
+
+
 def summarise_results(folder: Path, system: System) -> str:
     """The headlines of results in Markdown: tables by kind and rate, over all lead times."""
     with _read(folder, system) as (_, scores):
@@ -184,11 +191,7 @@ def _read(folder: Path, system: System) -> Iterator[tuple[dict[str, Any], Aggreg
 def _lines(
     scores: Aggregates, about: dict[str, Any], tables: Sequence[tuple[str, str, pd.DataFrame]]
 ) -> Iterator[str]:
-    rates = scores.rates
-    about_what = (
-        "what compression costs" if len(rates) > 1 else f"emulators at {rates[0]:.4g} times compression"
-    )
-    yield f"# {scores.system.name}: {about_what if rates else 'emulators'}\n"
+    yield f"# {scores.system.name}: {describe_rates(scores.rates)}\n"
     yield (
         f"Computed from this folder's `{SCORES}`, scores by trajectory, and `{ABOUT}`, the settings. "
         "Parentheses have 95 % intervals over test trajectories and, where a method has several, training "
@@ -196,7 +199,7 @@ def _lines(
     )
     yield "## Findings\n"
     yield from (f"- {sentence}" for sentence in headlines(scores, mark="\\*"))
-    if compared := study_findings(scores, about["warm_starts"]):
+    if compared := study_findings(scores, about.get("warm_starts")):
         yield f"\n{compared[0]}\n"
         yield from (f"- {sentence}" for sentence in compared[1:])
         for name, text in GLANCES.items():

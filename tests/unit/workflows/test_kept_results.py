@@ -6,7 +6,7 @@ import pytest
 from lola.core.errors import ConfigError, StorageError
 from lola.evaluation.tables.lead_times import layout
 from lola.workflows import run
-from lola.workflows.kept_results import describe_command, open_results
+from lola.workflows.kept_results import describe_command, describe_rates, open_results
 
 
 def test_commands_are_shown_without_places():
@@ -45,6 +45,12 @@ def test_files_that_no_sweep_wrote_are_never_replaced(sweep, tmp_path, monkeypat
     assert (tmp_path / "README.md").read_text() == "mine"
     (tmp_path / "about.json").write_text('{"system": 1, "command": 1, "settings": [], "timings": []}')
     assert open_results(".").samefile(tmp_path)
+
+
+def test_titles_say_what_was_compared():
+    assert describe_rates([5.0, 80.0]) == "what compression costs"
+    assert describe_rates([20.0]) == "emulators at 20 times compression"
+    assert describe_rates([]) == "emulators in pixel space"
 
 
 def test_the_best_coverage_is_that_of_a_calibrated_ensemble():
