@@ -5,6 +5,7 @@ its autoencoder. One that starts from the weights of another has what that leave
 which they start, are not at equal cost; `pixel_start` has the minutes of a latent emulator alone.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from lola.core.config import require
@@ -40,6 +41,7 @@ SEEDS = (0, 1, 2)
 MIDDLE = 16  # latent channels
 SOAP = OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=256)
 ADAM = OptimizerConfig(name="adam", learning_rate=1e-3)
+MUON = OptimizerConfig(name="muon", learning_rate=2e-3)
 NETWORK = TransformerConfig(features=96, blocks=3, heads=4, modulation=96, patch_size=(1, 2, 2), dropout=0.0)
 PIXEL = NETWORK.replace(patch_size=(1, 8, 8))
 TRAINING = TrainingConfig(
@@ -63,6 +65,14 @@ TITLES = {
     "shortcut_warm": "Few-step diffusion, warm-started",
     "solver_published": "Neural solver, published recipe",
     "diffusion_published": "Diffusion, published recipe",
+    "solver_masks": "Neural solver, published masks",
+    "solver_loss": "Neural solver, loss of all states",
+    "solver_adam": "Neural solver, Adam",
+    "solver_muon": "Neural solver, Muon",
+    "solver_noise": "Neural solver, noise on known states",
+    "solver_change": "Neural solver of changes",
+    "solver_strides": "Neural solver, random strides",
+    "shortcut_coarse": "Few-step diffusion of at most 16 steps, warm-started",
     "pixel_start": f"Neural solver of the fields, {MINUTES:g} minutes",
     "pixel_crps": "CRPS ensemble of the fields, warm-started on rollouts",
 }
@@ -101,7 +111,8 @@ def ablations(
     """Recipes of every kind at the middle rate of `study`, on its data, with three training seeds.
 
     The arms `..._published` take the paper's choices, which the others change: masks that leave the last
-    states known too, the loss over all states of a window, and Adam. In hours on two cores.
+    states known too, the loss over all states of a window, and Adam. Further arms change one choice of the
+    neural solver each. In hours on two cores.
     """
     published = TRAINING.replace(optimizer=ADAM)
     solver, warm = _warm_ensemble(NETWORK, "solver_start", "crps_warm")
@@ -117,10 +128,24 @@ def ablations(
             warm,
             _warm_ensemble(NETWORK, "solver_start", "crps_rollout", rollout_windows=2)[1],
             shortcut,
+            _arm("shortcut_coarse", shortcut.model.replace(finest=16), REST),
             _arm("solver_published", NeuralSolverConfig(network=NETWORK), published),
             _arm("diffusion_published", DiffusionConfig(network=NETWORK), published),
+            *_one_at_a_time(),
         ),
     )
+
+
+def _one_at_a_time() -> Iterator[EmulatorArmConfig]:
+    """Neural solvers that differ from that of the sweep in one choice each."""
+    solver = NeuralSolverConfig(network=NETWORK, **UNKNOWN)
+    yield _arm("solver_masks", solver.replace(masks="published"), TRAINING)
+    yield _arm("solver_loss", solver.replace(loss_states="published"), TRAINING)
+    yield _arm("solver_adam", solver, TRAINING.replace(optimizer=ADAM))
+    yield _arm("solver_muon", solver, TRAINING.replace(optimizer=MUON))
+    yield _arm("solver_noise", solver.replace(context_noise=0.2), TRAINING)
+    yield _arm("solver_change", solver.replace(predicts="change"), TRAINING)
+    yield _arm("solver_strides", solver.replace(strides=(2, 4, 6)), TRAINING)
 
 
 def _arm(
