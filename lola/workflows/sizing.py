@@ -1,15 +1,17 @@
 """Sizes of networks that follow from the data: what a preset configures for a system that it does not know.
 
-On `d` grid axes an autoencoder down-samples by a factor `f` along each, and with `n` latent channels of
-states with `C` channels compresses by `C f^d / n`. `f` is the largest power of two up to 16 (32 for planes of
-more than 2^15 cells, 8 for volumes) that divides every axis and leaves 4 cells of it; it is at least 4.
+On `d` grid axes an autoencoder down-samples by factors `f_i`, and with `n` latent channels of states with
+`C` channels compresses by `C f_1 ... f_d / n`. They are equal where a power of two from 8 to 16 (32 for
+planes of more than 2^15 cells, 8 for volumes) divides every axis and leaves 4 cells of it: the largest. Else
+each axis has its divisor nearest to that most, up to four times smaller or larger, and a multiple of the
+down-sampling between levels if there is one.
 
 Of fields of which a few states fill the memory, batches, blocks of an order and ensembles are smaller.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lola.core.errors import DataError, MissingDataError
 from lola.data.description import PAPER, get_system
@@ -90,34 +92,63 @@ class DataSizes:
         raise faults[0]
 
     @property
-    def factor(self) -> int:
-        """The down-sampling factor `f` of an autoencoder."""
+    def factors(self) -> tuple[int, ...]:
+        """The down-sampling factors of an autoencoder, along each grid axis."""
         most = 8 if len(self.grid) == 3 else 32 if math.prod(self.grid) > LARGE_PLANE else 16
-        return next((f for f in (32, 16, 8) if f <= most and self._divides(f)), 4)
+        for factor in (32, 16, 8):
+            if factor <= most and all(size % factor == 0 and size >= 4 * factor for size in self.grid):
+                return (factor,) * len(self.grid)
+        return tuple(self._nearest_divisor(size, most) for size in self.grid)
 
-    def _divides(self, factor: int) -> bool:
-        return all(size % factor == 0 and size >= 4 * factor for size in self.grid)
+    def _nearest_divisor(self, size: int, factor: int) -> int:
+        """The divisor of an axis that comes nearest to a factor; a power of two if all are far from it."""
+
+        def distance(divisor: int) -> float:
+            return abs(math.log2(divisor / factor))
+
+        found = [f for f in range(1, size // 4 + 1) if size % f == 0 and distance(f) <= 2]
+        found = [f for f in found if f % self._stride == 0] or found
+        return min(found, key=distance, default=self._stride)
+
+    @property
+    def _levels(self) -> int:
+        """The levels of an autoencoder."""
+        return 2 if len(self.grid) == 3 else 3
+
+    @property
+    def _stride(self) -> int:
+        """What the levels of an autoencoder down-sample by after its patches."""
+        return 2 ** (self._levels - 1)
+
+    @property
+    def latent_grid(self) -> tuple[int, ...]:
+        """Cells of a latent state along each grid axis."""
+        return tuple(size // factor for size, factor in zip(self.grid, self.factors, strict=True))
 
     def latent_channels(self, rates: tuple[int, ...] = RATES) -> tuple[int, ...]:
         """The powers of two that come nearest to compression rates, the lowest first."""
-        values = len(self.system.channels) * self.factor ** len(self.grid)
+        values = len(self.system.channels) * math.prod(self.factors)
         return tuple(dict.fromkeys(2 ** max(0, round(math.log2(values / rate))) for rate in rates))
 
     def autoencoder(self, *channels: int) -> AutoencoderConfig:
         """An autoencoder with the channels of its three levels; of the outer two of them in space."""
-        levels = (channels[0], channels[-1]) if len(self.grid) == 3 else channels
+        levels = (channels[0], channels[-1]) if self._levels == 2 else channels
+        strided = [factor % self._stride == 0 for factor in self.factors]
+        patches = zip(self.factors, strided, strict=True)
         return AutoencoderConfig(
             channels=levels,
-            blocks=(1,) * len(levels),
-            patch_size=self.factor // 2 ** (len(levels) - 1),
+            blocks=(1,) * self._levels,
+            patch_size=_one_if_equal(f // self._stride if by_stride else f for f, by_stride in patches),
+            stride=_one_if_equal(2 if by_stride else 1 for by_stride in strided),
             dropout=0.0,
         )
 
     def latent_network(self, network: TransformerConfig) -> TransformerConfig:
         """A transformer of latent states, of half as many tokens along the axes of a large volume."""
-        cells = [size // self.factor for size in self.grid]
-        halves = len(cells) == 3 and max(cells) >= 8 and all(size % 2 == 0 for size in cells)
-        return network.replace(patch_size=(1, 2, 2, 2)) if halves else network
+        cells = self.latent_grid
+        halves = [2 if size % 2 == 0 else 1 for size in cells]
+        large = len(cells) == 3 and max(cells) >= 8 and max(halves) == 2
+        return network.replace(patch_size=(1, *halves)) if large else network
 
     def pixel_solver(self, solver: NeuralSolverConfig) -> NeuralSolverConfig | None:
         """The latent neural solver, of the fields; None of a volume, whose tokens would be too many."""
@@ -125,7 +156,7 @@ class DataSizes:
             return None
         network = solver.network
         assert isinstance(network, TransformerConfig)
-        return solver.replace(network=network.replace(patch_size=(1, *(self.factor,) * len(self.grid))))
+        return solver.replace(network=network.replace(patch_size=(1, *self.factors)))
 
     @property
     def block(self) -> int:
@@ -147,7 +178,7 @@ class DataSizes:
 
     def windows(self, training: TrainingConfig) -> TrainingConfig:
         """A training on windows, fewer of them at once the more tokens a state has."""
-        fit = BATCH_CELLS // math.prod(size // self.factor for size in self.grid)
+        fit = BATCH_CELLS // math.prod(self.latent_grid)
         return training.replace(
             batch_size=min(training.batch_size, max(FEWEST_WINDOWS, _power_of_two(max(1, fit))))
         )
@@ -166,6 +197,12 @@ class DataSizes:
     def members(self, most: int, state_bytes: int) -> int:
         """The members of an ensemble of latent trajectories that an evaluation can hold."""
         return min(most, _power_of_two(max(2, int(ENSEMBLE_BYTES) // (self.steps * state_bytes))))
+
+
+def _one_if_equal(sizes: Iterable[int]) -> int | tuple[int, ...]:
+    """The size of every axis, or sizes along each."""
+    found = tuple(sizes)
+    return found[0] if len(set(found)) == 1 else found
 
 
 def _power_of_two(most: int) -> int:
@@ -187,7 +224,7 @@ def fitted(config: SweepConfig, data: DataSizes, channels: tuple[int, ...]) -> S
     assert isinstance(network, TransformerConfig)
     latent = data.latent_network(network)
     rates = data.latent_channels()[: len(config.latent_channels)]
-    latent_bytes = FLOAT * max(rates) * math.prod(size // data.factor for size in data.grid)
+    latent_bytes = FLOAT * max(rates) * math.prod(data.latent_grid)
     return config.replace(
         latent_channels=rates,
         autoencoder_training=data.field_training(config.autoencoder_training),

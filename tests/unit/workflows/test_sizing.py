@@ -1,3 +1,5 @@
+import math
+
 import layouts
 import pytest
 from readme import parse_options
@@ -16,26 +18,32 @@ def sizes(grid, channels=4, steps=100):
 
 
 @pytest.mark.parametrize(
-    ("grid", "factor"),
+    ("grid", "factors"),
     [
         ((64, 64), 16),
         ((128, 384), 32),
         ((512, 128), 32),
         ((256, 256), 32),
         ((64, 64, 64), 8),
+        ((192, 128, 66), (8, 8, 6)),  # The Well's post_neutron_star_merger
         ((48, 80), 8),
-        ((100, 60), 4),
+        ((100, 60), (20, 12)),
+        ((100, 64), (20, 16)),
+        ((65, 65), 13),
+        ((130, 64), (13, 16)),
         ((1024,), 16),
     ],
 )
-def test_default_networks_fit_usual_grids(grid, factor):
+def test_default_networks_fit_usual_grids(grid, factors):
     data = sizes(grid)
-    assert data.factor == factor
+    factors = (factors,) * len(grid) if isinstance(factors, int) else factors
+    assert data.factors == factors
     codec = data.autoencoder(64, 96, 128)
-    assert codec.factors(len(grid)) == (factor,) * len(grid)
+    assert codec.factors(len(grid)) == factors
+    codec.check_grid(grid)
     channels = data.latent_channels()
     assert channels[-1] >= 1
-    most = 4 * factor ** len(grid)  # what a single latent channel compresses by
+    most = 4 * math.prod(factors)  # what a single latent channel compresses by
     for wanted, number in zip(RATES, channels, strict=False):
         rate = codec.replace(latent_channels=number).compression(4, len(grid))
         assert min(most, wanted) / 1.5 < rate < 1.5 * wanted
@@ -67,17 +75,17 @@ def test_presets_of_a_folder_fit_its_data(tmp_path, preset):
 def test_a_grid_that_no_factor_divides_is_refused_with_what_would(tmp_path):
     folder = tmp_path / "mine"
     for split in ("train", "valid", "test"):
-        layouts.write_layout(folder / "data" / split / "a.hdf5", 2, grid=(30, 16), steps=30)
+        layouts.write_layout(folder / "data" / split / "a.hdf5", 2, grid=(31, 16), steps=30)
     config = presets.smoke(str(folder), storage=str(tmp_path / "storage"))
     info = DatasetInfo(
         system=DataSizes.find(str(folder), "well", str(tmp_path)).system,
         origin="",
-        grid=(30, 16),
+        grid=(31, 16),
         steps=30,
         parameters=5,
         trajectories={"train": 3, "valid": 3, "test": 3},
     )
-    with pytest.raises(LolaError, match="30"):
+    with pytest.raises(LolaError, match="grid of 31 x 16; crop or pad the data, to 32 x 16"):
         config.fit(info)
 
 
