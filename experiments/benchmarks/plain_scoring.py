@@ -88,6 +88,7 @@ def _intervals(u: np.ndarray, v: np.ndarray) -> dict[str, float]:
     found = {}
     for name, alpha in (("50", 0.5), ("90", 0.1)):
         low, high = np.quantile(v, [alpha / 2, 1 - alpha / 2], axis=0, method="weibull")
+        alpha = max(alpha, 2 / (len(v) + 1))  # more than that is beyond the extremes of so few members
         missed = np.maximum(0, low - u) + np.maximum(0, u - high)
         found[f"interval_{name}"] = (high - low + 2 / alpha * missed).mean()
     return found

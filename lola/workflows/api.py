@@ -25,7 +25,7 @@ from lola.emulation.emulator import Emulator
 from lola.emulation.ensemble_config import check_device
 from lola.emulation.inference_config import InferenceConfig, Weights
 from lola.emulation.sampling_config import SamplerConfig
-from lola.evaluation.scores.ensemble import score_ensemble
+from lola.evaluation.scores.ensemble import EPS, score_ensemble
 from lola.models.autoencoder import Autoencoder
 from lola.storage.remote import AnyPath, to_path
 from lola.storage.stages import resolve_storage, to_location
@@ -263,7 +263,10 @@ def score(truth: Tensor, members: Tensor, valid: Tensor | None = None) -> dict[s
         valid is None or (valid.dtype == torch.bool and valid.shape == truth.shape[2:]),
         f"valid must be bool with shape {tuple(truth.shape[2:])}",
     )
-    scores, _ = score_ensemble({"truth": truth}, members, spatial=truth.ndim - 2, valid=valid)
+    inside = truth.flatten(2) if valid is None else truth[..., valid]
+    variance = inside.flatten(1).var(1, correction=0)[:, None].nan_to_num(posinf=0)
+    eps = EPS * variance.where(variance > 0, 1.0)  # of the unit of each field
+    scores, _ = score_ensemble({"truth": truth}, members, spatial=truth.ndim - 2, valid=valid, eps=eps)
     return scores["truth"].metrics
 
 

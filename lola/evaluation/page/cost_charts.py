@@ -41,15 +41,15 @@ def cost_sections(scores: Aggregates, timings: Sequence[Timing]) -> Iterator[Sec
         note="Training: minutes of an emulator's training steps, as long as they took with its workers, with "
         "those of every model that its weights started from; without start-up and validation. Autoencoder: "
         "likewise, of the autoencoder that all emulators of a rate share. Pareto front: no other emulator "
-        f"has a smaller {METRICS[known[0]]} at the same cost or less; differences within intervals may be "
-        "chance.",
+        f"has a smaller {METRICS[known[0]]} at the same cost or less, where training is the sum of both; "
+        "differences within intervals may be chance.",
     )
     if costs["minutes"].notna().any():
         yield Section(
             "cost_training",
             "",
-            "The same against minutes of training, those of the models that an emulator started from "
-            "included.",
+            "The same against minutes of training, those of the autoencoder and of the models that an "
+            "emulator started from included.",
             chart=cost_chart(table, costs.dropna(subset="minutes"), "minutes", known),
         )
 

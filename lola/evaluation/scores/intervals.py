@@ -2,14 +2,15 @@ r"""Central intervals of an ensemble, and its error by its spread, cell by cell.
 
 The quantile q of an ensemble of M members with order statistics v_(1) <= ... <= v_(M) is interpolated
 linearly at the position q (M + 1), as an exchangeable truth is below v_(i) with probability i / (M + 1);
-positions beyond 1 and M are those of the smallest and the largest member. An interval [l, u] of coverage
-1 - alpha has the interval score (Winkler, 1972; Gneiting and Raftery, 2007, Eq. 43)
+positions beyond 1 and M are those of the smallest and the largest member. Few members cannot cover as much as
+is asked: `nominal_coverage` says what the interval of a calibrated ensemble covers, 7/9 in place of 90 % with
+M = 8. An interval [l, u] of nominal coverage 1 - alpha has the interval score (Winkler, 1972; Gneiting and
+Raftery, 2007, Eq. 43)
 
     (u - l) + 2 / alpha (l - x)_+ + 2 / alpha (x - u)_+
 
 for the truth x, in the unit of the field. The share of cells that it covers follows from the rank histogram,
-interpolated likewise. Few members cannot cover as much: `nominal_coverage` says what a calibrated ensemble of
-M members covers.
+interpolated likewise.
 
 Cells are sorted by their spread into bins of equal count: where a calibrated ensemble expects larger errors,
 they are larger.
@@ -74,7 +75,8 @@ def interval_scores(
         low, high = (_quantile(rows, order, place) for place in _positions(coverage, len(order)))
         width, outside = high - low, low.clamp(min=0) + (-high).clamp(min=0)
         name = f"interval_{100 * coverage:.0f}"
-        found[name] = grid_mean(width + 2 / (1 - coverage) * outside, spatial, weights)
+        alpha = 1 - nominal_coverage(coverage, len(order))
+        found[name] = grid_mean(width + 2 / alpha * outside, spatial, weights)
     return found
 
 

@@ -32,6 +32,8 @@ def pareto(cost: np.ndarray, error: np.ndarray) -> np.ndarray:
 def add_costs(estimates: pd.DataFrame, timings: Sequence[Timing]) -> pd.DataFrame:
     """Rows of emulators with `seconds`, of all members, and `minutes` of training, NaN if unknown.
 
+    Those of latent states have the minutes of their autoencoder too, without which there are none.
+
     Arguments:
         estimates: Rows of `lead_time_table`s of one context without guidance; rows without a timing are left
             out.
@@ -44,14 +46,21 @@ def add_costs(estimates: pd.DataFrame, timings: Sequence[Timing]) -> pd.DataFram
                 "compression": timing.compression or 1.0,
                 "solver_steps": timing.solver_steps,
                 "seconds": timing.ensemble,
-                "minutes": np.nan if timing.training is None else timing.training / 60,
+                "training": _minutes(timing.training),
+                "autoencoder": _minutes(timing.autoencoder),
+                "minutes": _minutes(timing.training)
+                + (_minutes(timing.autoencoder) if timing.space == "latent" else 0.0),
             }
             for timing in timings
             if timing.model in kind_titles() and not timing.guided
         ],
-        columns=[*_KEYS, *COSTS],
+        columns=[*_KEYS, "training", "autoencoder", *COSTS],
     )
     return estimates.merge(costs.drop_duplicates(_KEYS), on=_KEYS)
+
+
+def _minutes(seconds: float | None) -> float:
+    return np.nan if seconds is None else seconds / 60
 
 
 def cost_table(estimates: pd.DataFrame, timings: Sequence[Timing], metrics: dict[str, str]) -> pd.DataFrame:
@@ -65,13 +74,11 @@ def cost_table(estimates: pd.DataFrame, timings: Sequence[Timing], metrics: dict
     first = next(iter(metrics))
     rows = sort_methods(add_costs(estimates[estimates["metric"] == first], timings))
     values = estimates.set_index([*_KEYS, "metric"])["value"].to_dict()
-    codecs = {t.compression: t.autoencoder for t in timings if t.autoencoder is not None}
     fronts = {name: pareto(rows[name].to_numpy(float), rows["value"].to_numpy(float)) for name in COSTS}
     shown = []
     for i, row in rows.iterrows():
         key = tuple(row[_KEYS])
         latent = row["space"] == "latent"
-        codec = codecs.get(row["compression"], np.nan) if latent else np.nan
         on = [word for name, word in (("seconds", "speed"), ("minutes", "training")) if fronts[name][i]]
         shown.append(
             {
@@ -79,8 +86,8 @@ def cost_table(estimates: pd.DataFrame, timings: Sequence[Timing], metrics: dict
                 "rate": f"{row['compression']:.4g}" if latent else "–",
                 "steps": str(row["solver_steps"] or "–"),
                 "all members": show_seconds(row["seconds"]),
-                "training": show_minutes(row["minutes"]),
-                "autoencoder": show_minutes(codec / 60),
+                "training": show_minutes(row["training"]),
+                "autoencoder": show_minutes(row["autoencoder"] if latent else np.nan),
                 **{name: _show(values.get((*key, metric), np.nan)) for metric, name in metrics.items()},
                 "Pareto front": "both" if len(on) == 2 else "".join(on) or "–",
             }

@@ -116,6 +116,15 @@ def test_scores_are_in_closed_form_those_of_a_shifted_truth():
     torch.testing.assert_close(lola.score(truth, members[:1])["crps"], torch.ones(2, 3))
 
 
+@pytest.mark.parametrize("unit", [1e-4, 1, 1e4])
+def test_the_best_constant_has_an_error_of_1_in_any_unit(unit):
+    truth = unit * torch.randn(1, 1, 8, 8)
+    constant = truth.mean((2, 3), keepdim=True).expand_as(truth)
+    torch.testing.assert_close(lola.score(truth, constant[None])["vrmse"], torch.ones(1, 1))
+    uniform = torch.zeros(1, 1, 8, 8)
+    assert float(lola.score(uniform, uniform[None])["vrmse"]) == 0
+
+
 def test_scores_of_some_cells_do_not_see_the_others():
     truth, valid = torch.randn(2, 3, 8, 8), torch.rand(8, 8) > 0.3
     members = torch.where(valid, truth + 1, 1e9)[None]

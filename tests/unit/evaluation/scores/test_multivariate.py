@@ -56,7 +56,8 @@ def test_interval_scores_are_those_of_scoringrules(members, scores_of):
     for coverage in COVERAGES:
         tail = (1 - coverage) / 2
         low, high = np.quantile(v.numpy(), [tail, 1 - tail], axis=0, method="weibull")
-        expected = scoringrules.interval_score(u.numpy(), low, high, 1 - coverage).mean(-1)
+        alpha = 1 - nominal_coverage(coverage, members)
+        expected = scoringrules.interval_score(u.numpy(), low, high, alpha).mean(-1)
         np.testing.assert_allclose(found[f"interval_{100 * coverage:.0f}"], expected, rtol=1e-12)
 
 
