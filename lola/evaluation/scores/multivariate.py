@@ -12,9 +12,9 @@ variogram score of order 1/2 (Scheuerer and Hamill, 2015) is the mean over pairs
 
     ( |u_i - u_j|^(1/2) - 1/M sum_m |v_mi - v_mj|^(1/2) )^2.
 
-It is not fair: that of few members is larger, by the variance of their mean. All are in the unit of the field.
-Cells, and pairs by the mean of both, count by their quadrature weights. With a mask, means are over cells of the
-domain, and pairs that are not inside are left out.
+It is not fair: that of few members is larger, by the variance of their mean. All are in the unit of the
+field. Cells, and pairs by the mean of both, count by their quadrature weights. With a mask, means are over
+cells of the domain, and pairs that are not inside are left out.
 """
 
 import torch

@@ -83,7 +83,7 @@ def test_run_sweep_takes_a_dataset_of_a_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(run, "run_sweep", seen.append)
     lola.run_sweep("smoke", "mine", well=str(tmp_path / "data sets"), storage=str(tmp_path))
     assert (seen[0].system, seen[0].well) == ("mine", str(tmp_path / "data sets"))
-    assert seen[0].autoencoder.factors(2) == (4, 4)
+    assert seen[0].autoencoder.factors(2) == (8, 4)
 
 
 def test_a_published_run_is_rolled_out_like_a_stage(folder):
