@@ -136,7 +136,8 @@ def _log_missing(tracker: Tracker, progress: Progress) -> None:
 def _prepare(
     config: WorkflowConfig, kind: type[P], progress: Progress, part: Callable[[P], P] = lambda plan: plan
 ) -> tuple[P, Tracker]:
-    """Open storage and tracking, simulate missing data, and connect to a cluster that sees the storage."""
+    """Open storage and tracking, simulate missing data, and connect to a cluster that sees the storage if
+    any trial is to be run."""
     with progress.reporting(lambda: f"opening storage {config.storage or ''} and MLflow"):
         storage = resolve_storage(config.storage)
         well = well_folder(storage, config.well)
@@ -157,9 +158,10 @@ def _prepare(
         plan = with_steps(lambda: kind(config, storage, well), part, _measuring(storage, progress, doing))
     for line in describe_steps(plan):
         progress.log(line)
-    connect(progress.log)
-    with progress.reporting(lambda: f"asking the nodes whether they see {storage}"):
-        require_shared(storage)
+    if _pending(plan):
+        connect(progress.log)
+        with progress.reporting(lambda: f"asking the nodes whether they see {storage}"):
+            require_shared(storage)
     for option in emulated_options(config):
         progress.log(f"{option} bfloat16 will be slow: this processor emulates it; float32 is faster here")
     return plan, tracker
@@ -195,7 +197,8 @@ def _complete(
     shown: Shown[P] | None = None,
 ) -> AnyPath | None:
     """Run a plan to its end under a parent run; returns the page of its report, if it has one."""
-    check_resources(plan.config, plan.trials)
+    if _pending(plan):
+        check_resources(plan.config, plan.trials)
     parameters = flatten(plan.config.replace(system=plan.system.name).to_json())
     parameters |= {
         f"{name}.steps": f"those of {part.minutes:g} minutes"
@@ -243,15 +246,24 @@ def _make(plan: BasePlan, tracker: Tracker, progress: Progress) -> dict[str, str
             return failures
 
 
+def _pending(plan: BasePlan) -> list[Trial]:
+    """The trials of a plan that are not finished."""
+    return [trial for trial in plan.trials if not trial.finished]
+
+
 def run_plan(plan: BasePlan, tracker: Tracker, progress: Progress) -> dict[str, str]:
     """Run every trial of a plan that is not finished; returns why trials failed, by name.
 
     Arguments:
         tracker: Copies the stages' records to MLflow meanwhile.
     """
-    pending = [trial for trial in plan.trials if not trial.finished]
+    pending = _pending(plan)
     limit = plan.config.concurrency
-    with following_stages(plan.trials, tracker, progress, lambda: limit or concurrency(pending)):
+
+    def at_once() -> int:
+        return limit or (concurrency(pending) if pending else 1)
+
+    with following_stages(plan.trials, tracker, progress, at_once):
         if not pending:
             return {}
         name = f".tune-{plan.fingerprint[:8]}"
