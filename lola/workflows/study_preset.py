@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lola.core.config import require
+from lola.data.description import get_system
 from lola.emulation.cache_config import CacheConfig
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
@@ -20,6 +21,8 @@ from lola.models.neural_solver_config import NeuralSolverConfig
 from lola.models.shortcut_config import ShortcutConfig
 from lola.models.transformer_config import TransformerConfig
 from lola.simulate.euler import EulerConfig
+from lola.simulate.rayleigh_benard import RayleighBenardConfig
+from lola.simulate.simulators import Simulation
 from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.workflows.arms import EmulatorArmConfig
 from lola.workflows.sweep import SweepConfig
@@ -34,11 +37,16 @@ SIMULATION = EulerConfig(
     valid=64,
     test=64,
 )
+CONVECTION = RayleighBenardConfig(
+    resolution=(64, 32), rayleigh=(1e6,), prandtl=(0.5, 2.0), train=96, valid=16, test=32
+)
 MINUTES = 4.0  # of every autoencoder and every latent emulator
 PIXEL_MINUTES = 2 * MINUTES  # as many as an autoencoder and an emulator of its latent states
 START_MINUTES = 2.5  # of those whose weights others start from
 SEEDS = (0, 1, 2)
-MIDDLE = 16  # latent channels
+MIDDLE = 16  # latent channels of Euler states at which there are all seeds
+CHANNELS: dict[str, tuple[int, ...]] = {"euler": (64, MIDDLE, 4), "rayleigh_benard": (32, 4)}
+SIMULATIONS: dict[str, Simulation] = {"euler": SIMULATION, "rayleigh_benard": CONVECTION}
 SOAP = OptimizerConfig(name="soap", learning_rate=2e-3, max_dimension=256)
 ADAM = OptimizerConfig(name="adam", learning_rate=1e-3)
 MUON = OptimizerConfig(name="muon", learning_rate=2e-3)
@@ -88,13 +96,15 @@ def study(
     Pixel emulators have the minutes of an autoencoder and a latent emulator together.
 
     Three training seeds at the middle rate, one elsewhere, in hours on two cores (see `--plan`). Euler at
-    32 x 32 over half of The Well's time span, in four quadrants between periodic boundaries.
+    32 x 32 over half of The Well's time span, in four quadrants between periodic boundaries; or convection
+    at 64 x 32 and a Rayleigh number of a million, at two rates, with three seeds at the lower one.
     """
+    channels = CHANNELS.get(system, ())
     return _sweep(
         "study",
         system,
-        latent_channels=(64, MIDDLE, 4),
-        seeds_at=(MIDDLE,),
+        latent_channels=channels,
+        seeds_at=(MIDDLE,) if MIDDLE in channels else channels[:1],
         emulators=("neural_solver", "diffusion"),
         arms=(
             *_warm_ensemble(NETWORK, "solver_start", "crps_rollout", rollout_windows=2),
@@ -173,10 +183,13 @@ def _warm_shortcut() -> tuple[EmulatorArmConfig, EmulatorArmConfig]:
 
 def _sweep(preset: str, system: str, **chosen: Any) -> SweepConfig:
     """A sweep of what is chosen, on the data that both presets share."""
-    require(system == "euler", f"the preset {preset} is of --system euler, not {system}; take mini")
+    known = SIMULATIONS if preset == "study" else ("euler",)
+    of = f"--system {' and '.join(known)}"
+    require(system in known, f"the preset {preset} is of {of}, not {system}; take mini")
+    physics = get_system(system)
     return SweepConfig(
         system=system,
-        simulation=SIMULATION,
+        simulation=SIMULATIONS[system],
         autoencoder=AutoencoderConfig(channels=(32, 64, 96), blocks=(1, 1, 1), patch_size=2, dropout=0.0),
         autoencoder_training=TRAINING.replace(
             batch_size=16, optimizer=SOAP.replace(learning_rate=3e-3), valid_samples=256
@@ -190,7 +203,13 @@ def _sweep(preset: str, system: str, **chosen: Any) -> SweepConfig:
         seeds=SEEDS,
         pixel_training=TRAINING.replace(steps=2000, minutes=PIXEL_MINUTES),
         solver_steps=(1, 2, 4, 16),
-        evaluation=EvaluationConfig(sampler=SamplerConfig(), members=8, trajectories=64),
+        evaluation=EvaluationConfig(
+            sampler=SamplerConfig(),
+            members=8,
+            trajectories=64,
+            starts=physics.starts[:1],
+            stride=physics.stride,
+        ),
         statistics="computed",
         well="well-study",
         **chosen,

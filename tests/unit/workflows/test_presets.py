@@ -153,8 +153,21 @@ def test_emulators_of_the_study_have_equal_minutes(preset):
     assert {("solver_start", False), ("diffusion_start", False)} <= starts
     whole = config.autoencoder_training.minutes + config.emulator_training.minutes
     assert all(given[key] == (whole if key[1] else 4.0) for key in given.keys() - starts)
-    with pytest.raises(ConfigError, match=f"the preset {preset} is of --system euler, not rayleigh_benard"):
-        presets.SWEEPS[preset]("rayleigh_benard")
+    with pytest.raises(ConfigError, match=f"the preset {preset} is of --system euler.*, not shear_flow"):
+        presets.SWEEPS[preset]("shear_flow")
+
+
+def test_the_study_of_convection_has_two_rates_and_seeds_at_one():
+    config = presets.study("rayleigh_benard")
+    data = DatasetInfo.of_simulation(config.simulation, (), ())
+    config.fit(data)
+    rates = [
+        config.autoencoder.replace(latent_channels=n).compression(4, 2) for n in config.latent_channels
+    ]
+    assert (rates, config.seeds_at) == ([8, 64], config.latent_channels[:1])
+    assert (config.evaluation.starts, data.trajectories["test"]) == ((16,), config.evaluation.trajectories)
+    with pytest.raises(ConfigError, match="ablations is of --system euler, not rayleigh_benard"):
+        presets.ablations("rayleigh_benard")
 
 
 def test_the_study_and_its_ablations_share_stages():
