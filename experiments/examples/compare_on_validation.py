@@ -1,9 +1,11 @@
 """Emulators compared on the validation split, where choices belong: `compare_on_validation.py WELL NAME...`.
 
 It prints, by range of lead times, the CRPS over the deviation of the true field, and spread over skill.
-Stride and ranges are those of Euler; trajectories must have equal lengths.
+`NAME@2` draws a diffusion model with 2 solver steps. Stride and ranges are those of Euler; trajectories must
+have equal lengths.
 """
 
+import dataclasses
 import sys
 
 import torch
@@ -29,7 +31,10 @@ def compare(well, names):
     print("| emulator | CRPS / deviation, 1–20 | 21–60 | 61–end | spread / skill, 1–20 | 21–60 | 61–end |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in names:
+        name, _, steps = name.partition("@")
         emulator = lola.load_emulator(name)
+        if steps:
+            emulator = dataclasses.replace(emulator, sampler=emulator.sampler.replace(steps=int(steps)))
         assert emulator.system is not None
         split = lola.open_well(well, emulator.system.name, "valid")
         count = min(TRAJECTORIES, len(split.trajectories))
@@ -40,7 +45,7 @@ def compare(well, names):
         ranges = [(times <= 20), (times > 20) & (times <= 60), (times > 60)]
         relative, ratio = crps / variance.sqrt(), (spread / skill).sqrt()
         cells = [f"{values[:, chosen].mean():.3f}" for values in (relative, ratio) for chosen in ranges]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {name}{steps and f', {steps} steps'} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ from lola.emulation.sampling_config import SamplerConfig
 from lola.models.autoencoder import Autoencoder
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.models.binding import BoundNetwork
-from lola.models.kinds import KINDS, EmulatorKind, kind_of
+from lola.models.kinds import KINDS, EmulatorKind, kind_of, sampled_kind
 from lola.models.masks import context_mask
 from lola.models.transformer_autoencoder_config import TransformerAutoencoderConfig
 from lola.models.unrolled import SamplerStep, unroll
@@ -351,11 +351,12 @@ def load_emulator(
         DataError: Weights are corrupt or of another network.
     """
     manifest = read_manifest(folder)
-    name = manifest["autoencoder"]
+    name, kind = manifest["autoencoder"], sampled_kind(manifest["model"])
+    own = SamplerConfig(name=kind.sampler) if kind and kind.sampler else SamplerConfig()
     return Emulator(
         model=_load_model(folder, weights, [kind.config for kind in KINDS.values()]),
         autoencoder=load_autoencoder(folder.parents[1] / "autoencoders" / name) if name else None,
-        sampler=sampler or SamplerConfig(),
+        sampler=sampler or own,
         system=_system(folder, manifest),
     )
 

@@ -144,7 +144,8 @@ def load_emulator(
         model: Its name: see this module.
         storage: The storage root; else `LOLA_STORAGE`, else `~/lola-storage`.
         weights: `raw`, or their moving average `ema`; the autoencoder's are those it was trained with.
-        sampler: How a diffusion model draws; else as published, 16 evaluations of the network.
+        sampler: How a diffusion model draws; else with 16 evaluations of the network as published, of a
+            few-step one as it was trained.
         inference: In what precision, in what chunks and whether compiled the networks run.
         device: `cpu`, `cuda`, `cuda:1`.
 

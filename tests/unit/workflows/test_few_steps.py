@@ -11,6 +11,7 @@ from small_run import plan_of, train_here
 
 from lola.distributed.jobs.train import run_training
 from lola.distributed.trials import make
+from lola.emulation.emulator import load_emulator
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.tables.stored import read_table
@@ -97,3 +98,6 @@ def test_few_step_diffusion_is_trained_and_scored(few, tmp_path, well, monkeypat
     assert set(metrics["solver_steps"]) == {2}
     spread = metrics[(metrics["metric"] == "spread") & (metrics["target"] == "truth")]["value"]
     assert (spread > 0).all()
+    trained = {step.tags["model"]: step.stage for step in plan.steps if step.stage.kind == "emulators"}
+    drawn_by = {name: load_emulator(each.folder).sampler.name for name, each in trained.items()}
+    assert drawn_by == {"diffusion": "adams_bashforth", "shortcut": "euler"}

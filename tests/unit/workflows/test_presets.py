@@ -161,9 +161,7 @@ def test_the_study_of_convection_has_two_rates_and_seeds_at_one():
     config = presets.study("rayleigh_benard")
     data = DatasetInfo.of_simulation(config.simulation, (), ())
     config.fit(data)
-    rates = [
-        config.autoencoder.replace(latent_channels=n).compression(4, 2) for n in config.latent_channels
-    ]
+    rates = [config.autoencoder.replace(latent_channels=n).compression(4, 2) for n in config.latent_channels]
     assert (rates, config.seeds_at) == ([8, 64], config.latent_channels[:1])
     assert (config.evaluation.starts, data.trajectories["test"]) == ((16,), config.evaluation.trajectories)
     with pytest.raises(ConfigError, match="ablations is of --system euler, not rayleigh_benard"):
