@@ -22,7 +22,9 @@ from lola.data.transforms import Standardisation
 from lola.emulation.emulator import Emulator
 from lola.emulation.inference_config import InferenceConfig
 from lola.emulation.sampling_config import SamplerConfig
-from lola.evaluation.scores.ensemble import score_ensemble
+from lola.evaluation.predicted import Predicted
+from lola.evaluation.scores.ensemble import EPS
+from lola.evaluation.scoring import Truth, score_prediction
 from lola.evaluation.tables.paper import SECONDS
 from lola.nn.compiling import compiled
 from lola.training.precision import precision
@@ -162,16 +164,22 @@ class EncodingCase:
 
 @dataclasses.dataclass(frozen=True)
 class ScoringCase:
-    """Scores of an ensemble, against the time to draw it."""
+    """Scores of an ensemble as an evaluation computes them, against the time to draw it.
+
+    They are against the truth and against the auto-encoded truth, with increments in time and anomalies.
+    """
 
     codec: Trained
     states: int = 4
 
     def __call__(self, target: Target) -> Iterator[Figure]:
         channels, _, *grid = target.sized(self.codec).shape
-        truth = torch.randn(channels, self.states, *grid, device=target.device)
+        first, truth, other, climate = torch.randn(4, channels, self.states, *grid, device=target.device)
         members = torch.randn(MEMBERS, channels, self.states, *grid, device=target.device)
-        score = lambda: score_ensemble({"truth": truth}, members, spatial=len(grid))  # noqa: E731
+        predicted = Predicted(MEMBERS, lambda times: members[:, :, times], target.device)
+        targets = {"truth": truth, "autoencoded": other}
+        against = Truth(first[:, 0], targets, climate, None, (), torch.full((channels,), EPS))
+        score = lambda: score_prediction(predicted, against, range(channels), self.states)  # noqa: E731
         score()
         seconds = target.seconds(score) / self.states
         yield Figure(f"scores of a state of {MEMBERS} members", 1e3 * seconds, "ms")
