@@ -4,6 +4,8 @@
 published peak that compiled trainings reached.
 
     {"device": {"name": "NVIDIA H100", ...}, "utilisation": {"autoencoder": 0.3, "emulator": 0.5}}
+
+A record whose figures are known to be outdated says so as `note`.
 """
 
 import dataclasses
@@ -56,7 +58,7 @@ def utilisation(cluster: ClusterConfig, records: Path = RECORDS) -> Utilisation:
     try:
         record = json.loads(path.read_text())
         shares = {name: float(share) for name, share in record["utilisation"].items()}
-        source = f"measured on {record['device']['name']}"
+        source = ", ".join(filter(None, (f"measured on {record['device']['name']}", record.get("note"))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path} is no record of the benchmark on a GPU ({error!r}); remove it") from error
     wrong = {name: share for name, share in shares.items() if not 0 < share <= 1}

@@ -64,7 +64,7 @@ def test_the_record_of_a_gpu_counts_before_that_of_another_with_its_processor(re
 def test_committed_records_are_read():
     found = utilisation(H100)
     assert found.measured
-    assert found.source == "measured on NVIDIA H200"
+    assert found.source.startswith("measured on NVIDIA H200, autoencoders with slower steps")
 
 
 def test_records_are_those_of_committed_measurements():
@@ -74,4 +74,5 @@ def test_records_are_those_of_committed_measurements():
     assert [path.name for path in records] == sorted(path.name for path in RECORDS.iterdir())
     for path in records:
         whole, kept = (json.loads((folder / path.name).read_text()) for folder in (measured, RECORDS))
+        kept.pop("note", None)
         assert kept == {name: whole[name] for name in ("device", "utilisation")}
