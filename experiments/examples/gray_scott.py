@@ -30,7 +30,7 @@ def simulate(generator):
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 40
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 100
     runs = (simulate(np.random.default_rng(seed)) for seed in range(count))
     axes, times = {"x": np.arange(CELLS), "y": np.arange(CELLS)}, np.arange(STATES) * STEPS
     print(

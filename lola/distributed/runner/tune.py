@@ -65,6 +65,7 @@ def run_trials(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # an interrupt ends the program; stages are resumable
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # stages have records; these grow with every trial
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "16"  # processes of trials that start at once; else one
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1e9"  # nothing reads the experiment's snapshots
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are reported once, at the end
     for _ in range(MAX_STARTS):
         try:
