@@ -7,7 +7,13 @@ from pathlib import Path
 from lola.core.errors import TrackingError
 from lola.storage.remote import AnyPath, first_line
 from lola.storage.tracking.run_copy import ALIAS
-from lola.storage.tracking.server import database_path, open_client, tracking_uri
+from lola.storage.tracking.server import (
+    artifact_location,
+    database_path,
+    moved_locations,
+    open_client,
+    tracking_uri,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -37,7 +43,7 @@ def fetch_model(storage: AnyPath, reference: str, folder: Path) -> Path:
         source = reference if reference.startswith("models:/") else f"models:/{reference}@{ALIAS}"
     uri, client = _open(storage)
     try:
-        found = _model_source(client, source) if source.startswith("models:/") else source
+        found = _own_location(uri, _model_source(client, source))
         return Path(
             download_artifacts(artifact_uri=found, dst_path=str(folder), tracking_uri=uri, registry_uri=uri)
         )
@@ -55,10 +61,13 @@ def _open(storage: AnyPath) -> tuple[str, MlflowClient]:
 
 
 def _model_source(client: MlflowClient, source: str) -> str:
-    """Where the files of `models:/...` are.
+    """Where the files of `runs:/...` or `models:/...` are, as MLflow says.
 
     `download_artifacts` itself asks the process's default registry, whatever registry it is given.
     """
+    if source.startswith("runs:/"):
+        run, _, folder = source.removeprefix("runs:/").partition("/")
+        return f"{client.get_run(run).info.artifact_uri}/{folder}"
     name, *version = get_model_name_and_version(client, source)
     if version:
         found = client.get_model_version_download_uri(name, version[0])
@@ -66,6 +75,17 @@ def _model_source(client: MlflowClient, source: str) -> str:
             return found
         (name,) = get_model_name_and_version(client, found)
     return client.get_logged_model(name).artifact_location
+
+
+def _own_location(uri: str, location: str) -> str:
+    """A location of artifacts as it is now: a root with its own database may have been moved or copied."""
+    path = database_path(uri)
+    if path is None or os.environ.get("MLFLOW_TRACKING_URI"):
+        return location
+    for old in moved_locations(path):
+        if location.startswith(f"{old}/"):
+            return f"{artifact_location(uri)}{location.removeprefix(old)}"
+    return location
 
 
 def fetch_stage(storage: AnyPath, fingerprint: str, folder: Path) -> Path:

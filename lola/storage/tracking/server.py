@@ -15,7 +15,7 @@ import sys
 import urllib.parse
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import sqlalchemy
@@ -268,30 +268,44 @@ def page_address(uri: str, experiment: str, view: str = "", run: str | None = No
 def relocate_artifacts(path: Path) -> str:
     """Correct where a database says that artifacts are, after its folder was moved or copied.
 
-    MLflow keeps absolute locations.
-
     Returns:
         The location that was replaced; empty if there was none.
     """
-    new = artifact_location(_sqlite_uri(path))
+    new, moved = artifact_location(_sqlite_uri(path)), moved_locations(path)
+    with _connection(path) as connection:
+        for old, (table, column) in itertools.product(moved, LOCATIONS):
+            connection.execute(
+                sqlalchemy.text(
+                    f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                    f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'"
+                ),
+                {"old": old, "new": new},
+            )
+    return ", ".join(moved)
+
+
+def moved_locations(path: Path) -> list[str]:
+    """Where a database says that its own artifacts are, but for its folder, which was moved or copied.
+
+    MLflow keeps absolute locations.
+    """
+    with _connection(path) as connection:
+        new = artifact_location(_sqlite_uri(path))
+        found = connection.execute(sqlalchemy.text(OWN_LOCATIONS), {"new": new}).scalars()
+        return [old for old in found if not _is_same(old, path)]
+
+
+@contextlib.contextmanager
+def _connection(path: Path) -> Iterator[sqlalchemy.Connection]:
+    """A transaction of a database."""
     engine = sqlalchemy.create_engine(_sqlite_uri(path))
     try:
         with engine.begin() as connection:
-            found = connection.execute(sqlalchemy.text(OWN_LOCATIONS), {"new": new}).scalars()
-            moved = [old for old in found if not _is_same(old, path)]
-            for old, (table, column) in itertools.product(moved, LOCATIONS):
-                connection.execute(
-                    sqlalchemy.text(
-                        f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
-                        f"WHERE {column} = :old OR substr({column}, 1, length(:old) + 1) = :old || '/'"
-                    ),
-                    {"old": old, "new": new},
-                )
+            yield connection
     except SQLAlchemyError as error:
         raise unreachable(_sqlite_uri(path), error) from error
     finally:
         engine.dispose()
-    return ", ".join(moved)
 
 
 def _is_same(location: str, path: Path) -> bool:

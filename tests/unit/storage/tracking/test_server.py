@@ -187,18 +187,44 @@ def test_the_page_of_a_run_has_an_address(uri, page):
     assert bool(show_command(uri)) == uri.startswith("sqlite")
 
 
+def registered(root, mlflow_database):
+    """The tracker of a new storage root with a registered model, whose sweep has ended."""
+    (root / "mlflow").mkdir(parents=True)
+    shutil.copyfile(mlflow_database, root / "mlflow" / "mlflow.db")
+    first, event_log = tracker(root), record(root)
+    for file in ("model.safetensors", "manifest.json"):
+        (root / "stage" / file).write_text(file)
+    event_log.model(root / "stage" / "model.safetensors", "euler-model")
+    event_log.status("FINISHED")
+    first.finish_sweep(None, "FINISHED")
+    return first
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kept", [True, False])
+def test_models_of_a_root_that_was_moved_or_copied_are_its_own_at_once(storage, mlflow_database, kept):
+    """The database may be read-only, and the old root still there."""
+    old, new = storage / "old", storage / "new"
+    run = child(registered(old, mlflow_database)).info.run_id
+    shutil.copytree(old, new)
+    if not kept:
+        shutil.rmtree(old)
+    (weights,) = new.glob("mlflow/artifacts/**/model.safetensors")
+    weights.write_text("own")
+    before = (new / "mlflow" / "mlflow.db").read_bytes()
+    (new / "mlflow" / "mlflow.db").chmod(stat.S_IRUSR)
+    for number, reference in enumerate(("euler-model", "models:/euler-model/1", f"runs:/{run}")):
+        (new / str(number)).mkdir()
+        fetched = fetch_model(new, reference, new / str(number))
+        assert (fetched / "model.safetensors").read_text() == "own"
+    assert (new / "mlflow" / "mlflow.db").read_bytes() == before
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["moved", "größe 1"])
 def test_the_artifacts_of_a_root_that_was_moved_are_found(storage, name, mlflow_database):
     old, new, lines = storage / "old", storage / name, []
-    (old / "mlflow").mkdir(parents=True)
-    shutil.copyfile(mlflow_database, old / "mlflow" / "mlflow.db")
-    first, event_log = tracker(old), record(old)
-    for file in ("model.safetensors", "manifest.json"):
-        (old / "stage" / file).write_text(file)
-    event_log.model(old / "stage" / "model.safetensors", "euler-model")
-    event_log.status("FINISHED")
-    first.finish_sweep(None, "FINISHED")
+    registered(old, mlflow_database)
     shutil.copytree(old, new)
     shutil.rmtree(old)
     sync(new, lines.append)
