@@ -9,6 +9,7 @@ which stays accurate where the difference of two large sums does not. The standa
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -89,15 +90,38 @@ def statistics_folder(root: AnyPath, system: str, fingerprint: str) -> AnyPath:
 
 
 def with_statistics(system: System, folder: AnyPath) -> System:
-    """A system with the statistics of a finished stage; a channel that never changes keeps its scale.
+    """A system with the statistics of a finished stage, as `apply_statistics` takes them.
 
     Raises:
         StorageError: The folder is no finished stage.
     """
-    manifest = read_manifest(folder)
-    mean, std = np.array(manifest["mean"]), np.array(manifest["std"])
+    return apply_statistics(system, read_manifest(folder))
+
+
+def apply_statistics(system: System, values: Mapping[str, Any]) -> System:
+    """A system with the `mean` and `std` of each channel; one that never changes keeps its scale."""
+    mean, std = np.array(values["mean"]), np.array(values["std"])
     std = np.where(is_constant(mean, std), 1.0, std)
     return dataclasses.replace(system, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def recorded_statistics(root: AnyPath, system: str, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What the manifest of a model says of the statistics that were computed for it, if they were.
+
+    With it the model can be used in another storage root.
+
+    Arguments:
+        system: The name of the system.
+        inputs: The fingerprints of what the model's stage reads, by role.
+
+    Raises:
+        StorageError: The statistics are not finished.
+    """
+    computed = inputs.get("statistics")
+    if computed is None:
+        return {}
+    manifest = read_manifest(statistics_folder(root, system, computed))
+    return {"statistics": {name: manifest[name] for name in ("mean", "std")}}
 
 
 def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:

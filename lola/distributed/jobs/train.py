@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from lola.core.errors import LolaError
+from lola.data.statistics import recorded_statistics
 from lola.distributed.cluster.resources import cpus_per_gpu
 from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.distributed.jobs.train_alone import train_by_one
@@ -29,6 +30,7 @@ def run_training(run: TrainingRun) -> None:
         training = run.training.replace(cpus=max(1, int(run.training.gpus * cpus_per_gpu())))
         run = dataclasses.replace(run, training=training)
     stage, config = run.stage, run.training
+    statistics = recorded_statistics(stage.root, stage.system, stage.inputs)
     store = CheckpointStore.of(stage, config)
     for line in store.repair():
         EventLog(stage.folder).notice(line)
@@ -60,5 +62,6 @@ def run_training(run: TrainingRun) -> None:
         },
         seconds=time.perf_counter() - started,
         **run.details,
+        **statistics,
     )
     store.remove()

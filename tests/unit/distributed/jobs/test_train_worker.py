@@ -13,14 +13,16 @@ from ray.train.v2._internal.execution.training_report import _TrainingReport
 from stages import small_sweep
 from upath import UPath
 
-from lola.core.errors import ClusterError, CorruptError, DataError, LolaError
+from lola.core.errors import ClusterError, CorruptError, DataError, LolaError, StorageError
 from lola.distributed.cluster import preemption
 from lola.distributed.jobs import train, worker
 from lola.distributed.jobs.checkpoints import CheckpointStore
 from lola.distributed.jobs.train_workers import EventLogCallback
 from lola.distributed.jobs.worker import Session, Setup, TrainingRun
+from lola.emulation.emulator import trained_system
 from lola.models.autoencoder_config import AutoencoderConfig
 from lola.storage.event_log import EventLog
+from lola.storage.stages import WEIGHTS
 from lola.workflows.plan import SweepPlan
 
 NUMBERING = SimpleNamespace(short=0, starts=[0], span=1)
@@ -104,6 +106,33 @@ def test_a_run_that_ended_early_is_not_committed(played, monkeypatch, tmp_path, 
     with pytest.raises(LolaError, match=rf"ended at step {step or 0} of 2; run again"):
         train.run_training(played.run)
     assert not played.run.stage.finished
+
+
+def test_a_model_brings_the_statistics_that_were_computed_for_it(played, monkeypatch, tmp_path, well):
+    plan = SweepPlan(small_sweep().replace(statistics="computed"), tmp_path, well)
+    run = dataclasses.replace(played.run, stage=plan.autoencoder(16))
+    (statistics,) = plan.first
+    with pytest.raises(StorageError, match="statistics"):  # before anything is trained
+        train.run_training(run)
+    statistics.folder.mkdir(parents=True)
+    mean, std = [1.0, 0.1, 2.0, 3.0, 4.0], [0.3, 2.0, 1.0, 1e-6, 0.0]
+    statistics.commit(mean=mean, std=std)
+
+    def finish(run):
+        metrics = {"step": 2, "train/skipped": 0, "train/seconds_per_step": 1.0, "workers": 1, "device": "x"}
+        manager = CheckpointStore.of(run.stage, run.training).manager(1)
+        path = Path(manager._storage_context.build_checkpoint_path_from_name("step-2"))
+        path.mkdir()
+        (path / WEIGHTS).write_bytes(b"weights")
+        checkpoint = Checkpoint(str(path), manager._storage_context.storage_filesystem)
+        manager.register_checkpoint(_TrainingReport(metrics=metrics, checkpoint=checkpoint, validation=False))
+
+    monkeypatch.setattr(train, "train_by_one", finish)
+    train.run_training(run)
+    shutil.rmtree(statistics.folder)
+    system = trained_system(run.stage.folder)
+    assert system.mean == tuple(mean)
+    assert system.std == (0.3, 2.0, 1.0, 1e-6, 1.0)
 
 
 def test_what_was_corrupt_is_in_the_event_log(played, monkeypatch):
