@@ -36,6 +36,11 @@ class Batch:
         return len(self.states)
 
     @property
+    def nbytes(self) -> int:
+        """The bytes of its tensors."""
+        return sum(part.nbytes for part in self._parts.values())
+
+    @property
     def spatial(self) -> int:
         """The number of grid axes."""
         return self.states.ndim - 3

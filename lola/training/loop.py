@@ -15,7 +15,7 @@ import functools
 import itertools
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -24,6 +24,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from lola.core.config import require
+from lola.core.keys import Key
 from lola.core.seeding import SampleGenerator, seed_process
 from lola.data.state import Batch
 from lola.nn.compiling import compile_blocks
@@ -34,7 +35,7 @@ from lola.training.divergence import DivergenceCheck
 from lola.training.ema import EMA
 from lola.training.optim import build_optimizer, fast_products, learning_rate, set_learning_rate
 from lola.training.precision import precision
-from lola.training.stream import BatchStream, fixed_batches
+from lola.training.stream import BatchStream, ValidationSet
 
 
 class Model(Protocol):
@@ -109,6 +110,7 @@ def train(
     objective = wrap(Objective(model)) if wrap else Objective(model)
     stream = _stream(training, config, device, rank, world)
     meter = Meter(device, curve_interval(config))
+    validation_set = ValidationSet(validation, config, rank, world)
     check = DivergenceCheck(model, stream, validation, config, device, log)
     objectives = {"valid/loss": objective, "valid/loss_ema": Objective(averaged) if averaged else None}
     for step, (batch, keys) in enumerate(stream.batches(position.step, config.steps), position.step):
@@ -132,7 +134,7 @@ def train(
             }
             for name, module in objectives.items():
                 if module is not None:
-                    metrics[name] = validate(module, validation, config, device, rank, world)
+                    metrics[name] = validate(module, validation_set, config, device)
                     check.validation(name, metrics[name], position, module)
             if len(meter.curve) > 1:
                 curve(meter.curve)
@@ -240,24 +242,15 @@ def _exchange(objective: nn.Module, last: bool) -> contextlib.AbstractContextMan
 @torch.no_grad()
 def validate(
     objective: nn.Module,
-    source: WindowSource,
+    batches: Iterable[tuple[Batch, list[Key]]],
     config: TrainingConfig,
     device: torch.device,
-    rank: int = 0,
-    world: int = 1,
 ) -> float:
-    """The mean loss over the fixed validation set, the same on every rank."""
+    """The mean loss over all ranks' shares of the fixed validation set, the same on every rank."""
     objective.eval()
     inner = getattr(objective, "module", objective)  # ranks may hold unequal numbers of batches: no wrapper
     total, count = torch.zeros((), dtype=torch.float64, device=device), 0
-    for batch, keys in fixed_batches(
-        source,
-        seed=config.seed,
-        samples=config.valid_samples,
-        batch_size=config.batch_size,
-        rank=rank,
-        world=world,
-    ):
+    for batch, keys in batches:
         with precision(config.precision, device):
             loss, _ = inner(batch.to(device), SampleGenerator(keys, device))
         total += loss.double() * len(keys)

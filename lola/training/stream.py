@@ -20,12 +20,14 @@ when workers join or leave.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,6 +38,10 @@ from lola.data.state import Batch
 from lola.training.buffers import StateBuffer, WindowSource
 from lola.training.order import OrderConfig, SampleGroup, SampleOrder
 
+if TYPE_CHECKING:
+    from lola.training.config import TrainingConfig
+
+MAX_KEPT_BYTES = 2**28  # of a validation set
 PARTS = tuple(field.name for field in dataclasses.fields(Batch))
 
 
@@ -205,6 +211,37 @@ def fixed_batches(
         indices = [int(index) for index in chosen[offset : offset + batch_size]]
         keys: list[Key] = [(seed, "valid", index) for index in indices]
         yield collate([source.read(i, (*key, "augment")) for i, key in zip(indices, keys, strict=True)]), keys
+
+
+class ValidationSet:
+    """One rank's `fixed_batches` of a validation, which is repeated: they are kept unless they are large."""
+
+    def __init__(self, source: WindowSource, config: "TrainingConfig", rank: int = 0, world: int = 1) -> None:
+        self._read = functools.partial(
+            fixed_batches,
+            source,
+            seed=config.seed,
+            samples=config.valid_samples,
+            batch_size=config.batch_size,
+            rank=rank,
+            world=world,
+        )
+        self._kept: list[tuple[Batch, list[Key]]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Batch, list[Key]]]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept, size = [], 0
+        for batch, keys in self._read():
+            size += batch.nbytes
+            if size <= MAX_KEPT_BYTES:
+                kept.append((batch, keys))
+            else:
+                kept.clear()
+            yield batch, keys
+        if size <= MAX_KEPT_BYTES:
+            self._kept = kept
 
 
 def collate(samples: list[tuple[Tensor, ...]]) -> Batch:

@@ -33,6 +33,7 @@ from lola.training.config import TrainingConfig
 from lola.training.ema import EMA
 from lola.training.loop import Objective, Wrap, prepare, take_step, validate
 from lola.training.optim import build_optimizer, preconditioner_updates
+from lola.training.stream import ValidationSet
 
 WARM_UP = 3  # steps that are not timed
 STEPS = 32  # that are timed, of each sort
@@ -149,11 +150,12 @@ def measure(
     step = Steps(model, config, states, parameters, device=device, rank=rank, world=world, wrap=wrap)
     averaged = step.average.model if step.average is not None else None
     noise = cast(WindowSource, Noise(config.valid_samples, states, parameters))
+    validation = ValidationSet(noise, step.config, rank, world)
     modules = (step.objective, *([Objective(averaged)] if averaged is not None else []))
 
     def report() -> None:
         for module in modules:
-            validate(module, noise, step.config, device, rank, world)
+            validate(module, validation, step.config, device)
         if rank == 0:
             with tempfile.TemporaryDirectory() as folder:
                 save_checkpoint(Path(folder), model, step.optimizer, Position(), averaged)

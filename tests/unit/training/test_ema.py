@@ -14,6 +14,7 @@ from lola.training.checkpoint import load_weights
 from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.ema import EMA
 from lola.training.loop import Objective, train, validate
+from lola.training.stream import ValidationSet
 
 CONFIG = TrainingConfig(
     steps=12, batch_size=4, optimizer=OptimizerConfig(learning_rate=1e-2), report_every=4, ema=0.5
@@ -114,7 +115,7 @@ def test_a_resumed_run_has_the_same_average(tmp_path):
 def test_it_is_validated_in_addition_to_the_weights(tmp_path):
     model, reports = run(tmp_path)
     load_weights(tmp_path / "12" / EMA_WEIGHTS, model)
-    loss = validate(Objective(model), Noise(), CONFIG, torch.device("cpu"))
+    loss = validate(Objective(model), ValidationSet(Noise(), CONFIG), CONFIG, torch.device("cpu"))
     assert reports[12]["valid/loss_ema"] == pytest.approx(loss, rel=1e-6)
     assert reports[12]["valid/loss_ema"] != reports[12]["valid/loss"]
 

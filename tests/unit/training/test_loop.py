@@ -16,7 +16,7 @@ from lola.training.checkpoint import Position, load_checkpoint, load_weights, sa
 from lola.training.config import OptimizerConfig, TrainingConfig
 from lola.training.loop import Meter, Objective, train, validate
 from lola.training.optim import build_optimizer, learning_rate
-from lola.training.stream import BatchStream
+from lola.training.stream import BatchStream, ValidationSet, fixed_batches
 
 
 class Waves(Single):
@@ -88,8 +88,29 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path, name):
 def test_training_lowers_the_validation_loss():
     reports: dict = {}
     run(build(), config().replace(steps=200, report_every=100), reports=reports)
-    untrained = validate(Objective(build()), Waves(), config(), torch.device("cpu"))
+    untrained = validate(Objective(build()), ValidationSet(Waves(), config()), config(), torch.device("cpu"))
     assert reports[200]["valid/loss"] < 0.7 * untrained
+
+
+@pytest.mark.parametrize(("kept_bytes", "times"), [(2**28, 1), (500, 6)])
+def test_a_small_validation_set_is_read_once_in_a_training(monkeypatch, kept_bytes, times):
+    """Of three reports, each of the weights and of their average."""
+    reads, reports, settings = [], {}, config(ema=0.9)
+
+    class Counted(Waves):
+        def read(self, index, key):
+            reads.append(index)
+            return super().read(index, key)
+
+    def report(step, metrics, save):
+        reports[step] = metrics
+
+    monkeypatch.setattr("lola.training.stream.MAX_KEPT_BYTES", kept_bytes)
+    model = build()
+    train(model, settings, Waves(), Counted(), report=report)
+    assert sorted(reads) == sorted([*range(23)] * times)
+    again = fixed_batches(Waves(), seed=settings.seed, samples=23, batch_size=settings.batch_size)
+    assert reports[12]["valid/loss"] == validate(Objective(model), again, settings, torch.device("cpu"))
 
 
 def test_the_wait_for_data_is_a_share_of_the_time():
