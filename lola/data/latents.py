@@ -108,7 +108,7 @@ class LatentSplit:
         index, lengths = [], [np.empty(0, dtype=np.int64)]
         parameters = [np.empty((0, self.parameter_count), dtype=np.float32)]
         for path in local_copies(self._paths):
-            with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with self._reading(path), _open_shard(path) as file:
                 index += [(path, group) for group in range(file.num_row_groups)]
                 if _latent_dtype(file.schema_arrow) != self.dtype:
                     raise ValueError(f"it holds {_latent_dtype(file.schema_arrow)}, not {self.dtype}")
@@ -137,10 +137,7 @@ class LatentSplit:
     def latents(self, index: int) -> np.ndarray:
         """All latent states of a trajectory as they are stored, shape `(L, C, *grid)`."""
         path, group = self.index[index]
-        with (
-            self._reading(path),
-            pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file,
-        ):
+        with self._reading(path), _open_shard(path, memory_map=True) as file:
             column = file.read_row_group(group, columns=["latents"]).column("latents")
             (latents,) = _rows(column.chunk(0), (int(self.lengths[index]), *self.shape[1:]))
         return latents
@@ -148,7 +145,7 @@ class LatentSplit:
     def describe(self, index: int) -> str:
         """Name, variant and shard of a trajectory, for people."""
         path, group = self.index[index]
-        with self._reading(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with self._reading(path), _open_shard(path) as file:
             row = file.read_row_group(group, columns=["trajectory", "variant"]).to_pylist()[0]
             return f"{row['trajectory']}, variant {row['variant']} ({path}, row group {group})"
 
@@ -156,6 +153,18 @@ class LatentSplit:
         """Latent states of a trajectory, float32, shape `(C, L, *grid)`."""
         latents = self.latents(index)[start:stop:stride]
         return torch.from_numpy(latents.astype(np.float32)).movedim(0, 1)
+
+
+def _open_shard(path: Path, memory_map: bool = False) -> pq.ParquetFile:
+    """A shard, whose footer is parsed once: it describes all row groups."""
+    status = path.stat()
+    footer = _footer(path, status.st_size, status.st_mtime_ns)
+    return pq.ParquetFile(path, metadata=footer, memory_map=memory_map, page_checksum_verification=True)
+
+
+@functools.lru_cache(maxsize=128)
+def _footer(path: Path, size: int, modified_ns: int) -> pq.FileMetaData:
+    return pq.read_metadata(path)
 
 
 def _latent_dtype(schema: pa.Schema) -> np.dtype:

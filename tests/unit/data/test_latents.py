@@ -60,6 +60,20 @@ def test_windows_are_slices_of_trajectories(cache):
     assert states.dtype == torch.float32
 
 
+def test_a_footer_is_parsed_once_until_its_shard_is_written_again(cache, monkeypatch):
+    parsed, read_metadata = [], pq.read_metadata
+    monkeypatch.setattr(pq, "read_metadata", lambda path: parsed.append(path) or read_metadata(path))
+    split = LatentSplit(cache, "train")
+    for index in (0, 1, 2, 0, 1, 2):
+        split.latents(index)
+        split.describe(index)
+    path = shard_path(cache, "train", 0)
+    assert sorted(parsed) == [path, shard_path(cache, "train", 1)]
+    write_shard(path, [trajectory(1), trajectory(0, variant=7)])
+    np.testing.assert_array_equal(split.latents(1), trajectory(0, variant=7).latents)
+    assert len(parsed) == 3
+
+
 def test_statistics_are_those_of_all_values(cache):
     values = np.concatenate([trajectory(0).latents, trajectory(1).latents, trajectory(2, 1).latents])
     statistics = json.loads((cache / "manifest.json").read_text())["splits"]["train"]["statistics"]
