@@ -1,6 +1,6 @@
 """What stands with the run of an evaluation: scores, their table, a curve over lead times, and pictures."""
 
-import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,14 @@ from lola.data.planes import as_plane
 from lola.data.well.splits import WellSplit
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.evaluation.scoring import blank
+from lola.evaluation.tables.cells import CellTable
+from lola.evaluation.tables.curves import MEAN, curves_of
 from lola.evaluation.tables.formats import plain_markdown, scores_by_range
 from lola.storage.event_log import EventLog
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Stage, atomic_path
 
-CURVES = ("vrmse", "crps")
+CURVES = ("vrmse", "crps_relative")  # means over fields, whose units differ
 STILL, FILM, SCORES = "states.png", "film.gif", "scores.csv"
 RECONSTRUCTION = "reconstruction.png"  # in place of the still, with the run of an autoencoder too
 
@@ -45,9 +47,8 @@ def record_scores(
     further = {"seconds_per_state": seconds, "ensemble_seconds_per_state": members * seconds}
     further["diverged_rollouts"] = float(diverged)
     log.metrics(0, summary | {f"{split}/{name}": value for name, value in further.items()})
-    for metric in CURVES:
-        if points := _over_lead_times(metrics, metric):
-            log.curve(f"{split}_by_lead_time/{metric}", points)
+    for metric, points in _over_lead_times(metrics):
+        log.curve(f"{split}_by_lead_time/{metric}", points)
     table = scores_by_range(summary, split)
     log.note(
         f"Scores of {stage.what} on {trajectories} trajectories of the {split} split, {rollouts} rollouts of "
@@ -63,13 +64,13 @@ def record_scores(
         log.artifact(stage.folder / name)
 
 
-def _over_lead_times(metrics: pa.Table, metric: str) -> list[tuple[int, float]]:
-    """The mean over fields, trajectories and starts of a metric against the truth, by lead time."""
-    rows = metrics.filter(pc.equal(metrics["metric"], metric)).unify_dictionaries()
-    rows = rows.filter(pc.equal(rows["target"], "truth")).select(["lead_time", "value"])
-    means = rows.group_by("lead_time").aggregate([("value", "mean")]).sort_by("lead_time")
-    values = [math.nan if value is None else value for value in means["value_mean"].to_pylist()]
-    return list(zip(means["lead_time"].to_pylist(), values, strict=True))
+def _over_lead_times(metrics: pa.Table) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """The names and the means over fields of metrics against the truth, by lead time."""
+    cells = CellTable(metrics)
+    for metric in CURVES:
+        for curve in curves_of(cells.of(metric), metric, "truth", draws=1):
+            if curve.field == MEAN:
+                yield metric, list(zip(curve.lead_times.tolist(), curve.value.tolist(), strict=True))
 
 
 def record_pictures(

@@ -105,7 +105,7 @@ def sweep_views(plan: SweepPlan) -> list[View]:
     """Views of a sweep's runs, the first of which is what a person looks for."""
     split = plan.config.evaluation.split
     ranges = [name_range(one) for one in plan.system.ranges]
-    scores = [f"{split}/{metric}/{name}" for metric in ("vrmse", "crps", RATIO) for name in ranges]
+    scores = [f"{split}/{metric}/{name}" for metric in ("vrmse", "crps_relative", RATIO) for name in ranges]
     errors = scores[: len(ranges)]
     seconds: Axis = ("metrics", f"{split}/ensemble_seconds_per_state")
     columns = (*_axes("params", *SUBJECT), *_axes("metrics", *scores), seconds)

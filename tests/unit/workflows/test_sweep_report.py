@@ -116,8 +116,9 @@ def test_views_list_the_runs_that_a_sweep_makes_with_the_metrics_that_they_log(s
     evaluated = views["accuracy against compression"]
     first = "-".join(str(end) for end in plan.system.ranges[0])
     assert evaluated.order == f"test/vrmse/{first}"
-    for name in ("vrmse", "crps", "spread_skill_ratio"):
+    for name in ("vrmse", "crps_relative", "spread_skill_ratio"):
         assert ("metrics", f"test/{name}/{first}") in evaluated.columns
+    assert ("metrics", f"test/crps/{first}") not in evaluated.columns  # a mean over fields of different units
     logged = {name for trial in plan.evaluations for name in trial.steps[0].tags}
     assert {name for kind, name in evaluated.columns if kind == "params"} <= logged
     assert len(evaluated.points) == len(plan.system.ranges)

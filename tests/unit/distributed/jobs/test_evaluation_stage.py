@@ -139,6 +139,10 @@ def test_an_evaluation_describes_itself_with_its_table_curves_and_pictures(tasks
     table = rows(step).to_pandas()
     table = table[(table["metric"] == "vrmse") & (table["target"] == "truth")]
     assert values == pytest.approx(table.groupby("lead_time")["value"].mean().loc[list(times)].tolist())
+    assert curves.keys() == {"test_by_lead_time/vrmse", "test_by_lead_time/crps_relative"}
+    relative = dict(curves["test_by_lead_time/crps_relative"])
+    within = [relative[time] for time in times if time <= 20]
+    assert np.mean(within) == pytest.approx(step.stage.manifest()["metrics"]["test/crps_relative/1-20"])
     with Image.open(step.stage.folder / "film.gif") as film:
         assert film.n_frames == len(times)
 
