@@ -124,7 +124,7 @@ def sweep_views(plan: SweepPlan) -> list[View]:
             condition="metrics.`train/samples` > 0",
             order="valid/loss",
             columns=(
-                *_axes("params", *SUBJECT[:4], "seed"),
+                *_axes("params", *SUBJECT[:4], "training.seed"),
                 *_axes("metrics", *curves, "train/seconds_per_step"),
             ),
             curves=curves,

@@ -5,6 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
+from lola.core.config import flatten
 from lola.storage.event_log import EventLog
 from lola.storage.progress import Progress
 from lola.storage.stages import SCHEMA_VERSION, write_json
@@ -123,3 +124,6 @@ def test_views_list_the_runs_that_a_sweep_makes_with_the_metrics_that_they_log(s
     assert {name for kind, name in evaluated.columns if kind == "params"} <= logged
     assert len(evaluated.points) == len(plan.system.ranges)
     assert evaluated.points[0] == (("params", "compression"), ("metrics", evaluated.order))
+    step = plan.trials[0].steps[0]  # a training
+    logged = {*step.tags, *flatten(step.stage.config.to_json())}
+    assert {name for kind, name in views["training curves"].columns if kind == "params"} <= logged
