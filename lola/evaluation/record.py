@@ -83,6 +83,9 @@ def record_pictures(
 ) -> None:
     """Draw the shown field of one scored trajectory; of a reconstruction, for the autoencoder's run too.
 
+    That run has the picture of its last weights, not of their average, and has none on an object store, where
+    one machine alone may write its event log.
+
     Arguments:
         place: The number of the trajectory, and its first known state.
         predicted: The mean of its ensemble, or a single prediction, `(C, L, *grid)`.
@@ -105,5 +108,5 @@ def record_pictures(
         write_pictures(*fields, lead_times, titles, still, film)
     for path in (picture, stage.folder / FILM):
         log.artifact(path)
-    if alone and isinstance(autoencoder, Path):
+    if alone and config.weights == "raw" and isinstance(autoencoder, Path):
         EventLog(autoencoder).artifact(picture)

@@ -70,4 +70,6 @@ def test_a_reconstruction_stands_with_the_run_of_the_autoencoder_too(tmp_path):
     assert (codec / event["path"]).samefile(stage.folder / RECONSTRUCTION)
     assert [path.name for path in codec.iterdir()] == ["events.jsonl"]
     record_pictures(stage, EvaluationConfig(stride=2), Split(), (0, 0), np.random.rand(5, 4, 8, 8), codec)
+    averaged = config.replace(weights="ema")
+    record_pictures(stage, averaged, Split(), (0, 0), np.random.rand(5, 4, 8, 8), codec)
     assert len(list(read_events(codec))) == 1
