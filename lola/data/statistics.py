@@ -10,7 +10,7 @@ which stays accurate where the difference of two large sums does not. The standa
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -122,6 +122,17 @@ def recorded_statistics(root: AnyPath, system: str, inputs: Mapping[str, str]) -
         return {}
     manifest = read_manifest(statistics_folder(root, system, computed))
     return {"statistics": {name: manifest[name] for name in ("mean", "std")}}
+
+
+def statistics_of_model(root: AnyPath, manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What `apply_statistics` takes, by the manifest of a model; None if no statistics were computed for it.
+
+    Raises:
+        StorageError: The manifest is of an earlier version, which has none, and the root does not have them.
+    """
+    if "statistics" in manifest:
+        return cast(Mapping[str, Any], manifest["statistics"])
+    return recorded_statistics(root, manifest["system"], manifest["inputs"]).get("statistics")
 
 
 def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:

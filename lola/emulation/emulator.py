@@ -35,7 +35,7 @@ from lola.core.keys import Key
 from lola.core.seeding import SampleGenerator
 from lola.data.description import SYSTEMS
 from lola.data.domain import inside
-from lola.data.statistics import apply_statistics, statistics_folder, with_statistics
+from lola.data.statistics import apply_statistics, statistics_of_model
 from lola.data.systems import System
 from lola.data.transforms import Standardisation
 from lola.emulation.guidance import guided_sampler
@@ -381,12 +381,8 @@ def _system(folder: AnyPath, manifest: dict[str, Any]) -> System | None:
     system = SYSTEMS.get(manifest["system"])
     if "data" in manifest:
         system = None if manifest["data"] is None else System.from_json(manifest["data"])
-    computed = manifest["inputs"].get("statistics")
-    if system is None or computed is None:
-        return system
-    if "statistics" in manifest:
-        return apply_statistics(system, manifest["statistics"])
-    return with_statistics(system, statistics_folder(folder.parents[1], system.name, computed))
+    found = statistics_of_model(folder.parents[1], manifest)
+    return system if system is None or found is None else apply_statistics(system, found)
 
 
 def _load_model(folder: AnyPath, weights: Weights, configs: Iterable[type[Config]]) -> nn.Module:
