@@ -8,7 +8,6 @@ from typing import Literal
 from lola.core.errors import DataError, StorageError, TrackingError
 from lola.storage.remote import AnyPath, to_path
 from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, atomic_path, manifests, read_manifest, read_manifests
-from lola.storage.tracking import fetch_model, fetch_stage
 
 ModelKind = Literal["autoencoders", "emulators"]
 NAMES: dict[str, str] = {"autoencoders": "autoencoder", "emulators": "emulator"}
@@ -52,6 +51,8 @@ def find_emulator(root: AnyPath, reference: str) -> AnyPath:
     manifest = read_manifest(folder)
     name = manifest["autoencoder"]
     if name and not (folder.parents[1] / "autoencoders" / name / "manifest.json").exists():
+        from lola.storage.tracking import fetch_stage  # here, since MLflow is large
+
         with tempfile.TemporaryDirectory() as tmp_path:
             found = fetch_stage(root, manifest["inputs"]["autoencoder"], Path(tmp_path))
             _adopt(folder.parents[1], found, "autoencoders")
@@ -60,6 +61,8 @@ def find_emulator(root: AnyPath, reference: str) -> AnyPath:
 
 def _fetch(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:
     """Make a model of MLflow's a stage of the storage root, unless it is one already."""
+    from lola.storage.tracking import fetch_model  # here, since MLflow is large
+
     with tempfile.TemporaryDirectory() as tmp_path:
         try:
             found = fetch_model(root, reference, Path(tmp_path))

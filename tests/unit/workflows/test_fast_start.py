@@ -32,3 +32,13 @@ def test_no_program_imports_large_libraries_before_it_has_its_options():
     faults = {name: sorted(HEAVY & set(modules)) for name, modules in json.loads(done.stdout).items()}
     assert names
     assert faults == {name: [] for name in names}
+
+
+def test_mlflow_is_imported_only_where_a_model_is_fetched():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, "lola.emulation.ensembles", "lola.workflows.api"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not any("mlflow" in modules for modules in json.loads(done.stdout).values())
