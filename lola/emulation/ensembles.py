@@ -36,9 +36,9 @@ from lola.data.well.writer import (
 )
 from lola.emulation.emulator import Emulator, load_emulator, trained_system
 from lola.emulation.ensemble_config import EnsembleConfig
-from lola.storage.registry import find_emulator
+from lola.storage.registry import find_emulator, find_root
 from lola.storage.remote import AnyPath, is_same_file, require_new, require_writable, to_path
-from lola.storage.stages import atomic_path, read_manifest, resolve_storage, to_location
+from lola.storage.stages import atomic_path, read_manifest, to_location
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,8 +131,7 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     Raises:
         LolaError: A file is missing, corrupt or unrecognised, or the configuration is impossible.
     """
-    root = resolve_storage(config.storage)
-    folder = find_emulator(root, config.emulator)
+    folder = find_emulator(find_root(config.storage, config.emulator), config.emulator)
     initial = to_location(config.initial)
     with open_hdf5(initial):  # a wrong file is found before the model is loaded
         pass

@@ -7,10 +7,35 @@ from typing import Literal
 
 from lola.core.errors import DataError, StorageError, TrackingError
 from lola.storage.remote import AnyPath, to_path
-from lola.storage.stages import EMA_WEIGHTS, WEIGHTS, atomic_path, manifests, read_manifest, read_manifests
+from lola.storage.stages import (
+    EMA_WEIGHTS,
+    WEIGHTS,
+    atomic_path,
+    manifests,
+    read_manifest,
+    read_manifests,
+    resolve_storage,
+)
 
 ModelKind = Literal["autoencoders", "emulators"]
 NAMES: dict[str, str] = {"autoencoders": "autoencoder", "emulators": "emulator"}
+
+
+def find_root(option: str | None, reference: str) -> AnyPath:
+    """The storage root, as of `resolve_storage`, for what `find_stage` takes.
+
+    Where a stage's folder is named no root is made: without an option or another root it is the folder's own.
+
+    Raises:
+        StorageError: As for `resolve_storage`.
+    """
+    folder = to_path(reference)
+    if option is None and (folder / "manifest.json").exists():
+        try:
+            return resolve_storage(option, create=False)
+        except StorageError:
+            return folder.parents[1]
+    return resolve_storage(option)
 
 
 def find_stage(root: AnyPath, reference: str, kind: ModelKind) -> AnyPath:

@@ -123,9 +123,9 @@ def load_autoencoder(
         from lola.reference import load_autoencoder
 
         return load_autoencoder(Path(model)).to(device)
-    from lola.storage.registry import find_stage
+    from lola.storage.registry import find_root, find_stage
 
-    folder = find_stage(resolve_storage(storage), str(model), "autoencoders")
+    folder = find_stage(find_root(storage, str(model)), str(model), "autoencoders")
     return emulators.load_autoencoder(folder, weights).to(device)
 
 
@@ -165,9 +165,9 @@ def load_emulator(
 
         loaded = load_emulator(Path(model), sampler)
     else:
-        from lola.storage.registry import find_emulator
+        from lola.storage.registry import find_emulator, find_root
 
-        folder = find_emulator(resolve_storage(storage), str(model))
+        folder = find_emulator(find_root(storage, str(model)), str(model))
         loaded = emulators.load_emulator(folder, sampler, weights)
     return dataclasses.replace(loaded.to(device), inference=inference or InferenceConfig())
 

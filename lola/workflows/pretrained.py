@@ -80,7 +80,10 @@ def find_pretrained(folder: Path, kind: str = "") -> tuple[Path, Path]:
         drawn = {name: path for name, path in found.items() if KINDS[name].stochastic}
         kind = min(drawn or found, key=lambda name: _recorded_crps(found[name]))
     if kind.replace("-", "_") not in found:
-        raise StorageError(f"{folder} has no {kind}; there are {', '.join(found)}")
+        raise StorageError(
+            f"--pretrained: {folder} has no emulator of the kind {kind}; name one of {', '.join(found)}, "
+            "before a file of initial states if you have one"
+        )
     return found[kind.replace("-", "_")], folder / INITIAL
 
 
@@ -245,7 +248,8 @@ def _export(
     require(
         abs(after - before) <= MAX_CHANGE * before,
         f"{kind} has a VRMSE of {after:.4g} with weights of float16 and of {before:.4g} without; "
-        f"{MAX_CHANGE:.0%} is the most that it may change: train it with another --seed",
+        f"{MAX_CHANGE:.0%} is the most that it may change: train with another "
+        "--emulator-training.seed or other --seeds",
     )
     scores = {
         **{"vrmse": after, "vrmse_float32": before, "members": MEMBERS, "seed": SEED},

@@ -21,6 +21,8 @@ from lola.core.errors import ConfigError, StorageError
 from lola.data.description import EULER
 from lola.data.well.excerpt import write_excerpt
 from lola.data.well.splits import open_well_file
+from lola.emulation.ensemble_config import EnsembleConfig
+from lola.emulation.ensembles import open_ensemble
 from lola.emulation.sampling_config import SamplerConfig
 from lola.evaluation.evaluation_config import EvaluationConfig
 from lola.models.autoencoder_config import AutoencoderConfig
@@ -143,6 +145,16 @@ def test_a_few_lines_of_python_draw_an_ensemble(models, tmp_path):
     assert not torch.equal(members[0], members[1])
 
 
+def test_what_is_kept_in_a_folder_needs_no_storage_root(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOLA_STORAGE", str(tmp_path / "storage"))
+    emulator = models / "emulators" / "diffusion"
+    open_ensemble(EnsembleConfig(emulator=str(emulator), initial=str(models / "initial.hdf5")))
+    lola.load_emulator(emulator)
+    (autoencoder,) = models.glob("autoencoders/*")
+    lola.load_autoencoder(autoencoder)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_program_draws_an_ensemble_and_its_film_without_training(models, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "experiments" / "results"
     folder.mkdir(parents=True)
@@ -177,9 +189,10 @@ def test_what_is_missing_is_one_line(arguments, message, tmp_path, monkeypatch, 
     assert "Traceback" not in text
 
 
-def test_an_unknown_kind_is_answered_with_those_that_there_are(models):
-    with pytest.raises(StorageError, match="has no shortcut; there are diffusion, neural_solver"):
-        find_pretrained(models, "shortcut")
+@pytest.mark.parametrize("kind", ["shortcut", "/data/initial.hdf5"])
+def test_an_unknown_kind_is_answered_with_those_that_there_are(models, kind):
+    with pytest.raises(StorageError, match=rf"no emulator of the kind {kind}; name one of diffusion, n"):
+        find_pretrained(models, kind)
 
 
 def test_the_program_draws_with_the_least_crps_not_the_least_vrmse(models, tmp_path):
