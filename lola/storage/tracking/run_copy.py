@@ -2,7 +2,8 @@
 
 What has been sent is decided by what MLflow says it has. The run's tag `lola.event_log_offset` is the offset
 where the last event ends that MLflow has taken, and `lola.event_log_digest` identifies the log up to there.
-Both are written last, so that after a failure, wherever it happened, later events are sent again:
+Both are written last, and not for events that runs do not show alone, so that after a failure, wherever it
+happened, later events are sent again:
 
 - parameters that the run has are left out; the first value of each stays, as MLflow allows no other;
 - metrics are sent for steps that the run's history lacks, which also leaves out what a resumed run repeats;
@@ -35,6 +36,7 @@ NOTE = "mlflow.note.content"
 PROGRESS = "progress/"
 TRAINED = "lola.trained"
 ALIAS = "latest-trained"
+UNSHOWN = ("progress", "waiting")  # kinds of events that runs do not show, the most frequent ones
 DIGEST_CHARACTERS = 16  # of a dataset; MLflow takes up to 36
 MAX_METRICS = 900  # in one call; MLflow takes 1000 metrics, parameters and tags together
 MAX_PARAMS = MAX_TAGS = 100  # in one call
@@ -115,12 +117,18 @@ class RunCopy:
         self.attach(run)
         self._state.new = True
 
-    def send(self, events: Events) -> int:
+    def send(self, events: Events, confirm: bool = False) -> int:
         """Send events, of which the run has none or some; returns the offset behind them.
+
+        Arguments:
+            confirm: Whether the run's offset is that behind them even if they hold nothing that runs show.
 
         Raises:
             Exception: Whatever the client raises; `forget` must be called then.
         """
+        if not confirm and all(event["kind"] in UNSHOWN for _, event in events):
+            self._state.offset = events[-1][0]  # what follows confirms it: requests cost time
+            return self._state.offset
         status: dict[str, Any] | None = None
         metrics: list[Metric] = []
         params: dict[str, str] = {}

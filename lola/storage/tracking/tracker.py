@@ -108,6 +108,7 @@ class Tracker:
         self._runs: dict[str, Run] | None = None
         self._sweep_log: SweepEventLog | None = None
         self._begin: Callable[[SweepEventLog], None] = lambda sweep_log: None
+        self._flushing = False
         self._lock = threading.RLock()
 
     @property
@@ -221,7 +222,7 @@ class Tracker:
                 return 0
             else:
                 copy.create(self.experiment, events, self.parent if child else None)
-        return copy.send(events) if copy.offset == offset else copy.offset
+        return copy.send(events, self._flushing) if copy.offset == offset else copy.offset
 
     def _fail(self, folder: AnyPath, error: Exception) -> None:
         """Ask MLflow again what it has, after a pause."""
@@ -294,6 +295,7 @@ class Tracker:
             stage for stage in stages if not record_abandoned(stage, max(0.0, until - time.monotonic()))
         ]
         left = list(self._copies)
+        self._flushing = True
         for _ in range(FINAL_ATTEMPTS):
             with self._lock:
                 self._outage.clear()

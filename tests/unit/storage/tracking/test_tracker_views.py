@@ -7,8 +7,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from tracked import record, run_of, steps, tracker
 
-from lola.storage.event_log import event_log_path
+from lola.storage.event_log import end_offset, event_log_path
 from lola.storage.tracking import Tracker, sync
+from lola.storage.tracking.run_copy import OFFSET
 from lola.storage.tracking.saved_views import TAG
 from lola.storage.views import Conclusion, View
 
@@ -111,6 +112,30 @@ def test_progress_is_a_tag_and_no_metric(tmp_path, fake):
     assert run.tags["lola.progress/trajectories"] == "7"
     assert sorted(run.metrics) == ["encode/states_per_second", "train/loss"]
     assert steps(run, "encode/states_per_second") == [1, 7]
+
+
+def test_how_far_a_training_is_costs_no_request_until_something_else_is_sent(tmp_path, fake):
+    each, event_log = tracker(tmp_path), record(tmp_path)
+    each.copy_events()
+    requests, log_batch = [], fake.log_batch
+    fake.log_batch = lambda *arguments, **options: (
+        requests.append(options) or log_batch(*arguments, **options)
+    )
+    confirmed = int(run_of(fake).tags[OFFSET])
+    for step in (11, 12):
+        event_log.progress(step)
+        event_log.waiting("for a GPU")
+        each.copy_events()
+    assert not requests
+    event_log.metrics(13, {"train/loss": 0.25})
+    each.copy_events()
+    assert int(run_of(fake).tags[OFFSET]) == end_offset(tmp_path / "stage") > confirmed
+    assert steps(run_of(fake)) == [10, 13]
+    event_log.progress(14)
+    each.copy_events()
+    each.flush()
+    assert each.missing == ""
+    assert int(run_of(fake).tags[OFFSET]) == end_offset(tmp_path / "stage")
 
 
 def test_a_curve_has_its_points_once_and_those_of_reports_do_not_replace_them(tmp_path, fake):
