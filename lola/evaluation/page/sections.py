@@ -154,7 +154,7 @@ def significance(scores: Aggregates) -> Iterator[Section]:
             note=""
             if not title
             else "Difference: the mean over trajectories with its 95 % paired bootstrap "
-            "interval, over trajectories and, where both have the same number of training seeds, over these. "
+            "interval, over trajectories and, where both have the same training seeds, over these. "
             "Relative: as a share of the rival's error. Better on: trajectories on which the method, "
             "averaged over its seeds, is "
             "better. p: Wilcoxon's signed-rank test over trajectories (SciPy), of the models at hand, "

@@ -18,7 +18,7 @@ from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.lead_times import REFERENCES, Range, in_sentence, name_range
 from lola.evaluation.tables.paper import paper_ranges
-from lola.evaluation.tables.significance import by_seed, compare, compare_shares, holm
+from lola.evaluation.tables.significance import by_seed, compare, compare_shares, holm, same_seeds
 from lola.models.kinds import EmulatorKind, shown_kinds
 
 CRPS = "crps_relative"
@@ -49,7 +49,7 @@ class Contrast:
         notes = [f"{low} to {high} %"] if low and high else []
         notes += [f"p = {p:.2g}"] if p >= CERTAIN else []
         note = f" ({', '.join(notes)})" if notes else ""
-        seeded = "†" if self.found["seeds"] == self.found["rival_seeds"] > 1 else ""
+        seeded = "†" if self.found["over_seeds"] else ""
         return f"{self.place} {f'{change} %' if change else 'not finite'}{note}{seeded}".strip()
 
 
@@ -364,10 +364,10 @@ def _logarithmic(
     values = [table.loc[common].to_numpy().T for table in tables]
     if not common or not all((value > 0).all() for value in values):
         return None
+    alike = same_seeds(*tables)
     if not all(np.isfinite(value).all() for value in values):
-        return compare(*values) if len(values) == 2 else None
-    seeds = {len(value) for value in values}
-    logs = [np.log(value) if len(seeds) == 1 else np.log(value).mean(0) for value in values]
+        return compare(*values, alike) if len(values) == 2 else None
+    logs = [np.log(value) if alike else np.log(value).mean(0) for value in values]
     pair = (logs[0] - logs[1], logs[2] - logs[3]) if len(logs) == 4 else (logs[0], logs[1])
     found = compare(*pair)
     ratios = {name: np.expm1(found[name]) for name in ("low", "high")}

@@ -138,7 +138,8 @@ def paired_table(errors: pd.DataFrame, metric: str, ranges: Sequence[Range]) -> 
                 one, other = scores[method][where].align(scores[rival][where], join="inner", axis=0)
                 names = dict(zip(METHOD, method, strict=True))
                 place = {"rival": name, "metric": metric, "range": where}
-                rows.append(names | place | compare(one.to_numpy().T, other.to_numpy().T))
+                alike = same_seeds(one, other)
+                rows.append(names | place | compare(one.to_numpy().T, other.to_numpy().T, alike))
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name not in ("p_holm", "attainable")])
     least = np.array([least_p(count) for count in table["trajectories"]], dtype=float)
     return table.assign(p_holm=holm(table["p"].to_numpy(dtype=float)), attainable=holm(least))
@@ -149,11 +150,20 @@ def by_seed(errors: pd.DataFrame) -> pd.DataFrame:
     return errors.pivot(index="trajectory", columns="training_seed", values="value")
 
 
-def compare(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
-    """Compare errors with shape `(T,)`, or `(S, T)` of several seeds; see `paired_table` for the result."""
+def same_seeds(*errors: pd.DataFrame) -> bool:
+    """Whether errors by trajectory down and training seed across are of the same seeds."""
+    return all(each.columns.equals(errors[0].columns) for each in errors)
+
+
+def compare(one: np.ndarray, other: np.ndarray, alike: bool = True) -> dict[str, float]:
+    """Compare errors with shape `(T,)`, or `(S, T)` of several seeds, which are `alike` or not.
+
+    Returns:
+        As `paired_table`, and whether several seeds were compared one by one, `over_seeds`.
+    """
     one, other = np.atleast_2d(one), np.atleast_2d(other)
     seeds = len(one), len(other)
-    if seeds[0] != seeds[1]:  # a difference of means over seeds
+    if not alike or seeds[0] != seeds[1]:  # a difference of means over seeds
         one, other = one.mean(0, keepdims=True), other.mean(0, keepdims=True)
     finite = np.stack([np.isfinite(values).all(0) for values in (one, other)])
     a, b = (np.where(np.isfinite(values), values, 0) for values in (one, other))
@@ -166,7 +176,7 @@ def compare(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
         "difference": np.nan, "low": np.nan, "high": np.nan, "relative": np.nan,
         "wins": int((ranked < 0).sum()), "trajectories": count,
         "better": bool((np.sign(ranked) * rankdata(np.abs(ranked))).sum() < 0),
-        "seeds": seeds[0], "rival_seeds": seeds[1],
+        "seeds": seeds[0], "rival_seeds": seeds[1], "over_seeds": len(difference) > 1,
         "p": float(wilcoxon(ranked).pvalue) if ranked.any() else 1.0,
     }  # fmt: skip
     if finite.all():
@@ -186,8 +196,8 @@ def compare_shares(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
     """
     one, other = one.align(other, join="inner", axis=0)
     values = [table.to_numpy().T for table in (one, other)]
-    found = compare(*values)
-    if len(values[0]) != len(values[1]):
+    found = compare(*values, same_seeds(one, other))
+    if not found["over_seeds"]:
         values = [each.mean(0, keepdims=True) for each in values]
     if np.isnan(found["low"]):
         return found

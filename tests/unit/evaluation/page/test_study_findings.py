@@ -158,15 +158,17 @@ def test_warm_started_ones_are_compared_with_other_kinds_and_with_their_teachers
     assert "Fewer evaluations than the teacher's" not in said(whole(), spectra)[1]
 
 
-def test_intervals_over_training_seeds_are_marked(spectra):
+@pytest.mark.parametrize(("first", "mark"), [(0, "†"), (1, "")])
+def test_intervals_over_training_seeds_are_marked(spectra, first, mark):
     parts = []
     for seed in (0, 1, 2):
-        parts += scored("neural_solver", 0.4 + 0.1 * seed, training_seed=seed)
+        parts += scored("neural_solver", 0.4 + 0.1 * seed, training_seed=first + seed)
         parts += scored("diffusion", 0.3 + 0.1 * seed, spread=0.8, solver_steps=16, training_seed=seed)
     parts += scored("crps_ensemble", 0.2, spread=0.8)
     (kinds,) = said(parts, spectra)[1].values()
     _, diffusion, ensemble = kinds.split("\n  - ")
-    assert re.match(r"diffusion: CRPS 1–20 -20 % \(-\d+ to -\d+ %\)†, CRPS", diffusion)
+    assert re.match(rf"diffusion: CRPS 1–20 -20 % \(-\d+ to -\d+ %\){mark}, CRPS", diffusion)
+    assert ("†" in diffusion) == bool(mark)
     assert "†" not in ensemble
 
 

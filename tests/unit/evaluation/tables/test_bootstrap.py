@@ -1,6 +1,7 @@
 """Intervals over seeds and trajectories hold the mean of a model of random effects as often as they say."""
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from tidy_tables import curves, tidy
@@ -13,7 +14,7 @@ from lola.evaluation.tables.bootstrap import (
     weighted_medians,
 )
 from lola.evaluation.tables.lead_times import lead_time_table
-from lola.evaluation.tables.significance import compare
+from lola.evaluation.tables.significance import compare, compare_shares, paired_table, trajectory_errors
 
 CASES, DRAWS = 600, 300
 
@@ -83,3 +84,26 @@ def test_comparisons_resample_seeds_of_both():
     assert found["p"] == pytest.approx(alone["p"])
     assert found["high"] - found["low"] > alone["high"] - alone["low"]
     assert compare(x[..., 0], x[:1, :, 1])["rival_seeds"] == 1
+
+
+def test_other_training_seeds_are_not_paired_though_they_are_as_many():
+    x = 5 + effects(3, 40, (0.3, 1, 0.1), 2)
+    one, other = pd.DataFrame(x[..., 0].T), pd.DataFrame(x[..., 1].T, columns=[1, 2, 3])
+    found, paired = compare_shares(one, other), compare_shares(one, other.set_axis([0, 1, 2], axis=1))
+    means = compare_shares(one.mean(axis=1).to_frame(), other.mean(axis=1).to_frame())
+    numbers = ("difference", "relative", "low", "high", "p")
+    assert [found[name] for name in numbers] == pytest.approx([means[name] for name in numbers])
+    assert (found["seeds"], found["rival_seeds"], found["over_seeds"]) == (3, 3, False)
+    assert paired["over_seeds"]
+    assert paired["high"] - paired["low"] > found["high"] - found["low"]
+    rows = [
+        tidy(x[seed, :, [method]].T, "crps", name, (4,), training_seed=seed + method)
+        for seed in range(3)
+        for method, name in enumerate(("neural_solver", "diffusion"))
+    ]
+    errors = trajectory_errors(pa.concat_tables(rows), ["crps"], [(1, None)])
+    keys = [name for name in errors if name not in ("training_seed", "value")]
+    averaged = errors.groupby(keys, as_index=False)["value"].mean().assign(training_seed=0)
+    (row,), (alone,) = (paired_table(each, "crps", [(1, None)]).itertuples() for each in (errors, averaged))
+    assert (row.low, row.high) == pytest.approx((alone.low, alone.high))
+    assert (row.seeds, row.rival_seeds) == (3, 3)
