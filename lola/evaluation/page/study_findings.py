@@ -366,7 +366,7 @@ def _logarithmic(
         return None
     alike = same_seeds(*tables)
     if not all(np.isfinite(value).all() for value in values):
-        return compare(*values, alike) if len(values) == 2 else None
+        return compare(values[0], values[1], alike) if len(values) == 2 else None
     logs = [np.log(value) if alike else np.log(value).mean(0) for value in values]
     pair = (logs[0] - logs[1], logs[2] - logs[3]) if len(logs) == 4 else (logs[0], logs[1])
     found = compare(*pair)

@@ -196,7 +196,7 @@ def compare_shares(one: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
     """
     one, other = one.align(other, join="inner", axis=0)
     values = [table.to_numpy().T for table in (one, other)]
-    found = compare(*values, same_seeds(one, other))
+    found = compare(values[0], values[1], same_seeds(one, other))
     if not found["over_seeds"]:
         values = [each.mean(0, keepdims=True) for each in values]
     if np.isnan(found["low"]):
