@@ -311,11 +311,12 @@ def _rows_of_one(plan: SweepPlan, one: PlannedEmulator) -> Iterator[Row]:
         return
     kept = (stage.folder / MOMENTS).exists()  # earlier evaluations kept members alone
     if kept:
-        yield Row(f"{title}, mean", rate, _states(stage, MOMENTS))
+        yield Row(f"{title}, mean", rate, _states(stage, MOMENTS), method=title)
     for i in range(len(read_array(stage.folder / EXAMPLE))):
-        yield Row(f"{title}, member {i + 1}", rate, _states(stage, number=i))
+        yield Row(f"{title}, member {i + 1}", rate, _states(stage, number=i), method=title)
     if kept:
-        yield Row(f"{title}, deviation of members", rate, _states(stage, MOMENTS, 1), scale="spread")
+        deviation = _states(stage, MOMENTS, 1)
+        yield Row(f"{title}, deviation of members", rate, deviation, scale="spread", method=title)
 
 
 def _states(stage: Stage, name: str = EXAMPLE, number: int = 0) -> np.ndarray:

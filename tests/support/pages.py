@@ -17,8 +17,12 @@ LONG = f"density, compression 160: {FILE}"
 
 def film():
     states = np.random.default_rng(0).random((2, 5, 8, 6))
-    rows = [Row("Truth", None, states), Row("Diffusion, mean", 16.0, states), Row("Else", 32.0, 1 - states),
-            Row("Diffusion, deviation", 16.0, states, scale="spread")]  # fmt: skip
+    arms = "Diffusion, 2.5 minutes", "Diffusion, 5 minutes"  # titles may have commas of their own
+    rows = [Row("Truth", None, states)]
+    for arm in arms:
+        rows += [Row(f"{arm}, mean", 16.0, states, method=arm),
+                 Row(f"{arm}, deviation", 16.0, states, scale="spread", method=arm)]  # fmt: skip
+    rows.append(Row("Else", 32.0, 1 - states))
     return Film("d/test/f.hdf5#0", ("density", "energy"), [4, 8, 12, 16, 20], rows, "energy")
 
 

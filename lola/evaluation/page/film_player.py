@@ -33,12 +33,14 @@ class Row:
         rate: The compression rate that it belongs to, None if it is shown at every rate.
         states: Fields with shape `(C, L, X, Y)`, x to the right and y upwards.
         scale: `truth` for states, `spread` for deviations, which start at zero.
+        method: The method that it belongs to, such as a member to its ensemble; its name if left out.
     """
 
     name: str
     rate: float | None
     states: np.ndarray
     scale: str = "truth"
+    method: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,8 @@ def pack(film: Film) -> dict[str, Any]:
         states = shrink(row.states[:, frames])
         sheets = [sheet(field, *bound) for field, bound in zip(states, bounds, strict=True)]
         rate = None if row.rate is None else f"{row.rate:.4g}"
-        rows.append({"name": row.name, "rate": rate, "scale": row.scale, "sheets": sheets})
+        method = row.method or row.name
+        rows.append({"name": row.name, "method": method, "rate": rate, "scale": row.scale, "sheets": sheets})
     return {
         "title": film.title,
         "fields": [name.replace("_", " ") for name in film.fields],

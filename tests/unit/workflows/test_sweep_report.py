@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -47,6 +48,24 @@ def test_a_description_says_how_long_the_simulator_takes(sweep, tmp_path, well):
     plan.system = dataclasses.replace(plan.system, seconds_per_state=0.5)
     (timing,) = sweep_report._simulator(plan)
     assert (timing.model, timing.seconds) == ("simulator", 0.5 * plan.config.evaluation.stride)
+
+
+def test_the_rows_of_an_ensemble_in_the_film_name_their_method(sweep, tmp_path, well, monkeypatch):
+    """A title may have commas, as those of arms do."""
+    plan = SweepPlan(sweep, tmp_path, well)
+    one = next(each for each in plan.emulators if each.kind.stochastic)
+    kind = dataclasses.replace(one.kind, title="Diffusion, 2.5 minutes")
+    one = dataclasses.replace(one, candidate=dataclasses.replace(one.candidate, kind=kind))
+    steps = max(sweep.solver_steps) if one.kind.sampler_steps else None
+    folder = plan.evaluation(one, solver_steps=steps).folder
+    folder.mkdir(parents=True)
+    (folder / sweep_report.MOMENTS).touch()
+    monkeypatch.setattr(sweep_report, "read_array", lambda path: np.zeros((2, 1, 1, 4, 4)))
+    rows = list(sweep_report._rows_of_one(plan, one))
+    assert [row.name.removeprefix("Diffusion, 2.5 minutes, ") for row in rows] == [
+        *("mean", "member 1", "member 2", "deviation of members")
+    ]
+    assert {row.method for row in rows} == {"Diffusion, 2.5 minutes"}
 
 
 @pytest.mark.parametrize(("skipped", "text"), [(0.0, "none"), (3.0, "autoencoder-f8c16 3 of 40")])

@@ -48,16 +48,15 @@
   };
 
   // Those of one method, such as the members of its ensemble, stand in a row of the grid, after what has one picture.
-  const method = (row) => row.name.split(", ")[0];
   const rows = () => {
     const found = film.rows.filter((row) => row.rate === null || !rate || row.rate === rate.value);
-    const alone = (row) => found.filter((other) => method(other) === method(row)).length === 1;
+    const alone = (row) => found.filter((other) => other.method === row.method).length === 1;
     return [...found.filter(alone), ...found.filter((row) => !alone(row))];
   };
 
   const build = () => {
     const shown = rows();
-    const size = (row) => shown.filter((other) => method(other) === method(row)).length;
+    const size = (row) => shown.filter((other) => other.method === row.method).length;
     tiles.style.setProperty("--columns", Math.max(3, ...shown.map(size)));
     tiles.replaceChildren(
       ...shown.map((row, i) => {
@@ -65,7 +64,7 @@
         canvas.setAttribute("role", "img");
         const caption = Object.assign(document.createElement("figcaption"), { textContent: row.name });
         const tile = document.createElement("figure");
-        if (i && size(row) > 1 && method(row) !== method(shown[i - 1])) tile.style.gridColumnStart = 1;
+        if (i && size(row) > 1 && row.method !== shown[i - 1].method) tile.style.gridColumnStart = 1;
         tile.append(canvas, caption);
         return tile;
       }),

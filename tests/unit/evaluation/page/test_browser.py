@@ -67,10 +67,11 @@ def test_arrow_keys_read_the_values(page):
 def test_the_film_plays_fields_rates_and_differences(page):
     tiles = page.locator(".tiles canvas")
     page.wait_for_function("document.querySelector('.film output').textContent === 'lead time 4'")
-    assert tiles.count() == 3
-    truth, mean, deviation = (tiles.nth(number).bounding_box() for number in range(3))
-    assert truth["y"] < mean["y"] == deviation["y"]  # a row for a method
-    assert truth["x"] == mean["x"] < deviation["x"]  # columns line up
+    assert tiles.count() == 5
+    truth, *pairs = (tiles.nth(number).bounding_box() for number in range(5))
+    for above, mean, deviation in ((truth, *pairs[:2]), (pairs[0], *pairs[2:])):
+        assert above["y"] < mean["y"] == deviation["y"]  # a row for a method
+        assert above["x"] == mean["x"] < deviation["x"]  # columns line up
     pixels = "() => document.querySelectorAll('.tiles canvas')[1].toDataURL()"
     first = page.evaluate(pixels)
     page.locator(".film [name=frame]").evaluate("e => { e.value = 2; e.dispatchEvent(new Event('input')); }")

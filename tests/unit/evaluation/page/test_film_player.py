@@ -52,12 +52,14 @@ def test_fine_grids_are_averaged_over_blocks(grid, expected):
 
 def test_a_film_tells_the_player_what_it_holds():
     states = np.random.default_rng(0).random((2, 120, 8, 6))
-    rows = [Row("Truth", None, states), Row("Mean", 16.0, states), Row("Deviation", 16.0, states, "spread")]
+    deviation = Row("Long, deviation", 16.0, states, "spread", "Long")
+    rows = [Row("Truth", None, states), Row("Long, mean", 16.0, states, method="Long"), deviation]
     packed = pack(Film("one", ("density", "momentum_x"), range(4, 484, 4), rows, "momentum_x"))
     assert (packed["width"], packed["height"], packed["shown"]) == (8, 6, 1)
     assert packed["fields"] == ["density", "momentum x"]
     assert len(packed["lead_times"]) == FRAMES
     assert (packed["lead_times"][0], packed["lead_times"][-1]) == (4, 480)
     assert [row["rate"] for row in packed["rows"]] == [None, "16", "16"]
+    assert [row["method"] for row in packed["rows"]] == ["Truth", "Long", "Long"]
     assert [len(row["sheets"]) for row in packed["rows"]] == [2, 2, 2]
     assert len(colour_map("inferno")) == 256 * 6
