@@ -23,6 +23,7 @@ from lola.evaluation.page.sweep_page import demo_limits, make_page
 from lola.evaluation.scoring import blank
 from lola.evaluation.tables.aggregates import Aggregates
 from lola.evaluation.tables.cells import METHOD
+from lola.evaluation.tables.contexts import CONTEXTS
 from lola.evaluation.tables.lead_times import in_sentence
 from lola.evaluation.tables.speed import Timing
 from lola.evaluation.tables.stored import read_array, read_subject, read_table
@@ -86,6 +87,7 @@ def _page(plan: SweepPlan, scores: Aggregates) -> Page:
         examples=_examples(plan, truth),
         timings=list(timings(plan)),
         simulations=[simulation_section(plan.splits["test"])] if plan.system.dimensions > 1 else [],
+        contexts=further_contexts(plan),
         limits=demo_limits(
             train_trajectories=plan.data.trajectories["train"],
             test_trajectories=_scored(plan),
@@ -94,6 +96,13 @@ def _page(plan: SweepPlan, scores: Aggregates) -> Page:
             seeds=len(plan.config.seeds) or 1,
         ),
     )
+
+
+def further_contexts(plan: SweepPlan) -> list[int]:
+    """The paper's contexts that are larger than the sweep's and leave states to predict."""
+    config, evaluation = plan.config, plan.config.evaluation
+    after = (plan.data.longest("test") - 1 - max(evaluation.starts)) // evaluation.stride
+    return [n for n in CONTEXTS if evaluation.context < n <= min(config.window - 1, after)]
 
 
 def evaluated_tables(plan: SweepPlan) -> Iterator[tuple[pa.Table, pa.Table]]:

@@ -44,6 +44,7 @@ def report(sweep, **changes):
                            solver_steps=8, members=4, training=1200.0, autoencoder=90.0),
                     Timing(model="neural_solver", seconds=0.008, space="latent", compression=16.0,
                            training=600.0)],
+        "contexts": [2, 3],
         "limits": demo_limits(
             train_trajectories=1280, test_trajectories=3, grid=(16, 16), training_steps=3000
         ),

@@ -4,7 +4,7 @@ Parts without numbers are left out. Main tables and charts are of the shortest c
 guidance; contexts and guidance have parts of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -291,12 +291,17 @@ def with_observations(scores: Aggregates) -> pd.DataFrame:
     return table[table["model"].isin(_sampled()) & table["solver_steps"].isin(guided["solver_steps"])]
 
 
-def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
-    """Names of what the paper shows and these tables lack, each with what would produce it."""
+def missing(scores: Aggregates, simulator: bool, contexts: Sequence[int]) -> list[tuple[str, str]]:
+    """Names of what the paper shows and these tables lack, each with what would produce it.
+
+    Arguments:
+        simulator: Whether the simulator's time is known.
+        contexts: Those of the paper that the same models could also be evaluated with.
+    """
     binned = set(scores.spectra["metric"])
     models = set(scores.estimates["model"])
     stochastic = {kind.name for kind in shown_kinds().values() if kind.stochastic}
-    known = scores.estimates["context"].nunique() > 1
+    further = scores.estimates["context"].nunique() == 1 and len(contexts) > 0
     guided = scores.estimates["guidance"].nunique() > 1
     lacks = (
         (
@@ -305,7 +310,11 @@ def missing(scores: Aggregates, simulator: bool) -> list[tuple[str, str]]:
             "simulations whose files record how long they took.",
         ),
         (True, "Optimisers (Table 4)", "a page of its own, by python experiments/study_optimizers.py."),
-        (not known, "Contexts (Table 7)", "the same command with --contexts 2 3; nothing is trained again."),
+        (
+            further,
+            "Contexts (Table 7)",
+            f"the same command with --contexts {' '.join(map(str, contexts))}; nothing is trained again.",
+        ),
         (
             not guided,
             "Guidance (Figure 6)",

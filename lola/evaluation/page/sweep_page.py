@@ -26,6 +26,7 @@ def make_page(
     examples: Sequence[Example] = (),
     timings: Sequence[Timing] = (),
     simulations: Sequence[Section] = (),
+    contexts: Sequence[int] = (),
     **described: Any,
 ) -> Page:
     """The page of a sweep.
@@ -36,13 +37,14 @@ def make_page(
         examples: States to picture.
         timings: Speed by method.
         simulations: Parts that show the simulations themselves.
+        contexts: Those of the paper that the same models could also be evaluated with.
         described: The title, the settings and the limits of a `Page`.
     """
     return Page(
         system=scores.system,
         findings=[*findings(scores), *_guided(scores)],
         sections=[*_sections(scores, film, examples, timings), *simulations],
-        missing=sections.missing(scores, any(timing.model == "simulator" for timing in timings)),
+        missing=sections.missing(scores, any(timing.model == "simulator" for timing in timings), contexts),
         **described,
     )
 

@@ -9,6 +9,9 @@ from lola.evaluation.tables.lead_times import Range, estimate_means, name_range,
 from lola.evaluation.tables.paper import printed
 from lola.models.kinds import shown_kinds
 
+CONTEXTS = (1, 2, 3)
+"""Those of the paper."""
+
 
 def context_table(errors: pd.DataFrame, ranges: Sequence[Range], system: str) -> pd.DataFrame:
     """VRMSE of the emulators in latent space by context, averaged over rates, with the paper's figures.

@@ -47,7 +47,7 @@ ADVICE = sorted({text for text in texts() if OPTION.search(text) or COMMAND.sear
 
 
 def test_there_is_advice():
-    assert any("--contexts 2 3" in text for text in ADVICE)
+    assert any("--contexts" in text for text in ADVICE)
     assert any("experiments/guide.py" in text for text in ADVICE)
 
 

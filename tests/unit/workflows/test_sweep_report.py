@@ -68,6 +68,21 @@ def test_the_rows_of_an_ensemble_in_the_film_name_their_method(sweep, tmp_path, 
     assert {row.method for row in rows} == {"Diffusion, 2.5 minutes"}
 
 
+@pytest.mark.parametrize(
+    ("context", "window", "start", "expected"),
+    [(1, 5, 0, [2, 3]), (2, 5, 0, [3]), (3, 5, 0, []), (1, 3, 0, [2]), (1, 2, 0, []), (1, 5, 10, [2])],
+)
+def test_contexts_are_advised_that_the_sweep_would_take(
+    sweep, tmp_path, well, context, window, start, expected
+):
+    evaluation = sweep.evaluation.replace(context=context, starts=(start,))
+    config = sweep.replace(evaluation=evaluation, window=window)
+    plan = SweepPlan(config, tmp_path, well)
+    found = sweep_report.further_contexts(plan)
+    assert found == expected
+    config.replace(contexts=tuple(found)).fit(plan.data)
+
+
 @pytest.mark.parametrize(("skipped", "text"), [(0.0, "none"), (3.0, "autoencoder-f8c16 3 of 40")])
 def test_skipped_steps_are_reported(sweep, tmp_path, well, skipped, text):
     training = sweep.autoencoder_training.replace(steps=40)
