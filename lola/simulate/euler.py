@@ -82,7 +82,7 @@ class EulerConfig(SimulationConfig):
     system: ClassVar[str] = "euler"
     needs: ClassVar[tuple[str, str]] = ("clawpack", "simulate")
     advice: ClassVar[str] = "choose a smaller speed, narrower jumps, or more intervals if all cells are alike"
-    measured: ClassVar[tuple[int, int, float, float]] = (64 * 64, 100, 1.0, 1.5)
+    measured: ClassVar[tuple[int, float, float, float]] = (64 * 64, 1.5, 0.5, 1.4)
 
     def validate(self) -> None:
         super().validate()

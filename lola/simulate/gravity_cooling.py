@@ -93,7 +93,7 @@ class GravityCoolingConfig(SimulationConfig):
     system: ClassVar[str] = "turbulence_gravity_cooling"
     needs: ClassVar[tuple[str, str]] = ("astronomix", "simulate-gravity-cooling")
     advice: ClassVar[str] = "choose a smaller courant number or less kinetic energy"
-    measured: ClassVar[tuple[int, int, float, float]] = (32**3, 10, 7.0, 4 / 3)
+    measured: ClassVar[tuple[int, float, float, float]] = (32**3, 0.2, 7.0, 4 / 3)
 
     def validate(self) -> None:
         super().validate()
@@ -116,6 +116,10 @@ class GravityCoolingConfig(SimulationConfig):
 
     def times(self, case: Case) -> np.ndarray:
         return free_fall_time(case) * self.interval * np.arange(self.outputs + 1)
+
+    @property
+    def span(self) -> float:
+        return self.interval * self.outputs  # in free-fall times
 
     def draw(self, case: Case, generator: np.random.Generator) -> np.ndarray:
         constants = dict(case.scalars)

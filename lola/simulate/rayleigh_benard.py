@@ -69,7 +69,7 @@ class RayleighBenardConfig(SimulationConfig):
     system: ClassVar[str] = "rayleigh_benard"
     needs: ClassVar[tuple[str, str]] = ("dedalus", "simulate-rayleigh-benard")
     advice: ClassVar[str] = "choose a finer resolution or a smaller courant number"
-    measured: ClassVar[tuple[int, int, float, float]] = (128 * 32, 200, 15.0, 1.1)
+    measured: ClassVar[tuple[int, float, float, float]] = (128 * 32, 50.0, 15.0, 1.1)
 
     def validate(self) -> None:
         super().validate()

@@ -115,9 +115,14 @@ class SimulationConfig(Config, abc.ABC):
     advice: ClassVar[str] = ""
     """What to change when draws keep failing."""
 
-    measured: ClassVar[tuple[int, int, float, float]]
-    """A trajectory that was timed on one core (AMD Zen 3): its cells, outputs and seconds, and the power of
-    the number of cells that its time grows with."""
+    measured: ClassVar[tuple[int, float, float, float]]
+    """A trajectory that was timed on one core (AMD Zen 3): its cells, the time that it spans (`span`),
+    its seconds, and the power of the number of cells that these grow with."""
+
+    @property
+    def span(self) -> float:
+        """The time of the last output, in a unit in which all cases take as many steps."""
+        return float(self.times(self.cases()[0])[-1])
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -125,14 +130,12 @@ class SimulationConfig(Config, abc.ABC):
         return tuple(len(points) for points in self.axes(self.cases()[0]).values())
 
     def seconds_per_trajectory(self) -> float:
-        """Seconds that a trajectory takes on one core, scaled from one that was measured."""
-        cells, outputs, seconds, power = self.measured
-        return (
-            seconds
-            * (len(self.times(self.cases()[0])) - 1)
-            / outputs
-            * (math.prod(self.grid) / cells) ** power
-        )
+        """Seconds that a trajectory takes on one core, scaled from one that was measured.
+
+        Steps are assumed to be shorter than the time between outputs, which then cost next to nothing.
+        """
+        cells, span, seconds, power = self.measured
+        return seconds * self.span / span * (math.prod(self.grid) / cells) ** power
 
     def check_solver(self) -> None:
         """Raise `LolaError` unless the solver is installed."""

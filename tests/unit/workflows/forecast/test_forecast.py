@@ -224,10 +224,11 @@ def test_small_sweeps_take_minutes_and_no_less(tmp_path, steady):
     simulation = config.simulation
     assert found.simulating == simulation_seconds(simulation, {"cpu": 2})
     assert found.overhead_seconds > found.simulating > 0
-    # 16 trajectories on two cores, at (32 / 64)^3 of a second and 40 of 100 outputs each
-    assert found.simulating == pytest.approx(8 * 0.4 / 8)
+    # 16 trajectories on two cores, of a quarter of the cells that were measured and 0.6 of 1.5 of their time
+    seconds = 0.5 * 0.25**1.4 * 0.4
+    assert found.simulating == pytest.approx(8 * seconds)
     one_file = simulation.replace(gammas=(1.4,), boundaries=("open",), train=6, valid=0, test=0)
-    assert simulation_seconds(one_file, {"cpu": 2}) == pytest.approx(6 * 0.4 / 8)
+    assert simulation_seconds(one_file, {"cpu": 2}) == pytest.approx(6 * seconds)
     assert simulation_seconds(None, {"cpu": 2}) == 0
 
 
