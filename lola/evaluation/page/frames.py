@@ -4,14 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from lola.data.domain import inside
 from lola.data.planes import as_plane
 from lola.data.well.splits import WellSplit
-from lola.evaluation.page.figures import STYLE
+from lola.evaluation.page.figures import WIDTH, PictureGrid
 from lola.evaluation.page.film_player import shrink
 from lola.evaluation.page.page import Section
 
@@ -52,8 +51,7 @@ def trajectory_frames(split: WellSplit) -> Figure:
     times = split.axis(0, "time")
     rows = {name: shrink(values, SIZE) for name, values in rows.items()}
     axes = [_shrunk(axis, split.grid[:2]) for axis in split.coordinates[:2]]
-    with matplotlib.rc_context(STYLE):
-        return _draw(rows, axes, [f"t = {times[step]:.3g}" for step in shown])
+    return _draw(rows, axes, [f"t = {times[step]:.3g}" for step in shown])
 
 
 def simulation_section(split: WellSplit) -> Section:
@@ -85,20 +83,21 @@ def _shrunk(axis: np.ndarray, grid: Sequence[int]) -> np.ndarray:
 
 
 def _draw(rows: dict[str, np.ndarray], axes: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
-    x, y = axes[:2]
-    aspect = np.ptp(y) / np.ptp(x)
-    size = (2.1 * len(titles) + 1, (2.0 * aspect + 0.3) * len(rows) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(rows), len(titles), squeeze=False, sharex=True, sharey=True)
-    for line, (name, values) in zip(grid, rows.items(), strict=True):
+    x, y = map(_edges, axes)
+    grid = PictureGrid(list(rows), titles, WIDTH, WIDTH * np.ptp(y) / np.ptp(x))
+    inches = grid.width / np.ptp(x)
+    for row, values in enumerate(rows.values()):
         low, high = np.nanquantile(values, [0.005, 0.995])
         style: Any = {"vmin": low, "vmax": high, "cmap": "magma", "rasterized": True}
-        for panel, state in zip(line, values, strict=True):
-            picture = panel.pcolormesh(x, y, state.T, **style)
-            panel.set(xticks=[], yticks=[], aspect="equal")
-            panel.grid(visible=False)
-        line[0].set_ylabel(name)
-        figure.colorbar(picture, ax=list(line), fraction=0.03, aspect=12)
-    for panel, title in zip(grid[0], titles, strict=True):
-        panel.set_title(title)
-    return figure
+        for column, state in enumerate(values):
+            left, bottom = grid.corner(row, column)
+            place = left + inches * (x - x.min()), bottom + inches * (y - y.min())
+            picture = grid.axes.pcolormesh(*place, state.T, **style)
+        grid.add_bar(picture, row, row, 1)
+    return grid.figure
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """The edges of the cells around coordinates."""
+    between = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([2 * centres[:1] - between[:1], between, 2 * centres[-1:] - between[-1:]])
