@@ -32,7 +32,7 @@ from lola.evaluation.tables.aggregates import WHOLE, Aggregates
 from lola.evaluation.tables.cost_table import cost_table
 from lola.evaluation.tables.derived import RATIO
 from lola.evaluation.tables.formats import markdown, plain_markdown
-from lola.evaluation.tables.lead_times import SPECTRUM, name_range, skill_scores
+from lola.evaluation.tables.lead_times import SPECTRUM, layout, name_range, skill_scores
 from lola.evaluation.tables.medians import median_table
 from lola.evaluation.tables.paper import paper_ranges
 from lola.evaluation.tables.reduced import EMULATED, reduce_metrics, sort_reduced, write_reduced
@@ -208,7 +208,7 @@ def _lines(
     for title, text, table in tables:
         if len(table):
             yield f"\n## {title}\n\n{text}\n"
-            yield (markdown(table) if "metric" in table else plain_markdown(table)).rstrip()
+            yield (markdown(layout(table)) if "metric" in table else plain_markdown(table)).rstrip()
     yield from (f"\n![{name}]({name}.png)" for name in about["figures"])
     versions = ", ".join(f"{name} {version}" for name, version in about["software"].items())
     yield f"\n## How\n\n```bash\n{about['command']}\n```\n"

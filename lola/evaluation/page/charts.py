@@ -6,6 +6,7 @@ keys agree with what is chosen. A curve without a key is always drawn.
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -126,4 +127,5 @@ def _series(series: Series, grids: list[list[float | None]]) -> dict[str, Any]:
 
 def rounded(values: np.ndarray) -> list[float | None]:
     """Numbers with four digits, None where they are not finite."""
-    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in np.asarray(values, float)]
+    numbers = np.asarray(values, float).tolist()
+    return [float(f"{number:.4g}") if math.isfinite(number) else None for number in numbers]

@@ -85,21 +85,24 @@ def write_page(folder: Path, page: Page) -> Path:
         StorageError: The folder cannot be written.
     """
     charts = {each.name: each.chart for each in page.sections if each.figure is None and each.chart}
-    with Stills(charts) as stills:  # which are drawn while the figures are
+    films = [section.film for section in page.sections if section.film is not None]
+    shown = {each.name: each.chart for each in page.sections if each.chart and not each.folded}
+    with Stills(charts) as stills:  # which are drawn meanwhile, until one is saved
         figures = {
             each.name: [save_figure(each.figure, folder / f"{each.name}.{end}") for end in ("png", "svg")]
             for each in page.sections
             if each.figure is not None
         }
+        film = pack(films[0]) if films else None
+        charts_data, film_data = charts_json(shown), script_json(film)
+        tables = [_write_tables(folder, each) for each in page.sections]
         parts = [
-            _part(folder, each, figures.get(each.name) or stills.save(each.name, folder))
-            for each in page.sections
+            _part(each, figures.get(each.name) or stills.save(each.name, folder), *written)
+            for each, written in zip(page.sections, tables, strict=True)
         ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    films = [section.film for section in page.sections if section.film is not None]
-    film = pack(films[0]) if films else None
     html = environment.from_string(_asset("page.html.j2")).render(
         page=page,
         system=page.system.name.replace("_", " "),
@@ -109,33 +112,35 @@ def write_page(folder: Path, page: Page) -> Path:
         style=_asset("style.css"),
         colours=kind_colours(),
         scripts=[_asset("charts.js"), _asset("film.js")],
-        charts=charts_json(
-            {part.name: part.chart for part in page.sections if part.chart and not part.folded}
-        ),
+        charts=charts_data,
         film=film,
-        film_data=script_json(film),
+        film_data=film_data,
     )
     return _write_text(folder / "report.html", html)
 
 
-def _part(folder: Path, section: Section, pictures: Sequence[Path]) -> dict[str, Any]:
-    """What the template shows of a section, whose pictures are written."""
-    files = [picture.name for picture in pictures]
+def _part(
+    section: Section, pictures: Sequence[Path], table: Layout | None, tables: Sequence[Path]
+) -> dict[str, Any]:
+    """What the template shows of a section, whose pictures and tables are written."""
+    files = [path.name for path in (*pictures, *tables)]
     image = ""
     if pictures and not section.is_interactive:
         kind = {".svg": "svg+xml", ".png": "png"}[pictures[0].suffix]
         image = f"data:image/{kind};base64," + base64.b64encode(pictures[0].read_bytes()).decode()
-    texts = {}
+    return {"section": section, "image": image, "table": table, "groups": _groups(table), "files": files}
+
+
+def _write_tables(folder: Path, section: Section) -> tuple[Layout | None, list[Path]]:
+    """Write the files of a section's table; returns its layout, if it has one, and their paths."""
+    texts, shown = {}, None
     if section.table is not None:
-        table = section.table
-        texts = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
+        shown = layout(section.table)
+        texts = {"csv": section.table.to_csv(index=False), "md": markdown(shown), "tex": latex(shown)}
     elif section.plain is not None:
         plain = section.plain
         texts = {"csv": plain.to_csv(index=False), "md": plain_markdown(plain), "tex": plain_latex(plain)}
-    for end, text in texts.items():
-        files.append(_write_text(folder / f"{section.name}.{end}", text).name)
-    shown = None if section.table is None else layout(section.table)
-    return {"section": section, "image": image, "table": shown, "groups": _groups(shown), "files": files}
+    return shown, [_write_text(folder / f"{section.name}.{end}", text) for end, text in texts.items()]
 
 
 def _asset(name: str) -> str:

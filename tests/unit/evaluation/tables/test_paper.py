@@ -4,7 +4,7 @@ from tidy_tables import tidy
 
 from lola.data.description import SYSTEMS
 from lola.evaluation.tables.formats import markdown
-from lola.evaluation.tables.lead_times import lead_time_table
+from lola.evaluation.tables.lead_times import layout, lead_time_table
 from lola.evaluation.tables.paper import paper_ranges, printed, printed_table, printed_values
 
 
@@ -54,7 +54,7 @@ def test_figures_stand_beside_equal_models_rates_and_ranges(keys, found):
 
 def test_tables_show_the_figures():
     table = lead_time_table(tidy([[1, 2, 3]], model="diffusion", compression=80.0), "vrmse", [(1, 20)])
-    assert "**1.500** (paper 0.075)" in markdown(table.assign(paper=printed_values(table, "euler")))
+    assert "**1.500** (paper 0.075)" in markdown(layout(table.assign(paper=printed_values(table, "euler"))))
 
 
 def test_the_papers_own_table():

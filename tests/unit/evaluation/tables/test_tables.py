@@ -74,7 +74,7 @@ def test_unstable_trajectories_are_counted_not_dropped(bad):
     assert table.loc["21-end", "value"] == np.inf
     assert table.loc["21-end", "unstable"] == 1
     assert summarise(metrics, RANGES)["test/vrmse/21-end"] == np.inf
-    assert "unstable 1/3" in markdown(table.reset_index())
+    assert "unstable 1/3" in markdown(layout(table.reset_index()))
 
 
 def test_unstable_spread_and_skill_make_the_ratio_unstable():
@@ -149,7 +149,7 @@ def test_methods_that_differ_elsewhere_stay_apart():
 
 def test_markdown_of_the_spectrum(sweep):
     table = pd.concat([lead_time_table(sweep[0], metric, RANGES) for metric in SPECTRUM])
-    lines = markdown(table).splitlines()
+    lines = markdown(layout(table)).splitlines()
     assert lines[0] == (
         "| method | rate | steps | seeds "
         "| low 1–20 | low 21–end | mid 1–20 | mid 21–end | high 1–20 | high 21–end |"
@@ -229,6 +229,6 @@ def test_the_skill_is_against_climatology_over_the_same_range():
         {"diffusion": 0.6, "persistence": -0.5}
     )
     assert not len(skill_scores(table[table["model"] != "climatology"]))
-    text = markdown(pd.concat([table, skill], ignore_index=True))
+    text = markdown(layout(pd.concat([table, skill], ignore_index=True)))
     assert "skill 1–20" in text
     assert "**0.600**" in text
