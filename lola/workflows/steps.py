@@ -5,6 +5,7 @@ import functools
 from collections.abc import Iterable
 from typing import Any, cast
 
+from lola.data.description import SYSTEMS
 from lola.data.systems import System
 from lola.data.well.datasets import Datasets
 from lola.distributed.jobs.encode import encode
@@ -53,7 +54,7 @@ def autoencoder_step(
 
 def recorded(system: System) -> dict[str, Any]:
     """What the manifest of a model says of a system for which its name does not stand."""
-    return {"data": system.to_json()} if system.described else {}
+    return {} if system == SYSTEMS.get(system.name) else {"data": system.to_json()}
 
 
 def started_from(source: Source | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Stages that tests of what comes after them need."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,14 +40,17 @@ def finish_diffusion(root: AnyPath, well: Path, seed: int = 0, channels: int = 1
     return stages[1]
 
 
-def finish_autoencoder(root: AnyPath, well: Path, seed: int = 0) -> Stage:
-    """Write the stage of an autoencoder as if it had been trained."""
+def finish_autoencoder(
+    root: AnyPath, well: Path, seed: int = 0, system: str = "euler", **details: Any
+) -> Stage:
+    """Write the stage of an autoencoder as if it had been trained; details are of its manifest."""
     config = small_sweep()
+    config = config.replace(system=system, simulation=config.simulation if system == "euler" else None)
     training = config.autoencoder_training.replace(seed=seed)
     stage = SweepPlan(config.replace(autoencoder_training=training), root, well).autoencoder(16)
     model, sizes = stage.config.model, {"channels": 5, "spatial": 2}
     torch.manual_seed(seed)
     with atomic_path(stage.folder / "model.safetensors") as partial:
         save_weights(partial, model.build(**sizes))
-    stage.commit(model={"type": type(model).__name__, **model.to_json()}, sizes=sizes)
+    stage.commit(model={"type": type(model).__name__, **model.to_json()}, sizes=sizes, **details)
     return stage

@@ -4,12 +4,13 @@ import sys
 
 import pytest
 from mlflow import MlflowClient
-from stages import ROOT
+from stages import ROOT, finish_autoencoder
 
 from lola.core.config import flatten
 from lola.core.errors import ConfigError, DataError, TrackingError
 from lola.data.well.datasets import Datasets
 from lola.emulation.cache_config import CacheConfig
+from lola.emulation.emulator import trained_system
 from lola.storage.event_log import EventLog
 from lola.storage.registry import find_stage
 from lola.storage.tracking import Tracker
@@ -34,6 +35,17 @@ def test_a_sweep_has_the_same_stage(tmp_path, well, autoencoder, sweep):
         step for trial in plan.trials for step in trial.steps if step.stage.folder == cache.stage.folder
     ]
     assert (step.tags, step.total, step.reads) == (cache.tags, cache.total, cache.reads)
+
+
+def test_one_of_two_datasets_is_all_that_later_commands_read(tmp_path, well, sweep):
+    """A folder of Euler's names half of what the name `euler` stands for."""
+    folder = well / "euler_multi_quadrants_openBC"
+    plan = SweepPlan(sweep.replace(cache=CONFIG, system=str(folder), simulation=None), tmp_path, well)
+    (run,) = [step.run.args[0] for step in plan.steps if step.stage.folder == plan.autoencoder(16).folder]
+    finish_autoencoder(tmp_path, well, system=str(folder), **run.details)
+    assert trained_system(plan.autoencoder(16).folder).datasets == (folder.name,)
+    cache = plan_cache(tmp_path, Datasets(well), plan.autoencoder(16).name, CONFIG)
+    assert cache.stage.fingerprint == plan.cache(16).fingerprint
 
 
 def test_a_cache_that_differs_in_its_block_alone_is_taken(tmp_path, well, autoencoder):
