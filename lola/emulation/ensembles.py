@@ -138,14 +138,20 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     emulator = load_emulator(folder, config.sampler, config.weights)
     emulator = dataclasses.replace(emulator, inference=config.inference)
     system = trained_system(folder)
-    split = open_well_file(initial, system)
+    split, manifest = open_well_file(initial, system), read_manifest(folder)
+    count = manifest["sizes"]["parameters"]
+    require(
+        count in (0, split.parameter_count),  # some networks take none
+        f"{config.initial} has the constants {', '.join(split.constants) or 'none'}, and {config.emulator} "
+        f"takes {count - 2 * system.dimensions}; name a file of the simulations that it was trained on",
+    )
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         emulator.to(device)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device} cannot be used ({reason}); choose another") from error
-    trained = read_manifest(folder)["config"].get("stride", config.stride or system.stride)
+    trained = manifest["config"].get("stride", config.stride or system.stride)
     stride = config.stride or trained
     require(
         stride == trained,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
 from lola.core.config import fingerprint
-from lola.core.errors import MissingDataError
+from lola.core.errors import DataError, MissingDataError
 from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
@@ -60,7 +60,19 @@ class BasePlan(abc.ABC, Generic[C]):
         """The splits of the dataset, as their files describe them."""
         datasets = Datasets(self.datasets.root, self.config.include, self.config.exclude)
         datasets.check(self.system)
-        return {name: datasets.open(self.system, name) for name in SPLITS}
+        splits = {name: datasets.open(self.system, name) for name in SPLITS}
+        for name, split in splits.items():
+            first = splits[SPLITS[0]]
+            for what, found, expected in (
+                ("constants", split.constants, first.constants),
+                ("grid", split.grid, first.grid),
+            ):
+                if found != expected:
+                    raise DataError(
+                        f"the {name} split of {self.system.name} has {what} {found}, and its {SPLITS[0]} split "
+                        f"{expected}; leave one of the kinds out with --exclude or --include"
+                    )
+        return splits
 
     @property
     def fingerprint(self) -> str:

@@ -276,7 +276,7 @@ def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str]
     """The trajectories of files but those excluded; the first says what others, of any length, must be like.
 
     Raises:
-        DataError: A file is unlike the first, or nothing is left.
+        DataError: A file is unlike the first, has other constants than the system, or nothing is left.
     """
     exclude = [part for part in exclude if names_trajectory(part)]
     found = {header: _trajectories(header) for header in headers}
@@ -289,6 +289,7 @@ def join_files(headers: Sequence[Header], system: System, exclude: Sequence[str]
     first = headers[0]
     for header in headers:
         _compare(header, first)
+    _check_order(first, system)
     trajectories = tuple(each for header in headers for each in kept[header])
     left = {each.id for each in trajectories}
     excluded = tuple(each.id for own in found.values() for each in own if each.id not in left)
@@ -327,6 +328,16 @@ def _compare(header: Header, first: Header) -> None:
                 f"{header.path} ({header.dataset}) has {name} {found}, but {file_name(first.path)} has "
                 f"{expected}; leave one of the kinds out with --exclude or --include"
             )
+
+
+def _check_order(header: Header, system: System) -> None:
+    """Raise `DataError` unless constants are in the order in which networks of a system take them."""
+    if system.constants and header.constants != system.constants:
+        raise DataError(
+            f"{header.path} ({header.dataset}) has the constants {', '.join(header.constants) or 'none'}, but "
+            f"{system.name} has {', '.join(system.constants)}, in this order; correct the attribute "
+            "field_names of its scalars, or leave the file out"
+        )
 
 
 def _check_logarithms(

@@ -240,6 +240,17 @@ def test_impossible_ensembles(config, options, message):
         open_ensemble(config(**options))
 
 
+def test_a_file_has_as_many_constants_as_the_network_takes(tmp_path, config, initial):
+    other = tmp_path / initial.name
+    shutil.copy(initial, other)
+    with h5py.File(other, "r+") as file:
+        file["scalars"].attrs["field_names"] = ["gamma", "other"]
+        file.copy("scalars/gamma", file["scalars"], "other")
+    message = rf"{other} has the constants gamma, other, and \S+ takes 1; name a file of the simulations"
+    with pytest.raises(ConfigError, match=message):
+        open_ensemble(config().replace(initial=str(other)))
+
+
 def test_missing_files_and_devices_are_reported_in_one_line(tmp_path, config):
     for change in (
         {"emulator": "nothing"},

@@ -1,3 +1,6 @@
+import shutil
+
+import h5py
 import numpy as np
 import pytest
 
@@ -254,3 +257,14 @@ def test_the_datasource_yields_every_state_once(well):
         expected = split.read(index, 0, split.steps).movedim(1, 0).numpy()
         np.testing.assert_array_equal(np.concatenate(parts), expected)
     assert source.estimate_inmemory_data_size() == 4 * 21 * 5 * 16 * 16 * 4
+
+
+def test_splits_must_have_the_same_constants(config, tmp_path, well):
+    root = shutil.copytree(well, tmp_path / "well")
+    for path in root.glob("*/data/test/*.hdf5"):
+        with h5py.File(path, "r+") as file:
+            file["scalars"].attrs["field_names"] = ["other"]
+            file["scalars"].move("gamma", "other")
+    message = r"the test split of euler has constants \('other',\), and its train split \('gamma',\); leave"
+    with pytest.raises(DataError, match=message):
+        SweepPlan(config, tmp_path, root)

@@ -3,12 +3,14 @@ import errno
 import os
 import shutil
 
+import h5py
 import layouts
 import pytest
 
 from lola.core.errors import ConfigError, DataError, MissingDataError
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
+from lola.data.well.splits import open_well_file
 
 
 @pytest.fixture
@@ -80,6 +82,21 @@ def test_datasets_that_a_description_names_must_exist(root, place):
 def test_what_is_no_system_is_named_with_what_was_found(root, reference, message):
     with pytest.raises((ConfigError, MissingDataError), match=message):
         find_system(reference.format(root=root), Datasets(root))
+
+
+def test_constants_must_be_in_the_order_in_which_networks_take_them(root):
+    with h5py.File(root / "mine" / "data" / "test" / "a.hdf5", "r+") as file:
+        names = file["scalars"].attrs["field_names"]
+        file["scalars"].attrs["field_names"] = list(names[::-1])
+    system, datasets = find_system("mine", Datasets(root))
+    assert system.constants == ("viscosity", "seedling")
+    message = r"a.hdf5 \(mine\) has the constants seedling, viscosity, but mine has viscosity, seedling, in"
+    for read in (
+        lambda: datasets.open(system, "test"),
+        lambda: open_well_file(root / "mine" / "data" / "test" / "a.hdf5", system),
+    ):
+        with pytest.raises(DataError, match=message):
+            read()
 
 
 def test_data_a_level_off_or_elsewhere_are_named(root):
