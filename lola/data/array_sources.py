@@ -153,6 +153,13 @@ def _by_length(shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[str, .
 
 
 def _open_npy(paths: Sequence[Path], dimensions: Sequence[str]) -> dict[str, Variable]:
+    first: dict[str, Path] = {}
+    for path in paths:
+        if (other := first.setdefault(path.stem, path)) != path:
+            raise DataError(
+                f"{other} and {path} are both the field {path.stem}: several .npy files are one field each; "
+                "stack the trajectories of a field in one file, or save the fields of each run as .npz"
+            )
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in paths}
     axes = name_axes({name: array.shape for name, array in arrays.items()}, dimensions, paths[0])
     return {name: _of_array(array, axes[name]) for name, array in arrays.items()}

@@ -73,8 +73,8 @@ def import_data(config: ImportConfig, log: Log) -> Path:
             config.name,
             (inputs.trajectory(content, *place) for place in places),
             count=len(places),
-            times=_coordinates(source, config.time, sizes[config.time]),
-            axes={axis: _coordinates(source, axis, sizes[axis]) for axis in content.space},
+            times=_coordinates(source, config, config.time, sizes[config.time]),
+            axes={axis: _coordinates(source, config, axis, sizes[axis]) for axis in content.space},
             boundaries=config.ends(),
             scalars=config.given_scalars(),
             constants={name: _ConstantField(inputs, content, name, places) for name in content.constants},
@@ -85,10 +85,29 @@ def import_data(config: ImportConfig, log: Log) -> Path:
         )
 
 
-def _coordinates(source: Source, axis: str, size: int) -> np.ndarray:
-    """Those that a source has of an axis, else 0, 1, ..."""
+def _coordinates(source: Source, config: ImportConfig, axis: str, size: int) -> np.ndarray:
+    """Those that a source has of an axis, which all trajectories share; else 0, 1, ...
+
+    Raises:
+        DataError: A variable of the axis's name has other axes, or differs among trajectories.
+    """
     variable = source.variables.get(axis)
-    return variable.read({}) if variable is not None and variable.dims == (axis,) else np.arange(float(size))
+    if variable is None:
+        return np.arange(float(size))
+    if variable.dims == (axis,):
+        return variable.read({})
+    if variable.dims != (config.trajectory, axis):
+        raise DataError(
+            f"{axis} in {source.name} has the axes {', '.join(variable.dims) or 'none'}, and coordinates "
+            f"have {axis} alone; rename it, or store those of one trajectory"
+        )
+    rows = variable.read({})
+    if not all(_is_alike(row, rows[0]) for row in rows):
+        raise DataError(
+            f"{axis} in {source.name} differs among trajectories, which all have the same in a dataset; "
+            "interpolate to one, or import trajectories with others as another dataset"
+        )
+    return np.asarray(rows[0])
 
 
 def _is_alike(one: Any, other: Any) -> bool:
@@ -210,13 +229,14 @@ class _Inputs:
             if missing := [name for name in names if name not in source.variables]:
                 raise DataError(f"{source.name} has no {missing[0]}; it has {', '.join(source.variables)}")
             sizes = [source.variables[name].sizes for name in names]
+            self._check_sizes(source, [*names, *content.scalars])
             counts.append(sizes[0].get(self.config.trajectory, 1))
             seen: dict[str, Any] = {
                 "shapes": [
                     {dim: n for dim, n in each.items() if dim != self.config.trajectory} for each in sizes
                 ],
                 **{
-                    f"coordinates of {axis}": _coordinates(source, axis, sizes[0][axis])
+                    f"coordinates of {axis}": _coordinates(source, self.config, axis, sizes[0][axis])
                     for axis in (self.config.time, *content.space)
                 },
             }
@@ -228,6 +248,19 @@ class _Inputs:
                         "length, times and grid"
                     )
         return counts
+
+    def _check_sizes(self, source: Source, names: Sequence[str]) -> None:
+        """Raise `DataError` unless axes of the same name have the same length in some variables."""
+        first: dict[str, tuple[str, int]] = {}
+        for name in names:
+            variable = source.variables.get(name)  # else an attribute
+            for axis, size in variable.sizes.items() if variable else ():
+                other, expected = first.setdefault(axis, (name, size))
+                if size != expected and axis not in (self.config.component, *COMPONENTS):
+                    raise DataError(
+                        f"{name} in {source.name} has {size} along {axis}, and {other} {expected}; save the "
+                        "same trajectories, times and cells of all variables"
+                    )
 
     def trajectory(self, content: Content, number: int, index: int) -> dict[str, Any]:
         """The fields and the constants of a trajectory; fields are read when states of them are asked for."""

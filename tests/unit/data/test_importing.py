@@ -102,6 +102,12 @@ def test_npz_of_all_trajectories(tmp_path, save):
     )
 
 
+def test_times_may_be_repeated_for_each_trajectory(tmp_path):
+    np.savez(tmp_path / "all.npz", **arrays(), **AXES | {"time": np.tile(AXES["time"], (COUNT, 1))})
+    convert(tmp_path, tmp_path / "all.npz", **NAMED, **VELOCITY)
+    check(tmp_path)
+
+
 def test_npz_of_one_trajectory_each(tmp_path):
     for i in range(COUNT):
         one = {name: values if name == "depth" else values[i] for name, values in arrays().items()}
@@ -182,6 +188,10 @@ FAULTS = {
     "another grid": ("all.npz wide.npz", {}, "wide.npz has other coordinates of y than all.npz"),
     "other variables": ("all.npz height.npz", {}, "height.npz has no"),
     "many values": ("all.npz", {"scalars": ("depth",)}, "depth in all.npz is no single number"),
+    "fewer trajectories": ("few.npz", {}, "u in few.npz has 5 along trajectory, and height 6; save the same"),
+    "twice the same name": ("height.npy again/height.npy", {}, r"height.npy and \S+again/height.npy are both"),
+    "own times": ("own.npz", {}, "time in own.npz differs among trajectories, which all have the same"),
+    "curved axes": ("curved.npz", {}, "x in curved.npz has the axes x, y, and coordinates have x alone"),
     "fortran": ("fortran.npz", {}, "height in .*fortran.npz is stored in Fortran order"),
     "boundary": ("all.npz", {"boundaries": ("x=periodic",)}, "boundaries must name the axes x, y, not x"),
     "boundary without axis": ("all.npz", {"boundaries": ("x", "y")}, "--boundaries takes one KIND, or"),
@@ -198,6 +208,12 @@ def files(tmp_path_factory):
     np.savez(folder / "short.npz", **{k: v[:, :5] if v.ndim > 3 else v for k, v in arrays().items()})
     np.savez(folder / "slow.npz", **arrays(), **AXES | {"time": 2 * AXES["time"]})
     np.savez(folder / "wide.npz", **arrays(), **AXES | {"y": 2 * AXES["y"]})
+    np.savez(folder / "few.npz", **arrays() | {"u": arrays()["u"][:5]})
+    times = np.arange(1.0, COUNT + 1)[:, None] * AXES["time"]
+    np.savez(folder / "own.npz", **arrays(), **AXES | {"time": times})
+    np.savez(folder / "curved.npz", **arrays(), x=np.ones(GRID))
+    (folder / "again").mkdir()
+    np.save(folder / "again" / "height.npy", arrays()["height"])
     np.savez(folder / "fortran.npz", height=np.asfortranarray(arrays()["height"]))
     np.savez(folder / "corrupt.npz", height=arrays()["height"])
     data = bytearray((folder / "corrupt.npz").read_bytes())
