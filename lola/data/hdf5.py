@@ -36,7 +36,7 @@ BLOCK_BYTES = 2**18  # bytes of a remote block
 CACHED_BLOCKS = 16  # blocks kept of each open file
 MAX_OPEN_FILES = 64  # files that a process keeps open
 SHOWN = 12  # entries of a folder that an error lists
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EAGAIN)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 FILTERS = {
     **{307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd"},
     **{32017: "sz", 32024: "sz3", 32026: "blosc2"},
@@ -180,14 +180,22 @@ def _first_bytes(location: Location | AnyPath) -> bytes:
 def open_local_hdf5(path: Path, mode: Literal["r", "r+", "w"]) -> h5py.File:
     """Open a file of this machine; without HDF5's lock where that is refused, which some filesystems do.
 
-    No process writes to a file that has its final name, and only this one to a temporary file.
+    There the caller answers for it that no process writes what another one has open. What is written here has
+    a temporary name until it is complete, but other programs may write to a file that has its final name:
+    while one does, HDF5 refuses the lock.
 
     Raises:
-        StorageError: The file can be opened with its lock alone, which is refused.
+        StorageError: Another process writes to the file or, if it is to be written, has it open; or it can be
+            opened with its lock alone, which is refused.
     """
     try:
         return h5py.File(path, mode)
     except OSError as error:
+        if error.errno == errno.EAGAIN or f"unable to lock file, errno = {errno.EAGAIN}," in str(error):
+            raise StorageError(
+                f"{path} is being written by another process; run again when that has closed it, or set "
+                "HDF5_USE_FILE_LOCKING=FALSE on all nodes if it is only open there"
+            ) from error
         if error.errno not in NO_LOCKS and "unable to lock file" not in str(error):
             raise
     try:

@@ -334,8 +334,8 @@ def _check_order(header: Header, system: System) -> None:
     """Raise `DataError` unless constants are in the order in which networks of a system take them."""
     if system.constants and header.constants != system.constants:
         raise DataError(
-            f"{header.path} ({header.dataset}) has the constants {', '.join(header.constants) or 'none'}, but "
-            f"{system.name} has {', '.join(system.constants)}, in this order; correct the attribute "
+            f"{header.path} ({header.dataset}) has the constants {', '.join(header.constants) or 'none'}, "
+            f"but {system.name} has {', '.join(system.constants)}, in this order; correct the attribute "
             "field_names of its scalars, or leave the file out"
         )
 

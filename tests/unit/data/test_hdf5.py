@@ -194,17 +194,19 @@ def test_folders_of_datasets(tmp_path, monkeypatch):
     assert well_folder(tmp_path / "storage", "~/mine") == tmp_path / "mine"
 
 
-def test_a_file_is_read_where_it_cannot_be_locked(well, tmp_path):
+def test_a_file_that_another_process_writes_is_not_read(well, tmp_path):
     path = (
         tmp_path / "locked.hdf5"
     )  # a new file: tests that have read the others in this process hold their locks
     path.write_bytes(next(well.glob("*/data/train/*.hdf5")).read_bytes())
     with path.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(OSError, match="unable to lock"):
+        with pytest.raises(OSError, match="unable to lock file, errno = 11,"):
             h5py.File(path, "r")
-        with open_hdf5(path) as file:
-            assert file.attrs["n_trajectories"] > 0
+        with pytest.raises(StorageError, match=rf"{path} is being written by another process; run again"):
+            open_hdf5(path)
+    with open_hdf5(path) as file:
+        assert file.attrs["n_trajectories"] > 0
 
 
 def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch):

@@ -191,14 +191,14 @@ def test_a_lock_that_is_refused_whatever_is_tried(path, monkeypatch):
     assert "fetch" not in str(error.value)
 
 
-def test_a_lock_that_is_refused_is_done_without(path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_is_read_where_there_are_no_locks(path, monkeypatch, number):
     genuine = h5py.File
 
     def refuse(path, mode, locking=None):
         if locking is None:
-            raise OSError(
-                "Unable to synchronously open file (unable to lock file, errno = 22, error message = ''"
-            )
+            text = f"Unable to synchronously open file (unable to lock file, errno = {number}, error message ="
+            raise OSError(number, text)
         return genuine(path, mode, locking=locking)
 
     monkeypatch.setattr(h5py, "File", refuse)
