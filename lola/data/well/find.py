@@ -27,9 +27,9 @@ def find_system(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
     """A system and the datasets that hold its files.
 
     Arguments:
-        reference: The name of a system whose description comes with this package, or of a dataset of
-            `datasets`; a folder that holds `data/train/*.hdf5`, perhaps with a description `system.yaml`; or
-            a description file.
+        reference: The name of a system whose description comes with this package, unless there is another
+            one in the folder of that name in `datasets`; the name of a dataset of `datasets`; a folder that
+            holds `data/train/*.hdf5`, perhaps with a description `system.yaml`; or a description file.
         datasets: Where datasets are looked for by name, and which files of them count.
 
     Returns:
@@ -51,7 +51,15 @@ def find_system(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
 
 def _find(reference: str, datasets: Datasets) -> tuple[System, Datasets]:
     if reference in described_systems():
-        return get_system(reference), datasets
+        folder = join(datasets.root, reference)
+        if not exists(join(folder, FILE_NAME)):
+            return get_system(reference), datasets
+        if reference in PAPER:
+            raise ConfigError(
+                f"--system {reference} is a system of the paper, and {join(folder, FILE_NAME)} describes "
+                f"another one; give --system {folder}, or remove the file"
+            )
+        return _of_folder(folder, datasets)
     if reference.endswith((".yaml", ".yml")):
         return _of_file(reference, datasets)
     if "/" not in reference and not reference.startswith((".", "~")):
@@ -131,6 +139,9 @@ def describe_folder(folder: Location) -> str:
     if not exists(folder):
         near = _nearest(folder)
         return f"{folder} does not exist; {near or 'name the folder that holds data/train/*.hdf5'}"
+    if isinstance(folder, Path) and folder.is_file():
+        parent = folder.parents[2] if folder.parent.parent.name == "data" else folder.parent
+        return f"{folder} is a file; name the folder of its dataset, such as {parent}"
     names = _entries(folder)
     inside = [name for name in names if exists(join(folder, name, "data"))]
     path = folder if isinstance(folder, Path) else None

@@ -137,7 +137,7 @@ def _parse(file: h5py.File, path: Location, dataset: str, split: str, system: Sy
     coordinates = tuple(read_axis(file["dimensions"][name], 0) for name in axes)
     grid = tuple(len(axis) for axis in coordinates)
     count = int(file.attrs["n_trajectories"])
-    error = _layout_error(file, system, count, steps, grid)
+    error = _scalar_error(file) or _layout_error(file, system, count, steps, grid)
     if error:
         raise DataError(f"{path} ({dataset}) {error}")
     constants, varying, scalars = _read_scalars(file, path, count)
@@ -176,7 +176,10 @@ def _layout_error(
     file: h5py.File, system: System, count: int, steps: int, grid: tuple[int, ...]
 ) -> str | None:
     """What is wrong with the fields that the system needs, if anything, and what to do about it."""
-    other = f"name the folder of the dataset as the system if these data are not of {system.name}"
+    other = (
+        "name the folder of the dataset as the system, and describe it with experiments/describe.py, if "
+        f"these data are not of {system.name}"
+    )
     if len(grid) != system.dimensions:
         return f"has {len(grid)} grid axes, not the {system.dimensions} of {system.name}; {other}"
     for field in system.fields:
@@ -197,6 +200,20 @@ def _layout_error(
                 f"has {field.name} of shape {array.shape}, not {expected}, as n_trajectories, the dimensions "
                 "and its sample_varying, time_varying and dim_varying say; correct these attributes"
             )
+    return None
+
+
+def _scalar_error(file: h5py.File) -> str | None:
+    """Which scalar does not say whether it varies, if any."""
+    for name in texts(file["scalars"].attrs["field_names"]):
+        said = file["scalars"][name].attrs
+        for attribute, varying in (("time_varying", "in time"), ("sample_varying", "among trajectories")):
+            needed = attribute == "time_varying" or not flag(said["time_varying"])
+            if needed and attribute not in said:
+                return (
+                    f"has a scalar {name} without the attribute {attribute}; set it to true if the scalar "
+                    f"varies {varying}, else to false"
+                )
     return None
 
 

@@ -154,6 +154,17 @@ def test_constants_that_are_no_numbers(path):
         opened(path)
 
 
+@pytest.mark.parametrize(
+    ("scalar", "attribute"),
+    [("viscosity", "time_varying"), ("viscosity", "sample_varying"), ("drive", "time_varying")],
+)
+def test_a_scalar_that_does_not_say_whether_it_varies_is_named(path, scalar, attribute):
+    with h5py.File(path, "r+") as file:
+        del file[f"scalars/{scalar}"].attrs[attribute]
+    with pytest.raises(DataError, match=rf"has a scalar {scalar} without the attribute {attribute}; set it"):
+        opened(path)
+
+
 def test_a_filter_that_is_not_installed_is_named(path):
     with h5py.File(path, "r+") as file:
         attributes = dict(file["t0_fields/density"].attrs)
@@ -197,7 +208,9 @@ def test_a_file_is_read_where_there_are_no_locks(path, monkeypatch, number):
 
     def refuse(path, mode, locking=None):
         if locking is None:
-            text = f"Unable to synchronously open file (unable to lock file, errno = {number}, error message ="
+            text = (
+                f"Unable to synchronously open file (unable to lock file, errno = {number}, error message ="
+            )
             raise OSError(number, text)
         return genuine(path, mode, locking=locking)
 

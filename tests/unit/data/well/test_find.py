@@ -47,6 +47,21 @@ def test_a_known_system_needs_no_files(tmp_path):
     assert (system.name, datasets.root) == ("euler", tmp_path)
 
 
+def test_a_description_beside_the_data_comes_before_that_of_the_package(root):
+    for name in ("shear_flow", "rayleigh_benard"):
+        shutil.copytree(root / "mine", root / name)
+    with pytest.raises(DataError, match=r"no field \S+/tracer; .*describe.py, if these data are not of sh"):
+        Datasets(root).open(find_system("shear_flow", Datasets(root))[0], "train")
+    for name in ("shear_flow", "rayleigh_benard"):
+        (root / name / "system.yaml").write_text("stride: 2\n")
+    found, datasets = find_system("shear_flow", Datasets(root))
+    assert (found.stride, found.name, datasets.root) == (2, "shear_flow", root)
+    assert found == find_system(str(root / "shear_flow"), Datasets(root))[0]
+    assert "density" in datasets.open(found, "train").system.channels
+    with pytest.raises(ConfigError, match=rf"is a system of the paper, and {root}/rayl\S+ describes another"):
+        find_system("rayleigh_benard", Datasets(root))
+
+
 def test_the_description_is_part_of_the_fingerprint(root):
     before = Datasets(root).open(find_system("mine", Datasets(root))[0], "train").fingerprint
     (root / "mine" / "system.yaml").write_text("log_parameters: []\nsymmetries: {flips: [0]}\n")
@@ -76,6 +91,7 @@ def test_datasets_that_a_description_names_must_exist(root, place):
         ("{root}", r"is no dataset: it holds mine, other; did you mean \S+/mine or \S+/other"),
         ("{root}/mine/data", r"is no dataset: it holds test, train, valid; did you mean \S+/mine\?"),
         ("{root}/mine/data/train", r"is no dataset: it holds a.hdf5; did you mean \S+/mine\?"),
+        ("{root}/mine/data/train/a.hdf5", r"a.hdf5 is a file; name the folder of its dataset, .* \S+/mine$"),
         ("{root}/nothing.yaml", "nothing.yaml does not exist"),
     ],
 )
