@@ -158,8 +158,11 @@ def read_description(text: str, source: str) -> Description:
 
 
 def _as_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """YAML has lists where the schema, which is strict about all else, has tuples; ints are floats too."""
-    values = {str(key): value for key, value in values.items()}
+    """YAML has lists where the schema, which is strict about all else, has tuples; ints are floats too.
+
+    Known keys without a value are left out.
+    """
+    values = _with_values(values, Description)
     for key in ("ranges", "spectrum_ranges"):
         if isinstance(values.get(key), list):
             values[key] = [tuple(each) if isinstance(each, list) else each for each in values[key]]
@@ -169,6 +172,8 @@ def _as_tuples(values: dict[str, Any]) -> dict[str, Any]:
             for key, each in values["bounds"].items()
         }
     symmetries = values.get("symmetries")
+    if isinstance(symmetries, dict):
+        symmetries = values["symmetries"] = _with_values(symmetries, _Symmetries)
     for reflection in symmetries.get("reflections") or [] if isinstance(symmetries, dict) else []:
         for key in ("complements", "tilts") if isinstance(reflection, dict) else ():
             if isinstance(reflection.get(key), list):
@@ -177,6 +182,12 @@ def _as_tuples(values: dict[str, Any]) -> dict[str, Any]:
     if isinstance(fields, dict):
         values["fields"] = {str(name): each or {} for name, each in fields.items()}
     return values
+
+
+def _with_values(values: dict[Any, Any], part: type[_Part]) -> dict[str, Any]:
+    """What is given of a part, unknown keys with it, which are refused."""
+    named = {str(key): value for key, value in values.items()}
+    return {key: value for key, value in named.items() if value is not None or key not in part.model_fields}
 
 
 def _describe_fault(error: pydantic.ValidationError) -> str:
@@ -343,6 +354,9 @@ def _check(system: System, source: str) -> None:
     for first, last in (*system.ranges, *system.spectrum_ranges):
         if last is not None and last < first:
             raise ConfigError(f"{source}: ranges has [{first}, {last}], which is empty; give [first, last]")
+    if bool(system.mean) != bool(system.std):
+        given, lacking = ("mean", "std") if system.mean else ("std", "mean")
+        raise ConfigError(f"{source}: {given} is given without {lacking}; add {lacking}, or remove both")
     for key in ("mean", "std"):
         values: tuple[float, ...] = getattr(system, key)
         if len(values) not in (0, len(system.channels)):

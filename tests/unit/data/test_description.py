@@ -28,6 +28,12 @@ def test_an_empty_description_is_what_the_files_say():
     assert system.described
 
 
+def test_keys_without_a_value_are_as_if_they_were_not_there():
+    keys = ("symmetries", "bounds", "conserved", "fields", "stride", "starts", "mask", "log_parameters")
+    assert build("".join(f"{key}:\n" for key in keys)) == build("")
+    assert build("symmetries:\n  flips:\n  roll: true\n") == build("symmetries: {roll: true}")
+
+
 def test_a_description_chooses_fields_their_order_and_transforms():
     system = build("fields: {u: {}, a: {transform: log}}\nname: mine\nstride: 3\nshown: u_y")
     assert system.channels == ("u_x", "u_y", "a")
@@ -62,7 +68,10 @@ def test_a_description_chooses_fields_their_order_and_transforms():
         ("bounds: {a: [2, 1]}", r"bounds.a must be \[low, high\]"),
         ("conserved: {mass: {channels: [rho]}}", "conserved.mass.channels names rho"),
         ("conserved: {mass: {channels: [a], boundaries: [closed]}}", "conserved.mass.boundaries.0"),
-        ("mean: [1, 2]", "mean has 2 numbers for 5 channels"),
+        ("mean: [1, 2]\nstd: [1, 2]", "mean has 2 numbers for 5 channels"),
+        ("std: [1, 1, 1, 1, 1]", "std is given without mean; add mean, or remove both"),
+        ("mean: [1, 1, 1, 1, 1]", "mean is given without std; add std, or remove both"),
+        ("symetries:", "symetries is no key of a description; .*; did you mean symmetries"),
         ("name: a/b", "name is 'a/b'; use letters"),
         (
             "log_parameters: [Prandtl, reynolds]",
