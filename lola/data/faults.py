@@ -229,6 +229,8 @@ def require_sound(faults: Sequence[Fault], trajectories: int) -> None:
             f"that is so in {len(names)} of {trajectories} trajectories: name the fields to use, without "
             f"{fields}, under the key fields of system.yaml, or choose another transform there"
         )
+        if any(fault.kind == "missing" for fault in spoilt):
+            remedy += "; where values are missing in the same cells, such as land or solids, add its key mask"
     else:
         listed = " ".join(names[:EXCLUDED]) + (" ..." if len(names) > EXCLUDED else "")
         remedy = f"leave out with --exclude {listed}"

@@ -251,7 +251,7 @@ def test_faults_are_limited_in_number_and_the_rest_counted(root):
     assert lines[-1] == "and more: times 4"
     assert str(faults[0]).endswith("in states 0, 1, 2 and 3 more")
     with pytest.raises(
-        DataError, match=r"6 of 6 trajectories: name the fields to use, without density, under"
+        DataError, match=r"6 of 6 trajectories: name the fields to use, without density, under .* key mask$"
     ):
         require_sound(faults, len(rows))
 
