@@ -285,11 +285,13 @@ register_cache(LargeReadCache, clobber=True)
 
 
 def missing_files_error(
-    root: Location, datasets: Sequence[str], split: str, filtered: bool
+    root: Location, datasets: Sequence[str], split: str, filtered: bool, simulated: bool
 ) -> MissingDataError:
     """The error that a folder has none of some datasets; it names sibling folders that have one.
 
-    `filtered`: whether files were left out by their names.
+    Arguments:
+        filtered: Whether files were left out by their names.
+        simulated: Whether there is a simulator of them.
     """
     if isinstance(root, str) and not exists(root):
         return MissingDataError(
@@ -299,9 +301,11 @@ def missing_files_error(
     chosen = " that match the filters" if filtered else ""
     others = [] if isinstance(root, str) else _neighbours(root, datasets, split)
     advice = f", or name {' or '.join(others)} with --well" if others else ""
+    remedy = "a dataset needs the splits train, valid and test: fetch its files, or move some there"
+    if simulated:
+        remedy = "fetch them, or let a sweep simulate them (--simulate)"
     return MissingDataError(
-        f"{root} has no HDF5 files{chosen} in {folders}{_content(root)}; fetch them, or let a sweep "
-        f"simulate them (--simulate){advice}"
+        f"{root} has no HDF5 files{chosen} in {folders}{_content(root)}; {remedy}{advice}"
     )
 
 

@@ -7,12 +7,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from lola.core.config import fingerprint
 from lola.core.errors import DataError, MissingDataError
+from lola.data.hdf5 import join, list_files
 from lola.data.systems import SPLITS, System
 from lola.data.well.datasets import Datasets
 from lola.data.well.find import find_system
 from lola.data.well.splits import WellSplit
 from lola.distributed.jobs.simulate import needs_simulation
 from lola.distributed.trials import Step, Trial
+from lola.evaluation.trajectory import axes_of
 from lola.storage.remote import AnyPath
 from lola.storage.stages import Location, Stage
 from lola.workflows.dataset_info import DatasetInfo
@@ -54,6 +56,10 @@ class BasePlan(abc.ABC, Generic[C]):
         )
         self.data = data or DatasetInfo.of_splits(self.splits, f"the files in {self.datasets.root}")
         config.fit(self.data)
+        evaluation = getattr(config, "evaluation", None)
+        if data is None and evaluation is not None and evaluation.geometry == "quadrature":
+            scored = self.splits[evaluation.split]
+            axes_of(scored, scored.trajectories[0])  # else an evaluation would find out, after all trainings
 
     @functools.cached_property
     def splits(self) -> dict[str, WellSplit]:
@@ -69,8 +75,8 @@ class BasePlan(abc.ABC, Generic[C]):
             ):
                 if found != expected:
                     raise DataError(
-                        f"the {name} split of {self.system.name} has {what} {found}, and its {SPLITS[0]} split "
-                        f"{expected}; leave one of the kinds out with --exclude or --include"
+                        f"the {name} split of {self.system.name} has {what} {found}, and its {SPLITS[0]} "
+                        f"split {expected}; leave one of the kinds out with --exclude or --include"
                     )
         return splits
 
@@ -106,11 +112,11 @@ def stage_tags(stage: str, system: str, model: str, compression: float | None, *
 
 
 def open_plan(kind: type[P], config: WorkflowConfig, root: AnyPath, well: Location) -> P:
-    """A plan also where data do not exist: they are taken to be as simulated, else as published.
+    """A plan also where no data exist: they are taken to be as simulated, else as published.
 
     Raises:
-        LolaError: Files are faulty, nothing is known of them, options do not fit them, or there are none in
-            the folder that `--well` names.
+        LolaError: Files are faulty, nothing is known of them, options do not fit them, a split has none, or
+            there are none in the folder that `--well` names.
     """
     simulation = config.simulation if config.simulates else None
     if simulation is not None and needs_simulation(simulation, well):
@@ -121,5 +127,8 @@ def open_plan(kind: type[P], config: WorkflowConfig, root: AnyPath, well: Locati
     except MissingDataError as error:
         if config.well not in OWN_FOLDERS:
             raise MissingDataError(f"{error}; a plan without --well takes sizes of published data") from error
-        system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
+        system, datasets = find_system(config.system, Datasets(well, config.include, config.exclude))
+        folders = (join(datasets.root, name, "data", split) for name in system.datasets for split in SPLITS)
+        if any(map(list_files, folders)):
+            raise
         return kind(config, root, well, DatasetInfo.of_publication(system))

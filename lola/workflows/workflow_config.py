@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from lola.core.config import Config, NonNegativeInt, runtime_field
+from lola.core.config import Config, NonNegativeInt, require, runtime_field
 from lola.simulate.simulators import Simulation
 from lola.storage.remote import is_url
 from lola.workflows.dataset_info import DatasetInfo
@@ -51,7 +51,15 @@ class WorkflowConfig(Config):
 
     @property
     def simulates(self) -> bool:
-        """Whether missing datasets are simulated: never on an object store, nor where nobody asked for it."""
+        """Whether missing datasets are simulated: never on an object store, nor where nobody asked for it.
+
+        Raises:
+            ConfigError: It is asked for, and there is no simulation.
+        """
+        require(
+            not self.simulate or self.simulation is not None,
+            f"--simulate: nothing simulates {self.system} here; leave it out, and name the folder of its data",
+        )
         return not is_url(self.well) and (self.simulate or self.well in OWN_FOLDERS)
 
     def fit(self, data: DatasetInfo) -> None:

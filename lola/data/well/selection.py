@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lola.core.errors import ConfigError, DataError
+from lola.data.description import SYSTEMS
 from lola.data.hdf5 import file_name, join, list_files, missing_files_error, open_hdf5
 from lola.data.systems import SPLITS
 from lola.storage.integrity import DECODE_ERRORS
@@ -52,7 +53,8 @@ def split_files(
     ]
     if not files:
         check_selection(root, datasets, include, exclude)
-        raise missing_files_error(root, datasets, split, bool(include or exclude))
+        simulated = any(set(datasets) <= set(system.datasets) for system in SYSTEMS.values())
+        raise missing_files_error(root, datasets, split, bool(include or exclude), simulated)
     return files
 
 

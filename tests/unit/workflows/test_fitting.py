@@ -2,9 +2,11 @@
 
 import shutil
 
+import layouts
 import pytest
 
 from lola.core.errors import ConfigError, DataError, LolaError, MissingDataError
+from lola.data.systems import SPLITS
 from lola.emulation.guidance_config import GuidanceConfig
 from lola.emulation.observation_config import ObservationConfig
 from lola.simulate.euler import EulerConfig
@@ -170,3 +172,31 @@ def test_published_sizes_do_not_stand_for_a_folder_that_was_named(tmp_path):
     assert open_plan(SweepPlan, config, tmp_path, tmp_path / config.well).data.origin.startswith("The Well's")
     with pytest.raises(MissingDataError, match="a plan without --well takes sizes of published data"):
         open_plan(SweepPlan, config.replace(well="typo"), tmp_path, tmp_path / "typo")
+
+
+def test_a_plan_of_data_without_a_split_says_which_is_missing(tmp_path):
+    for split in ("train", "test"):
+        layouts.write_layout(tmp_path / "mine" / "gs" / "data" / split / "a.hdf5", 2)
+    config = SMOKE.replace(system=str(tmp_path / "mine" / "gs"), well="well", simulation=None)
+    message = (
+        r"mine has no HDF5 files in gs/data/valid \(.*\); a dataset needs the splits train, valid and test"
+    )
+    with pytest.raises(MissingDataError, match=message) as error:
+        open_plan(SweepPlan, config, tmp_path, tmp_path / "well")
+    assert "--simulate" not in str(error.value)
+    with pytest.raises(ConfigError, match="--simulate: nothing simulates .*/gs here; leave it out, and name"):
+        open_plan(SweepPlan, config.replace(simulate=True), tmp_path, tmp_path / "well")
+
+
+def test_a_geometry_that_coordinates_do_not_have_is_found_before_training(tmp_path):
+    folder = tmp_path / "mine" / "gs"
+    for split in SPLITS:
+        layouts.write_layout(folder / "data" / split / "a.hdf5", 2, grid=(16, 16), steps=20)
+    (folder / "system.yaml").write_text("fields: {density: {}}\ngeometry: {x: chebyshev}\n")
+    config = presets.smoke(str(folder)).replace(pixel=None)
+    with pytest.raises(
+        DataError, match=r"the grid of gs has no quadrature weights .* correct the key geometry"
+    ):
+        SweepPlan(config, tmp_path, tmp_path / "well")
+    published = config.evaluation.replace(geometry="published")
+    SweepPlan(config.replace(evaluation=published), tmp_path, tmp_path / "well")
