@@ -32,7 +32,10 @@ class Statistics(Config):
 
 
 def main(config: Statistics) -> None:
-    """Read a training set once and write mean, standard deviation, minimum and maximum of its fields."""
+    """Read a training set once and write mean, standard deviation, minimum and maximum of its fields.
+
+    The other splits that exist are searched for faults.
+    """
     with loading():
         from lola.data.well.datasets import Datasets
         from lola.data.well.find import find_system
@@ -40,6 +43,7 @@ def main(config: Statistics) -> None:
         from lola.distributed.jobs.compute_statistics import (
             compute_statistics,
             left_bounds,
+            other_splits,
             statistics_stage,
         )
 
@@ -47,7 +51,9 @@ def main(config: Statistics) -> None:
     datasets = Datasets(well_folder(root, config.well), config.include, config.exclude)
     system, datasets = find_system(config.name, datasets)
     datasets.check(system)
-    stage = statistics_stage(root, system, datasets.open(system, "train").fingerprint, config.block)
+    train, others = datasets.open(system, "train").fingerprint, other_splits(datasets, system)
+    prints = {name: split.fingerprint for name, split in others.items()}
+    stage = statistics_stage(root, system, train, config.block, prints)
     with stopping_ray(print), stage.logged_lease(print):
         if not stage.finished:
             connect()

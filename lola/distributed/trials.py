@@ -53,6 +53,7 @@ class Step:
         tags: What the run is, for the tracking server.
         total: The last step that its progress reports.
         register: Whether weights are registered as a model.
+        keeps_manifest: Whether what is finished of the stage, and used, stays while the rest is made.
     """
 
     stage: Stage
@@ -61,6 +62,7 @@ class Step:
     total: int
     register: bool = True
     reads: tuple[InputDataset, ...] = ()
+    keeps_manifest: bool = False
 
     @property
     def title(self) -> str:
@@ -118,7 +120,8 @@ def make(step: Step) -> None:
     stage = step.stage
     event_log = _record_start(step)
     # A stage that is made again is not finished: its manifest, or a file that it lists, was corrupt
-    (stage.folder / "manifest.json").unlink(missing_ok=True)
+    if not step.keeps_manifest:
+        (stage.folder / "manifest.json").unlink(missing_ok=True)
     try:
         step.run()
     except Exception as error:  # recorded whatever it is, and raised again

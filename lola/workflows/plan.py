@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from lola.core.config import Config, fingerprint
 from lola.core.errors import ConfigError
-from lola.distributed.jobs.compute_statistics import compute_statistics, statistics_stage
+from lola.data.systems import SPLITS
+from lola.distributed.jobs.compute_statistics import StatisticsStage, compute_statistics, statistics_stage
 from lola.distributed.jobs.evaluate import evaluation_step
 from lola.distributed.jobs.train import run_training
 from lola.distributed.jobs.worker import TrainingRun
@@ -54,9 +55,10 @@ class SweepPlan(BasePlan[SweepConfig]):
         self, config: SweepConfig, root: AnyPath, well: Location, data: DatasetInfo | None = None
     ) -> None:
         super().__init__(config, root, well, data)
-        self.first: tuple[Stage, ...] = ()  # what all that reads fields needs
+        self.first: tuple[StatisticsStage, ...] = ()  # what all that reads fields needs
         if config.statistics == "computed" or not self.system.mean:
-            self.first = (statistics_stage(root, self.system, self._split("train")),)
+            others = {name: self._split(name) for name in SPLITS[1:]}
+            self.first = (statistics_stage(root, self.system, self._split("train"), others=others),)
             self.datasets = dataclasses.replace(self.datasets, statistics=self.first[0].folder)
         self._goal: tuple[Stage, ...] = ()
         self._found: dict[tuple[str, str], Source] = {}
@@ -247,13 +249,13 @@ class SweepPlan(BasePlan[SweepConfig]):
         stochastic = subject.kind.stochastic
         return config.replace(sampler=None, subject="emulator", stochastic=stochastic)
 
-    def _statistics(self, stage: Stage) -> Trial:
+    def _statistics(self, stage: StatisticsStage) -> Trial:
         compute = functools.partial(compute_statistics, stage, self.system, self.datasets)
         reads = InputDataset(
             f"{self.system.name}/train", self._split("train"), "training", self.datasets.root
         )
         tags = self._tags("statistics", "statistics", None)
-        return Trial("statistics", (Step(stage, compute, tags, 1, reads=(reads,)),))
+        return Trial("statistics", (Step(stage, compute, tags, 1, reads=(reads,), keeps_manifest=True),))
 
     def _compression(self, n: int) -> Trial:
         stage, cache = self.autoencoder(n), self.cache(n)
@@ -277,6 +279,7 @@ class SweepPlan(BasePlan[SweepConfig]):
         recipe = cast(Recipe, stage.config)
         sizes, source = self._shape(one).sizes, self._source(one)
         start = None if source is None else source.folder
+        needs: tuple[Stage, ...]
         if n is None:
             setup = functools.partial(field_setup, recipe, self.datasets, self.system, sizes, start)
             reads, needs = InputDataset.of_well(stage, self.datasets, "training"), self.first

@@ -38,7 +38,7 @@ from lola.workflows.report_stage import TABLES, page_path, report_folder, report
 from lola.workflows.sweep import Recipe
 from lola.workflows.training_time import training_seconds
 
-SHOWN_REMARKS = 5  # on the training set; stats.yaml has more
+SHOWN_REMARKS = 5  # on the data; the records of the stages have more
 SHOWN = 6  # lead times that the example states are pictured at
 GEOMETRIES = {
     "quadrature": "weights of the grid; a cosine transform along what is not periodic",
@@ -185,10 +185,15 @@ def _length(trainings: Sequence[TrainingConfig]) -> str:
 
 
 def _remarks(plan: SweepPlan) -> list[tuple[str, str]]:
-    """What stood out in the training set while its statistics were computed."""
-    found = [line for stage in plan.first for line in stage.manifest().get("faults", [])]
-    more = f"; and {len(found) - SHOWN_REMARKS} more in stats.yaml" if len(found) > SHOWN_REMARKS else ""
-    return [("Remarks on the training set", "; ".join(found[:SHOWN_REMARKS]) + more)] if found else []
+    """What stood out in the data while statistics were computed, and the other splits searched."""
+    stages = [each for stage in plan.first for each in (stage, stage.check)]
+    found = [line for stage in stages for line in stage.manifest().get("faults", [])]
+    more = (
+        f"; and {len(found) - SHOWN_REMARKS} more in the records of statistics"
+        if len(found) > SHOWN_REMARKS
+        else ""
+    )
+    return [("Remarks on the data", "; ".join(found[:SHOWN_REMARKS]) + more)] if found else []
 
 
 def _short(plan: SweepPlan) -> list[tuple[str, str]]:

@@ -177,7 +177,7 @@ class _Estimator:
             cost = self._evaluation(stage, config, common)
         else:
             assert isinstance(config, StatisticsConfig)
-            read = self.data.bytes("train")
+            read = self.data.bytes()
             cost = StageCost(**common, seconds=ENCODING_S, resources={"cpu": 1}, read=read)
         if self.data.exists and stage.finished:
             manifest = stage.manifest()

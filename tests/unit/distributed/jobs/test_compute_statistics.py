@@ -1,6 +1,7 @@
 """Statistics of a training set as a stage, and what follows for those that standardise."""
 
 import dataclasses
+import functools
 import shutil
 
 import h5py
@@ -22,6 +23,7 @@ from lola.data.well.simulation_files import simulation_files
 from lola.distributed.jobs import compute_statistics as statistics
 from lola.distributed.jobs.compute_statistics import statistics_stage
 from lola.distributed.jobs.datasource import WellDatasource
+from lola.distributed.trials import Step, make
 from lola.storage.stages import StorageError
 from lola.workflows import presets
 from lola.workflows.plan import SweepPlan
@@ -106,20 +108,54 @@ def test_faults_are_listed_and_training_is_not_spoilt(tmp_path, well, here):
 def test_faults_of_other_splits_are_found_and_change_no_statistics(tmp_path, well, here, split, value, fault):
     sound = statistics_stage(tmp_path, EULER, Datasets(well).open(EULER, "train").fingerprint)
     statistics.compute_statistics(sound, EULER, Datasets(well), lambda _: None)
+    checked = check(sound, Datasets(well))
     datasets = Datasets(shutil.copytree(well, tmp_path / "well"))
+    assert find_check(sound, datasets).finished
     spoilt = datasets.open(EULER, split).trajectories[0]
-    with h5py.File(spoilt.file, "r+") as file:
+    shutil.copy(spoilt.file, tmp_path / "added.hdf5")
+    added = shutil.move(tmp_path / "added.hdf5", spoilt.file.with_name("added.hdf5"))
+    with h5py.File(added, "r+") as file:
         file["t0_fields/pressure"][0, 5, 2, 2] = value
-    stage = statistics_stage(tmp_path / "other", EULER, datasets.open(EULER, "train").fingerprint)
-    with pytest.raises(DataError, match=rf"^scores would be spoilt: {spoilt.id}: {fault}") as error:
-        statistics.compute_statistics(stage, EULER, datasets, lambda _: None)
-    assert str(error.value).endswith(f"--exclude {spoilt.id}")
-    assert not stage.finished
-    left = dataclasses.replace(datasets, exclude=(spoilt.id,))
-    statistics.compute_statistics(stage, EULER, left, lambda _: None)
-    assert stage.fingerprint == sound.fingerprint
-    same = ("mean", "std", "trajectories", "states")
-    assert {key: stage.manifest()[key] for key in same} == {key: sound.manifest()[key] for key in same}
+    name = datasets.open(EULER, split).trajectories[0].id
+    assert name.endswith("/added.hdf5#0")
+    again = find_check(sound, datasets)
+    assert not again.finished
+    with pytest.raises(DataError, match=rf"^scores would be spoilt: {name}: {fault}") as error:
+        check(sound, datasets)
+    assert str(error.value).endswith(f"--exclude {name}")
+    assert sound.finished
+    assert not again.finished
+    compute = functools.partial(statistics.compute_statistics, again, EULER, datasets)
+    with pytest.raises(DataError, match="scores would be spoilt"):
+        make(Step(again, compute, {}, 1, keeps_manifest=True))
+    assert sound.finished, "what has been trained needs the statistics"
+    left = dataclasses.replace(datasets, exclude=(name,))
+    assert find_check(sound, left).check.fingerprint not in (checked.fingerprint, again.check.fingerprint)
+    assert name in check(sound, left).manifest()["excluded"]
+
+
+def find_check(stage, datasets):
+    """The same statistics, with the other splits of some datasets."""
+    others = statistics.other_splits(datasets, EULER).items()
+    return dataclasses.replace(stage, others={name: split.fingerprint for name, split in others})
+
+
+def check(stage, datasets, log=lambda _: None):
+    found = find_check(stage, datasets)
+    statistics.compute_statistics(found, EULER, datasets, log)
+    return found.check
+
+
+def test_statistics_of_earlier_versions_are_completed(tmp_path, well, here):
+    stage = statistics_stage(tmp_path, EULER, Datasets(well).open(EULER, "train").fingerprint)
+    statistics.compute_statistics(stage, EULER, Datasets(well), lambda _: None)
+    before = check(stage, Datasets(well))
+    faults = before.manifest()["faults"]
+    (before.folder / "manifest.json").unlink()
+    (stage.folder / "scanned.parquet").unlink()
+    stage.commit(mean=[1.0])
+    assert check(stage, Datasets(well)).manifest()["faults"] == faults
+    assert stage.manifest()["mean"] == [1.0], "statistics are not computed again"
 
 
 def test_bounds_that_are_stated_later_are_compared_with_the_extremes(tmp_path, well, here):
@@ -141,6 +177,7 @@ def test_splits_that_do_not_exist_are_not_read(tmp_path, well, here):
     stage = statistics_stage(tmp_path, EULER, Datasets(datasets).open(EULER, "train").fingerprint)
     statistics.compute_statistics(stage, EULER, Datasets(datasets), lambda _: None)
     assert stage.finished
+    assert check(stage, Datasets(datasets)).inputs.keys() == {"statistics", "valid"}
 
 
 def test_a_test_trajectory_that_was_trained_on_is_named(tmp_path, well, here):
@@ -149,6 +186,7 @@ def test_a_test_trajectory_that_was_trained_on_is_named(tmp_path, well, here):
     shutil.copy(trained.file, test.file)
     stage, log = statistics_stage(tmp_path, EULER, datasets.open(EULER, "train").fingerprint), []
     statistics.compute_statistics(stage, EULER, datasets, log.append)
+    check(stage, datasets, log.append)
     assert f"{test.id}: has the states of {trained.id}" in "\n".join(log)
 
 
@@ -186,6 +224,8 @@ def test_everything_in_a_plan_waits_for_statistics(tmp_path, well, monkeypatch, 
         config = config.replace(statistics="computed")
     plan = SweepPlan(config, tmp_path, well)
     first, *others = plan.trials
+    assert first.steps[0].keeps_manifest
+    assert first.steps[0].stage.others.keys() == {"valid", "test"}
     assert first.name == "statistics"
     stage = first.steps[0].stage
     for trial in others:
