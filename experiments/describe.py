@@ -16,10 +16,12 @@ class Draft(Config):
     Arguments:
         folder: The folder of the dataset, which holds data/train.
         overwrite: Whether to replace a description that exists.
+        exclude: Skip files whose name contains one of these, and trajectories FILE#NUMBER.
     """
 
     folder: tyro.conf.Positional[str]
     overwrite: bool = False
+    exclude: tuple[str, ...] = ()
 
 
 def main(config: Draft) -> None:
@@ -30,7 +32,8 @@ def main(config: Draft) -> None:
     with loading():
         from lola.data.draft import describe_dataset
 
-    print(f"description: {describe_dataset(config.folder, config.overwrite, print)}")
+    path = describe_dataset(config.folder, config.overwrite, print, config.exclude)
+    print(f"description: {path}")
 
 
 if __name__ == "__main__":

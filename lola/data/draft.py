@@ -32,13 +32,14 @@ SHOWN = 5  # trajectories that a comment lists
 YAML_WORDS = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 
 
-def describe_dataset(folder: str, overwrite: bool, log: Log) -> Path:
+def describe_dataset(folder: str, overwrite: bool, log: Log, exclude: tuple[str, ...] = ()) -> Path:
     """Write a draft of a dataset's description next to its data.
 
     Arguments:
         folder: The folder of the dataset.
         overwrite: Whether to replace a description.
         log: Takes what was inferred.
+        exclude: Files and trajectories that are not read, as for `Datasets`.
 
     Returns:
         The description, `system.yaml`.
@@ -52,8 +53,10 @@ def describe_dataset(folder: str, overwrite: bool, log: Log) -> Path:
         raise MissingDataError(describe_folder(location))
     if path.exists() and not overwrite:
         raise DataError(f"{path} exists; edit it, or give --overwrite to replace it by a draft")
-    datasets = Datasets(location.parent)
-    split = datasets.open(datasets.infer(location.name), "train")
+    datasets = Datasets(location.parent, exclude=exclude)
+    system = datasets.infer(location.name)
+    datasets.check(system)
+    split = datasets.open(system, "train")
     text = draft(split, survey(split, log), location.name)
     build_system(read_description(text, str(path)), str(path), split.system)  # before anything is written
     for line in text.splitlines():

@@ -25,8 +25,10 @@ from lola.core.config import require
 from lola.core.errors import ConfigError, DivergedError
 from lola.core.waiting import PROGRESS_INTERVAL_S, Log, Reminder, describe_progress, reminding
 from lola.data.hdf5 import SUFFIXES, file_name, open_hdf5
+from lola.data.systems import SPLITS
 from lola.data.well.fields import location
-from lola.data.well.splits import WellSplit, open_well_file
+from lola.data.well.selection import advising
+from lola.data.well.splits import ANOTHER_FILE, WellSplit, open_well_file
 from lola.data.well.writer import (
     create_constant_field,
     create_fields,
@@ -117,7 +119,8 @@ class Ensemble:
 
     def _known(self, index: int) -> Tensor:
         start, count = self.config.start, self.config.context
-        return self.split.read(index, start, start + self.stride * (count - 1) + 1, self.stride)
+        with advising(ANOTHER_FILE):
+            return self.split.read(index, start, start + self.stride * (count - 1) + 1, self.stride)
 
     def _parameters(self, row: int) -> Tensor:
         index = self.config.trajectories[row]
@@ -133,7 +136,7 @@ def open_ensemble(config: EnsembleConfig) -> Ensemble:
     """
     folder = find_emulator(find_root(config.storage, config.emulator), config.emulator)
     initial = to_location(config.initial)
-    with open_hdf5(initial):  # a wrong file is found before the model is loaded
+    with advising(ANOTHER_FILE), open_hdf5(initial):  # a wrong file is found before the model is loaded
         pass
     emulator = load_emulator(folder, config.sampler, config.weights)
     emulator = dataclasses.replace(emulator, inference=config.inference)
@@ -232,6 +235,11 @@ def write_ensemble(
     require(
         not is_same_file(target, to_path(config.initial)),
         f"--output {target} is the file of the initial states, which would be lost; give another --output",
+    )
+    require(
+        not (target.parent.name in SPLITS and target.parent.parent.name == "data"),
+        f"--output {target} is in the folder of a dataset's {target.parent.name} split, of which it would be "
+        "a file; give another --output",
     )
     require_new(target, config.overwrite)
     if isinstance(target, UPath):  # before the emulation, which may take hours

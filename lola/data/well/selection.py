@@ -1,8 +1,9 @@
 """Which files and trajectories of datasets are used: what `--include` and `--exclude` name."""
 
+import contextlib
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lola.core.errors import ConfigError, DataError
@@ -13,6 +14,16 @@ from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.stages import Location
 
 NEAREST = 3  # files that an error lists
+LEAVE_OUT = re.compile(r"leave (?:it|the trajectory|the file) out(?: with --exclude[^,;]*)?")
+
+
+@contextlib.contextmanager
+def advising(advice: str) -> Iterator[None]:
+    """Give other advice where errors advise to leave a file out, of a command that reads one file alone."""
+    try:
+        yield
+    except DataError as error:
+        raise type(error)(LEAVE_OUT.sub(advice, str(error))) from error
 
 
 def names_trajectory(part: str) -> bool:

@@ -28,11 +28,12 @@ from lola.data.systems import Symmetries, System
 from lola.data.well.contiguous import is_contiguous, read_contiguous
 from lola.data.well.fields import location, read_axis, read_field, varies
 from lola.data.well.header import CARTESIAN, Header, read_header
-from lola.data.well.selection import is_excluded, names_trajectory, split_files
+from lola.data.well.selection import advising, is_excluded, names_trajectory, split_files
 from lola.storage.integrity import DECODE_ERRORS
 from lola.storage.remote import first_line
 from lola.storage.stages import Location
 
+ANOTHER_FILE = "name another file or trajectory"
 READ_BYTES = 2**24  # of a field, as it is stored, at once
 
 
@@ -361,4 +362,5 @@ def open_well_file(path: Location, system: System) -> WellSplit:
         StorageError: The file cannot be reached.
     """
     *_, dataset, _, split, _ = ["", "", "", *str(path).split("/")]
-    return join_files([read_header(path, dataset, split, system)], system)
+    with advising(ANOTHER_FILE):
+        return join_files([read_header(path, dataset, split, system)], system)

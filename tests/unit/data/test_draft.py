@@ -191,6 +191,20 @@ def test_what_is_no_dataset_is_refused_in_one_line(tmp_path):
     assert not (path / "system.yaml").exists()
 
 
+def test_files_and_trajectories_may_be_left_out(tmp_path):
+    """Those that errors name."""
+    arrays = {"u": waves(COUNT, 0.1)}
+    path = lola.write_well(
+        tmp_path, "mine", arrays, axes={"x": AXIS, "y": AXIS}, boundaries="periodic", splits=["train"] * COUNT
+    )
+    (path / "data" / "train" / "bad.hdf5").write_text("text")
+    with pytest.raises(DataError, match=r"leave it out with --exclude bad\.hdf5"):
+        describe_dataset(str(path), False, print)
+    name = next((path / "data" / "train").glob("mine*")).name
+    describe_dataset(str(path), False, print, ("bad.hdf5", f"{name}#0"))
+    assert f"of {COUNT - 1} training trajectories" in (path / "system.yaml").read_text()
+
+
 def gaps(path, change):
     """Set values of a dataset's field `u`, and describe it."""
     for file in sorted((path / "data").rglob("*.hdf5")):

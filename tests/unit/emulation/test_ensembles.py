@@ -13,7 +13,7 @@ import torch
 from committed import commit
 
 from lola.core import waiting
-from lola.core.errors import ConfigError, DivergedError, LolaError, StorageError
+from lola.core.errors import ConfigError, DataError, DivergedError, LolaError, StorageError
 from lola.data.description import EULER
 from lola.data.transforms import Standardisation
 from lola.data.well.splits import open_well_file
@@ -317,6 +317,28 @@ def test_the_input_is_never_replaced(config, tmp_path):
         with pytest.raises(ConfigError, match="is the file of the initial states, which would be lost"):
             write_ensemble(config(overwrite=True), output)
     assert initial.read_bytes() == before
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_ensembles_do_not_become_files_of_a_dataset(config, tmp_path, split):
+    with pytest.raises(
+        ConfigError, match=rf"is in the folder of a dataset's {split} split, of which it would"
+    ):
+        write_ensemble(config(), tmp_path / "mine" / "data" / split / "a.hdf5")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_file_that_cannot_be_used_is_not_to_be_excluded(config, tmp_path, initial):
+    """There is no such option."""
+    text, empty = tmp_path / "text.hdf5", tmp_path / "nan.hdf5"
+    text.write_text("plain text")
+    shutil.copy(initial, empty)
+    with h5py.File(empty, "r+") as file:
+        file["t0_fields/pressure"][0, 0, 0, 0] = np.nan
+    with pytest.raises(DataError, match=r"plain te'\); name another file or trajectory, or copy it again if"):
+        open_ensemble(config().replace(initial=str(text)))
+    with pytest.raises(DataError, match=r"pressure is not finite .* 0; name another file or trajectory$"):
+        write_ensemble(config().replace(initial=str(empty)), tmp_path / "a.hdf5")
 
 
 def test_what_exists_is_replaced_on_request_alone(config, tmp_path):
