@@ -283,6 +283,11 @@ def _write_initial(config: ExportConfig, root: AnyPath, path: Path, evaluation: 
     rows = sorted(sorted(own, key=lambda row: (abs(own[row] - middle), row))[: config.trajectories])
     dataset, split, file = name.split("/")
     source = to_path(well_folder(root, config.well)) / dataset / "data" / split / file
+    if not source.exists():
+        raise StorageError(
+            f"{source}, which has the trajectories that emulators were scored on, does not exist; name the "
+            "dataset's folder as --system, or with --well the folder that holds it"
+        )
     write_excerpt(to_location(str(source)), path, rows, 1 + stride * config.states)
 
 

@@ -230,6 +230,13 @@ def test_initial_states_are_of_trajectories_of_typical_errors(root, monkeypatch,
     errors = {f"{name}#{row}": error for row, error in enumerate((9.0, 1.0, 2.0, 4.0, float("inf")))}
     monkeypatch.setattr(pretrained, "_errors", lambda evaluation: errors)
     monkeypatch.setattr(pretrained, "write_excerpt", lambda source, path, rows, steps: written.append(rows))
+    config = ExportConfig(system="mine", well=str(tmp_path))
+    with pytest.raises(
+        StorageError, match=r"a.hdf5, which has .* not exist; name the dataset's folder as --sys"
+    ):
+        pretrained._write_initial(config, root, tmp_path / "initial.hdf5", root, 2)
+    (tmp_path / DATASET / "data" / "test").mkdir(parents=True)
+    (tmp_path / DATASET / "data" / "test" / "a.hdf5").touch()
     for count in (1, 2, 3):
         config = ExportConfig(trajectories=count, well=str(tmp_path))
         pretrained._write_initial(config, root, tmp_path / "initial.hdf5", root, 2)
