@@ -20,8 +20,8 @@ files say. All keys are optional where there are files:
     seconds_per_state       of the simulator, for the table of speeds
     mean, std, published    statistics and size of a published training set
 
-Trainings depend on fields, `log_parameters`, `symmetries` and `mask`; the other keys change what is scored or
-shown, and what presets configure, and nothing that is trained is made again for them.
+All trainings depend on `name`, `datasets`, fields, `log_parameters`, `symmetries` and `mask`, and on whether
+`mean` and `std` are given; emulators on `stride`. The other keys change what is scored or shown alone.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Physical systems: their fields, parameters, boundaries, symmetries, time strides and statistics.
 
-A system is data: `lola.data.descriptions` reads it from YAML files and from the headers of simulations.
+A system is data: `lola.data.description` reads it from YAML files and from the headers of simulations.
 """
 
 import dataclasses

@@ -70,7 +70,7 @@ def mini(
     """Three kinds of emulators at two rates and one in pixel space, in about 11 minutes.
 
     Of a system that is not the paper's, `system`, `well`, `storage` and `files` (`include`, `exclude`) say
-    where the data are, whose sizes decide those of the networks; likewise for `smoke` and `paper`.
+    where the data are, whose sizes decide those of the networks; likewise for `smoke`.
     """
     data = DataSizes.find(system, well, storage, **files)
     physics = data.system

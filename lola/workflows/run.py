@@ -148,12 +148,12 @@ def _prepare(
             planned = kind(config, storage, well, data)
             planned.clock = WallClock(storage, provisional=True)
             expected = part(planned).trials
-        system, _ = find_system(config.system, Datasets(well, config.include, config.exclude))
+        system, datasets = find_system(config.system, Datasets(well, config.include, config.exclude))
         tracker = Tracker(storage, system.name, progress.log)
     if simulation is not None:
         with progress.reporting(lambda: f"simulating {system.name}"):
             simulate(simulation, well, progress.log, lambda: check_resources(config, expected))
-    doing = [f"reading the headers of the datasets in {well}"]
+    doing = [f"reading the headers of the datasets in {datasets.root}"]
     with progress.reporting(lambda: doing[-1]):
         plan = with_steps(lambda: kind(config, storage, well), part, _measuring(storage, progress, doing))
     for line in describe_steps(plan):

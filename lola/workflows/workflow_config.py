@@ -58,7 +58,7 @@ class WorkflowConfig(Config):
         """
         require(
             not self.simulate or self.simulation is not None,
-            f"--simulate: nothing simulates {self.system} here; leave it out, and name the folder of its data",
+            f"--simulate: nothing simulates {self.system} here; leave it out, and name a folder of its data",
         )
         return not is_url(self.well) and (self.simulate or self.well in OWN_FOLDERS)
 

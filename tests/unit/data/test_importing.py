@@ -189,7 +189,7 @@ FAULTS = {
     "other variables": ("all.npz height.npz", {}, "height.npz has no"),
     "many values": ("all.npz", {"scalars": ("depth",)}, "depth in all.npz is no single number"),
     "fewer trajectories": ("few.npz", {}, "u in few.npz has 5 along trajectory, and height 6; save the same"),
-    "twice the same name": ("height.npy again/height.npy", {}, r"height.npy and \S+again/height.npy are both"),
+    "twice the same name": ("height.npy again/height.npy", {}, r"height.npy and \S+height.npy are both the"),
     "own times": ("own.npz", {}, "time in own.npz differs among trajectories, which all have the same"),
     "curved axes": ("curved.npz", {}, "x in curved.npz has the axes x, y, and coordinates have x alone"),
     "fortran": ("fortran.npz", {}, "height in .*fortran.npz is stored in Fortran order"),

@@ -184,7 +184,9 @@ def test_a_plan_of_data_without_a_split_says_which_is_missing(tmp_path):
     with pytest.raises(MissingDataError, match=message) as error:
         open_plan(SweepPlan, config, tmp_path, tmp_path / "well")
     assert "--simulate" not in str(error.value)
-    with pytest.raises(ConfigError, match="--simulate: nothing simulates .*/gs here; leave it out, and name"):
+    with pytest.raises(
+        ConfigError, match=r"--simulate: nothing simulates .*/gs here; leave it out, and name"
+    ):
         open_plan(SweepPlan, config.replace(simulate=True), tmp_path, tmp_path / "well")
 
 
