@@ -98,8 +98,8 @@ class PictureGrid:
         """Add a colour bar to the right of some rows, along a part of their height."""
         rows = (last - first) * self.step[1] + self.height
         bottom = self.corner(last, 0)[1] + self.size[1] + rows * (1 - length) / 2
-        place = (self.size[0] + 2 * GAP, bottom, BAR, rows * length)
-        box = [part / side for part, side in zip(place, 2 * self.size, strict=True)]
+        across, up = self.size
+        box = (across + 2 * GAP) / across, bottom / up, BAR / across, rows * length / up
         self.figure.colorbar(picture, cax=self.figure.add_axes(box), **options)
 
 
