@@ -37,7 +37,7 @@ from lola.evaluation.tables.bootstrap import (
     weighted_means,
 )
 from lola.evaluation.tables.cells import METHOD, Cells, CellTable
-from lola.evaluation.tables.derived import DERIVED, RATIO, combine
+from lola.evaluation.tables.derived import RATIO, combine
 from lola.models.kinds import kind_titles
 
 Range = tuple[int, int | None]
@@ -126,9 +126,6 @@ def _estimate(parts: np.ndarray, metric: str, draws: int) -> dict[str, float]:
     numbers = {"seeds": seeds, "trajectories": count, "unstable": unstable}
     if unstable:
         return {"value": np.inf, "low": np.nan, "high": np.nan, **numbers}
-
-    if metric not in DERIVED and not np.isnan(parts).any():
-        parts = parts.mean(-1, keepdims=True)  # of all cells alike: there is less to weigh
 
     def estimate(means: np.ndarray) -> np.ndarray:
         # A resampling may have no trajectory that is long enough for a lead time
