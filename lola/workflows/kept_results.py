@@ -8,6 +8,7 @@ compute them again with `render`.
 import contextlib
 import dataclasses
 import datetime
+import io
 import os
 import shlex
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from lola.core.config import require
 from lola.core.filesystem import translate_os_errors
@@ -126,9 +128,17 @@ def keep_results(plan: SweepPlan, report: AnyPath, folder: Path) -> None:
         for name in FIGURES:
             (folder / f"{name}.png").unlink(missing_ok=True)
         for name in figures:
-            (folder / f"{name}.png").write_bytes(read_bytes(report / f"{name}.png"))
+            (folder / f"{name}.png").write_bytes(_smaller(read_bytes(report / f"{name}.png")))
         write_reduced(scores, folder / SCORES)
         (folder / README).write_text(render(folder, plan.system), "utf-8")
+
+
+def _smaller(picture: bytes) -> bytes:
+    """A PNG in 256 colours, which takes a fraction of the bytes."""
+    found = io.BytesIO()
+    whole = Image.open(io.BytesIO(picture)).convert("RGB")
+    whole.quantize(dither=Image.Dither.NONE).save(found, "png", optimize=True)
+    return found.getvalue()
 
 
 def _trainings(plan: SweepPlan) -> Iterator[dict[str, Any]]:

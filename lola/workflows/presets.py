@@ -32,7 +32,7 @@ GIVEN: dict[str, str | tuple[str, ...]] = {
 """The options that presets take (`lola.core.cli.launch`)."""
 
 OBJECTIVE: dict[str, Any] = {"masks": "forward", "loss_states": "unknown"}
-"""With SOAP the CRPS of neural solvers on validation trajectories was 23 to 27 % less than by the published
+"""With SOAP the CRPS of neural solvers on validation trajectories was 22 to 28 % less than by the published
 choices and Adam in the same minutes (`experiments/results/ablations`)."""
 
 SIMULATIONS: dict[str, Simulation] = {

@@ -16,7 +16,7 @@ FOLDERS = sorted(path.parent for path in RESULTS.glob(f"*/{ABOUT}"))
 def test_readmes_are_computed_from_committed_scores(folder):
     system = loads((folder / ABOUT).read_bytes())["system"]
     assert (folder / README).read_text("utf-8") == render(folder, get_system(system))
-    assert (folder / SCORES).stat().st_size < 5e6
+    assert (folder / SCORES).stat().st_size < (5e6 if folder.name == "study" else 7e6)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
 
 
