@@ -24,7 +24,7 @@ from upath import UPath
 from lola.core.config import require
 from lola.core.errors import ConfigError, DivergedError
 from lola.core.waiting import PROGRESS_INTERVAL_S, Log, Reminder, describe_progress, reminding
-from lola.data.hdf5 import SUFFIXES, file_name, open_hdf5
+from lola.data.hdf5 import SUFFIXES, file_name, list_files, open_hdf5
 from lola.data.systems import SPLITS
 from lola.data.well.fields import location
 from lola.data.well.selection import advising
@@ -236,8 +236,9 @@ def write_ensemble(
         not is_same_file(target, to_path(config.initial)),
         f"--output {target} is the file of the initial states, which would be lost; give another --output",
     )
+    others = set(list_files(to_location(str(target.parent)))) - {to_location(str(target))}
     require(
-        not (target.parent.name in SPLITS and target.parent.parent.name == "data"),
+        not (target.parent.name in SPLITS and target.parent.parent.name == "data" and others),
         f"--output {target} is in the folder of a dataset's {target.parent.name} split, of which it would be "
         "a file; give another --output",
     )

@@ -321,11 +321,14 @@ def test_the_input_is_never_replaced(config, tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_ensembles_do_not_become_files_of_a_dataset(config, tmp_path, split):
+    folder = tmp_path / "mine" / "data" / split
+    folder.mkdir(parents=True)
+    (folder / "simulated.hdf5").touch()
     with pytest.raises(
         ConfigError, match=rf"is in the folder of a dataset's {split} split, of which it would"
     ):
-        write_ensemble(config(), tmp_path / "mine" / "data" / split / "a.hdf5")
-    assert not (tmp_path / "mine").exists()
+        write_ensemble(config(), folder / "a.hdf5")
+    assert [path.name for path in folder.iterdir()] == ["simulated.hdf5"]
 
 
 def test_a_file_that_cannot_be_used_is_not_to_be_excluded(config, tmp_path, initial):
