@@ -20,7 +20,7 @@ from lola.core.config import Config, require, runtime_field
 from lola.core.errors import StorageError
 from lola.core.waiting import Log
 from lola.storage.event_log import event_log_path, last_status, read_events
-from lola.storage.inventory import dataset_folders, readable_manifest, unknown_files
+from lola.storage.inventory import FAULTS, dataset_folders, readable_manifest, unknown_files
 from lola.storage.leases import describe_holder, try_lease
 from lola.storage.remote import AnyPath, translate_fs_errors
 from lola.storage.stages import TEMPORARY_NAME, Kind, resolve_storage
@@ -124,10 +124,16 @@ class Unneeded:
             if (name := kept.pop()) not in needed:
                 needed.add(name)
                 kept += self.inputs.get(name, [])
+        needed |= {name for name in self.inputs if self._searched(name) in needed}
         self.stages = [name for name in _dependents_first(self.inputs) if name not in needed]
         elsewhere = (*(f"{name}/" for name in folders if name in self.stages or not self.manifests[name]),)
         unknown = (os.path.relpath(str(path), str(root)) for path in unknown_files(root))
         self.unknown = [name for name in unknown if not name.startswith(elsewhere) and not prefixes.get(name)]
+
+    def _searched(self, stage: str) -> str | None:
+        """The statistics beside which a search for faults was made, which keep it; None of other stages."""
+        inputs = self.inputs[stage]
+        return inputs[0] if inputs and self.manifests[stage].get("what") == FAULTS else None
 
     def reason(self, stage: str) -> str:
         """Why a stage is unused."""

@@ -42,6 +42,10 @@ def dataset_folders(names: Iterable[str]) -> set[str]:
     return presets | {match[1] or "" for name in names if (match := SIMULATION.fullmatch(name))}
 
 
+FAULTS = "faults"
+"""What stages are called that searched splits for faults: no other stage reads them."""
+
+
 def unknown_files(root: AnyPath) -> list[AnyPath]:
     """The files of a storage root that nothing accounts for, in order."""
     names = list(find_relative_paths(root))

@@ -262,9 +262,9 @@ def _tables(scores: Aggregates, found: Sequence[Timing]) -> Iterator[tuple[str, 
     yield (
         "Cost",
         "Seconds per state of all members, and minutes of training, with those of the models that weights "
-        "started from: the steps by the clock, on a machine that another training shared. Errors are over "
-        "all lead times. On the Pareto front, no other method is better and cheaper; training then counts "
-        "with that of the autoencoder.",
+        "started from: by the clock, on a machine that other work shared, so that those of equal networks "
+        "may differ by a factor of two. Errors are over all lead times. On the Pareto front, no other method "
+        "is better and cheaper; training then counts with that of the autoencoder.",
         cost_table(whole[whole["range"] == name_range(WHOLE)], found, COSTS),
     )
 

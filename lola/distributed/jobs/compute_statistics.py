@@ -35,6 +35,7 @@ from lola.distributed.cluster.resources import ResourceRequest
 from lola.distributed.cluster.waits import log_while_waiting
 from lola.distributed.jobs.datasource import READING_CPUS, iterate_tables, read_blocks
 from lola.storage.event_log import EventLog
+from lola.storage.inventory import FAULTS
 from lola.storage.remote import AnyPath, file_exists, read_bytes
 from lola.storage.stages import Stage, atomic_path
 
@@ -76,7 +77,7 @@ class StatisticsStage(Stage):
             root=self.root,
             kind=self.kind,
             system=self.system,
-            what="faults",
+            what=FAULTS,
             config=self.config,
             inputs=inputs,
         )

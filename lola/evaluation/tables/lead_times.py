@@ -270,8 +270,9 @@ def name_method(row: Mapping | pd.Series, keys: Sequence[str] = ()) -> str:
 
 
 def in_sentence(name: str) -> str:
-    """A name for people within a sentence: small letters, but for acronyms."""
-    return " ".join(word if word.isupper() else word.lower() for word in name.split(" "))
+    """A name for people within a sentence: small at the start, unless its first word has other capitals."""
+    first, space, rest = name.partition(" ")
+    return f"{first.lower() if first[1:].islower() else first}{space}{rest}"
 
 
 def name_metric(metric: str) -> str:

@@ -84,6 +84,15 @@ def test_unused_stages_are_listed_with_their_sizes_and_kept(root):
     assert root.exist() == ALL
 
 
+def test_a_search_for_faults_lasts_as_long_as_its_statistics(root):
+    """No sweep names it, and no stage reads it."""
+    statistics = [make(root.root, "statistics", "statistics", number=n) for n in range(2)]
+    searches = [make(root.root, "statistics", "faults", each, number=n) for n, each in enumerate(statistics)]
+    record(root.root, "euler-22222222", "FINISHED", statistics[0])
+    run(root.root, unused=True, delete=True)
+    assert [each.folder.is_dir() for each in (*statistics, *searches)] == [True, False, True, False]
+
+
 def test_what_is_unused_is_deleted_and_inputs_of_what_is_kept_are_not(root):
     run(root.root, unused=True, delete=True)
     assert root.exist() == ALL - {"lonely"}

@@ -2,7 +2,7 @@ import pandas as pd
 from tidy_tables import tidy
 
 from lola.evaluation.tables.formats import escape, latex, plain_latex, plain_markdown
-from lola.evaluation.tables.lead_times import layout, lead_time_table
+from lola.evaluation.tables.lead_times import in_sentence, layout, lead_time_table
 
 
 def test_latex_has_a_row_per_method_and_marks_the_best():
@@ -26,3 +26,10 @@ def test_plain_tables_keep_their_strings():
     assert plain_markdown(table) == "| method | time |\n| --- | ---: |\n| a_b | 3 % |\n"
     head, *rows = r"\begin{tabular}{lr}", r"\toprule", r"method & time \\", r"\midrule", r"a\_b & 3 \% \\"
     assert plain_latex(table).splitlines() == [head, *rows, r"\bottomrule", r"\end{tabular}"]
+
+
+def test_names_in_sentences_keep_their_capitals():
+    titles = ["Neural solver, Adam", "CRPS ensemble", "Few-step diffusion", "U-Net"]
+    assert [in_sentence(each) for each in titles] == [
+        "neural solver, Adam", "CRPS ensemble", "few-step diffusion", "U-Net",
+    ]  # fmt: skip
